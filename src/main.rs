@@ -1,0 +1,2 @@
+//! looker-feed
+fn main() {}

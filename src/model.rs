@@ -1,0 +1,340 @@
+//! The nouns that every room shares: ids, a delivery's header, a row and its values.
+//!
+//! No behaviour beyond what a value can say about itself, no I/O, no clock.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// Names one delivery for ever: 48 bits of milliseconds since 1970, then 80 random bits, so that
+/// ids sort by time of receipt. Printed as 32 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryId(pub [u8; 16]);
+
+/// Names one destination: credentials, pod and endpoint together. Two deliveries with the same
+/// destination are sent one after the other; different destinations do not wait for each other.
+/// Printed as 32 lower-case hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DestinationId(pub [u8; 16]);
+
+macro_rules! hex_id {
+    ($name:ident) => {
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{self}")
+            }
+        }
+        impl std::str::FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let mut id = [0; 16];
+                if text.len() != 32 || !text.is_ascii() {
+                    return Err(IdError);
+                }
+                for (byte, pair) in id.iter_mut().zip(text.as_bytes().chunks(2)) {
+                    let pair = std::str::from_utf8(pair).map_err(|_| IdError)?;
+                    *byte = u8::from_str_radix(pair, 16).map_err(|_| IdError)?;
+                }
+                Ok(Self(id))
+            }
+        }
+    };
+}
+hex_id!(DeliveryId);
+hex_id!(DestinationId);
+
+/// The text is not an id.
+#[derive(Debug, thiserror::Error)]
+#[error("an id is 32 hexadecimal digits")]
+pub struct IdError;
+
+/// What the person chose in Looker's form: profiles or events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum DataType {
+    /// `user_data`: one batch a user, no events.
+    #[serde(rename = "user_data")]
+    User,
+    /// `event_data`: each row is one event of its user.
+    #[serde(rename = "event_data")]
+    Event,
+}
+
+/// mParticle's `environment`: the only guard between a trial and real data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Environment {
+    /// Real data.
+    Production,
+    /// "Test/Development" in the form.
+    Development,
+}
+
+/// Where in Looker's `fields` object a column was listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldKind {
+    /// `fields.dimensions`
+    Dimension,
+    /// `fields.measures`: pivoted when the query has pivots.
+    Measure,
+    /// `fields.table_calculations`: names without a dot. Pivoted like measures.
+    TableCalculation,
+}
+
+/// One column of a delivery, as LookML defines it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Full name, `view.dimension`; table calculations have no dot.
+    pub name: String,
+    /// Which list it stood in.
+    pub kind: FieldKind,
+    /// LookML tags, in order; empty when Looker sent none.
+    pub tags: Vec<String>,
+}
+
+/// What Looker says of a result set beside its rows. Complete only when the document has ended,
+/// since keys may come in any order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// Dimensions, measures and table calculations, in that order.
+    pub fields: Vec<Field>,
+    /// Names of the pivot dimensions; not empty means that measures are pivoted.
+    pub pivots: Vec<String>,
+    /// `timezone`, for example `UTC`.
+    pub timezone: Option<String>,
+    /// Real errors from `errors`, as one sentence each. Not empty means a failed delivery.
+    pub errors: Vec<String>,
+    /// Harmless entries of `errors` (they begin `Note:`) and `warnings`.
+    pub notes: Vec<String>,
+    /// Looker cut the result at its row limit.
+    pub truncated: bool,
+}
+
+/// The text of a JSON string as it stood between its quotes: valid JSON string content, escapes
+/// kept, so that it can be written to another JSON document as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text<'a> {
+    /// Content between the quotes, escapes not resolved.
+    pub raw: &'a str,
+    /// Whether `raw` holds at least one backslash.
+    pub escaped: bool,
+}
+
+impl<'a> Text<'a> {
+    /// The text a person would read. Lone surrogates become U+FFFD.
+    pub fn decoded(&self) -> Cow<'a, str> {
+        if !self.escaped {
+            return Cow::Borrowed(self.raw);
+        }
+        Cow::Owned(unescape(self.raw))
+    }
+}
+
+/// Resolves JSON escapes. The input has been checked by the decoder; anything malformed that
+/// gets here all the same becomes U+FFFD instead of a panic.
+fn unescape(raw: &str) -> String {
+    let mut out = String::with_capacity(raw.len());
+    let mut rest = raw;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let escape = &rest[at + 1..];
+        let mut chars = escape.chars();
+        let mut used = 1;
+        match chars.next() {
+            Some('n') => out.push('\n'),
+            Some('t') => out.push('\t'),
+            Some('r') => out.push('\r'),
+            Some('b') => out.push('\u{8}'),
+            Some('f') => out.push('\u{c}'),
+            Some('u') => {
+                let (unit, length) = unescape_unit(escape);
+                out.push(unit);
+                used = length;
+            }
+            Some(other) => {
+                out.push(other);
+                used = other.len_utf8();
+            }
+            None => used = 0,
+        }
+        rest = &escape[used..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Reads `uXXXX`, or a surrogate pair `uXXXX\uXXXX`; returns the character and the bytes used.
+fn unescape_unit(escape: &str) -> (char, usize) {
+    let unit = |at: usize| {
+        escape
+            .get(at..at + 4)
+            .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+    };
+    let Some(high) = unit(1) else {
+        return (char::REPLACEMENT_CHARACTER, 1);
+    };
+    if (0xD800..0xDC00).contains(&high)
+        && escape.get(5..7) == Some("\\u")
+        && let Some(low) = unit(7)
+        && (0xDC00..0xE000).contains(&low)
+    {
+        let code = 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
+        return (
+            char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
+            11,
+        );
+    }
+    (
+        char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER),
+        5,
+    )
+}
+
+/// What one cell of a row holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// The row has no such key.
+    Absent,
+    /// `{"value": null}`
+    Null,
+    /// `{"value": true}`
+    Bool(bool),
+    /// A JSON number, its literal digits.
+    Number(&'a str),
+    /// A JSON string.
+    String(Text<'a>),
+    /// A JSON array, as raw JSON (checked to be well formed).
+    List(&'a str),
+    /// The cell's `value` is an object, as raw JSON (checked to be well formed).
+    Object(&'a str),
+    /// The cell has no `value` key: a pivoted measure, `{"<pivot key>": {"value": X}}`, raw JSON.
+    Pivoted(&'a str),
+}
+
+/// Where a selected cell's value lies in the row's text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// What kind of value it is.
+    pub kind: CellKind,
+    /// First byte of the value (after the opening quote of a string).
+    pub start: u32,
+    /// One past the last byte of the value (the closing quote of a string).
+    pub end: u32,
+}
+
+/// The kind of a [`Cell`]; see [`Value`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum CellKind {
+    #[default]
+    Absent,
+    Null,
+    True,
+    False,
+    Number,
+    /// A string without a backslash.
+    Plain,
+    /// A string with at least one backslash.
+    Escaped,
+    List,
+    Object,
+    Pivoted,
+}
+
+/// One row of a delivery, borrowed from the decoder's buffer: slot `i` is the `i`-th column that
+/// was selected.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    text: &'a str,
+    cells: &'a [Cell],
+    /// 0 for the first row of the delivery.
+    pub number: u64,
+}
+
+impl<'a> Row<'a> {
+    /// `cells` point into `text`.
+    pub fn new(text: &'a str, cells: &'a [Cell], number: u64) -> Self {
+        Self {
+            text,
+            cells,
+            number,
+        }
+    }
+
+    /// The value of selected column `slot`; [`Value::Absent`] beyond the last.
+    pub fn value(&self, slot: usize) -> Value<'a> {
+        let Some(cell) = self.cells.get(slot) else {
+            return Value::Absent;
+        };
+        let raw = self
+            .text
+            .get(cell.start as usize..cell.end as usize)
+            .unwrap_or_default();
+        match cell.kind {
+            CellKind::Absent => Value::Absent,
+            CellKind::Null => Value::Null,
+            CellKind::True => Value::Bool(true),
+            CellKind::False => Value::Bool(false),
+            CellKind::Number => Value::Number(raw),
+            CellKind::Plain => Value::String(Text {
+                raw,
+                escaped: false,
+            }),
+            CellKind::Escaped => Value::String(Text { raw, escaped: true }),
+            CellKind::List => Value::List(raw),
+            CellKind::Object => Value::Object(raw),
+            CellKind::Pivoted => Value::Pivoted(raw),
+        }
+    }
+
+    /// The whole row as raw JSON.
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_print_and_parse_back() {
+        let id = DeliveryId([0xab; 16]);
+        assert_eq!(id.to_string(), "ab".repeat(16));
+        assert_eq!(id.to_string().parse::<DeliveryId>().unwrap(), id);
+        for bad in ["", "xyz", &"é".repeat(16), &"g".repeat(32)] {
+            assert!(bad.parse::<DeliveryId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn text_is_unescaped_like_serde_json_does() {
+        for raw in [
+            r"plain",
+            r"a\nb\t\r\b\f\/\\\u0022 é",
+            r"\ud83d\ude00!",
+            r"é\u00e9",
+        ] {
+            let want: String = serde_json::from_str(&format!("\"{raw}\"")).unwrap();
+            let text = Text {
+                raw,
+                escaped: raw.contains('\\'),
+            };
+            assert_eq!(text.decoded(), want);
+        }
+    }
+
+    #[test]
+    fn a_lone_surrogate_becomes_the_replacement_character() {
+        for raw in [r"\ud83d", r"\ud83dx", r"\ude00", r"\ud83d\u0041"] {
+            let text = Text { raw, escaped: true };
+            assert!(
+                text.decoded().starts_with(char::REPLACEMENT_CHARACTER),
+                "{raw}"
+            );
+        }
+    }
+}
