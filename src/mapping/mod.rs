@@ -60,3 +60,6 @@ pub struct Settings {
     /// What happens to columns without an `mp_` tag.
     pub untagged: Untagged,
 }
+
+#[cfg(test)]
+mod tests;

@@ -696,3 +696,6 @@ fn push_member(out: &mut Vec<u8>, name: &str, literal: &[u8]) {
 fn name(names: &[Box<str>], slot: u16) -> &str {
     names.get(usize::from(slot)).map_or("\"?\":", |name| name)
 }
+
+#[cfg(test)]
+mod tests;
