@@ -1,1 +1,3 @@
-//! (room: control)
+//! The admin side.
+
+pub mod view;
