@@ -1,0 +1,471 @@
+//! Walks the text of a batch along the tables of [`super::contract`], without building a tree.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::fmt::{self, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::contract::{BATCH, BREADCRUMB, EVENTS, Kind, Object, Rule, SCALAR};
+
+/// What the walk learned of a batch that keeps to the contract.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// `source_request_id`, when the batch has one.
+    pub(super) id: Option<String>,
+    /// Events of the batch; breadcrumbs inside a crash report are not among them.
+    pub(super) events: u64,
+    /// Events whose time is known and before the given one.
+    pub(super) old_events: u64,
+}
+
+/// Where a batch breaks the contract, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// From the inside out: the walk adds its steps as it returns.
+    path: Vec<Step>,
+    what: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Name(String),
+    Index(usize),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (nth, step) in self.path.iter().rev().enumerate() {
+            match step {
+                Step::Name(name) if nth == 0 => f.write_str(name)?,
+                Step::Name(name) => write!(f, ".{name}")?,
+                Step::Index(index) => write!(f, "[{index}]")?,
+            }
+        }
+        if !self.path.is_empty() {
+            f.write_char(' ')?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+/// Checks one batch. Events are old when their time lies before `old_before`, in milliseconds
+/// since 1970.
+pub(super) fn check(batch: &str, old_before: i64) -> Result<Facts, Refusal> {
+    let walk = Walk {
+        old_before,
+        refusal: RefCell::new(None),
+        id: RefCell::new(None),
+        event_time: Cell::new(None),
+        events: Cell::new(0),
+        old_events: Cell::new(0),
+    };
+    let mut text = serde_json::Deserializer::from_str(batch);
+    let root = Rule {
+        kind: Kind::Object(&BATCH),
+        null: false,
+    };
+    let outcome = walk.on(&root).deserialize(&mut text).and_then(|()| text.end());
+    match outcome {
+        Ok(()) => Ok(Facts {
+            id: walk.id.into_inner(),
+            events: walk.events.get(),
+            old_events: walk.old_events.get(),
+        }),
+        Err(error) => Err(walk.refusal.into_inner().unwrap_or_else(|| Refusal {
+            path: Vec::new(),
+            what: format!("is not valid JSON: {error}"),
+        })),
+    }
+}
+
+/// State of one walk. Cells, since serde hands seeds over by value.
+struct Walk {
+    old_before: i64,
+    refusal: RefCell<Option<Refusal>>,
+    id: RefCell<Option<String>>,
+    event_time: Cell<Option<i64>>,
+    events: Cell<u64>,
+    old_events: Cell<u64>,
+}
+
+impl Walk {
+    fn on<'w>(&'w self, rule: &'w Rule) -> Check<'w> {
+        Check { rule, walk: self }
+    }
+
+    fn refuse<E: de::Error>(&self, what: impl Into<String>) -> E {
+        *self.refusal.borrow_mut() = Some(Refusal {
+            path: Vec::new(),
+            what: what.into(),
+        });
+        E::custom("refused")
+    }
+
+    /// Refuses something inside the value at hand.
+    fn refuse_at<E: de::Error>(&self, name: &str, what: impl Into<String>) -> E {
+        let error = self.refuse(what);
+        self.inside(Step::Name(name.to_owned()), error)
+    }
+
+    /// Notes one more step of the way to what was refused.
+    fn inside<E>(&self, step: Step, error: E) -> E {
+        if let Some(refusal) = self.refusal.borrow_mut().as_mut() {
+            refusal.path.push(step);
+        }
+        error
+    }
+
+    fn end_of_event(&self) {
+        self.events.set(self.events.get() + 1);
+        if self.event_time.take().is_some_and(|time| time < self.old_before) {
+            self.old_events.set(self.old_events.get() + 1);
+        }
+    }
+}
+
+/// One value to be checked against one rule.
+#[derive(Clone, Copy)]
+struct Check<'w> {
+    rule: &'w Rule,
+    walk: &'w Walk,
+}
+
+impl<'de> DeserializeSeed<'de> for Check<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Check<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.rule.kind.name())
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        if self.rule.null {
+            return Ok(());
+        }
+        Err(self.wrong("null"))
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<(), E> {
+        match self.rule.kind {
+            Kind::Boolean | Kind::Scalar(_) | Kind::ScalarOrList(_) => Ok(()),
+            _ => Err(self.wrong("a boolean")),
+        }
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<(), E> {
+        match self.rule.kind {
+            Kind::EventTime => self.walk.event_time.set(Some(number)),
+            Kind::Integer | Kind::Number | Kind::Scalar(_) | Kind::ScalarOrList(_) => {}
+            _ => return Err(self.wrong("a number")),
+        }
+        Ok(())
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<(), E> {
+        match i64::try_from(number) {
+            Ok(number) => self.visit_i64(number),
+            Err(_) => self.visit_f64(number as f64),
+        }
+    }
+
+    /// Numbers with a fraction or an exponent, and integers beyond 64 bits.
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<(), E> {
+        match self.rule.kind {
+            Kind::Number | Kind::Scalar(_) | Kind::ScalarOrList(_) => Ok(()),
+            _ => Err(self.wrong("a number with a fraction, an exponent or too many digits")),
+        }
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+        let what = match self.rule.kind {
+            Kind::Scalar(most) | Kind::ScalarOrList(most) | Kind::Text(most) => {
+                if is_within(text, most) {
+                    return Ok(());
+                }
+                format!("is longer than {most} characters")
+            }
+            Kind::RequestId => {
+                *self.walk.id.borrow_mut() = Some(text.to_owned());
+                return Ok(());
+            }
+            Kind::Word(words) if words.contains(&text) => return Ok(()),
+            Kind::Uuid if is_uuid(text) => return Ok(()),
+            Kind::Ip if is_ip(text) => return Ok(()),
+            Kind::Word(_) | Kind::Uuid | Kind::Ip => format!("must be {}", self.rule.kind.name()),
+            _ => return Err(self.wrong("a string")),
+        };
+        Err(self.walk.refuse(what))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let scalar = Rule {
+            kind: match self.rule.kind {
+                Kind::ScalarOrList(most) => Kind::Scalar(most),
+                other => other,
+            },
+            ..SCALAR
+        };
+        let event = Rule {
+            kind: Kind::Event,
+            null: false,
+        };
+        let item = match self.rule.kind {
+            Kind::List(item) => item,
+            Kind::ScalarOrList(_) => &scalar,
+            Kind::Events => &event,
+            _ => return Err(self.wrong("a list")),
+        };
+        let mut index = 0;
+        loop {
+            match list.next_element_seed(self.walk.on(item)) {
+                Ok(Some(())) => index += 1,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(self.walk.inside(Step::Index(index), error)),
+            }
+            if matches!(self.rule.kind, Kind::Events) {
+                self.walk.end_of_event();
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
+        match self.rule.kind {
+            Kind::Object(object) => self.object(object, map),
+            Kind::Map(rule) => self.entries(rule, map),
+            Kind::Event => self.event(None, map),
+            Kind::Breadcrumb => {
+                // The report's own time must survive that of its breadcrumbs.
+                let time = self.walk.event_time.get();
+                let outcome = self.event(Some(("breadcrumb", &BREADCRUMB)), map);
+                self.walk.event_time.set(time);
+                outcome
+            }
+            _ => Err(self.wrong("an object")),
+        }
+    }
+}
+
+impl Check<'_> {
+    fn wrong<E: de::Error>(&self, is: &str) -> E {
+        let kind = self.rule.kind.name();
+        self.walk.refuse(format!("must be {kind}, not {is}"))
+    }
+
+    fn object<'de, A: MapAccess<'de>>(self, object: &Object, mut map: A) -> Result<(), A::Error> {
+        let mut seen = 0_u64;
+        while let Some(name) = map.next_key_seed(Name)? {
+            let Some((bit, rule)) = object.field(&name) else {
+                let what = match &*name {
+                    "schema_version" => "is output only: leave it out",
+                    _ => "is not a known property",
+                };
+                return Err(self.walk.refuse_at(&name, what));
+            };
+            if seen & bit != 0 {
+                return Err(self.walk.refuse_at(&name, "occurs twice"));
+            }
+            seen |= bit;
+            if let Err(error) = map.next_value_seed(self.walk.on(rule)) {
+                return Err(self.walk.inside(Step::Name(name.into_owned()), error));
+            }
+        }
+        match object.missing(seen) {
+            Some(name) => Err(self.walk.refuse_at(name, "is required")),
+            None => Ok(()),
+        }
+    }
+
+    fn entries<'de, A: MapAccess<'de>>(
+        self,
+        rule: &super::contract::Map,
+        mut map: A,
+    ) -> Result<(), A::Error> {
+        let mut names = Vec::new();
+        while let Some(name) = map.next_key_seed(Name)? {
+            if names.len() == rule.entries {
+                let what = format!("has more than {} entries", rule.entries);
+                return Err(self.walk.refuse(what));
+            }
+            if !is_within(&name, rule.name) {
+                let what = format!("has a name longer than {} characters", rule.name);
+                return Err(self.walk.refuse(what));
+            }
+            if let Err(error) = map.next_value_seed(self.walk.on(&rule.value)) {
+                return Err(self.walk.inside(Step::Name(name.into_owned()), error));
+            }
+            names.push(name);
+        }
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(self.walk.refuse_at(&pair[0], "occurs twice")),
+            None => Ok(()),
+        }
+    }
+
+    /// `event_type` decides on the shape of `data`, but may come after it: then `data` is kept as
+    /// text until the type is known.
+    fn event<'de, A: MapAccess<'de>>(
+        self,
+        only: Option<(&'static str, &'static Object)>,
+        mut map: A,
+    ) -> Result<(), A::Error> {
+        let walk = self.walk;
+        let mut data_rule: Option<Rule> = None;
+        let mut early_data: Option<&RawValue> = None;
+        let mut data_seen = false;
+        while let Some(name) = map.next_key_seed(Name)? {
+            match &*name {
+                "event_type" if data_rule.is_none() => {
+                    let word = map.next_value_seed(Name).map_err(|error| {
+                        walk.inside(
+                            Step::Name("event_type".into()),
+                            self.late_type_error(error),
+                        )
+                    })?;
+                    let known = match only {
+                        Some((only, object)) => (only == word).then_some(object),
+                        None => EVENTS
+                            .iter()
+                            .find(|(known, _)| *known == word)
+                            .map(|(_, object)| *object),
+                    };
+                    let Some(object) = known else {
+                        let what = "must be the type of an event that can be sent";
+                        return Err(walk.refuse_at("event_type", what));
+                    };
+                    data_rule = Some(Rule {
+                        kind: Kind::Object(object),
+                        null: false,
+                    });
+                }
+                "data" if !data_seen => {
+                    data_seen = true;
+                    match &data_rule {
+                        Some(rule) => map
+                            .next_value_seed(walk.on(rule))
+                            .map_err(|error| walk.inside(Step::Name("data".into()), error))?,
+                        None => early_data = Some(map.next_value()?),
+                    }
+                }
+                "event_type" | "data" => return Err(walk.refuse_at(&name, "occurs twice")),
+                _ => return Err(walk.refuse_at(&name, "is not a known property")),
+            }
+        }
+        let Some(rule) = data_rule else {
+            return Err(walk.refuse_at("event_type", "is required"));
+        };
+        if !data_seen {
+            return Err(walk.refuse_at("data", "is required"));
+        }
+        if let Some(data) = early_data {
+            let mut text = serde_json::Deserializer::from_str(data.get());
+            walk.on(&rule).deserialize(&mut text).map_err(|error| {
+                if walk.refusal.borrow().is_none() {
+                    let _: A::Error = walk.refuse(format!("is not valid JSON: {error}"));
+                }
+                walk.inside(Step::Name("data".into()), de::Error::custom("refused"))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// `event_type` that is no string: says so, unless the text itself is broken.
+    fn late_type_error<E: de::Error>(&self, _: E) -> E {
+        self.walk.refuse("must be a string")
+    }
+}
+
+impl Object {
+    /// The property's bit and rule.
+    fn field(&self, name: &str) -> Option<(u64, &'static Rule)> {
+        let fields = self.fields.iter().flat_map(|part| part.iter());
+        fields
+            .enumerate()
+            .find(|(_, field)| field.name == name)
+            .map(|(nth, field)| (1 << nth, &field.rule))
+    }
+
+    /// A required property that is not among the `seen` ones.
+    fn missing(&self, seen: u64) -> Option<&'static str> {
+        let fields = self.fields.iter().flat_map(|part| part.iter());
+        fields
+            .enumerate()
+            .find(|(nth, field)| field.required && seen & (1 << nth) == 0)
+            .map(|(_, field)| field.name)
+    }
+}
+
+impl Kind {
+    /// As in "must be …".
+    fn name(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Scalar(_) => "a string, number or boolean",
+            Self::ScalarOrList(_) => "a string, number, boolean or a list of these",
+            Self::Text(_) | Self::RequestId => "a string",
+            Self::Integer | Self::EventTime => "an integer of at most 64 bits",
+            Self::Number => "a number",
+            Self::Boolean => "a boolean",
+            Self::Uuid => "a UUID",
+            Self::Ip => "an IPv4 or IPv6 address",
+            Self::Word(words) => return Cow::Owned(format!("one of {}", words.join(", "))),
+            Self::Object(_) | Self::Map(_) => "an object",
+            Self::List(_) => "a list",
+            Self::Events => "a list of events",
+            Self::Event | Self::Breadcrumb => "an event",
+        })
+    }
+}
+
+/// A property's name, or a string value, without a copy where the text has no escapes.
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Name {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
+}
+
+/// Characters are counted as Unicode scalar values; the docs do not say what one is.
+fn is_within(text: &str, most: usize) -> bool {
+    text.len() <= most || text.chars().nth(most).is_none()
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+fn is_ip(text: &str) -> bool {
+    text.parse::<Ipv4Addr>().is_ok() || text.parse::<Ipv6Addr>().is_ok()
+}
