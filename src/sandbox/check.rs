@@ -67,7 +67,10 @@ pub(super) fn check(batch: &str, old_before: i64) -> Result<Facts, Refusal> {
         kind: Kind::Object(&BATCH),
         null: false,
     };
-    let outcome = walk.on(&root).deserialize(&mut text).and_then(|()| text.end());
+    let outcome = walk
+        .on(&root)
+        .deserialize(&mut text)
+        .and_then(|()| text.end());
     match outcome {
         Ok(()) => Ok(Facts {
             id: walk.id.into_inner(),
@@ -120,7 +123,11 @@ impl Walk {
 
     fn end_of_event(&self) {
         self.events.set(self.events.get() + 1);
-        if self.event_time.take().is_some_and(|time| time < self.old_before) {
+        if self
+            .event_time
+            .take()
+            .is_some_and(|time| time < self.old_before)
+        {
             self.old_events.set(self.old_events.get() + 1);
         }
     }
@@ -326,11 +333,8 @@ impl Check<'_> {
         while let Some(name) = map.next_key_seed(Name)? {
             match &*name {
                 "event_type" if data_rule.is_none() => {
-                    let word = map.next_value_seed(Name).map_err(|error| {
-                        walk.inside(
-                            Step::Name("event_type".into()),
-                            self.late_type_error(error),
-                        )
+                    let word = map.next_value_seed(Name).map_err(|_| -> A::Error {
+                        walk.refuse_at("event_type", "must be a string")
                     })?;
                     let known = match only {
                         Some((only, object)) => (only == word).then_some(object),
@@ -377,11 +381,6 @@ impl Check<'_> {
             })?;
         }
         Ok(())
-    }
-
-    /// `event_type` that is no string: says so, unless the text itself is broken.
-    fn late_type_error<E: de::Error>(&self, _: E) -> E {
-        self.walk.refuse("must be a string")
     }
 }
 
@@ -468,4 +467,170 @@ fn is_uuid(text: &str) -> bool {
 
 fn is_ip(text: &str) -> bool {
     text.parse::<Ipv4Addr>().is_ok() || text.parse::<Ipv6Addr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is wrong with this batch, the rest of which is fine.
+    fn refusal(batch: &str) -> String {
+        match check(batch, 0) {
+            Ok(facts) => panic!("accepted: {batch} {facts:?}"),
+            Err(refusal) => refusal.to_string(),
+        }
+    }
+
+    fn event(data: &str) -> String {
+        format!(
+            r#"{{"environment":"development","events":[{{"event_type":"custom_event","data":
+            {{"event_name":"a","custom_event_type":"other",{data}}}}}]}}"#
+        )
+    }
+
+    #[test]
+    fn a_refusal_names_the_place_and_what_is_wanted() {
+        for (batch, want) in [
+            (r#"{}"#, "environment is required"),
+            (r#"5"#, "must be an object, not a number"),
+            (
+                r#"{"environment":"test"}"#,
+                "environment must be one of development, production",
+            ),
+            (
+                r#"{"schema_version":2}"#,
+                "schema_version is output only: leave it out",
+            ),
+            (
+                r#"{"environment":"production","environment":"production"}"#,
+                "environment occurs twice",
+            ),
+            (
+                r#"{"user_identities":{"customerid":"1"}}"#,
+                "user_identities.customerid is not a known property",
+            ),
+            (
+                r#"{"user_identities":{"email":null}}"#,
+                "user_identities.email must be a string, not null",
+            ),
+            (
+                r#"{"user_attributes":{"a":1,"b":2,"\u0061":3}}"#,
+                "user_attributes.a occurs twice",
+            ),
+            (
+                r#"{"user_attributes":{"a":["x",{}]}}"#,
+                "user_attributes.a[1] must be a string, number or boolean, not an object",
+            ),
+            (
+                r#"{"events":[{"event_type":"pre_attribution","data":{}}]}"#,
+                "events[0].event_type must be the type of an event that can be sent",
+            ),
+            (
+                r#"{"events":[{"event_type":7,"data":{}}]}"#,
+                "events[0].event_type must be a string",
+            ),
+            (
+                r#"{"events":[{"data":{}}]}"#,
+                "events[0].event_type is required",
+            ),
+            (
+                r#"{"events":[{"event_type":"uninstall"}]}"#,
+                "events[0].data is required",
+            ),
+            (
+                r#"{"events":[{"event_type":"uninstall","data":{}},{"data":{"url":5},"event_type":"network_performance"}]}"#,
+                "events[1].data.url must be a string, not a number",
+            ),
+            (
+                r#"{"device_info":{"ios_idfv":"nonsense"}}"#,
+                "device_info.ios_idfv must be a UUID",
+            ),
+            (
+                r#"{"device_info":{"screen_dpi":1.0}}"#,
+                "device_info.screen_dpi must be an integer of at most 64 bits, \
+                 not a number with a fraction, an exponent or too many digits",
+            ),
+        ] {
+            assert_eq!(refusal(batch), want, "{batch}");
+        }
+        assert_eq!(
+            refusal(&event(r#""timestamp_unixtime_ms":"1""#)),
+            "events[0].data.timestamp_unixtime_ms must be an integer of at most 64 bits, not a string"
+        );
+        assert_eq!(
+            refusal(&event(r#""timestamp":1"#)),
+            "events[0].data.timestamp is not a known property"
+        );
+    }
+
+    #[test]
+    fn integers_are_written_as_integers_of_64_bits() {
+        for (number, fits) in [
+            ("9223372036854775807", true),
+            ("-9223372036854775808", true),
+            ("9223372036854775808", false),
+            ("-9223372036854775809", false),
+            ("1.0", false),
+            ("1e3", false),
+            ("true", false),
+        ] {
+            let batch = event(&format!(r#""event_id":{number}"#));
+            assert_eq!(check(&batch, 0).is_ok(), fits, "{number}");
+        }
+    }
+
+    #[test]
+    fn limits_count_characters_and_entries() {
+        for (characters, fits) in [(4_096, true), (4_097, false)] {
+            let value = "é".repeat(characters);
+            let batch = event(&format!(r#""custom_attributes":{{"a":"{value}"}}"#));
+            assert_eq!(check(&batch, 0).is_ok(), fits, "{characters}");
+        }
+        for (characters, fits) in [(256, true), (257, false)] {
+            let name = "é".repeat(characters);
+            let batch = event(&format!(r#""custom_attributes":{{"{name}":1}}"#));
+            assert_eq!(check(&batch, 0).is_ok(), fits, "{characters}");
+        }
+        for (count, fits) in [(100, true), (101, false)] {
+            let entries: Vec<_> = (0..count).map(|n| format!(r#""a{n}":1"#)).collect();
+            let batch = event(&format!(r#""custom_attributes":{{{}}}"#, entries.join(",")));
+            assert_eq!(check(&batch, 0).is_ok(), fits, "{count}");
+        }
+    }
+
+    #[test]
+    fn broken_text_is_refused_and_never_panics() {
+        for batch in [
+            "",
+            "{",
+            r#"{"environment":"production"} x"#,
+            r#"{"environment":"\ud800"}"#,
+            r#"{"user_attributes":{"a":1e999},"environment":"production"}"#,
+            r#"{"events":[{"data":{"event_num":1e999},"event_type":"uninstall"}]}"#,
+        ] {
+            let refusal = refusal(batch);
+            assert!(refusal.contains("is not valid JSON"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn events_are_old_only_with_a_known_time_before_the_given_one() {
+        let batch = r#"{"environment":"production","events":[
+            {"event_type":"uninstall","data":{"timestamp_unixtime_ms":99}},
+            {"data":{"timestamp_unixtime_ms":99},"event_type":"uninstall"},
+            {"event_type":"uninstall","data":{"timestamp_unixtime_ms":100}},
+            {"event_type":"uninstall","data":{}},
+            {"event_type":"crash_report","data":{"severity":"s","message":"m","timestamp_unixtime_ms":100,
+              "breadcrumbs":[{"event_type":"breadcrumb","data":{"label":"l","timestamp_unixtime_ms":1}}]}}]}"#;
+        let facts = check(batch, 100).unwrap();
+        assert_eq!((facts.events, facts.old_events), (5, 2));
+    }
+
+    #[test]
+    fn no_object_has_more_properties_than_bits() {
+        for (name, object) in EVENTS {
+            let count = object.fields.iter().map(|part| part.len()).sum::<usize>();
+            assert!(count <= 64, "{name}");
+        }
+    }
 }

@@ -9,9 +9,11 @@
 //!   must be objects.
 //! - `source_request_id` is a string or null, identities are strings (OpenAPI); integers fit into
 //!   64 bits (OpenAPI) and are written as integers.
-//! - Word lists that stand beside a `$ref`, which draft 7 ignores, hold.
 //! - Limits of the docs: 100 attributes, names of 256 and values of 4096 characters, event names
 //!   of 256 characters.
+//!
+//! Word lists that stand beside a `$ref` (`os`, orientations, push behaviour) do not hold: draft 7
+//! ignores them, and mParticle's own sample has other words there.
 
 /// Characters of an event's or attribute's name.
 const NAME: usize = 256;
@@ -323,26 +325,7 @@ static APPLICATION: Object = object(&[
     may("application_build_number", SCALAR),
     may("install_referrer", SCALAR),
     may("package", SCALAR),
-    may(
-        "os",
-        or_null(Kind::Word(&[
-            "Unknown",
-            "IOS",
-            "Android",
-            "WindowsPhone",
-            "MobileWeb",
-            "UnityIOS",
-            "UnityAndroid",
-            "Desktop",
-            "TVOS",
-            "Roku",
-            "OutOfBand",
-            "Alexa",
-            "SmartTV",
-            "FireTV",
-            "Xbox",
-        ])),
-    ),
+    may("os", SCALAR),
     may("apple_search_ads_attributes", or_null(Kind::Map(&MAPS))),
 ]);
 
@@ -434,17 +417,6 @@ const EVENT_DATA: &[Field] = &[
 
 static NOTIFICATION: Object = object(&[must("type", word(&["gdpr_change"]))]);
 
-const ORIENTATION: Rule = or_null(Kind::Word(&[
-    "portrait",
-    "portrait_upside_down",
-    "landscape",
-    "LandscapeLeft",
-    "LandscapeRight",
-    "FaceUp",
-    "FaceDown",
-    "Square",
-]));
-
 static DEVICE_STATE: Object = object(&[
     may("time_since_start_ms", INTEGER),
     may("battery_level", NUMBER),
@@ -461,8 +433,8 @@ static DEVICE_STATE: Object = object(&[
     may("application_memory_available_bytes", NUMBER),
     may("application_memory_max_bytes", NUMBER),
     may("application_memory_total_bytes", NUMBER),
-    may("device_orientation", ORIENTATION),
-    may("status_bar_orientation", ORIENTATION),
+    may("device_orientation", SCALAR),
+    may("status_bar_orientation", SCALAR),
 ]);
 
 static CUSTOM_EVENT: Object = event(&[
@@ -655,21 +627,9 @@ static PUSH_MESSAGE: Object = event(&[
     must("push_notification_payload", SCALAR),
     may("message", SCALAR),
     may("network", SCALAR),
-    may(
-        "application_state",
-        or_null(Kind::Word(&["not_running", "background", "foreground"])),
-    ),
+    may("application_state", SCALAR),
     may("action_identifier", SCALAR),
-    may(
-        "push_message_behavior",
-        or_null(Kind::Word(&[
-            "Received",
-            "DirectOpen",
-            "Read",
-            "InfluencedOpen",
-            "Displayed",
-        ])),
-    ),
+    may("push_message_behavior", SCALAR),
 ]);
 
 static NETWORK_PERFORMANCE: Object = event(&[

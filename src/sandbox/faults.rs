@@ -197,7 +197,10 @@ impl Default for FaultState {
 impl FaultState {
     pub(super) fn new(faults: Faults, now: Instant) -> Result<Self, FaultsError> {
         for (rule, entry) in faults.rules.iter().enumerate() {
-            if entry.share.is_some_and(|share| !(0.0..=1.0).contains(&share)) {
+            if entry
+                .share
+                .is_some_and(|share| !(0.0..=1.0).contains(&share))
+            {
                 return Err(FaultsError::Share { rule });
             }
             entry.fault.check(rule)?;
@@ -333,8 +336,7 @@ mod tests {
 
     #[test]
     fn a_share_is_repeatable_and_near_its_value() {
-        let json =
-            r#"{"seed":7,"rules":[{"share":0.25,"fault":{"status":{"status":503}}}]}"#;
+        let json = r#"{"seed":7,"rules":[{"share":0.25,"fault":{"status":{"status":503}}}]}"#;
         let mut runs = (0..2).map(|_| {
             let mut state = state(json);
             (0..4_000)
@@ -352,8 +354,13 @@ mod tests {
         let mut state = state(
             r#"{"rules":[{"window":{"from_ms":1000,"until_ms":2000},"fault":"drop_before"}]}"#,
         );
-        for (ms, fails) in [(0, false), (999, false), (1_000, true), (1_999, true), (2_000, false)]
-        {
+        for (ms, fails) in [
+            (0, false),
+            (999, false),
+            (1_000, true),
+            (1_999, true),
+            (2_000, false),
+        ] {
             let now = state.since + Duration::from_millis(ms);
             assert_eq!(state.plan(now).fault.is_some(), fails, "{ms}");
         }
@@ -373,10 +380,14 @@ mod tests {
 
     #[test]
     fn a_marker_rejects_only_bodies_that_hold_it() {
-        let mut state = state(r#"{"rules":[{"next":1,"fault":{"reject_marker":{"marker":"BAD"}}}]}"#);
+        let mut state =
+            state(r#"{"rules":[{"next":1,"fault":{"reject_marker":{"marker":"BAD"}}}]}"#);
         let now = Instant::now();
         assert_eq!(state.rejection(b"good", now), None);
-        assert_eq!(state.rejection(b"a BAD one", now), Some((400, "BAD".into())));
+        assert_eq!(
+            state.rejection(b"a BAD one", now),
+            Some((400, "BAD".into()))
+        );
         assert_eq!(state.rejection(b"a BAD one", now), None);
         assert_eq!(state.plan(now), Plan::default());
     }

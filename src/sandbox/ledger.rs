@@ -303,7 +303,12 @@ mod tests {
             let mut ledger = Ledger::new(mode);
             let a = ("{1}", facts(Some("a"), 2, 0));
             arrive(&mut ledger, "key", &[a.clone(), a.clone()], false);
-            arrive(&mut ledger, "key", &[("{2}", facts(Some("a"), 2, 0))], false);
+            arrive(
+                &mut ledger,
+                "key",
+                &[("{2}", facts(Some("a"), 2, 0))],
+                false,
+            );
             arrive(&mut ledger, "other key", &[a], false);
             arrive(&mut ledger, "key", &[("{}", facts(None, 0, 0))], false);
             let counts = ledger.counts();
@@ -376,7 +381,7 @@ mod tests {
         accepted.write_line(&mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
-            "{\"id\":\"a\\nb\",\"key\":\"k\\\"1\",\"received\":2,\"batch\":{    \"x\": 1.50 }}\n"
+            "{\"id\":\"a\\nb\",\"key\":\"k\\\"1\",\"received\":2,\"batch\":{   \"x\": 1.50 }}\n"
         );
     }
 }

@@ -32,6 +32,8 @@ mod contract;
 mod faults;
 mod ledger;
 mod page;
+#[cfg(test)]
+mod schema_tests;
 pub(crate) mod serve;
 mod service;
 

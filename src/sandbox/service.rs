@@ -60,10 +60,21 @@ pub(super) async fn answer(
         "/sandbox/faults" => (Route::Faults, "GET, PUT"),
         "/sandbox/rate" => (Route::Rate, "PUT"),
         "/sandbox/reset" => (Route::Reset, "POST"),
-        _ => return Ok(text(StatusCode::NOT_FOUND, "There is nothing at this address.\n")),
+        _ => {
+            return Ok(text(
+                StatusCode::NOT_FOUND,
+                "There is nothing at this address.\n",
+            ));
+        }
     };
-    if !methods.split(", ").any(|method| method == request.method().as_str()) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "Another method is needed.\n");
+    if !methods
+        .split(", ")
+        .any(|method| method == request.method().as_str())
+    {
+        let mut response = text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "Another method is needed.\n",
+        );
         let headers = response.headers_mut();
         headers.insert(ALLOW, HeaderValue::from_static(methods));
         return Ok(response);
@@ -150,9 +161,7 @@ async fn bulk(
     let reply = match body {
         Ok(body) => accept(shared, &head.headers, body, historical),
         // A body that is too large is refused as such only after the credentials.
-        Err(refusal) => authenticate(shared, &head.headers)
-            .err()
-            .unwrap_or(refusal),
+        Err(refusal) => authenticate(shared, &head.headers).err().unwrap_or(refusal),
     };
     match fault {
         Some(Fault::DropAfter) => {
