@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::contract::{BATCH, BREADCRUMB, EVENTS, Kind, Object, Rule, SCALAR};
+use super::name::Name;
+use super::refusal::{Refusal, Step};
 
 /// What the walk learned of a batch that keeps to the contract.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,36 +21,6 @@ pub(super) struct Facts {
     pub(super) events: u64,
     /// Events whose time is known and before the given one.
     pub(super) old_events: u64,
-}
-
-/// Where a batch breaks the contract, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    /// From the inside out: the walk adds its steps as it returns.
-    path: Vec<Step>,
-    what: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    Name(String),
-    Index(usize),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (nth, step) in self.path.iter().rev().enumerate() {
-            match step {
-                Step::Name(name) if nth == 0 => f.write_str(name)?,
-                Step::Name(name) => write!(f, ".{name}")?,
-                Step::Index(index) => write!(f, "[{index}]")?,
-            }
-        }
-        if !self.path.is_empty() {
-            f.write_char(' ')?;
-        }
-        f.write_str(&self.what)
-    }
 }
 
 /// Checks one batch. Events are old when their time lies before `old_before`, in milliseconds
@@ -77,10 +49,10 @@ pub(super) fn check(batch: &str, old_before: i64) -> Result<Facts, Refusal> {
             events: walk.events.get(),
             old_events: walk.old_events.get(),
         }),
-        Err(error) => Err(walk.refusal.into_inner().unwrap_or_else(|| Refusal {
-            path: Vec::new(),
-            what: format!("is not valid JSON: {error}"),
-        })),
+        Err(error) => Err(walk
+            .refusal
+            .into_inner()
+            .unwrap_or_else(|| Refusal::new(format!("is not valid JSON: {error}")))),
     }
 }
 
@@ -100,10 +72,7 @@ impl Walk {
     }
 
     fn refuse<E: de::Error>(&self, what: impl Into<String>) -> E {
-        *self.refusal.borrow_mut() = Some(Refusal {
-            path: Vec::new(),
-            what: what.into(),
-        });
+        *self.refusal.borrow_mut() = Some(Refusal::new(what));
         E::custom("refused")
     }
 
@@ -116,7 +85,7 @@ impl Walk {
     /// Notes one more step of the way to what was refused.
     fn inside<E>(&self, step: Step, error: E) -> E {
         if let Some(refusal) = self.refusal.borrow_mut().as_mut() {
-            refusal.path.push(step);
+            refusal.inside(step);
         }
         error
     }
@@ -422,33 +391,6 @@ impl Kind {
             Self::Events => "a list of events",
             Self::Event | Self::Breadcrumb => "an event",
         })
-    }
-}
-
-/// A property's name, or a string value, without a copy where the text has no escapes.
-struct Name;
-
-impl<'de> DeserializeSeed<'de> for Name {
-    type Value = Cow<'de, str>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Name {
-    type Value = Cow<'de, str>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Cow::Borrowed(text))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Cow::Owned(text.to_owned()))
     }
 }
 

@@ -31,7 +31,9 @@ mod check;
 mod contract;
 mod faults;
 mod ledger;
+mod name;
 mod page;
+mod refusal;
 #[cfg(test)]
 mod schema_tests;
 pub(crate) mod serve;
