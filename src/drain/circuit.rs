@@ -387,7 +387,7 @@ mod tests {
         Bearing::Refuses { why: "401".into() }
     }
 
-    fn throttles(seconds: u64) -> Bearing {
+    fn throttles(seconds: u32) -> Bearing {
         Bearing::Throttles {
             retry_after: Some(seconds * SECOND),
             exceeded: None,
