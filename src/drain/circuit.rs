@@ -203,7 +203,7 @@ impl Circuit {
             }
             Bearing::Fails { why } if fresh => self.failed(now, why),
             // Refused credentials are no accident, so even a stale reply counts, once.
-            Bearing::Refuses { why } if fresh || !self.shut() => self.refused(now, why),
+            Bearing::Refuses { why, .. } if fresh || !self.shut() => self.refused(now, why),
             _ => Change::None,
         }
     }
@@ -384,7 +384,10 @@ mod tests {
     }
 
     fn refuses() -> Bearing {
-        Bearing::Refuses { why: "401".into() }
+        Bearing::Refuses {
+            status: 401,
+            why: "401".into(),
+        }
     }
 
     fn throttles(seconds: u32) -> Bearing {

@@ -62,6 +62,8 @@ pub enum Bearing {
     },
     /// It will not take anything until a person changes something.
     Refuses {
+        /// The HTTP status; 0 when no request was made.
+        status: u16,
         /// Why, as a sentence without its full stop.
         why: String,
     },
@@ -93,14 +95,14 @@ pub fn decide(reply: Reply, piece: PieceState) -> Verdict {
             let why = sentence("the credentials were refused", status, &words);
             Verdict {
                 piece: again(piece, &why),
-                destination: Bearing::Refuses { why },
+                destination: Bearing::Refuses { status, why },
             }
         }
         Reply::Unexpected { status, words } => {
             let why = sentence("the endpoint gave an unexpected answer", status, &words);
             Verdict {
                 piece: again(piece, &why),
-                destination: Bearing::Refuses { why },
+                destination: Bearing::Refuses { status, why },
             }
         }
         Reply::Rejected { status, words } => Verdict {
@@ -177,7 +179,8 @@ mod tests {
         let fails = || Bearing::Fails {
             why: "connection refused".to_owned(),
         };
-        let refuses = |why: &str| Bearing::Refuses {
+        let refuses = |status, why: &str| Bearing::Refuses {
+            status,
             why: why.to_owned(),
         };
         let throttled = || Reply::Throttled {
@@ -231,12 +234,12 @@ mod tests {
             (unavailable(), WHOLE, Fate::Again, fails()),
             (unavailable(), ALONE, Fate::Again, fails()),
             (unavailable(), OLD, old("connection refused"), fails()),
-            (unauthorized(401), WHOLE, Fate::Again, refuses(refused)),
-            (unauthorized(401), ALONE, Fate::Again, refuses(refused)),
-            (unauthorized(401), OLD, old(refused), refuses(refused)),
-            (unauthorized(0), WHOLE, Fate::Again, refuses(sealed)),
-            (unexpected(), WHOLE, Fate::Again, refuses(lost)),
-            (unexpected(), OLD, old(lost), refuses(lost)),
+            (unauthorized(401), WHOLE, Fate::Again, refuses(401, refused)),
+            (unauthorized(401), ALONE, Fate::Again, refuses(401, refused)),
+            (unauthorized(401), OLD, old(refused), refuses(401, refused)),
+            (unauthorized(0), WHOLE, Fate::Again, refuses(0, sealed)),
+            (unexpected(), WHOLE, Fate::Again, refuses(404, lost)),
+            (unexpected(), OLD, old(lost), refuses(404, lost)),
             (rejected(400), WHOLE, Fate::Halve, works()),
             (rejected(422), OLD, Fate::Halve, works()),
             (
