@@ -1,0 +1,142 @@
+//! What others may see of the drain, and what an operator may tell it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::lane::Lane;
+use super::moment::{Moment, Stopwatch};
+use super::snapshot::Snapshot;
+use crate::model::DestinationId;
+
+/// A view of a running drain. Cheap to clone; outlives the drain.
+#[derive(Clone)]
+pub struct Handle(pub(super) Arc<Board>);
+
+/// The lanes by destination, also those that have nothing to do just now: their rate, their
+/// counters and an operator's pause are kept.
+pub(super) struct Board {
+    pub(super) stopwatch: Stopwatch,
+    seats: Mutex<Seats>,
+}
+
+#[derive(Default)]
+struct Seats {
+    taken: BTreeMap<DestinationId, Arc<Seat>>,
+    /// Paused by an operator before there was a lane.
+    paused: BTreeSet<DestinationId>,
+}
+
+/// One lane, shared between its courier and the board. The lock is held for single steps of the
+/// state machine, never across a wait.
+pub(super) struct Seat {
+    lane: Mutex<Lane>,
+    /// An operator has changed something.
+    pub(super) nudged: Notify,
+}
+
+impl Handle {
+    /// Every destination that has had work since the start of the daemon and is still known to
+    /// the outbox.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        let seats: Vec<_> = self.0.seats().taken.values().cloned().collect();
+        let now = self.0.stopwatch.now();
+        seats.iter().map(|seat| seat.lane().snapshot(now)).collect()
+    }
+
+    /// One destination; `None` if it has had no work.
+    pub fn snapshot(&self, destination: DestinationId) -> Option<Snapshot> {
+        let seat = self.0.seats().taken.get(&destination).cloned()?;
+        let now = self.0.stopwatch.now();
+        Some(seat.lane().snapshot(now))
+    }
+
+    /// Stops a destination until [`Handle::resume`] or a restart of the daemon. What is in flight
+    /// lands. Works for a destination that has no work yet too.
+    pub fn pause(&self, destination: DestinationId) {
+        let mut seats = self.0.seats();
+        match seats.taken.get(&destination).cloned() {
+            Some(seat) => {
+                drop(seats);
+                seat.change(|lane| lane.pause(self.0.stopwatch.now()));
+            }
+            None => {
+                seats.paused.insert(destination);
+            }
+        }
+    }
+
+    /// Ends [`Handle::pause`], and tries at once whatever else the destination waited for.
+    /// Returns whether the destination is known.
+    pub fn resume(&self, destination: DestinationId) -> bool {
+        let was_paused = self.0.seats().paused.remove(&destination);
+        self.act(destination, Lane::resume) || was_paused
+    }
+
+    /// Tries at once what waits for its time: the end of a wait, or the next probe. Does not end an
+    /// operator's pause. Returns whether the destination is known.
+    pub fn retry_now(&self, destination: DestinationId) -> bool {
+        self.act(destination, Lane::retry_now)
+    }
+
+    fn act(&self, destination: DestinationId, act: impl FnOnce(&mut Lane, Moment)) -> bool {
+        let seat = self.0.seats().taken.get(&destination).cloned();
+        let now = self.0.stopwatch.now();
+        seat.inspect(|seat| seat.change(|lane| act(lane, now)))
+            .is_some()
+    }
+}
+
+impl Board {
+    pub(super) fn new(stopwatch: Stopwatch) -> Self {
+        Self {
+            stopwatch,
+            seats: Mutex::default(),
+        }
+    }
+
+    /// The lane of a destination, made if there is none.
+    pub(super) fn seat(
+        &self,
+        destination: DestinationId,
+        make: impl FnOnce(Moment) -> Lane,
+    ) -> Arc<Seat> {
+        let now = self.stopwatch.now();
+        let mut seats = self.seats();
+        let paused = seats.paused.remove(&destination);
+        let seat = seats.taken.entry(destination).or_insert_with(|| {
+            Arc::new(Seat {
+                lane: Mutex::new(make(now)),
+                nudged: Notify::new(),
+            })
+        });
+        if paused {
+            seat.lane().pause(now);
+        }
+        Arc::clone(seat)
+    }
+
+    /// Forgets the lanes that are of no use any more.
+    pub(super) fn keep(&self, useful: impl Fn(&DestinationId) -> bool) {
+        self.seats()
+            .taken
+            .retain(|destination, seat| useful(destination) || seat.lane().paused_by_operator());
+    }
+
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// The lane, for one step.
+    pub(super) fn lane(&self) -> MutexGuard<'_, Lane> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Lane)) {
+        change(&mut self.lane());
+        self.nudged.notify_one();
+    }
+}

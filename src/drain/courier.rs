@@ -1,0 +1,431 @@
+//! A lane's hands: the tasks and the calls that the lane's decisions become.
+//!
+//! One courier runs a lane while its destination has work. It owns every task that it starts and
+//! awaits it. Of each kind of call to the outbox at most one is under way.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::sync::watch;
+use tokio::task::{self, JoinError, JoinHandle, JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{error, info, warn};
+
+use super::backoff::Backoff;
+use super::board::Seat;
+use super::entry::EntryKey;
+use super::lane::{Next, Ticket};
+use super::moment::Stopwatch;
+use super::notice::Notice;
+use super::transport::{Reply, Transport};
+use crate::model::DestinationId;
+use crate::outbox::{Claim, Error, Outbox, Settlement};
+use crate::shutdown::Shutdown;
+
+/// Waits between attempts to use an outbox that refuses.
+const OUTBOX_BACKOFF: Backoff = Backoff {
+    base: Duration::from_millis(200),
+    cap: Duration::from_secs(30),
+};
+/// Between two log lines about an outbox that refuses.
+const OUTBOX_LINES: Duration = Duration::from_secs(60);
+
+/// Sends what waits for one destination.
+pub(super) struct Courier<T> {
+    pub destination: DestinationId,
+    pub seat: Arc<Seat>,
+    pub outbox: Outbox,
+    pub transport: Arc<T>,
+    pub stopwatch: Stopwatch,
+    /// A request that takes longer counts as lost, whatever the transport is doing.
+    pub reply_within: Duration,
+    /// How long requests in flight may take to land after the shutdown has begun.
+    pub deadline: Duration,
+    pub rng: Rng,
+}
+
+type Claiming = JoinHandle<Result<Option<Vec<Claim>>, Error>>;
+type Settling = JoinHandle<Result<(), Error>>;
+
+/// What is under way.
+struct Work {
+    changes: watch::Receiver<u64>,
+    flights: JoinSet<Reply>,
+    tickets: HashMap<task::Id, Ticket>,
+    claiming: Option<Claiming>,
+    claims: Patience,
+    /// The last claim brought nothing, and the outbox has not changed since it began.
+    exhausted: bool,
+    /// The outbox has changed since the claim under way began.
+    outdated: bool,
+    /// The version of the outbox that the last claim saw.
+    seen: u64,
+    settling: Option<(Vec<Settlement>, Settling)>,
+    settles: Patience,
+    /// The shutdown has begun; when it has to be over.
+    stop_at: Option<Instant>,
+}
+
+/// How the calls of one kind to the outbox have been going.
+#[derive(Default)]
+struct Patience {
+    failures: u32,
+    until: Option<Instant>,
+    said: Option<Instant>,
+}
+
+impl<T: Transport> Courier<T> {
+    /// Works until nothing is left for the destination, or until the shutdown. Returns the version
+    /// of the outbox at which nothing was left.
+    pub async fn run(mut self, mut shutdown: Shutdown) -> u64 {
+        let mut work = Work::new(self.outbox.subscribe());
+        // Only a courier that was cut down leaves anything here.
+        self.seat.lane().abandon();
+        loop {
+            let sends_at = self.step(&mut work);
+            if self.is_over(&work) {
+                break;
+            }
+            let wake = work.wake(sends_at);
+            tokio::select! {
+                // The rare and the urgent first, so that a busy line can't starve them.
+                biased;
+                () = shutdown.wait(), if work.stop_at.is_none() => self.stop(&mut work),
+                claims = join(&mut work.claiming) => self.claimed(&mut work, claims),
+                settled = join_settling(&mut work.settling) => self.settled(&mut work, settled),
+                changed = work.changes.changed(), if work.stop_at.is_none() => {
+                    work.outbox_changed();
+                    self.seat.lane().stir();
+                    if changed.is_err() {
+                        self.stop(&mut work);
+                    }
+                }
+                Some(landed) = work.flights.join_next_with_id() => self.landed(&mut work, landed),
+                () = self.seat.nudged.notified() => {}
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            }
+        }
+        self.end(work).await
+    }
+
+    /// Does all that can be done now. Returns when sending goes on.
+    fn step(&mut self, work: &mut Work) -> Option<Instant> {
+        for notice in self.seat.lane().take_notices() {
+            self.say(notice);
+        }
+        if work.stop_at.is_some_and(|at| at <= Instant::now()) {
+            work.flights.abort_all();
+        }
+        let sends_at = self.send(work);
+        if work.settling.is_none() && work.settles.over() {
+            self.settle(work);
+        }
+        if work.claiming.is_none() && work.claims.over() {
+            self.claim(work);
+        }
+        sends_at
+    }
+
+    fn send(&self, work: &mut Work) -> Option<Instant> {
+        let mut lane = self.seat.lane();
+        loop {
+            match lane.next(self.stopwatch.now()) {
+                Next::Send(ticket, parcel) => {
+                    let transport = Arc::clone(&self.transport);
+                    let within = self.reply_within;
+                    let task = work.flights.spawn(async move {
+                        let sending = transport.send(parcel);
+                        timeout(within, sending)
+                            .await
+                            .unwrap_or_else(|_| Reply::Unavailable {
+                                what: format!("no reply within {within:?}"),
+                            })
+                    });
+                    work.tickets.insert(task.id(), ticket);
+                }
+                Next::At(tick) => return Some(self.stopwatch.instant(tick)),
+                Next::Blocked => return None,
+            }
+        }
+    }
+
+    fn landed(&self, work: &mut Work, first: Result<(task::Id, Reply), JoinError>) {
+        let mut landed = Some(first);
+        let mut lane = self.seat.lane();
+        while let Some(result) = landed {
+            let (id, reply) = match result {
+                Ok((id, reply)) => (id, Some(reply)),
+                // Aborted at the deadline: the lane gives the request back when it ends.
+                Err(error) if error.is_cancelled() => (error.id(), None),
+                Err(error) => {
+                    let what = "the task that sent the request has panicked".to_owned();
+                    (error.id(), Some(Reply::Unavailable { what }))
+                }
+            };
+            if let (Some(ticket), Some(reply)) = (work.tickets.remove(&id), reply) {
+                lane.replied(self.stopwatch.now(), ticket, reply);
+            }
+            landed = work.flights.try_join_next_with_id();
+        }
+    }
+
+    fn claim(&self, work: &mut Work) {
+        let mut lane = self.seat.lane();
+        let releases = lane.take_releases();
+        if !releases.is_empty() {
+            work.outbox_changed();
+        }
+        let wanted = if work.exhausted || work.stop_at.is_some() {
+            0
+        } else {
+            lane.wanted(self.stopwatch.now())
+        };
+        drop(lane);
+        if wanted == 0 && releases.is_empty() {
+            return;
+        }
+        work.seen = *work.changes.borrow_and_update();
+        work.outdated = false;
+        let (outbox, destination) = (self.outbox.clone(), self.destination);
+        work.claiming = Some(spawn_blocking(move || {
+            release(&outbox, releases);
+            if wanted == 0 {
+                return Ok(None);
+            }
+            outbox.claim(destination, wanted).map(Some)
+        }));
+    }
+
+    fn claimed(
+        &mut self,
+        work: &mut Work,
+        claims: Result<Result<Option<Vec<Claim>>, Error>, JoinError>,
+    ) {
+        work.claiming = None;
+        match flatten(claims) {
+            Ok(None) => work.claims.succeeded(),
+            Ok(Some(claims)) => {
+                work.claims.succeeded();
+                work.exhausted = claims.is_empty() && !work.outdated;
+                self.seat.lane().claimed(self.stopwatch.now(), claims);
+            }
+            Err(error) => {
+                if work.claims.failed(&mut self.rng) {
+                    warn!(
+                        destination = %self.destination, error = %error,
+                        "The outbox gives no work to send; it is asked again. Nothing is lost.",
+                    );
+                }
+                self.stop_if_closed(work, &error);
+            }
+        }
+    }
+
+    fn settle(&self, work: &mut Work) {
+        let batch = self.seat.lane().take_settlements();
+        if batch.is_empty() {
+            return;
+        }
+        let outbox = self.outbox.clone();
+        let call = batch.clone();
+        let settling = spawn_blocking(move || outbox.settle(call).map(drop));
+        work.settling = Some((batch, settling));
+    }
+
+    fn settled(
+        &mut self,
+        work: &mut Work,
+        (batch, result): (Vec<Settlement>, Result<Result<(), Error>, JoinError>),
+    ) {
+        match flatten(result) {
+            Ok(()) => {
+                work.settles.succeeded();
+                work.outbox_changed();
+                self.seat.lane().settled(&batch);
+            }
+            Err(error) => {
+                if work.settles.failed(&mut self.rng) {
+                    error!(
+                        destination = %self.destination, entries = batch.len(), error = %error,
+                        "The outbox can't write down what was delivered; look at its disk. It is \
+                         tried again, and after a restart these requests are sent once more, with \
+                         the same ids.",
+                    );
+                }
+                self.seat.lane().unsettled(batch);
+                self.stop_if_closed(work, &error);
+            }
+        }
+    }
+
+    fn stop(&self, work: &mut Work) {
+        self.seat.lane().stop();
+        work.stop_at = Some(Instant::now() + self.deadline);
+    }
+
+    fn stop_if_closed(&self, work: &mut Work, error: &Trouble) {
+        if matches!(error, Trouble::Outbox(Error::Closed)) && work.stop_at.is_none() {
+            self.stop(work);
+        }
+    }
+
+    fn is_over(&self, work: &Work) -> bool {
+        let busy = work.claiming.is_some() || work.settling.is_some() || !work.flights.is_empty();
+        if busy {
+            return false;
+        }
+        // Stopping: what is decided has been settled, or can't be.
+        work.stop_at.is_some() || (work.exhausted && self.seat.lane().is_empty())
+    }
+
+    /// Gives back what has not been decided.
+    async fn end(self, work: Work) -> u64 {
+        let (releases, unwritten) = {
+            let mut lane = self.seat.lane();
+            lane.abandon();
+            (lane.take_releases(), lane.take_settlements())
+        };
+        if !unwritten.is_empty() {
+            warn!(
+                destination = %self.destination, entries = unwritten.len(),
+                "The outbox could not write down what was delivered; after the restart these \
+                 requests are sent once more, with the same ids.",
+            );
+            self.seat.lane().settled(&unwritten);
+        }
+        let outbox = self.outbox.clone();
+        if !releases.is_empty()
+            && let Err(error) = spawn_blocking(move || release(&outbox, releases)).await
+        {
+            error!(destination = %self.destination, %error, "Giving claims back has failed.");
+        }
+        work.seen
+    }
+
+    fn say(&self, notice: Notice) {
+        let destination = self.destination;
+        match notice {
+            Notice::Throttled { rounds } => warn!(
+                %destination, rounds,
+                "mParticle says that the rate is too high; sending more slowly.",
+            ),
+            Notice::Down { why, probes } => warn!(
+                %destination, why, probes,
+                "mParticle is not available; it is tried again at intervals. Nothing is lost.",
+            ),
+            Notice::Paused { status } => error!(
+                %destination, status,
+                "mParticle refuses what is sent here, so sending is paused; check the credentials \
+                 and the address. Nothing is lost. The status page has the server's words.",
+            ),
+            Notice::Recovered { after } => info!(
+                %destination, after = ?after, "mParticle takes requests again.",
+            ),
+            Notice::DeadLetters { delivery, batches } => error!(
+                %destination, %delivery, batches,
+                "Batches were rejected for good and are kept as dead letters; look at them, then \
+                 replay or discard them.",
+            ),
+        }
+    }
+}
+
+impl Work {
+    fn new(changes: watch::Receiver<u64>) -> Self {
+        Self {
+            changes,
+            flights: JoinSet::new(),
+            tickets: HashMap::new(),
+            claiming: None,
+            claims: Patience::default(),
+            exhausted: false,
+            outdated: false,
+            seen: 0,
+            settling: None,
+            settles: Patience::default(),
+            stop_at: None,
+        }
+    }
+
+    fn outbox_changed(&mut self) {
+        self.exhausted = false;
+        self.outdated = true;
+    }
+
+    fn wake(&self, sends_at: Option<Instant>) -> Option<Instant> {
+        let now = Instant::now();
+        let calls = [self.claims.until, self.settles.until, self.stop_at];
+        let calls = calls.into_iter().flatten().filter(|&at| at > now);
+        calls.chain(sends_at).min()
+    }
+}
+
+impl Patience {
+    /// Whether it may be tried.
+    fn over(&self) -> bool {
+        self.until.is_none_or(|until| until <= Instant::now())
+    }
+
+    fn succeeded(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Returns whether it is time for a log line.
+    fn failed(&mut self, rng: &mut Rng) -> bool {
+        self.failures = self.failures.saturating_add(1);
+        let now = Instant::now();
+        self.until = Some(now + OUTBOX_BACKOFF.probe(self.failures, rng));
+        let due = self.said.is_none_or(|said| now >= said + OUTBOX_LINES);
+        if due {
+            self.said = Some(now);
+        }
+        due
+    }
+}
+
+/// A call to the outbox has failed.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    /// By its own account.
+    #[error(transparent)]
+    Outbox(#[from] Error),
+    /// It panicked.
+    #[error("the call ended early: {0}")]
+    Call(#[from] JoinError),
+}
+
+fn flatten<V>(result: Result<Result<V, Error>, JoinError>) -> Result<V, Trouble> {
+    Ok(result??)
+}
+
+fn release(outbox: &Outbox, mut keys: Vec<EntryKey>) {
+    keys.sort_unstable();
+    for entries in keys.chunk_by(|left, right| left.0 == right.0) {
+        let ordinals: Vec<_> = entries.iter().map(|&(_, ordinal)| ordinal).collect();
+        if let Some(&(delivery, _)) = entries.first() {
+            outbox.release(delivery, &ordinals);
+        }
+    }
+}
+
+/// The end of a call, if one is under way; never, if none is.
+async fn join<V>(call: &mut Option<JoinHandle<V>>) -> Result<V, JoinError> {
+    match call {
+        Some(call) => call.await,
+        None => pending().await,
+    }
+}
+
+async fn join_settling(
+    call: &mut Option<(Vec<Settlement>, Settling)>,
+) -> (Vec<Settlement>, Result<Result<(), Error>, JoinError>) {
+    let result = match call {
+        Some((_, settling)) => settling.await,
+        None => pending().await,
+    };
+    let batch = call.take().map(|(batch, _)| batch).unwrap_or_default();
+    (batch, result)
+}

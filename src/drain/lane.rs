@@ -1,0 +1,597 @@
+//! One destination's work, as a plain state machine: no I/O, no clock, no tasks.
+//!
+//! [`courier`](super::courier) feeds it claims, replies and settlements, and does what it says.
+//! What holds at every step:
+//! - An entry settles once, when all of its slices are decided: by a 202, or by a decision to send
+//!   them to the dead letters. Until then it is held, and after a crash it is due again.
+//! - Deliveries go in the order of their claims: nothing of the next is sent before the last entry
+//!   of the one before is durably settled.
+//! - Never more than `max_in_flight` requests fly, never more than twice as many entries are held
+//!   with their bodies, and a destination that is down or paused holds at most one that is not
+//!   being halved. So a long outage costs no memory, and the account is read afresh.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::circuit::{Change, Circuit, CircuitSettings, Pass, Permit, State};
+use super::entry::{Entry, EntryKey, Piece};
+use super::latency::Latencies;
+use super::moment::Moment;
+use super::notice::{Notice, Notices};
+use super::pace::{Pace, PaceSettings};
+use super::policy::{Bearing, Fate, PieceState, decide, too_old};
+use super::snapshot::{Replies, Snapshot, Standing};
+use super::transport::{Parcel, Reply};
+use crate::clock::UnixMillis;
+use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::{Claim, Settlement};
+
+/// Decided entries that may wait for the outbox: some group commits' worth. They are small.
+const UNSETTLED: usize = 1024;
+/// A paused destination looks for a new account at most this often.
+const PEEK: Duration = Duration::from_secs(5);
+
+/// How a destination is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneSettings {
+    /// Requests in flight at most, at least 1.
+    pub max_in_flight: usize,
+    /// What could not be delivered for so long since it was received goes to the dead letters.
+    pub max_age: Option<Duration>,
+    /// The rate.
+    pub pace: PaceSettings,
+    /// Waits and probes.
+    pub circuit: CircuitSettings,
+}
+
+/// Names a request in flight.
+pub type Ticket = u64;
+
+/// What to do next about sending.
+pub enum Next {
+    /// Send this, and hand the reply to [`Lane::replied`].
+    Send(Ticket, Parcel),
+    /// Nothing to send before this tick.
+    At(Duration),
+    /// Nothing to send until something else happens.
+    Blocked,
+}
+
+/// The work and the standing of one destination.
+pub struct Lane {
+    settings: LaneSettings,
+    destination: DestinationId,
+    label: String,
+    circuit: Circuit,
+    pace: Pace,
+    /// The newest account seen: it is the same destination, so it holds for all that waits here.
+    account: Option<Arc<[u8]>>,
+    /// The account of the last refused request.
+    refused: Option<Arc<[u8]>>,
+    entries: HashMap<EntryKey, Entry>,
+    /// Entries by delivery that are not durably settled.
+    held: HashMap<DeliveryId, usize>,
+    head: Option<DeliveryId>,
+    ready: VecDeque<Piece>,
+    flying: HashMap<Ticket, Flight>,
+    next_ticket: Ticket,
+    settlements: Vec<Settlement>,
+    settling: usize,
+    releases: Vec<EntryKey>,
+    notices: Notices,
+    /// What the outbox holds is too old by now, and is being taken out.
+    expiring: bool,
+    /// The outbox has changed since a paused destination last looked for a new account.
+    stirred: bool,
+    peeked: Duration,
+    stopping: bool,
+    record: Record,
+}
+
+struct Flight {
+    piece: Piece,
+    pass: Pass,
+    sent: Duration,
+    account: Arc<[u8]>,
+}
+
+#[derive(Default)]
+struct Record {
+    requests: u64,
+    batches: u64,
+    dead_letters: u64,
+    replies: Replies,
+    latencies: Latencies,
+    last_error: Option<(UnixMillis, String)>,
+    last_success: Option<UnixMillis>,
+}
+
+impl Lane {
+    /// A lane with nothing to do. `rng` gives all of its jitter.
+    pub fn new(
+        settings: LaneSettings,
+        destination: DestinationId,
+        label: String,
+        now: Moment,
+        rng: Rng,
+    ) -> Self {
+        let settings = LaneSettings {
+            max_in_flight: settings.max_in_flight.max(1),
+            ..settings
+        };
+        Self {
+            settings,
+            destination,
+            label,
+            circuit: Circuit::new(settings.circuit, rng),
+            pace: Pace::new(settings.pace, now.tick),
+            account: None,
+            refused: None,
+            entries: HashMap::new(),
+            held: HashMap::new(),
+            head: None,
+            ready: VecDeque::new(),
+            flying: HashMap::new(),
+            next_ticket: 0,
+            settlements: Vec::new(),
+            settling: 0,
+            releases: Vec::new(),
+            notices: Notices::default(),
+            expiring: false,
+            stirred: false,
+            peeked: now.tick,
+            stopping: false,
+            record: Record::default(),
+        }
+    }
+
+    /// How many entries to claim now: enough to keep `max_in_flight` requests busy.
+    pub fn wanted(&mut self, now: Moment) -> usize {
+        let unsettled = self.settlements.len() + self.settling;
+        if self.stopping || self.circuit.held().is_some() || unsettled >= UNSETTLED {
+            return 0;
+        }
+        let most = self.settings.max_in_flight;
+        if self.circuit.shut() && !self.expiring {
+            let due = self.circuit.permit(now.tick) == Permit::Probe && self.ready.is_empty();
+            return usize::from(due || self.peek_at().is_some_and(|at| at <= now.tick));
+        }
+        if self.ready.len() >= most {
+            return 0;
+        }
+        (2 * most).saturating_sub(self.entries.len())
+    }
+
+    /// Takes entries over from the outbox: what a claim brought, also when it brought nothing.
+    pub fn claimed(&mut self, now: Moment, claims: Vec<Claim>) {
+        if self.circuit.shut() {
+            self.stirred = false;
+            self.peeked = now.tick;
+        }
+        self.expiring &= !claims.is_empty();
+        for claim in claims {
+            let (key, mut entry, piece, account) = Entry::take(claim);
+            if self.entries.contains_key(&key) {
+                continue;
+            }
+            self.account = Some(account);
+            *self.held.entry(key.0).or_default() += 1;
+            match piece {
+                None => self.settlements.push(entry.settlement(key)),
+                Some(piece) if self.circuit.shut() && self.too_old(now, entry.received) => {
+                    let reason = too_old(&self.why());
+                    entry.bury(&piece, &reason, now.wall);
+                    self.buried(now, &piece);
+                    self.settlements.push(entry.settlement(key));
+                }
+                Some(piece) => {
+                    self.expiring = false;
+                    self.entries.insert(key, entry);
+                    self.ready.push_back(piece);
+                }
+            }
+        }
+        let paused = matches!(self.circuit.state(), State::Paused { .. });
+        if paused && self.account.is_some() && self.account != self.refused {
+            // Once for each account: if it is refused too, it is the refused one.
+            self.refused.clone_from(&self.account);
+            self.circuit.retry_now(now.tick);
+        }
+        let waits_for_probe = self.circuit.permit(now.tick) != Permit::Probe;
+        if self.circuit.shut() && waits_for_probe && !self.expiring {
+            self.shed();
+        }
+    }
+
+    /// What to send now.
+    pub fn next(&mut self, now: Moment) -> Next {
+        if self.stopping || self.flying.len() >= self.settings.max_in_flight {
+            return Next::Blocked;
+        }
+        match self.circuit.permit(now.tick) {
+            Permit::Go | Permit::Probe => {}
+            Permit::At(tick) => {
+                return Next::At(self.peek_at().map_or(tick, |peek| peek.min(tick)));
+            }
+            Permit::Shut => return Next::Blocked,
+        }
+        let Some(at) = self.sendable() else {
+            return Next::Blocked;
+        };
+        let Some(cost) = self.ready.get(at).map(|piece| piece.slices.len()) else {
+            return Next::Blocked;
+        };
+        if let Err(tick) = self.pace.admit(now.tick, cost) {
+            return Next::At(tick);
+        }
+        match self.take_off(now, at) {
+            Some((ticket, parcel)) => Next::Send(ticket, parcel),
+            None => Next::Blocked,
+        }
+    }
+
+    /// The reply to a request.
+    pub fn replied(&mut self, now: Moment, ticket: Ticket, reply: Reply) {
+        let Some(flight) = self.flying.remove(&ticket) else {
+            return;
+        };
+        let latency = now.tick.saturating_sub(flight.sent);
+        self.record.latencies.record(latency);
+        self.record.replies.count(&reply);
+        let key = flight.piece.entry;
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return;
+        };
+        entry.flying -= 1;
+        let received = entry.received;
+        let expired = self.circuit.troubled() && self.too_old(now, received);
+        let verdict = decide(
+            reply,
+            PieceState {
+                batches: flight.piece.slices.len(),
+                expired,
+            },
+        );
+        self.heard(now, flight.pass, flight.account, verdict.destination);
+        self.landed(now, flight.piece, verdict.piece, expired);
+        if self.circuit.shut() && !self.expiring {
+            self.shed();
+        }
+    }
+
+    /// Decided entries, to be settled in one go; then [`Lane::settled`] or [`Lane::unsettled`].
+    pub fn take_settlements(&mut self) -> Vec<Settlement> {
+        let batch = std::mem::take(&mut self.settlements);
+        self.settling += batch.len();
+        batch
+    }
+
+    /// These are durable now.
+    pub fn settled(&mut self, batch: &[Settlement]) {
+        self.settling = self.settling.saturating_sub(batch.len());
+        for settlement in batch {
+            self.let_go(settlement.delivery);
+        }
+    }
+
+    /// The outbox could not write these down: they are still to be settled.
+    pub fn unsettled(&mut self, mut batch: Vec<Settlement>) {
+        self.settling = self.settling.saturating_sub(batch.len());
+        batch.append(&mut self.settlements);
+        self.settlements = batch;
+    }
+
+    /// Entries to be given back to the outbox, before anything else is claimed.
+    pub fn take_releases(&mut self) -> Vec<EntryKey> {
+        std::mem::take(&mut self.releases)
+    }
+
+    /// What is worth a log line.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        self.notices.take()
+    }
+
+    /// The outbox has changed: there may be a new account.
+    pub fn stir(&mut self) {
+        self.stirred = true;
+    }
+
+    /// Begins the end: nothing more is claimed or sent, what is in flight may land.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Ends the lane's run: what has not landed is given up on, what is undecided is given back.
+    /// The lane can be used again afterwards.
+    pub fn abandon(&mut self) {
+        for (_, flight) in self.flying.drain() {
+            self.circuit.abandoned(flight.pass);
+        }
+        self.ready.clear();
+        let keys: Vec<_> = self.entries.drain().map(|(key, _)| key).collect();
+        for key in keys {
+            self.let_go(key.0);
+            self.releases.push(key);
+        }
+        self.releases.sort_unstable();
+        self.expiring = false;
+        self.stopping = false;
+    }
+
+    /// Nothing is held, in flight, or to be told to the outbox.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.flying.is_empty() && self.releases.is_empty()
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.flying.len()
+    }
+
+    /// Entries held with their bodies.
+    pub fn open_entries(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether an operator has stopped the destination.
+    pub fn paused_by_operator(&self) -> bool {
+        self.circuit.held().is_some()
+    }
+
+    /// An operator stops the destination until [`Lane::resume`]. Requests in flight land.
+    pub fn pause(&mut self, now: Moment) {
+        self.circuit.pause(now);
+    }
+
+    /// Ends an operator's pause, and tries at once whatever else was waited for.
+    pub fn resume(&mut self, now: Moment) {
+        self.circuit.resume(now.tick);
+    }
+
+    /// Tries at once what is waiting for its time.
+    pub fn retry_now(&mut self, now: Moment) {
+        self.circuit.retry_now(now.tick);
+    }
+
+    /// What can be seen from outside.
+    pub fn snapshot(&self, now: Moment) -> Snapshot {
+        let (last_error_at, last_error) = self.record.last_error.clone().unzip();
+        Snapshot {
+            destination: self.destination,
+            label: self.label.clone(),
+            state: self.standing(now),
+            rate: self.pace.rate(),
+            limit: self.pace.limit(),
+            in_flight: self.flying.len(),
+            held: self.held.values().sum(),
+            requests: self.record.requests,
+            batches: self.record.batches,
+            replies: self.record.replies,
+            dead_letters: self.record.dead_letters,
+            last_error,
+            last_error_at,
+            last_success: self.record.last_success,
+            latency_mean: self.record.latencies.mean(),
+            latency_p99: self.record.latencies.p99(),
+        }
+    }
+
+    fn standing(&self, now: Moment) -> Standing {
+        if let Some(since) = self.circuit.held() {
+            return Standing::Paused {
+                since,
+                why: "paused by an operator".to_owned(),
+                probe_at: None,
+            };
+        }
+        match self.circuit.state() {
+            State::Flowing => Standing::Flowing,
+            State::Waiting { until, .. } if *until <= now.tick => Standing::Flowing,
+            State::Waiting { until, why } => Standing::Waiting {
+                until: now.wall_at(*until),
+                why: why.clone(),
+            },
+            State::Down {
+                probe_at,
+                failures,
+                why,
+                since,
+            } => Standing::Down {
+                probe_at: now.wall_at(*probe_at),
+                failures: *failures,
+                since: since.wall,
+                why: why.clone(),
+            },
+            State::Paused {
+                probe_at,
+                why,
+                since,
+            } => Standing::Paused {
+                since: since.wall,
+                why: why.clone(),
+                probe_at: Some(now.wall_at(*probe_at)),
+            },
+        }
+    }
+
+    /// The first piece that may go out by the order of deliveries.
+    fn sendable(&mut self) -> Option<usize> {
+        if self.head.is_none() {
+            self.head = self.ready.front().map(|piece| piece.entry.0);
+        }
+        let head = self.head?;
+        self.ready.iter().position(|piece| piece.entry.0 == head)
+    }
+
+    fn take_off(&mut self, now: Moment, at: usize) -> Option<(Ticket, Parcel)> {
+        let mut piece = self.ready.remove(at)?;
+        let entry = self.entries.get_mut(&piece.entry)?;
+        let account = self.account.clone()?;
+        let parcel = Parcel {
+            destination: self.destination,
+            account: account.clone(),
+            batches: entry.batches(&piece),
+        };
+        entry.flying += 1;
+        piece.tried(now.wall);
+        self.record.requests += 1;
+        self.record.batches += parcel.batches.len() as u64;
+        let flight = Flight {
+            piece,
+            pass: self.circuit.sent(),
+            sent: now.tick,
+            account,
+        };
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.flying.insert(ticket, flight);
+        Some((ticket, parcel))
+    }
+
+    /// What a reply says of the destination.
+    fn heard(&mut self, now: Moment, pass: Pass, account: Arc<[u8]>, bearing: Bearing) {
+        let mut status = 0;
+        let mut exceeded = None;
+        match &bearing {
+            Bearing::Works { percent_used } => self.pace.clean(now.tick, *percent_used),
+            Bearing::Throttles {
+                exceeded: which, ..
+            } => {
+                exceeded.clone_from(which);
+                self.complain(now, "The rate limit was exceeded.".to_owned());
+            }
+            Bearing::Fails { why } => self.complain(now, format!("Not available: {why}.")),
+            Bearing::Refuses { status: code, why } => {
+                status = *code;
+                self.refused = Some(account);
+                self.complain(now, format!("Refused: {why}."));
+            }
+        }
+        match self.circuit.heard(now, pass, bearing) {
+            Change::None => {}
+            Change::Throttled => {
+                self.pace.throttled(now.tick, exceeded.as_ref());
+                self.notices.throttled(now);
+            }
+            Change::WentDown => {
+                self.pace.restart(now.tick);
+                self.notices.down(now, self.why());
+            }
+            Change::StillDown => self.notices.still_down(now, self.why()),
+            Change::WentPaused => {
+                self.pace.restart(now.tick);
+                self.notices.paused(status);
+            }
+            Change::Recovered(after) => {
+                self.pace.restart(now.tick);
+                self.notices.recovered(after);
+            }
+        }
+    }
+
+    /// What becomes of a piece whose reply has come.
+    fn landed(&mut self, now: Moment, piece: Piece, fate: Fate, expired: bool) {
+        let key = piece.entry;
+        let decided = match fate {
+            Fate::Delivered => {
+                self.record.last_success = Some(now.wall);
+                let entry = self.entries.get_mut(&key);
+                entry.is_some_and(|entry| entry.deliver(&piece))
+            }
+            Fate::Again => {
+                self.ready.push_front(piece);
+                false
+            }
+            Fate::Halve => {
+                let [left, right] = piece.halves();
+                self.ready.push_front(right);
+                self.ready.push_front(left);
+                false
+            }
+            Fate::Dead(reason) => {
+                self.expiring |= expired && self.circuit.shut();
+                self.buried(now, &piece);
+                self.complain(now, format!("A batch went to the dead letters: {reason}."));
+                let entry = self.entries.get_mut(&key);
+                entry.is_some_and(|entry| entry.bury(&piece, &reason, now.wall))
+            }
+        };
+        if decided && let Some(entry) = self.entries.remove(&key) {
+            self.settlements.push(entry.settlement(key));
+        }
+    }
+
+    fn buried(&mut self, now: Moment, piece: &Piece) {
+        self.record.dead_letters += piece.slices.len() as u64;
+        self.notices.buried(now, piece.entry.0, piece.slices.len());
+    }
+
+    fn complain(&mut self, now: Moment, sentence: String) {
+        self.record.last_error = Some((now.wall, sentence));
+    }
+
+    /// Gives back what need not be held while only probes go out. When paused, all of it, so that
+    /// the next claim brings the account as it is then; when down, all but the first, and what is
+    /// being halved.
+    fn shed(&mut self) {
+        let paused = matches!(self.circuit.state(), State::Paused { .. });
+        let mut spare = usize::from(!paused);
+        let mut shed = Vec::new();
+        for piece in &self.ready {
+            let Some(entry) = self.entries.get(&piece.entry) else {
+                continue;
+            };
+            let idle = entry.flying == 0 && (paused || entry.untouched());
+            if !idle || shed.contains(&piece.entry) {
+                continue;
+            }
+            if spare > 0 {
+                spare -= 1;
+            } else {
+                shed.push(piece.entry);
+            }
+        }
+        self.ready.retain(|piece| !shed.contains(&piece.entry));
+        for key in shed {
+            self.entries.remove(&key);
+            self.let_go(key.0);
+            self.releases.push(key);
+        }
+    }
+
+    fn let_go(&mut self, delivery: DeliveryId) {
+        if let Some(held) = self.held.get_mut(&delivery) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&delivery);
+                if self.head == Some(delivery) {
+                    self.head = None;
+                }
+            }
+        }
+    }
+
+    /// When a paused destination looks whether there is a new account.
+    fn peek_at(&self) -> Option<Duration> {
+        let paused = matches!(self.circuit.state(), State::Paused { .. });
+        (paused && self.stirred && self.ready.is_empty()).then_some(self.peeked + PEEK)
+    }
+
+    fn too_old(&self, now: Moment, received: UnixMillis) -> bool {
+        self.settings.max_age.is_some_and(|max_age| {
+            u128::from(now.wall.0.saturating_sub(received.0)) > max_age.as_millis()
+        })
+    }
+
+    fn why(&self) -> String {
+        match self.circuit.state() {
+            State::Flowing => String::new(),
+            State::Waiting { why, .. } | State::Down { why, .. } | State::Paused { why, .. } => {
+                why.clone()
+            }
+        }
+    }
+}

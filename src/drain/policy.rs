@@ -1,0 +1,270 @@
+//! What a reply means: for the piece that was sent, and for the destination it was sent to.
+//!
+//! A pure function, so that the whole policy is one table (see the tests). The two halves do not
+//! mix: what concerns the destination never drops a batch, and what concerns a batch never stops
+//! the destination.
+
+use std::time::Duration;
+
+use super::transport::{Exceeded, Reply};
+
+/// What the decision needs to know of the piece that was sent: a whole request, or a part of one
+/// that is being halved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PieceState {
+    /// How many batches it holds, at least 1.
+    pub batches: usize,
+    /// The destination has been failing, and the piece is older than the longest age allowed.
+    pub expired: bool,
+}
+
+/// The decision on one reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What becomes of the piece.
+    pub piece: Fate,
+    /// What the reply says of the destination.
+    pub destination: Bearing,
+}
+
+/// What becomes of a piece.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The server has taken it over.
+    Delivered,
+    /// It is sent again, unchanged, when the destination is ready.
+    Again,
+    /// It is sent as two halves, to isolate what is bad in it.
+    Halve,
+    /// It goes to the dead letters, for this reason.
+    Dead(String),
+}
+
+/// What a reply says of a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bearing {
+    /// It is up, and it takes what is sent.
+    Works {
+        /// Share of the rate limit in use, 0 to 100.
+        percent_used: Option<u8>,
+    },
+    /// It is up, and wants less.
+    Throttles {
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
+        /// Which limit was passed.
+        exceeded: Option<Exceeded>,
+    },
+    /// It is not available just now; waiting helps.
+    Fails {
+        /// Why, as a sentence without its full stop.
+        why: String,
+    },
+    /// It will not take anything until a person changes something.
+    Refuses {
+        /// The HTTP status; 0 when no request was made.
+        status: u16,
+        /// Why, as a sentence without its full stop.
+        why: String,
+    },
+}
+
+/// Decides on a reply.
+pub fn decide(reply: Reply, piece: PieceState) -> Verdict {
+    let works = Bearing::Works { percent_used: None };
+    match reply {
+        Reply::Accepted { percent_used } => Verdict {
+            piece: Fate::Delivered,
+            destination: Bearing::Works { percent_used },
+        },
+        Reply::Throttled {
+            retry_after,
+            exceeded,
+        } => Verdict {
+            piece: again(piece, "the rate limit was exceeded each time"),
+            destination: Bearing::Throttles {
+                retry_after,
+                exceeded,
+            },
+        },
+        Reply::Unavailable { what } => Verdict {
+            piece: again(piece, &what),
+            destination: Bearing::Fails { why: what },
+        },
+        Reply::Unauthorized { status, words } => {
+            let why = sentence("the credentials were refused", status, &words);
+            Verdict {
+                piece: again(piece, &why),
+                destination: Bearing::Refuses { status, why },
+            }
+        }
+        Reply::Unexpected { status, words } => {
+            let why = sentence("the endpoint gave an unexpected answer", status, &words);
+            Verdict {
+                piece: again(piece, &why),
+                destination: Bearing::Refuses { status, why },
+            }
+        }
+        Reply::Rejected { status, words } => Verdict {
+            piece: halve(piece, || sentence("rejected", status, &words)),
+            destination: works,
+        },
+        Reply::TooLarge { words } => Verdict {
+            piece: halve(piece, || {
+                sentence("too large even when sent alone,", 413, &words)
+            }),
+            destination: works,
+        },
+    }
+}
+
+/// The reason of a dead letter that became too old to be sent.
+pub fn too_old(why: &str) -> String {
+    format!("not delivered within the longest age allowed; last: {why}")
+}
+
+fn again(piece: PieceState, why: &str) -> Fate {
+    if piece.expired {
+        Fate::Dead(too_old(why))
+    } else {
+        Fate::Again
+    }
+}
+
+fn halve(piece: PieceState, why: impl FnOnce() -> String) -> Fate {
+    if piece.batches > 1 {
+        Fate::Halve
+    } else {
+        Fate::Dead(why())
+    }
+}
+
+fn sentence(what: &str, status: u16, words: &str) -> String {
+    let mut text = what.to_owned();
+    if status != 0 {
+        text.push_str(&format!(" with status {status}"));
+    }
+    if !words.is_empty() {
+        text.push_str(": ");
+        text.push_str(words);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: PieceState = PieceState {
+        batches: 100,
+        expired: false,
+    };
+    const ALONE: PieceState = PieceState {
+        batches: 1,
+        expired: false,
+    };
+    const OLD: PieceState = PieceState {
+        batches: 100,
+        expired: true,
+    };
+
+    fn works() -> Bearing {
+        Bearing::Works { percent_used: None }
+    }
+
+    #[test]
+    fn every_reply_has_its_decision() {
+        let words = || "no such key".to_owned();
+        let dead = |reason: &str| Fate::Dead(reason.to_owned());
+        let fails = || Bearing::Fails {
+            why: "connection refused".to_owned(),
+        };
+        let refuses = |status, why: &str| Bearing::Refuses {
+            status,
+            why: why.to_owned(),
+        };
+        let throttled = || Reply::Throttled {
+            retry_after: Some(Duration::from_secs(2)),
+            exceeded: Some(Exceeded::Acceleration),
+        };
+        let throttles = || Bearing::Throttles {
+            retry_after: Some(Duration::from_secs(2)),
+            exceeded: Some(Exceeded::Acceleration),
+        };
+        let unavailable = || Reply::Unavailable {
+            what: "connection refused".to_owned(),
+        };
+        let accepted = || Reply::Accepted {
+            percent_used: Some(40),
+        };
+        let accepts = || Bearing::Works {
+            percent_used: Some(40),
+        };
+        let unauthorized = |status| Reply::Unauthorized {
+            status,
+            words: words(),
+        };
+        let unexpected = || Reply::Unexpected {
+            status: 404,
+            words: String::new(),
+        };
+        let rejected = |status| Reply::Rejected {
+            status,
+            words: words(),
+        };
+        let too_large = || Reply::TooLarge { words: words() };
+
+        let refused = "the credentials were refused with status 401: no such key";
+        let sealed = "the credentials were refused: no such key";
+        let lost = "the endpoint gave an unexpected answer with status 404";
+        let old = |why: &str| dead(&too_old(why));
+
+        for (reply, piece, fate, bearing) in [
+            (accepted(), WHOLE, Fate::Delivered, accepts()),
+            (accepted(), ALONE, Fate::Delivered, accepts()),
+            (accepted(), OLD, Fate::Delivered, accepts()),
+            (throttled(), WHOLE, Fate::Again, throttles()),
+            (throttled(), ALONE, Fate::Again, throttles()),
+            (
+                throttled(),
+                OLD,
+                old("the rate limit was exceeded each time"),
+                throttles(),
+            ),
+            (unavailable(), WHOLE, Fate::Again, fails()),
+            (unavailable(), ALONE, Fate::Again, fails()),
+            (unavailable(), OLD, old("connection refused"), fails()),
+            (unauthorized(401), WHOLE, Fate::Again, refuses(401, refused)),
+            (unauthorized(401), ALONE, Fate::Again, refuses(401, refused)),
+            (unauthorized(401), OLD, old(refused), refuses(401, refused)),
+            (unauthorized(0), WHOLE, Fate::Again, refuses(0, sealed)),
+            (unexpected(), WHOLE, Fate::Again, refuses(404, lost)),
+            (unexpected(), OLD, old(lost), refuses(404, lost)),
+            (rejected(400), WHOLE, Fate::Halve, works()),
+            (rejected(422), OLD, Fate::Halve, works()),
+            (
+                rejected(400),
+                ALONE,
+                dead("rejected with status 400: no such key"),
+                works(),
+            ),
+            (
+                rejected(422),
+                ALONE,
+                dead("rejected with status 422: no such key"),
+                works(),
+            ),
+            (too_large(), WHOLE, Fate::Halve, works()),
+            (
+                too_large(),
+                ALONE,
+                dead("too large even when sent alone, with status 413: no such key"),
+                works(),
+            ),
+        ] {
+            let verdict = decide(reply.clone(), piece);
+            assert_eq!(verdict.piece, fate, "{reply:?} {piece:?}");
+            assert_eq!(verdict.destination, bearing, "{reply:?} {piece:?}");
+        }
+    }
+}

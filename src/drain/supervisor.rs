@@ -1,0 +1,219 @@
+//! A lane for each destination that has waiting work.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::task::{self, JoinError, JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, warn};
+
+use super::backoff::Backoff;
+use super::board::{Board, Handle};
+use super::circuit::CircuitSettings;
+use super::courier::Courier;
+use super::lane::{Lane, LaneSettings};
+use super::moment::Stopwatch;
+use super::pace::PaceSettings;
+use super::transport::Transport;
+use crate::model::DestinationId;
+use crate::outbox::{DestinationState, Outbox};
+use crate::shutdown::Shutdown;
+
+/// The outbox is asked for destinations at most this often, however busy it is.
+const LOOK: Duration = Duration::from_millis(50);
+/// It is asked again after this when a call has failed.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How the drain works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// For each destination.
+    pub lane: LaneSettings,
+    /// A request that takes longer counts as lost, whatever the transport does; longer than the
+    /// transport's own timeouts.
+    pub reply_within: Duration,
+    /// How long requests in flight may take to land once the shutdown has begun.
+    pub deadline: Duration,
+    /// Seeds all jitter; `None`: from the system.
+    pub seed: Option<u64>,
+}
+
+impl Default for Settings {
+    /// mParticle's documented limits, eight requests at a time.
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            lane: LaneSettings {
+                max_in_flight: 8,
+                max_age: None,
+                pace: PaceSettings {
+                    batches_per_second: 270,
+                    burst: 100,
+                },
+                circuit: CircuitSettings {
+                    backoff: Backoff {
+                        base: Duration::from_millis(500),
+                        cap: seconds(30),
+                    },
+                    retry_after_max: seconds(300),
+                    down_after: 3,
+                    probe: Backoff {
+                        base: seconds(1),
+                        cap: seconds(60),
+                    },
+                    paused_probe: seconds(300),
+                },
+            },
+            reply_within: seconds(90),
+            deadline: seconds(20),
+            seed: None,
+        }
+    }
+}
+
+/// Takes what waits in the outbox to where it goes.
+pub struct Drain<T> {
+    settings: Settings,
+    outbox: Outbox,
+    transport: Arc<T>,
+    board: Arc<Board>,
+    rng: Rng,
+}
+
+/// The couriers under way.
+#[derive(Default)]
+struct Couriers {
+    tasks: JoinSet<u64>,
+    destinations: HashMap<task::Id, DestinationId>,
+    running: HashSet<DestinationId>,
+    /// The version of the outbox at which a courier found nothing left.
+    finished: HashMap<DestinationId, u64>,
+}
+
+impl<T: Transport> Drain<T> {
+    /// A drain that has not begun. Its waits run on tokio's clock, so this needs no runtime yet, but
+    /// time counts from here.
+    pub fn new(settings: Settings, outbox: Outbox, transport: Arc<T>) -> Self {
+        Self {
+            settings,
+            outbox,
+            transport,
+            board: Arc::new(Board::new(Stopwatch::start())),
+            rng: settings.seed.map_or_else(Rng::new, Rng::with_seed),
+        }
+    }
+
+    /// For the status page and for operators.
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.board))
+    }
+
+    /// Works until the shutdown: then nothing more is claimed, requests in flight may land until
+    /// [`Settings::deadline`], what they brought is settled, and the rest is given back. Returns
+    /// when all of that is done and every task has ended.
+    pub async fn run(mut self, mut shutdown: Shutdown) {
+        let mut changes = self.outbox.subscribe();
+        let mut couriers = Couriers::default();
+        let mut look_at = Some(Instant::now());
+        while !shutdown.begun() {
+            if look_at.is_some_and(|at| at <= Instant::now()) {
+                let version = *changes.borrow_and_update();
+                look_at = match self.destinations().await {
+                    Ok(destinations) => {
+                        self.start(&mut couriers, destinations, version, &shutdown);
+                        None
+                    }
+                    Err(error) => {
+                        warn!(%error, "The outbox does not say where there is work; asking again.");
+                        Some(Instant::now() + LOOK_AGAIN)
+                    }
+                };
+            }
+            tokio::select! {
+                () = shutdown.wait() => {}
+                changed = changes.changed(), if look_at.is_none() => {
+                    if changed.is_err() {
+                        // The outbox is gone; couriers notice that themselves.
+                        break;
+                    }
+                    look_at = Some(Instant::now() + LOOK);
+                }
+                Some(ended) = couriers.tasks.join_next_with_id() => {
+                    couriers.ended(ended);
+                    look_at.get_or_insert_with(|| Instant::now() + LOOK);
+                }
+                () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {}
+            }
+        }
+        while let Some(ended) = couriers.tasks.join_next_with_id().await {
+            couriers.ended(ended);
+        }
+    }
+
+    async fn destinations(&self) -> Result<Vec<DestinationState>, JoinError> {
+        let outbox = self.outbox.clone();
+        spawn_blocking(move || outbox.destinations()).await
+    }
+
+    fn start(
+        &mut self,
+        couriers: &mut Couriers,
+        destinations: Vec<DestinationState>,
+        version: u64,
+        shutdown: &Shutdown,
+    ) {
+        let known: HashSet<_> = destinations.iter().map(|state| state.id).collect();
+        couriers.finished.retain(|id, _| known.contains(id));
+        self.board
+            .keep(|id| known.contains(id) || couriers.running.contains(id));
+        for state in destinations {
+            let idle = couriers.running.contains(&state.id)
+                || couriers.finished.get(&state.id) == Some(&version);
+            if idle || !has_work(&state) {
+                continue;
+            }
+            let (rng, settings) = (self.rng.fork(), self.settings.lane);
+            let (id, label) = (state.id, state.label);
+            let seat = self
+                .board
+                .seat(id, |now| Lane::new(settings, id, label, now, rng));
+            let courier = Courier {
+                destination: id,
+                seat,
+                outbox: self.outbox.clone(),
+                transport: Arc::clone(&self.transport),
+                stopwatch: self.board.stopwatch,
+                reply_within: self.settings.reply_within,
+                deadline: self.settings.deadline,
+                rng: self.rng.fork(),
+            };
+            let task = couriers.tasks.spawn(courier.run(shutdown.clone()));
+            couriers.destinations.insert(task.id(), id);
+            couriers.running.insert(id);
+        }
+    }
+}
+
+impl Couriers {
+    fn ended(&mut self, ended: Result<(task::Id, u64), JoinError>) {
+        let (id, version) = match ended {
+            Ok((id, version)) => (id, Some(version)),
+            Err(error) => {
+                error!(%error, "Sending for a destination has ended by a fault of this program; it begins anew.");
+                (error.id(), None)
+            }
+        };
+        if let Some(destination) = self.destinations.remove(&id) {
+            self.running.remove(&destination);
+            if let Some(version) = version {
+                self.finished.insert(destination, version);
+            }
+        }
+    }
+}
+
+fn has_work(state: &DestinationState) -> bool {
+    state.deliveries > 0
+}
