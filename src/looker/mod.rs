@@ -6,11 +6,13 @@
 //! a download url that can be fetched once, and the `execute` request with its four ways to hand
 //! rows over.
 
+mod audit;
 mod execute;
 mod row;
 mod server;
 mod shape;
 
+pub use audit::{Mismatch, audit};
 pub use execute::{Answer, Execute, ExecuteError, PushStyle, Source, execute};
 pub use row::{ExpectedEvent, ExpectedProfile, ExpectedRow};
 pub use server::{Failure, Looker, Publisher};
