@@ -4,7 +4,7 @@
 //! What it imitates is what `looker.md` of the project's notes gathers from Looker's public hub and
 //! captured streams: a `json_detail_lite_stream` document with 10-25 KB of metadata before `data`,
 //! a download url that can be fetched once, and the `execute` request with its four ways to hand
-//! rows over.
+//! rows over. It shares the HTTP server below with the other stand-in (`sandbox::serve`).
 
 mod audit;
 mod execute;

@@ -80,13 +80,13 @@ impl User {
         Self { seed, number, hash }
     }
 
-    /// `1f00aa09-0000012345`: the seed's mark and the user's number.
+    /// `1f00-00012345`: the seed's mark and the user's number.
     pub(super) fn write_customer_id(self, out: &mut Vec<u8>) {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let mark = mix(self.seed);
-        out.extend((0..8).map(|digit| HEX[(mark >> (4 * digit) & 15) as usize]));
+        out.extend((0..4).map(|digit| HEX[(mark >> (4 * digit) & 15) as usize]));
         out.push(b'-');
-        write_padded(out, self.number, 10);
+        write_padded(out, self.number, 8);
     }
 
     /// `maria.okafor.12345@example.com`

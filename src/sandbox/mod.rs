@@ -12,8 +12,8 @@
 //! 3. content type (400) and request size (413);
 //! 4. a JSON array of batches (400), at most [`Limits::batches_per_request`] (400), each within
 //!    [`Limits::batch_bytes`] (413);
-//! 5. the rate (429): one bucket for each API key, counted in batches, see [`bucket`];
-//! 6. the shape of every batch (400), see [`contract`], and [`Limits::events_per_request`] (400).
+//! 5. the rate (429): one bucket for each API key, counted in batches, see `bucket.rs`;
+//! 6. the shape of every batch (400), see `contract/`, and [`Limits::events_per_request`] (400).
 //!    One bad batch refuses the whole request: mParticle may also accept such a request and drop
 //!    the batch unseen, which a test could not see;
 //! 7. injected faults that look for a marker in the body;
@@ -226,7 +226,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Held for lookups and bookkeeping only, never while a body is read or checked.
+    /// Held for bookkeeping only, never across an await or while a batch is checked.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

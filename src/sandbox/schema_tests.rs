@@ -74,6 +74,137 @@ fn generated_and_broken_batches_get_the_verdict_of_the_published_schema() {
 }
 
 #[test]
+fn every_place_of_the_schema_judges_every_kind_of_value_alike() {
+    let Some(published) = load(SCHEMA) else {
+        return;
+    };
+    let schema = strict(published);
+    let mut probe = Probe {
+        strict: validator(&schema),
+        root: &schema,
+        accepted: 0,
+        refused: 0,
+    };
+    probe.visit(&schema, &|batch| batch);
+    let Probe {
+        accepted, refused, ..
+    } = probe;
+    assert!(accepted > 3_000 && refused > 3_000, "{accepted} {refused}");
+}
+
+/// Walks the schema and puts every kind of value at every place of an else minimal batch.
+struct Probe<'a> {
+    strict: jsonschema::Validator,
+    root: &'a Value,
+    accepted: u32,
+    refused: u32,
+}
+
+impl Probe<'_> {
+    /// `wrap` makes a batch of a value for `node`.
+    fn visit(&mut self, node: &Value, wrap: &dyn Fn(Value) -> Value) {
+        if let Some(name) = node.get("$ref").and_then(Value::as_str) {
+            let root = self.root;
+            let target = root.pointer(name.trim_start_matches('#')).unwrap();
+            return self.visit(target, wrap);
+        }
+        for kind in 0..JUNK {
+            self.judge(&wrap(junk(kind, &mut fastrand::Rng::with_seed(0))));
+        }
+        for word in node["enum"].as_array().unwrap_or(&Vec::new()) {
+            self.judge(&wrap(word.clone()));
+        }
+        for key in ["oneOf", "anyOf"] {
+            for way in node[key].as_array().unwrap_or(&Vec::new()) {
+                self.visit(way, wrap);
+            }
+        }
+        if node["items"].is_object() {
+            self.visit(&node["items"], &|item| wrap(json!([item])));
+        }
+        if node["additionalProperties"].is_object() {
+            let rule = &node["additionalProperties"];
+            self.visit(rule, &|value| wrap(json!({"name": value})));
+        }
+        let Some(properties) = node["properties"].as_object() else {
+            return;
+        };
+        let least = minimal(node, self.root);
+        self.judge(&wrap(least.clone()));
+        for (name, rule) in properties {
+            let with = |value: Value| {
+                let mut object = least.clone();
+                object[name] = value;
+                wrap(object)
+            };
+            self.visit(rule, &with);
+            let mut without = least.clone();
+            if without.as_object_mut().unwrap().remove(name).is_some() {
+                self.judge(&wrap(without));
+            }
+            let mut renamed = least.clone();
+            renamed[format!("{name}_")] = json!(1);
+            self.judge(&wrap(renamed));
+        }
+    }
+
+    fn judge(&mut self, batch: &Value) {
+        let verdict = check(&batch.to_string(), 0);
+        assert_eq!(check(&backwards(batch), 0).is_ok(), verdict.is_ok());
+        let expected = self.strict.validate(batch);
+        let expected = expected.map_err(|error| error.to_string());
+        assert_eq!(
+            verdict.is_ok(),
+            expected.is_ok(),
+            "{verdict:?}, {expected:?}: {batch}"
+        );
+        match verdict.is_ok() {
+            true => self.accepted += 1,
+            false => self.refused += 1,
+        }
+    }
+}
+
+/// The value as JSON, keys of objects from the last to the first: `event_type` before `data`.
+fn backwards(value: &Value) -> String {
+    match value {
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(backwards).collect();
+            format!("[{}]", items.join(","))
+        }
+        Value::Object(object) => {
+            let entry = |(name, value)| format!("{}:{}", json!(name), backwards(value));
+            let entries: Vec<_> = object.iter().rev().map(entry).collect();
+            format!("{{{}}}", entries.join(","))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The least that `node` accepts.
+fn minimal(node: &Value, root: &Value) -> Value {
+    let whole = generate(node, root, &mut fastrand::Rng::with_seed(0));
+    if node["properties"].is_null() {
+        return whole;
+    }
+    let required = node["required"].as_array().cloned().unwrap_or_default();
+    let properties = &node["properties"];
+    let least = |name: &Value| {
+        let name = name.as_str().unwrap();
+        let value = follow(&properties[name], root);
+        (name.to_owned(), minimal(value, root))
+    };
+    Value::Object(required.iter().map(least).collect())
+}
+
+fn follow<'a>(node: &'a Value, root: &'a Value) -> &'a Value {
+    match node.get("$ref").and_then(Value::as_str) {
+        Some(name) => root.pointer(name.trim_start_matches('#')).unwrap(),
+        None => node,
+    }
+}
+
+#[test]
 fn the_published_sample_is_accepted() {
     let Some(sample) = load(SAMPLE) else {
         return;
@@ -300,11 +431,11 @@ fn mutate(value: &mut Value, random: &mut fastrand::Rng) {
     }
     match value {
         Value::Object(object) if random.bool() => mutate_object(object, random),
-        Value::Array(items) if random.bool() => items.push(junk(random)),
+        Value::Array(items) if random.bool() => items.push(junk(random.u8(0..JUNK), random)),
         Value::String(text) if random.bool() => {
             text.push_str(random.choice(["x", "é", " "]).unwrap());
         }
-        other => *other = junk(random),
+        other => *other = junk(random.u8(0..JUNK), random),
     }
 }
 
@@ -338,13 +469,19 @@ fn mutate_object(object: &mut Map<String, Value>, random: &mut fastrand::Rng) {
                 "event_type",
                 "unknown",
             ];
-            object.insert((*random.choice(&names).unwrap()).into(), junk(random));
+            object.insert(
+                (*random.choice(&names).unwrap()).into(),
+                junk(random.u8(0..JUNK), random),
+            );
         }
     }
 }
 
-fn junk(random: &mut fastrand::Rng) -> Value {
-    match random.u8(0..12) {
+/// Kinds of [`junk`].
+const JUNK: u8 = 12;
+
+fn junk(kind: u8, random: &mut fastrand::Rng) -> Value {
+    match kind {
         0 => Value::Null,
         1 => json!(true),
         2 => json!(random.i64(..)),
@@ -356,6 +493,6 @@ fn junk(random: &mut fastrand::Rng) -> Value {
         8 => json!(["a", 1, null, true]),
         9 => json!({"a": {"b": 1}}),
         10 => json!("é".repeat(*random.choice(&LONG).unwrap())),
-        _ => json!("custom_event"),
+        _ => json!("84e1b361-A282-4ADF-8A6D-1D31E6DD5A9E"),
     }
 }

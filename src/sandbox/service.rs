@@ -333,27 +333,29 @@ fn split(body: &Bytes) -> Result<Vec<&RawValue>, Reply> {
 /// What is told to a sender.
 struct Reply {
     status: StatusCode,
-    headers: HeaderMap,
+    /// Seconds; with a 429 only.
+    retry_after: Option<u64>,
+    /// With a 202 only.
+    percentage_used: Option<u8>,
+    /// JSON, when it is not empty.
     body: Bytes,
 }
 
 impl Reply {
     fn accepted(percentage_used: u8) -> Self {
-        let mut headers = HeaderMap::new();
-        headers.insert(PERCENTAGE_USED, u16::from(percentage_used).into());
         Self {
             status: StatusCode::ACCEPTED,
-            headers,
+            retry_after: None,
+            percentage_used: Some(percentage_used),
             body: Bytes::new(),
         }
     }
 
     fn throttled(retry_after: u64) -> Self {
-        let mut reply = Self::refused(StatusCode::TOO_MANY_REQUESTS, "rate limit exceeded");
-        reply.headers.insert(RETRY_AFTER, retry_after.into());
-        let account = HeaderValue::from_static("account");
-        reply.headers.insert(EXCEEDED, account);
-        reply
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::refused(StatusCode::TOO_MANY_REQUESTS, "rate limit exceeded")
+        }
     }
 
     fn bad(message: impl AsRef<str>) -> Self {
@@ -374,12 +376,10 @@ impl Reply {
             _ => "REFUSED",
         };
         let body = serde_json::json!({"errors": [{"code": code, "message": message}]});
-        let mut headers = HeaderMap::new();
-        let json = HeaderValue::from_static("application/json");
-        headers.insert(CONTENT_TYPE, json);
         Self {
             status,
-            headers,
+            retry_after: None,
+            percentage_used: None,
             body: Bytes::from(body.to_string()),
         }
     }
@@ -387,9 +387,21 @@ impl Reply {
 
 impl From<Reply> for Response<Body> {
     fn from(reply: Reply) -> Self {
+        let is_json = !reply.body.is_empty();
         let mut response = Response::new(whole(reply.body));
         *response.status_mut() = reply.status;
-        *response.headers_mut() = reply.headers;
+        let headers = response.headers_mut();
+        if is_json {
+            let json = HeaderValue::from_static("application/json");
+            headers.insert(CONTENT_TYPE, json);
+        }
+        if let Some(percentage) = reply.percentage_used {
+            headers.insert(PERCENTAGE_USED, u16::from(percentage).into());
+        }
+        if let Some(seconds) = reply.retry_after {
+            headers.insert(RETRY_AFTER, seconds.into());
+            headers.insert(EXCEEDED, HeaderValue::from_static("account"));
+        }
         response
     }
 }

@@ -4,7 +4,7 @@
 //! Stricter than the schema in these points, each from the documents beside it:
 //! - `environment` is required (OpenAPI).
 //! - Unknown properties are refused in every object, also where the schema leaves it open (event
-//!   `data`, products, contexts): mParticle ignores them, so a misspelt name would be lost unseen.
+//!   `data`, products, contexts): there a misspelt name would be accepted and lost unseen.
 //! - Objects that the schema gives no `type` must be objects or null; a batch and an event's `data`
 //!   must be objects.
 //! - `source_request_id` is a string or null, identities are strings (OpenAPI); integers fit into
