@@ -1,0 +1,4 @@
+//! The outbox through its public face: what it promises, with crashes, failing disks and damage.
+
+mod basics;
+mod kit;
