@@ -1,1 +1,4 @@
 //! (room: mparticle)
+
+pub mod client;
+pub mod reply;
