@@ -177,7 +177,7 @@ impl Receiver for Desk {
         match self.outbox.webhook(id) {
             outbox::WebhookState::Unknown => WebhookState::Unknown,
             outbox::WebhookState::Receiving => WebhookState::Receiving,
-            outbox::WebhookState::Committed { rows, .. } => WebhookState::Committed { rows },
+            outbox::WebhookState::Committed(_, rows) => WebhookState::Committed { rows },
         }
     }
 
@@ -312,7 +312,7 @@ fn kind(error: &IngestError) -> &'static str {
     }
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -245,8 +245,8 @@ async fn open_outbox(config: &Config) -> Result<Outbox, StartError> {
         reserve_bytes: config.outbox.reserve_bytes,
         segment_bytes: config.outbox.segment_bytes,
         webhook_memory: config.outbox.webhook_memory,
-        rejected_rows_kept: config.outbox.rejected_rows_kept,
-        history: config.outbox.history,
+        rejected_rows: config.outbox.rejected_rows_kept,
+        history: config.outbox.history as usize,
     };
     let opened = tokio::task::spawn_blocking(move || Outbox::open(settings)).await;
     Ok(opened.map_err(|_| StartError::Panicked)??)
