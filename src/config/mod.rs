@@ -102,7 +102,7 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             idle_timeout: of.key("looker.idle_timeout", wait())?,
             max_deliveries: of.key("looker.max_deliveries", whole(1..=1000))?,
             max_row_bytes: of.key("looker.max_row_bytes", bytes(1 << 10..=1 << 30))?,
-            max_depth: of.key("looker.max_depth", whole(8..=1000))?,
+            max_depth: of.key("looker.max_depth", whole(8..=128))?,
             max_header_bytes: of.key("looker.max_header_bytes", bytes(1 << 10..=1 << 30))?,
         },
         outbox: OutboxSettings {

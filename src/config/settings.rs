@@ -15,8 +15,8 @@ use super::values::is_loopback;
 pub struct IntakeSettings {
     /// Where it listens; port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// The address under which Looker reaches it, without a slash at its end; `None`:
-    /// `http://<listen>`.
+    /// The address under which Looker reaches it; `None`:
+    /// `http://<listen>`, as it is once the port is known.
     pub base_url: Option<Url>,
     /// The hub's name in Looker.
     pub label: String,
