@@ -124,6 +124,7 @@ impl App {
         let admin = Admin::bind(control::AdminSettings {
             listen: config.admin.listen,
             token: None,
+            hosts: Vec::new(),
         })
         .await
         .map_err(listen("the status page (admin.listen)"))?;
@@ -181,7 +182,7 @@ impl App {
         tokio::select! {
             () = stop.wait() => {}
             ended = &mut intake => early = Some(server("The Action Hub", ended)),
-            ended = &mut admin => early = Some(server("The admin side", ended)),
+            ended = &mut admin => early = Some(ended.map_err(|_| RunError::Panicked("The admin side"))),
             ended = &mut drain => early = Some(ended.map_err(|_| RunError::Panicked("The drain"))),
         }
         self.desk.stop();
@@ -196,13 +197,15 @@ impl App {
             }
         }
         admin_trigger.pull();
-        let admin = finish(admin, GRACE, "The admin side").await;
+        if !admin.is_finished() && tokio::time::timeout(2 * GRACE, &mut admin).await.is_err() {
+            admin.abort();
+        }
         let outbox = self.outbox;
         if tokio::task::spawn_blocking(move || outbox.close()).await.is_err() {
             return Err(RunError::Panicked("The outbox"));
         }
         tracing::info!("stopped");
-        early.unwrap_or(Ok(())).and(intake).and(admin)
+        early.unwrap_or(Ok(())).and(intake)
     }
 }
 
@@ -263,14 +266,11 @@ fn key_file(config: &Config) -> PathBuf {
 
 fn intake_settings(config: &Config, secret: config::Secret) -> intake::Settings {
     intake::Settings {
-        listen: config.intake.listen,
-        base_url: config.intake.base_url.clone(),
-        label: config.intake.label.clone(),
-        secret,
-        keep_alive: config.intake.keep_alive,
+        intake: config.intake.clone(),
         looker: config.looker.clone(),
+        secret,
         spool_directory: config.outbox.path.clone(),
-        shutdown_deadline: config.shutdown.deadline,
+        deadline: config.shutdown.deadline,
     }
 }
 
