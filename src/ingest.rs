@@ -91,7 +91,9 @@ impl Progress {
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
     /// The stream of bytes broke off.
-    #[error("The delivery broke off after {rows} rows ({bytes} bytes): {source}. Nothing of it was sent; send it again.")]
+    #[error(
+        "The delivery broke off after {rows} rows ({bytes} bytes): {source}. Nothing of it was sent; send it again."
+    )]
     Stream {
         /// Complete rows before the break.
         rows: u64,
@@ -130,7 +132,9 @@ pub enum IngestError {
     #[error("looker-feed is being stopped. Nothing of the delivery was sent; send it again.")]
     Stopped,
     /// The worker panicked: a mistake in looker-feed.
-    #[error("looker-feed made a mistake while it worked on the delivery. Nothing of it was sent. Please report this with the log.")]
+    #[error(
+        "looker-feed made a mistake while it worked on the delivery. Nothing of it was sent. Please report this with the log."
+    )]
     Panicked,
 }
 
@@ -168,7 +172,9 @@ where
     loop {
         let feed = match stream.next().await {
             Some(Ok(chunk)) => {
-                progress.bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                progress
+                    .bytes
+                    .fetch_add(chunk.len() as u64, Ordering::Relaxed);
                 Feed::Chunk(chunk)
             }
             Some(Err(error)) => Feed::Broken(error),

@@ -27,10 +27,15 @@ static SCHEMA: LazyLock<Option<jsonschema::Validator>> = LazyLock::new(|| {
         read("eventsapi.bulk.schema.json"),
         read("eventsapi.schema.json"),
     ) else {
-        eprintln!("skipped: mParticle's schema is not at {SCHEMAS}; batches are checked against the limits only");
+        eprintln!(
+            "skipped: mParticle's schema is not at {SCHEMAS}; batches are checked against the limits only"
+        );
         return None;
     };
-    let id = batch["$id"].as_str().expect("the schema has an id").to_owned();
+    let id = batch["$id"]
+        .as_str()
+        .expect("the schema has an id")
+        .to_owned();
     let batch = jsonschema::Resource::from_contents(batch).expect("the schema is a schema");
     let validator = jsonschema::options()
         .with_resource(id, batch)
@@ -147,7 +152,10 @@ impl Sink for Collected {
     type Error = GroupError;
 
     fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), GroupError> {
-        self.rows += batches.iter().map(|batch| u64::from(batch.rows)).sum::<u64>();
+        self.rows += batches
+            .iter()
+            .map(|batch| u64::from(batch.rows))
+            .sum::<u64>();
         let parsed = batches
             .iter()
             .map(|batch| serde_json::from_slice(batch.json).expect("a batch is JSON"))
@@ -174,7 +182,11 @@ fn run(document: &Value, data_type: DataType) -> Collected {
         budget: 20_000,
         directory: directory.path().to_owned(),
     });
-    let text = document.to_string();
+    // serde_json would put `data` first; rows before their columns are another test's.
+    let text = format!(
+        "{{\"fields\":{},\"data\":{}}}",
+        document["fields"], document["data"]
+    );
     let mut chunks = text.as_bytes().chunks(1000);
     let mut plan: Option<Plan> = None;
     let mut tally = Tally::new(0);

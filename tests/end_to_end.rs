@@ -30,7 +30,11 @@ fn audited(world: &World, shape: &Shape) {
 async fn events_arrive_once_each_grouped_by_user() {
     let world = World::new(None).await;
     let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[("MEMORY__GROUP_BUDGET", "1MiB")]);
+    let daemon = Daemon::start(
+        home.path(),
+        &world.endpoint,
+        &[("MEMORY__GROUP_BUDGET", "1MiB")],
+    );
     let shape = shape(20_000, 3_000, DataType::Event);
     let url = world.looker.publish(shape.clone());
     let answer = daemon.execute(from_url(url, DataType::Event)).await;
@@ -52,7 +56,12 @@ async fn profiles_arrive_once_a_user_with_their_latest_values() {
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
     let shape = shape(5_000, 900, DataType::User);
     let url = world.looker.publish(shape.clone());
-    assert!(daemon.execute(from_url(url, DataType::User)).await.is_success());
+    assert!(
+        daemon
+            .execute(from_url(url, DataType::User))
+            .await
+            .is_success()
+    );
     daemon.settled().await;
     audited(&world, &shape);
     assert_eq!(world.mparticle.counts().batches, 900);
@@ -60,7 +69,11 @@ async fn profiles_arrive_once_a_user_with_their_latest_values() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_of_pushing_rows_delivers_them() {
-    for style in [PushStyle::EscapedString, PushStyle::InlineJson, PushStyle::Base64] {
+    for style in [
+        PushStyle::EscapedString,
+        PushStyle::InlineJson,
+        PushStyle::Base64,
+    ] {
         for pretty in [false, true] {
             let world = World::new(None).await;
             let home = tempfile::tempdir().unwrap();
@@ -96,7 +109,11 @@ async fn captured_streams_arrive_row_by_row() {
         for kind in ["dimensions", "measures"] {
             for field in document["fields"][kind].as_array_mut().unwrap() {
                 let name = field["name"].as_str().unwrap().to_owned();
-                let tag = if name == identity { "mp_customer_id" } else { "mp_custom_attribute" };
+                let tag = if name == identity {
+                    "mp_customer_id"
+                } else {
+                    "mp_custom_attribute"
+                };
                 field["tags"] = json!([tag]);
                 columns.push(name);
             }
@@ -118,7 +135,10 @@ async fn captured_streams_arrive_row_by_row() {
                 let row: usize = id.rsplit('-').next().unwrap().parse().unwrap();
                 let who = batch["user_identities"]["customer_id"].clone();
                 let attributes = event["data"]["custom_attributes"].clone();
-                assert!(arrived[row].replace((who, attributes)).is_none(), "row {row} twice");
+                assert!(
+                    arrived[row].replace((who, attributes)).is_none(),
+                    "row {row} twice"
+                );
             }
         }
         for (row, arrived) in rows.iter().zip(arrived) {
@@ -150,7 +170,11 @@ async fn a_delivery_that_is_not_whole_fails_with_a_sentence_and_leaves_nothing()
         (cut, None, "row"),
         (b"<html><body>Sign in</body></html>".to_vec(), None, "HTML"),
         (Vec::new(), None, "empty"),
-        (b"{\"fields\": {}, \"data\": []}".to_vec(), None, "identity tag"),
+        (
+            b"{\"fields\": {}, \"data\": []}".to_vec(),
+            None,
+            "identity tag",
+        ),
         (b"[]".to_vec(), None, "json_detail"),
     ];
     for (document, failure, want) in cases {
@@ -168,7 +192,12 @@ async fn a_delivery_that_is_not_whole_fails_with_a_sentence_and_leaves_nothing()
     assert_eq!(world.mparticle.counts().requests, 0);
     // And a good one goes through as if nothing had been.
     let url = world.looker.publish(shape.clone());
-    assert!(daemon.execute(from_url(url, DataType::Event)).await.is_success());
+    assert!(
+        daemon
+            .execute(from_url(url, DataType::Event))
+            .await
+            .is_success()
+    );
     daemon.settled().await;
     audited(&world, &shape);
 }
@@ -180,15 +209,25 @@ async fn after_a_kill_everything_accepted_arrives_under_the_same_ids() {
     let shape = shape(3_000, 600, DataType::Event);
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
     let url = world.looker.publish(shape.clone());
-    assert!(daemon.execute(from_url(url, DataType::Event)).await.is_success());
+    assert!(
+        daemon
+            .execute(from_url(url, DataType::Event))
+            .await
+            .is_success()
+    );
     let begun = async {
         while world.mparticle.counts().batches == 0 {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, begun).await.expect("sending begins");
+    tokio::time::timeout(PATIENCE, begun)
+        .await
+        .expect("sending begins");
     daemon.kill();
-    assert!(world.mparticle.counts().batches < 600, "killed while it was sending");
+    assert!(
+        world.mparticle.counts().batches < 600,
+        "killed while it was sending"
+    );
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
     let deliveries = daemon.settled().await;
     assert_eq!(deliveries[0].rows.delivered, 3_000);
@@ -225,9 +264,17 @@ async fn rejected_rows_are_counted_and_kept_and_the_others_arrive() {
         "data": [{"u.id": {"value": 1}}, {"u.id": {"value": null}}, {"u.id": {"value": ""}}],
     });
     let url = world.looker.publish_bytes(document.to_string());
-    assert!(daemon.execute(from_url(url, DataType::Event)).await.is_success());
+    assert!(
+        daemon
+            .execute(from_url(url, DataType::Event))
+            .await
+            .is_success()
+    );
     let deliveries = daemon.settled().await;
-    assert_eq!((deliveries[0].rows.delivered, deliveries[0].rows.rejected), (1, 2));
+    assert_eq!(
+        (deliveries[0].rows.delivered, deliveries[0].rows.rejected),
+        (1, 2)
+    );
 
     let nobody = json!({
         "fields": {"dimensions": [{"name": "u.id", "tags": ["mp_customer_id"]}]},
@@ -236,7 +283,10 @@ async fn rejected_rows_are_counted_and_kept_and_the_others_arrive() {
     let url = world.looker.publish_bytes(nobody.to_string());
     let answer = daemon.execute(from_url(url, DataType::Event)).await;
     assert!(!answer.is_success());
-    assert!(answer.message().unwrap().contains("None of the 1 rows"), "{answer:?}");
+    assert!(
+        answer.message().unwrap().contains("None of the 1 rows"),
+        "{answer:?}"
+    );
 }
 
 #[test]

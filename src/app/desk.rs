@@ -76,12 +76,7 @@ pub struct Incoming {
 
 impl Desk {
     /// A desk for one outbox.
-    pub fn new(
-        settings: Settings,
-        outbox: Outbox,
-        seal: Arc<Seal>,
-        drain: drain::Handle,
-    ) -> Self {
+    pub fn new(settings: Settings, outbox: Outbox, seal: Arc<Seal>, drain: drain::Handle) -> Self {
         Self {
             settings,
             outbox,
@@ -119,9 +114,11 @@ impl Desk {
 
     /// What the outbox must know of a delivery before it begins.
     fn new_delivery(&self, id: DeliveryId, order: &Order) -> Result<NewDelivery, Refusal> {
-        let failed = |error: &dyn std::error::Error| {
-            tracing::error!(error, "credentials cannot be sealed");
-            refusal("looker-feed cannot keep the mParticle credentials safely, so it took nothing. Its log says why.")
+        let failed = |error: crate::seal::KeyError| {
+            tracing::error!(%error, "credentials cannot be sealed");
+            refusal(
+                "looker-feed cannot keep the mParticle credentials safely, so it took nothing. Its log says why.",
+            )
         };
         let account = Account::new(
             self.settings.endpoint.clone(),
@@ -132,7 +129,7 @@ impl Desk {
         let sealed = self
             .seal
             .seal(&account.encode(), ACCOUNT_CONTEXT)
-            .map_err(|error| failed(&error))?;
+            .map_err(failed)?;
         Ok(NewDelivery {
             id,
             destination: destination(&self.settings.endpoint, &order.api_key),

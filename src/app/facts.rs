@@ -77,8 +77,8 @@ impl Daemon for Desk {
             .map_err(failed)?
             .ok_or_else(|| no_delivery(delivery))?;
         let shown = skip + found.rows.len();
-        let next = ((shown as u64) < found.kept && !found.rows.is_empty())
-            .then(|| shown.to_string());
+        let next =
+            ((shown as u64) < found.kept && !found.rows.is_empty()).then(|| shown.to_string());
         let items = found.rows.into_iter().map(|row| view::RejectedRow {
             row: row.row + 1,
             reason: row.reason,
@@ -117,7 +117,9 @@ impl Daemon for Desk {
     fn dead_letter(&self, id: &str) -> Result<view::DeadLetter, Problem> {
         let found = self.outbox.dead_letter(letter_id(id)?).map_err(failed)?;
         let (letter, batch) = found.ok_or_else(|| {
-            Problem::Unknown(format!("There is no dead letter {id}; it may have been replayed."))
+            Problem::Unknown(format!(
+                "There is no dead letter {id}; it may have been replayed."
+            ))
         })?;
         let mut letter = self.dead_letter_view(letter);
         letter.batch = String::from_utf8(batch.to_vec())
@@ -185,11 +187,7 @@ impl Desk {
             let state = waiting.remove(&snapshot.destination);
             views.push(destination(state.as_ref(), Some(&snapshot)));
         }
-        views.extend(
-            waiting
-                .values()
-                .map(|state| destination(Some(state), None)),
-        );
+        views.extend(waiting.values().map(|state| destination(Some(state), None)));
         views
     }
 
@@ -197,7 +195,11 @@ impl Desk {
         let unknown = || Problem::Unknown(format!("There is no destination {text}."));
         let id: DestinationId = text.parse().map_err(|_| unknown())?;
         let known = self.drain.snapshot(id).is_some()
-            || self.outbox.destinations().iter().any(|state| state.id == id);
+            || self
+                .outbox
+                .destinations()
+                .iter()
+                .any(|state| state.id == id);
         known.then_some(id).ok_or_else(unknown)
     }
 
@@ -219,7 +221,10 @@ impl Desk {
                 .into_iter()
                 .map(|damage| match damage.delivery {
                     Some(id) => {
-                        format!("Delivery {id}, {} rows in doubt: {}", damage.rows, damage.what)
+                        format!(
+                            "Delivery {id}, {} rows in doubt: {}",
+                            damage.rows, damage.what
+                        )
                     }
                     None => damage.what,
                 })
@@ -339,9 +344,8 @@ fn destination(state: Option<&DestinationState>, snapshot: Option<&Snapshot>) ->
     view.replies = replies(&snapshot.replies);
     view.last_error.clone_from(&snapshot.last_error);
     view.last_success = snapshot.last_success;
-    let millis = |time: Option<std::time::Duration>| {
-        time.map_or(0.0, |time| time.as_secs_f64() * 1000.0)
-    };
+    let millis =
+        |time: Option<std::time::Duration>| time.map_or(0.0, |time| time.as_secs_f64() * 1000.0);
     view.latency_mean_ms = millis(snapshot.latency_mean);
     view.latency_p99_ms = millis(snapshot.latency_p99);
     view
@@ -394,6 +398,7 @@ fn delivery(state: DeliveryState) -> view::Delivery {
         batches_delivered: state.delivered.batches,
         requests: state.requests,
         notes: state.notes,
+        seconds_left: None,
     }
 }
 

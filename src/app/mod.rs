@@ -27,7 +27,7 @@ use crate::mparticle::encode;
 use crate::outbox::{self, Outbox};
 use crate::seal::{KeyError, Seal};
 use crate::shutdown::{self, Shutdown};
-use crate::{decode, config};
+use crate::{config, decode};
 use desk::Desk;
 
 /// The daemon cannot start.
@@ -57,7 +57,9 @@ pub enum StartError {
         source: io::Error,
     },
     /// A worker thread failed while the outbox was being opened.
-    #[error("The outbox could not be opened: a mistake in looker-feed; please report it with the log")]
+    #[error(
+        "The outbox could not be opened: a mistake in looker-feed; please report it with the log"
+    )]
     Panicked,
 }
 
@@ -174,7 +176,8 @@ impl App {
         let (intake_trigger, intake_stop) = shutdown::channel();
         let mut intake = tokio::spawn(self.intake.run(Arc::clone(&self.desk), intake_stop));
         let mut drain = tokio::spawn(self.drain.run(drain_stop));
-        let mut admin = tokio::spawn(self.admin.run(Arc::clone(&self.desk), admin_stop));
+        let facts: Arc<dyn control::Daemon> = Arc::clone(&self.desk) as _;
+        let mut admin = tokio::spawn(self.admin.run(facts, admin_stop));
         tracing::info!(hub = %self.hub_url, admin = %self.admin_url, "looker-feed is ready");
 
         // Whatever ends first ends all, in order; only the shutdown should.
@@ -201,7 +204,10 @@ impl App {
             admin.abort();
         }
         let outbox = self.outbox;
-        if tokio::task::spawn_blocking(move || outbox.close()).await.is_err() {
+        if tokio::task::spawn_blocking(move || outbox.close())
+            .await
+            .is_err()
+        {
             return Err(RunError::Panicked("The outbox"));
         }
         tracing::info!("stopped");

@@ -70,11 +70,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 async fn play(shape: &Shape, keep: bool) -> Result<(), Failure> {
-    let other = |what: &'static str| move |error: std::io::Error| {
-        Failure::Other(format!("{what}: {error}"))
+    let other = |what: &'static str| {
+        move |error: std::io::Error| Failure::Other(format!("{what}: {error}"))
     };
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let looker = Looker::bind(local).await.map_err(other("The stand-in for Looker"))?;
+    let looker = Looker::bind(local)
+        .await
+        .map_err(other("The stand-in for Looker"))?;
     let mparticle = Sandbox::bind(sandbox::Settings {
         listen: local,
         batches_per_second: Some(BATCHES_PER_SECOND),
@@ -153,7 +155,9 @@ async fn deliver(
     let received_in = begin.elapsed();
     if !answer.is_success() {
         let message = answer.message().unwrap_or_default();
-        return Err(Failure::Other(format!("The delivery was refused: {message}")));
+        return Err(Failure::Other(format!(
+            "The delivery was refused: {message}"
+        )));
     }
     bars.received.finish();
     let mut last = (0, Instant::now());

@@ -112,7 +112,10 @@ fn load(argument: &ConfigArgument) -> Result<Config, ConfigError> {
 /// The environment's variables; one that is not UTF-8 cannot be a key of ours.
 fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| {
-        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+        Some((
+            name.into_string().ok()?,
+            value.to_string_lossy().into_owned(),
+        ))
     })
 }
 

@@ -39,7 +39,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         })?;
         let address = sandbox.addr();
         println!("A stand-in for mParticle listens at http://{address}/v2");
-        println!("What has arrived: http://{address}/sandbox/counts and http://{address}/sandbox/ledger");
+        println!(
+            "What has arrived: http://{address}/sandbox/counts and http://{address}/sandbox/ledger"
+        );
         println!("Point the feed at it with: LOOKER_FEED_MPARTICLE__ENDPOINT=http://{address}/v2");
         let (trigger, stop) = shutdown::channel();
         let signal = async {

@@ -12,7 +12,9 @@ pub fn run(argument: &ConfigArgument) -> Result<(), Failure> {
     let deadline = config.shutdown.deadline;
     let runtime = runtime()?;
     let ran = runtime.block_on(async {
-        let app = App::start(config).await.map_err(|error| Failure::of(&error))?;
+        let app = App::start(config)
+            .await
+            .map_err(|error| Failure::of(&error))?;
         // Scripts read these lines to learn the ports; the log goes to standard error.
         println!("Looker is served at {}", app.hub_url());
         println!("Status page at {}", app.admin_url());

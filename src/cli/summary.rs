@@ -46,13 +46,26 @@ mod tests {
 
     #[test]
     fn numbers_are_written_for_people() {
-        for (given, want) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+        for (given, want) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ] {
             assert_eq!(thousands(given), want);
         }
-        for (given, want) in [(12, "12 B"), (41_300_000, "41.3 MB"), (2_000_000_000, "2.0 GB")] {
+        for (given, want) in [
+            (12, "12 B"),
+            (41_300_000, "41.3 MB"),
+            (2_000_000_000, "2.0 GB"),
+        ] {
             assert_eq!(bytes(given), want);
         }
-        for (given, want) in [(18_400, "18.4 s"), (200_000, "3 min 20 s"), (7_260_000, "2 h 01 min")] {
+        for (given, want) in [
+            (18_400, "18.4 s"),
+            (200_000, "3 min 20 s"),
+            (7_260_000, "2 h 01 min"),
+        ] {
             assert_eq!(time(Duration::from_millis(given)), want);
         }
     }

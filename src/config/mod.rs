@@ -20,11 +20,11 @@ use std::time::Duration;
 pub use error::{ConfigError, Origin};
 pub use secret::Secret;
 pub use settings::{
-    AdminSettings, AllowedHost, IdentityNames, IntakeSettings, LogFormat, LogSettings,
-    LookerSettings, MemorySettings, MparticleSettings, OutboxSettings, Pod, SealSettings,
-    ShutdownSettings, Untagged,
+    AdminSettings, AllowedHost, IntakeSettings, LogFormat, LogSettings, LookerSettings,
+    MemorySettings, MparticleSettings, OutboxSettings, Pod, SealSettings, ShutdownSettings,
 };
 
+use crate::mapping::{IdentityNames, Untagged};
 use layers::{Entry, Layers, Raw};
 use values::{address, base_url, duration, endpoint, hosts, line, path, size, whole, word};
 

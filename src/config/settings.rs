@@ -9,6 +9,7 @@ use url::{Host, Url};
 
 use super::secret::Secret;
 use super::values::is_loopback;
+use crate::mapping::{IdentityNames, Untagged};
 
 /// `[intake]`: the Action Hub that Looker is pointed at.
 #[derive(Clone, Debug)]
@@ -162,24 +163,6 @@ impl Pod {
             Self::Au1 => "au1",
         }
     }
-}
-
-/// How identities are spelled in a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IdentityNames {
-    /// As mParticle's schema has them: `customer_id`, `other_id_2`.
-    Current,
-    /// As the hosted action wrote them: `customerid`, `other2`.
-    Legacy,
-}
-
-/// What becomes of columns without an `mp_` tag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Untagged {
-    /// They are not sent.
-    Ignore,
-    /// In user mode they are sent as user attributes, as the hosted action did.
-    UserAttribute,
 }
 
 /// `[memory]`

@@ -133,10 +133,7 @@ impl Job<'_> {
         let Some(mapper) = &mut self.mapper else {
             return Ok(());
         };
-        match mapper
-            .plan
-            .map(row, &mut mapper.record, &mut mapper.tally)
-        {
+        match mapper.plan.map(row, &mut mapper.record, &mut mapper.tally) {
             Ok(()) => Ok(mapper.grouper.push(&mapper.record)?),
             Err(rejection) => {
                 self.rejected += 1;

@@ -85,6 +85,10 @@ pub fn integer(text: &str) -> Option<&str> {
         Some(_) => return None,
         None => text,
     };
+    if whole == "-0" {
+        // A number to JSON, and not an integer to most of its readers.
+        return Some("0");
+    }
     let digits = whole.strip_prefix('-').unwrap_or(whole);
     let plain = !digits.is_empty()
         && digits.bytes().all(|digit| digit.is_ascii_digit())
@@ -180,6 +184,7 @@ mod tests {
         for (given, want) in [
             ("0", Some("0")),
             ("-12", Some("-12")),
+            ("-0.0", Some("0")),
             ("1760000000000.000", Some("1760000000000")),
             (" 42 ", Some("42")),
             ("9223372036854775807", Some("9223372036854775807")),

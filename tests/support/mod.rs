@@ -101,6 +101,7 @@ impl Daemon {
             ("OUTBOX__PATH", &outbox),
             ("OUTBOX__RESERVE_BYTES", "1MiB"),
             ("MPARTICLE__ENDPOINT", endpoint),
+            ("MPARTICLE__BATCHES_PER_SECOND", "100000"),
             ("MPARTICLE__BACKOFF_INITIAL", "20ms"),
             ("MPARTICLE__BACKOFF_MAX", "200ms"),
             ("ADMIN__LISTEN", "127.0.0.1:0"),
@@ -118,7 +119,11 @@ impl Daemon {
         let mut url = || {
             let mut line = String::new();
             stdout.read_line(&mut line).expect("a line of output");
-            let url = line.trim().rsplit(' ').next().and_then(|url| url.parse().ok());
+            let url = line
+                .trim()
+                .rsplit(' ')
+                .next()
+                .and_then(|url| url.parse().ok());
             url.unwrap_or_else(|| {
                 let log = std::fs::read_to_string(&log).unwrap_or_default();
                 panic!("the daemon did not start: {line:?}\n{log}")
@@ -144,13 +149,13 @@ impl Daemon {
 
     /// Has Looker execute a delivery.
     pub async fn execute(&self, execute: Execute) -> Answer {
-        self.try_execute(execute).await.unwrap_or_else(|error| {
-            panic!("no answer to the delivery: {error:?}\n{}", self.log())
-        })
+        self.try_execute(execute)
+            .await
+            .unwrap_or_else(|error| panic!("no answer to the delivery: {error:?}\n{}", self.log()))
     }
 
     pub async fn try_execute(&self, execute: Execute) -> Result<Answer, looker::ExecuteError> {
-        let secret = Secret::from(SECRET.to_owned());
+        let secret = Secret::new(SECRET.to_owned());
         let token = intake::new_key(&secret).expect("random bytes");
         looker::execute(&self.hub, &token, execute).await
     }
@@ -176,7 +181,10 @@ impl Daemon {
             .header("x-looker-feed", "1")
             .body(Full::new(Bytes::from(body.to_owned())))
             .expect("a request");
-        let reply = client.request(request).await.expect("the admin side answers");
+        let reply = client
+            .request(request)
+            .await
+            .expect("the admin side answers");
         let status = reply.status().as_u16();
         let body = reply.into_body().collect().await.expect("a whole answer");
         (status, body.to_bytes())
@@ -250,7 +258,11 @@ pub fn from_url(url: Url, data_type: DataType) -> Execute {
 pub fn run(arguments: &[&str], settings: &[(&str, &str)]) -> (Option<i32>, String, String) {
     let mut child = command()
         .args(arguments)
-        .envs(settings.iter().map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)))
+        .envs(
+            settings
+                .iter()
+                .map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)),
+        )
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

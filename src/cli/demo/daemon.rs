@@ -56,10 +56,16 @@ impl Daemon {
             ("INTAKE__LISTEN", "127.0.0.1:0".to_owned()),
             ("INTAKE__SECRET", secret.clone()),
             ("LOOKER__ALLOWED_HOSTS", "127.0.0.1".to_owned()),
-            ("OUTBOX__PATH", directory.path().join("outbox").display().to_string()),
+            (
+                "OUTBOX__PATH",
+                directory.path().join("outbox").display().to_string(),
+            ),
             ("OUTBOX__RESERVE_BYTES", "16MiB".to_owned()),
             ("MPARTICLE__ENDPOINT", endpoint.to_owned()),
-            ("MPARTICLE__BATCHES_PER_SECOND", batches_per_second.to_string()),
+            (
+                "MPARTICLE__BATCHES_PER_SECOND",
+                batches_per_second.to_string(),
+            ),
             ("ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
         ];
         // Variables of ours that the person may have set are for their own daemon.
@@ -80,11 +86,15 @@ impl Daemon {
             let Some(output) = output else {
                 return Vec::new();
             };
-            BufReader::new(output).lines().take(2).map_while(Result::ok).collect()
+            BufReader::new(output)
+                .lines()
+                .take(2)
+                .map_while(Result::ok)
+                .collect()
         })
         .await
         .unwrap_or_default();
-        let secret = Secret::from(secret);
+        let secret = Secret::new(secret);
         let token = intake::new_key(&secret).map_err(|error| Failure::of(&error))?;
         let url = |at: usize| lines.get(at)?.rsplit(' ').next()?.parse::<Url>().ok();
         let (Some(hub), Some(admin)) = (url(0), url(1)) else {
@@ -106,12 +116,24 @@ impl Daemon {
     /// Asks the admin side.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let failed = |what: String| Failure::Other(format!("The daemon's status: {what}"));
-        let url = self.admin.join(path).map_err(|error| failed(error.to_string()))?;
-        let uri = url.as_str().parse().map_err(|_| failed("no address".to_owned()))?;
+        let url = self
+            .admin
+            .join(path)
+            .map_err(|error| failed(error.to_string()))?;
+        let uri = url
+            .as_str()
+            .parse()
+            .map_err(|_| failed("no address".to_owned()))?;
         let answer = tokio::time::timeout(PATIENCE, async {
-            let reply = self.client.get(uri).await.map_err(|error| error.to_string())?;
+            let reply = self
+                .client
+                .get(uri)
+                .await
+                .map_err(|error| error.to_string())?;
             let status = reply.status();
-            let body = Limited::new(reply.into_body(), ANSWER_BYTES).collect().await;
+            let body = Limited::new(reply.into_body(), ANSWER_BYTES)
+                .collect()
+                .await;
             let body = body.map_err(|error| error.to_string())?.to_bytes();
             if !status.is_success() {
                 return Err(format!("{status}: {}", String::from_utf8_lossy(&body)));
@@ -127,7 +149,9 @@ impl Daemon {
     /// The most memory that the daemon has held at once, in bytes; Linux only.
     pub fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
         let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
         Some(kibibytes * 1024)
     }
@@ -150,9 +174,9 @@ impl Daemon {
         };
         match ended {
             Some(status) if status.success() => Ok(()),
-            Some(status) => Err(self.explain(Failure::Other(format!(
-                "The daemon ended with {status}."
-            )))),
+            Some(status) => {
+                Err(self.explain(Failure::Other(format!("The daemon ended with {status}."))))
+            }
             None => Err(self.explain(Failure::Other("The daemon does not stop.".to_owned()))),
         }
     }
@@ -178,5 +202,8 @@ fn explain(failure: Failure, directory: &Path) -> Failure {
     if end.is_empty() {
         return failure;
     }
-    Failure::Other(format!("{failure}\nThe end of its log:\n{}", end.join("\n")))
+    Failure::Other(format!(
+        "{failure}\nThe end of its log:\n{}",
+        end.join("\n")
+    ))
 }
