@@ -135,6 +135,9 @@ impl Owner {
             if closing {
                 return;
             }
+            if self.store.is_none() {
+                self.reopen();
+            }
         }
     }
 
