@@ -73,7 +73,9 @@ fn before(path: &Path, fill: fn(&Outbox)) -> Before {
 }
 
 fn dead_letters(outbox: &Outbox) -> BTreeSet<Vec<u8>> {
-    let page = outbox.dead_letters(DeadFilter::default(), None, 99).unwrap();
+    let page = outbox
+        .dead_letters(DeadFilter::default(), None, 99)
+        .unwrap();
     let ids = page.letters.iter().map(|letter| letter.id);
     ids.filter_map(|id| Some(outbox.dead_letter(id).unwrap()?.1.to_vec()))
         .collect()
@@ -170,7 +172,10 @@ fn check(path: &Path, file: &Path, before: &Before, what: &str) {
             *missing.entry(delivery).or_default() += weight;
         }
     }
-    assert!(came.iter().all(|name| rows.contains_key(name)), "{what}: made up");
+    assert!(
+        came.iter().all(|name| rows.contains_key(name)),
+        "{what}: made up"
+    );
     let damage = outbox.damage();
     for (delivery, lost) in &missing {
         let named: u64 = damage
@@ -178,9 +183,18 @@ fn check(path: &Path, file: &Path, before: &Before, what: &str) {
             .filter(|damage| damage.delivery == Some(*delivery))
             .map(|damage| damage.rows)
             .sum();
-        assert!(named >= *lost, "{what}: {lost} rows of {delivery} are lost, named: {damage:?}");
+        assert!(
+            named >= *lost,
+            "{what}: {lost} rows of {delivery} are lost, named: {damage:?}"
+        );
     }
-    let kind = file.parent().unwrap().file_name().unwrap().to_str().unwrap();
+    let kind = file
+        .parent()
+        .unwrap()
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap();
     match kind {
         // The records are all there: what a lost state costs is sending some again.
         "state" => assert_eq!(missing, BTreeMap::new(), "{what}: {damage:?}"),
@@ -209,11 +223,14 @@ fn check(path: &Path, file: &Path, before: &Before, what: &str) {
     let again = open(path);
     check_sums(&again);
     assert_eq!(again.damage(), [], "{what}: named twice");
-    assert!(again.claim(destination_id(1), 9).unwrap().is_empty(), "{what}");
+    assert!(
+        again.claim(destination_id(1), 9).unwrap().is_empty(),
+        "{what}"
+    );
 }
 
 fn try_all(fill: fn(&Outbox), name: &str) {
-    let home = tempfile::tempdir().unwrap();
+    let home = home();
     let path = home.path().join("outbox");
     let before = before(&path, fill);
     let files = files_below(&path);
@@ -225,7 +242,12 @@ fn try_all(fill: fn(&Outbox), name: &str) {
             copy_all(&path, &copy);
             let harmed = copy.join(file.strip_prefix(&path).unwrap());
             do_harm(&harmed, harm);
-            check(&copy, &harmed, &before, &format!("{name}: {harm:?} of {}", harmed.display()));
+            check(
+                &copy,
+                &harmed,
+                &before,
+                &format!("{name}: {harm:?} of {}", harmed.display()),
+            );
             fs::remove_dir_all(&copy).unwrap();
         }
     }
@@ -249,7 +271,7 @@ fn damage_after_draining_costs_what_is_damaged_and_is_named() {
 #[test]
 fn the_whole_state_may_be_gone() {
     for fill in [backlog, half_drained, drained] {
-        let home = tempfile::tempdir().unwrap();
+        let home = home();
         let path = home.path().join("outbox");
         let before = before(&path, fill);
         fs::remove_dir_all(path.join("state")).unwrap();
@@ -260,7 +282,7 @@ fn the_whole_state_may_be_gone() {
 
 #[test]
 fn what_is_damaged_is_kept() {
-    let home = tempfile::tempdir().unwrap();
+    let home = home();
     let path = home.path().join("outbox");
     let outbox = open(&path);
     backlog(&outbox);
@@ -275,6 +297,12 @@ fn what_is_damaged_is_kept() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     let segment = segment.file_name().unwrap().to_str().unwrap();
-    assert!(kept.iter().any(|name| name.starts_with(segment)), "{kept:?}");
-    assert!(kept.iter().any(|name| name.starts_with("state")), "{kept:?}");
+    assert!(
+        kept.iter().any(|name| name.starts_with(segment)),
+        "{kept:?}"
+    );
+    assert!(
+        kept.iter().any(|name| name.starts_with("state")),
+        "{kept:?}"
+    );
 }

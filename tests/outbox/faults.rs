@@ -29,7 +29,9 @@ struct Ledger {
 
 impl Ledger {
     fn note<T>(&mut self, result: Result<T, Error>) -> Option<T> {
-        result.map_err(|error| self.errors.push(error.to_string())).ok()
+        result
+            .map_err(|error| self.errors.push(error.to_string()))
+            .ok()
     }
 }
 
@@ -72,7 +74,9 @@ fn try_send(outbox: &Outbox, ledger: &mut Ledger, max: usize, bury: bool) {
         settlements[0] = settlement(first, &[0]);
     }
     for claim in &claims {
-        ledger.sent.extend(claim.slices.iter().map(|slice| slice.to_vec()));
+        ledger
+            .sent
+            .extend(claim.slices.iter().map(|slice| slice.to_vec()));
     }
     let mut settled = outbox.settle(settlements.clone());
     if settled.is_err() {
@@ -130,7 +134,10 @@ fn check(path: &Path, ledger: &Ledger, withdrawn: bool) {
                 );
             }
         }
-        let page = outbox.rejected(delivery_id(delivery), 0, 9).unwrap().unwrap();
+        let page = outbox
+            .rejected(delivery_id(delivery), 0, 9)
+            .unwrap()
+            .unwrap();
         assert_eq!(page.kept, 1);
     }
     if withdrawn {
@@ -160,7 +167,7 @@ fn failing(nth: usize, times: usize, code: i32) -> (Disk, Arc<AtomicUsize>) {
 fn try_all(times: usize, code: i32, step: usize) {
     let mut nth = 0;
     loop {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = home();
         let (disk, calls) = failing(nth, times, code);
         let mut ledger = Ledger::default();
         match Outbox::open_on(settings(directory.path()), disk) {
@@ -201,7 +208,7 @@ fn a_disk_that_fails_for_a_while_loses_nothing_that_was_accepted() {
 #[test]
 fn a_disk_that_fails_for_good_is_said_and_what_was_accepted_is_there_after_it() {
     for nth in (0..).step_by(11) {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = home();
         let (disk, calls) = failing(nth, usize::MAX, EIO);
         let Ok(outbox) = Outbox::open_on(settings(directory.path()), disk) else {
             continue;
