@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::support::*;
 
@@ -116,7 +117,10 @@ async fn idle_connections_do_not_hold_the_shutdown_up() {
     let request = "GET /status HTTP/1.1\r\nhost: x\r\n\r\n";
     idle.write_all(request.as_bytes()).await.unwrap();
     read_until(&mut idle, "}").await;
-    feed.stop().await;
+    let mut half = TcpStream::connect(feed.address).await.unwrap();
+    half.write_all(b"GET /status HTTP/1.1\r\nho").await.unwrap();
+    // Neither the deadline nor the time for a head must pass: a hang ends here.
+    timeout(Duration::from_secs(20), feed.stop()).await.unwrap();
     let mut rest = Vec::new();
     assert_eq!(idle.read_to_end(&mut rest).await.unwrap(), 0);
 }

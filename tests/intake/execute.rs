@@ -227,7 +227,8 @@ async fn more_deliveries_than_places_are_refused_before_their_url_is_spent() {
     let (first, second) = tokio::join!(first, second);
     assert_eq!(message(&first, true), "4 rows accepted.");
     assert!(
-        second.starts_with("The feed is already receiving 1 deliveries"),
+        second
+            .starts_with("The feed is already receiving as many deliveries at once as it may (1)."),
         "{second}"
     );
     assert!(second.contains("`looker.max_deliveries`"), "{second}");

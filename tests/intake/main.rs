@@ -5,5 +5,6 @@ mod connection;
 mod download;
 mod endpoints;
 mod execute;
+mod logs;
 mod push;
 mod support;
