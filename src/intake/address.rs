@@ -89,9 +89,12 @@ fn is_public(address: IpAddr) -> bool {
         IpAddr::V6(v6) => {
             let [a, b, ..] = v6.segments();
             let global_unicast = (0x2000..0x4000).contains(&a);
-            let special = (a == 0x2001 && b < 0x200) // protocol assignments, Teredo among them
-                || (a == 0x2001 && b == 0xdb8)
-                || (a == 0x3fff && b < 0x1000);
+            // Protocol assignments (Teredo among them) and the two ranges for documentation.
+            let special = match a {
+                0x2001 => b < 0x200 || b == 0xdb8,
+                0x3fff => b < 0x1000,
+                _ => false,
+            };
             global_unicast && !special
         }
     }

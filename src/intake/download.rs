@@ -28,8 +28,8 @@ use super::address::Reach;
 use super::receiver::Source;
 use crate::config::LookerSettings;
 
-/// How much of a response's head is read.
-const MAX_HEAD_BYTES: usize = 64 << 10;
+/// The longest head of a response, and how much of its body is read at once.
+const READ_BUFFER_BYTES: usize = 256 << 10;
 
 /// Why rows could not be fetched. Each is a sentence for the schedule's owner.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +64,8 @@ pub(super) enum DownloadError {
     /// Connecting took longer than `looker.connect_timeout`.
     #[error("The feed could not connect to Looker at {host} within {limit}.", limit = humantime::format_duration(*limit))]
     ConnectTimeout { host: String, limit: Duration },
-    /// The connection ended before a whole response's head came.
-    #[error("Looker closed the connection before it sent any rows.")]
+    /// The connection ended before a whole response's head came, or what came is not HTTP.
+    #[error("Looker gave no valid answer when its download address was asked for rows.")]
     NoResponse { source: hyper::Error },
     /// Any status but 200: the url has expired, was used before, or the query failed.
     #[error("There was an error with Action Hub calling back to Looker, status code: {}", .0.as_u16())]
@@ -157,7 +157,7 @@ impl Downloader {
             .await
             .map_err(connect_error)?;
         let (sender, driver) = http1::Builder::new()
-            .max_buf_size(MAX_HEAD_BYTES)
+            .max_buf_size(READ_BUFFER_BYTES)
             .handshake(stream)
             .await
             .map_err(|error| connect_error(error.into()))?;

@@ -6,7 +6,8 @@
 //! is committed all the same, and when the schedule is sent again under the same webhook id, the
 //! answer is success. (A pushed document comes over that very connection, and is cut with it.)
 //!
-//! What is checked before anything is spent, in this order: the request itself, the webhook id, a
+//! If a request has both a url and pushed rows, which Looker does not do, the rows in hand count and
+//! the url is not spent. What is checked before anything is spent, in this order: the request itself, the webhook id, a
 //! free place among `looker.max_deliveries`, room in the outbox.
 
 use std::collections::HashSet;
@@ -51,8 +52,8 @@ enum Failure {
     Receiving,
     /// All places are taken. It cannot wait: its download url expires.
     #[error(
-        "The feed is already receiving {0} deliveries, which is its limit. Send this one again when they \
-         are done, or raise `looker.max_deliveries` in the feed's configuration."
+        "The feed is already receiving as many deliveries at once as it may ({0}). Send this one again \
+         when they are done, or raise `looker.max_deliveries` in the feed's configuration."
     )]
     Busy(usize),
     /// The spool cannot be written or read.

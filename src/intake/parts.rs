@@ -103,7 +103,7 @@ impl Parts {
             None => timeout(self.idle, self.body.next()).await,
         };
         match next {
-            Ok(Some(Ok(bytes))) => return Ok(Some(bytes)),
+            Ok(Some(Ok(bytes))) => Ok(Some(bytes)),
             Ok(None) => {
                 self.ended = true;
                 Ok(None)

@@ -174,7 +174,8 @@ async fn execute<R: Receiver>(State(hub): State<Arc<Hub<R>>>, request: Request) 
     let origin = Origin::of(&head.headers);
     let looker = &hub.settings.looker;
     let limits = EnvelopeLimits {
-        max_depth: looker.max_depth,
+        // An inline document stands in `attachment`, which stands in the request.
+        max_depth: looker.max_depth + 2,
         ..EnvelopeLimits::default()
     };
     let mut parts = Parts::new(body, limits, looker.idle_timeout);

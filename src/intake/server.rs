@@ -29,7 +29,7 @@ const MAX_HEAD_BYTES: usize = 32 << 10;
 const READ_BUFFER_BYTES: usize = 256 << 10;
 /// After an accept that failed, mostly for want of file descriptors, which others must give back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// When the deadline has passed, what is left may say so to its client for so long.
+/// When the last delivery has ended, its answer may take so long to be sent.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The Action Hub, bound to its address and not yet serving.
@@ -79,20 +79,23 @@ impl Intake {
         let mut connections = accept(self.listener, router, &mut shutdown).await;
 
         hub.works.close();
-        let rest = async |connections: &mut JoinSet<()>| {
-            hub.works.wait().await;
-            while connections.join_next().await.is_some() {}
-        };
-        if timeout(deadline, rest(&mut connections)).await.is_err() {
+        if timeout(deadline, hub.works.wait()).await.is_err() {
             tracing::warn!(
                 deliveries = hub.works.len(),
                 "the shutdown's deadline has passed; deliveries that are not complete are given up"
             );
             hub.give_up.cancel();
             hub.works.wait().await;
-            let _ = timeout(LAST_WORDS, rest(&mut connections)).await;
-            connections.shutdown().await;
         }
+        // All answers are made. What is still open after this is a client that does not read, or
+        // one that never finished asking.
+        let _ = timeout(LAST_WORDS, async {
+            while connections.join_next().await.is_some() {}
+        })
+        .await;
+        connections.shutdown().await;
+        hub.give_up.cancel();
+        hub.works.wait().await;
         Ok(())
     }
 }

@@ -129,9 +129,30 @@ impl Outbox {
         };
         claims.extend(read);
         if !lost.is_empty() {
-            self.ask(|reply| Command::Lost(lost, reply))?;
+            self.give_up(lost)?;
         }
         Ok(true)
+    }
+
+    /// Records losses durably; when that fails they are met again at the next claim.
+    fn give_up(&self, lost: Vec<Loss>) -> Result<(), Error> {
+        let again: Vec<_> = lost.iter().filter_map(Loss::claim).collect();
+        let recorded = self.ask(|reply| Command::Lost(lost, reply));
+        if recorded.is_err() {
+            let mut index = self.shared.index();
+            for (position, what) in again {
+                match what {
+                    Ordinal::Entry(ordinal) => {
+                        let id = index.deliveries.get(&position).map(|one| one.row.info.id);
+                        id.into_iter()
+                            .for_each(|id| index.release_entry(id, ordinal));
+                    }
+                    Ordinal::Letter(id) => index.release_letter(id),
+                    Ordinal::Unknown => {}
+                }
+            }
+        }
+        recorded
     }
 
     /// Gives claims back, unsettled: they can be claimed again. Claims that are not held are
@@ -220,6 +241,17 @@ impl Outbox {
             });
         }
         (claims, lost)
+    }
+}
+
+impl Loss {
+    /// The claim that found it, when it was one.
+    fn claim(&self) -> Option<(u64, Ordinal)> {
+        match self {
+            Self::Entry { position, ordinal } => Some((*position, Ordinal::Entry(*ordinal))),
+            Self::Letter(id) => Some((0, Ordinal::Letter(*id))),
+            Self::Segment { .. } => None,
+        }
     }
 }
 

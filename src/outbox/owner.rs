@@ -29,8 +29,9 @@ use crate::clock::UnixMillis;
 const GROUP: usize = 256;
 /// Old webhook ids are looked for this often when nothing else happens.
 const IDLE: Duration = Duration::from_secs(60);
-/// Pause between two tries to reopen after a failure.
-const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// First pause between two tries to reopen after a failure; it doubles up to the last.
+const REOPEN_PAUSE: Duration = Duration::from_millis(50);
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 pub(super) type Reply<T> = SyncSender<Result<T, Error>>;
 
@@ -80,6 +81,7 @@ pub(super) struct Owner {
     /// Held, and let go with the thread.
     _lock: File,
     retry_at: Instant,
+    retry_pause: Duration,
 }
 
 impl Owner {
@@ -97,6 +99,7 @@ impl Owner {
             dead,
             _lock: lock,
             retry_at: Instant::now(),
+            retry_pause: REOPEN_PAUSE,
         }
     }
 
@@ -111,7 +114,7 @@ impl Owner {
             let wait = if self.store.is_some() {
                 IDLE
             } else {
-                REOPEN_PAUSE
+                self.retry_at.saturating_duration_since(Instant::now())
             };
             let mut group = Vec::new();
             match self.commands.recv_timeout(wait) {
@@ -134,6 +137,9 @@ impl Owner {
             self.maintain();
             if closing {
                 return;
+            }
+            if self.store.is_none() {
+                self.reopen();
             }
         }
     }
@@ -524,7 +530,8 @@ impl Owner {
         if Instant::now() < self.retry_at {
             return;
         }
-        self.retry_at = Instant::now() + REOPEN_PAUSE;
+        self.retry_at = Instant::now() + self.retry_pause;
+        self.retry_pause = (self.retry_pause * 2).min(REOPEN_PAUSE_MAX);
         let live = self.shared.index().receiving.clone();
         let recovered = recover::recover(
             &self.shared.settings,
@@ -554,6 +561,7 @@ impl Owner {
                 index.take_over(&mut current);
                 *current = index;
                 drop(current);
+                self.retry_pause = REOPEN_PAUSE;
                 self.shared.accept_writes();
                 self.shared.changed.send_modify(|changes| *changes += 1);
             }

@@ -18,7 +18,7 @@ use crate::model::{DeliveryId, DestinationId};
 pub enum Health {
     /// It can.
     Ok,
-    /// A sync or a write of the state failed; it is tried again every second.
+    /// A sync or a write of the state failed; it is tried again at least every five seconds.
     RefusingWrites {
         /// When that was.
         since: UnixMillis,
