@@ -181,7 +181,6 @@ impl Receiver for Desk {
     async fn receive(&self, order: Order, source: Source) -> Result<intake::Receipt, Refusal> {
         let now = UnixMillis::now();
         let id = clock::new_delivery_id(now).map_err(|error| refusal(&error.to_string()))?;
-        tracing::Span::current().record("delivery", tracing::field::display(id));
         let delivery = self.new_delivery(id, &order)?;
         let progress = Arc::new(Progress::default());
         let _listed = Listed::enter(self, id, &order.title, now, &progress);

@@ -163,8 +163,8 @@ async fn deliver(
     let mut last = (0, Instant::now());
     let delivery = loop {
         ticks.tick().await;
-        let deliveries: Vec<view::Delivery> = daemon.get("/api/v1/deliveries").await?;
-        let Some(delivery) = deliveries.into_iter().next() else {
+        let deliveries: view::Listing<view::Delivery> = daemon.get("/api/v1/deliveries").await?;
+        let Some(delivery) = deliveries.items.into_iter().next() else {
             return Err(Failure::Other("The delivery is not listed.".to_owned()));
         };
         let settled = delivery.rows.delivered + delivery.rows.dead + delivery.rows.rejected;

@@ -18,7 +18,6 @@ use looker_feed::looker::{self, Answer, Execute, Looker, Publisher, Source};
 use looker_feed::model::DataType;
 use looker_feed::sandbox::{self, Sandbox};
 use looker_feed::shutdown::{self, Trigger};
-use serde_json::Value;
 use url::Url;
 
 pub const SECRET: &str = "a secret for tests";
@@ -191,12 +190,8 @@ impl Daemon {
     }
 
     pub async fn deliveries(&self) -> Vec<view::Delivery> {
-        let listing: Value = self.get("/api/v1/deliveries").await;
-        let items = match listing {
-            Value::Array(items) => Value::Array(items),
-            mut listing => listing["items"].take(),
-        };
-        serde_json::from_value(items).expect("deliveries")
+        let listing: view::Listing<view::Delivery> = self.get("/api/v1/deliveries").await;
+        listing.items
     }
 
     /// Waits until nothing is left to send, and checks the books of every delivery on the way.
