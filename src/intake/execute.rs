@@ -106,10 +106,12 @@ impl<R: Receiver> Executor<R> {
                 Outcome::failure(failure)
             }
             Err(_) => {
-                tracing::error!("the work on a delivery panicked; nothing of it was accepted");
+                tracing::error!(
+                    "the work on a delivery panicked; the status shows whether it was committed before"
+                );
                 Outcome::failure(
-                    "The feed failed on this delivery because of a mistake in its program. Nothing of it \
-                     was accepted; its log says more.",
+                    "The feed failed on this delivery because of a mistake in its program; its log and its \
+                     status say more.",
                 )
             }
         };

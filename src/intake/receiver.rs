@@ -22,8 +22,10 @@ pub trait Receiver: Send + Sync + 'static {
     /// What is known of an `X-Looker-Webhook-Id`. Must not block.
     fn webhook(&self, id: &str) -> WebhookState;
 
-    /// Carries one delivery to where it is durable: `Ok` means committed and on the disk. The end
-    /// of `source` means that every byte came; an error in it means that the delivery was cut.
+    /// Carries one delivery to where it is durable: `Ok` means committed and on the disk. Must read
+    /// `source` to its end before it commits, even when the document is complete before: only the
+    /// end means that all came and that nothing behind the document speaks against it. An error in
+    /// it means that the delivery was cut.
     /// Dropping the future gives the delivery up, and nothing of it may remain.
     ///
     /// # Errors

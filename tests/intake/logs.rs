@@ -74,7 +74,7 @@ async fn the_log_names_deliveries_and_reasons_but_no_secret_and_no_user_text() {
         ),
         (
             "logged-3",
-            ["ERROR ", "panicked", "nothing of it was accepted"],
+            ["ERROR ", "panicked", "whether it was committed"],
         ),
         (
             "logged-4",
