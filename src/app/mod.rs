@@ -249,13 +249,13 @@ fn server(what: &'static str, ended: Ended) -> Result<(), RunError> {
 
 async fn open_outbox(config: &Config) -> Result<Outbox, StartError> {
     let settings = outbox::Settings {
-        path: config.outbox.path.clone(),
         max_bytes: Some(config.outbox.max_bytes),
         reserve_bytes: config.outbox.reserve_bytes,
         segment_bytes: config.outbox.segment_bytes,
         webhook_memory: config.outbox.webhook_memory,
         rejected_rows: config.outbox.rejected_rows_kept,
         history: config.outbox.history as usize,
+        ..outbox::Settings::new(&config.outbox.path)
     };
     let opened = tokio::task::spawn_blocking(move || Outbox::open(settings)).await;
     Ok(opened.map_err(|_| StartError::Panicked)??)

@@ -17,6 +17,7 @@
 //! - A measure that is pivoted has many values in one row. Tagged, it fails the delivery, since
 //!   no choice among them could be right.
 
+mod cells;
 mod notes;
 mod plan;
 mod tags;

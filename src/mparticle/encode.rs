@@ -18,12 +18,17 @@
 //!
 //! Memory: one request, and what is held of the current user, which is bounded (`MOST_HELD`).
 
+mod latest;
+mod request;
+
 use std::io::Write;
 
 use crate::mapping::Names;
 use crate::model::{DataType, DeliveryId, Environment};
 use crate::mparticle::limits;
 use crate::record::{RecordView, settings};
+use latest::{Latest, name};
+use request::Request;
 
 /// Events of one user that wait for their batch, over all their devices, hold at most this many
 /// bytes; then they go out in batches that are not full.
@@ -165,13 +170,6 @@ struct Device {
     count: usize,
     first_row: u64,
     last_row: u64,
-}
-
-/// The latest value of each slot.
-#[derive(Debug, Default)]
-struct Latest {
-    values: Vec<Vec<u8>>,
-    count: usize,
 }
 
 impl Encoder {
@@ -520,125 +518,6 @@ impl Person {
     }
 }
 
-impl Latest {
-    fn set(&mut self, section: &[u8]) {
-        for (slot, literal) in settings(section) {
-            let slot = usize::from(slot);
-            if slot >= self.values.len() {
-                self.values.resize_with(slot + 1, Vec::new);
-            }
-            let value = &mut self.values[slot];
-            if value.is_empty() {
-                self.count += 1;
-            }
-            value.clear();
-            value.extend_from_slice(literal);
-        }
-    }
-
-    fn clear(&mut self) {
-        if self.count > 0 {
-            self.values.iter_mut().for_each(Vec::clear);
-            self.count = 0;
-        }
-    }
-
-    fn members<'a>(&'a self, names: &'a [Box<str>]) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.values
-            .iter()
-            .enumerate()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(slot, value)| (name(names, slot as u16), value.as_slice()))
-    }
-
-    fn bytes(&self, names: &[Box<str>]) -> usize {
-        if self.count == 0 {
-            return 0;
-        }
-        self.members(names)
-            .map(|(name, literal)| name.len() + literal.len() + 1)
-            .sum()
-    }
-}
-
-/// The request that is being filled.
-#[derive(Debug, Default)]
-struct Request {
-    bytes: Vec<u8>,
-    /// End and rows of each batch in `bytes`.
-    batches: Vec<(usize, u32)>,
-    events: usize,
-}
-
-impl Request {
-    /// Where the last whole batch ends.
-    fn end_of_batches(&self) -> usize {
-        self.batches.last().map_or(0, |(end, _)| *end)
-    }
-
-    /// The next batch is written to the end of `bytes`.
-    fn begin(&mut self) {
-        self.bytes.truncate(self.end_of_batches());
-    }
-
-    /// The batch has been written. If the request cannot hold it beside the others, those go out.
-    fn end<S: Sink>(
-        &mut self,
-        rows: u32,
-        events: usize,
-        settings: &Settings,
-        sink: &mut S,
-        made: &mut Made,
-    ) -> Result<(), S::Error> {
-        made.batches += 1;
-        let start = self.end_of_batches();
-        made.bytes += (self.bytes.len() - start) as u64;
-        // A comma after each batch, and the brackets.
-        let punctuation = self.batches.len() + 2;
-        let full = self.batches.len() == settings.max_batches_per_request
-            || self.events + events > settings.max_events_per_request
-            || self.bytes.len() + punctuation > settings.max_request_bytes;
-        if full && start > 0 {
-            self.flush_to(start, sink, made)?;
-        }
-        self.batches.push((self.bytes.len(), rows));
-        self.events += events;
-        Ok(())
-    }
-
-    fn flush<S: Sink>(&mut self, sink: &mut S, made: &mut Made) -> Result<(), S::Error> {
-        let end = self.end_of_batches();
-        if end == 0 {
-            return Ok(());
-        }
-        self.flush_to(end, sink, made)
-    }
-
-    fn flush_to<S: Sink>(
-        &mut self,
-        end: usize,
-        sink: &mut S,
-        made: &mut Made,
-    ) -> Result<(), S::Error> {
-        let mut start = 0;
-        let batches: Vec<_> = self
-            .batches
-            .iter()
-            .map(|&(end, rows)| {
-                let json = &self.bytes[start..end];
-                start = end;
-                Batch { json, rows }
-            })
-            .collect();
-        sink.request(&batches)?;
-        made.requests += 1;
-        self.bytes.drain(..end);
-        self.batches.clear();
-        self.events = 0;
-        Ok(())
-    }
-}
-
 /// An upper bound of what an event's JSON has beside the record's members.
 const EVENT_FRAME: usize = 128;
 
@@ -691,10 +570,6 @@ fn push_member(out: &mut Vec<u8>, name: &str, literal: &[u8]) {
     }
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(literal);
-}
-
-fn name(names: &[Box<str>], slot: u16) -> &str {
-    names.get(usize::from(slot)).map_or("\"?\":", |name| name)
 }
 
 #[cfg(test)]
