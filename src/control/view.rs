@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::clock::UnixMillis;
 
@@ -77,6 +78,14 @@ pub struct Destination {
     pub requests_sent: u64,
     /// Batches accepted since the daemon was started.
     pub batches_accepted: u64,
+    /// Batches accepted a second, measured over the last half minute. The admin side measures it:
+    /// leave it 0.
+    #[serde(default)]
+    pub accepted_rate: f64,
+    /// Time to empty the backlog at that rate; `None` when nothing moves. The admin side computes
+    /// it: leave it `None`.
+    #[serde(default)]
+    pub seconds_left: Option<u64>,
     /// Replies by kind (`accepted`, `throttled`, `unavailable`, `rejected`, ...) since the start.
     pub replies: BTreeMap<String, u64>,
     /// The last thing that went wrong, as a sentence.
@@ -152,6 +161,10 @@ pub struct Delivery {
     pub batches_delivered: u64,
     /// Requests in all.
     pub requests: u64,
+    /// Time until the last of it is sent, at the present rate and behind what was received before
+    /// it; `None` when that cannot be said. The admin side computes it: leave it `None`.
+    #[serde(default)]
+    pub seconds_left: Option<u64>,
     /// What a person should know, as sentences.
     pub notes: Vec<String>,
 }
@@ -184,7 +197,7 @@ impl Rows {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// Names it for replay and discard.
-    pub id: u64,
+    pub id: String,
     /// The delivery's id.
     pub delivery: String,
     /// The schedule's title.
@@ -203,8 +216,31 @@ pub struct DeadLetter {
     pub bytes: u64,
     /// The batch itself; only in `GET /api/v1/dead-letters/{id}` and in the export.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub batch: Option<serde_json::Value>,
+    pub batch: Option<Batch>,
 }
+
+/// A batch as it was sent, to the letter: numbers keep their digits and keys their order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Batch(pub Box<RawValue>);
+
+impl Batch {
+    /// Takes JSON text over.
+    ///
+    /// # Errors
+    /// It is not JSON.
+    pub fn from_text(text: String) -> Result<Self, serde_json::Error> {
+        RawValue::from_string(text).map(Self)
+    }
+}
+
+impl PartialEq for Batch {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Eq for Batch {}
 
 /// One row that was rejected at mapping: `GET /api/v1/deliveries/{id}/rejected`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,4 +260,52 @@ pub struct Done {
     pub changed: u64,
     /// What it did, as a sentence.
     pub message: String,
+}
+
+/// A part of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing<T> {
+    /// At most as many as asked for.
+    pub items: Vec<T>,
+    /// Where the next part begins, to be handed back as `after`; `None`: this was the last.
+    pub next: Option<String>,
+}
+
+/// What the live page is told: one event of `GET /api/v1/events`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pulse {
+    /// Everything at a glance.
+    pub overview: Overview,
+    /// The newest deliveries, newest first.
+    pub deliveries: Vec<Delivery>,
+    /// Why the deliveries could not be read.
+    pub problem: Option<String>,
+}
+
+/// The last hours: `GET /api/v1/history`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// How far samples lie apart, in seconds, when nothing held the sampler up.
+    pub every_seconds: u64,
+    /// Oldest first.
+    pub samples: Vec<Sample>,
+}
+
+/// One moment of the last hours, over all destinations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// When it was taken; rates and counts are since the sample before.
+    pub at: UnixMillis,
+    /// Batches accepted a second.
+    pub accepted_rate: f64,
+    /// Rows of committed deliveries, a second.
+    pub rows_in_rate: f64,
+    /// Batches that are not settled.
+    pub backlog_batches: u64,
+    /// Replies that said "too fast".
+    pub throttled: u64,
+    /// Mean time from request to reply in milliseconds: of the slowest destination.
+    pub latency_mean_ms: f64,
+    /// The time that 99 of 100 requests stay below: of the slowest destination.
+    pub latency_p99_ms: f64,
 }
