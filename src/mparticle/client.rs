@@ -5,7 +5,6 @@
 //! drain decides on both. (hyper-util sends a request anew when a kept connection turns out to be
 //! closed before any of it was written; the server has seen nothing then.)
 
-use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
