@@ -1,0 +1,547 @@
+//! A change of the durable state: built against the index, made durable as one sled batch, and
+//! only then put into the index. The owner is the only one that makes any, so nothing it has
+//! read from the index is altered under its hands; claims touch other fields.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::delivery::{Tally, WebhookKey};
+use super::index::{Delivery, Index};
+use super::layout::Layout;
+use super::segment::SegmentFile;
+use super::state::{
+    Account, Bits, CHUNK, Counters, Key, Letter, Meta, SegmentRow, Webhook, encode_bits,
+    encode_length,
+};
+use crate::model::{DeliveryId, DestinationId};
+
+/// What will be different; see the module.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    added: BTreeMap<u64, Delivery>,
+    removed: BTreeSet<u64>,
+    counters: BTreeMap<u64, Counters>,
+    segments: BTreeMap<(u64, u32), SegmentChange>,
+    letters: BTreeMap<u64, Option<Letter>>,
+    dead_files: BTreeMap<u32, Option<u64>>,
+    webhooks: BTreeMap<WebhookKey, Option<Webhook>>,
+    accounts: BTreeMap<DestinationId, Option<Account>>,
+    next_position: Option<u64>,
+    next_letter: Option<u64>,
+}
+
+#[derive(Debug)]
+struct SegmentChange {
+    row: SegmentRow,
+    bits: Bits,
+    touched: BTreeSet<u32>,
+    gone: bool,
+}
+
+/// What is to be done once a change is durable.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// Files whose last entry has settled: path, size, and whether to keep it as damaged.
+    pub spent: Vec<(PathBuf, u64, bool)>,
+    /// Deliveries that have settled whole.
+    pub finished: Vec<DeliveryId>,
+    /// Something can be claimed that could not be before.
+    pub wake: bool,
+}
+
+impl Change {
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty()
+            && self.removed.is_empty()
+            && self.counters.is_empty()
+            && self.segments.is_empty()
+            && self.letters.is_empty()
+            && self.dead_files.is_empty()
+            && self.webhooks.is_empty()
+            && self.accounts.is_empty()
+    }
+
+    /// The next free place in the queues.
+    pub fn take_position(&mut self, index: &Index) -> u64 {
+        let position = self.next_position.unwrap_or(index.next_position);
+        self.next_position = Some(position + 1);
+        position
+    }
+
+    fn take_letter(&mut self, index: &Index) -> u64 {
+        let letter = self.next_letter.unwrap_or(index.next_letter);
+        self.next_letter = Some(letter + 1);
+        letter
+    }
+
+    /// Adds a delivery; its account becomes the newest of its destination.
+    pub fn add_delivery(&mut self, index: &Index, position: u64, delivery: Delivery) {
+        let row = &delivery.row;
+        let info = &row.info;
+        let newest = match self.accounts.get(&info.destination) {
+            Some(account) => account.as_ref(),
+            None => index.accounts.get(&info.destination),
+        };
+        if newest.is_none_or(|account| account.position <= position) && !info.account.is_empty() {
+            let account = Account {
+                position,
+                label: info.label.clone(),
+                sealed: info.account.clone(),
+            };
+            self.accounts.insert(info.destination, Some(account));
+        }
+        if let Some(key) = info.webhook {
+            let webhook = Webhook {
+                delivery: info.id,
+                rows: row.totals.rows_in,
+                committed: row.committed,
+            };
+            self.webhooks.insert(key, Some(webhook));
+        }
+        self.counters.insert(position, delivery.counters);
+        self.next_position = Some(
+            self.next_position
+                .unwrap_or(index.next_position)
+                .max(position + 1),
+        );
+        self.added.insert(position, delivery);
+    }
+
+    /// Forgets a delivery that has settled, and its account if nobody needs that any more.
+    pub fn remove_delivery(&mut self, index: &Index, position: u64) {
+        let Some(delivery) = index.deliveries.get(&position) else {
+            return;
+        };
+        self.removed.insert(position);
+        let destination = delivery.row.info.destination;
+        let needed = index.deliveries.iter().any(|(other, delivery)| {
+            delivery.row.info.destination == destination && !self.removed.contains(other)
+        });
+        if !needed {
+            self.accounts.insert(destination, None);
+        }
+    }
+
+    pub fn forget_webhook(&mut self, key: WebhookKey) {
+        self.webhooks.insert(key, None);
+    }
+
+    fn counters(&mut self, index: &Index, position: u64) -> &mut Counters {
+        self.counters.entry(position).or_insert_with(|| {
+            index
+                .deliveries
+                .get(&position)
+                .map(|delivery| delivery.counters)
+                .unwrap_or_default()
+        })
+    }
+
+    fn segment(&mut self, index: &Index, position: u64, number: u32) -> Option<&mut SegmentChange> {
+        use std::collections::btree_map::Entry;
+        match self.segments.entry((position, number)) {
+            Entry::Occupied(there) => Some(there.into_mut()),
+            Entry::Vacant(free) => {
+                let delivery = index.deliveries.get(&position)?;
+                let segment = delivery.segments.get(&number)?;
+                let bits = segment
+                    .settled
+                    .clone()
+                    .unwrap_or_else(|| Bits::none(segment.row.summary.entries));
+                Some(free.insert(SegmentChange {
+                    row: segment.row,
+                    bits,
+                    touched: BTreeSet::new(),
+                    gone: false,
+                }))
+            }
+        }
+    }
+
+    /// Settles one entry of the weight `all`, of which `dead` and `damaged` did not arrive.
+    /// Returns false, and changes nothing, when it has settled before or is not there.
+    pub fn settle_entry(
+        &mut self,
+        index: &Index,
+        position: u64,
+        ordinal: u32,
+        all: Tally,
+        outcome: Outcome,
+    ) -> bool {
+        let Some(number) = index
+            .deliveries
+            .get(&position)
+            .and_then(|delivery| delivery.segment_of(ordinal))
+            .map(|segment| segment.row.summary.number)
+        else {
+            return false;
+        };
+        let Some(segment) = self.segment(index, position, number) else {
+            return false;
+        };
+        let local = ordinal - segment.row.summary.first;
+        if !segment.bits.set(local, true) {
+            return false;
+        }
+        segment.touched.insert(local / CHUNK);
+        segment.row.settled_entries += 1;
+        segment.row.settled += all;
+        segment.row.damaged |= outcome.damaged != Tally::default();
+        self.counters(index, position).settle(all, outcome);
+        true
+    }
+
+    /// Gives up what cannot be found any more of a segment, of which `file` is what can be read.
+    /// Returns the weight that is lost.
+    pub fn give_up_missing(
+        &mut self,
+        index: &Index,
+        position: u64,
+        number: u32,
+        file: Option<&SegmentFile>,
+    ) -> Tally {
+        let Some(segment) = self.segment(index, position, number) else {
+            return Tally::default();
+        };
+        segment.row.damaged = true;
+        let mut lost = segment.row.left();
+        let mut count = 0;
+        for local in 0..segment.row.summary.entries {
+            if segment.bits.get(local) {
+                continue;
+            }
+            let ordinal = segment.row.summary.first + local;
+            match file.and_then(|file| file.place(ordinal)) {
+                Some(place) => {
+                    lost -= Tally {
+                        rows: u64::from(place.rows),
+                        batches: u64::from(place.batches),
+                    }
+                }
+                None => {
+                    segment.bits.set(local, true);
+                    segment.touched.insert(local / CHUNK);
+                    count += 1;
+                }
+            }
+        }
+        if count == 0 {
+            return Tally::default();
+        }
+        segment.row.settled_entries += count;
+        segment.row.settled += lost;
+        self.counters(index, position).damaged += lost;
+        lost
+    }
+
+    /// Takes out a delivery, and all that belongs to it, that was withdrawn and never accepted.
+    pub fn purge_delivery(&mut self, index: &Index, position: u64) {
+        let Some(delivery) = index.deliveries.get(&position) else {
+            return;
+        };
+        for &number in delivery.segments.keys() {
+            if let Some(segment) = self.segment(index, position, number) {
+                segment.gone = true;
+            }
+        }
+        for (&key, webhook) in &index.webhooks {
+            if webhook.delivery == delivery.row.info.id {
+                self.webhooks.insert(key, None);
+            }
+        }
+        self.removed.insert(position);
+    }
+
+    /// Adds a dead-letter record and returns its name.
+    pub fn add_letter(&mut self, index: &Index, letter: Letter) -> u64 {
+        let id = self.take_letter(index);
+        self.letters.insert(id, Some(letter));
+        id
+    }
+
+    /// A letter as it will be.
+    pub fn letter(&self, index: &Index, id: u64) -> Option<Letter> {
+        match self.letters.get(&id) {
+            Some(letter) => letter.clone(),
+            None => index.letters.get(&id).cloned(),
+        }
+    }
+
+    pub fn put_letter(&mut self, id: u64, letter: Letter) {
+        self.letters.insert(id, Some(letter));
+    }
+
+    pub fn drop_letter(&mut self, id: u64) {
+        self.letters.insert(id, None);
+    }
+
+    /// Ends a replayed letter of which `outcome` did not arrive. Returns false when it is gone.
+    pub fn settle_letter(&mut self, index: &Index, id: u64, outcome: Outcome) -> bool {
+        let Some(letter) = self.letter(index, id) else {
+            return false;
+        };
+        if letter.queued.is_none() {
+            return false;
+        }
+        self.counters(index, letter.position)
+            .settle(letter.tally, outcome);
+        self.letters.insert(id, None);
+        true
+    }
+
+    /// Gives a letter up whose record cannot be read.
+    pub fn give_up_letter(&mut self, index: &Index, id: u64) -> Option<Letter> {
+        let letter = self.letter(index, id)?;
+        let counters = self.counters(index, letter.position);
+        if letter.queued.is_none() {
+            counters.dead -= letter.tally;
+        }
+        counters.damaged += letter.tally;
+        self.letters.insert(id, None);
+        Some(letter)
+    }
+
+    /// Moves rows of a delivery out of its dead letters.
+    pub fn undead(&mut self, index: &Index, position: u64, tally: Tally, discarded: bool) {
+        let counters = self.counters(index, position);
+        counters.dead -= tally;
+        if discarded {
+            counters.discarded += tally;
+        }
+    }
+
+    /// The state had been lost with what was known of `tally`: it was taken as delivered, and a
+    /// dead letter says otherwise.
+    pub fn delivered_was_dead(&mut self, index: &Index, position: u64, tally: Tally) {
+        let counters = self.counters(index, position);
+        counters.delivered -= tally;
+        counters.dead += tally;
+    }
+
+    pub fn set_dead_file(&mut self, number: u32, length: Option<u64>) {
+        self.dead_files.insert(number, length);
+    }
+
+    /// Marks the segments that have settled as gone. The last of a delivery stays until all
+    /// others have settled: its footer is what proves the delivery. Call it last.
+    pub fn close(&mut self, index: &Index) {
+        let positions: BTreeSet<u64> = self
+            .segments
+            .keys()
+            .map(|(position, _)| *position)
+            .collect();
+        for position in positions {
+            let Some(delivery) = index.deliveries.get(&position) else {
+                continue;
+            };
+            let Some((&last, _)) = delivery.segments.last_key_value() else {
+                continue;
+            };
+            let settled =
+                |change: &Self, number: u32| match change.segments.get(&(position, number)) {
+                    Some(segment) => segment.row.is_settled(),
+                    None => delivery
+                        .segments
+                        .get(&number)
+                        .is_some_and(|segment| segment.row.is_settled()),
+                };
+            let all = delivery
+                .segments
+                .keys()
+                .all(|&number| settled(self, number));
+            for &number in delivery.segments.keys() {
+                if all || (number != last && settled(self, number)) {
+                    if let Some(segment) = self.segment(index, position, number) {
+                        segment.gone = true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The change as sled takes it.
+    pub fn batch(&self, index: &Index) -> sled::Batch {
+        let mut batch = sled::Batch::default();
+        for (&position, delivery) in &self.added {
+            batch.insert(Key::Delivery(position).encode(), delivery.row.encode());
+            for (&number, segment) in &delivery.segments {
+                let key = Key::Segment(position, number).encode();
+                batch.insert(key, segment.row.encode());
+            }
+        }
+        for (&position, counters) in &self.counters {
+            batch.insert(Key::Counters(position).encode(), counters.encode());
+        }
+        for (&(position, number), segment) in &self.segments {
+            let key = Key::Segment(position, number).encode();
+            if segment.gone {
+                batch.remove(key);
+                for chunk in 0..segment.row.summary.entries.div_ceil(CHUNK) {
+                    batch.remove(Key::Bits(position, number, chunk).encode());
+                }
+                continue;
+            }
+            batch.insert(key, segment.row.encode());
+            for &chunk in &segment.touched {
+                let key = Key::Bits(position, number, chunk).encode();
+                batch.insert(key, encode_bits(segment.bits.chunk(chunk)));
+            }
+        }
+        for &position in &self.removed {
+            batch.remove(Key::Delivery(position).encode());
+            batch.remove(Key::Counters(position).encode());
+        }
+        put(
+            &mut batch,
+            &self.letters,
+            |id| Key::Letter(*id),
+            Letter::encode,
+        );
+        put(
+            &mut batch,
+            &self.dead_files,
+            |n| Key::DeadFile(*n),
+            |n| encode_length(*n),
+        );
+        put(
+            &mut batch,
+            &self.webhooks,
+            |key| Key::Webhook(*key),
+            Webhook::encode,
+        );
+        put(
+            &mut batch,
+            &self.accounts,
+            |id| Key::Account(*id),
+            Account::encode,
+        );
+        let meta = Meta {
+            next_position: self.next_position.unwrap_or(index.next_position),
+            next_letter: self.next_letter.unwrap_or(index.next_letter),
+        };
+        batch.insert(Key::Meta.encode(), meta.encode());
+        batch
+    }
+
+    /// Puts a change that is durable into the index.
+    pub fn apply(self, index: &mut Index, layout: &Layout) -> Effects {
+        let mut effects = Effects::default();
+        for (position, delivery) in self.added {
+            index.receiving.remove(&delivery.row.info.id);
+            effects.wake = true;
+            index.insert_delivery(position, delivery);
+        }
+        for (position, counters) in self.counters {
+            if let Some(delivery) = index.deliveries.get_mut(&position) {
+                delivery.counters = counters;
+            }
+        }
+        for ((position, number), change) in self.segments {
+            let Some(delivery) = index.deliveries.get_mut(&position) else {
+                continue;
+            };
+            delivery.land(&change);
+            let (id, destination) = (delivery.row.info.id, delivery.row.info.destination);
+            if change.gone {
+                delivery.segments.remove(&number);
+                effects.spent.push((
+                    layout.segment(id, number),
+                    change.row.summary.bytes,
+                    change.row.damaged,
+                ));
+                if delivery.segments.is_empty() {
+                    effects.finished.push(id);
+                    effects.wake = true;
+                    index.leave_queue(destination, position);
+                }
+            } else if let Some(segment) = delivery.segments.get_mut(&number) {
+                segment.row = change.row;
+                segment.settled = Some(change.bits);
+            }
+        }
+        for (id, letter) in self.letters {
+            effects.wake = true;
+            index.remove_letter(id);
+            if let Some(letter) = letter {
+                index.insert_letter(id, letter);
+            }
+        }
+        for position in self.removed {
+            index.remove_delivery(position);
+        }
+        for (number, length) in self.dead_files {
+            match length {
+                Some(length) => index.dead_files.entry(number).or_default().length = length,
+                None => {
+                    index.dead_files.remove(&number);
+                }
+            }
+        }
+        for (key, webhook) in self.webhooks {
+            match webhook {
+                Some(webhook) => index.webhooks.insert(key, webhook),
+                None => index.webhooks.remove(&key),
+            };
+        }
+        for (id, account) in self.accounts {
+            match account {
+                Some(account) => index.accounts.insert(id, account),
+                None => index.accounts.remove(&id),
+            };
+        }
+        index.next_position = index.next_position.max(self.next_position.unwrap_or(0));
+        index.next_letter = index.next_letter.max(self.next_letter.unwrap_or(0));
+        effects
+    }
+}
+
+/// How much of what is settled did not arrive.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outcome {
+    pub dead: Tally,
+    pub damaged: Tally,
+}
+
+impl Counters {
+    fn settle(&mut self, all: Tally, outcome: Outcome) {
+        let mut delivered = all;
+        delivered -= outcome.dead;
+        delivered -= outcome.damaged;
+        self.delivered += delivered;
+        self.dead += outcome.dead;
+        self.damaged += outcome.damaged;
+    }
+}
+
+impl Delivery {
+    /// Ends the claims on what has settled.
+    fn land(&mut self, change: &SegmentChange) {
+        let flight = &mut self.flight;
+        let landed: Vec<u32> = flight
+            .claimed
+            .keys()
+            .filter(|&&ordinal| {
+                change.row.holds(ordinal) && change.bits.get(ordinal - change.row.summary.first)
+            })
+            .copied()
+            .collect();
+        for ordinal in landed {
+            if let Some(tally) = flight.claimed.remove(&ordinal) {
+                flight.tally -= tally;
+            }
+        }
+    }
+}
+
+fn put<K, V>(
+    batch: &mut sled::Batch,
+    rows: &BTreeMap<K, Option<V>>,
+    key: impl Fn(&K) -> Key,
+    encode: impl Fn(&V) -> Vec<u8>,
+) {
+    for (name, row) in rows {
+        match row {
+            Some(row) => batch.insert(key(name).encode(), encode(row)),
+            None => batch.remove(key(name).encode()),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Claims: what the drain takes out to send. They live in memory only; after a restart all that
+//! has not settled is due again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Outbox;
+use super::codec::Malformed;
+use super::dead::{Dead, read_letter};
+use super::error::Error;
+use super::index::Pick;
+use super::owner::{Command, Loss};
+use super::record::Record;
+use super::segment::SegmentFile;
+use super::state::{DeliveryRow, Letter, SegmentRow};
+use crate::clock::UnixMillis;
+use crate::model::{DeliveryId, DestinationId};
+
+/// Set in the ordinal of a claim on a replayed dead letter.
+const REPLAYED: u64 = 1 << 63;
+
+/// One ready request, to be sent and then settled or released.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The delivery it came with.
+    pub delivery: DeliveryId,
+    /// Names it within its delivery. Opaque: a replayed dead letter has one of its own kind.
+    pub ordinal: u64,
+    /// The newest sealed account of the destination.
+    pub account: Arc<[u8]>,
+    /// The batches, byte by byte as they were appended.
+    pub slices: Vec<Bytes>,
+    /// Rows of the delivery in each slice.
+    pub rows: Vec<u32>,
+    /// When the delivery began.
+    pub received: UnixMillis,
+}
+
+/// How a claim ended: the slices not named dead are delivered.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The claim's delivery.
+    pub delivery: DeliveryId,
+    /// The claim's ordinal.
+    pub ordinal: u64,
+    /// Slices that are given up.
+    pub dead: Vec<Dead>,
+}
+
+/// What a settlement came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Entries that have settled now.
+    pub entries: u64,
+    /// Entries that had settled before, or are not known.
+    pub unknown: u64,
+    /// Deliveries that have settled whole now.
+    pub finished: Vec<DeliveryId>,
+}
+
+/// What a claim's ordinal means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ordinal {
+    Entry(u32),
+    Letter(u64),
+    /// Not one that was ever given out.
+    Unknown,
+}
+
+impl Ordinal {
+    pub fn read(ordinal: u64) -> Self {
+        if ordinal & REPLAYED != 0 {
+            Self::Letter(ordinal & !REPLAYED)
+        } else {
+            u32::try_from(ordinal).map_or(Self::Unknown, Self::Entry)
+        }
+    }
+}
+
+impl Outbox {
+    /// Claims up to `max_entries` requests of what stands first in the queue of `destination`;
+    /// empty when nothing waits there, or when the rest of the first delivery is in flight.
+    /// A request whose record is damaged is not among them: it is counted, logged and left
+    /// behind. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A segment cannot be opened (too many open files, for example), or the outbox refuses
+    /// writes, since what is sent now could not be recorded.
+    pub fn claim(
+        &self,
+        destination: DestinationId,
+        max_entries: usize,
+    ) -> Result<Vec<Claim>, Error> {
+        self.shared.check_healthy()?;
+        let mut claims = Vec::new();
+        while claims.len() < max_entries {
+            match self.claim_more(destination, max_entries - claims.len(), &mut claims) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // What is claimed already is handed out; the error will be met again.
+                Err(error) if claims.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(claims)
+    }
+
+    /// Returns whether there may be more.
+    fn claim_more(
+        &self,
+        destination: DestinationId,
+        max: usize,
+        claims: &mut Vec<Claim>,
+    ) -> Result<bool, Error> {
+        let pick = self.shared.index().pick(destination, max);
+        let (read, lost) = match pick {
+            Pick::Nothing => return Ok(false),
+            Pick::Open { position, row, id } => {
+                self.open_segment(position, row, id)?;
+                return Ok(true);
+            }
+            Pick::Entries {
+                position,
+                delivery,
+                entries,
+            } => self.read_entries(destination, position, &delivery, entries),
+            Pick::Letters(letters) => self.read_letters(destination, letters),
+        };
+        claims.extend(read);
+        if !lost.is_empty() {
+            self.give_up(lost)?;
+        }
+        Ok(true)
+    }
+
+    /// Records losses durably; when that fails they are met again at the next claim.
+    fn give_up(&self, lost: Vec<Loss>) -> Result<(), Error> {
+        let again: Vec<_> = lost.iter().filter_map(Loss::claim).collect();
+        let recorded = self.ask(|reply| Command::Lost(lost, reply));
+        if recorded.is_err() {
+            let mut index = self.shared.index();
+            for (position, what) in again {
+                match what {
+                    Ordinal::Entry(ordinal) => {
+                        let id = index.deliveries.get(&position).map(|one| one.row.info.id);
+                        id.into_iter().for_each(|id| index.release_entry(id, ordinal));
+                    }
+                    Ordinal::Letter(id) => index.release_letter(id),
+                    Ordinal::Unknown => {}
+                }
+            }
+        }
+        recorded
+    }
+
+    /// Gives claims back, unsettled: they can be claimed again. Claims that are not held are
+    /// passed over.
+    pub fn release(&self, delivery: DeliveryId, ordinals: &[u64]) {
+        let mut index = self.shared.index();
+        for &ordinal in ordinals {
+            match Ordinal::read(ordinal) {
+                Ordinal::Entry(ordinal) => index.release_entry(delivery, ordinal),
+                Ordinal::Letter(id) => index.release_letter(id),
+                Ordinal::Unknown => {}
+            }
+        }
+    }
+
+    fn open_segment(&self, position: u64, row: SegmentRow, id: DeliveryId) -> Result<(), Error> {
+        let summary = row.summary;
+        let path = self.shared.layout.segment(id, summary.number);
+        let file = match SegmentFile::open(&path, summary.first, summary.entries) {
+            Ok(file) => Some(Arc::new(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(Error::io("a segment could not be opened")(error)),
+        };
+        if !file.as_ref().is_some_and(|file| file.sound) {
+            let lost = vec![Loss::Segment {
+                position,
+                number: summary.number,
+                file: file.clone(),
+            }];
+            self.ask(|reply| Command::Lost(lost, reply))?;
+        }
+        if let Some(segment) = self.shared.index().segment_mut(position, summary.number) {
+            segment.file = file;
+        }
+        Ok(())
+    }
+
+    fn read_entries(
+        &self,
+        destination: DestinationId,
+        position: u64,
+        delivery: &DeliveryRow,
+        entries: Vec<(u32, Arc<SegmentFile>)>,
+    ) -> (Vec<Claim>, Vec<Loss>) {
+        let account = self.shared.account(destination);
+        let mut claims = Vec::new();
+        let mut lost = Vec::new();
+        for (ordinal, file) in entries {
+            match file.read(ordinal) {
+                Ok(Record { slices, rows, .. }) => claims.push(Claim {
+                    delivery: delivery.info.id,
+                    ordinal: u64::from(ordinal),
+                    account: Arc::clone(&account),
+                    slices,
+                    rows,
+                    received: delivery.info.received,
+                }),
+                Err(Malformed) => lost.push(Loss::Entry { position, ordinal }),
+            }
+        }
+        (claims, lost)
+    }
+
+    fn read_letters(
+        &self,
+        destination: DestinationId,
+        letters: Vec<(u64, Letter, Arc<DeliveryRow>)>,
+    ) -> (Vec<Claim>, Vec<Loss>) {
+        let account = self.shared.account(destination);
+        let mut claims = Vec::new();
+        let mut lost = Vec::new();
+        for (id, letter, delivery) in letters {
+            let Ok(read) = read_letter(&self.shared.layout, &letter) else {
+                lost.push(Loss::Letter(id));
+                continue;
+            };
+            let live = |at: &usize| letter.live.get(*at as u32);
+            let all = 0..read.record.slices.len();
+            claims.push(Claim {
+                delivery: delivery.info.id,
+                ordinal: id | REPLAYED,
+                account: Arc::clone(&account),
+                slices: pick(&read.record.slices, all.clone().filter(live)),
+                rows: pick(&read.record.rows, all.filter(live)),
+                received: delivery.info.received,
+            });
+        }
+        (claims, lost)
+    }
+}
+
+impl Loss {
+    /// The claim that found it, when it was one.
+    fn claim(&self) -> Option<(u64, Ordinal)> {
+        match self {
+            Self::Entry { position, ordinal } => Some((*position, Ordinal::Entry(*ordinal))),
+            Self::Letter(id) => Some((0, Ordinal::Letter(*id))),
+            Self::Segment { .. } => None,
+        }
+    }
+}
+
+fn pick<T: Clone>(from: &[T], places: impl Iterator<Item = usize>) -> Vec<T> {
+    places.filter_map(|at| from.get(at).cloned()).collect()
+}

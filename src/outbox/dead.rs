@@ -1,0 +1,427 @@
+//! Dead letters: batches that will not be sent any more unless a person replays them.
+//!
+//! One record holds the dead slices of one entry, so that a settlement is in the file whole or
+//! not at all. It is durable before the state says that the entry has settled; a record that the
+//! state does not know (a crash between the two) is taken up at open. Its meta part:
+//!
+//! ```text
+//! delivery 16, destination 16, received 8, label, title, sealed account,
+//! replaces 8 (the letter that was replayed, or all ones),
+//! then for each slice: number in its entry 4, attempts 4, first try 8, last try 8, reason
+//! ```
+//! Files are never appended to by a later process, and go when their last letter goes.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::codec::{Decoder, Encoder, Malformed, cut};
+use super::delivery::Info;
+use super::disk::Disk;
+use super::format::{FileKind, Header};
+use super::layout::Layout;
+use super::record::{Kind, Record, Slice};
+use super::segment::{AppendError, LogWriter, read_record};
+use super::state::Letter;
+use crate::clock::UnixMillis;
+use crate::model::{DeliveryId, DestinationId};
+
+const MAX_REASON: usize = 1 << 10;
+const NONE: u64 = u64::MAX;
+
+/// Names one dead letter. Printed as `letter-slice`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LetterId {
+    /// The record, by a counter of the outbox. It changes when the letter is replayed and dies
+    /// again, and when the state had to be rebuilt.
+    pub letter: u64,
+    /// The slice in the record.
+    pub slice: u32,
+}
+
+impl fmt::Display for LetterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.letter, self.slice)
+    }
+}
+
+/// The text does not name a dead letter.
+#[derive(Debug, thiserror::Error)]
+#[error("a dead letter is named by two numbers, like 17-3")]
+pub struct LetterIdError;
+
+impl FromStr for LetterId {
+    type Err = LetterIdError;
+
+    fn from_str(text: &str) -> Result<Self, LetterIdError> {
+        let (letter, slice) = text.split_once('-').ok_or(LetterIdError)?;
+        Ok(Self {
+            letter: letter.parse().map_err(|_| LetterIdError)?,
+            slice: slice.parse().map_err(|_| LetterIdError)?,
+        })
+    }
+}
+
+/// Which dead letters are meant; an empty filter means all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DeadFilter {
+    /// Only those of this delivery.
+    pub delivery: Option<DeliveryId>,
+    /// Only those of this destination.
+    pub destination: Option<DestinationId>,
+}
+
+/// One dead letter, without its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its name.
+    pub id: LetterId,
+    /// The delivery it came with.
+    pub delivery: DeliveryId,
+    /// Where it was to go.
+    pub destination: DestinationId,
+    /// Rows of the delivery in it.
+    pub rows: u32,
+    /// Size of the payload.
+    pub bytes: u64,
+    /// Why it was given up; cut at 1 KiB.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The first of these.
+    pub first_try: UnixMillis,
+    /// The last of these.
+    pub last_try: UnixMillis,
+}
+
+/// A part of the dead letters, in the order of their names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadPage {
+    /// At most as many as asked for.
+    pub letters: Vec<DeadLetter>,
+    /// Where the next page begins; `None`: this was the last.
+    pub next: Option<LetterId>,
+}
+
+/// What the drain says of a slice that it gives up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dead {
+    /// Place in the claim's slices.
+    pub slice: usize,
+    /// Why, with the server's words.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The first of these.
+    pub first_try: UnixMillis,
+    /// The last of these.
+    pub last_try: UnixMillis,
+}
+
+/// The meta part of a dead-letter record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DeadMeta {
+    pub delivery: DeliveryId,
+    pub destination: DestinationId,
+    pub received: UnixMillis,
+    pub label: String,
+    pub title: String,
+    pub account: Arc<[u8]>,
+    pub replaces: Option<u64>,
+    pub slices: Vec<DeadSlice>,
+}
+
+/// What is known of one slice of a dead-letter record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DeadSlice {
+    pub original: u32,
+    pub attempts: u32,
+    pub first_try: UnixMillis,
+    pub last_try: UnixMillis,
+    pub reason: String,
+}
+
+impl DeadSlice {
+    pub fn new(original: u32, dead: &Dead) -> Self {
+        Self {
+            original,
+            attempts: dead.attempts,
+            first_try: dead.first_try,
+            last_try: dead.last_try,
+            reason: cut(&dead.reason, MAX_REASON).to_owned(),
+        }
+    }
+}
+
+impl DeadMeta {
+    pub fn new(info: &Info, account: Arc<[u8]>, replaces: Option<u64>) -> Self {
+        Self {
+            delivery: info.id,
+            destination: info.destination,
+            received: info.received,
+            label: info.label.clone(),
+            title: info.title.clone(),
+            account,
+            replaces,
+            slices: Vec::new(),
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::default();
+        out.raw(&self.delivery.0)
+            .raw(&self.destination.0)
+            .time(self.received)
+            .text(&self.label)
+            .text(&self.title)
+            .blob(&self.account)
+            .u64(self.replaces.unwrap_or(NONE));
+        for slice in &self.slices {
+            out.u32(slice.original)
+                .u32(slice.attempts)
+                .time(slice.first_try)
+                .time(slice.last_try)
+                .text(&slice.reason);
+        }
+        out.bytes
+    }
+
+    /// Reads the meta part of `record`; there is one slice here for each there.
+    pub fn decode(record: &Record) -> Result<Self, Malformed> {
+        if record.kind != Kind::Dead {
+            return Err(Malformed);
+        }
+        let mut read = Decoder::new(&record.meta);
+        let mut meta = Self {
+            delivery: DeliveryId(read.array()?),
+            destination: DestinationId(read.array()?),
+            received: read.time()?,
+            label: read.text()?,
+            title: read.text()?,
+            account: read.blob()?.into(),
+            replaces: Some(read.u64()?).filter(|id| *id != NONE),
+            slices: Vec::new(),
+        };
+        for _ in &record.slices {
+            meta.slices.push(DeadSlice {
+                original: read.u32()?,
+                attempts: read.u32()?,
+                first_try: read.time()?,
+                last_try: read.time()?,
+                reason: read.text()?,
+            });
+        }
+        read.end().map(|()| meta)
+    }
+}
+
+/// Where a record was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct DeadPlace {
+    pub file: u32,
+    pub offset: u64,
+    pub length: u32,
+}
+
+/// Writes dead-letter records. After any failure the file at hand is left and a new one begun,
+/// so that nothing is ever written behind bytes of unknown fate.
+#[derive(Debug)]
+pub(super) struct DeadWriter {
+    disk: Disk,
+    layout: Layout,
+    next_file: u32,
+    roll_at: u64,
+    current: Option<(u32, LogWriter)>,
+    fresh: bool,
+}
+
+impl DeadWriter {
+    pub fn new(disk: &Disk, layout: &Layout, next_file: u32, roll_at: u64) -> Self {
+        Self {
+            disk: disk.clone(),
+            layout: layout.clone(),
+            next_file,
+            roll_at,
+            current: None,
+            fresh: false,
+        }
+    }
+
+    /// The file that is written to and its length.
+    pub fn current(&self) -> Option<(u32, u64)> {
+        self.current
+            .as_ref()
+            .map(|(number, log)| (*number, log.length()))
+    }
+
+    pub fn append(
+        &mut self,
+        meta: &DeadMeta,
+        ordinal: u32,
+        slices: &[Slice<'_>],
+    ) -> Result<DeadPlace, AppendError> {
+        let appended = self.try_append(meta, ordinal, slices);
+        if appended.is_err() {
+            self.current = None;
+        }
+        appended
+    }
+
+    fn try_append(
+        &mut self,
+        meta: &DeadMeta,
+        ordinal: u32,
+        slices: &[Slice<'_>],
+    ) -> Result<DeadPlace, AppendError> {
+        let (file, log) = match &mut self.current {
+            Some((number, log)) => (*number, log),
+            none => {
+                let number = self.next_file;
+                self.next_file = self.next_file.saturating_add(1);
+                let header = Header {
+                    kind: FileKind::Dead,
+                    number,
+                    first: 0,
+                    info: None,
+                };
+                let log = LogWriter::create(&self.disk, self.layout.dead(number), &header)?;
+                self.fresh = true;
+                let (_, log) = none.insert((number, log));
+                (number, log)
+            }
+        };
+        let (offset, length) = log.append(Kind::Dead, ordinal, &meta.encode(), slices)?;
+        Ok(DeadPlace {
+            file,
+            offset,
+            length: u32::try_from(length).map_err(|_| AppendError::TooLarge)?,
+        })
+    }
+
+    /// Makes all that was appended durable.
+    pub fn sync(&mut self) -> io::Result<()> {
+        let synced = self.try_sync();
+        if synced.is_err() {
+            self.current = None;
+        }
+        synced
+    }
+
+    fn try_sync(&mut self) -> io::Result<()> {
+        if let Some((_, log)) = &mut self.current {
+            log.sync()?;
+            if self.fresh {
+                self.disk.sync_directory(&self.layout.dead_directory())?;
+                self.fresh = false;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the file at hand if it is this one.
+    pub fn leave(&mut self, number: u32) {
+        self.current.take_if(|(current, _)| *current == number);
+    }
+
+    /// Ends the file at hand when it is full.
+    pub fn roll(&mut self) {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|(_, log)| log.length() >= self.roll_at)
+        {
+            self.current = None;
+        }
+    }
+}
+
+/// A dead-letter record, read back.
+pub(super) struct LetterRecord {
+    pub record: Record,
+    pub meta: DeadMeta,
+}
+
+/// Reads the record of a letter.
+///
+/// # Errors
+/// It is damaged, or its file is gone.
+pub(super) fn read_letter(layout: &Layout, letter: &Letter) -> Result<LetterRecord, Malformed> {
+    let file = File::open(layout.dead(letter.file)).map_err(|_| Malformed)?;
+    let record = read_record(&file, letter.offset, letter.length)?;
+    let meta = DeadMeta::decode(&record)?;
+    if record.ordinal != letter.ordinal {
+        return Err(Malformed);
+    }
+    Ok(LetterRecord { record, meta })
+}
+
+impl LetterRecord {
+    /// One slice of it as the API shows it, with its payload.
+    pub fn slice(&self, id: LetterId) -> Option<(DeadLetter, Bytes)> {
+        let at = id.slice as usize;
+        let (slice, payload) = (self.meta.slices.get(at)?, self.record.slices.get(at)?);
+        let letter = DeadLetter {
+            id,
+            delivery: self.meta.delivery,
+            destination: self.meta.destination,
+            rows: self.record.rows.get(at).copied()?,
+            bytes: payload.len() as u64,
+            reason: slice.reason.clone(),
+            attempts: slice.attempts,
+            first_try: slice.first_try,
+            last_try: slice.last_try,
+        };
+        Some((letter, payload.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outbox::record;
+
+    #[test]
+    fn letter_ids_print_and_parse_back() {
+        let id = LetterId {
+            letter: 17,
+            slice: 3,
+        };
+        assert_eq!(id.to_string(), "17-3");
+        assert_eq!("17-3".parse::<LetterId>().unwrap(), id);
+        for bad in ["", "17", "17-", "-3", "a-b", "1-2-3"] {
+            assert!(bad.parse::<LetterId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_meta_part_comes_back() {
+        let meta = DeadMeta {
+            delivery: DeliveryId([1; 16]),
+            destination: DestinationId([2; 16]),
+            received: UnixMillis(3),
+            label: "label".to_owned(),
+            title: "title".to_owned(),
+            account: Arc::from(*b"sealed"),
+            replaces: Some(4),
+            slices: vec![DeadSlice {
+                original: 5,
+                attempts: 6,
+                first_try: UnixMillis(7),
+                last_try: UnixMillis(8),
+                reason: "reason".to_owned(),
+            }],
+        };
+        let mut bytes = Vec::new();
+        let slices = [Slice {
+            bytes: b"payload",
+            rows: 1,
+        }];
+        record::encode(&mut bytes, Kind::Dead, 9, &meta.encode(), &slices).unwrap();
+        let read = record::decode(&bytes).unwrap();
+        assert_eq!(DeadMeta::decode(&read), Ok(meta));
+    }
+}

@@ -1,0 +1,334 @@
+//! A delivery as the outbox sees it: what is said when it begins and ends, and what can be asked
+//! about it afterwards.
+
+use std::ops::{AddAssign, SubAssign};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::codec::{Decoder, Encoder, Malformed, cut};
+use super::error::Error;
+use crate::clock::UnixMillis;
+use crate::model::{DeliveryId, DestinationId};
+
+/// Most bytes of the sealed account of a destination.
+pub const MAX_ACCOUNT: usize = 3 << 10;
+const MAX_LABEL: usize = 200;
+const MAX_TITLE: usize = 400;
+const MAX_LINK: usize = 1200;
+const MAX_NOTES: usize = 1200;
+
+/// What is known of a delivery before its first row.
+#[derive(Clone, Debug)]
+pub struct NewDelivery {
+    /// Its name, never used before.
+    pub id: DeliveryId,
+    /// Where it goes.
+    pub destination: DestinationId,
+    /// The destination for people; cut at 200 bytes.
+    pub destination_label: String,
+    /// What the drain needs to send, sealed by the caller; at most [`MAX_ACCOUNT`] bytes. The
+    /// newest one of a destination is used for all that waits there.
+    pub account: Vec<u8>,
+    /// Looker's name for this execution, by which a repetition is known.
+    pub webhook: Option<String>,
+    /// For people; cut at 400 bytes.
+    pub title: String,
+    /// For people; one longer than 1200 bytes is not kept.
+    pub link: Option<String>,
+    /// When it began.
+    pub received: UnixMillis,
+}
+
+/// What the caller has counted by the end of a delivery. The outbox holds it against what it was
+/// given and refuses a delivery whose rows do not add up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Rows that Looker sent.
+    pub rows_in: u64,
+    /// Rows among them that could not be mapped.
+    pub rows_rejected: u64,
+    /// Different users.
+    pub users: u64,
+    /// Slices appended.
+    pub batches: u64,
+    /// Entries appended.
+    pub requests: u64,
+    /// Remarks for people; kept up to 1200 bytes together.
+    pub notes: Vec<String>,
+}
+
+/// The proof that a delivery is on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Which.
+    pub delivery: DeliveryId,
+    /// When it became durable.
+    pub committed: UnixMillis,
+    /// Rows that wait for the drain.
+    pub rows: u64,
+    /// Batches that wait for the drain.
+    pub batches: u64,
+    /// Requests that wait for the drain.
+    pub requests: u64,
+    /// Size of its segment files.
+    pub bytes: u64,
+}
+
+/// Rows, and the batches that they are in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Rows of the delivery.
+    pub rows: u64,
+    /// Batches, one slice each.
+    pub batches: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.rows = self.rows.saturating_add(other.rows);
+        self.batches = self.batches.saturating_add(other.batches);
+    }
+}
+
+impl SubAssign for Tally {
+    fn sub_assign(&mut self, other: Self) {
+        self.rows = self.rows.saturating_sub(other.rows);
+        self.batches = self.batches.saturating_sub(other.batches);
+    }
+}
+
+/// Where every row of one delivery is. `rows_in` is the sum of the rows of `waiting`,
+/// `in_flight`, `delivered`, `dead`, `discarded` and `damaged`, and of `rejected`, at every moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryState {
+    /// Which.
+    pub id: DeliveryId,
+    /// Where it goes.
+    pub destination: DestinationId,
+    /// The destination for people.
+    pub destination_label: String,
+    /// For people.
+    pub title: String,
+    /// For people.
+    pub link: Option<String>,
+    /// When it began.
+    pub received: UnixMillis,
+    /// When it became durable.
+    pub committed: UnixMillis,
+    /// Rows that Looker sent.
+    pub rows_in: u64,
+    /// Different users.
+    pub users: u64,
+    /// Batches made of them.
+    pub batches: u64,
+    /// Requests made of them.
+    pub requests: u64,
+    /// Not sent yet, or replayed from the dead letters and not sent yet.
+    pub waiting: Tally,
+    /// Claimed by the drain.
+    pub in_flight: Tally,
+    /// Accepted by the destination.
+    pub delivered: Tally,
+    /// In the dead letters.
+    pub dead: Tally,
+    /// Were in the dead letters, and a person threw them away.
+    pub discarded: Tally,
+    /// Lost to damage of the disk. Each loss was logged as an error when it was found.
+    pub damaged: Tally,
+    /// Rows that could not be mapped.
+    pub rejected: u64,
+    /// Remarks for people.
+    pub notes: Vec<String>,
+    /// Nothing of it waits or flies.
+    pub settled: bool,
+}
+
+/// What is known of a webhook id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookState {
+    /// Never seen, or forgotten by now, or its delivery was aborted.
+    Unknown,
+    /// Its delivery has begun and not ended.
+    Receiving,
+    /// Its delivery is durable: the delivery, and its `rows_in`.
+    Committed(DeliveryId, u64),
+}
+
+/// A webhook id of any length as a key of fixed width. A cryptographic hash, since the ids come
+/// from outside and two that collide would lose a delivery.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub(super) struct WebhookKey(pub [u8; 32]);
+
+impl WebhookKey {
+    pub fn of(id: &str) -> Self {
+        Self(Sha256::digest(id.as_bytes()).into())
+    }
+}
+
+/// The lasting part of [`NewDelivery`], within its bounds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Info {
+    pub id: DeliveryId,
+    pub destination: DestinationId,
+    pub label: String,
+    pub account: Arc<[u8]>,
+    pub webhook: Option<WebhookKey>,
+    pub title: String,
+    pub link: Option<String>,
+    pub received: UnixMillis,
+}
+
+impl Info {
+    pub fn new(new: NewDelivery) -> Result<Self, Error> {
+        if new.account.len() > MAX_ACCOUNT {
+            return Err(Error::TooLarge {
+                what: "the account",
+                limit: MAX_ACCOUNT,
+            });
+        }
+        Ok(Self {
+            id: new.id,
+            destination: new.destination,
+            label: cut(&new.destination_label, MAX_LABEL).to_owned(),
+            account: new.account.into(),
+            webhook: new.webhook.as_deref().map(WebhookKey::of),
+            title: cut(&new.title, MAX_TITLE).to_owned(),
+            link: new.link.filter(|link| link.len() <= MAX_LINK),
+            received: new.received,
+        })
+    }
+
+    pub fn encode(&self, out: &mut Encoder) {
+        out.raw(&self.id.0)
+            .raw(&self.destination.0)
+            .time(self.received)
+            .text(&self.label)
+            .blob(&self.account);
+        match self.webhook {
+            Some(key) => out.u8(1).raw(&key.0),
+            None => out.u8(0),
+        };
+        out.text(&self.title).optional_text(self.link.as_deref());
+    }
+
+    pub fn decode(read: &mut Decoder<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            id: DeliveryId(read.array()?),
+            destination: DestinationId(read.array()?),
+            received: read.time()?,
+            label: read.text()?,
+            account: read.blob()?.into(),
+            webhook: match read.u8()? {
+                0 => None,
+                1 => Some(WebhookKey(read.array()?)),
+                _ => return Err(Malformed),
+            },
+            title: read.text()?,
+            link: read.optional_text()?,
+        })
+    }
+}
+
+impl Totals {
+    /// The same with its notes cut to what is kept.
+    pub(super) fn bounded(mut self) -> Self {
+        let mut room = MAX_NOTES;
+        let mut dropped = 0usize;
+        self.notes.retain(|note| {
+            let keep = note.len() <= room;
+            if keep {
+                room -= note.len();
+            } else {
+                dropped += 1;
+            }
+            keep
+        });
+        if dropped > 0 {
+            self.notes.push(format!("and {dropped} longer notes"));
+        }
+        self
+    }
+
+    pub(super) fn encode(&self, out: &mut Encoder) {
+        out.u64(self.rows_in)
+            .u64(self.rows_rejected)
+            .u64(self.users)
+            .u64(self.batches)
+            .u64(self.requests)
+            .u32(self.notes.len() as u32);
+        for note in &self.notes {
+            out.text(note);
+        }
+    }
+
+    pub(super) fn decode(read: &mut Decoder<'_>) -> Result<Self, Malformed> {
+        let mut totals = Self {
+            rows_in: read.u64()?,
+            rows_rejected: read.u64()?,
+            users: read.u64()?,
+            batches: read.u64()?,
+            requests: read.u64()?,
+            notes: Vec::new(),
+        };
+        for _ in 0..read.u32()? {
+            totals.notes.push(read.text()?);
+        }
+        Ok(totals)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_from_outside_are_bounded() {
+        let info = Info::new(NewDelivery {
+            id: DeliveryId([1; 16]),
+            destination: DestinationId([2; 16]),
+            destination_label: "é".repeat(1_000),
+            account: vec![1; MAX_ACCOUNT],
+            webhook: Some("w".repeat(100_000)),
+            title: "t".repeat(100_000),
+            link: Some("l".repeat(100_000)),
+            received: UnixMillis(5),
+        })
+        .unwrap();
+        let mut out = Encoder::default();
+        info.encode(&mut out);
+        assert!(out.bytes.len() < 4 << 10, "{}", out.bytes.len());
+        assert_eq!(info.link, None);
+        let mut read = Decoder::new(&out.bytes);
+        assert_eq!(Info::decode(&mut read).as_ref(), Ok(&info));
+        assert_eq!(read.end(), Ok(()));
+    }
+
+    #[test]
+    fn notes_beyond_the_bound_are_counted() {
+        let totals = Totals {
+            notes: vec!["a".repeat(1_000), "b".repeat(1_000), "c".to_owned()],
+            ..Totals::default()
+        };
+        let notes = totals.bounded().notes;
+        assert_eq!(
+            notes[1..],
+            ["c".to_owned(), "and 1 longer notes".to_owned()]
+        );
+    }
+
+    #[test]
+    fn an_account_that_is_too_large_is_refused() {
+        let new = NewDelivery {
+            id: DeliveryId([1; 16]),
+            destination: DestinationId([2; 16]),
+            destination_label: String::new(),
+            account: vec![1; MAX_ACCOUNT + 1],
+            webhook: None,
+            title: String::new(),
+            link: None,
+            received: UnixMillis(5),
+        };
+        assert!(matches!(Info::new(new), Err(Error::TooLarge { .. })));
+    }
+}

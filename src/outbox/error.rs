@@ -1,0 +1,176 @@
+//! What can go wrong, as the callers see it.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::delivery::WebhookState;
+use crate::clock::UnixMillis;
+use crate::model::DeliveryId;
+
+/// The outbox could not be opened. Damage is no reason: it is set aside and named.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The lock file is held: a daemon is running on this directory.
+    #[error(
+        "the outbox {} is in use by another process; stop that one, or give this one a directory of its own",
+        .0.display()
+    )]
+    InUse(PathBuf),
+    /// The directory holds files and none of them is ours.
+    #[error(
+        "{} holds files that are not an outbox; give the outbox an empty directory of its own",
+        .0.display()
+    )]
+    Foreign(PathBuf),
+    /// The directory was written by a version of this program that this one does not know.
+    #[error(
+        "the outbox {} has format version {found}, and this program reads version {known}; use the program that wrote it, or let that one drain it first",
+        path.display()
+    )]
+    Version {
+        /// The directory.
+        path: PathBuf,
+        /// What stands there.
+        found: u32,
+        /// What this program reads.
+        known: u32,
+    },
+    /// The settings contradict themselves.
+    #[error("outbox setting {0}")]
+    Setting(&'static str),
+    /// The system refused a step of opening.
+    #[error("the outbox {} could not be opened: {doing}", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// Which step.
+        doing: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// sled opens neither what was there nor a fresh directory.
+    #[error("the state database of the outbox {} could not be opened", path.display())]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: StateError,
+    },
+}
+
+/// What sled, or the fsync behind it, said.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// sled returned an error.
+    #[error("sled: {0}")]
+    Sled(#[from] sled::Error),
+    /// sled panicked; the text is its message.
+    #[error("sled panicked: {0}")]
+    Panicked(String),
+    /// A system call on its files failed.
+    #[error("{doing}")]
+    Io {
+        /// Which step.
+        doing: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its rows are not what the outbox wrote.
+    #[error("the state does not hold together: {0}")]
+    Inconsistent(String),
+}
+
+/// A call on an open outbox failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// [`Settings::max_bytes`](super::Settings::max_bytes) is reached.
+    #[error(
+        "the outbox holds {used} bytes and may hold {limit}; it takes new deliveries again when it has drained"
+    )]
+    Full {
+        /// Bytes held.
+        used: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// [`Settings::reserve_bytes`](super::Settings::reserve_bytes) is touched.
+    #[error(
+        "the disk of the outbox has {free} bytes free and {reserve} are to stay free; make room on it"
+    )]
+    DiskLow {
+        /// Bytes free.
+        free: u64,
+        /// Bytes to stay free.
+        reserve: u64,
+    },
+    /// A sync or a write of the state failed; the outbox tries to reopen by itself.
+    #[error("the outbox refuses writes since a write to its disk failed: {what}")]
+    RefusingWrites {
+        /// When that was.
+        since: UnixMillis,
+        /// What failed.
+        what: Arc<str>,
+    },
+    /// A delivery of this id has begun or was committed before.
+    #[error("delivery {0} is known already")]
+    Duplicate(DeliveryId),
+    /// A delivery with this webhook id has begun or was committed before.
+    #[error("this webhook id is known already: {0:?}")]
+    Webhook(WebhookState),
+    /// The caller's totals are not what was appended. The delivery is aborted.
+    #[error("the totals of the delivery do not add up: {said} {what} were said, {held} were given")]
+    Unbalanced {
+        /// Of what.
+        what: &'static str,
+        /// In the totals.
+        said: u64,
+        /// By append and reject.
+        held: u64,
+    },
+    /// Something is larger than its bound.
+    #[error("{what} is larger than {limit}")]
+    TooLarge {
+        /// What.
+        what: &'static str,
+        /// The bound.
+        limit: usize,
+    },
+    /// A settlement names a slice that its entry does not have. Nothing of the call was applied.
+    #[error("entry {ordinal} of delivery {delivery} has no slice {slice}")]
+    NoSuchSlice {
+        /// Delivery of the entry.
+        delivery: DeliveryId,
+        /// The entry.
+        ordinal: u64,
+        /// The slice.
+        slice: usize,
+    },
+    /// A system call failed. What it was part of has been undone.
+    #[error("the outbox failed: {doing}")]
+    Io {
+        /// Which step.
+        doing: &'static str,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// The state could not be made durable. What was asked for may or may not come back after a
+    /// restart; a commit is withdrawn before this is returned.
+    #[error("the outbox could not make its state durable")]
+    State {
+        /// Why.
+        source: Arc<StateError>,
+    },
+    /// [`Outbox::close`](super::Outbox::close) was called, or its thread has ended.
+    #[error("the outbox is closed")]
+    Closed,
+}
+
+impl Error {
+    pub(super) fn io(doing: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Io {
+            doing,
+            source: Arc::new(source),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What a person does with dead letters: list them, look at one, send them again, throw them
+//! away.
+//!
+//! A replay moves no payload: the slices become a letter of their own that waits in the queue of
+//! its destination, behind what waits there already, and is claimed out of the dead-letter file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::mpsc::sync_channel;
+
+use bytes::Bytes;
+
+use super::Outbox;
+use super::change::Change;
+use super::dead::{DeadFilter, DeadLetter, DeadPage, LetterId, read_letter};
+use super::delivery::Tally;
+use super::error::Error;
+use super::index::Index;
+use super::owner::{Command, Loss, Owner, Reply};
+use super::state::{Bits, Letter};
+
+/// How many dead letters a call has moved. One that is not there, not dead any more, or damaged,
+/// does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moved {
+    /// Batches.
+    pub letters: u64,
+    /// Rows in them.
+    pub rows: u64,
+}
+
+impl Outbox {
+    /// The dead letters behind `after`, at most `limit` (and at least one, if there is one).
+    /// Those that are being sent again are not among them. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A damaged letter was met and the state that says so could not be made durable.
+    pub fn dead_letters(
+        &self,
+        filter: DeadFilter,
+        after: Option<LetterId>,
+        limit: usize,
+    ) -> Result<DeadPage, Error> {
+        let limit = limit.max(1);
+        let records = self.shared.index().dead_after(filter, after, limit);
+        let more_records = records.len() > limit;
+        let mut page = DeadPage::default();
+        let mut lost = Vec::new();
+        'records: for (id, letter) in records.into_iter().take(limit) {
+            let Ok(read) = read_letter(&self.shared.layout, &letter) else {
+                lost.push(Loss::Letter(id));
+                continue;
+            };
+            for slice in letter.live.ones() {
+                let id = LetterId { letter: id, slice };
+                if after.is_some_and(|after| id <= after) {
+                    continue;
+                }
+                if page.letters.len() == limit {
+                    page.next = page.letters.last().map(|last| last.id);
+                    break 'records;
+                }
+                page.letters
+                    .extend(read.slice(id).map(|(letter, _)| letter));
+            }
+        }
+        if page.next.is_none() && more_records {
+            page.next = page.letters.last().map(|last| last.id);
+        }
+        if !lost.is_empty() {
+            self.ask(|reply| Command::Lost(lost, reply))?;
+            if page.letters.is_empty() {
+                return self.dead_letters(filter, after, limit);
+            }
+        }
+        Ok(page)
+    }
+
+    /// One dead letter with its payload; `None`: it is not there, or it waits to be sent again.
+    ///
+    /// # Errors
+    /// It is damaged and the state that says so could not be made durable.
+    pub fn dead_letter(&self, id: LetterId) -> Result<Option<(DeadLetter, Bytes)>, Error> {
+        let letter = self.shared.index().letters.get(&id.letter).cloned();
+        let Some(letter) = letter.filter(|letter| letter.is_dead(id.slice)) else {
+            return Ok(None);
+        };
+        match read_letter(&self.shared.layout, &letter) {
+            Ok(read) => Ok(read.slice(id)),
+            Err(_) => {
+                self.ask(|reply| Command::Lost(vec![Loss::Letter(id.letter)], reply))?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Sends dead letters again, with the payload they have. They queue behind what waits for
+    /// their destination now. Durable on return.
+    ///
+    /// # Errors
+    /// The state could not be made durable.
+    pub fn replay(&self, ids: &[LetterId]) -> Result<Moved, Error> {
+        self.ask(|reply| Command::Replay(ids.to_vec(), reply))
+    }
+
+    /// Throws dead letters away. Durable on return.
+    ///
+    /// # Errors
+    /// The state could not be made durable.
+    pub fn discard(&self, ids: &[LetterId]) -> Result<Moved, Error> {
+        self.ask(|reply| Command::Discard(ids.to_vec(), reply))
+    }
+
+    /// Sends a command to the owner and waits for the answer.
+    pub(super) fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Error> {
+        let (reply, answer) = sync_channel(1);
+        self.send(command(reply))?;
+        answer.recv().map_err(|_| Error::Closed)?
+    }
+}
+
+impl Owner {
+    /// Takes slices out of their letters; replayed ones become letters that wait.
+    pub fn move_letters(&mut self, ids: &[LetterId], replay: bool, change: &mut Change) -> Moved {
+        let mut wanted: BTreeMap<u64, BTreeSet<u32>> = BTreeMap::new();
+        for id in ids {
+            wanted.entry(id.letter).or_default().insert(id.slice);
+        }
+        let mut moved = Moved::default();
+        let mut lost = Vec::new();
+        let mut turn = None;
+        for (id, slices) in wanted {
+            let letter = change.letter(&self.shared().index(), id);
+            let Some(mut letter) = letter.filter(|letter| letter.queued.is_none()) else {
+                continue;
+            };
+            let Ok(read) = read_letter(&self.shared().layout, &letter) else {
+                lost.push(Loss::Letter(id));
+                continue;
+            };
+            let mut taken = Bits::none(letter.live.bytes().len() as u32 * 8);
+            let mut tally = Tally::default();
+            for slice in slices {
+                let Some(rows) = read.record.rows.get(slice as usize) else {
+                    continue;
+                };
+                if letter.live.set(slice, false) {
+                    taken.set(slice, true);
+                    tally += Tally {
+                        rows: u64::from(*rows),
+                        batches: 1,
+                    };
+                }
+            }
+            if tally.batches == 0 {
+                continue;
+            }
+            let index = self.shared().index();
+            moved.letters += tally.batches;
+            moved.rows += tally.rows;
+            letter.tally -= tally;
+            change.undead(&index, letter.position, tally, !replay);
+            if replay {
+                let turn = *turn.get_or_insert_with(|| change.take_position(&index));
+                let waiting = Letter {
+                    live: taken,
+                    tally,
+                    queued: Some(turn),
+                    ..letter.clone()
+                };
+                change.add_letter(&index, waiting);
+            }
+            if letter.live.count() == 0 {
+                change.drop_letter(id);
+            } else {
+                change.put_letter(id, letter);
+            }
+        }
+        if !lost.is_empty() {
+            self.lose(&lost, change);
+        }
+        moved
+    }
+}
+
+impl Index {
+    /// Up to `limit` + 1 dead records that may hold letters behind `after`.
+    fn dead_after(
+        &self,
+        filter: DeadFilter,
+        after: Option<LetterId>,
+        limit: usize,
+    ) -> Vec<(u64, Letter)> {
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Included(after.letter));
+        self.letters
+            .range((from, Bound::Unbounded))
+            .filter(|(id, letter)| {
+                let left = match after {
+                    Some(after) if after.letter == **id => {
+                        letter.live.ones().any(|slice| slice > after.slice)
+                    }
+                    _ => true,
+                };
+                left && letter.queued.is_none() && self.matches(filter, letter)
+            })
+            .take(limit + 1)
+            .map(|(id, letter)| (*id, letter.clone()))
+            .collect()
+    }
+
+    fn matches(&self, filter: DeadFilter, letter: &Letter) -> bool {
+        let Some(delivery) = self.deliveries.get(&letter.position) else {
+            return false;
+        };
+        let info = &delivery.row.info;
+        filter.delivery.is_none_or(|id| id == info.id)
+            && filter.destination.is_none_or(|id| id == info.destination)
+    }
+}
+
+impl Letter {
+    fn is_dead(&self, slice: u32) -> bool {
+        self.queued.is_none() && self.live.get(slice)
+    }
+}

@@ -1,0 +1,594 @@
+//! The thread that owns sled: it takes commands, gathers what is waiting, and makes all of it
+//! durable with one batch, one flush and one fdatasync (group commit).
+//!
+//! After any failure of the state it refuses everything, lets go of sled, opens and checks the
+//! whole directory anew as at a start, and goes on with what is on the disk then.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::change::{Change, Effects, Outcome};
+use super::claim::{Settled, Settlement};
+use super::dead::{DeadWriter, LetterId};
+use super::delivery::{Info, Receipt, Tally, Totals};
+use super::error::{Error, StateError};
+use super::format::Commit;
+use super::index::{Delivery, Segment};
+use super::letters::Moved;
+use super::recover::{self, Recovered};
+use super::segment::{SegmentFile, SegmentWriter, Summary};
+use super::settle::Plan;
+use super::state::{DeliveryRow, SegmentRow};
+use super::store::Store;
+use crate::clock::UnixMillis;
+
+/// Commands that share one sync. More would only make the first of them wait longer.
+const GROUP: usize = 256;
+/// Old webhook ids are looked for this often when nothing else happens.
+const IDLE: Duration = Duration::from_secs(60);
+/// First pause between two tries to reopen after a failure; it doubles up to the last.
+const REOPEN_PAUSE: Duration = Duration::from_millis(50);
+const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+pub(super) type Reply<T> = SyncSender<Result<T, Error>>;
+
+/// What the owner is asked for.
+pub(super) enum Command {
+    Commit(Box<Prepared>, Reply<Receipt>),
+    Settle(Vec<Settlement>, Reply<Settled>),
+    Lost(Vec<Loss>, Reply<()>),
+    Replay(Vec<LetterId>, Reply<Moved>),
+    Discard(Vec<LetterId>, Reply<Moved>),
+    Close,
+}
+
+/// A delivery that is on the disk but for its last footer.
+pub(super) struct Prepared {
+    pub info: Arc<Info>,
+    pub full: Vec<Summary>,
+    pub writer: SegmentWriter,
+    pub totals: Totals,
+}
+
+/// Something that turned out to be damaged.
+pub(super) enum Loss {
+    Entry {
+        position: u64,
+        ordinal: u32,
+    },
+    Segment {
+        position: u64,
+        number: u32,
+        /// `None`: the file is gone.
+        file: Option<Arc<SegmentFile>>,
+    },
+    Letter(u64),
+}
+
+/// Ends a command, once it is known whether its change is durable.
+type Ack = Box<dyn FnOnce(Result<&Effects, Error>)>;
+
+/// What the thread holds.
+pub(super) struct Owner {
+    shared: Arc<Shared>,
+    commands: Receiver<Command>,
+    /// `None`: it failed and is to be opened anew.
+    store: Option<Store>,
+    pub(super) dead: DeadWriter,
+    /// Held, and let go with the thread.
+    _lock: File,
+    retry_at: Instant,
+    retry_pause: Duration,
+}
+
+impl Owner {
+    pub fn new(
+        shared: Arc<Shared>,
+        commands: Receiver<Command>,
+        store: Store,
+        dead: DeadWriter,
+        lock: File,
+    ) -> Self {
+        Self {
+            shared,
+            commands,
+            store: Some(store),
+            dead,
+            _lock: lock,
+            retry_at: Instant::now(),
+            retry_pause: REOPEN_PAUSE,
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Works until it is told to close.
+    pub fn run(mut self) {
+        self.maintain();
+        loop {
+            let wait = if self.store.is_some() {
+                IDLE
+            } else {
+                self.retry_at.saturating_duration_since(Instant::now())
+            };
+            let mut group = Vec::new();
+            match self.commands.recv_timeout(wait) {
+                Ok(command) => group.push(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            while group.len() < GROUP
+                && let Ok(command) = self.commands.try_recv()
+            {
+                group.push(command);
+            }
+            let closing = group
+                .iter()
+                .any(|command| matches!(command, Command::Close));
+            if self.store.is_none() && !closing {
+                self.reopen();
+            }
+            self.process(group);
+            self.maintain();
+            if closing {
+                return;
+            }
+            if self.store.is_none() {
+                self.reopen();
+            }
+        }
+    }
+
+    fn process(&mut self, group: Vec<Command>) {
+        let mut change = Change::default();
+        let mut acks: Vec<Ack> = Vec::new();
+        let mut plans = Vec::new();
+        for command in group {
+            match command {
+                Command::Commit(prepared, reply) => {
+                    self.commit(*prepared, reply, &mut change, &mut acks)
+                }
+                Command::Settle(settlements, reply) => {
+                    plans.push((self.plan_settlement(&settlements), reply));
+                }
+                Command::Lost(losses, reply) => {
+                    self.lose(&losses, &mut change);
+                    acks.push(ack(reply, |_| ()));
+                }
+                Command::Replay(ids, reply) => {
+                    let moved = self.move_letters(&ids, true, &mut change);
+                    acks.push(ack(reply, move |_| moved));
+                }
+                Command::Discard(ids, reply) => {
+                    let moved = self.move_letters(&ids, false, &mut change);
+                    acks.push(ack(reply, move |_| moved));
+                }
+                Command::Close => {}
+            }
+        }
+        self.settle(plans, &mut change, &mut acks);
+        self.make_durable(change, acks);
+    }
+
+    /// Writes the footer that makes the delivery accepted, and adds it to the change.
+    fn commit(
+        &mut self,
+        mut prepared: Prepared,
+        reply: Reply<Receipt>,
+        change: &mut Change,
+        acks: &mut Vec<Ack>,
+    ) {
+        if let Err(error) = self.shared.check_healthy() {
+            let _ = reply.send(Err(error));
+            return;
+        }
+        let position = change.take_position(&self.shared.index());
+        let committed = UnixMillis::now();
+        let commit = Commit {
+            position,
+            committed,
+            segments: prepared.full.len() as u32 + 1,
+            totals: prepared.totals.clone(),
+        };
+        let last = match prepared.writer.finish(Some(commit)) {
+            Ok(last) => last,
+            Err(error) => {
+                let withdrawn = self.withdraw(&prepared.info, prepared.full.len() as u32);
+                if withdrawn {
+                    // sled never heard of this delivery: no mark is needed.
+                    let mark = self.shared.layout.aborted(prepared.info.id);
+                    if let Err(error) = self.shared.disk.remove(&mark) {
+                        tracing::warn!(%error, "the mark of an aborted delivery could not be removed; the next start removes it");
+                    }
+                }
+                let _ = reply.send(Err(Error::io("the delivery could not be synced")(error)));
+                return;
+            }
+        };
+        let mut delivery = Delivery::new(DeliveryRow {
+            info: Arc::clone(&prepared.info),
+            totals: prepared.totals,
+            committed,
+        });
+        let mut receipt = Receipt {
+            delivery: prepared.info.id,
+            committed,
+            rows: 0,
+            batches: 0,
+            requests: 0,
+            bytes: 0,
+        };
+        for summary in prepared.full.iter().copied().chain([last]) {
+            receipt.rows += summary.tally.rows;
+            receipt.batches += summary.tally.batches;
+            receipt.requests += u64::from(summary.entries);
+            receipt.bytes += summary.bytes;
+            let segment = Segment {
+                row: SegmentRow {
+                    summary,
+                    ..SegmentRow::default()
+                },
+                settled: None,
+                file: None,
+            };
+            delivery.segments.insert(summary.number, segment);
+        }
+        // A delivery without entries has settled already; its segment has said all it had to.
+        let empty = receipt.requests == 0;
+        if empty {
+            delivery.segments.clear();
+        }
+        change.add_delivery(&self.shared.index(), position, delivery);
+        let shared = Arc::clone(&self.shared);
+        let (info, number) = (prepared.info, last.number);
+        acks.push(Box::new(move |outcome| {
+            let answer = match outcome {
+                Ok(_) => {
+                    if empty {
+                        shared.remove_spent(&shared.layout.segment(info.id, number), 0, false);
+                        receipt.bytes = 0;
+                    }
+                    Ok(receipt)
+                }
+                Err(error) => {
+                    shared.withdraw(&info, number);
+                    Err(error)
+                }
+            };
+            let _ = reply.send(answer);
+        }));
+    }
+
+    fn withdraw(&self, info: &Info, number: u32) -> bool {
+        self.shared.withdraw(info, number)
+    }
+
+    fn settle(
+        &mut self,
+        plans: Vec<(Result<Plan, Error>, Reply<Settled>)>,
+        change: &mut Change,
+        acks: &mut Vec<Ack>,
+    ) {
+        // A failure anywhere in the dead-letter file is one of all that was put there.
+        let mut dead = Ok(());
+        if plans
+            .iter()
+            .any(|(plan, _)| plan.as_ref().is_ok_and(Plan::has_letters))
+        {
+            dead = self
+                .dead
+                .sync()
+                .map_err(Error::io("dead letters could not be written"));
+            if let Err(Error::Io { source, .. }) = &dead {
+                self.shared
+                    .refuse_writes(&format!("a sync of the dead letters failed: {source}"));
+                self.store = None;
+            }
+        }
+        for (plan, _) in &plans {
+            if let (Ok(()), Err(error @ Error::Io { .. })) = (&dead, plan) {
+                dead = Err(error.clone());
+            }
+        }
+        let mut letters = false;
+        for (plan, reply) in plans {
+            let plan = match (plan, &dead) {
+                (Err(error), _) => Err(error),
+                (Ok(plan), Err(error)) if plan.has_letters() => Err(error.clone()),
+                (Ok(plan), _) => Ok(plan),
+            };
+            match plan {
+                Ok(plan) => {
+                    letters |= plan.has_letters();
+                    let settled = plan.apply(&self.shared, change);
+                    acks.push(ack(reply, move |effects| settled.finish(effects)));
+                }
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                }
+            }
+        }
+        if letters && let Some((number, length)) = self.dead.current() {
+            change.set_dead_file(number, Some(length));
+        }
+        self.dead.roll();
+    }
+
+    pub(super) fn lose(&mut self, losses: &[Loss], change: &mut Change) {
+        let index = self.shared.index();
+        for loss in losses {
+            let (position, rows, what) = match loss {
+                Loss::Entry { position, ordinal } => {
+                    let tally = index
+                        .deliveries
+                        .get(position)
+                        .and_then(|delivery| delivery.flight.claimed.get(ordinal))
+                        .copied()
+                        .unwrap_or_default();
+                    let outcome = Outcome {
+                        damaged: tally,
+                        ..Outcome::default()
+                    };
+                    if !change.settle_entry(&index, *position, *ordinal, tally, outcome) {
+                        continue;
+                    }
+                    (*position, tally.rows, format!("request {ordinal}"))
+                }
+                Loss::Segment {
+                    position,
+                    number,
+                    file,
+                } => {
+                    let tally = change.give_up_missing(&index, *position, *number, file.as_deref());
+                    (*position, tally.rows, format!("segment {number}"))
+                }
+                Loss::Letter(id) => match change.give_up_letter(&index, *id) {
+                    Some(letter) => (
+                        letter.position,
+                        letter.tally.rows,
+                        format!("dead letter {id}"),
+                    ),
+                    None => continue,
+                },
+            };
+            let delivery = index
+                .deliveries
+                .get(&position)
+                .map(|delivery| delivery.row.info.id);
+            self.shared.report_damage(delivery, rows, what);
+        }
+    }
+
+    fn make_durable(&mut self, mut change: Change, acks: Vec<Ack>) {
+        let batch = {
+            let index = self.shared.index();
+            change.close(&index);
+            (!change.is_empty()).then(|| change.batch(&index))
+        };
+        let outcome = match (batch, &self.store) {
+            (None, _) => Ok(Effects::default()),
+            (Some(_), None) => Err(self.shared.refusal()),
+            (Some(batch), Some(store)) => match store.apply(batch) {
+                Ok(()) => {
+                    self.shared.capacity.set_state(store.size());
+                    Ok(change.apply(&mut self.shared.index(), &self.shared.layout))
+                }
+                Err(error) => Err(self.fail(error)),
+            },
+        };
+        match outcome {
+            Ok(effects) => {
+                for (path, bytes, damaged) in &effects.spent {
+                    self.shared.remove_spent(path, *bytes, *damaged);
+                }
+                for ack in acks {
+                    ack(Ok(&effects));
+                }
+                if effects.wake {
+                    self.shared.changed.send_modify(|changes| *changes += 1);
+                }
+            }
+            Err(error) => {
+                for ack in acks {
+                    ack(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, error: StateError) -> Error {
+        let error = Error::State {
+            source: Arc::new(error),
+        };
+        self.shared
+            .refuse_writes(&format!("{error}: {}", source_text(&error)));
+        self.store = None;
+        self.retry_at = Instant::now();
+        error
+    }
+
+    /// What is not urgent: old deliveries and webhook ids are forgotten, empty dead-letter files
+    /// removed, sled's file copied when it has grown.
+    fn maintain(&mut self) {
+        if self.store.is_none() {
+            return;
+        }
+        let mut change = Change::default();
+        let rejected = self.forget_history(&mut change);
+        self.forget_webhooks(&mut change);
+        self.remove_empty_dead_files(&mut change);
+        if !change.is_empty() {
+            self.make_durable(change, Vec::new());
+        }
+        if self.store.is_none() {
+            return;
+        }
+        for path in rejected {
+            let bytes = path.metadata().map_or(0, |meta| meta.len());
+            self.shared.remove_spent(&path, bytes, false);
+        }
+        if let Some(store) = self.store.take_if(|store| store.wants_compaction()) {
+            match store.compact() {
+                Ok(store) => {
+                    self.shared.capacity.set_state(store.size());
+                    self.store = Some(store);
+                }
+                Err(error) => {
+                    self.fail(error);
+                }
+            }
+        }
+    }
+
+    /// Takes the oldest settled deliveries beyond the history out, and returns their files of
+    /// rejected rows.
+    fn forget_history(&self, change: &mut Change) -> Vec<std::path::PathBuf> {
+        let index = self.shared.index();
+        let old: Vec<u64> = {
+            let done = |delivery: &&Delivery| {
+                let state = delivery.state();
+                state.settled && state.dead == Tally::default()
+            };
+            let settled: Vec<u64> = index
+                .deliveries
+                .iter()
+                .filter(|(_, delivery)| done(delivery))
+                .map(|(position, _)| *position)
+                .collect();
+            let excess = settled.len().saturating_sub(self.shared.settings.history);
+            settled.into_iter().take(excess).collect()
+        };
+        if old.is_empty() {
+            return Vec::new();
+        }
+        // A segment whose removal is not durable would come back without the row that says that
+        // it has settled, and be taken for a delivery that the state has not heard of.
+        let segments = self.shared.layout.segments();
+        if let Err(error) = self.shared.disk.sync_directory(&segments) {
+            tracing::warn!(%error, "the history of the outbox could not be shortened");
+            return Vec::new();
+        }
+        let mut files = Vec::new();
+        for position in old {
+            if let Some(delivery) = index.deliveries.get(&position) {
+                files.push(self.shared.layout.rejected(delivery.row.info.id));
+            }
+            change.remove_delivery(&index, position);
+        }
+        files.retain(|path| path.exists());
+        files
+    }
+
+    fn forget_webhooks(&self, change: &mut Change) {
+        let memory = self.shared.settings.webhook_memory.as_millis();
+        let now = UnixMillis::now().0;
+        for (&key, webhook) in &self.shared.index().webhooks {
+            if u128::from(now.saturating_sub(webhook.committed.0)) > memory {
+                change.forget_webhook(key);
+            }
+        }
+    }
+
+    /// The file's row goes only when its removal is durable: a file without one would be taken
+    /// for letters that the state has not heard of.
+    fn remove_empty_dead_files(&mut self, change: &mut Change) {
+        let empty: Vec<(u32, u64)> = self
+            .shared
+            .index()
+            .dead_files
+            .iter()
+            .filter(|(_, file)| file.letters == 0)
+            .map(|(number, file)| (*number, file.length))
+            .collect();
+        if empty.is_empty() {
+            return;
+        }
+        let mut gone = Vec::new();
+        for (number, length) in empty {
+            self.dead.leave(number);
+            let path = self.shared.layout.dead(number);
+            if self.shared.remove_spent(&path, length, false) {
+                gone.push(number);
+            }
+        }
+        let directory = self.shared.layout.dead_directory();
+        match self.shared.disk.sync_directory(&directory) {
+            Ok(()) => gone
+                .into_iter()
+                .for_each(|number| change.set_dead_file(number, None)),
+            Err(error) => tracing::warn!(%error, "dead-letter files could not be forgotten"),
+        }
+    }
+
+    /// Opens everything anew after a failure. Claims and deliveries on their way in stay.
+    fn reopen(&mut self) {
+        if Instant::now() < self.retry_at {
+            return;
+        }
+        self.retry_at = Instant::now() + self.retry_pause;
+        self.retry_pause = (self.retry_pause * 2).min(REOPEN_PAUSE_MAX);
+        let live = self.shared.index().receiving.clone();
+        let recovered = recover::recover(
+            &self.shared.settings,
+            &self.shared.layout,
+            &self.shared.disk,
+            &live.keys().copied().collect(),
+        );
+        match recovered {
+            Ok(Recovered {
+                store,
+                mut index,
+                damage,
+                next_dead_file,
+            }) => {
+                for damage in damage {
+                    self.shared.note_damage(damage);
+                }
+                self.shared.capacity.set_state(store.size());
+                self.store = Some(store);
+                self.dead = DeadWriter::new(
+                    &self.shared.disk,
+                    &self.shared.layout,
+                    next_dead_file,
+                    self.shared.settings.segment_bytes,
+                );
+                let mut current = self.shared.index();
+                index.take_over(&mut current);
+                *current = index;
+                drop(current);
+                self.retry_pause = REOPEN_PAUSE;
+                self.shared.accept_writes();
+                self.shared.changed.send_modify(|changes| *changes += 1);
+            }
+            Err(error) => {
+                tracing::warn!(%error, source = source_text(&error), "the outbox could not be reopened yet");
+            }
+        }
+    }
+}
+
+fn ack<T: 'static>(reply: Reply<T>, value: impl FnOnce(&Effects) -> T + 'static) -> Ack {
+    Box::new(move |outcome| {
+        // One who no longer waits for the answer needs none.
+        let _ = reply.send(outcome.map(value));
+    })
+}
+
+/// What caused an error, as one line.
+pub(super) fn source_text(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut next = error.source();
+    while let Some(source) = next {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}

@@ -1,0 +1,235 @@
+//! Every change on the disk fails once, for the n-th of them, for every n.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use looker_feed::outbox::{DeadFilter, Disk, Error, Health, Outbox, RejectedRow};
+
+use crate::kit::*;
+
+const ENOSPC: i32 = 28;
+const EIO: i32 = 5;
+
+/// What the callers were told.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// Deliveries whose commit returned `Ok`, with their entries.
+    accepted: Vec<(u8, u64)>,
+    /// Deliveries whose commit failed.
+    refused: Vec<u8>,
+    /// Payloads that were handed out.
+    sent: BTreeSet<Vec<u8>>,
+    /// Errors met.
+    errors: Vec<String>,
+}
+
+impl Ledger {
+    fn note<T>(&mut self, result: Result<T, Error>) -> Option<T> {
+        result.map_err(|error| self.errors.push(error.to_string())).ok()
+    }
+}
+
+/// Waits until the outbox has mended itself.
+fn wait_until_healthy(outbox: &Outbox) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while outbox.health() != Health::Ok {
+        assert!(Instant::now() < deadline, "{:?}", outbox.health());
+        std::thread::yield_now();
+    }
+}
+
+fn try_deliver(outbox: &Outbox, ledger: &mut Ledger, delivery: u8, entries: u64) {
+    let result = (|| {
+        let mut staging = outbox.begin(new_delivery(delivery, 1))?;
+        for ordinal in 0..entries {
+            append(&mut staging, delivery, ordinal)?;
+        }
+        staging.reject(RejectedRow {
+            row: 0,
+            reason: "reason",
+            text: b"text",
+        })?;
+        staging.commit(totals(entries, 1))
+    })();
+    match ledger.note(result) {
+        Some(_) => ledger.accepted.push((delivery, entries)),
+        None => ledger.refused.push(delivery),
+    }
+    wait_until_healthy(outbox);
+}
+
+/// Claims a few and settles them, the first with its first slice dead.
+fn try_send(outbox: &Outbox, ledger: &mut Ledger, max: usize, bury: bool) {
+    let Some(claims) = ledger.note(outbox.claim(destination_id(1), max)) else {
+        return wait_until_healthy(outbox);
+    };
+    let mut settlements = delivered(&claims);
+    if bury && let Some(first) = claims.first() {
+        settlements[0] = settlement(first, &[0]);
+    }
+    for claim in &claims {
+        ledger.sent.extend(claim.slices.iter().map(|slice| slice.to_vec()));
+    }
+    let mut settled = outbox.settle(settlements.clone());
+    if settled.is_err() {
+        // As the drain does: what has happened is said again.
+        ledger.note(settled.clone());
+        wait_until_healthy(outbox);
+        settled = outbox.settle(settlements);
+    }
+    ledger.note(settled);
+    wait_until_healthy(outbox);
+}
+
+fn script(outbox: &Outbox, ledger: &mut Ledger) {
+    try_deliver(outbox, ledger, 1, 30);
+    try_send(outbox, ledger, 10, true);
+    try_deliver(outbox, ledger, 2, 12);
+    try_send(outbox, ledger, 25, true);
+    let letters = ledger.note(outbox.dead_letters(DeadFilter::default(), None, 10));
+    if let Some(letter) = letters.and_then(|page| page.letters.first().cloned()) {
+        ledger.note(outbox.replay(&[letter.id]));
+        wait_until_healthy(outbox);
+    }
+    try_deliver(outbox, ledger, 3, 0);
+    try_send(outbox, ledger, 20, false);
+    try_send(outbox, ledger, 20, false);
+}
+
+/// After the disk works again: everything accepted is there, all of it, and nothing refused.
+fn check(path: &Path, ledger: &Ledger, withdrawn: bool) {
+    let outbox = open(path);
+    assert_eq!(outbox.damage(), [], "{ledger:?}");
+    check_sums(&outbox);
+    let mut sent = ledger.sent.clone();
+    loop {
+        let claims = outbox.claim(destination_id(1), 10).unwrap();
+        if claims.is_empty() {
+            break;
+        }
+        for claim in &claims {
+            sent.extend(claim.slices.iter().map(|slice| slice.to_vec()));
+        }
+        outbox.settle(delivered(&claims)).unwrap();
+    }
+    check_sums(&outbox);
+    for &(delivery, entries) in &ledger.accepted {
+        let state = outbox.delivery(delivery_id(delivery)).unwrap();
+        let want = totals(entries, 1);
+        assert_eq!((state.rows_in, state.batches), (want.rows_in, want.batches));
+        assert_eq!(state.delivered.rows + state.dead.rows + 1, want.rows_in);
+        for ordinal in 0..entries {
+            for slice in 0..shape(ordinal).len() {
+                assert!(
+                    sent.contains(&payload(delivery, ordinal, slice)),
+                    "delivery {delivery}, entry {ordinal}, slice {slice} is lost: {ledger:?}"
+                );
+            }
+        }
+        let page = outbox.rejected(delivery_id(delivery), 0, 9).unwrap().unwrap();
+        assert_eq!(page.kept, 1);
+    }
+    if withdrawn {
+        for &delivery in &ledger.refused {
+            let state = outbox.delivery(delivery_id(delivery));
+            assert_eq!(state, None, "refused and there all the same: {ledger:?}");
+        }
+    }
+    assert_eq!(size_of(&path.join("segments")), 0);
+}
+
+/// A disk on which the changes from the `nth` on, as many as `times`, fail.
+fn failing(nth: usize, times: usize, code: i32) -> (Disk, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    let disk = Disk::with_hook(move |_| {
+        let call = counter.fetch_add(1, Relaxed);
+        if (nth..nth.saturating_add(times)).contains(&call) {
+            Err(io::Error::from_raw_os_error(code))
+        } else {
+            Ok(())
+        }
+    });
+    (disk, calls)
+}
+
+fn try_all(times: usize, code: i32, step: usize) {
+    let mut nth = 0;
+    loop {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, calls) = failing(nth, times, code);
+        let mut ledger = Ledger::default();
+        match Outbox::open_on(settings(directory.path()), disk) {
+            Ok(outbox) => {
+                script(&outbox, &mut ledger);
+                outbox.close();
+            }
+            Err(error) => ledger.errors.push(error.to_string()),
+        }
+        check(directory.path(), &ledger, times == 1);
+        if calls.load(Relaxed) <= nth {
+            assert!(ledger.errors.is_empty(), "{ledger:?}");
+            assert_eq!(ledger.accepted.len(), 3);
+            assert!(nth > 60, "only {nth} changes were tried");
+            return;
+        }
+        nth += step;
+    }
+}
+
+#[test]
+fn a_full_disk_at_any_one_change_loses_nothing_and_is_mended() {
+    try_all(1, ENOSPC, 1);
+}
+
+#[test]
+fn an_error_of_the_disk_at_any_one_change_loses_nothing_and_is_mended() {
+    try_all(1, EIO, 1);
+}
+
+#[test]
+fn a_disk_that_fails_for_a_while_loses_nothing_that_was_accepted() {
+    for times in [2, 3] {
+        try_all(times, EIO, 3);
+    }
+}
+
+#[test]
+fn a_disk_that_fails_for_good_is_said_and_what_was_accepted_is_there_after_it() {
+    for nth in (0..).step_by(11) {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, calls) = failing(nth, usize::MAX, EIO);
+        let Ok(outbox) = Outbox::open_on(settings(directory.path()), disk) else {
+            continue;
+        };
+        let mut ledger = Ledger::default();
+        for delivery in 1..4 {
+            match deliver(&outbox, delivery, 1, 10) {
+                Ok(_) => ledger.accepted.push(delivery),
+                Err(_) => break,
+            }
+        }
+        let failed = calls.load(Relaxed) > nth;
+        if failed && let Ok(claims) = outbox.claim(destination_id(1), 5) {
+            assert!(claims.is_empty() || outbox.settle(delivered(&claims)).is_err());
+        }
+        outbox.close();
+        let outbox = open(directory.path());
+        let drained = drain(&outbox, 1).len();
+        assert!(drained >= ledger.accepted.len() * 10);
+        check_sums(&outbox);
+        if !failed {
+            assert_eq!(ledger.accepted.len(), 3);
+            return;
+        }
+    }
+
+    #[derive(Default)]
+    struct Ledger {
+        accepted: Vec<u8>,
+    }
+}

@@ -1,0 +1,189 @@
+//! What the tests of the outbox share.
+
+use std::path::Path;
+
+use looker_feed::clock::UnixMillis;
+use looker_feed::model::{DeliveryId, DestinationId};
+use looker_feed::outbox::{
+    Claim, Dead, DeliveryState, Entry, Error, NewDelivery, Outbox, Receipt, Settings, Settlement,
+    Slice, Staging, Totals,
+};
+
+/// Settings for a small disk and small segments.
+pub fn settings(path: &Path) -> Settings {
+    Settings {
+        segment_bytes: 1 << 10,
+        reserve_bytes: 0,
+        ..Settings::new(path)
+    }
+}
+
+pub fn open(path: &Path) -> Outbox {
+    Outbox::open(settings(path)).unwrap()
+}
+
+pub fn delivery_id(n: u8) -> DeliveryId {
+    DeliveryId([n; 16])
+}
+
+pub fn destination_id(n: u8) -> DestinationId {
+    DestinationId([n; 16])
+}
+
+pub fn new_delivery(delivery: u8, destination: u8) -> NewDelivery {
+    NewDelivery {
+        id: delivery_id(delivery),
+        destination: destination_id(destination),
+        destination_label: format!("destination {destination}"),
+        account: format!("sealed {delivery}").into_bytes(),
+        webhook: Some(format!("webhook {delivery}")),
+        title: format!("delivery {delivery}"),
+        link: Some("https://looker.example.com/looks/1".to_owned()),
+        received: UnixMillis(1_700_000_000_000 + u64::from(delivery)),
+    }
+}
+
+/// The payload of one slice: text that says where it belongs, of a length that varies.
+pub fn payload(delivery: u8, ordinal: u64, slice: usize) -> Vec<u8> {
+    let mut text = format!("delivery {delivery}, entry {ordinal}, slice {slice};");
+    // Not compressible, so that segments fill.
+    let mut seed = u64::from(delivery) << 32 | ordinal << 8 | slice as u64;
+    for _ in 0..(ordinal * 7 + slice as u64 * 3) % 40 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        text.push_str(&format!("{seed:x}"));
+    }
+    text.into_bytes()
+}
+
+/// Slices and rows of entry `ordinal` of a generated delivery.
+pub fn shape(ordinal: u64) -> Vec<u32> {
+    (0..=ordinal % 3).map(|slice| slice as u32 + 1).collect()
+}
+
+/// Appends entry `ordinal` of a generated delivery.
+pub fn append(staging: &mut Staging, delivery: u8, ordinal: u64) -> Result<u64, Error> {
+    let rows = shape(ordinal);
+    let bodies: Vec<Vec<u8>> = (0..rows.len())
+        .map(|slice| payload(delivery, ordinal, slice))
+        .collect();
+    let slices: Vec<Slice<'_>> = bodies
+        .iter()
+        .zip(&rows)
+        .map(|(bytes, &rows)| Slice { bytes, rows })
+        .collect();
+    let appended = staging.append(Entry { slices: &slices })?;
+    assert_eq!(appended.ordinal, ordinal);
+    Ok(appended.bytes)
+}
+
+/// The totals of a generated delivery of so many entries.
+pub fn totals(entries: u64, rejected: u64) -> Totals {
+    let shapes: Vec<Vec<u32>> = (0..entries).map(shape).collect();
+    let rows: u64 = shapes.iter().flatten().map(|rows| u64::from(*rows)).sum();
+    Totals {
+        rows_in: rows + rejected,
+        rows_rejected: rejected,
+        users: entries,
+        batches: shapes.iter().map(|shape| shape.len() as u64).sum(),
+        requests: entries,
+        notes: vec!["a note".to_owned()],
+    }
+}
+
+/// A whole generated delivery.
+pub fn deliver(
+    outbox: &Outbox,
+    delivery: u8,
+    destination: u8,
+    entries: u64,
+) -> Result<Receipt, Error> {
+    let mut staging = outbox.begin(new_delivery(delivery, destination))?;
+    for ordinal in 0..entries {
+        append(&mut staging, delivery, ordinal)?;
+    }
+    staging.commit(totals(entries, 0))
+}
+
+/// Settles claims as delivered.
+pub fn delivered(claims: &[Claim]) -> Vec<Settlement> {
+    claims.iter().map(|claim| settlement(claim, &[])).collect()
+}
+
+/// Settles one claim with these slices dead.
+pub fn settlement(claim: &Claim, dead: &[usize]) -> Settlement {
+    Settlement {
+        delivery: claim.delivery,
+        ordinal: claim.ordinal,
+        dead: dead.iter().map(|&slice| given_up(slice)).collect(),
+    }
+}
+
+pub fn given_up(slice: usize) -> Dead {
+    Dead {
+        slice,
+        reason: format!("refused: slice {slice}"),
+        attempts: 3,
+        first_try: UnixMillis(1),
+        last_try: UnixMillis(2),
+    }
+}
+
+/// Claims and delivers until nothing comes any more; returns what came, in order.
+pub fn drain(outbox: &Outbox, destination: u8) -> Vec<Claim> {
+    let mut all = Vec::new();
+    loop {
+        let claims = outbox.claim(destination_id(destination), 7).unwrap();
+        if claims.is_empty() {
+            return all;
+        }
+        outbox.settle(delivered(&claims)).unwrap();
+        all.extend(claims);
+    }
+}
+
+/// Checks that a claim is entry `ordinal` of the generated delivery, byte by byte.
+pub fn check_claim(claim: &Claim, delivery: u8, ordinal: u64) {
+    assert_eq!(claim.delivery, delivery_id(delivery));
+    assert_eq!(claim.ordinal, ordinal);
+    assert_eq!(claim.rows, shape(ordinal));
+    for (slice, bytes) in claim.slices.iter().enumerate() {
+        assert_eq!(&bytes[..], payload(delivery, ordinal, slice));
+    }
+    assert_eq!(claim.slices.len(), claim.rows.len());
+}
+
+/// Every row of a delivery is in exactly one column.
+pub fn check_sum(state: &DeliveryState) {
+    let columns = [
+        state.waiting,
+        state.in_flight,
+        state.delivered,
+        state.dead,
+        state.discarded,
+        state.damaged,
+    ];
+    let rows: u64 = columns.iter().map(|tally| tally.rows).sum();
+    let batches: u64 = columns.iter().map(|tally| tally.batches).sum();
+    assert_eq!(rows + state.rejected, state.rows_in, "{state:?}");
+    assert_eq!(batches, state.batches, "{state:?}");
+}
+
+pub fn check_sums(outbox: &Outbox) {
+    outbox.deliveries(0, usize::MAX).iter().for_each(check_sum);
+}
+
+/// Size of everything below a directory, in bytes.
+pub fn size_of(path: &Path) -> u64 {
+    std::fs::read_dir(path)
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let meta = entry.metadata().unwrap();
+            if meta.is_dir() {
+                size_of(&entry.path())
+            } else {
+                meta.len()
+            }
+        })
+        .sum()
+}

@@ -1,0 +1,7 @@
+//! The outbox through its public face: what it promises, with crashes, failing disks and damage.
+
+mod basics;
+mod faults;
+mod kit;
+mod model;
+mod power;

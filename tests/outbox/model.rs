@@ -1,0 +1,301 @@
+//! Any sequence of operations, with restarts, against a model of a few lines: each batch is in
+//! one place, and a destination's turns come one after the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use looker_feed::outbox::{Claim, DeadFilter, LetterId, Outbox, Tally};
+use proptest::prelude::*;
+
+use crate::kit::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Commit { destination: u8, entries: u64 },
+    Abort { entries: u64 },
+    Claim { destination: u8, max: usize },
+    /// Settles one of the claims; the bits say which slices are dead.
+    Settle { which: usize, dead: u8 },
+    SettleAll,
+    Release { which: usize },
+    Replay { which: u8 },
+    Discard { which: u8 },
+    Reopen,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        2 => (0..2u8, 0..12u64).prop_map(|(destination, entries)| Step::Commit { destination, entries }),
+        1 => (0..12u64).prop_map(|entries| Step::Abort { entries }),
+        4 => (0..2u8, 1..6usize).prop_map(|(destination, max)| Step::Claim { destination, max }),
+        4 => (any::<usize>(), any::<u8>()).prop_map(|(which, dead)| Step::Settle { which, dead }),
+        2 => Just(Step::SettleAll),
+        1 => any::<usize>().prop_map(|which| Step::Release { which }),
+        2 => any::<u8>().prop_map(|which| Step::Replay { which }),
+        1 => any::<u8>().prop_map(|which| Step::Discard { which }),
+        2 => Just(Step::Reopen),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Waiting,
+    Flying,
+    Delivered,
+    Dead,
+    Discarded,
+}
+
+/// One batch, by its payload.
+#[derive(Clone, Debug)]
+struct Batch {
+    delivery: u8,
+    rows: u32,
+    place: Place,
+}
+
+type Name = Vec<u8>;
+
+#[derive(Default)]
+struct Model {
+    batches: BTreeMap<Name, Batch>,
+    /// What each turn of a destination still has to settle, in order.
+    turns: BTreeMap<u8, Vec<BTreeSet<Name>>>,
+    destinations: BTreeMap<u8, u8>,
+}
+
+impl Model {
+    fn commit(&mut self, delivery: u8, destination: u8, entries: u64) {
+        let mut turn = BTreeSet::new();
+        for ordinal in 0..entries {
+            for (slice, rows) in shape(ordinal).into_iter().enumerate() {
+                let name = payload(delivery, ordinal, slice);
+                turn.insert(name.clone());
+                let batch = Batch {
+                    delivery,
+                    rows,
+                    place: Place::Waiting,
+                };
+                assert!(self.batches.insert(name, batch).is_none());
+            }
+        }
+        self.destinations.insert(delivery, destination);
+        if entries > 0 {
+            self.turns.entry(destination).or_default().push(turn);
+        }
+    }
+
+    fn claim(&mut self, destination: u8, claims: &[Claim]) {
+        for claim in claims {
+            for (name, rows) in claim.slices.iter().zip(&claim.rows) {
+                let turn = self.turns.get(&destination).and_then(|turns| turns.first());
+                assert!(turn.is_some_and(|turn| turn.contains(&name[..])), "not its turn");
+                let batch = self.batches.get_mut(&name[..]).unwrap();
+                assert_eq!(batch.place, Place::Waiting, "claimed twice");
+                assert_eq!(batch.rows, *rows);
+                assert_eq!(delivery_id(batch.delivery), claim.delivery);
+                batch.place = Place::Flying;
+            }
+        }
+    }
+
+    fn settle(&mut self, claim: &Claim, dead: &[usize]) {
+        for (slice, name) in claim.slices.iter().enumerate() {
+            let place = if dead.contains(&slice) {
+                Place::Dead
+            } else {
+                Place::Delivered
+            };
+            self.put(name, place);
+            for turns in self.turns.values_mut() {
+                turns.iter_mut().for_each(|turn| {
+                    turn.remove(&name[..]);
+                });
+                turns.retain(|turn| !turn.is_empty());
+            }
+        }
+    }
+
+    fn put(&mut self, name: &[u8], place: Place) {
+        self.batches.get_mut(name).unwrap().place = place;
+    }
+
+    fn replay(&mut self, names: &[Name]) {
+        let mut turns: BTreeMap<u8, BTreeSet<Name>> = BTreeMap::new();
+        for name in names {
+            self.put(name, Place::Waiting);
+            let destination = self.destinations[&self.batches[name].delivery];
+            turns.entry(destination).or_default().insert(name.clone());
+        }
+        for (destination, turn) in turns {
+            self.turns.entry(destination).or_default().push(turn);
+        }
+    }
+
+    fn restart(&mut self) {
+        for batch in self.batches.values_mut() {
+            if batch.place == Place::Flying {
+                batch.place = Place::Waiting;
+            }
+        }
+    }
+
+    fn tally(&self, delivery: u8, place: Place) -> Tally {
+        let batches = self.batches.values();
+        let here = batches.filter(|batch| batch.delivery == delivery && batch.place == place);
+        here.fold(Tally::default(), |mut sum, batch| {
+            sum += Tally {
+                rows: u64::from(batch.rows),
+                batches: 1,
+            };
+            sum
+        })
+    }
+
+    fn compare(&self, outbox: &Outbox) {
+        check_sums(outbox);
+        assert!(outbox.damage().is_empty(), "{:?}", outbox.damage());
+        let states = outbox.deliveries(0, usize::MAX);
+        assert_eq!(states.len(), self.destinations.len());
+        for &delivery in self.destinations.keys() {
+            let state = outbox.delivery(delivery_id(delivery)).unwrap();
+            for (place, tally) in [
+                (Place::Waiting, state.waiting),
+                (Place::Flying, state.in_flight),
+                (Place::Delivered, state.delivered),
+                (Place::Dead, state.dead),
+                (Place::Discarded, state.discarded),
+            ] {
+                assert_eq!(tally, self.tally(delivery, place), "{delivery} {place:?}");
+            }
+        }
+        let dead: BTreeSet<Name> = listed(outbox).into_iter().map(|(_, name)| name).collect();
+        let want = self.batches.iter().filter(|(_, batch)| batch.place == Place::Dead);
+        assert_eq!(dead, want.map(|(name, _)| name.clone()).collect());
+    }
+}
+
+/// All dead letters with their payloads, in pages of two.
+fn listed(outbox: &Outbox) -> Vec<(LetterId, Name)> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let page = outbox.dead_letters(DeadFilter::default(), after, 2).unwrap();
+        for letter in &page.letters {
+            let (_, body) = outbox.dead_letter(letter.id).unwrap().unwrap();
+            all.push((letter.id, body.to_vec()));
+        }
+        after = page.next;
+        if after.is_none() {
+            return all;
+        }
+    }
+}
+
+fn some(letters: Vec<(LetterId, Name)>, which: u8) -> (Vec<LetterId>, Vec<Name>) {
+    let chosen = letters.into_iter().enumerate();
+    chosen
+        .filter(|(n, _)| which & (1 << (n % 8)) != 0)
+        .map(|(_, letter)| letter)
+        .unzip()
+}
+
+fn run(steps: &[Step]) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut outbox = open(directory.path());
+    let mut model = Model::default();
+    let mut claims: Vec<Claim> = Vec::new();
+    let mut next = 0;
+    for step in steps {
+        match *step {
+            Step::Commit {
+                destination,
+                entries,
+            } => {
+                next += 1;
+                deliver(&outbox, next, destination, entries).unwrap();
+                model.commit(next, destination, entries);
+            }
+            Step::Abort { entries } => {
+                next += 1;
+                let mut staging = outbox.begin(new_delivery(next, 0)).unwrap();
+                for ordinal in 0..entries {
+                    append(&mut staging, next, ordinal).unwrap();
+                }
+            }
+            Step::Claim { destination, max } => {
+                let new = outbox.claim(destination_id(destination), max).unwrap();
+                assert!(new.len() <= max);
+                model.claim(destination, &new);
+                claims.extend(new);
+            }
+            Step::Settle { which, dead } if !claims.is_empty() => {
+                let claim = claims.swap_remove(which % claims.len());
+                let dead: Vec<usize> = (0..claim.slices.len())
+                    .filter(|slice| dead & (1 << slice) != 0)
+                    .collect();
+                let settled = outbox.settle(vec![settlement(&claim, &dead)]).unwrap();
+                assert_eq!((settled.entries, settled.unknown), (1, 0));
+                model.settle(&claim, &dead);
+            }
+            Step::SettleAll => {
+                outbox.settle(delivered(&claims)).unwrap();
+                claims.drain(..).for_each(|claim| model.settle(&claim, &[]));
+            }
+            Step::Release { which } if !claims.is_empty() => {
+                let claim = claims.swap_remove(which % claims.len());
+                outbox.release(claim.delivery, &[claim.ordinal]);
+                claim.slices.iter().for_each(|name| model.put(name, Place::Waiting));
+            }
+            Step::Settle { .. } | Step::Release { .. } => {}
+            Step::Replay { which } => {
+                let (ids, names) = some(listed(&outbox), which);
+                assert_eq!(outbox.replay(&ids).unwrap().letters, ids.len() as u64);
+                model.replay(&names);
+            }
+            Step::Discard { which } => {
+                let (ids, names) = some(listed(&outbox), which);
+                assert_eq!(outbox.discard(&ids).unwrap().letters, ids.len() as u64);
+                names.iter().for_each(|name| model.put(name, Place::Discarded));
+            }
+            Step::Reopen => {
+                outbox.close();
+                outbox = open(directory.path());
+                claims.clear();
+                model.restart();
+            }
+        }
+        model.compare(&outbox);
+    }
+
+    // The end: all that waits comes out, once.
+    outbox.settle(delivered(&claims)).unwrap();
+    claims.drain(..).for_each(|claim| model.settle(&claim, &[]));
+    for destination in 0..2 {
+        loop {
+            let claims = outbox.claim(destination_id(destination), 3).unwrap();
+            model.claim(destination, &claims);
+            outbox.settle(delivered(&claims)).unwrap();
+            claims.iter().for_each(|claim| model.settle(claim, &[]));
+            if claims.is_empty() {
+                break;
+            }
+        }
+    }
+    model.compare(&outbox);
+    assert!(model.turns.values().all(Vec::is_empty));
+    assert_eq!(outbox.usage().entries, 0);
+    outbox.close();
+    let outbox = open(directory.path());
+    model.compare(&outbox);
+    assert_eq!(size_of(&directory.path().join("segments")), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_operations_matches_the_model(steps in steps()) {
+        run(&steps);
+    }
+}

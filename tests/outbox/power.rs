@@ -1,0 +1,395 @@
+//! What a loss of power leaves: at every step, only what was fsynced, and then any part of what
+//! was written beside it. A kill of the process cannot show a missing fsync; this can.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use looker_feed::outbox::{DeadFilter, Disk, Op, Outbox};
+
+use crate::kit::*;
+
+/// A change, as it was made.
+#[derive(Clone, Debug)]
+enum Event {
+    Create(PathBuf),
+    Write(PathBuf, u64, Vec<u8>),
+    Sync(PathBuf),
+    SyncDirectory(PathBuf),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+    /// A batch was handed to sled: from here on its directory may be what the next sync says.
+    Batch,
+    /// sled's directory as it was when its files were synced.
+    State(BTreeMap<PathBuf, Vec<u8>>),
+    /// What a caller has been told.
+    Told(Told),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Told {
+    Begun(u8),
+    Committed(u8, u64),
+    Delivered(Vec<Vec<u8>>),
+    Dead(Vec<u8>),
+    Replayed(Vec<u8>),
+}
+
+type Log = Arc<Mutex<Vec<Event>>>;
+
+fn recorder(log: &Log) -> Disk {
+    let log = Arc::clone(log);
+    Disk::with_hook(move |op| {
+        let event = match *op {
+            Op::CreateDirectory(_) | Op::StateFlush(_) => return Ok(()),
+            Op::StateBatch(_) => Event::Batch,
+            Op::Create(path) => Event::Create(path.to_owned()),
+            Op::Write {
+                path,
+                offset,
+                bytes,
+            } => Event::Write(path.to_owned(), offset, bytes.to_vec()),
+            Op::Sync(path) => Event::Sync(path.to_owned()),
+            Op::SyncDirectory(path) => Event::SyncDirectory(path.to_owned()),
+            Op::Rename { from, to } => Event::Rename(from.to_owned(), to.to_owned()),
+            Op::Remove(path) => Event::Remove(path.to_owned()),
+            Op::StateSync(path) => Event::State(files_of(path)),
+        };
+        log.lock().unwrap().push(event);
+        Ok(())
+    })
+}
+
+fn files_of(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            files.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    files
+}
+
+/// A file: what is on the platter, and writes that may not be.
+#[derive(Clone, Debug, Default)]
+struct File {
+    durable: Vec<u8>,
+    pending: Vec<(u64, Vec<u8>)>,
+}
+
+/// A directory entry that is not on the platter yet.
+#[derive(Clone, Debug)]
+enum Entry {
+    Link(PathBuf, usize),
+    Unlink(PathBuf),
+}
+
+/// The disk as it is being written.
+#[derive(Clone, Debug, Default)]
+struct Platter {
+    files: Vec<File>,
+    /// As the process sees it.
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    /// By directory, in order.
+    pending_names: BTreeMap<PathBuf, Vec<Entry>>,
+    state: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+impl Platter {
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::Create(path) => {
+                self.files.push(File::default());
+                self.link(path, self.files.len() - 1);
+            }
+            Event::Write(path, offset, bytes) => {
+                if let Some(&file) = self.names.get(path) {
+                    self.files[file].pending.push((*offset, bytes.clone()));
+                }
+            }
+            Event::Sync(path) => {
+                if let Some(&file) = self.names.get(path) {
+                    let file = &mut self.files[file];
+                    for (offset, bytes) in std::mem::take(&mut file.pending) {
+                        put(&mut file.durable, offset, &bytes);
+                    }
+                }
+            }
+            Event::SyncDirectory(path) => {
+                for entry in self.pending_names.remove(path).unwrap_or_default() {
+                    apply(&mut self.durable_names, &entry);
+                }
+            }
+            Event::Rename(from, to) => {
+                if let Some(&file) = self.names.get(from) {
+                    self.unlink(from);
+                    self.link(to, file);
+                }
+            }
+            Event::Remove(path) => {
+                if self.names.contains_key(path) {
+                    self.unlink(path);
+                }
+            }
+            Event::State(files) => self.state = files.clone(),
+            Event::Told(_) | Event::Batch => {}
+        }
+    }
+
+    fn link(&mut self, path: &Path, file: usize) {
+        self.names.insert(path.to_owned(), file);
+        self.pend(path, Entry::Link(path.to_owned(), file));
+    }
+
+    fn unlink(&mut self, path: &Path) {
+        self.names.remove(path);
+        self.pend(path, Entry::Unlink(path.to_owned()));
+    }
+
+    fn pend(&mut self, path: &Path, entry: Entry) {
+        let parent = path.parent().unwrap().to_owned();
+        self.pending_names.entry(parent).or_default().push(entry);
+    }
+
+    /// Puts what is left after the power is gone below `to`. `keep` decides on each piece that
+    /// was not synced.
+    fn leave(&self, from: &Path, to: &Path, mut keep: impl FnMut() -> bool) {
+        let mut names = self.durable_names.clone();
+        for entries in self.pending_names.values() {
+            // Entries of one directory come to the disk in their order.
+            for entry in entries.iter().take_while(|_| keep()) {
+                apply(&mut names, entry);
+            }
+        }
+        for directory in ["segments", "dead", "rejected", "damaged", "state"] {
+            fs::create_dir_all(to.join(directory)).unwrap();
+        }
+        for (path, file) in names {
+            let file = &self.files[file];
+            let mut bytes = file.durable.clone();
+            for (offset, piece) in &file.pending {
+                if keep() {
+                    // A piece may be torn as well.
+                    let length = if keep() { piece.len() } else { piece.len() / 2 };
+                    put(&mut bytes, *offset, &piece[..length]);
+                }
+            }
+            fs::write(to.join(path.strip_prefix(from).unwrap()), bytes).unwrap();
+        }
+        for (path, bytes) in &self.state {
+            fs::write(to.join(path.strip_prefix(from).unwrap()), bytes).unwrap();
+        }
+    }
+}
+
+fn apply(names: &mut BTreeMap<PathBuf, usize>, entry: &Entry) {
+    match entry {
+        Entry::Link(path, file) => names.insert(path.clone(), *file),
+        Entry::Unlink(path) => names.remove(path),
+    };
+}
+
+fn put(into: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
+    let offset = offset as usize;
+    if into.len() < offset + bytes.len() {
+        into.resize(offset + bytes.len(), 0);
+    }
+    into[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
+
+/// Everything the outbox does, once, with what its callers were told in between.
+fn record(path: &Path) -> Vec<Event> {
+    let log = Log::default();
+    let tell = |told| log.lock().unwrap().push(Event::Told(told));
+    let outbox = Outbox::open_on(settings(path), recorder(&log)).unwrap();
+    let commit = |delivery: u8, entries: u64| {
+        tell(Told::Begun(delivery));
+        deliver(&outbox, delivery, 1, entries).unwrap();
+        tell(Told::Committed(delivery, entries));
+    };
+    let send = |max: usize, bury: bool| {
+        let claims = outbox.claim(destination_id(1), max).unwrap();
+        let mut settlements = delivered(&claims);
+        let mut slices: Vec<Vec<u8>> = claims
+            .iter()
+            .flat_map(|claim| claim.slices.iter().map(|slice| slice.to_vec()))
+            .collect();
+        if bury {
+            settlements[0] = settlement(&claims[0], &[0]);
+        }
+        outbox.settle(settlements).unwrap();
+        if bury {
+            tell(Told::Dead(slices.remove(0)));
+        }
+        tell(Told::Delivered(slices));
+    };
+    commit(1, 25);
+    send(10, true);
+    commit(2, 4);
+    send(5, true);
+    {
+        tell(Told::Begun(9));
+        let mut staging = outbox.begin(new_delivery(9, 1)).unwrap();
+        for ordinal in 0..30 {
+            append(&mut staging, 9, ordinal).unwrap();
+        }
+    }
+    let page = outbox.dead_letters(DeadFilter::default(), None, 9).unwrap();
+    outbox.replay(&[page.letters[0].id]).unwrap();
+    tell(Told::Replayed(payload(1, 0, 0)));
+    send(20, false);
+    send(4, false);
+    send(4, false);
+    commit(3, 2);
+    outbox.close();
+    let log = log.lock().unwrap();
+    log.clone()
+}
+
+/// Opens what the power cut left and compares all of it with what the callers had been told.
+/// `next` is what they were about to be told: it may have become true already.
+fn check(path: &Path, told: &[Told], next: Option<&Told>, what: &str) {
+    let outbox = open(path);
+    assert_eq!(outbox.damage(), [], "{what}");
+    check_sums(&outbox);
+    let mut committed = BTreeMap::new();
+    let mut begun = BTreeSet::new();
+    let mut done: BTreeMap<Vec<u8>, &str> = BTreeMap::new();
+    for one in told {
+        match one {
+            Told::Begun(delivery) => {
+                begun.insert(*delivery);
+            }
+            Told::Committed(delivery, entries) => {
+                committed.insert(*delivery, *entries);
+            }
+            Told::Delivered(slices) => {
+                done.extend(slices.iter().map(|slice| (slice.clone(), "delivered")));
+            }
+            Told::Dead(slice) => {
+                done.insert(slice.clone(), "dead");
+            }
+            Told::Replayed(slice) => {
+                done.remove(slice);
+            }
+        }
+    }
+    let mut dead = BTreeSet::new();
+    for letter in outbox.dead_letters(DeadFilter::default(), None, 99).unwrap().letters {
+        let (_, body) = outbox.dead_letter(letter.id).unwrap().unwrap();
+        dead.insert(body.to_vec());
+    }
+    let before = outbox.deliveries(0, 99);
+    let mut came = BTreeSet::new();
+    for claim in drain(&outbox, 1) {
+        for slice in &claim.slices {
+            assert_ne!(done.get(&slice[..]), Some(&"delivered"), "{what}: sent again");
+            assert!(came.insert(slice.to_vec()), "{what}: handed out twice");
+        }
+    }
+    for (delivery, entries) in &committed {
+        let state = outbox.delivery(delivery_id(*delivery));
+        let state = state.unwrap_or_else(|| panic!("{what}: delivery {delivery} is lost"));
+        assert_eq!(state.rows_in, totals(*entries, 0).rows_in, "{what}");
+        for ordinal in 0..*entries {
+            for slice in 0..shape(ordinal).len() {
+                let name = payload(*delivery, ordinal, slice);
+                let place = done.get(&name).copied();
+                let place = match next {
+                    Some(Told::Delivered(slices)) if slices.contains(&name) => Some("either"),
+                    Some(Told::Dead(slice) | Told::Replayed(slice)) if *slice == name => {
+                        Some("either")
+                    }
+                    // Settled together with the dead one that is told of first.
+                    Some(Told::Dead(_)) if place.is_none() => Some("either"),
+                    _ => place,
+                };
+                let fine = match place {
+                    Some("delivered" | "either") => true,
+                    Some(_) => dead.contains(&name) && !came.contains(&name),
+                    None => came.contains(&name) && !dead.contains(&name),
+                };
+                assert!(fine, "{what}: delivery {delivery} entry {ordinal} slice {slice}: {place:?}");
+            }
+        }
+        let waited = before.iter().find(|one| one.id == state.id).unwrap().waiting.rows;
+        assert_eq!(waited, came_rows(&came, *delivery, *entries), "{what}");
+    }
+    for state in outbox.deliveries(0, 99) {
+        let delivery = state.id.0[0];
+        assert!(begun.contains(&delivery) && delivery != 9, "{what}: {state:?}");
+        assert!(state.settled, "{what}");
+    }
+    check_sums(&outbox);
+}
+
+fn came_rows(came: &BTreeSet<Vec<u8>>, delivery: u8, entries: u64) -> u64 {
+    let mut rows = 0;
+    for ordinal in 0..entries {
+        for (slice, weight) in shape(ordinal).into_iter().enumerate() {
+            if came.contains(&payload(delivery, ordinal, slice)) {
+                rows += u64::from(weight);
+            }
+        }
+    }
+    rows
+}
+
+fn told(events: &[Event]) -> Vec<Told> {
+    events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Told(told) => Some(told.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_power_cut_at_any_step_keeps_every_promise() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("outbox");
+    let events = record(&path);
+    assert!(events.len() > 80, "{}", events.len());
+    let mut platter = Platter::default();
+    let mut coming = None;
+    let mut seed = fastrand::Rng::with_seed(7);
+    for (n, event) in events.iter().enumerate() {
+        platter.take(event);
+        let told = told(&events[..=n]);
+        let next = events[n + 1..].iter().find_map(|event| match event {
+            Event::Told(told) => Some(told),
+            _ => None,
+        });
+        match event {
+            Event::Batch => {
+                coming = events[n..].iter().find_map(|event| match event {
+                    Event::State(files) => Some(files),
+                    _ => None,
+                });
+            }
+            Event::State(_) => coming = None,
+            _ => {}
+        }
+        for variant in 0..4 {
+            let left = home.path().join("left");
+            let mut platter = platter.clone();
+            // What sled has written and not synced may be on the disk all the same.
+            if variant % 2 == 1
+                && let Some(files) = coming
+            {
+                platter.state.clone_from(files);
+            }
+            match variant {
+                0 => platter.leave(&path, &left, || false),
+                1 => platter.leave(&path, &left, || true),
+                _ => platter.leave(&path, &left, || seed.bool()),
+            }
+            check(&left, &told, next, &format!("event {n}, variant {variant}: {event:?}"));
+            fs::remove_dir_all(&left).unwrap();
+        }
+    }
+}
