@@ -151,7 +151,8 @@ impl Lane {
         }
     }
 
-    /// How many entries to claim now: enough to keep `max_in_flight` requests busy.
+    /// How many entries to claim now: enough to keep `max_in_flight` requests busy. The caller makes
+    /// one claim at a time, and calls [`Lane::stir`] if it fails.
     pub fn wanted(&mut self, now: Moment) -> usize {
         let unsettled = self.settlements.len() + self.settling;
         if self.stopping || self.circuit.held().is_some() || unsettled >= UNSETTLED {
@@ -159,8 +160,14 @@ impl Lane {
         }
         let most = self.settings.max_in_flight;
         if self.circuit.shut() && !self.expiring {
-            let due = self.circuit.permit(now.tick) == Permit::Probe && self.ready.is_empty();
-            return usize::from(due || self.peek_at().is_some_and(|at| at <= now.tick));
+            let probe = self.circuit.permit(now.tick) == Permit::Probe && self.ready.is_empty();
+            let due = probe || self.peek_at().is_some_and(|at| at <= now.tick);
+            if due {
+                // Before the claim, so that a change during it is not taken for seen.
+                self.stirred = false;
+                self.peeked = now.tick;
+            }
+            return usize::from(due);
         }
         if self.ready.len() >= most {
             return 0;
@@ -170,10 +177,6 @@ impl Lane {
 
     /// Takes entries over from the outbox: what a claim brought, also when it brought nothing.
     pub fn claimed(&mut self, now: Moment, claims: Vec<Claim>) {
-        if self.circuit.shut() {
-            self.stirred = false;
-            self.peeked = now.tick;
-        }
         self.expiring &= !claims.is_empty();
         for claim in claims {
             let key = (claim.delivery, claim.ordinal);
@@ -218,7 +221,9 @@ impl Lane {
         match self.circuit.permit(now.tick) {
             Permit::Go | Permit::Probe => {}
             Permit::At(tick) => {
-                return Next::At(self.peek_at().map_or(tick, |peek| peek.min(tick)));
+                // A look that is due waits for a claim, not for a time.
+                let peek = self.peek_at().filter(|&peek| peek > now.tick);
+                return Next::At(peek.map_or(tick, |peek| peek.min(tick)));
             }
             Permit::Shut => return Next::Blocked,
         }

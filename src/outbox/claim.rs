@@ -144,7 +144,8 @@ impl Outbox {
                 match what {
                     Ordinal::Entry(ordinal) => {
                         let id = index.deliveries.get(&position).map(|one| one.row.info.id);
-                        id.into_iter().for_each(|id| index.release_entry(id, ordinal));
+                        id.into_iter()
+                            .for_each(|id| index.release_entry(id, ordinal));
                     }
                     Ordinal::Letter(id) => index.release_letter(id),
                     Ordinal::Unknown => {}

@@ -146,6 +146,9 @@ pub struct Station {
     waiting: BTreeSet<(u64, u64)>,
     flying: Vec<Flight>,
     settling: Option<(Duration, bool, Vec<Settlement>)>,
+    claiming: Option<(Duration, Vec<Claim>)>,
+    /// The outbox has changed since the claim under way began.
+    outdated: bool,
     accepted: BTreeSet<Batch>,
     /// Batches that the server rejected when they were alone.
     condemned: BTreeSet<Batch>,
@@ -179,6 +182,8 @@ impl Station {
             waiting: BTreeSet::new(),
             flying: Vec::new(),
             settling: None,
+            claiming: None,
+            outdated: false,
             accepted: BTreeSet::new(),
             condemned: BTreeSet::new(),
             dead: BTreeMap::new(),
@@ -211,6 +216,7 @@ impl Station {
 
     pub fn changed(&mut self) {
         self.exhausted = false;
+        self.outdated = true;
         self.lane.stir();
     }
 
@@ -279,23 +285,7 @@ impl Station {
     fn step(&mut self, now: Duration, server: &mut impl Server, rng: &mut Rng) -> Option<Duration> {
         self.land(now);
         self.settle(now, rng);
-        for (delivery, ordinal) in self.lane.take_releases() {
-            let place = self.place(delivery, ordinal);
-            assert_eq!(*place, Place::Claimed, "released without a claim");
-            *place = Place::Waiting;
-            self.waiting.insert((number(delivery), ordinal));
-            self.exhausted = false;
-        }
-        let mut claimed = false;
-        if !self.exhausted {
-            let wanted = self.lane.wanted(at(now));
-            if wanted > 0 {
-                let claims = self.claim(wanted);
-                self.exhausted = claims.is_empty();
-                claimed = true;
-                self.lane.claimed(at(now), claims);
-            }
-        }
+        self.claim_some(now, rng);
         let next = loop {
             let standing = self.lane.snapshot(at(now)).state;
             match self.lane.next(at(now)) {
@@ -312,7 +302,36 @@ impl Station {
             .extend(notices.into_iter().map(|notice| (now, notice)));
         self.most_open = self.most_open.max(self.lane.open_entries());
         assert!(self.lane.open_entries() <= 2 * self.settings.max_in_flight);
-        if claimed { Some(now) } else { next }
+        next
+    }
+
+    fn claim_some(&mut self, now: Duration, rng: &mut Rng) {
+        if let Some((done, _)) = &self.claiming
+            && *done <= now
+            && let Some((_, claims)) = self.claiming.take()
+        {
+            self.exhausted = claims.is_empty() && !self.outdated;
+            self.lane.claimed(at(now), claims);
+        }
+        if self.claiming.is_some() {
+            return;
+        }
+        for (delivery, ordinal) in self.lane.take_releases() {
+            let place = self.place(delivery, ordinal);
+            assert_eq!(*place, Place::Claimed, "released without a claim");
+            *place = Place::Waiting;
+            self.waiting.insert((number(delivery), ordinal));
+            self.exhausted = false;
+        }
+        if self.exhausted {
+            return;
+        }
+        let wanted = self.lane.wanted(at(now));
+        if wanted > 0 {
+            self.outdated = false;
+            let takes = Duration::from_millis(rng.u64(1..10));
+            self.claiming = Some((now + takes, self.claim(wanted)));
+        }
     }
 
     fn send(
@@ -409,6 +428,7 @@ impl Station {
                     .for_each(|settlement| self.check_settlement(now, settlement));
                 self.lane.settled(&batch);
                 self.exhausted = false;
+                self.outdated = true;
             }
         }
         if self.settling.is_none() {
@@ -462,7 +482,9 @@ impl Station {
 
     fn next_event(&self) -> Option<Duration> {
         let landing = self.flying.iter().map(|flight| flight.lands);
+        let claim = self.claiming.as_ref().map(|(done, _)| *done);
         landing
+            .chain(claim)
             .chain(self.settling.as_ref().map(|(done, _, _)| *done))
             .min()
     }

@@ -29,7 +29,9 @@ struct Ledger {
 
 impl Ledger {
     fn note<T>(&mut self, result: Result<T, Error>) -> Option<T> {
-        result.map_err(|error| self.errors.push(error.to_string())).ok()
+        result
+            .map_err(|error| self.errors.push(error.to_string()))
+            .ok()
     }
 }
 
@@ -72,7 +74,9 @@ fn try_send(outbox: &Outbox, ledger: &mut Ledger, max: usize, bury: bool) {
         settlements[0] = settlement(first, &[0]);
     }
     for claim in &claims {
-        ledger.sent.extend(claim.slices.iter().map(|slice| slice.to_vec()));
+        ledger
+            .sent
+            .extend(claim.slices.iter().map(|slice| slice.to_vec()));
     }
     let mut settled = outbox.settle(settlements.clone());
     if settled.is_err() {
@@ -130,7 +134,10 @@ fn check(path: &Path, ledger: &Ledger, withdrawn: bool) {
                 );
             }
         }
-        let page = outbox.rejected(delivery_id(delivery), 0, 9).unwrap().unwrap();
+        let page = outbox
+            .rejected(delivery_id(delivery), 0, 9)
+            .unwrap()
+            .unwrap();
         assert_eq!(page.kept, 1);
     }
     if withdrawn {

@@ -10,15 +10,32 @@ use crate::kit::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Commit { destination: u8, entries: u64 },
-    Abort { entries: u64 },
-    Claim { destination: u8, max: usize },
+    Commit {
+        destination: u8,
+        entries: u64,
+    },
+    Abort {
+        entries: u64,
+    },
+    Claim {
+        destination: u8,
+        max: usize,
+    },
     /// Settles one of the claims; the bits say which slices are dead.
-    Settle { which: usize, dead: u8 },
+    Settle {
+        which: usize,
+        dead: u8,
+    },
     SettleAll,
-    Release { which: usize },
-    Replay { which: u8 },
-    Discard { which: u8 },
+    Release {
+        which: usize,
+    },
+    Replay {
+        which: u8,
+    },
+    Discard {
+        which: u8,
+    },
     Reopen,
 }
 
@@ -89,7 +106,10 @@ impl Model {
         for claim in claims {
             for (name, rows) in claim.slices.iter().zip(&claim.rows) {
                 let turn = self.turns.get(&destination).and_then(|turns| turns.first());
-                assert!(turn.is_some_and(|turn| turn.contains(&name[..])), "not its turn");
+                assert!(
+                    turn.is_some_and(|turn| turn.contains(&name[..])),
+                    "not its turn"
+                );
                 let batch = self.batches.get_mut(&name[..]).unwrap();
                 assert_eq!(batch.place, Place::Waiting, "claimed twice");
                 assert_eq!(batch.rows, *rows);
@@ -170,7 +190,10 @@ impl Model {
             }
         }
         let dead: BTreeSet<Name> = listed(outbox).into_iter().map(|(_, name)| name).collect();
-        let want = self.batches.iter().filter(|(_, batch)| batch.place == Place::Dead);
+        let want = self
+            .batches
+            .iter()
+            .filter(|(_, batch)| batch.place == Place::Dead);
         assert_eq!(dead, want.map(|(name, _)| name.clone()).collect());
     }
 }
@@ -180,7 +203,9 @@ fn listed(outbox: &Outbox) -> Vec<(LetterId, Name)> {
     let mut all = Vec::new();
     let mut after = None;
     loop {
-        let page = outbox.dead_letters(DeadFilter::default(), after, 2).unwrap();
+        let page = outbox
+            .dead_letters(DeadFilter::default(), after, 2)
+            .unwrap();
         for letter in &page.letters {
             let (_, body) = outbox.dead_letter(letter.id).unwrap().unwrap();
             all.push((letter.id, body.to_vec()));
@@ -245,7 +270,10 @@ fn run(steps: &[Step]) {
             Step::Release { which } if !claims.is_empty() => {
                 let claim = claims.swap_remove(which % claims.len());
                 outbox.release(claim.delivery, &[claim.ordinal]);
-                claim.slices.iter().for_each(|name| model.put(name, Place::Waiting));
+                claim
+                    .slices
+                    .iter()
+                    .for_each(|name| model.put(name, Place::Waiting));
             }
             Step::Settle { .. } | Step::Release { .. } => {}
             Step::Replay { which } => {
@@ -256,7 +284,9 @@ fn run(steps: &[Step]) {
             Step::Discard { which } => {
                 let (ids, names) = some(listed(&outbox), which);
                 assert_eq!(outbox.discard(&ids).unwrap().letters, ids.len() as u64);
-                names.iter().for_each(|name| model.put(name, Place::Discarded));
+                names
+                    .iter()
+                    .for_each(|name| model.put(name, Place::Discarded));
             }
             Step::Reopen => {
                 outbox.close();

@@ -278,7 +278,11 @@ fn check(path: &Path, told: &[Told], next: Option<&Told>, what: &str) {
         }
     }
     let mut dead = BTreeSet::new();
-    for letter in outbox.dead_letters(DeadFilter::default(), None, 99).unwrap().letters {
+    for letter in outbox
+        .dead_letters(DeadFilter::default(), None, 99)
+        .unwrap()
+        .letters
+    {
         let (_, body) = outbox.dead_letter(letter.id).unwrap().unwrap();
         dead.insert(body.to_vec());
     }
@@ -286,7 +290,11 @@ fn check(path: &Path, told: &[Told], next: Option<&Told>, what: &str) {
     let mut came = BTreeSet::new();
     for claim in drain(&outbox, 1) {
         for slice in &claim.slices {
-            assert_ne!(done.get(&slice[..]), Some(&"delivered"), "{what}: sent again");
+            assert_ne!(
+                done.get(&slice[..]),
+                Some(&"delivered"),
+                "{what}: sent again"
+            );
             assert!(came.insert(slice.to_vec()), "{what}: handed out twice");
         }
     }
@@ -312,15 +320,26 @@ fn check(path: &Path, told: &[Told], next: Option<&Told>, what: &str) {
                     Some(_) => dead.contains(&name) && !came.contains(&name),
                     None => came.contains(&name) && !dead.contains(&name),
                 };
-                assert!(fine, "{what}: delivery {delivery} entry {ordinal} slice {slice}: {place:?}");
+                assert!(
+                    fine,
+                    "{what}: delivery {delivery} entry {ordinal} slice {slice}: {place:?}"
+                );
             }
         }
-        let waited = before.iter().find(|one| one.id == state.id).unwrap().waiting.rows;
+        let waited = before
+            .iter()
+            .find(|one| one.id == state.id)
+            .unwrap()
+            .waiting
+            .rows;
         assert_eq!(waited, came_rows(&came, *delivery, *entries), "{what}");
     }
     for state in outbox.deliveries(0, 99) {
         let delivery = state.id.0[0];
-        assert!(begun.contains(&delivery) && delivery != 9, "{what}: {state:?}");
+        assert!(
+            begun.contains(&delivery) && delivery != 9,
+            "{what}: {state:?}"
+        );
         assert!(state.settled, "{what}");
     }
     check_sums(&outbox);
@@ -388,7 +407,12 @@ fn a_power_cut_at_any_step_keeps_every_promise() {
                 1 => platter.leave(&path, &left, || true),
                 _ => platter.leave(&path, &left, || seed.bool()),
             }
-            check(&left, &told, next, &format!("event {n}, variant {variant}: {event:?}"));
+            check(
+                &left,
+                &told,
+                next,
+                &format!("event {n}, variant {variant}: {event:?}"),
+            );
             fs::remove_dir_all(&left).unwrap();
         }
     }
