@@ -10,6 +10,11 @@ use super::moment::{Moment, Stopwatch};
 use super::snapshot::Snapshot;
 use crate::model::DestinationId;
 
+/// Lanes that are kept while they have nothing to do, at most.
+const SEATS: usize = 1_000;
+/// Destinations that can be paused before they have had work, at most.
+const PAUSED: usize = 10_000;
+
 /// A view of a running drain. Cheap to clone; outlives the drain.
 #[derive(Clone)]
 pub struct Handle(pub(super) Arc<Board>);
@@ -37,8 +42,8 @@ pub(super) struct Seat {
 }
 
 impl Handle {
-    /// Every destination that has had work since the start of the daemon and is still known to
-    /// the outbox.
+    /// Every destination that has had work since the start of the daemon, in the order of their
+    /// ids (idle ones may be left out when there are more than 1,000).
     pub fn snapshots(&self) -> Vec<Snapshot> {
         let seats: Vec<_> = self.0.seats().taken.values().cloned().collect();
         let now = self.0.stopwatch.now();
@@ -53,16 +58,21 @@ impl Handle {
     }
 
     /// Stops a destination until [`Handle::resume`] or a restart of the daemon. What is in flight
-    /// lands. Works for a destination that has no work yet too.
-    pub fn pause(&self, destination: DestinationId) {
+    /// lands. Works for a destination that has no work yet too. Returns whether it could be done:
+    /// not if more than 10,000 unknown destinations are paused already.
+    pub fn pause(&self, destination: DestinationId) -> bool {
         let mut seats = self.0.seats();
         match seats.taken.get(&destination).cloned() {
             Some(seat) => {
                 drop(seats);
                 seat.change(|lane| lane.pause(self.0.stopwatch.now()));
+                true
             }
             None => {
-                seats.paused.insert(destination);
+                if seats.paused.len() < PAUSED {
+                    seats.paused.insert(destination);
+                }
+                seats.paused.contains(&destination)
             }
         }
     }
@@ -117,11 +127,15 @@ impl Board {
         Arc::clone(seat)
     }
 
-    /// Forgets the lanes that are of no use any more.
-    pub(super) fn keep(&self, useful: impl Fn(&DestinationId) -> bool) {
-        self.seats()
-            .taken
-            .retain(|destination, seat| useful(destination) || seat.lane().paused_by_operator());
+    /// Forgets lanes that have nothing to do and are not paused, once there are more than anyone
+    /// looks at.
+    pub(super) fn keep(&self, busy: impl Fn(&DestinationId) -> bool) {
+        let mut seats = self.seats();
+        if seats.taken.len() > SEATS {
+            seats
+                .taken
+                .retain(|id, seat| busy(id) || seat.lane().paused_by_operator());
+        }
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {

@@ -175,7 +175,12 @@ impl<T: Transport> Courier<T> {
     fn claim(&self, work: &mut Work) {
         let mut lane = self.seat.lane();
         let releases = lane.take_releases();
-        if !releases.is_empty() {
+        // Marked as seen below, so it is taken note of here.
+        let changed = work.changes.has_changed().unwrap_or(false);
+        if changed {
+            lane.stir();
+        }
+        if changed || !releases.is_empty() {
             work.outbox_changed();
         }
         let wanted = if work.exhausted || work.stop_at.is_some() {
@@ -213,6 +218,7 @@ impl<T: Transport> Courier<T> {
                 self.seat.lane().claimed(self.stopwatch.now(), claims);
             }
             Err(error) => {
+                self.seat.lane().stir();
                 if work.claims.failed(&mut self.rng) {
                     warn!(
                         destination = %self.destination, error = %error,

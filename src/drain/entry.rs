@@ -26,6 +26,14 @@ pub struct Entry {
     dead: Vec<Dead>,
 }
 
+/// What was decided and tried of an entry that is back in the outbox: what has its 202 is not sent
+/// again when the entry is claimed anew. It holds no bodies.
+#[derive(Debug)]
+pub struct Memo {
+    pieces: Vec<Piece>,
+    dead: Vec<Dead>,
+}
+
 /// A run of slices of one entry that is sent as one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
@@ -42,26 +50,31 @@ pub struct Piece {
 }
 
 impl Entry {
-    /// Takes a claim apart: the entry, the one piece that it begins as (none if it is empty), and
-    /// the account.
-    pub fn take(claim: Claim) -> (EntryKey, Self, Option<Piece>, Arc<[u8]>) {
+    /// Takes a claim apart: the entry, the pieces that are left to send, and the account.
+    pub fn take(claim: Claim, memo: Option<Memo>) -> (EntryKey, Self, Vec<Piece>, Arc<[u8]>) {
         let key = (claim.delivery, claim.ordinal);
         let count = claim.slices.len();
+        let memo = memo.unwrap_or_else(|| Memo {
+            pieces: Piece::whole(key, count).into_iter().collect(),
+            dead: Vec::new(),
+        });
         let entry = Self {
             slices: claim.slices,
             received: claim.received,
             flying: 0,
-            undecided: count,
-            dead: Vec::new(),
+            undecided: memo.pieces.iter().map(|piece| piece.slices.len()).sum(),
+            dead: memo.dead,
         };
-        let piece = (count > 0).then_some(Piece {
-            entry: key,
-            slices: 0..count,
-            attempts: 0,
-            first_try: None,
-            last_try: None,
-        });
-        (key, entry, piece, claim.account)
+        (key, entry, memo.pieces, claim.account)
+    }
+
+    /// What is to be remembered of an entry that goes back to the outbox; its undecided slices are
+    /// in `pieces`.
+    pub fn memo(self, pieces: Vec<Piece>) -> Memo {
+        Memo {
+            pieces,
+            dead: self.dead,
+        }
     }
 
     /// The batches of a piece.
@@ -106,6 +119,17 @@ impl Entry {
 }
 
 impl Piece {
+    /// All of an entry; none if it is empty.
+    fn whole(entry: EntryKey, slices: usize) -> Option<Self> {
+        (slices > 0).then_some(Self {
+            entry,
+            slices: 0..slices,
+            attempts: 0,
+            first_try: None,
+            last_try: None,
+        })
+    }
+
     /// Counts an attempt.
     pub fn tried(&mut self, now: UnixMillis) {
         self.attempts = self.attempts.saturating_add(1);

@@ -17,7 +17,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::circuit::{Change, Circuit, CircuitSettings, Pass, Permit, State};
-use super::entry::{Entry, EntryKey, Piece};
+use super::entry::{Entry, EntryKey, Memo, Piece};
 use super::latency::Latencies;
 use super::moment::Moment;
 use super::notice::{Notice, Notices};
@@ -72,6 +72,8 @@ pub struct Lane {
     /// The account of the last refused request.
     refused: Option<Arc<[u8]>>,
     entries: HashMap<EntryKey, Entry>,
+    /// Of entries that were given back, until they are claimed anew.
+    memos: HashMap<EntryKey, Memo>,
     /// Entries by delivery that are not durably settled.
     held: HashMap<DeliveryId, usize>,
     head: Option<DeliveryId>,
@@ -131,6 +133,7 @@ impl Lane {
             account: None,
             refused: None,
             entries: HashMap::new(),
+            memos: HashMap::new(),
             held: HashMap::new(),
             head: None,
             ready: VecDeque::new(),
@@ -148,7 +151,8 @@ impl Lane {
         }
     }
 
-    /// How many entries to claim now: enough to keep `max_in_flight` requests busy.
+    /// How many entries to claim now: enough to keep `max_in_flight` requests busy. The caller makes
+    /// one claim at a time, and calls [`Lane::stir`] if it fails.
     pub fn wanted(&mut self, now: Moment) -> usize {
         let unsettled = self.settlements.len() + self.settling;
         if self.stopping || self.circuit.held().is_some() || unsettled >= UNSETTLED {
@@ -156,8 +160,14 @@ impl Lane {
         }
         let most = self.settings.max_in_flight;
         if self.circuit.shut() && !self.expiring {
-            let due = self.circuit.permit(now.tick) == Permit::Probe && self.ready.is_empty();
-            return usize::from(due || self.peek_at().is_some_and(|at| at <= now.tick));
+            let probe = self.circuit.permit(now.tick) == Permit::Probe && self.ready.is_empty();
+            let due = probe || self.peek_at().is_some_and(|at| at <= now.tick);
+            if due {
+                // Before the claim, so that a change during it is not taken for seen.
+                self.stirred = false;
+                self.peeked = now.tick;
+            }
+            return usize::from(due);
         }
         if self.ready.len() >= most {
             return 0;
@@ -167,31 +177,28 @@ impl Lane {
 
     /// Takes entries over from the outbox: what a claim brought, also when it brought nothing.
     pub fn claimed(&mut self, now: Moment, claims: Vec<Claim>) {
-        if self.circuit.shut() {
-            self.stirred = false;
-            self.peeked = now.tick;
-        }
         self.expiring &= !claims.is_empty();
         for claim in claims {
-            let (key, mut entry, piece, account) = Entry::take(claim);
+            let key = (claim.delivery, claim.ordinal);
             if self.entries.contains_key(&key) {
                 continue;
             }
+            let memo = self.memos.remove(&key);
+            let (key, mut entry, pieces, account) = Entry::take(claim, memo);
             self.account = Some(account);
             *self.held.entry(key.0).or_default() += 1;
-            match piece {
-                None => self.settlements.push(entry.settlement(key)),
-                Some(piece) if self.circuit.shut() && self.too_old(now, entry.received) => {
-                    let reason = too_old(&self.why());
-                    entry.bury(&piece, &reason, now.wall);
-                    self.buried(now, &piece);
-                    self.settlements.push(entry.settlement(key));
+            let expired = self.circuit.shut() && self.too_old(now, entry.received);
+            if expired || pieces.is_empty() {
+                let reason = too_old(&self.why());
+                for piece in &pieces {
+                    entry.bury(piece, &reason, now.wall);
+                    self.buried(now, piece);
                 }
-                Some(piece) => {
-                    self.expiring = false;
-                    self.entries.insert(key, entry);
-                    self.ready.push_back(piece);
-                }
+                self.settlements.push(entry.settlement(key));
+            } else {
+                self.expiring = false;
+                self.entries.insert(key, entry);
+                self.ready.extend(pieces);
             }
         }
         let paused = matches!(self.circuit.state(), State::Paused { .. });
@@ -214,7 +221,9 @@ impl Lane {
         match self.circuit.permit(now.tick) {
             Permit::Go | Permit::Probe => {}
             Permit::At(tick) => {
-                return Next::At(self.peek_at().map_or(tick, |peek| peek.min(tick)));
+                // A look that is due waits for a claim, not for a time.
+                let peek = self.peek_at().filter(|&peek| peek > now.tick);
+                return Next::At(peek.map_or(tick, |peek| peek.min(tick)));
             }
             Permit::Shut => return Next::Blocked,
         }
@@ -311,6 +320,7 @@ impl Lane {
             self.circuit.abandoned(flight.pass);
         }
         self.ready.clear();
+        self.memos.clear();
         let keys: Vec<_> = self.entries.drain().map(|(key, _)| key).collect();
         for key in keys {
             self.let_go(key.0);
@@ -539,7 +549,7 @@ impl Lane {
     fn shed(&mut self) {
         let paused = matches!(self.circuit.state(), State::Paused { .. });
         let mut spare = usize::from(!paused);
-        let mut shed = Vec::new();
+        let mut shed: Vec<EntryKey> = Vec::new();
         for piece in &self.ready {
             let Some(entry) = self.entries.get(&piece.entry) else {
                 continue;
@@ -554,9 +564,13 @@ impl Lane {
                 shed.push(piece.entry);
             }
         }
-        self.ready.retain(|piece| !shed.contains(&piece.entry));
         for key in shed {
-            self.entries.remove(&key);
+            let (pieces, rest): (VecDeque<_>, _) =
+                self.ready.drain(..).partition(|piece| piece.entry == key);
+            self.ready = rest;
+            if let Some(entry) = self.entries.remove(&key) {
+                self.memos.insert(key, entry.memo(Vec::from(pieces)));
+            }
             self.let_go(key.0);
             self.releases.push(key);
         }

@@ -37,7 +37,7 @@ impl Latencies {
         self.sum += latency;
         if self.count >= FADE_AT {
             self.counts.iter_mut().for_each(|count| *count /= 2);
-            self.sum = self.sum / 2;
+            self.sum /= 2;
             self.count /= 2;
         }
     }

@@ -41,7 +41,7 @@ const ACCELERATION_CUT: f64 = 0.9;
 /// Additive increase, as a share of the limit per second.
 const INCREASE: f64 = 1.0 / 30.0;
 /// The same, close to the ceiling or while others use up the limit.
-const GENTLE_INCREASE: f64 = 1.0 / 270.0;
+const GENTLE_INCREASE: f64 = 1.0 / 540.0;
 /// From this share of the ceiling on, growth is gentle.
 const NEAR: f64 = 0.9;
 /// Once this far above the ceiling without a complaint, the ceiling is history.

@@ -5,7 +5,6 @@
 //! drain decides on both. (hyper-util sends a request anew when a kept connection turns out to be
 //! closed before any of it was written; the server has seen nothing then.)
 
-use std::error::Error as _;
 use std::fmt;
 use std::time::Duration;
 
@@ -31,7 +30,8 @@ use crate::drain::{Parcel, Reply, Transport};
 const AGENT: &str = concat!("looker-feed/", env!("CARGO_PKG_VERSION"));
 /// Most bytes of an answer's body that are read: enough for its words.
 const MAX_ANSWER: usize = 16 << 10;
-/// How long the body of an answer may take once its status is there.
+/// How long the body of an answer may take once its status is there, or as long as a request if
+/// that is less.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// First byte of an encoded account.
 const ACCOUNT_VERSION: u8 = 1;
@@ -143,7 +143,7 @@ impl Client {
         };
         let until = Instant::now() + self.request_timeout;
         match timeout_at(until, self.http.request(request)).await {
-            Ok(Ok(response)) => read(response).await,
+            Ok(Ok(response)) => read(response, self.request_timeout.min(ANSWER_WITHIN)).await,
             Ok(Err(error)) => Reply::Unavailable {
                 what: describe(&error),
             },
@@ -287,9 +287,9 @@ fn body(batches: &[Bytes]) -> Bytes {
 }
 
 /// Reads an answer whose status is there. The status counts, whatever happens to the body.
-async fn read(response: Response<Incoming>) -> Reply {
+async fn read(response: Response<Incoming>, within: Duration) -> Reply {
     let (head, mut body) = response.into_parts();
-    let until = Instant::now() + ANSWER_WITHIN;
+    let until = Instant::now() + within;
     let mut text = Vec::new();
     while let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await {
         let Ok(data) = frame.into_data() else {

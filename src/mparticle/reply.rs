@@ -78,7 +78,7 @@ pub fn printable(text: &str, most: usize) -> String {
     out
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: impl http::header::AsHeaderName) -> Option<&'a str> {
+fn header(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Option<&str> {
     let value = headers.get(name)?.to_str().ok()?.trim();
     (!value.is_empty()).then_some(value)
 }
@@ -392,6 +392,17 @@ mod tests {
             };
             assert_eq!(reply, want, "{body:?}");
         }
+    }
+
+    #[test]
+    fn a_gap_at_the_bound_does_not_pass_it() {
+        for length in 1..8 {
+            let text = format!("{} b c d e f g", "a".repeat(length));
+            assert!(printable(&text, 5).chars().count() <= 5, "{text}");
+        }
+        assert_eq!(printable("ab cd", 9), "ab cd");
+        assert_eq!(printable("ab cdefgh", 5), "ab c…");
+        assert_eq!(printable("abcd efgh", 5), "abcd…");
     }
 
     proptest! {

@@ -1,0 +1,7 @@
+//! The drain's lane, policy, pace and circuit in virtual time, against a scripted server.
+
+mod halving;
+mod outage;
+mod rate;
+mod schedules;
+mod world;

@@ -1,0 +1,224 @@
+//! Long silences: few probes, no memory, few log lines, and a quick, gentle return.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::world::{Batch, SECOND, Station, accepted, at, run, settings, unavailable};
+use looker_feed::drain::notice::Notice;
+use looker_feed::drain::{Reply, Standing};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const BEGIN: Duration = Duration::from_secs(60);
+
+#[test]
+fn two_hours_of_outage_cost_few_probes_little_memory_and_few_log_lines() {
+    for seed in 0..10 {
+        let end = BEGIN + 2 * HOUR;
+        let mut stations = [Station::new(settings(8, 270), seed)];
+        stations[0].deliver(Duration::ZERO, [20; 2_000]);
+        let mut server = |now: Duration, _, _: &[Batch]| {
+            let away = (BEGIN..end).contains(&now);
+            (SECOND / 10, if away { unavailable() } else { accepted() })
+        };
+        let mut rng = Rng::with_seed(seed);
+        let now = run(
+            &mut stations,
+            &mut server,
+            &mut rng,
+            Duration::ZERO,
+            BEGIN * 2,
+            |_, _| false,
+        );
+        let station = &mut stations[0];
+        assert!(matches!(
+            station.lane.snapshot(at(now)).state,
+            Standing::Down { .. }
+        ));
+        station.most_open = 0;
+        // Intake goes on: more deliveries wait behind.
+        for _ in 0..50 {
+            station.deliver(now, [20; 10]);
+        }
+        run(&mut stations, &mut server, &mut rng, now, end, |_, _| false);
+
+        let station = &stations[0];
+        assert!(station.most_open <= 1, "{} entries held", station.most_open);
+        let during = |at: Duration| (BEGIN..end).contains(&at);
+        let probes = station.sent.iter().filter(|sent| during(sent.at)).count();
+        // At most one a half of the capped interval, and at least one an interval.
+        assert!((120..=260).contains(&probes), "{probes} probes");
+        let lines = station.notices.iter().filter(|(at, _)| during(*at)).count();
+        assert!((1..=3).contains(&lines), "{lines} log lines");
+
+        // At return.
+        let back = run(
+            &mut stations,
+            &mut server,
+            &mut rng,
+            end,
+            end + HOUR,
+            |stations, _| {
+                let sent = stations[0].sent.last();
+                sent.is_some_and(|sent| sent.at >= end && sent.standing == Standing::Flowing)
+            },
+        );
+        assert!(back <= end + 61 * SECOND, "{back:?}");
+        let full = run(
+            &mut stations,
+            &mut server,
+            &mut rng,
+            back,
+            back + HOUR,
+            |stations, now| stations[0].lane.snapshot(at(now)).rate == Some(270.0),
+        );
+        assert!(full <= back + 15 * SECOND, "{:?}", full - back);
+        let recovered =
+            |(_, notice): &(Duration, Notice)| matches!(notice, Notice::Recovered { .. });
+        assert_eq!(
+            stations[0].notices.iter().filter(|n| recovered(n)).count(),
+            1
+        );
+        let first: usize = (stations[0].sent.iter())
+            .filter(|sent| sent.at >= back && sent.at < back + SECOND)
+            .map(|sent| sent.batches.len())
+            .sum();
+        assert!(
+            first <= 60,
+            "a ramp, not a jump: {first} batches in the first second"
+        );
+
+        let done = run(
+            &mut stations,
+            &mut server,
+            &mut rng,
+            full,
+            full + HOUR,
+            |stations, _| stations[0].is_done(),
+        );
+        assert!(done < full + HOUR);
+        stations[0].check_all_settled();
+    }
+}
+
+#[test]
+fn refused_credentials_are_probed_slowly_and_new_ones_are_tried_at_once() {
+    let mut stations = [Station::new(settings(8, 270), 5)];
+    stations[0].deliver(Duration::ZERO, [20; 500]);
+    let mut server = |_, account: u8, _: &[Batch]| {
+        let refused = Reply::Unauthorized {
+            status: 401,
+            words: "bad key".into(),
+        };
+        (SECOND / 10, if account == 0 { refused } else { accepted() })
+    };
+    let mut rng = Rng::with_seed(5);
+    let now = run(
+        &mut stations,
+        &mut server,
+        &mut rng,
+        Duration::ZERO,
+        6 * HOUR,
+        |_, _| false,
+    );
+    let station = &mut stations[0];
+    assert!(
+        (60..=90).contains(&station.sent.len()),
+        "{} requests",
+        station.sent.len()
+    );
+    assert_eq!(station.notices.len(), 1, "said once");
+    assert_eq!(station.notices[0].1, Notice::Paused { status: 401 });
+    assert!(station.lane.open_entries() <= 1);
+
+    // Something else happens in the outbox: it is looked at, and the same account is not tried.
+    let requests = station.sent.len();
+    station.changed();
+    let Standing::Paused {
+        probe_at: Some(probe_at),
+        ..
+    } = station.lane.snapshot(at(now)).state
+    else {
+        panic!("paused")
+    };
+    let probe_at = now + Duration::from_millis(probe_at.0 - at(now).wall.0);
+    let now = run(
+        &mut stations,
+        &mut server,
+        &mut rng,
+        now,
+        probe_at - SECOND / 1000,
+        |_, _| false,
+    );
+    assert_eq!(stations[0].sent.len(), requests);
+    let now = run(
+        &mut stations,
+        &mut server,
+        &mut rng,
+        now,
+        probe_at + SECOND,
+        |_, _| false,
+    );
+    assert_eq!(stations[0].sent.len(), requests + 1);
+
+    // A new account: well before the next probe.
+    stations[0].account = 1;
+    stations[0].changed();
+    let done = run(
+        &mut stations,
+        &mut server,
+        &mut rng,
+        now,
+        now + HOUR,
+        |stations, _| stations[0].is_done(),
+    );
+    assert!(done < now + 90 * SECOND, "{:?}", done - now);
+    let first = stations[0].sent[requests + 1].at;
+    assert!(first <= now + 6 * SECOND);
+    stations[0].check_all_settled();
+}
+
+#[test]
+fn an_operators_pause_stops_everything_and_resume_goes_on() {
+    let mut stations = [Station::new(settings(8, 270), 6)];
+    stations[0].deliver(Duration::ZERO, [20; 300]);
+    let mut server = |_, _, _: &[Batch]| (SECOND / 10, accepted());
+    let mut rng = Rng::with_seed(6);
+    let now = run(
+        &mut stations,
+        &mut server,
+        &mut rng,
+        Duration::ZERO,
+        5 * SECOND,
+        |_, _| false,
+    );
+    stations[0].lane.pause(at(now));
+    let sent = stations[0].sent.len();
+    run(
+        &mut stations,
+        &mut server,
+        &mut rng,
+        now,
+        now + HOUR,
+        |_, _| false,
+    );
+    assert_eq!(stations[0].sent.len(), sent);
+    let snapshot = stations[0].lane.snapshot(at(now));
+    assert!(matches!(
+        snapshot.state,
+        Standing::Paused { probe_at: None, .. }
+    ));
+    assert_eq!(snapshot.in_flight, 0, "what was in flight has landed");
+    let now = now + HOUR;
+    stations[0].lane.resume(at(now));
+    let done = run(
+        &mut stations,
+        &mut server,
+        &mut rng,
+        now,
+        now + HOUR,
+        |stations, _| stations[0].is_done(),
+    );
+    assert!(done < now + 60 * SECOND);
+    stations[0].check_all_settled();
+}
