@@ -4,7 +4,8 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use looker_feed::config::{self, Config, ConfigError, IdentityNames, LogFormat, Pod, Untagged};
+use looker_feed::config::{self, Config, ConfigError, LogFormat, Pod};
+use looker_feed::mapping::{IdentityNames, Untagged};
 
 fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let directory = tempfile::tempdir().unwrap();
