@@ -6,7 +6,7 @@
 //! | 1 | it failed; the message says why |
 //! | 3 | there is nothing: an empty list, an unknown id, a call that changed nothing |
 
-mod screen;
+pub(super) mod screen;
 #[cfg(test)]
 mod tests;
 

@@ -5,10 +5,17 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | it failed; the message says why |
+//! | 3 | there is nothing of what was asked for (commands that ask a running daemon) |
 //! | 64 | the command line or the configuration is wrong; nothing was started |
 
+mod admin;
+mod client;
 mod demo;
+mod document;
+mod form;
 mod log;
+mod paint;
+mod preview;
 mod sandbox;
 mod serve;
 mod summary;
@@ -24,6 +31,9 @@ use crate::intake;
 /// The command line or the configuration is wrong (`EX_USAGE` of sysexits).
 const EXIT_USAGE: u8 = 64;
 
+/// Variables that commands read and that are no configuration of a daemon.
+const COMMAND_VARIABLES: [&str; 2] = ["LOOKER_FEED_ADMIN_URL", "LOOKER_FEED_API_SECRET"];
+
 /// Carries large scheduled Looker deliveries to mParticle, and does not lose or double a row.
 #[derive(Debug, Parser)]
 #[command(name = "looker-feed", version, about, max_term_width = 100)]
@@ -38,6 +48,10 @@ enum Command {
     Serve(ConfigArgument),
     /// Show it at work, with stand-ins for Looker and mParticle
     Demo(demo::Arguments),
+    /// Show what would be sent of a result, and which column goes where, without sending it
+    Preview(preview::Arguments),
+    #[command(flatten)]
+    Admin(admin::Command),
     /// Run the stand-in for mParticle
     Sandbox(sandbox::Arguments),
     /// Print a new key for Looker, made from the hub's secret
@@ -86,15 +100,17 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    let done = match arguments.command {
-        Command::Serve(argument) => serve::run(&argument),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Sandbox(arguments) => sandbox::run(&arguments),
-        Command::Token(argument) => token(&argument),
-        Command::CheckConfig(argument) => check_config(&argument),
+    let ended = match arguments.command {
+        Command::Serve(argument) => done(serve::run(&argument)),
+        Command::Demo(arguments) => done(demo::run(&arguments)),
+        Command::Preview(arguments) => preview::run(&arguments),
+        Command::Admin(command) => Ok(admin::run(&command)),
+        Command::Sandbox(arguments) => done(sandbox::run(&arguments)),
+        Command::Token(argument) => done(token(&argument)),
+        Command::CheckConfig(argument) => done(check_config(&argument)),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    match ended {
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("looker-feed: {failure}");
             match failure {
@@ -105,18 +121,25 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn done(result: Result<(), Failure>) -> Result<ExitCode, Failure> {
+    result.map(|()| ExitCode::SUCCESS)
+}
+
 fn load(argument: &ConfigArgument) -> Result<Config, ConfigError> {
     config::load(argument.config.as_deref(), environment())
 }
 
-/// The environment's variables; one that is not UTF-8 cannot be a key of ours.
+/// The environment's variables that can be configuration; one that is not UTF-8 cannot be a key
+/// of ours.
 fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| {
-        Some((
-            name.into_string().ok()?,
-            value.to_string_lossy().into_owned(),
-        ))
-    })
+    std::env::vars_os()
+        .filter_map(|(name, value)| {
+            Some((
+                name.into_string().ok()?,
+                value.to_string_lossy().into_owned(),
+            ))
+        })
+        .filter(|(name, _)| !COMMAND_VARIABLES.contains(&name.as_str()))
 }
 
 fn token(argument: &ConfigArgument) -> Result<(), Failure> {
@@ -148,7 +171,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     while let Some(error) = cause {
         let more = error.to_string();
         // Some errors print their cause themselves.
-        if !text.ends_with(&more) {
+        if !text.contains(&more) {
             text.push_str(": ");
             text.push_str(&more);
         }

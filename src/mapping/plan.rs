@@ -144,11 +144,7 @@ impl Plan {
         Ok(Self::place_all(header, settings, [0; 16])?.fates)
     }
 
-    fn place_all(
-        header: &Header,
-        settings: &Settings,
-        key: [u8; 16],
-    ) -> Result<Self, PlanError> {
+    fn place_all(header: &Header, settings: &Settings, key: [u8; 16]) -> Result<Self, PlanError> {
         let mut plan = Self {
             data_type: settings.data_type,
             columns: Vec::new(),
