@@ -34,13 +34,13 @@ impl DocumentArgument {
         self.file == Path::new("-")
     }
 
-    /// Opens it.
-    pub fn open(&self) -> Result<Document, Failure> {
+    /// Opens it. `verb` says what is being done with it: `read`.
+    pub fn open(&self, verb: &'static str) -> Result<Document, Failure> {
         if self.is_stdin() {
             return Ok(Document {
                 name: "standard input".to_owned(),
                 from: Box::new(io::stdin()),
-                bar: bar(None),
+                bar: bar(verb, None),
                 ended: false,
             });
         }
@@ -57,7 +57,7 @@ impl DocumentArgument {
         Ok(Document {
             name: self.file.display().to_string(),
             from: Box::new(file),
-            bar: bar(length),
+            bar: bar(verb, length),
             ended: false,
         })
     }
@@ -95,11 +95,6 @@ impl Document {
         self.bar.inc(filled as u64);
         Ok((filled > 0).then(|| Bytes::from(part)))
     }
-
-    /// The bar, for what comes after the last byte.
-    pub fn bar(&self) -> &ProgressBar {
-        &self.bar
-    }
 }
 
 impl Drop for Document {
@@ -109,7 +104,7 @@ impl Drop for Document {
 }
 
 /// Hidden where standard error is no terminal.
-fn bar(length: Option<u64>) -> ProgressBar {
+fn bar(verb: &'static str, length: Option<u64>) -> ProgressBar {
     let template = match length {
         Some(_) => {
             "{msg:9} {bar:36.cyan/dim} {percent:>3}%  {decimal_bytes:>10}  {decimal_bytes_per_sec:>12}  {elapsed:>4}"
@@ -120,7 +115,7 @@ fn bar(length: Option<u64>) -> ProgressBar {
         ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr())
         .with_style(style)
-        .with_message("read")
+        .with_message(verb)
 }
 
 #[cfg(test)]

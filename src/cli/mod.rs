@@ -14,16 +14,18 @@ mod demo;
 mod document;
 mod form;
 mod log;
+mod manual;
 mod paint;
 mod preview;
 mod sandbox;
+mod send;
 mod serve;
 mod summary;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError};
 use crate::intake;
@@ -50,6 +52,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Show what would be sent of a result, and which column goes where, without sending it
     Preview(preview::Arguments),
+    /// Send a result through the running daemon, as Looker would
+    Send(send::Arguments),
     #[command(flatten)]
     Admin(admin::Command),
     /// Run the stand-in for mParticle
@@ -58,6 +62,10 @@ enum Command {
     Token(ConfigArgument),
     /// Check the configuration and start nothing
     CheckConfig(ConfigArgument),
+    /// Print a script with which a shell completes commands and options
+    Completions(manual::Completions),
+    /// Print the man page
+    Manual,
 }
 
 /// Where the configuration is.
@@ -74,6 +82,9 @@ enum Failure {
     /// Nothing was started.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The arguments do not go together; nothing was started.
+    #[error("{0}")]
+    Usage(String),
     /// The text says what and why.
     #[error("{0}")]
     Other(String),
@@ -104,17 +115,22 @@ pub fn main() -> ExitCode {
         Command::Serve(argument) => done(serve::run(&argument)),
         Command::Demo(arguments) => done(demo::run(&arguments)),
         Command::Preview(arguments) => preview::run(&arguments),
+        Command::Send(arguments) => send::run(&arguments),
         Command::Admin(command) => Ok(admin::run(&command)),
         Command::Sandbox(arguments) => done(sandbox::run(&arguments)),
         Command::Token(argument) => done(token(&argument)),
         Command::CheckConfig(argument) => done(check_config(&argument)),
+        Command::Completions(arguments) => {
+            done(manual::completions(&arguments, Arguments::command()))
+        }
+        Command::Manual => done(manual::manual(Arguments::command())),
     };
     match ended {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("looker-feed: {failure}");
             match failure {
-                Failure::Config(_) => ExitCode::from(EXIT_USAGE),
+                Failure::Config(_) | Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
                 Failure::Other(_) => ExitCode::FAILURE,
             }
         }

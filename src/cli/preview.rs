@@ -50,7 +50,7 @@ pub struct Arguments {
 /// take it.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let config = load(&arguments.config)?;
-    let mut document = arguments.document.open()?;
+    let mut document = arguments.document.open("read")?;
     let mut settings = app::ingest_settings(&config);
     // The outbox belongs to a daemon, and need not be there.
     settings.group.directory = std::env::temp_dir();
