@@ -202,6 +202,12 @@ impl Circuit {
                 Change::None
             }
             Bearing::Fails { why } if fresh => self.failed(now, why),
+            // From before the wait: the destination is alive, so there is no streak.
+            Bearing::Works { .. } if !self.shut() => {
+                self.failures = 0;
+                self.throttles = 0;
+                Change::None
+            }
             // Refused credentials are no accident, so even a stale reply counts, once.
             Bearing::Refuses { why, .. } if fresh || !self.shut() => self.refused(now, why),
             _ => Change::None,
@@ -476,6 +482,23 @@ mod tests {
         }
         assert_eq!(circuit.heard(at(now), early, works()), Change::None);
         assert!(circuit.shut());
+    }
+
+    #[test]
+    fn a_good_reply_from_before_a_wait_ends_the_streak() {
+        let mut circuit = circuit();
+        let mut now = Duration::ZERO;
+        for _ in 0..20 {
+            let early = circuit.sent();
+            one(&mut circuit, &mut now, fails());
+            assert!(!circuit.troubled());
+            assert_eq!(circuit.heard(at(now), early, works()), Change::None);
+            assert!(
+                matches!(circuit.state(), State::Waiting { .. }),
+                "still waits"
+            );
+            circuit.retry_now(now);
+        }
     }
 
     #[test]
