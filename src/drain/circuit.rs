@@ -145,7 +145,15 @@ impl Circuit {
 
     /// Down or paused: only probes go out.
     pub fn shut(&self) -> bool {
-        matches!(self.state, State::Down { .. } | State::Paused { .. })
+        self.shut_since().is_some()
+    }
+
+    /// Tick since which only probes go out.
+    pub fn shut_since(&self) -> Option<Duration> {
+        match &self.state {
+            State::Down { since, .. } | State::Paused { since, .. } => Some(since.tick),
+            State::Flowing | State::Waiting { .. } => None,
+        }
     }
 
     /// Whether a request may go out now. Ends a wait that is over.
@@ -237,14 +245,11 @@ impl Circuit {
     fn works(&mut self, now: Moment) -> Change {
         self.failures = 0;
         self.throttles = 0;
-        let change = match &self.state {
-            State::Down { since, .. } | State::Paused { since, .. } => {
-                Change::Recovered(now.tick.saturating_sub(since.tick))
-            }
-            State::Flowing | State::Waiting { .. } => return Change::None,
+        let Some(since) = self.shut_since() else {
+            return Change::None;
         };
         self.enter(State::Flowing);
-        change
+        Change::Recovered(now.tick.saturating_sub(since))
     }
 
     fn throttled(&mut self, now: Moment, retry_after: Option<Duration>) -> Change {

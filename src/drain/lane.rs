@@ -39,7 +39,8 @@ const PEEK: Duration = Duration::from_secs(5);
 pub struct LaneSettings {
     /// Requests in flight at most, at least 1.
     pub max_in_flight: usize,
-    /// What could not be delivered for so long since it was received goes to the dead letters.
+    /// What is older than this since it was received, while its destination keeps failing, goes to
+    /// the dead letters. An operator's pause is no failure.
     pub max_age: Option<Duration>,
     /// The rate.
     pub pace: PaceSettings,
@@ -431,9 +432,14 @@ impl Lane {
                 self.complain(now, format!("Refused: {why}."));
             }
         }
+        let shut_since = self.circuit.shut_since();
         match self.circuit.heard(now, pass, bearing) {
             Change::None => {}
             Change::Throttled => {
+                // A server that throttles a probe is back.
+                if let Some(since) = shut_since {
+                    self.notices.recovered(now.tick.saturating_sub(since));
+                }
                 self.pace.throttled(now.tick, exceeded.as_ref());
                 self.notices.throttled(now);
             }
