@@ -1,1 +1,284 @@
-//! (room: group)
+//! Brings together the rows of each user, over a whole delivery of any size, in a fixed amount of
+//! memory.
+//!
+//! Records are collected in one buffer. When the budget is used up, the buffer is sorted by user
+//! and written to a temporary file as one *run*; at the end all runs are merged. So every user's
+//! records come out together and in the order of their rows, and memory is the same for ten rows
+//! and ten million, for one row a user and for all rows one user.
+//!
+//! (Partitioning by hash would spare the sort, but needs a second mechanism for the partition
+//! that is itself too large, and all rows can be one user's. The sort of a run in the cache costs
+//! little beside decoding it.)
+//!
+//! The temporary file has no name and is not synced: it dies with the process, and a delivery
+//! that was being received dies with it.
+
+mod run;
+
+use std::collections::BinaryHeap;
+use std::io;
+use std::path::PathBuf;
+
+use crate::record::{Record, RecordView};
+use run::{Cursor, Run, Spill};
+
+/// Reading a run back takes at least this much memory; see [`Grouper::finish`].
+const LEAST_READ_BUFFER: usize = 4 * 1024;
+/// Larger does not read faster.
+const MOST_READ_BUFFER: usize = 128 * 1024;
+
+/// What grouping may use.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bytes of memory for records; a record larger than this is held all the same.
+    pub budget: usize,
+    /// Where temporary files are made.
+    pub directory: PathBuf,
+}
+
+/// Grouping failed; the delivery must be given up.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// The temporary file cannot be made, written or read: most often the disk is full.
+    #[error("Grouping rows by user needs temporary space in {directory}, which failed")]
+    Spill {
+        /// Where temporary files are made.
+        directory: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// One row holds more than 4 GiB.
+    #[error("Row {0} is too large to be grouped")]
+    RowTooLarge(u64),
+}
+
+/// Collects the records of one delivery.
+#[derive(Debug)]
+pub struct Grouper {
+    settings: Settings,
+    /// Bytes of the records that are in memory, one after the other.
+    bytes: Vec<u8>,
+    /// One entry for each record in `bytes`.
+    entries: Vec<Entry>,
+    spill: Option<Spill>,
+    runs: Vec<Run>,
+}
+
+/// A record in memory: where its bytes begin and where its sections end.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    user: u64,
+    row: u64,
+    start: u32,
+    ends: [u32; 4],
+}
+
+impl Grouper {
+    /// An empty one. Takes its memory as it grows.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            bytes: Vec::new(),
+            entries: Vec::new(),
+            spill: None,
+            runs: Vec::new(),
+        }
+    }
+
+    /// Adds a record. Rows must come in ascending order.
+    ///
+    /// # Errors
+    /// The temporary file failed.
+    pub fn push(&mut self, record: &Record) -> Result<(), GroupError> {
+        let cost = record.bytes().len() + size_of::<Entry>();
+        let used = self.bytes.len() + self.entries.len() * size_of::<Entry>();
+        if used + cost > self.settings.budget && !self.entries.is_empty() {
+            self.spill_run()?;
+        }
+        let start = u32::try_from(self.bytes.len())
+            .ok()
+            .filter(|_| record.bytes().len() <= u32::MAX as usize)
+            .ok_or(GroupError::RowTooLarge(record.row))?;
+        self.bytes.extend_from_slice(record.bytes());
+        self.entries.push(Entry {
+            user: record.user,
+            row: record.row,
+            start,
+            ends: record.ends(),
+        });
+        Ok(())
+    }
+
+    /// Bytes that lie in the temporary file.
+    pub fn spilled_bytes(&self) -> u64 {
+        self.spill.as_ref().map_or(0, Spill::len)
+    }
+
+    /// Hands every record to `visit`, sorted by [`Record::user`] and, within it, by row.
+    ///
+    /// # Errors
+    /// The temporary file failed, or `visit` did.
+    pub fn finish<E: From<GroupError>>(
+        mut self,
+        mut visit: impl FnMut(RecordView<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.runs.is_empty() {
+            self.sort();
+            for entry in &self.entries {
+                visit(view(&self.bytes, entry))?;
+            }
+            return Ok(());
+        }
+        self.spill_run()?;
+        let Some(spill) = self.spill.take() else {
+            return Ok(());
+        };
+        let (settings, runs) = (self.settings, self.runs);
+        drop((self.bytes, self.entries));
+        let buffer =
+            (settings.budget / runs.len().max(1)).clamp(LEAST_READ_BUFFER, MOST_READ_BUFFER);
+        let failed = |source| GroupError::Spill {
+            directory: settings.directory.clone(),
+            source,
+        };
+        let mut cursors = BinaryHeap::with_capacity(runs.len());
+        for (order, run) in runs.into_iter().enumerate() {
+            let mut cursor = Cursor::new(run, order, buffer);
+            if cursor.advance(&spill).map_err(failed)? {
+                cursors.push(cursor);
+            }
+        }
+        while let Some(mut first) = cursors.peek_mut() {
+            visit(first.record())?;
+            if !first.advance(&spill).map_err(failed)? {
+                std::collections::binary_heap::PeekMut::pop(first);
+            }
+        }
+        Ok(())
+    }
+
+    fn sort(&mut self) {
+        self.entries
+            .sort_unstable_by_key(|entry| (entry.user, entry.row));
+    }
+
+    fn spill_run(&mut self) -> Result<(), GroupError> {
+        self.sort();
+        let directory = &self.settings.directory;
+        let failed = |source| GroupError::Spill {
+            directory: directory.clone(),
+            source,
+        };
+        let spill = match &mut self.spill {
+            Some(spill) => spill,
+            none => none.insert(Spill::create(directory).map_err(failed)?),
+        };
+        let bytes = &self.bytes;
+        let records = self.entries.iter().map(|entry| view_parts(bytes, entry));
+        let run = spill.write(records).map_err(failed)?;
+        self.runs.push(run);
+        self.bytes.clear();
+        self.entries.clear();
+        Ok(())
+    }
+}
+
+fn view_parts<'a>(bytes: &'a [u8], entry: &Entry) -> (u64, u64, [u32; 4], &'a [u8]) {
+    let start = entry.start as usize;
+    let end = start + entry.ends[3] as usize;
+    let own = bytes.get(start..end).unwrap_or(&[]);
+    (entry.user, entry.row, entry.ends, own)
+}
+
+fn view<'a>(bytes: &'a [u8], entry: &Entry) -> RecordView<'a> {
+    let (user, row, ends, own) = view_parts(bytes, entry);
+    RecordView::from_parts(row, user, ends, own)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::Section;
+
+    fn record(row: u64, user: u64, text: &str) -> Record {
+        let mut record = Record::default();
+        record.begin(row);
+        record.user = user;
+        record
+            .section(Section::Identities)
+            .extend_from_slice(user.to_string().as_bytes());
+        record
+            .section(Section::Event)
+            .extend_from_slice(text.as_bytes());
+        record.end();
+        record
+    }
+
+    fn grouped(rows: &[(u64, String)], budget: usize) -> (Vec<(u64, u64, String)>, u64) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut grouper = Grouper::new(Settings {
+            budget,
+            directory: directory.path().to_owned(),
+        });
+        for (row, (user, text)) in rows.iter().enumerate() {
+            grouper.push(&record(row as u64, *user, text)).unwrap();
+        }
+        let spilled = grouper.spilled_bytes();
+        let mut out = Vec::new();
+        grouper
+            .finish(|record| -> Result<(), GroupError> {
+                assert_eq!(record.identities, record.user.to_string().as_bytes());
+                let text = String::from_utf8(record.event.to_vec()).unwrap();
+                out.push((record.user, record.row, text));
+                Ok(())
+            })
+            .unwrap();
+        (out, spilled)
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_comes_out_once_by_user_and_in_order_whatever_the_budget(
+            rows in prop::collection::vec((0..6u64, "[a-z]{0,40}"), 0..80),
+            budget in 1..6000usize,
+        ) {
+            let mut want: Vec<_> = rows
+                .iter()
+                .enumerate()
+                .map(|(row, (user, text))| (*user, row as u64, text.clone()))
+                .collect();
+            want.sort();
+            prop_assert_eq!(grouped(&rows, budget).0, want);
+        }
+    }
+
+    #[test]
+    fn a_delivery_beyond_the_budget_is_spilled_and_one_within_it_is_not() {
+        let rows: Vec<_> = (0..1000u64).map(|row| (row % 7, "x".repeat(50))).collect();
+        assert_eq!(grouped(&rows, 1 << 20).1, 0);
+        assert!(grouped(&rows, 10_000).1 > 50_000);
+    }
+
+    #[test]
+    fn a_record_larger_than_the_buffers_survives_the_spill() {
+        let rows: Vec<_> = (0..6u64)
+            .map(|row| (row % 2, "y".repeat(300_000)))
+            .collect();
+        let (out, _) = grouped(&rows, 1000);
+        assert_eq!(out.len(), 6);
+        assert!(out.iter().all(|(_, _, text)| text.len() == 300_000));
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_named() {
+        let mut grouper = Grouper::new(Settings {
+            budget: 1,
+            directory: "/nowhere/at/all".into(),
+        });
+        grouper.push(&record(0, 0, "a")).unwrap();
+        let error = grouper.push(&record(1, 0, "b")).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/at/all"), "{error}");
+    }
+}

@@ -1,1 +1,193 @@
-//! (room: ingest)
+//! One delivery: bytes in, a durable set of ready requests out.
+//!
+//! The bytes are taken from the stream by a task and handed over a bounded channel to one thread,
+//! which does all the work that needs a processor: decode, map, group, encode, write. So the
+//! network and the work overlap, the runtime stays free, and a slow disk slows the sender down.
+//!
+//! A delivery is atomic. Its stream must end well, its document must be whole, and its rows must
+//! make sense before anything of it becomes visible to the drain; else all that was written of it
+//! is removed. A delivery of which every single row was refused fails too: a success of nothing
+//! would hide the mistake.
+
+mod early;
+mod work;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+
+use crate::decode::{self, DecodeError};
+use crate::group::{self, GroupError};
+use crate::mapping::{self, PlanError};
+use crate::model::{DeliveryId, Environment};
+use crate::mparticle::encode;
+use crate::outbox::{self, NewDelivery, Outbox};
+
+/// Chunks that wait for the worker: enough to keep it busy while the network hesitates, and at
+/// most some 2 MiB with the chunks that HTTP gives.
+const CHUNKS_WAITING: usize = 32;
+
+/// How deliveries are worked on.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Bounds of what is read.
+    pub decode: decode::Limits,
+    /// Memory for grouping, of one delivery, and the place of temporary files.
+    pub group: group::Settings,
+    /// Bounds of what is written.
+    pub encode: encode::Settings,
+}
+
+/// What is known of a delivery before its first byte.
+#[derive(Debug)]
+pub struct Order {
+    /// How the outbox knows it.
+    pub delivery: NewDelivery,
+    /// The choices that its mapping depends on.
+    pub mapping: mapping::Settings,
+    /// mParticle's `environment`.
+    pub environment: Environment,
+}
+
+/// A delivery that is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its id.
+    pub delivery: DeliveryId,
+    /// Rows that came.
+    pub rows: u64,
+    /// Rows of them that cannot be sent and were kept with their reason.
+    pub rejected: u64,
+    /// Users, batches and requests that were made.
+    pub made: encode::Made,
+    /// What a person should know, in sentences.
+    pub notes: Vec<String>,
+}
+
+/// How far a delivery has come; read while it is being received.
+#[derive(Debug, Default)]
+pub struct Progress {
+    rows: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Progress {
+    /// Rows so far.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the document so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// The delivery failed and nothing of it is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The stream of bytes broke off.
+    #[error(
+        "The delivery broke off after {rows} rows ({bytes} bytes): {source}. Nothing of it was sent; send it again."
+    )]
+    Stream {
+        /// Complete rows before the break.
+        rows: u64,
+        /// Bytes before the break.
+        bytes: u64,
+        /// What the stream said.
+        source: io::Error,
+    },
+    /// The document is not what Looker should send, or is cut short.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Looker says in the document that its query failed.
+    #[error("Looker reports that its query failed: {0}")]
+    Query(String),
+    /// The columns make no sense for mParticle.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Rows came, and not one of them can be sent.
+    #[error("None of the {rows} rows can be sent. The first: {reason}.")]
+    NothingToSend {
+        /// Rows that came.
+        rows: u64,
+        /// Why the first of them was refused.
+        reason: String,
+    },
+    /// Grouping failed.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// Rows that came before `fields` were put aside in a temporary file, which failed.
+    #[error("Rows that Looker sends before their columns need temporary space, which failed")]
+    Early(#[source] io::Error),
+    /// The outbox could not keep it.
+    #[error(transparent)]
+    Outbox(#[from] outbox::Error),
+    /// The daemon stops.
+    #[error("looker-feed is being stopped. Nothing of the delivery was sent; send it again.")]
+    Stopped,
+    /// The worker panicked: a mistake in looker-feed.
+    #[error(
+        "looker-feed made a mistake while it worked on the delivery. Nothing of it was sent. Please report this with the log."
+    )]
+    Panicked,
+}
+
+/// What the task tells the worker.
+enum Feed {
+    Chunk(Bytes),
+    /// The stream ended well. A channel that closes without this was given up.
+    End,
+    Broken(io::Error),
+}
+
+/// Receives one delivery. Returns when it is durable, or when nothing of it is left.
+///
+/// Dropping the future gives the delivery up.
+///
+/// # Errors
+/// See [`IngestError`].
+pub async fn receive<S>(
+    order: Order,
+    mut stream: S,
+    outbox: Outbox,
+    settings: Settings,
+    progress: Arc<Progress>,
+) -> Result<Receipt, IngestError>
+where
+    S: Stream<Item = io::Result<Bytes>> + Unpin,
+{
+    let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
+    let span = tracing::Span::current();
+    let seen = Arc::clone(&progress);
+    let worker = tokio::task::spawn_blocking(move || {
+        let _entered = span.enter();
+        work::run(order, receiver, &outbox, &settings, &seen)
+    });
+    loop {
+        let feed = match stream.next().await {
+            Some(Ok(chunk)) => {
+                progress
+                    .bytes
+                    .fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                Feed::Chunk(chunk)
+            }
+            Some(Err(error)) => Feed::Broken(error),
+            None => Feed::End,
+        };
+        let last = !matches!(feed, Feed::Chunk(_));
+        // The worker hangs up early only when it has failed; its answer says why.
+        if sender.send(feed).await.is_err() || last {
+            break;
+        }
+    }
+    // The sender is kept until the worker is done: the end of the channel means "given up".
+    let answer = worker.await;
+    drop(sender);
+    answer.unwrap_or(Err(IngestError::Panicked))
+}

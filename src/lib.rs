@@ -15,6 +15,7 @@ pub mod mapping;
 pub mod model;
 pub mod mparticle;
 pub mod outbox;
+pub mod record;
 pub mod sandbox;
 pub mod seal;
 pub mod shutdown;

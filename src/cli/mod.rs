@@ -1,1 +1,178 @@
-//! (room: cli)
+//! The command line. Each command is a file; this one parses, dispatches and turns failures into
+//! exit codes.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | it failed; the message says why |
+//! | 64 | the command line or the configuration is wrong; nothing was started |
+
+mod demo;
+mod log;
+mod sandbox;
+mod serve;
+mod summary;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::{self, Config, ConfigError};
+use crate::intake;
+
+/// The command line or the configuration is wrong (`EX_USAGE` of sysexits).
+const EXIT_USAGE: u8 = 64;
+
+/// Carries large scheduled Looker deliveries to mParticle, and does not lose or double a row.
+#[derive(Debug, Parser)]
+#[command(name = "looker-feed", version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Serve(ConfigArgument),
+    /// Show it at work, with stand-ins for Looker and mParticle
+    Demo(demo::Arguments),
+    /// Run the stand-in for mParticle
+    Sandbox(sandbox::Arguments),
+    /// Print a new key for Looker, made from the hub's secret
+    Token(ConfigArgument),
+    /// Check the configuration and start nothing
+    CheckConfig(ConfigArgument),
+}
+
+/// Where the configuration is.
+#[derive(Debug, clap::Args)]
+pub struct ConfigArgument {
+    /// Configuration file; without it, defaults and environment variables alone
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// A command failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// Nothing was started.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The text says what and why.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl Failure {
+    /// A failure with all its causes in one line.
+    fn of(error: &dyn std::error::Error) -> Self {
+        Self::Other(with_causes(error))
+    }
+}
+
+/// Parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are "errors" that go to standard output.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let done = match arguments.command {
+        Command::Serve(argument) => serve::run(&argument),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Sandbox(arguments) => sandbox::run(&arguments),
+        Command::Token(argument) => token(&argument),
+        Command::CheckConfig(argument) => check_config(&argument),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("looker-feed: {failure}");
+            match failure {
+                Failure::Config(_) => ExitCode::from(EXIT_USAGE),
+                Failure::Other(_) => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn load(argument: &ConfigArgument) -> Result<Config, ConfigError> {
+    config::load(argument.config.as_deref(), environment())
+}
+
+/// The environment's variables; one that is not UTF-8 cannot be a key of ours.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        Some((
+            name.into_string().ok()?,
+            value.to_string_lossy().into_owned(),
+        ))
+    })
+}
+
+fn token(argument: &ConfigArgument) -> Result<(), Failure> {
+    let config = load(argument)?;
+    let key = intake::new_key(config.require_secret()?).map_err(|error| Failure::of(&error))?;
+    println!("{key}");
+    Ok(())
+}
+
+fn check_config(argument: &ConfigArgument) -> Result<(), Failure> {
+    let config = load(argument)?;
+    if let Err(missing) = config.require_secret() {
+        println!("The configuration is valid, but `serve` cannot start with it: {missing}");
+        return Ok(());
+    }
+    println!(
+        "The configuration is valid: Looker is served at {}, the outbox is {}, requests go to {}.",
+        config.intake.listen,
+        config.outbox.path.display(),
+        config.mparticle.base_address(),
+    );
+    Ok(())
+}
+
+/// An error and what caused it, as one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // Some errors print their cause themselves.
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The runtime of every command that does anything.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("looker-feed")
+        .build()
+        .map_err(|error| Failure::Other(format!("The runtime cannot be started: {error}")))
+}
+
+/// Completes on SIGINT or SIGTERM.
+async fn stop_signal() -> std::io::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    })
+}

@@ -1,1 +1,360 @@
-//! (room: config)
+//! Configuration: three layers of raw values in, settings that cannot be wrong out.
+//!
+//! All defaults live in one shipped file, [`DEFAULTS`]; a user's file lies over it, and the
+//! environment over both. A key is named once in [`load`], where it gets its type and its bounds,
+//! so that the keys that exist are exactly the keys that are read. There is no serde mirror of the
+//! file: its errors could not name a variable, a place and what is accepted, and would quote the
+//! line that holds a secret.
+
+mod error;
+mod layers;
+mod secret;
+mod settings;
+mod values;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+pub use error::{ConfigError, Origin};
+pub use secret::Secret;
+pub use settings::{
+    AdminSettings, AllowedHost, IntakeSettings, LogFormat, LogSettings, LookerSettings,
+    MemorySettings, MparticleSettings, OutboxSettings, Pod, SealSettings, ShutdownSettings,
+};
+
+use crate::mapping::{IdentityNames, Untagged};
+use layers::{Entry, Layers, Raw};
+use values::{address, base_url, duration, endpoint, hosts, line, path, size, whole, word};
+
+/// The shipped file: every key with its default and what it means.
+pub const DEFAULTS: &str = include_str!("../../config/looker-feed.toml");
+
+/// Far above any configuration or secret; keeps a path such as `/dev/zero` from filling memory.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// mParticle's documented limits (256 KB and 128 KB), in the larger reading of "KB".
+const REQUEST_BYTES_LIMIT: u64 = 256 << 10;
+const BATCH_BYTES_LIMIT: u64 = 128 << 10;
+
+/// Everything that can be set, checked.
+#[derive(Clone, Debug)]
+#[allow(missing_docs)]
+pub struct Config {
+    pub intake: IntakeSettings,
+    pub looker: LookerSettings,
+    pub outbox: OutboxSettings,
+    pub mparticle: MparticleSettings,
+    pub memory: MemorySettings,
+    pub admin: AdminSettings,
+    pub log: LogSettings,
+    pub shutdown: ShutdownSettings,
+    pub seal: SealSettings,
+}
+
+impl Config {
+    /// The hub's secret, for those who cannot go on without it.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoSecret`], which says how to make one.
+    pub fn require_secret(&self) -> Result<&Secret, ConfigError> {
+        self.intake.secret.as_ref().ok_or(ConfigError::NoSecret)
+    }
+}
+
+/// Reads the shipped defaults, `file` and the variables of `env` that begin `LOOKER_FEED_`, each
+/// over the one before. Nothing is opened but `file` and the file that `intake.secret_file` names.
+///
+/// # Errors
+/// A file cannot be read; a key is unknown, has a value that it does not take, or does not go
+/// together with another. The error names the key and the place.
+pub fn load(
+    file: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
+    let mut layers = Layers::default();
+    layers.file(DEFAULTS, None)?;
+    if let Some(path) = file {
+        let text = read("the configuration file", path)?;
+        layers.file(text.expose(), Some(path))?;
+    }
+    layers.environment(env)?;
+    let config = typed(&mut layers)?;
+    layers.finish()?;
+    check_relations(&config)?;
+    Ok(config)
+}
+
+fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
+    let mut of = Keys(layers);
+    Ok(Config {
+        intake: IntakeSettings {
+            listen: of.key("intake.listen", address)?,
+            base_url: of.maybe("intake.base_url", base_url)?,
+            label: of.key("intake.label", line)?,
+            secret: of.secret("intake.secret", "intake.secret_file")?,
+            keep_alive: of.key("intake.keep_alive", duration(millis(10)..=hours(1)))?,
+        },
+        looker: LookerSettings {
+            allowed_hosts: of.key("looker.allowed_hosts", hosts)?,
+            connect_timeout: of.key("looker.connect_timeout", wait())?,
+            idle_timeout: of.key("looker.idle_timeout", wait())?,
+            max_deliveries: of.key("looker.max_deliveries", whole(1..=1000))?,
+            max_row_bytes: of.key("looker.max_row_bytes", bytes(1 << 10..=1 << 30))?,
+            max_depth: of.key("looker.max_depth", whole(8..=128))?,
+            max_header_bytes: of.key("looker.max_header_bytes", bytes(1 << 10..=1 << 30))?,
+        },
+        outbox: OutboxSettings {
+            path: of.key("outbox.path", path)?,
+            max_bytes: of.key("outbox.max_bytes", size(1 << 16..=1 << 50))?,
+            reserve_bytes: of.key("outbox.reserve_bytes", size(0..=1 << 50))?,
+            segment_bytes: of.key("outbox.segment_bytes", size(1 << 12..=1 << 32))?,
+            webhook_memory: of.key("outbox.webhook_memory", duration(hours(1)..=days(3650)))?,
+            rejected_rows_kept: of.key("outbox.rejected_rows_kept", whole(0..=1_000_000))?,
+            history: of.key("outbox.history", whole(1..=1_000_000))?,
+        },
+        mparticle: MparticleSettings {
+            pod: of.key(
+                "mparticle.pod",
+                word(&[
+                    ("us1", Pod::Us1),
+                    ("us2", Pod::Us2),
+                    ("eu1", Pod::Eu1),
+                    ("au1", Pod::Au1),
+                ]),
+            )?,
+            endpoint: of.maybe("mparticle.endpoint", endpoint)?,
+            batches_per_second: of.key("mparticle.batches_per_second", whole(1..=1_000_000))?,
+            max_in_flight: of.key("mparticle.max_in_flight", whole(1..=1000))?,
+            request_timeout: of.key("mparticle.request_timeout", wait())?,
+            connect_timeout: of.key("mparticle.connect_timeout", wait())?,
+            max_batches_per_request: of.key("mparticle.max_batches_per_request", whole(1..=100))?,
+            max_events_per_request: of.key("mparticle.max_events_per_request", whole(1..=100))?,
+            max_request_bytes: of.key(
+                "mparticle.max_request_bytes",
+                bytes(256..=REQUEST_BYTES_LIMIT),
+            )?,
+            max_batch_bytes: of.key("mparticle.max_batch_bytes", bytes(256..=BATCH_BYTES_LIMIT))?,
+            identity_names: of.key(
+                "mparticle.identity_names",
+                word(&[
+                    ("current", IdentityNames::Current),
+                    ("legacy", IdentityNames::Legacy),
+                ]),
+            )?,
+            untagged: of.key(
+                "mparticle.untagged",
+                word(&[
+                    ("ignore", Untagged::Ignore),
+                    ("user_attribute", Untagged::UserAttribute),
+                ]),
+            )?,
+            backoff_initial: of.key("mparticle.backoff_initial", wait())?,
+            backoff_max: of.key("mparticle.backoff_max", wait())?,
+            retry_after_max: of.key("mparticle.retry_after_max", wait())?,
+            paused_probe: of.key("mparticle.paused_probe", wait())?,
+            max_age: of.maybe("mparticle.max_age", duration(millis(1000)..=days(3650)))?,
+        },
+        memory: MemorySettings {
+            group_budget: of.key("memory.group_budget", bytes(64 << 10..=1 << 40))?,
+        },
+        admin: AdminSettings {
+            listen: of.key("admin.listen", address)?,
+        },
+        log: LogSettings {
+            format: of.key(
+                "log.format",
+                word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+            )?,
+            level: of.key(
+                "log.level",
+                word(&[
+                    ("error", tracing::Level::ERROR),
+                    ("warn", tracing::Level::WARN),
+                    ("info", tracing::Level::INFO),
+                    ("debug", tracing::Level::DEBUG),
+                    ("trace", tracing::Level::TRACE),
+                ]),
+            )?,
+        },
+        shutdown: ShutdownSettings {
+            deadline: of.key("shutdown.deadline", duration(millis(0)..=hours(1)))?,
+        },
+        seal: SealSettings {
+            key_file: of.maybe("seal.key_file", path)?,
+        },
+    })
+}
+
+fn check_relations(config: &Config) -> Result<(), ConfigError> {
+    let mparticle = &config.mparticle;
+    let rules = [
+        (
+            mparticle.max_batch_bytes <= mparticle.max_request_bytes,
+            "mparticle.max_batch_bytes",
+            mparticle.max_batch_bytes.to_string(),
+            format!(
+                "a batch must fit into a request: at most `mparticle.max_request_bytes`, which is {}",
+                mparticle.max_request_bytes
+            ),
+        ),
+        (
+            mparticle.backoff_initial <= mparticle.backoff_max,
+            "mparticle.backoff_initial",
+            humantime::format_duration(mparticle.backoff_initial).to_string(),
+            format!(
+                "the first wait must not pass the longest, `mparticle.backoff_max`, which is {}",
+                humantime::format_duration(mparticle.backoff_max)
+            ),
+        ),
+        (
+            config.outbox.segment_bytes >= mparticle.max_request_bytes as u64,
+            "outbox.segment_bytes",
+            config.outbox.segment_bytes.to_string(),
+            format!(
+                "a file must hold at least one request: `mparticle.max_request_bytes`, which is {}",
+                mparticle.max_request_bytes
+            ),
+        ),
+        (
+            config.admin.listen.port() == 0 || config.admin.listen != config.intake.listen,
+            "admin.listen",
+            config.admin.listen.to_string(),
+            "`intake.listen` is the same, and one address cannot serve both".to_owned(),
+        ),
+    ];
+    match rules.into_iter().find(|(holds, ..)| !holds) {
+        Some((_, key, value, rule)) => Err(ConfigError::Relation { key, value, rule }),
+        None => Ok(()),
+    }
+}
+
+/// Asks the layers for keys and gives their values a type.
+struct Keys<'a>(&'a mut Layers);
+
+impl Keys<'_> {
+    fn key<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&Raw) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        accept(key, self.0.required(key)?, parse)
+    }
+
+    fn maybe<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&Raw) -> Result<T, String>,
+    ) -> Result<Option<T>, ConfigError> {
+        let entry = self.0.optional(key);
+        entry.map(|entry| accept(key, entry, parse)).transpose()
+    }
+
+    /// A secret given by value or by the name of a file that holds nothing else.
+    fn secret(
+        &mut self,
+        key: &'static str,
+        file_key: &'static str,
+    ) -> Result<Option<Secret>, ConfigError> {
+        let by_value = self.0.optional(key);
+        let file = self.maybe(file_key, path)?;
+        match (by_value, file) {
+            (None, None) => Ok(None),
+            (Some(_), Some(file)) => Err(ConfigError::Relation {
+                key: file_key,
+                value: file.display().to_string(),
+                rule: format!("`{key}` is set too; one of them must go"),
+            }),
+            (Some(Entry { raw, origin }), None) => match raw {
+                Raw::Text(text) if !text.trim().is_empty() => Ok(Some(Secret::new(text))),
+                _ => Err(ConfigError::Value {
+                    key,
+                    origin,
+                    found: "something else (not shown)".to_owned(),
+                    accepted: "text that is not empty".to_owned(),
+                }),
+            },
+            (None, Some(file)) => {
+                let text = read("the secret's file", &file)?;
+                // Editors and `echo` end a file with a newline that nobody means.
+                let text = text.expose().trim_end_matches(['\r', '\n']).to_owned();
+                if text.trim().is_empty() {
+                    return Err(ConfigError::Read {
+                        what: "the secret's file",
+                        path: file,
+                        source: io::Error::new(io::ErrorKind::InvalidData, "it is empty"),
+                    });
+                }
+                Ok(Some(Secret::new(text)))
+            }
+        }
+    }
+}
+
+fn accept<T>(
+    key: &'static str,
+    entry: Entry,
+    parse: impl Fn(&Raw) -> Result<T, String>,
+) -> Result<T, ConfigError> {
+    parse(&entry.raw).map_err(|accepted| ConfigError::Value {
+        key,
+        origin: entry.origin,
+        found: match entry.raw {
+            // A url may hold a password.
+            Raw::Text(text) if text.contains('@') => "a text with an @ (not shown)".to_owned(),
+            Raw::Text(text) => format!("{text:?}"),
+            Raw::Whole(number) => number.to_string(),
+            Raw::List(items) => format!("{items:?}"),
+            Raw::Other(kind) => kind.to_owned(),
+        },
+        accepted,
+    })
+}
+
+/// Reads a small file whole; its text may be, or hold, a secret.
+fn read(what: &'static str, path: &Path) -> Result<Secret, ConfigError> {
+    let mut text = String::new();
+    let result =
+        File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));
+    let text = Secret::new(text);
+    match result {
+        Ok(length) if length as u64 > MAX_FILE_BYTES => Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            "it is larger than 1 MiB",
+        )),
+        Ok(_) => Ok(text),
+        Err(error) => Err(error),
+    }
+    .map_err(|source| ConfigError::Read {
+        what,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A size that is used as a length in memory.
+fn bytes(range: std::ops::RangeInclusive<u64>) -> impl Fn(&Raw) -> Result<usize, String> {
+    let parse = size(range);
+    move |raw| {
+        let bytes = parse(raw)?;
+        usize::try_from(bytes).map_err(|_| "a size that this machine can address".to_owned())
+    }
+}
+
+/// A time to wait: neither none at all nor for ever.
+fn wait() -> impl Fn(&Raw) -> Result<Duration, String> {
+    duration(millis(1)..=hours(24))
+}
+
+fn millis(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+fn hours(count: u64) -> Duration {
+    Duration::from_secs(count * 3600)
+}
+
+fn days(count: u64) -> Duration {
+    hours(count * 24)
+}

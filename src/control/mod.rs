@@ -1,1 +1,103 @@
-//! (room: control)
+//! The admin side: what an operator sees and steers. Status page, JSON API, live events, metrics
+//! and probes, on one address of its own, apart from the one that Looker calls.
+//!
+//! It reads snapshots and never sits on the data path: [`Daemon`] is all that it knows of the
+//! other rooms, and the composition root implements it.
+//!
+//! **Who may ask.** The address is loopback unless a token is configured. With a token, all that
+//! shows data or changes something needs it, since dead letters and rejected rows hold what Looker
+//! knows of people. Without one, the `Host` must be a loopback name, so that a foreign page cannot
+//! get here by rebinding its name. Changing calls must come from our own page or from no page at
+//! all. [`guard`] holds the rules.
+
+mod answer;
+mod api;
+mod calls;
+mod daemon;
+mod estimate;
+mod events;
+mod export;
+mod guard;
+mod history;
+mod metrics;
+mod page;
+mod serve;
+#[cfg(test)]
+pub(crate) mod tests;
+pub mod view;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+pub use daemon::{Daemon, Page, Problem, Which};
+pub use guard::{Token, TokenError};
+
+use crate::shutdown::Shutdown;
+
+/// Where the admin side listens, and to whom it answers.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    /// Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Must be there when `listen` is not a loopback address.
+    pub token: Option<Token>,
+    /// More names that may stand in `Host` when there is no token: those of a proxy in front that
+    /// keeps it. Without port.
+    pub hosts: Vec<String>,
+}
+
+/// The admin side, bound and not yet answering.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+    addr: SocketAddr,
+    guard: guard::Guard,
+}
+
+impl Admin {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// The address is not loopback and there is no token (`InvalidInput`), or it cannot be bound.
+    pub async fn bind(settings: AdminSettings) -> io::Result<Self> {
+        let listen = settings.listen;
+        if settings.token.is_none() && !listen.ip().to_canonical().is_loopback() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "the admin address {listen} can be reached from other machines and there is no \
+                     admin token: set `admin.token`, or listen on 127.0.0.1"
+                ),
+            ));
+        }
+        let listener = TcpListener::bind(listen).await.map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("the admin address {listen} cannot be bound: {error}"),
+            )
+        })?;
+        Ok(Self {
+            addr: listener.local_addr()?,
+            listener,
+            guard: guard::Guard::new(settings.token, settings.hosts, listen.ip()),
+        })
+    }
+
+    /// Where it is bound.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Answers until `shutdown`; then ends the live pages, lets requests in progress finish within
+    /// five seconds and cuts the rest. No task of it is left when this returns.
+    pub async fn run(self, daemon: Arc<dyn Daemon>, shutdown: Shutdown) {
+        let shared = Arc::new(api::Shared::new(daemon, self.guard, shutdown.clone()));
+        let router = api::router(Arc::clone(&shared));
+        let sampler = events::sample(shared, shutdown.clone());
+        let server = serve::serve(self.listener, router, shutdown);
+        tokio::join!(sampler, server);
+    }
+}

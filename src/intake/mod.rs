@@ -1,1 +1,52 @@
-//! (room: intake)
+//! The Action Hub that Looker is pointed at.
+//!
+//! ```text
+//! server    connections, their limits, the end of them all
+//!   routes    paths, the hub key, one task for each execute request
+//!     action    what the hub says about itself
+//!     execute   one delivery: checks, then url, push or spool, then the receiver
+//!       parts     the request's body, part by part       request   what the request asks for
+//!       download  the one-time url                       spool     a push that came too early
+//!     reply     newlines until the outcome is known, then the outcome
+//! ```
+//!
+//! What lies behind it is one trait, [`Receiver`]: intake knows when a delivery may be taken and
+//! where its bytes come from, and nothing of what becomes of them.
+
+mod action;
+mod address;
+mod download;
+mod execute;
+mod parts;
+mod receiver;
+mod reply;
+mod request;
+mod routes;
+mod server;
+mod spool;
+mod token;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use receiver::{Order, Receipt, Receiver, Refusal, Source, WebhookState};
+pub use server::Intake;
+pub use token::new_key;
+
+use crate::config::{IntakeSettings, LookerSettings, Secret};
+
+/// What the hub needs to be told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `[intake]`; its `secret` is not looked at.
+    pub intake: IntakeSettings,
+    /// `[looker]`
+    pub looker: LookerSettings,
+    /// What hub keys are checked with; not empty.
+    pub secret: Secret,
+    /// Where pushed documents wait that come before their settings; must be there. A delivery's
+    /// size is its need. Meant to be the outbox directory.
+    pub spool_directory: PathBuf,
+    /// How long deliveries may go on after the shutdown has begun.
+    pub deadline: Duration,
+}

@@ -178,6 +178,15 @@ impl Outbox {
         Ok(Staging::new(self.clone(), info))
     }
 
+    /// Whether a delivery that began now would be taken.
+    ///
+    /// # Errors
+    /// The outbox or the disk is full, or the outbox refuses writes.
+    pub fn admit(&self) -> Result<(), Error> {
+        self.shared.check_healthy()?;
+        self.shared.capacity.admit(&self.shared.settings)
+    }
+
     /// What is known of a webhook id.
     pub fn webhook(&self, id: &str) -> WebhookState {
         let index = self.shared.index();

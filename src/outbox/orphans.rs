@@ -151,10 +151,10 @@ fn take_up_known(
         ..Outcome::default()
     };
     let mut change = Change::default();
-    let weight = weight_of(recovery, position, ordinal);
-    let settles = weight
-        .is_some_and(|all| change.settle_entry(&recovery.index, position, ordinal, all, outcome));
-    if settles {
+    // When its segment is gone, the dead letters are all that is known of an entry's weight; the
+    // rest of the segment is given up afterwards.
+    let weight = weight_of(recovery, position, ordinal).unwrap_or(dead);
+    if change.settle_entry(&recovery.index, position, ordinal, weight, outcome) {
         add(recovery, &mut change, position, orphans);
         return recovery.make(change);
     }

@@ -82,7 +82,7 @@ pub(super) fn recover(
         source,
     })?;
     let mut damage = Vec::new();
-    let (store, index) = open_state(layout, disk, &mut damage).map_err(failed)?;
+    let (store, index) = open_state(settings, layout, disk, &mut damage).map_err(failed)?;
     let rebuilt = index.is_none() && !files.is_empty();
     if rebuilt && damage.is_empty() {
         damage.push(Damage::of_state("the state is gone".to_owned()));
@@ -288,12 +288,13 @@ impl Recovery<'_> {
 
 /// Opens sled and reads it; when that cannot be, sets it aside and begins a new one.
 fn open_state(
+    settings: &Settings,
     layout: &Layout,
     disk: &Disk,
     damage: &mut Vec<Damage>,
 ) -> Result<(Store, Option<Index>), StateError> {
     let path = layout.state();
-    let opened = Store::open(&path, disk).and_then(|store| {
+    let opened = Store::open(&path, disk, settings.state_bytes).and_then(|store| {
         let index = load(&store)?;
         Ok((store, index))
     });
@@ -312,7 +313,7 @@ fn open_state(
         "the state could not be read ({error}) and was set aside as {}; it is built anew from the segments, and what had settled in them is sent again with the same ids",
         target.display()
     )));
-    Ok((Store::open(&path, disk)?, None))
+    Ok((Store::open(&path, disk, settings.state_bytes)?, None))
 }
 
 impl StateError {

@@ -17,6 +17,9 @@ pub struct Settings {
     /// A segment is ended at about this size. Disk space comes back in steps of it while a
     /// delivery drains. From 1 KiB to 1 GiB.
     pub segment_bytes: u64,
+    /// sled's file is copied into a fresh one when it has grown beyond this (and beyond four
+    /// times what the last copy came to).
+    pub state_bytes: u64,
     /// How long the webhook ids of committed deliveries are remembered.
     pub webhook_memory: Duration,
     /// How many settled deliveries stay listed. One with dead letters stays in any case.
@@ -33,6 +36,7 @@ impl Settings {
             max_bytes: None,
             reserve_bytes: 1 << 30,
             segment_bytes: 64 << 20,
+            state_bytes: 24 << 20,
             webhook_memory: Duration::from_secs(7 * 24 * 60 * 60),
             history: 1_000,
             rejected_rows: 10_000,

@@ -18,8 +18,6 @@ use super::error::StateError;
 
 /// Cache of sled; all its rows together are seldom larger.
 const CACHE: u64 = 16 << 20;
-/// sled's file may grow to this before it is copied.
-const COMPACT_ABOVE: u64 = 24 << 20;
 /// Rows copied in one batch.
 const COPY_ROWS: usize = 1_000;
 /// sled lets go of its lock file only when its last background job has ended.
@@ -34,22 +32,25 @@ pub(super) struct Store {
     file: File,
     path: PathBuf,
     disk: Disk,
+    /// File size that calls for a copy, by the settings.
+    limit: u64,
     /// File size that calls for the next copy.
     compact_above: u64,
 }
 
 impl Store {
-    /// Opens `path`, or makes it; ends or undoes a copy that was interrupted.
-    pub fn open(path: &Path, disk: &Disk) -> Result<Self, StateError> {
+    /// Opens `path`, or makes it; ends or undoes a copy that was interrupted. A file beyond
+    /// `limit` bytes is worth a copy.
+    pub fn open(path: &Path, disk: &Disk, limit: u64) -> Result<Self, StateError> {
         settle_interrupted_copy(path, disk)?;
-        let store = Self::open_directory(path, disk)?;
+        let store = Self::open_directory(path, disk, limit)?;
         let parent = path.parent().unwrap_or(path);
         disk.sync_directory(parent)
             .map_err(io_error("the directory above sled's could not be synced"))?;
         Ok(store)
     }
 
-    fn open_directory(path: &Path, disk: &Disk) -> Result<Self, StateError> {
+    fn open_directory(path: &Path, disk: &Disk, limit: u64) -> Result<Self, StateError> {
         disk.create_directory(path)
             .map_err(io_error("sled's directory could not be made"))?;
         remove_unfinished_snapshots(path, disk)
@@ -81,7 +82,8 @@ impl Store {
             file,
             path: path.to_owned(),
             disk: disk.clone(),
-            compact_above: COMPACT_ABOVE,
+            limit,
+            compact_above: limit,
         };
         store.sync_files()?;
         Ok(store)
@@ -136,11 +138,11 @@ impl Store {
     /// at any point leaves either the old or the whole new one.
     pub fn compact(self) -> Result<Self, StateError> {
         let (fresh_path, old_path) = (beside(&self.path, "new"), beside(&self.path, "old"));
-        let (path, disk) = (self.path.clone(), self.disk.clone());
+        let (path, disk, limit) = (self.path.clone(), self.disk.clone(), self.limit);
         let parent = path.parent().unwrap_or(&path).to_owned();
         let swap_error = io_error("the copy of the state could not be put in place");
         disk.remove(&fresh_path).map_err(&swap_error)?;
-        let fresh = Self::open_directory(&fresh_path, &disk)?;
+        let fresh = Self::open_directory(&fresh_path, &disk, limit)?;
         let mut batch = sled::Batch::default();
         let mut rows = 0;
         self.scan(|key, value| {
@@ -167,8 +169,8 @@ impl Store {
             disk.remove(&path.join(COMPLETE))
         })()
         .map_err(&swap_error)?;
-        let mut store = Self::open_directory(&path, &disk)?;
-        store.compact_above = COMPACT_ABOVE.max(store.size().saturating_mul(4));
+        let mut store = Self::open_directory(&path, &disk, limit)?;
+        store.compact_above = limit.max(store.size().saturating_mul(4));
         Ok(store)
     }
 
@@ -258,7 +260,7 @@ mod tests {
     use super::*;
 
     fn filled(path: &Path) -> Store {
-        let store = Store::open(path, &Disk::default()).unwrap();
+        let store = Store::open(path, &Disk::default(), 1 << 20).unwrap();
         let mut batch = sled::Batch::default();
         for n in 0..2_500u32 {
             batch.insert(&n.to_be_bytes(), vec![n as u8; 40]);
@@ -306,11 +308,11 @@ mod tests {
                     Ok(())
                 }
             });
-            let outcome = Store::open(&path, &disk).and_then(Store::compact);
+            let outcome = Store::open(&path, &disk, 1 << 20).and_then(Store::compact);
             let finished = outcome.is_ok();
             drop(outcome);
             assert_eq!(
-                count(&Store::open(&path, &Disk::default()).unwrap()),
+                count(&Store::open(&path, &Disk::default(), 1 << 20).unwrap()),
                 2_500,
                 "{nth}"
             );

@@ -12,7 +12,7 @@ use crate::kit::*;
 
 #[test]
 fn a_committed_delivery_comes_out_byte_by_byte_in_order() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let outbox = open(directory.path());
     let receipt = deliver(&outbox, 1, 1, 50).unwrap();
     assert_eq!(receipt.requests, 50);
@@ -30,7 +30,7 @@ fn a_committed_delivery_comes_out_byte_by_byte_in_order() {
 
 #[test]
 fn what_has_not_settled_is_due_again_after_a_restart() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let outbox = open(directory.path());
     deliver(&outbox, 1, 1, 40).unwrap();
     let claims = outbox.claim(destination_id(1), 20).unwrap();
@@ -60,7 +60,7 @@ fn what_has_not_settled_is_due_again_after_a_restart() {
 
 #[test]
 fn a_delivery_that_is_not_committed_leaves_nothing() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let outbox = open(directory.path());
     let empty = size_of(&directory.path().join("segments"));
     let mut staging = outbox.begin(new_delivery(1, 1)).unwrap();
@@ -88,7 +88,7 @@ fn a_delivery_that_is_not_committed_leaves_nothing() {
 
 #[test]
 fn a_destination_is_served_first_in_first_out_and_others_do_not_wait() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let outbox = open(directory.path());
     deliver(&outbox, 1, 1, 3).unwrap();
     deliver(&outbox, 2, 1, 2).unwrap();
@@ -114,7 +114,7 @@ fn a_destination_is_served_first_in_first_out_and_others_do_not_wait() {
 
 #[test]
 fn settling_twice_or_what_is_unknown_changes_nothing() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let outbox = open(directory.path());
     deliver(&outbox, 1, 1, 3).unwrap();
     let claims = outbox.claim(destination_id(1), 2).unwrap();
@@ -139,7 +139,7 @@ fn settling_twice_or_what_is_unknown_changes_nothing() {
 
 #[test]
 fn totals_that_do_not_add_up_abort_the_delivery() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let outbox = open(directory.path());
     let wrong: [fn(&mut Totals); 4] = [
         |totals| totals.rows_in += 1,
@@ -163,7 +163,7 @@ fn totals_that_do_not_add_up_abort_the_delivery() {
 
 #[test]
 fn webhook_ids_are_remembered_across_restarts_and_forgotten_in_time() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let outbox = open(directory.path());
     let receipt = deliver(&outbox, 1, 1, 5).unwrap();
     let known = WebhookState::Committed(delivery_id(1), receipt.rows);
@@ -185,7 +185,7 @@ fn webhook_ids_are_remembered_across_restarts_and_forgotten_in_time() {
 
 #[test]
 fn dead_letters_are_listed_shown_replayed_and_discarded() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let outbox = open(directory.path());
     deliver(&outbox, 1, 1, 6).unwrap();
     let claims = outbox.claim(destination_id(1), 6).unwrap();
@@ -283,7 +283,7 @@ fn dead_letters_are_listed_shown_replayed_and_discarded() {
 
 #[test]
 fn a_replay_queues_behind_what_waits() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let outbox = open(directory.path());
     deliver(&outbox, 1, 1, 1).unwrap();
     let claims = outbox.claim(destination_id(1), 1).unwrap();
@@ -303,7 +303,7 @@ fn a_replay_queues_behind_what_waits() {
 
 #[test]
 fn rejected_rows_are_kept_up_to_a_bound_and_counted_beyond() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let settings = Settings {
         rejected_rows: 3,
         ..settings(directory.path())
@@ -335,7 +335,7 @@ fn rejected_rows_are_kept_up_to_a_bound_and_counted_beyond() {
 
 #[test]
 fn a_delivery_without_entries_is_settled_at_once() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let outbox = open(directory.path());
     let receipt = deliver(&outbox, 1, 1, 0).unwrap();
     assert_eq!(receipt.requests, 0);
@@ -357,7 +357,7 @@ fn a_delivery_without_entries_is_settled_at_once() {
 
 #[test]
 fn the_history_is_bounded_and_keeps_what_has_dead_letters() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let settings = Settings {
         history: 2,
         ..settings(directory.path())
@@ -377,7 +377,7 @@ fn the_history_is_bounded_and_keeps_what_has_dead_letters() {
 
 #[test]
 fn a_full_outbox_refuses_new_deliveries_and_goes_on_draining() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let bounded = Settings {
         max_bytes: Some(600 << 10),
         ..settings(directory.path())
@@ -411,7 +411,7 @@ fn a_full_outbox_refuses_new_deliveries_and_goes_on_draining() {
 
 #[test]
 fn a_second_process_is_refused_with_the_directory_named() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let outbox = open(directory.path());
     let error = Outbox::open(settings(directory.path())).unwrap_err();
     assert!(matches!(error, OpenError::InUse(_)), "{error}");
@@ -426,7 +426,7 @@ fn a_second_process_is_refused_with_the_directory_named() {
 
 #[test]
 fn a_subscriber_hears_of_every_commit() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let outbox = open(directory.path());
     let mut changes = outbox.subscribe();
     changes.mark_unchanged();
@@ -436,7 +436,7 @@ fn a_subscriber_hears_of_every_commit() {
 
 #[test]
 fn concurrent_deliveries_and_drains_lose_nothing() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = home();
     let outbox = open(directory.path());
     std::thread::scope(|scope| {
         for thread in 0..4u8 {

@@ -167,7 +167,7 @@ fn failing(nth: usize, times: usize, code: i32) -> (Disk, Arc<AtomicUsize>) {
 fn try_all(times: usize, code: i32, step: usize) {
     let mut nth = 0;
     loop {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = home();
         let (disk, calls) = failing(nth, times, code);
         let mut ledger = Ledger::default();
         match Outbox::open_on(settings(directory.path()), disk) {
@@ -208,7 +208,7 @@ fn a_disk_that_fails_for_a_while_loses_nothing_that_was_accepted() {
 #[test]
 fn a_disk_that_fails_for_good_is_said_and_what_was_accepted_is_there_after_it() {
     for nth in (0..).step_by(11) {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = home();
         let (disk, calls) = failing(nth, usize::MAX, EIO);
         let Ok(outbox) = Outbox::open_on(settings(directory.path()), disk) else {
             continue;

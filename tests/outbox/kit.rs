@@ -9,6 +9,11 @@ use looker_feed::outbox::{
     Slice, Staging, Totals,
 };
 
+/// A directory for one test; in memory where the system has that, since the tests sync a lot.
+pub fn home() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
 /// Settings for a small disk and small segments.
 pub fn settings(path: &Path) -> Settings {
     Settings {

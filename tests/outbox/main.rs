@@ -1,7 +1,9 @@
 //! The outbox through its public face: what it promises, with crashes, failing disks and damage.
 
 mod basics;
+mod damage;
 mod faults;
 mod kit;
 mod model;
 mod power;
+mod space;

@@ -1,0 +1,323 @@
+//! The desk between the rooms: takes deliveries from intake to the outbox, and keeps what the
+//! admin side shows of them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+use url::Url;
+
+use crate::clock::{self, UnixMillis};
+use crate::drain;
+use crate::ingest::{self, IngestError, Progress};
+use crate::intake::{self, Order, Receiver, Refusal, Source, WebhookState};
+use crate::mapping::{IdentityNames, Untagged};
+use crate::model::{DeliveryId, DestinationId};
+use crate::mparticle::client::Account;
+use crate::outbox::{self, NewDelivery, Outbox};
+use crate::seal::Seal;
+
+/// What credentials are sealed for.
+pub const ACCOUNT_CONTEXT: &[u8] = b"looker-feed account v1";
+/// Characters of an API key that are shown to tell accounts apart.
+const KEY_CHARACTERS_SHOWN: usize = 4;
+
+/// What deliveries are made with.
+#[derive(Debug)]
+pub struct Settings {
+    /// mParticle's base address.
+    pub endpoint: Url,
+    /// Wire names of identities.
+    pub identity_names: IdentityNames,
+    /// What happens to columns without a tag.
+    pub untagged: Untagged,
+    /// Bounds and memory of a delivery.
+    pub ingest: ingest::Settings,
+    /// Bound of the outbox.
+    pub max_bytes: u64,
+}
+
+/// See the module's page.
+pub struct Desk {
+    pub(super) settings: Settings,
+    pub(super) outbox: Outbox,
+    pub(super) drain: drain::Handle,
+    pub(super) started: UnixMillis,
+    pub(super) counters: Counters,
+    seal: Arc<Seal>,
+    receiving: Mutex<HashMap<DeliveryId, Incoming>>,
+    stopping: AtomicBool,
+}
+
+/// Since the start of the daemon.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Deliveries committed.
+    pub accepted: AtomicU64,
+    /// Deliveries that failed.
+    pub refused: AtomicU64,
+    /// Rows of committed deliveries.
+    pub rows_in: AtomicU64,
+    /// Rows of them that were rejected.
+    pub rows_rejected: AtomicU64,
+}
+
+/// A delivery that is being received.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// The schedule's title.
+    pub title: String,
+    /// When it began.
+    pub since: UnixMillis,
+    /// How far it has come.
+    pub progress: Arc<Progress>,
+}
+
+impl Desk {
+    /// A desk for one outbox.
+    pub fn new(settings: Settings, outbox: Outbox, seal: Arc<Seal>, drain: drain::Handle) -> Self {
+        Self {
+            settings,
+            outbox,
+            drain,
+            started: UnixMillis::now(),
+            counters: Counters::default(),
+            seal,
+            receiving: Mutex::default(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on nothing new is taken.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the shutdown has begun.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// What is being received at this moment, oldest first.
+    pub fn incoming(&self) -> Vec<Incoming> {
+        let mut incoming: Vec<_> = self.receiving().values().cloned().collect();
+        incoming.sort_by_key(|incoming| incoming.since);
+        incoming
+    }
+
+    fn receiving(&self) -> std::sync::MutexGuard<'_, HashMap<DeliveryId, Incoming>> {
+        self.receiving
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the outbox must know of a delivery before it begins.
+    fn new_delivery(&self, id: DeliveryId, order: &Order) -> Result<NewDelivery, Refusal> {
+        let failed = |error: crate::seal::KeyError| {
+            tracing::error!(%error, "credentials cannot be sealed");
+            refusal(
+                "looker-feed cannot keep the mParticle credentials safely, so it took nothing. Its log says why.",
+            )
+        };
+        let account = Account::new(
+            self.settings.endpoint.clone(),
+            order.api_key.clone(),
+            order.api_secret.expose().to_owned(),
+        )
+        .map_err(|error| refusal(&error.to_string()))?;
+        let sealed = self
+            .seal
+            .seal(&account.encode(), ACCOUNT_CONTEXT)
+            .map_err(failed)?;
+        Ok(NewDelivery {
+            id,
+            destination: destination(&self.settings.endpoint, &order.api_key),
+            destination_label: label(&self.settings.endpoint, &order.api_key),
+            account: sealed,
+            webhook: order.webhook_id.clone(),
+            title: order.title.clone(),
+            link: order.link.clone(),
+            received: UnixMillis::now(),
+        })
+    }
+
+    fn count(&self, outcome: &Result<ingest::Receipt, IngestError>) {
+        let counters = &self.counters;
+        let add = |counter: &AtomicU64, n| counter.fetch_add(n, Ordering::Relaxed);
+        match outcome {
+            Ok(receipt) => {
+                add(&counters.accepted, 1);
+                add(&counters.rows_in, receipt.rows);
+                add(&counters.rows_rejected, receipt.rejected);
+            }
+            Err(_) => {
+                add(&counters.refused, 1);
+            }
+        }
+    }
+}
+
+impl Receiver for Desk {
+    fn admit(&self) -> Result<(), Refusal> {
+        if self.is_stopping() {
+            return Err(refusal(
+                "looker-feed is being stopped; send the delivery again.",
+            ));
+        }
+        self.outbox
+            .admit()
+            .map_err(|error| refusal(&error.to_string()))
+    }
+
+    fn webhook(&self, id: &str) -> WebhookState {
+        match self.outbox.webhook(id) {
+            outbox::WebhookState::Unknown => WebhookState::Unknown,
+            outbox::WebhookState::Receiving => WebhookState::Receiving,
+            outbox::WebhookState::Committed(_, rows) => WebhookState::Committed { rows },
+        }
+    }
+
+    async fn receive(&self, order: Order, source: Source) -> Result<intake::Receipt, Refusal> {
+        let now = UnixMillis::now();
+        let id = clock::new_delivery_id(now).map_err(|error| refusal(&error.to_string()))?;
+        let delivery = self.new_delivery(id, &order)?;
+        let progress = Arc::new(Progress::default());
+        let _listed = Listed::enter(self, id, &order.title, now, &progress);
+        let ingest_order = ingest::Order {
+            delivery,
+            mapping: super::mapping_settings(&self.settings, &order),
+            environment: order.environment,
+        };
+        let outcome = ingest::receive(
+            ingest_order,
+            source,
+            self.outbox.clone(),
+            self.settings.ingest.clone(),
+            Arc::clone(&progress),
+        )
+        .await;
+        self.count(&outcome);
+        match outcome {
+            Ok(receipt) => {
+                tracing::info!(
+                    rows = receipt.rows,
+                    rejected = receipt.rejected,
+                    users = receipt.made.users,
+                    batches = receipt.made.batches,
+                    requests = receipt.made.requests,
+                    notes = receipt.notes.len(),
+                    "delivery is durable"
+                );
+                Ok(intake::Receipt {
+                    delivery: receipt.delivery,
+                    rows: receipt.rows,
+                    rejected: receipt.rejected,
+                })
+            }
+            Err(error) => {
+                let message = with_causes(&error);
+                // What the document or its sender got wrong may quote the document.
+                tracing::warn!(
+                    rows = progress.rows(),
+                    bytes = progress.bytes(),
+                    kind = kind(&error),
+                    "delivery failed; nothing of it is kept"
+                );
+                Err(refusal(&message))
+            }
+        }
+    }
+}
+
+/// A delivery in the list of those that are being received, for as long as this lives.
+struct Listed<'a> {
+    desk: &'a Desk,
+    id: DeliveryId,
+}
+
+impl<'a> Listed<'a> {
+    fn enter(
+        desk: &'a Desk,
+        id: DeliveryId,
+        title: &str,
+        since: UnixMillis,
+        progress: &Arc<Progress>,
+    ) -> Self {
+        let incoming = Incoming {
+            title: title.to_owned(),
+            since,
+            progress: Arc::clone(progress),
+        };
+        desk.receiving().insert(id, incoming);
+        Self { desk, id }
+    }
+}
+
+impl Drop for Listed<'_> {
+    fn drop(&mut self) {
+        self.desk.receiving().remove(&self.id);
+    }
+}
+
+/// Credentials and address together, as a name that gives neither away.
+fn destination(endpoint: &Url, api_key: &str) -> DestinationId {
+    let mut hash = Sha256::new();
+    hash.update(endpoint.as_str());
+    hash.update([0]);
+    hash.update(api_key);
+    let mut id = [0; 16];
+    id.copy_from_slice(&hash.finalize()[..16]);
+    DestinationId(id)
+}
+
+/// Host and the end of the key: enough for a person to know which account it is.
+fn label(endpoint: &Url, api_key: &str) -> String {
+    let host = endpoint.host_str().unwrap_or("mParticle");
+    let characters = api_key.chars().count();
+    // Of a short key, four characters would be most of it.
+    let shown: String = if characters >= 4 * KEY_CHARACTERS_SHOWN {
+        api_key
+            .chars()
+            .skip(characters - KEY_CHARACTERS_SHOWN)
+            .collect()
+    } else {
+        String::new()
+    };
+    format!("{host}, key …{shown}")
+}
+
+fn refusal(message: &str) -> Refusal {
+    Refusal {
+        message: message.to_owned(),
+    }
+}
+
+/// What failed, for a log that must not quote the delivery.
+fn kind(error: &IngestError) -> &'static str {
+    match error {
+        IngestError::Stream { .. } => "the stream broke off",
+        IngestError::Decode(_) => "the document is not valid or not whole",
+        IngestError::Query(_) => "Looker's query failed",
+        IngestError::Plan(_) => "the columns do not fit",
+        IngestError::NothingToSend { .. } => "no row can be sent",
+        IngestError::Group(_) | IngestError::Early(_) => "temporary space failed",
+        IngestError::Outbox(_) => "the outbox refused",
+        IngestError::Stopped => "the daemon is being stopped",
+        IngestError::Panicked => "a mistake in looker-feed",
+    }
+}
+
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}

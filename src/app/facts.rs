@@ -1,0 +1,435 @@
+//! What the admin side is told, gathered from the other rooms' snapshots.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::desk::{Desk, with_causes};
+use crate::clock::UnixMillis;
+use crate::control::{Daemon, Page, Problem, Which, view};
+use crate::drain::{Replies, Snapshot, Standing};
+use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::{
+    self, DeadFilter, DeadLetter, DeliveryState, DestinationState, Health, LetterId,
+};
+
+/// Dead letters that are moved with one sync of the disk.
+const MOVED_AT_ONCE: usize = 500;
+
+impl Daemon for Desk {
+    fn overview(&self) -> view::Overview {
+        let now = UnixMillis::now();
+        let not_ready = crate::intake::Receiver::admit(self)
+            .err()
+            .map(|refusal| refusal.message);
+        let counters = &self.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        view::Overview {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.started,
+            now,
+            ready: not_ready.is_none(),
+            not_ready,
+            receiving: self
+                .incoming()
+                .into_iter()
+                .map(|incoming| view::Receiving {
+                    title: incoming.title,
+                    rows: incoming.progress.rows(),
+                    bytes: incoming.progress.bytes(),
+                    since: incoming.since,
+                })
+                .collect(),
+            destinations: self.destinations(),
+            outbox: self.outbox_view(),
+            totals: view::Totals {
+                deliveries_accepted: read(&counters.accepted),
+                deliveries_refused: read(&counters.refused),
+                rows_in: read(&counters.rows_in),
+                rows_rejected: read(&counters.rows_rejected),
+            },
+        }
+    }
+
+    fn deliveries(&self, page: &Page) -> Result<view::Listing<view::Delivery>, Problem> {
+        let skip = offset(page)?;
+        let states = self.outbox.deliveries(skip, page.limit);
+        let next = (states.len() == page.limit).then(|| (skip + page.limit).to_string());
+        Ok(view::Listing {
+            items: states.into_iter().map(delivery).collect(),
+            next,
+        })
+    }
+
+    fn delivery(&self, id: &str) -> Result<view::Delivery, Problem> {
+        let state = self.outbox.delivery(delivery_id(id)?);
+        state.map(delivery).ok_or_else(|| no_delivery(id))
+    }
+
+    fn rejected(
+        &self,
+        delivery: &str,
+        page: &Page,
+    ) -> Result<view::Listing<view::RejectedRow>, Problem> {
+        let skip = offset(page)?;
+        let found = self
+            .outbox
+            .rejected(delivery_id(delivery)?, skip, page.limit)
+            .map_err(failed)?
+            .ok_or_else(|| no_delivery(delivery))?;
+        let shown = skip + found.rows.len();
+        let next =
+            ((shown as u64) < found.kept && !found.rows.is_empty()).then(|| shown.to_string());
+        let items = found.rows.into_iter().map(|row| view::RejectedRow {
+            row: row.row + 1,
+            reason: row.reason,
+            text: String::from_utf8_lossy(&row.text).into_owned(),
+        });
+        Ok(view::Listing {
+            items: items.collect(),
+            next,
+        })
+    }
+
+    fn dead_letters(
+        &self,
+        delivery: Option<&str>,
+        page: &Page,
+    ) -> Result<view::Listing<view::DeadLetter>, Problem> {
+        let filter = DeadFilter {
+            delivery: delivery.map(delivery_id).transpose()?,
+            destination: None,
+        };
+        let after = page.after.as_deref().map(letter_id).transpose()?;
+        let found = self
+            .outbox
+            .dead_letters(filter, after, page.limit)
+            .map_err(failed)?;
+        Ok(view::Listing {
+            items: found
+                .letters
+                .into_iter()
+                .map(|letter| self.dead_letter_view(letter))
+                .collect(),
+            next: found.next.map(|next| next.to_string()),
+        })
+    }
+
+    fn dead_letter(&self, id: &str) -> Result<view::DeadLetter, Problem> {
+        let found = self.outbox.dead_letter(letter_id(id)?).map_err(failed)?;
+        let (letter, batch) = found.ok_or_else(|| {
+            Problem::Unknown(format!(
+                "There is no dead letter {id}; it may have been replayed."
+            ))
+        })?;
+        let mut letter = self.dead_letter_view(letter);
+        letter.batch = String::from_utf8(batch.to_vec())
+            .ok()
+            .and_then(|text| view::Batch::from_text(text).ok());
+        Ok(letter)
+    }
+
+    fn replay(&self, which: &Which) -> Result<view::Done, Problem> {
+        let moved = self.move_letters(which, |ids| self.outbox.replay(ids))?;
+        Ok(done(
+            moved.letters,
+            format!(
+                "{} batches ({} rows) are sent again, behind what waits now.",
+                moved.letters, moved.rows
+            ),
+        ))
+    }
+
+    fn discard(&self, which: &Which) -> Result<view::Done, Problem> {
+        let moved = self.move_letters(which, |ids| self.outbox.discard(ids))?;
+        Ok(done(
+            moved.letters,
+            format!(
+                "{} batches ({} rows) were discarded.",
+                moved.letters, moved.rows
+            ),
+        ))
+    }
+
+    fn pause(&self, destination: &str) -> Result<view::Done, Problem> {
+        let id = self.known_destination(destination)?;
+        self.drain.pause(id);
+        Ok(done(
+            1,
+            "Paused until it is resumed or the daemon restarts. Requests under way still land."
+                .to_owned(),
+        ))
+    }
+
+    fn resume(&self, destination: &str) -> Result<view::Done, Problem> {
+        let id = self.known_destination(destination)?;
+        let changed = u64::from(self.drain.resume(id));
+        Ok(done(changed, "Resumed.".to_owned()))
+    }
+
+    fn retry_now(&self, destination: &str) -> Result<view::Done, Problem> {
+        let id = self.known_destination(destination)?;
+        let changed = u64::from(self.drain.retry_now(id));
+        Ok(done(changed, "It is tried now.".to_owned()))
+    }
+}
+
+impl Desk {
+    /// Destinations that have work, or have had some since the start.
+    fn destinations(&self) -> Vec<view::Destination> {
+        let mut waiting: BTreeMap<DestinationId, DestinationState> = self
+            .outbox
+            .destinations()
+            .into_iter()
+            .map(|state| (state.id, state))
+            .collect();
+        let mut views = Vec::new();
+        for snapshot in self.drain.snapshots() {
+            let state = waiting.remove(&snapshot.destination);
+            views.push(destination(state.as_ref(), Some(&snapshot)));
+        }
+        views.extend(waiting.values().map(|state| destination(Some(state), None)));
+        views
+    }
+
+    fn known_destination(&self, text: &str) -> Result<DestinationId, Problem> {
+        let unknown = || Problem::Unknown(format!("There is no destination {text}."));
+        let id: DestinationId = text.parse().map_err(|_| unknown())?;
+        let known = self.drain.snapshot(id).is_some()
+            || self
+                .outbox
+                .destinations()
+                .iter()
+                .any(|state| state.id == id);
+        known.then_some(id).ok_or_else(unknown)
+    }
+
+    fn outbox_view(&self) -> view::Outbox {
+        let usage = self.outbox.usage();
+        view::Outbox {
+            bytes: usage.bytes,
+            max_bytes: Some(self.settings.max_bytes),
+            free_bytes: usage.free.unwrap_or(0),
+            dead_letters: usage.dead_letters.batches,
+            rejected_rows: 0,
+            refusing: match self.outbox.health() {
+                Health::Ok => None,
+                Health::RefusingWrites { what, .. } => Some(what.to_string()),
+            },
+            damage: self
+                .outbox
+                .damage()
+                .into_iter()
+                .map(|damage| match damage.delivery {
+                    Some(id) => {
+                        format!(
+                            "Delivery {id}, {} rows in doubt: {}",
+                            damage.rows, damage.what
+                        )
+                    }
+                    None => damage.what,
+                })
+                .collect(),
+        }
+    }
+
+    fn dead_letter_view(&self, letter: DeadLetter) -> view::DeadLetter {
+        let title = self
+            .outbox
+            .delivery(letter.delivery)
+            .map_or_else(String::new, |delivery| delivery.title);
+        view::DeadLetter {
+            id: letter.id.to_string(),
+            delivery: letter.delivery.to_string(),
+            title,
+            reason: letter.reason,
+            attempts: letter.attempts,
+            first_try: letter.first_try,
+            last_try: letter.last_try,
+            rows: u64::from(letter.rows),
+            bytes: letter.bytes,
+            batch: None,
+        }
+    }
+
+    /// Replays or discards, a part at a time so that no call is without bound.
+    fn move_letters(
+        &self,
+        which: &Which,
+        act: impl Fn(&[LetterId]) -> Result<outbox::Moved, outbox::Error>,
+    ) -> Result<outbox::Moved, Problem> {
+        let filter = match which {
+            Which::Ids(ids) => {
+                let ids = ids
+                    .iter()
+                    .map(|id| letter_id(id))
+                    .collect::<Result<BTreeSet<_>, _>>()?;
+                let ids: Vec<_> = ids.into_iter().collect();
+                return act(&ids).map_err(failed);
+            }
+            Which::Delivery(id) => DeadFilter {
+                delivery: Some(delivery_id(id)?),
+                destination: None,
+            },
+            Which::All => DeadFilter::default(),
+        };
+        // The ids are gathered first: a replayed letter that dies again is a new one and stays.
+        let mut ids = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self
+                .outbox
+                .dead_letters(filter, after, MOVED_AT_ONCE)
+                .map_err(failed)?;
+            ids.extend(page.letters.iter().map(|letter| letter.id));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let mut moved = outbox::Moved::default();
+        for part in ids.chunks(MOVED_AT_ONCE) {
+            let more = act(part).map_err(failed)?;
+            moved.letters += more.letters;
+            moved.rows += more.rows;
+        }
+        Ok(moved)
+    }
+}
+
+fn destination(state: Option<&DestinationState>, snapshot: Option<&Snapshot>) -> view::Destination {
+    let mut view = view::Destination {
+        state: "idle".to_owned(),
+        ..view::Destination::default()
+    };
+    if let Some(state) = state {
+        view.id = state.id.to_string();
+        view.label.clone_from(&state.label);
+        view.deliveries = state.deliveries;
+        view.batches = state.waiting.batches + state.in_flight.batches;
+        view.rows = state.waiting.rows + state.in_flight.rows;
+        view.bytes = state.bytes;
+        view.oldest = state.oldest;
+    }
+    let Some(snapshot) = snapshot else {
+        return view;
+    };
+    view.id = snapshot.destination.to_string();
+    if view.label.is_empty() {
+        view.label.clone_from(&snapshot.label);
+    }
+    match &snapshot.state {
+        Standing::Flowing if view.batches > 0 => view.state = "flowing".to_owned(),
+        Standing::Flowing => {}
+        Standing::Waiting { until, why } => {
+            view.state = "waiting".to_owned();
+            view.why = Some(why.clone());
+            view.next_try = Some(*until);
+        }
+        Standing::Paused { why, probe_at, .. } => {
+            view.state = "paused".to_owned();
+            view.why = Some(why.clone());
+            view.next_try = *probe_at;
+        }
+        Standing::Down { probe_at, why, .. } => {
+            view.state = "down".to_owned();
+            view.why = Some(why.clone());
+            view.next_try = Some(*probe_at);
+        }
+    }
+    view.rate = snapshot.rate.unwrap_or(0.0);
+    view.limit = snapshot.limit.map_or(0.0, f64::from);
+    view.in_flight = snapshot.in_flight as u64;
+    view.requests_sent = snapshot.requests;
+    view.batches_accepted = snapshot.batches;
+    view.replies = replies(&snapshot.replies);
+    view.last_error.clone_from(&snapshot.last_error);
+    view.last_success = snapshot.last_success;
+    let millis =
+        |time: Option<std::time::Duration>| time.map_or(0.0, |time| time.as_secs_f64() * 1000.0);
+    view.latency_mean_ms = millis(snapshot.latency_mean);
+    view.latency_p99_ms = millis(snapshot.latency_p99);
+    view
+}
+
+fn replies(replies: &Replies) -> BTreeMap<String, u64> {
+    [
+        ("accepted", replies.accepted),
+        ("throttled", replies.throttled),
+        ("unavailable", replies.unavailable),
+        ("unauthorized", replies.unauthorized),
+        ("unexpected", replies.unexpected),
+        ("rejected", replies.rejected),
+        ("too_large", replies.too_large),
+    ]
+    .into_iter()
+    .map(|(name, count)| (name.to_owned(), count))
+    .collect()
+}
+
+fn delivery(state: DeliveryState) -> view::Delivery {
+    let sending = state.in_flight.rows > 0 || state.in_flight.batches > 0;
+    let name = if state.settled {
+        "done"
+    } else if sending || state.delivered.batches > 0 {
+        "sending"
+    } else {
+        "waiting"
+    };
+    view::Delivery {
+        id: state.id.to_string(),
+        destination: state.destination.to_string(),
+        destination_label: state.destination_label,
+        title: state.title,
+        link: state.link,
+        received: state.received,
+        state: name.to_owned(),
+        finished: None,
+        rows_in: state.rows_in,
+        rows: view::Rows {
+            delivered: state.delivered.rows,
+            waiting: state.waiting.rows,
+            in_flight: state.in_flight.rows,
+            dead: state.dead.rows + state.discarded.rows,
+            rejected: state.rejected,
+            damaged: state.damaged.rows,
+        },
+        users: state.users,
+        batches: state.batches,
+        batches_delivered: state.delivered.batches,
+        requests: state.requests,
+        notes: state.notes,
+        seconds_left: None,
+    }
+}
+
+fn delivery_id(text: &str) -> Result<DeliveryId, Problem> {
+    text.parse().map_err(|_| no_delivery(text))
+}
+
+fn no_delivery(text: &str) -> Problem {
+    Problem::Unknown(format!(
+        "There is no delivery {text}; finished ones are forgotten after a while."
+    ))
+}
+
+fn letter_id(text: &str) -> Result<LetterId, Problem> {
+    text.parse()
+        .map_err(|error: outbox::LetterIdError| Problem::Unknown(error.to_string()))
+}
+
+fn offset(page: &Page) -> Result<usize, Problem> {
+    match &page.after {
+        None => Ok(0),
+        Some(text) => text
+            .parse()
+            .map_err(|_| Problem::Refused("`after` is not what a list gave.".to_owned())),
+    }
+}
+
+fn failed(error: outbox::Error) -> Problem {
+    Problem::Failed(with_causes(&error))
+}
+
+fn done(changed: u64, message: String) -> view::Done {
+    view::Done { changed, message }
+}

@@ -1,0 +1,339 @@
+//! The one composition root: opens, binds, wires, and shuts down in order. Nothing else constructs
+//! its neighbours.
+//!
+//! Order of the shutdown: intake stops accepting and lets deliveries finish; then the drain stops
+//! claiming and lets requests land; then the admin side, which shows all this, ends; last the
+//! outbox is closed.
+
+mod desk;
+mod facts;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::config::Config;
+use crate::control::{self, Admin};
+use crate::drain::{self, Drain};
+use crate::group;
+use crate::ingest;
+use crate::intake::{self, Intake};
+use crate::mapping;
+use crate::mparticle::client::{Account, Client, ClientSettings};
+use crate::mparticle::encode;
+use crate::outbox::{self, Outbox};
+use crate::seal::{KeyError, Seal};
+use crate::shutdown::{self, Shutdown};
+use crate::{config, decode};
+use desk::Desk;
+
+/// The daemon cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration misses what only a daemon needs.
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    /// The key that seals credentials.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The outbox does not open.
+    #[error(transparent)]
+    Outbox(#[from] outbox::OpenError),
+    /// The endpoint is no address.
+    #[error("mparticle.endpoint is not a usable address")]
+    Endpoint(#[from] url::ParseError),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
+    /// A port cannot be opened.
+    #[error("Cannot listen for {what}")]
+    Listen {
+        /// Which port.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A worker thread failed while the outbox was being opened.
+    #[error(
+        "The outbox could not be opened: a mistake in looker-feed; please report it with the log"
+    )]
+    Panicked,
+}
+
+/// The daemon failed while it ran.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A server ended before it was told to.
+    #[error("{what} failed")]
+    Server {
+        /// Which one.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// A task panicked.
+    #[error("{0} stopped by a mistake in looker-feed; please report it with the log")]
+    Panicked(&'static str),
+}
+
+/// The daemon, with its ports open and its outbox ready.
+pub struct App {
+    intake: Intake,
+    admin: Admin,
+    drain: Drain<Client>,
+    desk: Arc<Desk>,
+    outbox: Outbox,
+    hub_url: Url,
+    admin_url: Url,
+    deadline: Duration,
+}
+
+impl App {
+    /// Opens the outbox and the ports. Nothing is accepted and nothing sent before [`App::run`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let secret = config.require_secret()?.clone();
+        let key_file = key_file(&config);
+        let (seal, made) = Seal::load_or_create(&key_file)?;
+        if made {
+            tracing::warn!(
+                path = %key_file.display(),
+                "made a key that seals mParticle credentials; keep a copy of it, and not beside the outbox"
+            );
+        }
+        let seal = Arc::new(seal);
+        let outbox = open_outbox(&config).await?;
+
+        let endpoint = Url::parse(&config.mparticle.base_address())?;
+        let opener = Arc::clone(&seal);
+        let client = Client::new(client_settings(&config), move |sealed: &[u8]| {
+            let opened = opener
+                .open(sealed, desk::ACCOUNT_CONTEXT)
+                .map_err(|error| error.to_string())?;
+            Account::decode(&opened).map_err(|error| error.to_string())
+        })?;
+        let drain = Drain::new(drain_settings(&config), outbox.clone(), Arc::new(client));
+
+        let listen = |what| move |source| StartError::Listen { what, source };
+        let intake = Intake::bind(intake_settings(&config, secret))
+            .await
+            .map_err(listen("Looker (intake.listen)"))?;
+        let admin = Admin::bind(control::AdminSettings {
+            listen: config.admin.listen,
+            token: None,
+            hosts: Vec::new(),
+        })
+        .await
+        .map_err(listen("the status page (admin.listen)"))?;
+        let hub_url = Url::parse(&format!("http://{}", intake.addr()))?;
+        let admin_url = Url::parse(&format!("http://{}", admin.addr()))?;
+        let desk = Arc::new(Desk::new(
+            desk::Settings {
+                endpoint,
+                identity_names: config.mparticle.identity_names,
+                untagged: config.mparticle.untagged,
+                ingest: ingest_settings(&config),
+                max_bytes: config.outbox.max_bytes,
+            },
+            outbox.clone(),
+            seal,
+            drain.handle(),
+        ));
+        Ok(Self {
+            intake,
+            admin,
+            drain,
+            desk,
+            outbox,
+            hub_url,
+            admin_url,
+            deadline: config.shutdown.deadline,
+        })
+    }
+
+    /// Where the Action Hub listens.
+    pub fn hub_url(&self) -> &Url {
+        &self.hub_url
+    }
+
+    /// Where the status page is.
+    pub fn admin_url(&self) -> &Url {
+        &self.admin_url
+    }
+
+    /// Works until `stop`, then shuts down in order.
+    ///
+    /// # Errors
+    /// A part failed by itself. The others are shut down all the same.
+    pub async fn run(self, mut stop: Shutdown) -> Result<(), RunError> {
+        let (drain_trigger, drain_stop) = shutdown::channel();
+        let (admin_trigger, admin_stop) = shutdown::channel();
+        let (intake_trigger, intake_stop) = shutdown::channel();
+        let mut intake = tokio::spawn(self.intake.run(Arc::clone(&self.desk), intake_stop));
+        let mut drain = tokio::spawn(self.drain.run(drain_stop));
+        let facts: Arc<dyn control::Daemon> = Arc::clone(&self.desk) as _;
+        let mut admin = tokio::spawn(self.admin.run(facts, admin_stop));
+        tracing::info!(hub = %self.hub_url, admin = %self.admin_url, "looker-feed is ready");
+
+        // Whatever ends first ends all, in order; only the shutdown should.
+        let mut early = None;
+        tokio::select! {
+            () = stop.wait() => {}
+            ended = &mut intake => early = Some(server("The Action Hub", ended)),
+            ended = &mut admin => early = Some(ended.map_err(|_| RunError::Panicked("The admin side"))),
+            ended = &mut drain => early = Some(ended.map_err(|_| RunError::Panicked("The drain"))),
+        }
+        self.desk.stop();
+        intake_trigger.pull();
+        let intake = finish(intake, self.deadline, "The Action Hub").await;
+        drain_trigger.pull();
+        if !drain.is_finished() {
+            let ended = tokio::time::timeout(self.deadline + GRACE, &mut drain).await;
+            if ended.is_err() {
+                tracing::warn!("requests under way did not end in time; they will be sent again");
+                drain.abort();
+            }
+        }
+        admin_trigger.pull();
+        if !admin.is_finished() && tokio::time::timeout(2 * GRACE, &mut admin).await.is_err() {
+            admin.abort();
+        }
+        let outbox = self.outbox;
+        if tokio::task::spawn_blocking(move || outbox.close())
+            .await
+            .is_err()
+        {
+            return Err(RunError::Panicked("The outbox"));
+        }
+        tracing::info!("stopped");
+        early.unwrap_or(Ok(())).and(intake)
+    }
+}
+
+/// What a part may take beyond its own deadline.
+const GRACE: Duration = Duration::from_secs(5);
+
+type Ended = Result<io::Result<()>, tokio::task::JoinError>;
+
+/// Waits for a server that was told to stop; cuts it off after a while.
+async fn finish(
+    mut task: tokio::task::JoinHandle<io::Result<()>>,
+    deadline: Duration,
+    what: &'static str,
+) -> Result<(), RunError> {
+    if task.is_finished() {
+        // Its end has been told, or it is a good one.
+        return Ok(());
+    }
+    match tokio::time::timeout(deadline + GRACE, &mut task).await {
+        Ok(ended) => server(what, ended),
+        Err(_) => {
+            tracing::warn!(what, "did not end in time and is cut off");
+            task.abort();
+            Ok(())
+        }
+    }
+}
+
+fn server(what: &'static str, ended: Ended) -> Result<(), RunError> {
+    match ended {
+        Ok(ran) => ran.map_err(|source| RunError::Server { what, source }),
+        Err(_) => Err(RunError::Panicked(what)),
+    }
+}
+
+async fn open_outbox(config: &Config) -> Result<Outbox, StartError> {
+    let settings = outbox::Settings {
+        max_bytes: Some(config.outbox.max_bytes),
+        reserve_bytes: config.outbox.reserve_bytes,
+        segment_bytes: config.outbox.segment_bytes,
+        webhook_memory: config.outbox.webhook_memory,
+        rejected_rows: config.outbox.rejected_rows_kept,
+        history: config.outbox.history as usize,
+        ..outbox::Settings::new(&config.outbox.path)
+    };
+    let opened = tokio::task::spawn_blocking(move || Outbox::open(settings)).await;
+    Ok(opened.map_err(|_| StartError::Panicked)??)
+}
+
+/// Beside the outbox and not in it, so that a copy of the outbox holds no key.
+fn key_file(config: &Config) -> PathBuf {
+    config.seal.key_file.clone().unwrap_or_else(|| {
+        let mut name = config.outbox.path.clone().into_os_string();
+        name.push(".key");
+        PathBuf::from(name)
+    })
+}
+
+fn intake_settings(config: &Config, secret: config::Secret) -> intake::Settings {
+    intake::Settings {
+        intake: config.intake.clone(),
+        looker: config.looker.clone(),
+        secret,
+        spool_directory: config.outbox.path.clone(),
+        deadline: config.shutdown.deadline,
+    }
+}
+
+fn ingest_settings(config: &Config) -> ingest::Settings {
+    ingest::Settings {
+        decode: decode::Limits {
+            max_depth: config.looker.max_depth,
+            max_row_bytes: config.looker.max_row_bytes,
+            max_header_bytes: config.looker.max_header_bytes,
+            ..decode::Limits::default()
+        },
+        group: group::Settings {
+            // The budget is for all deliveries together, and so many may come at once.
+            budget: config.memory.group_budget / config.looker.max_deliveries.max(1),
+            directory: config.outbox.path.clone(),
+        },
+        encode: encode::Settings {
+            max_batches_per_request: config.mparticle.max_batches_per_request,
+            max_events_per_request: config.mparticle.max_events_per_request,
+            max_request_bytes: config.mparticle.max_request_bytes,
+            max_batch_bytes: config.mparticle.max_batch_bytes,
+        },
+    }
+}
+
+fn client_settings(config: &Config) -> ClientSettings {
+    ClientSettings {
+        request_timeout: config.mparticle.request_timeout,
+        connect_timeout: config.mparticle.connect_timeout,
+        ..ClientSettings::default()
+    }
+}
+
+fn drain_settings(config: &Config) -> drain::Settings {
+    let mparticle = &config.mparticle;
+    let mut settings = drain::Settings::default();
+    settings.lane.max_in_flight = mparticle.max_in_flight;
+    settings.lane.max_age = mparticle.max_age;
+    settings.lane.pace.batches_per_second = mparticle.batches_per_second;
+    settings.lane.pace.burst = mparticle.max_batches_per_request as u32;
+    let circuit = &mut settings.lane.circuit;
+    circuit.backoff.base = mparticle.backoff_initial;
+    circuit.backoff.cap = mparticle.backoff_max;
+    circuit.probe.base = mparticle.backoff_initial;
+    circuit.probe.cap = mparticle.backoff_max;
+    circuit.retry_after_max = mparticle.retry_after_max;
+    circuit.paused_probe = mparticle.paused_probe;
+    settings.reply_within = mparticle.request_timeout + mparticle.connect_timeout + GRACE;
+    settings.deadline = config.shutdown.deadline;
+    settings
+}
+
+/// The mapping's choices of one delivery.
+fn mapping_settings(settings: &desk::Settings, order: &intake::Order) -> mapping::Settings {
+    mapping::Settings {
+        data_type: order.data_type,
+        identity_names: settings.identity_names,
+        untagged: settings.untagged,
+    }
+}

@@ -1,0 +1,208 @@
+//! The shipped file, the user's file and the environment, laid over each other: the last one that
+//! names a key wins. Values are still raw here, and each knows where it came from.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use toml::de::{DeTable, DeValue};
+
+use super::error::{ConfigError, Origin};
+
+/// Every variable of this program begins so.
+const PREFIX: &str = "LOOKER_FEED_";
+
+/// A value before its key has said what it takes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Raw {
+    /// A TOML string, or the value of a variable.
+    Text(String),
+    /// A TOML integer that fits.
+    Whole(i64),
+    /// A TOML array of strings.
+    List(Vec<String>),
+    /// Anything else; no key takes it. Described, not quoted.
+    Other(&'static str),
+}
+
+/// A raw value and its place.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) raw: Raw,
+    pub(super) origin: Origin,
+}
+
+/// Entries by `section.key`, and the sections that were opened without any.
+#[derive(Debug, Default)]
+pub(super) struct Layers {
+    entries: BTreeMap<String, Entry>,
+    sections: Vec<(String, Origin)>,
+    asked: Vec<&'static str>,
+}
+
+impl Layers {
+    /// Lays a TOML document over what is there. `path` is `None` for the shipped file.
+    pub(super) fn file(&mut self, text: &str, path: Option<&Path>) -> Result<(), ConfigError> {
+        let at = |offset: usize| {
+            let line = 1 + text.bytes().take(offset).filter(|b| *b == b'\n').count();
+            match path {
+                None => Origin::Defaults { line },
+                Some(path) => Origin::File {
+                    path: path.to_owned(),
+                    line,
+                },
+            }
+        };
+        let document = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
+            origin: at(error.span().map_or(0, |span| span.start)),
+            reason: error.message().to_owned(),
+        })?;
+        for (section, value) in document.get_ref() {
+            let origin = at(section.span().start);
+            let DeValue::Table(keys) = value.get_ref() else {
+                return Err(ConfigError::Unknown {
+                    key: section.get_ref().to_string(),
+                    origin,
+                    known: "a key stands in a section, under a line such as [intake]".to_owned(),
+                });
+            };
+            self.sections.push((section.get_ref().to_string(), origin));
+            for (key, value) in keys {
+                let entry = Entry {
+                    raw: raw(value.get_ref()),
+                    origin: at(key.span().start),
+                };
+                self.entries
+                    .insert(format!("{}.{}", section.get_ref(), key.get_ref()), entry);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays the environment over what is there. Names without the prefix are other people's, and
+    /// so are those that Kubernetes sets for a service called `looker-feed`.
+    pub(super) fn environment(
+        &mut self,
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<(), ConfigError> {
+        for (name, value) in variables {
+            let Some(rest) = name.strip_prefix(PREFIX) else {
+                continue;
+            };
+            let parts = rest.split_once("__");
+            let upper = !rest.bytes().any(|byte| byte.is_ascii_lowercase());
+            match parts {
+                Some((section, key)) if upper => {
+                    let entry = Entry {
+                        raw: Raw::Text(value),
+                        origin: Origin::Variable(name.clone()),
+                    };
+                    let key = format!("{section}.{key}").to_ascii_lowercase();
+                    self.entries.insert(key, entry);
+                }
+                None if set_by_kubernetes(rest) => {}
+                _ => {
+                    return Err(ConfigError::Unknown {
+                        key: name.clone(),
+                        origin: Origin::Variable(name),
+                        known: format!(
+                            "a variable is {PREFIX}<SECTION>__<KEY> in capitals, with two \
+                             underscores between section and key"
+                        ),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The entry of a key that need not be there; an empty text is as good as none.
+    pub(super) fn optional(&mut self, key: &'static str) -> Option<Entry> {
+        self.asked.push(key);
+        let entry = self.entries.remove(key)?;
+        (entry.raw != Raw::Text(String::new())).then_some(entry)
+    }
+
+    /// The entry of a key that the shipped file must have.
+    pub(super) fn required(&mut self, key: &'static str) -> Result<Entry, ConfigError> {
+        self.asked.push(key);
+        self.entries
+            .remove(key)
+            .ok_or(ConfigError::NoDefault { key })
+    }
+
+    /// Checks that everything that was found has been asked for.
+    pub(super) fn finish(self) -> Result<(), ConfigError> {
+        let keys_of = |section: &str| -> Vec<&str> {
+            let key = |asked: &&'static str| {
+                let (of, key) = asked.split_once('.')?;
+                (of == section).then_some(key)
+            };
+            self.asked.iter().filter_map(key).collect()
+        };
+        if let Some((key, Entry { origin, .. })) = self.entries.first_key_value() {
+            let section = key.split_once('.').map_or(key.as_str(), |(of, _)| of);
+            let keys = keys_of(section);
+            let known = if keys.is_empty() {
+                self.no_such_section(section)
+            } else {
+                format!("the keys of [{section}] are {}", keys.join(", "))
+            };
+            return Err(ConfigError::Unknown {
+                key: key.clone(),
+                origin: origin.clone(),
+                known,
+            });
+        }
+        for (section, origin) in &self.sections {
+            if keys_of(section).is_empty() {
+                return Err(ConfigError::Unknown {
+                    key: format!("[{section}]"),
+                    origin: origin.clone(),
+                    known: self.no_such_section(section),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn no_such_section(&self, section: &str) -> String {
+        let mut sections: Vec<_> = self
+            .asked
+            .iter()
+            .filter_map(|key| Some(key.split_once('.')?.0))
+            .collect();
+        sections.dedup();
+        format!(
+            "there is no section [{section}]; the sections are {}",
+            sections.join(", ")
+        )
+    }
+}
+
+/// <https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>
+fn set_by_kubernetes(rest: &str) -> bool {
+    rest == "PORT"
+        || ["SERVICE_HOST", "SERVICE_PORT", "PORT_"]
+            .iter()
+            .any(|begin| rest.starts_with(begin))
+}
+
+fn raw(value: &DeValue<'_>) -> Raw {
+    match value {
+        DeValue::String(text) => Raw::Text(text.to_string()),
+        DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix())
+            .map_or(Raw::Other("a number out of range"), Raw::Whole),
+        DeValue::Array(items) => items
+            .iter()
+            .map(|item| match item.get_ref() {
+                DeValue::String(text) => Some(text.to_string()),
+                _ => None,
+            })
+            .collect::<Option<Vec<_>>>()
+            .map_or(Raw::Other("a list of other things than text"), Raw::List),
+        DeValue::Float(_) => Raw::Other("a number with a fraction"),
+        DeValue::Boolean(_) => Raw::Other("true or false"),
+        DeValue::Datetime(_) => Raw::Other("a date"),
+        DeValue::Table(_) => Raw::Other("a table"),
+    }
+}

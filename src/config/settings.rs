@@ -1,0 +1,212 @@
+//! The typed settings, one struct a section. Each room takes its own. What a value of these types
+//! says holds: bounds and relations were checked when it was made.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::{Host, Url};
+
+use super::secret::Secret;
+use super::values::is_loopback;
+use crate::mapping::{IdentityNames, Untagged};
+
+/// `[intake]`: the Action Hub that Looker is pointed at.
+#[derive(Clone, Debug)]
+pub struct IntakeSettings {
+    /// Where it listens; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// The address under which Looker reaches it; `None`:
+    /// `http://<listen>`, as it is once the port is known.
+    pub base_url: Option<Url>,
+    /// The hub's name in Looker.
+    pub label: String,
+    /// What hub keys are checked with, from `secret` or `secret_file`; not empty.
+    pub secret: Option<Secret>,
+    /// Time between the newlines that keep a connection open while a delivery is received.
+    pub keep_alive: Duration,
+}
+
+/// `[looker]`: where rows are fetched from, and what is taken.
+#[derive(Clone, Debug)]
+pub struct LookerSettings {
+    /// Empty: any https host with a public address.
+    pub allowed_hosts: Vec<AllowedHost>,
+    /// For opening a connection, TLS included.
+    pub connect_timeout: Duration,
+    /// The longest silence while a delivery is received.
+    pub idle_timeout: Duration,
+    /// Deliveries that are received at once, at least 1.
+    pub max_deliveries: usize,
+    /// The longest row, in bytes of JSON.
+    pub max_row_bytes: usize,
+    /// How deep objects and arrays may be nested in each other.
+    pub max_depth: usize,
+    /// All of a document but its rows, in bytes of JSON.
+    pub max_header_bytes: usize,
+}
+
+/// One entry of `looker.allowed_hosts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedHost {
+    /// As a url has it: lower case, punycode, IPv4 in its usual form.
+    pub host: Host<String>,
+    /// `None`: any port.
+    pub port: Option<u16>,
+}
+
+impl AllowedHost {
+    /// Whether the entry covers this host and port.
+    pub fn covers(&self, host: &Host<&str>, port: u16) -> bool {
+        let same = match (&self.host, host) {
+            (Host::Domain(ours), Host::Domain(theirs)) => ours == theirs,
+            (Host::Ipv4(ours), Host::Ipv4(theirs)) => ours == theirs,
+            (Host::Ipv6(ours), Host::Ipv6(theirs)) => ours == theirs,
+            _ => false,
+        };
+        same && self.port.is_none_or(|ours| ours == port)
+    }
+
+    /// Whether the host is this machine by its literal address or as `localhost`.
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+}
+
+/// `[outbox]`: what is accepted and not yet sent.
+#[derive(Clone, Debug)]
+pub struct OutboxSettings {
+    /// The directory.
+    pub path: PathBuf,
+    /// New deliveries are refused above this size of the directory, in bytes.
+    pub max_bytes: u64,
+    /// New deliveries are refused when the file system has less than this left, in bytes.
+    pub reserve_bytes: u64,
+    /// Size at which a delivery's next segment file is begun, in bytes; a file can pass it by one
+    /// record. At least one whole request.
+    pub segment_bytes: u64,
+    /// How long webhook ids are remembered.
+    pub webhook_memory: Duration,
+    /// Rejected rows that are kept for each delivery; more are counted only.
+    pub rejected_rows_kept: u64,
+    /// Finished deliveries that are remembered with their numbers.
+    pub history: u64,
+}
+
+/// `[mparticle]`: where requests go, how large and how fast.
+#[derive(Clone, Debug)]
+pub struct MparticleSettings {
+    /// The data centre.
+    pub pod: Pod,
+    /// Overrides the pod: a base address that ends with `/v2`.
+    pub endpoint: Option<Url>,
+    /// The account's rate limit, in batches a second, at least 1.
+    pub batches_per_second: u32,
+    /// Requests that are under way at once for one destination, at least 1.
+    pub max_in_flight: usize,
+    /// From the first byte of a request to the last of its reply.
+    pub request_timeout: Duration,
+    /// For opening a connection, TLS included.
+    pub connect_timeout: Duration,
+    /// 1 to 100.
+    pub max_batches_per_request: usize,
+    /// 1 to 100.
+    pub max_events_per_request: usize,
+    /// A request's body, in bytes, before any compression.
+    pub max_request_bytes: usize,
+    /// A batch, in bytes; at most `max_request_bytes`.
+    pub max_batch_bytes: usize,
+    /// How identities are spelled.
+    pub identity_names: IdentityNames,
+    /// What becomes of columns without an `mp_` tag.
+    pub untagged: Untagged,
+    /// Upper bound of the first wait after a failure; at most `backoff_max`.
+    pub backoff_initial: Duration,
+    /// Upper bound of any wait after a failure.
+    pub backoff_max: Duration,
+    /// The longest that a `Retry-After` is obeyed for.
+    pub retry_after_max: Duration,
+    /// How often a destination is tried whose credentials were refused.
+    pub paused_probe: Duration,
+    /// What could not be sent for so long goes to the dead letters; `None`: never.
+    pub max_age: Option<Duration>,
+}
+
+impl MparticleSettings {
+    /// The base address that requests go under, without a slash at its end: `endpoint`, or else
+    /// the pod's.
+    pub fn base_address(&self) -> String {
+        match &self.endpoint {
+            Some(url) => url.as_str().to_owned(),
+            None => format!("https://s2s.{}.mparticle.com/v2", self.pod.name()),
+        }
+    }
+}
+
+/// mParticle's data centres.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Pod {
+    Us1,
+    Us2,
+    Eu1,
+    Au1,
+}
+
+impl Pod {
+    /// As it stands in a host name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Us1 => "us1",
+            Self::Us2 => "us2",
+            Self::Eu1 => "eu1",
+            Self::Au1 => "au1",
+        }
+    }
+}
+
+/// `[memory]`
+#[derive(Clone, Copy, Debug)]
+pub struct MemorySettings {
+    /// For grouping by user, in bytes: the total for all deliveries that are received at once.
+    pub group_budget: usize,
+}
+
+/// `[admin]`: status, metrics, and what the commands talk to.
+#[derive(Clone, Copy, Debug)]
+pub struct AdminSettings {
+    /// Where it listens; port 0 lets the system choose.
+    pub listen: SocketAddr,
+}
+
+/// `[log]`
+#[derive(Clone, Copy, Debug)]
+pub struct LogSettings {
+    /// For whom lines are written.
+    pub format: LogFormat,
+    /// The least severe that is written.
+    pub level: tracing::Level,
+}
+
+/// For whom log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[shutdown]`
+#[derive(Clone, Copy, Debug)]
+pub struct ShutdownSettings {
+    /// How long what is under way may take to finish.
+    pub deadline: Duration,
+}
+
+/// `[seal]`
+#[derive(Clone, Debug)]
+pub struct SealSettings {
+    /// Holds the key under which credentials are sealed; not opened at load.
+    pub key_file: Option<PathBuf>,
+}

@@ -1,0 +1,219 @@
+//! What a key can take. Each function makes a parser: a raw value in, the typed one out, or a half
+//! sentence that says what would have been right.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use url::{Host, Url};
+
+use super::layers::Raw;
+use super::settings::AllowedHost;
+
+/// A whole number within bounds.
+pub(super) fn whole<T>(range: RangeInclusive<T>) -> impl Fn(&Raw) -> Result<T, String>
+where
+    T: TryFrom<i64> + PartialOrd + Display,
+{
+    move |raw| {
+        let number = match raw {
+            Raw::Whole(number) => Some(*number),
+            Raw::Text(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        number
+            .and_then(|number| T::try_from(number).ok())
+            .filter(|number| range.contains(number))
+            .ok_or_else(|| format!("a whole number from {} to {}", range.start(), range.end()))
+    }
+}
+
+/// A size in bytes within bounds: `64MiB`, `256kB`, plain bytes.
+pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&Raw) -> Result<u64, String> {
+    move |raw| {
+        let bytes = match raw {
+            Raw::Whole(number) => u64::try_from(*number).ok(),
+            Raw::Text(text) => parse_size(text),
+            _ => None,
+        };
+        bytes.filter(|bytes| range.contains(bytes)).ok_or_else(|| {
+            format!(
+                "a size from {} to {} bytes, such as 64MiB, 256kB or plain bytes",
+                range.start(),
+                range.end()
+            )
+        })
+    }
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let factor: u64 = match unit.trim_start().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// A duration within bounds, as `humantime` reads it.
+pub(super) fn duration(
+    range: RangeInclusive<Duration>,
+) -> impl Fn(&Raw) -> Result<Duration, String> {
+    move |raw| {
+        let duration = match raw {
+            Raw::Text(text) => humantime::parse_duration(text.trim()).ok(),
+            _ => None,
+        };
+        duration
+            .filter(|duration| range.contains(duration))
+            .ok_or_else(|| {
+                format!(
+                    "a duration from {} to {}, such as 500ms, 30s or 13m",
+                    humantime::format_duration(*range.start()),
+                    humantime::format_duration(*range.end())
+                )
+            })
+    }
+}
+
+/// One of a few words.
+pub(super) fn word<T: Clone>(
+    words: &'static [(&'static str, T)],
+) -> impl Fn(&Raw) -> Result<T, String> {
+    move |raw| {
+        let found = match raw {
+            Raw::Text(text) => words.iter().find(|(word, _)| word == text),
+            _ => None,
+        };
+        found.map(|(_, meaning)| meaning.clone()).ok_or_else(|| {
+            let words: Vec<_> = words
+                .iter()
+                .map(|(word, _)| format!("\"{word}\""))
+                .collect();
+            words.join(" or ")
+        })
+    }
+}
+
+/// Text of one line that is not empty.
+pub(super) fn line(raw: &Raw) -> Result<String, String> {
+    match raw {
+        Raw::Text(text) if !text.trim().is_empty() && !text.contains(char::is_control) => {
+            Ok(text.clone())
+        }
+        _ => Err("a line of text".to_owned()),
+    }
+}
+
+/// A path that is not empty.
+pub(super) fn path(raw: &Raw) -> Result<PathBuf, String> {
+    match raw {
+        Raw::Text(text) if !text.is_empty() && !text.contains('\0') => Ok(PathBuf::from(text)),
+        _ => Err("a path".to_owned()),
+    }
+}
+
+/// An address to listen on.
+pub(super) fn address(raw: &Raw) -> Result<SocketAddr, String> {
+    match raw {
+        Raw::Text(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+    .ok_or_else(|| "an IP address and a port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
+}
+
+/// The hub's own address: http or https, no path beyond a prefix, kept without a slash at its end.
+pub(super) fn base_url(raw: &Raw) -> Result<Url, String> {
+    plain_url(raw)
+        .ok_or_else(|| "an absolute http or https url, such as https://feed.example.com".to_owned())
+}
+
+/// mParticle's base address: https, or http to a loopback host; ends with `/v2`.
+pub(super) fn endpoint(raw: &Raw) -> Result<Url, String> {
+    plain_url(raw)
+        .filter(|url| url.path().ends_with("/v2"))
+        .filter(|url| url.scheme() == "https" || url.host().as_ref().is_some_and(is_loopback))
+        .ok_or_else(|| {
+            "a base address up to and with /v2, such as https://s2s.us1.mparticle.com/v2; plain \
+             http only for a loopback host"
+                .to_owned()
+        })
+}
+
+fn plain_url(raw: &Raw) -> Option<Url> {
+    let Raw::Text(text) = raw else { return None };
+    let url = Url::parse(text.trim().trim_end_matches('/')).ok()?;
+    let plain = matches!(url.scheme(), "http" | "https")
+        && url.host().is_some()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    plain.then_some(url)
+}
+
+/// Hosts, each with a port or without; a variable has them comma-separated.
+pub(super) fn hosts(raw: &Raw) -> Result<Vec<AllowedHost>, String> {
+    let parse = |text: &str| parse_host(text.trim());
+    let hosts = match raw {
+        Raw::Text(text) if text.trim().is_empty() => Some(Vec::new()),
+        Raw::Text(text) => text.split(',').map(parse).collect(),
+        Raw::List(items) => items.iter().map(|item| parse(item)).collect(),
+        _ => None,
+    };
+    hosts.ok_or_else(|| {
+        "a list of host names or IP addresses, each with a port or without, such as \
+         looker.example.com or 127.0.0.1:9999 (no scheme, no path, no *)"
+            .to_owned()
+    })
+}
+
+fn parse_host(text: &str) -> Option<AllowedHost> {
+    if text.is_empty() || text.contains(['*', '/', '@', '?', '#', '\\']) {
+        return None;
+    }
+    // An IPv6 address without brackets has no room for a port.
+    if let Ok(address) = text.parse() {
+        return Some(AllowedHost {
+            host: Host::Ipv6(address),
+            port: None,
+        });
+    }
+    let port = match text.rsplit_once(':') {
+        Some((_, port)) if !port.ends_with(']') => Some(port.parse().ok()?),
+        _ => None,
+    };
+    let name = match port {
+        Some(_) => text.rsplit_once(':')?.0,
+        None => text,
+    };
+    // A url's own rules for hosts, so that both sides of a comparison are alike.
+    let host = Host::parse(name).ok()?;
+    Some(AllowedHost { host, port })
+}
+
+/// Whether a host names this machine by its literal address or as `localhost`.
+pub(super) fn is_loopback<S: AsRef<str>>(host: &Host<S>) -> bool {
+    match host {
+        Host::Domain(name) => {
+            let name = name.as_ref();
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address
+            .to_ipv4_mapped()
+            .map_or(address.is_loopback(), |v4| v4.is_loopback()),
+    }
+}

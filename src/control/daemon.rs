@@ -1,0 +1,88 @@
+//! What the admin side asks of the daemon. The composition root implements it; this room knows
+//! nothing else of the others.
+
+use super::view;
+
+/// The daemon as an operator sees and steers it. Each call may block shortly, on the disk or on
+/// another thread: it is made on the blocking pool, never more than a few at a time.
+pub trait Daemon: Send + Sync + 'static {
+    /// Everything at a glance.
+    fn overview(&self) -> view::Overview;
+
+    /// Committed deliveries, newest first.
+    ///
+    /// # Errors
+    /// See [`Problem`]; the same holds for all that follow.
+    fn deliveries(&self, page: &Page) -> Result<view::Listing<view::Delivery>, Problem>;
+
+    /// One delivery; [`Problem::Unknown`] when there is none.
+    fn delivery(&self, id: &str) -> Result<view::Delivery, Problem>;
+
+    /// Rows of a delivery that were rejected at mapping and kept, in the order of their numbers.
+    fn rejected(
+        &self,
+        delivery: &str,
+        page: &Page,
+    ) -> Result<view::Listing<view::RejectedRow>, Problem>;
+
+    /// Dead letters without their batches, of one delivery or of all.
+    fn dead_letters(
+        &self,
+        delivery: Option<&str>,
+        page: &Page,
+    ) -> Result<view::Listing<view::DeadLetter>, Problem>;
+
+    /// One dead letter with its batch.
+    fn dead_letter(&self, id: &str) -> Result<view::DeadLetter, Problem>;
+
+    /// Sends dead letters again, with the ids that they had. Ids that are gone are left out of
+    /// the count.
+    fn replay(&self, which: &Which) -> Result<view::Done, Problem>;
+
+    /// Gives dead letters up for good.
+    fn discard(&self, which: &Which) -> Result<view::Done, Problem>;
+
+    /// Sends nothing more to a destination until it is resumed.
+    fn pause(&self, destination: &str) -> Result<view::Done, Problem>;
+
+    /// Ends a pause.
+    fn resume(&self, destination: &str) -> Result<view::Done, Problem>;
+
+    /// Ends a wait: the next request goes out now.
+    fn retry_now(&self, destination: &str) -> Result<view::Done, Problem>;
+}
+
+/// Which part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The `next` of the part before, as the daemon gave it; `None`: from the start. It has come
+    /// back from outside: [`Problem::Refused`] when it makes no sense.
+    pub after: Option<String>,
+    /// How many at most; 1 to 500.
+    pub limit: usize,
+}
+
+/// Which dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Those with these ids.
+    Ids(Vec<String>),
+    /// Those of this delivery.
+    Delivery(String),
+    /// Every one.
+    All,
+}
+
+/// A call could not be done. The texts are sentences for the operator.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// What the call names is not there (any more), or is not a name of ours.
+    #[error("{0}")]
+    Unknown(String),
+    /// It is there, but this cannot be done to it now.
+    #[error("{0}")]
+    Refused(String),
+    /// The disk or another part of the daemon failed.
+    #[error("{0}")]
+    Failed(String),
+}

@@ -1,0 +1,122 @@
+//! Downloads as JSON lines, read from the daemon part by part while the client takes them, so
+//! that their size costs no memory.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::Response;
+use axum::http::header::{CONTENT_DISPOSITION, HeaderValue};
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::answer::{Failure, content};
+use super::api::Shared;
+use super::daemon::{Daemon, Page, Problem};
+use super::view::Listing;
+
+/// Dead letters read at once: a batch has up to 128 KB.
+const LETTERS: usize = 16;
+
+/// Rejected rows read at once: a row has up to 64 KB.
+const ROWS: usize = 32;
+
+/// A part of a list, as lines.
+type Part = (VecDeque<Bytes>, Option<String>);
+
+/// All dead letters of a delivery, or of all, with their batches.
+pub(super) async fn dead_letters(
+    shared: Arc<Shared>,
+    delivery: Option<String>,
+) -> Result<Response<Body>, Failure> {
+    let read = move |daemon: &dyn Daemon, after: Option<String>| {
+        let page = Page {
+            after,
+            limit: LETTERS,
+        };
+        let listing = daemon.dead_letters(delivery.as_deref(), &page)?;
+        let mut items = Vec::with_capacity(listing.items.len());
+        for letter in listing.items {
+            match daemon.dead_letter(&letter.id) {
+                Ok(letter) => items.push(letter),
+                // Replayed or discarded since the list was read.
+                Err(Problem::Unknown(_)) => {}
+                Err(problem) => return Err(problem),
+            }
+        }
+        let next = listing.next;
+        lines(&Listing { items, next })
+    };
+    stream(shared, read, "looker-feed-dead-letters.jsonl").await
+}
+
+/// All rejected rows that were kept of a delivery.
+pub(super) async fn rejected(
+    shared: Arc<Shared>,
+    delivery: String,
+) -> Result<Response<Body>, Failure> {
+    let read = move |daemon: &dyn Daemon, after: Option<String>| {
+        let page = Page { after, limit: ROWS };
+        lines(&daemon.rejected(&delivery, &page)?)
+    };
+    stream(shared, read, "looker-feed-rejected-rows.jsonl").await
+}
+
+/// The first part is read before the answer begins, so that what fails at once has a status. What
+/// fails later cuts the connection: a download that ends well is whole.
+async fn stream<R>(
+    shared: Arc<Shared>,
+    read: R,
+    file: &'static str,
+) -> Result<Response<Body>, Failure>
+where
+    R: Fn(&dyn Daemon, Option<String>) -> Result<Part, Problem> + Clone + Send + Sync + 'static,
+{
+    let ask = move |after: Option<String>| {
+        let (shared, read) = (Arc::clone(&shared), read.clone());
+        async move { shared.calls.ask(move |daemon| read(daemon, after)).await }
+    };
+    let first = ask(None).await?;
+    let stream = futures::stream::try_unfold(first, move |(mut lines, mut next)| {
+        let ask = ask.clone();
+        async move {
+            // A part can be empty and not the last.
+            while lines.is_empty() {
+                let Some(after) = next.take() else {
+                    return Ok(None);
+                };
+                (lines, next) = ask(Some(after)).await.map_err(io::Error::other)?;
+            }
+            let line = lines.pop_front();
+            Ok::<_, io::Error>(line.map(|line| (line, (lines, next))))
+        }
+    });
+    let mut response = content("application/jsonl", Body::from_stream(stream));
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{file}\"")) {
+        response.headers_mut().insert(CONTENT_DISPOSITION, value);
+    }
+    Ok(response)
+}
+
+fn lines<T: Serialize>(listing: &Listing<T>) -> Result<Part, Problem> {
+    let line = |item: &T| {
+        let mut line = serde_json::to_vec(item).map_err(|error| {
+            Problem::Failed(format!("An entry cannot be written as JSON: {error}"))
+        })?;
+        // A batch stands as it was sent, and white space between its tokens may break lines.
+        for byte in &mut line {
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
+        line.push(b'\n');
+        Ok(Bytes::from(line))
+    };
+    let lines = listing
+        .items
+        .iter()
+        .map(line)
+        .collect::<Result<_, Problem>>()?;
+    Ok((lines, listing.next.clone()))
+}

@@ -1,0 +1,224 @@
+//! Who may ask for what. One pure function over the head of a request, so that the rules can be
+//! read, and tested, as a table:
+//!
+//! | rule | holds for | keeps out |
+//! |---|---|---|
+//! | `Host` is a loopback name, when there is no token | everything | a foreign page whose name was rebound to 127.0.0.1 |
+//! | the browser does not say "cross-site" | the API, metrics | a foreign page that reads or floods |
+//! | `Authorization: Bearer`, when there is a token | all but the page's files and the probes | who does not know it |
+//! | `Origin` is `Host` | changing calls | a foreign page that steers |
+//! | `X-Looker-Feed: 1`, or a JSON body | changing calls | forms of a foreign page, which can send neither |
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, ORIGIN};
+use axum::http::uri::Authority;
+use axum::http::{Method, StatusCode, Uri};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const OURS: HeaderName = HeaderName::from_static("x-looker-feed");
+
+/// Paths that show no data: the page's own files, the probes, and the description of the API.
+const OPEN: [&str; 7] = [
+    "/",
+    "/page.css",
+    "/page.js",
+    "/icon.svg",
+    "/livez",
+    "/readyz",
+    "/api/v1/openapi.json",
+];
+
+/// Shorter ones can be guessed.
+const TOKEN_LENGTH: usize = 16;
+
+/// The admin token. Only its hash is kept.
+#[derive(Clone)]
+pub struct Token([u8; 32]);
+
+/// The text cannot be an admin token.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// Too few characters.
+    #[error("the admin token is shorter than {TOKEN_LENGTH} characters: it could be guessed")]
+    Short,
+    /// It would not survive an HTTP header.
+    #[error("the admin token may hold only visible ASCII characters, and no space")]
+    Characters,
+}
+
+impl Token {
+    /// Makes a token of its text.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub fn new(text: &str) -> Result<Self, TokenError> {
+        if text.len() < TOKEN_LENGTH {
+            return Err(TokenError::Short);
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(TokenError::Characters);
+        }
+        Ok(Self(Sha256::digest(text).into()))
+    }
+
+    /// Takes the same time whatever was presented: hashes are compared, not texts.
+    fn admits(&self, presented: &[u8]) -> bool {
+        let presented: [u8; 32] = Sha256::digest(presented).into();
+        self.0.ct_eq(&presented).into()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(token)")
+    }
+}
+
+/// A request that is not answered, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub status: StatusCode,
+    pub why: &'static str,
+}
+
+const MISDIRECTED: Refusal = Refusal {
+    status: StatusCode::MISDIRECTED_REQUEST,
+    why: "The admin side answers only to loopback names such as 127.0.0.1 and localhost, unless a \
+          token is configured or this name is listed.",
+};
+const FOREIGN: Refusal = Refusal {
+    status: StatusCode::FORBIDDEN,
+    why: "Another web page sent this request; only looker-feed's own page and programs may.",
+};
+const UNMARKED: Refusal = Refusal {
+    status: StatusCode::FORBIDDEN,
+    why: "A call that changes something needs the header `X-Looker-Feed: 1` or the content type \
+          application/json.",
+};
+const UNKNOWN: Refusal = Refusal {
+    status: StatusCode::UNAUTHORIZED,
+    why: "This needs the admin token, as `Authorization: Bearer <token>`.",
+};
+
+/// The rules, with what they depend on.
+#[derive(Debug)]
+pub(super) struct Guard {
+    token: Option<Token>,
+    hosts: Vec<String>,
+    listen: IpAddr,
+}
+
+impl Guard {
+    pub fn new(token: Option<Token>, hosts: Vec<String>, listen: IpAddr) -> Self {
+        Self {
+            token,
+            hosts,
+            listen,
+        }
+    }
+
+    /// Whether a request may go on to its route.
+    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        let host = host(uri, headers);
+        if self.token.is_none() && !host.as_ref().is_some_and(|host| self.is_ours(host)) {
+            return Err(MISDIRECTED);
+        }
+        let site = headers.get(FETCH_SITE).map(|site| site.as_bytes());
+        let changing = !matches!(*method, Method::GET | Method::HEAD);
+        if OPEN.contains(&uri.path()) && !changing {
+            return Ok(());
+        }
+        // `none` is a person who typed the address.
+        if !matches!(site, None | Some(b"same-origin" | b"none")) {
+            return Err(FOREIGN);
+        }
+        if let Some(token) = &self.token
+            && !bearer(headers).is_some_and(|presented| token.admits(presented))
+        {
+            return Err(UNKNOWN);
+        }
+        if changing {
+            check_changing(host.as_ref(), site, headers)?;
+        }
+        Ok(())
+    }
+
+    fn is_ours(&self, host: &Authority) -> bool {
+        let name = host.host();
+        let name = name.strip_suffix('.').unwrap_or(name);
+        if name.eq_ignore_ascii_case("localhost")
+            || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
+        {
+            return true;
+        }
+        address(name).is_some_and(|address| address.is_loopback() || address == self.listen)
+    }
+}
+
+fn check_changing(
+    host: Option<&Authority>,
+    site: Option<&[u8]>,
+    headers: &HeaderMap,
+) -> Result<(), Refusal> {
+    if !matches!(site, None | Some(b"same-origin")) {
+        return Err(FOREIGN);
+    }
+    if let Some(origin) = headers.get(ORIGIN) {
+        // `null` and anything else that is not http(s)://host is foreign.
+        let origin = origin.to_str().ok().and_then(|origin| {
+            let rest = origin.strip_prefix("http://");
+            rest.or_else(|| origin.strip_prefix("https://"))
+        });
+        if !origin
+            .zip(host)
+            .is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host.as_str()))
+        {
+            return Err(FOREIGN);
+        }
+    }
+    let marked = headers.get(OURS).is_some_and(|value| value == "1");
+    let json = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|value| value.trim().eq_ignore_ascii_case("application/json"));
+    if marked || json {
+        Ok(())
+    } else {
+        Err(UNMARKED)
+    }
+}
+
+/// What the client calls us. A request that says it twice, or not at all, says nothing.
+fn host(uri: &Uri, headers: &HeaderMap) -> Option<Authority> {
+    let mut all = headers.get_all(HOST).iter();
+    let host: Authority = all.next()?.to_str().ok()?.parse().ok()?;
+    if all.next().is_some() || host.as_str().contains('@') {
+        return None;
+    }
+    // A target such as `GET http://name/` must agree.
+    match uri.authority() {
+        Some(target) if *target != host => None,
+        _ => Some(host),
+    }
+}
+
+fn address(name: &str) -> Option<IpAddr> {
+    match name.strip_prefix('[') {
+        Some(rest) => {
+            let v6: Ipv6Addr = rest.strip_suffix(']')?.parse().ok()?;
+            Some(IpAddr::V6(v6).to_canonical())
+        }
+        None => name.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
+}

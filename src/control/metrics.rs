@@ -1,0 +1,289 @@
+//! `/metrics`: the overview in Prometheus' text format, version 0.0.4. Names are a promise to
+//! dashboards and alerts: they may be added to, not changed.
+
+use std::fmt::{Display, Write};
+
+use super::view::{Destination, Overview};
+use crate::clock::UnixMillis;
+
+pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What a destination can be, each as a series of 0 or 1.
+const STATES: [&str; 5] = ["idle", "flowing", "waiting", "down", "paused"];
+
+/// The whole page. `newest`: when the newest delivery was received.
+pub(super) fn text(overview: &Overview, newest: Option<UnixMillis>) -> String {
+    let mut out = Writer(String::with_capacity(8 << 10));
+    daemon(&mut out, overview, newest);
+    outbox(&mut out, overview);
+    sending(&mut out, &overview.destinations);
+    backlog(&mut out, overview);
+    out.0
+}
+
+fn daemon(out: &mut Writer, overview: &Overview, newest: Option<UnixMillis>) {
+    out.family("build_info", "gauge", "Always 1; the version is a label.")
+        .one(&[("version", &overview.version)], 1);
+    out.family(
+        "start_time_seconds",
+        "gauge",
+        "When the daemon was started, in seconds since 1970.",
+    )
+    .one(&[], seconds(overview.started));
+    out.family("ready", "gauge", "1: new deliveries are taken.")
+        .one(&[], u8::from(overview.ready));
+    out.family(
+        "deliveries_total",
+        "counter",
+        "Deliveries since the start, by how they ended.",
+    )
+    .one(
+        &[("outcome", "accepted")],
+        overview.totals.deliveries_accepted,
+    )
+    .one(
+        &[("outcome", "refused")],
+        overview.totals.deliveries_refused,
+    );
+    out.family(
+        "rows_received_total",
+        "counter",
+        "Rows of accepted deliveries since the start.",
+    )
+    .one(&[], overview.totals.rows_in);
+    out.family(
+        "rows_rejected_total",
+        "counter",
+        "Rows of them that were rejected at mapping.",
+    )
+    .one(&[], overview.totals.rows_rejected);
+    out.family(
+        "receiving_deliveries",
+        "gauge",
+        "Deliveries that Looker is sending now.",
+    )
+    .one(&[], overview.receiving.len());
+    let newest = newest.map(seconds);
+    out.family(
+        "last_delivery_timestamp_seconds",
+        "gauge",
+        "When the newest delivery on record was received; absent when there is none.",
+    )
+    .some(&[], newest);
+}
+
+fn outbox(out: &mut Writer, overview: &Overview) {
+    let outbox = &overview.outbox;
+    out.family(
+        "outbox_bytes",
+        "gauge",
+        "Bytes that the outbox takes on the disk.",
+    )
+    .one(&[], outbox.bytes);
+    out.family(
+        "outbox_max_bytes",
+        "gauge",
+        "The configured bound; absent when there is none.",
+    )
+    .some(&[], outbox.max_bytes);
+    out.family(
+        "disk_free_bytes",
+        "gauge",
+        "Free bytes of the outbox's disk.",
+    )
+    .one(&[], outbox.free_bytes);
+    out.family(
+        "outbox_refusing_writes",
+        "gauge",
+        "1: the outbox takes nothing new.",
+    )
+    .one(&[], u8::from(outbox.refusing.is_some()));
+    out.family(
+        "outbox_damages",
+        "gauge",
+        "Damages of the outbox that were found.",
+    )
+    .one(&[], outbox.damage.len());
+    out.family("dead_letters", "gauge", "Batches in the dead letters.")
+        .one(&[], outbox.dead_letters);
+    out.family(
+        "rejected_rows_kept",
+        "gauge",
+        "Rows rejected at mapping that are kept.",
+    )
+    .one(&[], outbox.rejected_rows);
+}
+
+fn sending(out: &mut Writer, all: &[Destination]) {
+    let mut state = out.family("destination_state", "gauge", "1 for a destination's state.");
+    for destination in all {
+        for name in STATES {
+            let [id, label] = labels(destination);
+            let is = u8::from(destination.state == name);
+            state.one(&[id, label, ("state", name)], is);
+        }
+    }
+    out.family(
+        "requests_sent_total",
+        "counter",
+        "Requests sent since the start.",
+    )
+    .each(all, |d| Some(d.requests_sent));
+    out.family(
+        "batches_accepted_total",
+        "counter",
+        "Batches accepted since the start.",
+    )
+    .each(all, |d| Some(d.batches_accepted));
+    let mut replies = out.family(
+        "replies_total",
+        "counter",
+        "Replies since the start, by kind.",
+    );
+    for destination in all {
+        let [id, label] = labels(destination);
+        for (reply, count) in &destination.replies {
+            replies.one(&[id, label, ("reply", reply)], count);
+        }
+    }
+    out.family("requests_in_flight", "gauge", "Requests under way.")
+        .each(all, |d| Some(d.in_flight));
+    out.family(
+        "pace_batches_per_second",
+        "gauge",
+        "Batches a second that may be sent now.",
+    )
+    .each(all, |d| Some(d.rate));
+    out.family(
+        "limit_batches_per_second",
+        "gauge",
+        "The configured limit; absent when there is none.",
+    )
+    .each(all, |d| (d.limit > 0.0).then_some(d.limit));
+    out.family(
+        "latency_mean_seconds",
+        "gauge",
+        "Mean time from request to reply, of late.",
+    )
+    .each(all, |d| Some(d.latency_mean_ms / 1000.0));
+    out.family(
+        "latency_p99_seconds",
+        "gauge",
+        "The time that 99 of 100 requests stay below, of late.",
+    )
+    .each(all, |d| Some(d.latency_p99_ms / 1000.0));
+    out.family(
+        "last_success_timestamp_seconds",
+        "gauge",
+        "When a request was accepted last; absent before the first.",
+    )
+    .each(all, |d| d.last_success.map(seconds));
+}
+
+fn backlog(out: &mut Writer, overview: &Overview) {
+    let all = &overview.destinations;
+    out.family(
+        "backlog_deliveries",
+        "gauge",
+        "Deliveries that have something to send.",
+    )
+    .each(all, |d| Some(d.deliveries));
+    out.family("backlog_batches", "gauge", "Batches that are not settled.")
+        .each(all, |d| Some(d.batches));
+    out.family("backlog_rows", "gauge", "Rows that are not settled.")
+        .each(all, |d| Some(d.rows));
+    out.family(
+        "backlog_bytes",
+        "gauge",
+        "Bytes of waiting requests on the disk.",
+    )
+    .each(all, |d| Some(d.bytes));
+    out.family(
+        "backlog_age_seconds",
+        "gauge",
+        "Age of the oldest delivery that has something to send; 0 when nothing waits.",
+    )
+    .each(all, |d| {
+        let age = d
+            .oldest
+            .map(|oldest| overview.now.0.saturating_sub(oldest.0));
+        Some(age.unwrap_or_default() as f64 / 1000.0)
+    });
+}
+
+fn labels(destination: &Destination) -> [(&str, &str); 2] {
+    [
+        ("destination", &destination.id),
+        ("label", &destination.label),
+    ]
+}
+
+fn seconds(at: UnixMillis) -> f64 {
+    at.0 as f64 / 1000.0
+}
+
+/// The text, and at its end the family that samples go to.
+struct Writer(String);
+
+impl Writer {
+    /// Begins a family: all its samples must follow at once.
+    fn family(&mut self, name: &'static str, kind: &str, help: &str) -> Family<'_> {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "# HELP looker_feed_{name} {help}");
+        let _ = writeln!(self.0, "# TYPE looker_feed_{name} {kind}");
+        Family { out: self, name }
+    }
+}
+
+struct Family<'a> {
+    out: &'a mut Writer,
+    name: &'static str,
+}
+
+impl Family<'_> {
+    fn one(&mut self, labels: &[(&str, &str)], value: impl Display) -> &mut Self {
+        let out = &mut self.out.0;
+        let _ = write!(out, "looker_feed_{}", self.name);
+        for (n, (name, value)) in labels.iter().enumerate() {
+            out.push_str(if n == 0 { "{" } else { "," });
+            let _ = write!(out, "{name}=\"");
+            escape(out, value);
+            out.push('"');
+        }
+        if !labels.is_empty() {
+            out.push('}');
+        }
+        let _ = writeln!(out, " {value}");
+        self
+    }
+
+    fn some(&mut self, labels: &[(&str, &str)], value: Option<impl Display>) -> &mut Self {
+        match value {
+            Some(value) => self.one(labels, value),
+            None => self,
+        }
+    }
+
+    fn each<V: Display>(
+        &mut self,
+        all: &[Destination],
+        of: impl Fn(&Destination) -> Option<V>,
+    ) -> &mut Self {
+        for destination in all {
+            self.some(&labels(destination), of(destination));
+        }
+        self
+    }
+}
+
+/// Inside the quotes of a label three characters are escaped.
+fn escape(out: &mut String, value: &str) {
+    for character in value.chars() {
+        match character {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            other => out.push(other),
+        }
+    }
+}

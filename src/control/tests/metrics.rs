@@ -1,0 +1,162 @@
+//! The metrics page, read by a strict checker and, where it is installed, by promtool.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::scripted::{DESTINATION, Running};
+
+/// Samples by name and labels, as they stand.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let mut samples = BTreeMap::new();
+    let mut families = BTreeSet::new();
+    let mut family = (String::new(), String::new());
+    let mut lines = text.lines();
+    assert!(text.ends_with('\n'));
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, help) = help.split_once(' ').unwrap();
+            assert!(!help.trim().is_empty(), "{line}");
+            let kind = lines.next().unwrap();
+            let kind = kind.strip_prefix(&format!("# TYPE {name} ")).unwrap();
+            assert!(matches!(kind, "counter" | "gauge"), "{kind}");
+            assert!(families.insert(name.to_owned()), "{name} comes twice");
+            family = (name.to_owned(), kind.to_owned());
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let name = series.split('{').next().unwrap();
+        assert_eq!(name, family.0, "{line} stands outside its family");
+        assert!(name.starts_with("looker_feed_"));
+        assert_eq!(name.ends_with("_total"), family.1 == "counter", "{name}");
+        if let Some(labels) = series.strip_prefix(name).filter(|rest| !rest.is_empty()) {
+            check_labels(labels.strip_prefix('{').unwrap().strip_suffix('}').unwrap());
+        }
+        let value: f64 = value.parse().unwrap();
+        let before = samples.insert(series.to_owned(), value);
+        assert!(before.is_none(), "{series} comes twice");
+    }
+    samples
+}
+
+fn check_labels(mut rest: &str) {
+    loop {
+        let (name, value) = rest.split_once("=\"").unwrap();
+        let fine = |c: char| c.is_ascii_lowercase() || c == '_';
+        assert!(!name.is_empty() && name.chars().all(fine), "{name}");
+        let mut chars = value.char_indices();
+        let end = loop {
+            match chars.next().unwrap() {
+                (_, '\\') => assert!(matches!(chars.next(), Some((_, '\\' | '"' | 'n')))),
+                (at, '"') => break at,
+                (_, other) => assert_ne!(other, '\n'),
+            }
+        };
+        rest = &value[end + 1..];
+        if rest.is_empty() {
+            return;
+        }
+        rest = rest.strip_prefix(',').unwrap();
+    }
+}
+
+/// Runs promtool when it is there; the strict checker above has spoken either way.
+fn promtool(arguments: &[&str], input: &str) {
+    let child = Command::new("promtool")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else { return };
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(input.as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        output.status.success(),
+        "promtool {arguments:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[tokio::test]
+async fn metrics_are_well_formed_and_hold_the_numbers() {
+    let admin = Running::start().await;
+    let (status, text) = admin.get("/metrics").await;
+    assert_eq!(status, 200);
+    let samples = parse(&text);
+    let label = r#"s2s.mparticle.com \"…1234\" \\ \n"#;
+    let of = |name: &str, more: &str| {
+        samples[&format!(
+            "looker_feed_{name}{{destination=\"{DESTINATION}\",label=\"{label}\"{more}}}"
+        )]
+    };
+    assert_eq!(of("replies_total", ",reply=\"throttled\""), 2.0);
+    assert_eq!(of("destination_state", ",state=\"flowing\""), 1.0);
+    assert_eq!(of("destination_state", ",state=\"paused\""), 0.0);
+    assert_eq!(of("backlog_age_seconds", ""), 30.0);
+    assert_eq!(of("latency_p99_seconds", ""), 0.25);
+    assert_eq!(of("pace_batches_per_second", ""), 120.5);
+    assert_eq!(samples["looker_feed_rows_received_total"], 1_200.0);
+    assert_eq!(samples["looker_feed_dead_letters"], 3.0);
+    assert_eq!(samples["looker_feed_last_delivery_timestamp_seconds"], 31.0);
+    assert_eq!(samples["looker_feed_ready"], 1.0);
+    assert!(!samples.contains_key("looker_feed_outbox_max_bytes"));
+    promtool(&["check", "metrics"], &text);
+
+    // A daemon whose list cannot be read still has metrics.
+    let problem = crate::control::Problem::Failed("The disk failed.".into());
+    admin.daemon.script().problem = Some(problem);
+    let (status, text) = admin.get("/metrics").await;
+    assert_eq!(status, 200);
+    assert!(!parse(&text).contains_key("looker_feed_last_delivery_timestamp_seconds"));
+    admin.stop().await;
+}
+
+/// Names of our series in a text.
+fn names(text: &str) -> BTreeSet<String> {
+    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with("looker_feed_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[tokio::test]
+async fn alerts_and_dashboard_use_only_series_that_exist() {
+    let admin = Running::start().await;
+    {
+        let outbox = &mut admin.daemon.script().overview.outbox;
+        outbox.max_bytes = Some(1 << 30);
+    }
+    admin.daemon.script().overview.destinations[0].last_success = Some(crate::clock::UnixMillis(5));
+    let (_, text) = admin.get("/metrics").await;
+    admin.stop().await;
+    let known: BTreeSet<String> = parse(&text)
+        .keys()
+        .map(|series| series.split('{').next().unwrap().to_owned())
+        .collect();
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for file in ["alerts.yml", "grafana-dashboard.json"] {
+        let path = directory.join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let used = names(&text);
+        assert!(used.len() > 5, "{file}");
+        let unknown: Vec<_> = used.difference(&known).collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+    }
+    let alerts = directory.join("alerts.yml");
+    promtool(&["check", "rules", alerts.to_str().unwrap()], "");
+    let dashboard = std::fs::read_to_string(directory.join("grafana-dashboard.json")).unwrap();
+    let dashboard: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(
+        dashboard["panels"]
+            .as_array()
+            .is_some_and(|panels| panels.len() > 8)
+    );
+}

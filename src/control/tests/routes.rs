@@ -1,0 +1,316 @@
+//! Every route, and its agreement with the description that the daemon serves.
+
+use serde_json::Value;
+
+use super::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, Running};
+use crate::control::api::{OPENAPI, routes};
+use crate::control::view::{DeadLetter, Delivery, Done, Listing, Overview, RejectedRow};
+use crate::control::{Admin, AdminSettings, Problem, Which};
+
+#[tokio::test]
+async fn an_address_that_others_reach_is_refused_without_a_token() {
+    for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8081"] {
+        let settings = AdminSettings {
+            listen: listen.parse().unwrap(),
+            token: None,
+            hosts: Vec::new(),
+        };
+        let error = Admin::bind(settings).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{listen}");
+        assert!(error.to_string().contains("admin.token"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn lists_and_entries_come_as_the_daemon_has_them() {
+    let admin = Running::start().await;
+    let (status, text) = admin.get("/api/v1/overview").await;
+    let overview: Overview = serde_json::from_str(&text).unwrap();
+    assert_eq!(status, 200);
+    assert_eq!(overview, admin.daemon.script().overview);
+
+    let (_, text) = admin.get("/api/v1/deliveries").await;
+    let listing: Listing<Delivery> = serde_json::from_str(&text).unwrap();
+    assert_eq!(listing.items, admin.daemon.script().deliveries);
+
+    let (_, text) = admin.get(&format!("/api/v1/deliveries/{DELIVERY}")).await;
+    let delivery: Delivery = serde_json::from_str(&text).unwrap();
+    assert_eq!(delivery.title, HOSTILE);
+    assert_eq!(delivery.rows.total(), delivery.rows_in);
+
+    let mut after = String::new();
+    let mut rows = Vec::new();
+    loop {
+        let target = format!("/api/v1/deliveries/{DELIVERY}/rejected?limit=2{after}");
+        let (_, text) = admin.get(&target).await;
+        let listing: Listing<RejectedRow> = serde_json::from_str(&text).unwrap();
+        rows.extend(listing.items);
+        let Some(next) = listing.next else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(rows, admin.daemon.script().rejected);
+
+    let (_, text) = admin
+        .get(&format!("/api/v1/dead-letters?delivery={DELIVERY}"))
+        .await;
+    let listing: Listing<DeadLetter> = serde_json::from_str(&text).unwrap();
+    assert_eq!(listing.items.len(), 2);
+    assert_eq!(listing.next.as_deref(), Some("2"));
+
+    let (_, text) = admin.get("/api/v1/dead-letters/17-1").await;
+    let letter: DeadLetter = serde_json::from_str(&text).unwrap();
+    assert_eq!(letter.batch.unwrap().0.get(), EXACT);
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn changing_calls_reach_the_daemon_and_say_what_they_did() {
+    let admin = Running::start().await;
+    for (target, body, call, changed) in [
+        (
+            "/api/v1/dead-letters/replay".to_owned(),
+            r#"{"ids":["17-0","gone"]}"#,
+            format!(
+                "replay {:?}",
+                Which::Ids(vec!["17-0".into(), "gone".into()])
+            ),
+            1,
+        ),
+        (
+            "/api/v1/dead-letters/discard".to_owned(),
+            r#"{"delivery":"nobody"}"#,
+            format!("discard {:?}", Which::Delivery("nobody".into())),
+            0,
+        ),
+        (
+            "/api/v1/dead-letters/discard".to_owned(),
+            r#"{"all":true}"#,
+            format!("discard {:?}", Which::All),
+            2,
+        ),
+        (
+            format!("/api/v1/destinations/{DESTINATION}/pause"),
+            "",
+            format!("pause {DESTINATION}"),
+            1,
+        ),
+        (
+            format!("/api/v1/destinations/{DESTINATION}/resume"),
+            "",
+            format!("resume {DESTINATION}"),
+            1,
+        ),
+        (
+            format!("/api/v1/destinations/{DESTINATION}/retry"),
+            "",
+            format!("retry {DESTINATION}"),
+            1,
+        ),
+    ] {
+        let (status, text) = admin.post(&target, body).await;
+        assert_eq!(status, 200, "{target}: {text}");
+        let done: Done = serde_json::from_str(&text).unwrap();
+        assert_eq!(done.changed, changed, "{target} {body}");
+        assert_eq!(admin.daemon.script().calls.last(), Some(&call));
+    }
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_changes_nothing() {
+    let admin = Running::start().await;
+    let many = format!("{{\"ids\":[{}\"x\"]}}", "\"x\",".repeat(1000));
+    let large = " ".repeat(300 << 10);
+    for (body, want) in [
+        ("", 400),
+        ("{}", 400),
+        ("[]", 400),
+        (r#"{"all":false}"#, 400),
+        (r#"{"ids":[]}"#, 400),
+        (r#"{"ids":["a"],"all":true}"#, 400),
+        (r#"{"ids":["a"],"delivery":"b"}"#, 400),
+        (r#"{"ids":[""]}"#, 400),
+        (r#"{"ids":["a\u0000"]}"#, 400),
+        (r#"{"everything":true,"all":true}"#, 400),
+        (many.as_str(), 400),
+        (large.as_str(), 413),
+    ] {
+        let (status, text) = admin.post("/api/v1/dead-letters/discard", body).await;
+        assert_eq!(status, want, "{:.60}", body);
+        let error: Value = serde_json::from_str(&text).unwrap();
+        assert!(
+            error["error"].as_str().is_some_and(|why| why.len() > 10),
+            "{text}"
+        );
+    }
+    for target in [
+        "/api/v1/deliveries?limit=0",
+        "/api/v1/deliveries?limit=501",
+        "/api/v1/deliveries?limit=many",
+        "/api/v1/deliveries?whatever=1",
+        "/api/v1/deliveries/%00",
+        "/api/v1/deliveries/%ff",
+        "/api/v1/history?since=-1",
+        &format!("/api/v1/dead-letters?after={}", "x".repeat(200)),
+    ] {
+        let (status, text) = admin.get(target).await;
+        assert_eq!(status, 400, "{target}");
+        assert!(text.starts_with("{\"error\":"), "{text}");
+    }
+    assert_eq!(admin.daemon.script().calls, Vec::<String>::new());
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn problems_of_the_daemon_have_a_status_and_a_sentence() {
+    let admin = Running::start().await;
+    for (problem, want) in [
+        (Problem::Unknown("It is gone.".into()), 404),
+        (Problem::Refused("It cannot be done now.".into()), 409),
+        (Problem::Failed("The disk failed.".into()), 500),
+    ] {
+        let sentence = serde_json::json!({ "error": problem.to_string() }).to_string();
+        admin.daemon.script().problem = Some(problem);
+        for target in [
+            "/api/v1/deliveries",
+            "/api/v1/deliveries/x",
+            "/api/v1/deliveries/x/rejected",
+            "/api/v1/deliveries/x/rejected/export",
+            "/api/v1/dead-letters",
+            "/api/v1/dead-letters/x",
+            "/api/v1/dead-letters/export",
+        ] {
+            assert_eq!(
+                admin.get(target).await,
+                (want, sentence.clone()),
+                "{target}"
+            );
+        }
+        let target = format!("/api/v1/destinations/{DESTINATION}/pause");
+        assert_eq!(admin.post(&target, "").await, (want, sentence));
+    }
+    assert_eq!(admin.get("/nowhere").await.0, 404);
+    assert_eq!(admin.post("/api/v1/overview", "").await.0, 405);
+    assert_eq!(admin.get("/api/v1/dead-letters/replay").await.0, 405);
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn probes_say_whether_deliveries_are_taken_and_why_not() {
+    let admin = Running::start().await;
+    assert_eq!(admin.get("/livez").await, (200, "ok\n".into()));
+    assert_eq!(admin.get("/readyz").await, (200, "ready\n".into()));
+    {
+        let overview = &mut admin.daemon.script().overview;
+        overview.ready = false;
+        overview.not_ready = Some("The disk is full.".into());
+    }
+    assert_eq!(admin.get("/livez").await.0, 200);
+    assert_eq!(
+        admin.get("/readyz").await,
+        (503, "The disk is full.\n".into())
+    );
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn downloads_are_whole_and_one_entry_is_one_line() {
+    let admin = Running::start().await;
+    let (status, text) = admin.get("/api/v1/dead-letters/export").await;
+    assert_eq!(status, 200);
+    let letters: Vec<DeadLetter> = text
+        .split_terminator('\n')
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        letters
+            .iter()
+            .map(|letter| letter.id.as_str())
+            .collect::<Vec<_>>(),
+        ["17-0", "17-1", "17-2"]
+    );
+    assert!(letters.iter().all(|letter| letter.reason.contains(HOSTILE)));
+    assert!(
+        letters
+            .iter()
+            .all(|letter| letter.batch.as_ref().unwrap().0.get() == EXACT)
+    );
+
+    let target = format!("/api/v1/deliveries/{DELIVERY}/rejected/export");
+    let (_, text) = admin.get(&target).await;
+    assert_eq!(text.lines().count(), 3);
+
+    admin.daemon.script().letters.clear();
+    assert_eq!(
+        admin.get("/api/v1/dead-letters/export").await,
+        (200, String::new())
+    );
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn the_description_holds_every_route_and_no_other() {
+    let description: Value = serde_json::from_str(OPENAPI).unwrap();
+    let described = description["paths"].as_object().unwrap();
+    let mut routes: Vec<_> = routes().into_iter().map(|(path, _)| path).collect();
+    let mut paths: Vec<_> = described.keys().map(String::as_str).collect();
+    routes.sort_unstable();
+    paths.sort_unstable();
+    assert_eq!(routes, paths);
+
+    // And with the method that it says: no route answers 405 to it.
+    let admin = Running::start().await;
+    for (path, item) in described {
+        for method in item.as_object().unwrap().keys() {
+            let target = path.replace("{id}", "x");
+            let method = method.to_uppercase();
+            let headers = [("x-looker-feed", "1")];
+            let response = admin.open(&method, &target, &headers, "").await;
+            assert_ne!(response.status().as_u16(), 405, "{method} {path}");
+        }
+    }
+    assert_eq!(
+        admin.get("/api/v1/openapi.json").await,
+        (200, OPENAPI.into())
+    );
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn answers_hold_what_their_schema_says() {
+    let mut description: Value = serde_json::from_str(OPENAPI).unwrap();
+    let admin = Running::start().await;
+    let schemas = description["components"]["schemas"].take();
+    for (target, name) in [
+        ("/api/v1/overview".to_owned(), "Overview"),
+        ("/api/v1/history".to_owned(), "History"),
+        ("/api/v1/deliveries".to_owned(), "Deliveries"),
+        (format!("/api/v1/deliveries/{DELIVERY}"), "Delivery"),
+        (
+            format!("/api/v1/deliveries/{DELIVERY}/rejected"),
+            "RejectedRows",
+        ),
+        ("/api/v1/dead-letters".to_owned(), "DeadLetters"),
+        ("/api/v1/dead-letters/17-0".to_owned(), "DeadLetter"),
+        ("/nowhere".to_owned(), "Error"),
+    ] {
+        let schema = serde_json::json!({
+            "$ref": format!("#/components/schemas/{name}"),
+            "components": { "schemas": schemas },
+        });
+        let schema = jsonschema::validator_for(&schema).unwrap();
+        let (_, text) = admin.get(&target).await;
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        let errors: Vec<_> = schema.iter_errors(&answer).map(|e| e.to_string()).collect();
+        assert!(errors.is_empty(), "{target}: {errors:?}");
+        // Nothing is answered that is not described.
+        if let (Some(answer), Some(known)) =
+            (answer.as_object(), schemas[name]["properties"].as_object())
+        {
+            for key in answer.keys() {
+                assert!(known.contains_key(key), "{name}.{key} is not described");
+            }
+        }
+    }
+    admin.stop().await;
+}

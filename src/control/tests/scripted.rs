@@ -1,0 +1,356 @@
+//! A daemon that says what a test tells it to, an admin side in front of it, and a client.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use crate::clock::UnixMillis;
+use crate::control::view::{
+    Batch, DeadLetter, Delivery, Destination, Done, Listing, Outbox, Overview, Receiving,
+    RejectedRow, Rows, Totals,
+};
+use crate::control::{Admin, AdminSettings, Daemon, Page, Problem, Token, Which};
+use crate::shutdown::{self, Trigger};
+
+/// Title and reasons that try to get out of every place that they are put into.
+pub(crate) const HOSTILE: &str =
+    "</script><img src=x onerror=alert(1)>\"'&\u{1b}[31m\r\ndata: {}\n\n\u{202e}evil";
+
+/// 2^53 + 1, which a double cannot hold.
+pub(crate) const EXACT: &str =
+    "{\"source_request_id\":\"a\",\"user_attributes\":{\"n\":9007199254740993,\"x\":1.10}}";
+
+pub(crate) const DELIVERY: &str = "0198f0c0000000000000000000000001";
+pub(crate) const DESTINATION: &str = "d0000000000000000000000000000001";
+pub(crate) const TOKEN: &str = "correct-horse-battery";
+
+/// Longest wait of a test for what must come at once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the daemon says, and what was asked of it.
+#[derive(Default)]
+pub(crate) struct Script {
+    pub overview: Overview,
+    pub deliveries: Vec<Delivery>,
+    pub letters: Vec<DeadLetter>,
+    pub rejected: Vec<RejectedRow>,
+    pub problem: Option<Problem>,
+    pub calls: Vec<String>,
+}
+
+#[derive(Default)]
+pub(crate) struct Scripted(Mutex<Script>);
+
+impl Scripted {
+    /// One destination, one delivery, three dead letters, three rejected rows.
+    pub fn new() -> Arc<Self> {
+        let letter = |n: u64| DeadLetter {
+            id: format!("17-{n}"),
+            delivery: DELIVERY.into(),
+            title: HOSTILE.into(),
+            reason: format!("mParticle answered 400: {HOSTILE}"),
+            attempts: 2,
+            first_try: UnixMillis(1_000),
+            last_try: UnixMillis(2_000),
+            rows: 4,
+            bytes: 300,
+            batch: None,
+        };
+        let script = Script {
+            overview: Overview {
+                version: "0.1.0".into(),
+                started: UnixMillis(1_000),
+                now: UnixMillis(61_000),
+                ready: true,
+                receiving: vec![Receiving {
+                    title: HOSTILE.into(),
+                    rows: 5,
+                    bytes: 500,
+                    since: UnixMillis(60_000),
+                }],
+                destinations: vec![Destination {
+                    id: DESTINATION.into(),
+                    label: "s2s.mparticle.com \"…1234\" \\ \n".into(),
+                    state: "flowing".into(),
+                    rate: 120.5,
+                    limit: 270.0,
+                    batches: 100,
+                    rows: 1_000,
+                    oldest: Some(UnixMillis(31_000)),
+                    replies: [("accepted".into(), 7), ("throttled".into(), 2)].into(),
+                    latency_mean_ms: 80.0,
+                    latency_p99_ms: 250.0,
+                    ..Destination::default()
+                }],
+                outbox: Outbox {
+                    bytes: 10_000,
+                    free_bytes: 1 << 40,
+                    dead_letters: 3,
+                    rejected_rows: 3,
+                    ..Outbox::default()
+                },
+                totals: Totals {
+                    deliveries_accepted: 1,
+                    rows_in: 1_200,
+                    ..Totals::default()
+                },
+                ..Overview::default()
+            },
+            deliveries: vec![Delivery {
+                id: DELIVERY.into(),
+                destination: DESTINATION.into(),
+                title: HOSTILE.into(),
+                link: Some("javascript:alert(1)".into()),
+                received: UnixMillis(31_000),
+                state: "sending".into(),
+                rows_in: 1_200,
+                rows: Rows {
+                    delivered: 185,
+                    waiting: 1_000,
+                    dead: 12,
+                    rejected: 3,
+                    ..Rows::default()
+                },
+                users: 110,
+                batches: 120,
+                batches_delivered: 19,
+                ..Delivery::default()
+            }],
+            letters: (0..3).map(letter).collect(),
+            rejected: (1..=3)
+                .map(|row| RejectedRow {
+                    row,
+                    reason: format!("no identity: {HOSTILE}"),
+                    text: "{\"a\":{\"value\":null}}".into(),
+                })
+                .collect(),
+            ..Script::default()
+        };
+        Arc::new(Self(Mutex::new(script)))
+    }
+
+    pub fn script(&self) -> MutexGuard<'_, Script> {
+        self.0.lock().unwrap()
+    }
+
+    fn called(&self, call: String) -> Result<MutexGuard<'_, Script>, Problem> {
+        let mut script = self.script();
+        script.calls.push(call);
+        match script.problem.clone() {
+            Some(problem) => Err(problem),
+            None => Ok(script),
+        }
+    }
+
+    fn letters(&self, verb: &str, which: &Which) -> Result<Done, Problem> {
+        let mut script = self.called(format!("{verb} {which:?}"))?;
+        let before = script.letters.len();
+        script.letters.retain(|letter| match which {
+            Which::Ids(ids) => !ids.contains(&letter.id),
+            Which::Delivery(delivery) => letter.delivery != *delivery,
+            Which::All => false,
+        });
+        let changed = (before - script.letters.len()) as u64;
+        Ok(Done {
+            changed,
+            message: format!("{changed} batches: {verb}."),
+        })
+    }
+
+    fn steer(&self, verb: &str, destination: &str) -> Result<Done, Problem> {
+        drop(self.called(format!("{verb} {destination}"))?);
+        if destination != DESTINATION {
+            return Err(Problem::Unknown("There is no such destination.".into()));
+        }
+        Ok(Done {
+            changed: 1,
+            message: format!("Done: {verb}."),
+        })
+    }
+}
+
+/// Pages of two, so that each list takes two parts.
+fn part<T: Clone>(all: &[T], page: &Page) -> Result<Listing<T>, Problem> {
+    let skip = match &page.after {
+        None => 0,
+        Some(after) => after
+            .parse::<usize>()
+            .map_err(|_| Problem::Refused("No such place in the list.".into()))?,
+    };
+    let end = (skip + page.limit.min(2)).min(all.len());
+    Ok(Listing {
+        items: all.get(skip..end).unwrap_or_default().to_vec(),
+        next: (end < all.len()).then(|| end.to_string()),
+    })
+}
+
+impl Daemon for Scripted {
+    fn overview(&self) -> Overview {
+        self.script().overview.clone()
+    }
+
+    fn deliveries(&self, page: &Page) -> Result<Listing<Delivery>, Problem> {
+        part(
+            &self
+                .called(format!("deliveries {}", page.limit))?
+                .deliveries,
+            page,
+        )
+    }
+
+    fn delivery(&self, id: &str) -> Result<Delivery, Problem> {
+        let script = self.called(format!("delivery {id}"))?;
+        let found = script.deliveries.iter().find(|delivery| delivery.id == id);
+        found
+            .cloned()
+            .ok_or_else(|| Problem::Unknown("There is no such delivery.".into()))
+    }
+
+    fn rejected(&self, delivery: &str, page: &Page) -> Result<Listing<RejectedRow>, Problem> {
+        self.delivery(delivery)?;
+        part(&self.script().rejected, page)
+    }
+
+    fn dead_letters(
+        &self,
+        delivery: Option<&str>,
+        page: &Page,
+    ) -> Result<Listing<DeadLetter>, Problem> {
+        let script = self.called(format!("dead_letters {delivery:?}"))?;
+        let mut letters = script.letters.clone();
+        letters.retain(|letter| delivery.is_none_or(|id| letter.delivery == id));
+        part(&letters, page)
+    }
+
+    fn dead_letter(&self, id: &str) -> Result<DeadLetter, Problem> {
+        let script = self.called(format!("dead_letter {id}"))?;
+        let found = script.letters.iter().find(|letter| letter.id == id);
+        let mut letter = found
+            .cloned()
+            .ok_or_else(|| Problem::Unknown("There is no such dead letter.".into()))?;
+        letter.batch = Some(Batch::from_text(EXACT.into()).unwrap());
+        Ok(letter)
+    }
+
+    fn replay(&self, which: &Which) -> Result<Done, Problem> {
+        self.letters("replay", which)
+    }
+
+    fn discard(&self, which: &Which) -> Result<Done, Problem> {
+        self.letters("discard", which)
+    }
+
+    fn pause(&self, destination: &str) -> Result<Done, Problem> {
+        self.steer("pause", destination)
+    }
+
+    fn resume(&self, destination: &str) -> Result<Done, Problem> {
+        self.steer("resume", destination)
+    }
+
+    fn retry_now(&self, destination: &str) -> Result<Done, Problem> {
+        self.steer("retry", destination)
+    }
+}
+
+/// An admin side that answers.
+pub(crate) struct Running {
+    pub addr: SocketAddr,
+    pub daemon: Arc<Scripted>,
+    trigger: Trigger,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    pub async fn start() -> Self {
+        Self::with(None).await
+    }
+
+    pub async fn with(token: Option<&str>) -> Self {
+        let daemon = Scripted::new();
+        let admin = Admin::bind(AdminSettings {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            token: token.map(|token| Token::new(token).unwrap()),
+            hosts: vec!["feed.example.com".into()],
+        });
+        let admin = admin.await.unwrap();
+        let (trigger, shutdown) = shutdown::channel();
+        Self {
+            addr: admin.addr(),
+            task: tokio::spawn(admin.run(daemon.clone(), shutdown)),
+            daemon,
+            trigger,
+        }
+    }
+
+    /// Stops it; fails the test when a task hangs.
+    pub async fn stop(self) {
+        self.trigger.pull();
+        tokio::time::timeout(PATIENCE, self.task)
+            .await
+            .expect("the admin side stops")
+            .unwrap();
+    }
+
+    /// Sends a request and returns the answer with its body unread.
+    pub async fn open(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Response<Incoming> {
+        let mut request = Request::builder().method(method).uri(target);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", self.addr.to_string());
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request
+            .body(Full::new(Bytes::from(body.to_owned())))
+            .unwrap();
+        let stream = TcpStream::connect(self.addr).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        tokio::time::timeout(PATIENCE, sender.send_request(request))
+            .await
+            .expect("an answer comes")
+            .unwrap()
+    }
+
+    /// Sends a request and reads the whole answer.
+    pub async fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, String) {
+        let response = self.open(method, target, headers, body).await;
+        let status = response.status().as_u16();
+        let body = tokio::time::timeout(PATIENCE, response.into_body().collect()).await;
+        let bytes = body.expect("the answer ends").unwrap().to_bytes();
+        (status, String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    pub async fn get(&self, target: &str) -> (u16, String) {
+        self.ask("GET", target, &[], "").await
+    }
+
+    /// A changing call as a program makes it.
+    pub async fn post(&self, target: &str, body: &str) -> (u16, String) {
+        self.ask("POST", target, &[("x-looker-feed", "1")], body)
+            .await
+    }
+}

@@ -1,0 +1,311 @@
+//! What the admin side shows: the JSON of its API, for the page, the command line and scripts.
+//! Only values; nothing here reaches into the data path.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::clock::UnixMillis;
+
+/// Everything at a glance: `GET /api/v1/overview`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Overview {
+    /// looker-feed's version.
+    pub version: String,
+    /// When the daemon was started.
+    pub started: UnixMillis,
+    /// When this was true.
+    pub now: UnixMillis,
+    /// Whether new deliveries are taken; if not, `not_ready` says why.
+    pub ready: bool,
+    /// Why new deliveries are not taken.
+    pub not_ready: Option<String>,
+    /// Deliveries that Looker is sending at this moment.
+    pub receiving: Vec<Receiving>,
+    /// Where requests go.
+    pub destinations: Vec<Destination>,
+    /// The store between.
+    pub outbox: Outbox,
+    /// Since the daemon was started.
+    pub totals: Totals,
+}
+
+/// A delivery that is still coming in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receiving {
+    /// The schedule's title. Written by a person: escape it.
+    pub title: String,
+    /// Rows so far.
+    pub rows: u64,
+    /// Bytes so far.
+    pub bytes: u64,
+    /// When it began.
+    pub since: UnixMillis,
+}
+
+/// One destination: credentials and address together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Destination {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// For people: host and the last characters of the API key.
+    pub label: String,
+    /// `idle`, `flowing`, `waiting` (told to wait, or backing off), `down` (probed now and then),
+    /// `paused` (refused credentials, or an operator).
+    pub state: String,
+    /// Why it is waiting, down or paused, as a sentence.
+    pub why: Option<String>,
+    /// When it is tried again.
+    pub next_try: Option<UnixMillis>,
+    /// The present pace, in batches a second.
+    pub rate: f64,
+    /// The configured limit, in batches a second; 0: none.
+    pub limit: f64,
+    /// Requests under way.
+    pub in_flight: u64,
+    /// Deliveries that have something to send.
+    pub deliveries: u64,
+    /// Batches that are not settled.
+    pub batches: u64,
+    /// Rows that are not settled.
+    pub rows: u64,
+    /// Bytes of waiting requests on the disk.
+    pub bytes: u64,
+    /// When the oldest waiting delivery was received.
+    pub oldest: Option<UnixMillis>,
+    /// Requests sent since the daemon was started.
+    pub requests_sent: u64,
+    /// Batches accepted since the daemon was started.
+    pub batches_accepted: u64,
+    /// Batches accepted a second, measured over the last half minute. The admin side measures it:
+    /// leave it 0.
+    #[serde(default)]
+    pub accepted_rate: f64,
+    /// Time to empty the backlog at that rate; `None` when nothing moves. The admin side computes
+    /// it: leave it `None`.
+    #[serde(default)]
+    pub seconds_left: Option<u64>,
+    /// Replies by kind (`accepted`, `throttled`, `unavailable`, `rejected`, ...) since the start.
+    pub replies: BTreeMap<String, u64>,
+    /// The last thing that went wrong, as a sentence.
+    pub last_error: Option<String>,
+    /// When a request was accepted last.
+    pub last_success: Option<UnixMillis>,
+    /// Mean time from sending a request to its reply, of late, in milliseconds.
+    pub latency_mean_ms: f64,
+    /// The time that 99 of 100 requests stay below, of late, in milliseconds.
+    pub latency_p99_ms: f64,
+}
+
+/// The outbox on the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outbox {
+    /// Bytes that its directory takes.
+    pub bytes: u64,
+    /// The configured bound, if there is one.
+    pub max_bytes: Option<u64>,
+    /// Free bytes of its disk.
+    pub free_bytes: u64,
+    /// Batches in the dead letters.
+    pub dead_letters: u64,
+    /// Rows rejected at mapping that are kept.
+    pub rejected_rows: u64,
+    /// `None`: it writes. Else why it refuses to.
+    pub refusing: Option<String>,
+    /// What was found damaged, as sentences that name deliveries and row counts.
+    pub damage: Vec<String>,
+}
+
+/// Counters since the daemon was started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Deliveries committed.
+    pub deliveries_accepted: u64,
+    /// Deliveries that failed or were refused.
+    pub deliveries_refused: u64,
+    /// Rows of committed deliveries.
+    pub rows_in: u64,
+    /// Rows of them that were rejected at mapping.
+    pub rows_rejected: u64,
+}
+
+/// One committed delivery: `GET /api/v1/deliveries` and `/api/v1/deliveries/{id}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delivery {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// The destination's id.
+    pub destination: String,
+    /// The destination's label.
+    pub destination_label: String,
+    /// The schedule's title. Written by a person: escape it.
+    pub title: String,
+    /// Back to the schedule in Looker. From outside: check it before it becomes a link.
+    pub link: Option<String>,
+    /// When it was received.
+    pub received: UnixMillis,
+    /// `waiting`, `sending`, `done` (nothing left to send), `cancelled`.
+    pub state: String,
+    /// When its last entry settled.
+    pub finished: Option<UnixMillis>,
+    /// Rows that Looker sent: the sum of the six numbers of `rows`, at every moment.
+    pub rows_in: u64,
+    /// Where they are.
+    pub rows: Rows,
+    /// Sets of identities.
+    pub users: u64,
+    /// Batches in all.
+    pub batches: u64,
+    /// Batches that mParticle accepted.
+    pub batches_delivered: u64,
+    /// Requests in all.
+    pub requests: u64,
+    /// Time until the last of it is sent, at the present rate and behind what was received before
+    /// it; `None` when that cannot be said. The admin side computes it: leave it `None`.
+    #[serde(default)]
+    pub seconds_left: Option<u64>,
+    /// What a person should know, as sentences.
+    pub notes: Vec<String>,
+}
+
+/// Where a delivery's rows are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// Accepted by mParticle.
+    pub delivered: u64,
+    /// On the disk, to be sent.
+    pub waiting: u64,
+    /// In requests under way.
+    pub in_flight: u64,
+    /// In the dead letters, or discarded from them by a person.
+    pub dead: u64,
+    /// Rejected at mapping.
+    pub rejected: u64,
+    /// Lost to damage of the disk, and named.
+    pub damaged: u64,
+}
+
+impl Rows {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.delivered + self.waiting + self.in_flight + self.dead + self.rejected + self.damaged
+    }
+}
+
+/// One batch that mParticle refused for good: `GET /api/v1/dead-letters`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Names it for replay and discard.
+    pub id: String,
+    /// The delivery's id.
+    pub delivery: String,
+    /// The schedule's title.
+    pub title: String,
+    /// Why, with the server's words.
+    pub reason: String,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// When it was sent first.
+    pub first_try: UnixMillis,
+    /// When it was sent last.
+    pub last_try: UnixMillis,
+    /// Rows in it.
+    pub rows: u64,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// The batch itself; only in `GET /api/v1/dead-letters/{id}` and in the export.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<Batch>,
+}
+
+/// A batch as it was sent, to the letter: numbers keep their digits and keys their order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Batch(pub Box<RawValue>);
+
+impl Batch {
+    /// Takes JSON text over.
+    ///
+    /// # Errors
+    /// It is not JSON.
+    pub fn from_text(text: String) -> Result<Self, serde_json::Error> {
+        RawValue::from_string(text).map(Self)
+    }
+}
+
+impl PartialEq for Batch {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Eq for Batch {}
+
+/// One row that was rejected at mapping: `GET /api/v1/deliveries/{id}/rejected`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectedRow {
+    /// The row's number in the delivery, from 1.
+    pub row: u64,
+    /// Why.
+    pub reason: String,
+    /// The row as Looker sent it.
+    pub text: String,
+}
+
+/// What a changing call did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// How many things it changed.
+    pub changed: u64,
+    /// What it did, as a sentence.
+    pub message: String,
+}
+
+/// A part of a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing<T> {
+    /// At most as many as asked for.
+    pub items: Vec<T>,
+    /// Where the next part begins, to be handed back as `after`; `None`: this was the last.
+    pub next: Option<String>,
+}
+
+/// What the live page is told: one event of `GET /api/v1/events`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pulse {
+    /// Everything at a glance.
+    pub overview: Overview,
+    /// The newest deliveries, newest first.
+    pub deliveries: Vec<Delivery>,
+    /// Why the deliveries could not be read.
+    pub problem: Option<String>,
+}
+
+/// The last hours: `GET /api/v1/history`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// How far samples lie apart, in seconds, when nothing held the sampler up.
+    pub every_seconds: u64,
+    /// Oldest first.
+    pub samples: Vec<Sample>,
+}
+
+/// One moment of the last hours, over all destinations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// When it was taken; rates and counts are since the sample before.
+    pub at: UnixMillis,
+    /// Batches accepted a second.
+    pub accepted_rate: f64,
+    /// Rows of committed deliveries, a second.
+    pub rows_in_rate: f64,
+    /// Batches that are not settled.
+    pub backlog_batches: u64,
+    /// Replies that said "too fast".
+    pub throttled: u64,
+    /// Mean time from request to reply in milliseconds: of the slowest destination.
+    pub latency_mean_ms: f64,
+    /// The time that 99 of 100 requests stay below: of the slowest destination.
+    pub latency_p99_ms: f64,
+}

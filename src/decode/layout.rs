@@ -1,0 +1,218 @@
+//! The layout of the last walked row: what stood between its values.
+//!
+//! Looker writes every row with the same keys in the same order and the same white space, so the
+//! bytes between two values are nearly always those of the row before. They were checked when the
+//! layout was learned; what is equal to them is valid for the same reason.
+
+use super::scan::{Scanner, plain_run};
+use crate::model::{Cell, CellKind};
+
+/// A hole whose value is checked and not kept.
+pub(super) const UNSELECTED: u32 = u32::MAX;
+
+/// The bytes between the values of a row, and where the values go.
+#[derive(Debug, Default)]
+pub(super) struct Layout {
+    glue: Vec<u8>,
+    holes: Vec<Hole>,
+    ready: bool,
+}
+
+/// A value: what stands before it ends at `glue_end`, its cell is `slot`.
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    glue_end: usize,
+    slot: u32,
+}
+
+/// How a row compares with the layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Match {
+    /// The row has this many bytes, and the cells are filled.
+    Whole(usize),
+    /// The same as far as it goes; the bytes end within the row.
+    Short,
+    /// Something is different, or wrong: it must be walked.
+    Differs,
+}
+
+impl Layout {
+    /// Nothing is known; the next row must be walked.
+    pub(super) fn forget(&mut self) {
+        self.glue.clear();
+        self.holes.clear();
+        self.ready = false;
+    }
+
+    /// A value with `glue` before it.
+    pub(super) fn learn(&mut self, glue: &[u8], slot: u32) {
+        self.glue.extend_from_slice(glue);
+        let glue_end = self.glue.len();
+        self.holes.push(Hole { glue_end, slot });
+    }
+
+    /// The row's last bytes; the layout can be used from now on.
+    pub(super) fn finish(&mut self, glue: &[u8]) {
+        self.glue.extend_from_slice(glue);
+        self.ready = true;
+    }
+
+    /// Reads the row at the beginning of `bytes`. `max_depth` is what a value may nest.
+    pub(super) fn read(&self, bytes: &[u8], cells: &mut [Cell], max_depth: usize) -> Match {
+        if !self.ready {
+            return Match::Differs;
+        }
+        match self.try_read(bytes, cells, max_depth) {
+            Ok(length) => Match::Whole(length),
+            Err(other) => other,
+        }
+    }
+
+    fn try_read(&self, bytes: &[u8], cells: &mut [Cell], max_depth: usize) -> Result<usize, Match> {
+        let mut at = 0;
+        let mut from = 0;
+        for hole in &self.holes {
+            at = expect(bytes, at, self.glue.get(from..hole.glue_end))?;
+            from = hole.glue_end;
+            let (cell, next) = value(bytes, at, max_depth)?;
+            if let Some(slot) = cells.get_mut(hole.slot as usize) {
+                *slot = cell;
+            }
+            at = next;
+        }
+        expect(bytes, at, self.glue.get(from..))
+    }
+}
+
+/// The place behind `glue`, when it stands at `at`.
+#[inline]
+fn expect(bytes: &[u8], at: usize, glue: Option<&[u8]>) -> Result<usize, Match> {
+    let glue = glue.ok_or(Match::Differs)?;
+    let rest = bytes.get(at..).ok_or(Match::Short)?;
+    match rest.get(..glue.len()) {
+        Some(found) if found == glue => Ok(at + glue.len()),
+        None if glue.starts_with(rest) => Err(Match::Short),
+        _ => Err(Match::Differs),
+    }
+}
+
+/// The value at `at`, and the place behind it.
+#[inline]
+fn value(bytes: &[u8], at: usize, max_depth: usize) -> Result<(Cell, usize), Match> {
+    match bytes.get(at).ok_or(Match::Short)? {
+        b'"' => string(bytes, at + 1),
+        b'-' | b'0'..=b'9' => number(bytes, at),
+        b'n' => literal(bytes, at, b"null", CellKind::Null),
+        b't' => literal(bytes, at, b"true", CellKind::True),
+        b'f' => literal(bytes, at, b"false", CellKind::False),
+        b'{' => container(bytes, at, max_depth, CellKind::Object),
+        b'[' => container(bytes, at, max_depth, CellKind::List),
+        _ => Err(Match::Differs),
+    }
+}
+
+/// Cuts a cell out of a row. Rows are shorter than 4 GiB, see `RowReader::new`.
+pub(super) fn cell(kind: CellKind, start: usize, end: usize) -> Cell {
+    Cell {
+        kind,
+        start: start as u32,
+        end: end as u32,
+    }
+}
+
+#[inline]
+fn string(bytes: &[u8], start: usize) -> Result<(Cell, usize), Match> {
+    let mut at = start;
+    let mut kind = CellKind::Plain;
+    loop {
+        at += plain_run(bytes.get(at..).ok_or(Match::Short)?);
+        match bytes.get(at).ok_or(Match::Short)? {
+            b'"' => return Ok((cell(kind, start, at), at + 1)),
+            b'\\' => {
+                kind = CellKind::Escaped;
+                at += escape(bytes, at)?;
+            }
+            _ => return Err(Match::Differs),
+        }
+    }
+}
+
+/// Bytes of the escape sequence at `at`.
+fn escape(bytes: &[u8], at: usize) -> Result<usize, Match> {
+    match bytes.get(at + 1).ok_or(Match::Short)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(2),
+        b'u' => {
+            let hex = bytes.get(at + 2..at + 6).ok_or(Match::Short)?;
+            let valid = hex.iter().all(u8::is_ascii_hexdigit);
+            valid.then_some(6).ok_or(Match::Differs)
+        }
+        _ => Err(Match::Differs),
+    }
+}
+
+#[inline]
+fn number(bytes: &[u8], start: usize) -> Result<(Cell, usize), Match> {
+    let mut at = start;
+    if bytes.get(at) == Some(&b'-') {
+        at += 1;
+    }
+    match bytes.get(at) {
+        Some(b'0') => at += 1,
+        _ => at = digits(bytes, at)?,
+    }
+    if bytes.get(at) == Some(&b'.') {
+        at = digits(bytes, at + 1)?;
+    }
+    if let Some(b'e' | b'E') = bytes.get(at) {
+        at += 1;
+        if let Some(b'+' | b'-') = bytes.get(at) {
+            at += 1;
+        }
+        at = digits(bytes, at)?;
+    }
+    // More digits may come with the next chunk.
+    if at == bytes.len() {
+        return Err(Match::Short);
+    }
+    Ok((cell(CellKind::Number, start, at), at))
+}
+
+/// The place behind one digit or more.
+#[inline]
+fn digits(bytes: &[u8], start: usize) -> Result<usize, Match> {
+    let rest = bytes.get(start..).ok_or(Match::Short)?;
+    let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    match count {
+        0 if rest.is_empty() => Err(Match::Short),
+        0 => Err(Match::Differs),
+        _ => Ok(start + count),
+    }
+}
+
+fn literal(bytes: &[u8], at: usize, want: &[u8], kind: CellKind) -> Result<(Cell, usize), Match> {
+    let end = expect(bytes, at, Some(want))?;
+    Ok((cell(kind, at, end), end))
+}
+
+fn container(
+    bytes: &[u8],
+    at: usize,
+    max_depth: usize,
+    kind: CellKind,
+) -> Result<(Cell, usize), Match> {
+    let rest = bytes.get(at..).ok_or(Match::Short)?;
+    let mut scanner = Scanner::new(max_depth, 0);
+    let mut used = 0;
+    loop {
+        let (step, seen) = scanner
+            .step(rest.get(used..).unwrap_or_default())
+            .map_err(|_| Match::Differs)?;
+        used += step;
+        if scanner.done() {
+            return Ok((cell(kind, at, at + used), at + used));
+        }
+        if seen.is_none() {
+            return Err(Match::Short);
+        }
+    }
+}

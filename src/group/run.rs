@@ -1,0 +1,182 @@
+//! A run: records sorted by user, in a temporary file, and the cursor that reads it back.
+//!
+//! A record in the file is a little-endian head (user u64, row u64, four section ends u32) and
+//! its bytes.
+
+use std::cmp::Ordering;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::record::RecordView;
+
+/// user, row, ends
+const HEAD: usize = 8 + 8 + 16;
+const WRITE_BUFFER: usize = 256 * 1024;
+
+/// The temporary file that holds all runs of one delivery.
+#[derive(Debug)]
+pub struct Spill {
+    file: File,
+    length: u64,
+}
+
+/// One run's place in the file.
+#[derive(Debug)]
+pub struct Run {
+    start: u64,
+    end: u64,
+}
+
+impl Spill {
+    /// Makes an unnamed file in `directory`.
+    pub fn create(directory: &Path) -> io::Result<Self> {
+        Ok(Self {
+            file: tempfile::tempfile_in(directory)?,
+            length: 0,
+        })
+    }
+
+    /// Bytes in the file.
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends sorted records as one run.
+    pub fn write<'a>(
+        &mut self,
+        records: impl Iterator<Item = (u64, u64, [u32; 4], &'a [u8])>,
+    ) -> io::Result<Run> {
+        let start = self.length;
+        let mut out = io::BufWriter::with_capacity(WRITE_BUFFER, &self.file);
+        for (user, row, ends, bytes) in records {
+            let mut head = [0; HEAD];
+            head[..8].copy_from_slice(&user.to_le_bytes());
+            head[8..16].copy_from_slice(&row.to_le_bytes());
+            for (place, end) in head[16..].chunks_exact_mut(4).zip(ends) {
+                place.copy_from_slice(&end.to_le_bytes());
+            }
+            out.write_all(&head)?;
+            out.write_all(bytes)?;
+            self.length += (HEAD + bytes.len()) as u64;
+        }
+        out.flush()?;
+        drop(out);
+        Ok(Run {
+            start,
+            end: self.length,
+        })
+    }
+}
+
+/// Reads one run, record by record. Cursors compare so that the smallest (user, run) is the
+/// greatest: what a max-heap needs. Within a run, and from run to run, rows ascend.
+#[derive(Debug)]
+pub struct Cursor {
+    run: Run,
+    order: usize,
+    buffer: Vec<u8>,
+    capacity: usize,
+    /// Where the current record's bytes begin in `buffer`, and the first byte after them.
+    start: usize,
+    next: usize,
+    user: u64,
+    row: u64,
+    ends: [u32; 4],
+}
+
+impl Cursor {
+    /// Before the first record of a run; `order` is the run's place among the runs.
+    pub fn new(run: Run, order: usize, capacity: usize) -> Self {
+        Self {
+            run,
+            order,
+            buffer: Vec::new(),
+            capacity,
+            start: 0,
+            next: 0,
+            user: 0,
+            row: 0,
+            ends: [0; 4],
+        }
+    }
+
+    /// Goes to the next record; `false` at the end of the run.
+    pub fn advance(&mut self, spill: &Spill) -> io::Result<bool> {
+        if !self.fill(HEAD, spill)? {
+            return Ok(false);
+        }
+        let head = &self.buffer[self.next..self.next + HEAD];
+        let word = |at: usize| -> [u8; 8] {
+            let mut word = [0; 8];
+            word.copy_from_slice(&head[at..at + 8]);
+            word
+        };
+        self.user = u64::from_le_bytes(word(0));
+        self.row = u64::from_le_bytes(word(8));
+        for (end, bytes) in self.ends.iter_mut().zip(head[16..].chunks_exact(4)) {
+            *end = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        let length = self.ends[3] as usize;
+        if !self.fill(HEAD + length, spill)? {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.start = self.next + HEAD;
+        self.next = self.start + length;
+        Ok(true)
+    }
+
+    /// The record that the cursor stands on.
+    pub fn record(&self) -> RecordView<'_> {
+        let bytes = self.buffer.get(self.start..self.next).unwrap_or(&[]);
+        RecordView::from_parts(self.row, self.user, self.ends, bytes)
+    }
+
+    /// Makes sure that `wanted` bytes from `next` on are in the buffer; `false` when the run ends
+    /// before the first of them.
+    fn fill(&mut self, wanted: usize, spill: &Spill) -> io::Result<bool> {
+        let held = self.buffer.len() - self.next;
+        if held >= wanted {
+            return Ok(true);
+        }
+        let left = (self.run.end - self.run.start) as usize;
+        if held + left < wanted {
+            return if held + left == 0 {
+                Ok(false)
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            };
+        }
+        self.buffer.drain(..self.next);
+        self.next = 0;
+        let target = wanted.max(self.capacity).min(held + left);
+        self.buffer.resize(target, 0);
+        let read = target - held;
+        spill
+            .file
+            .read_exact_at(&mut self.buffer[held..], self.run.start)?;
+        self.run.start += read as u64;
+        Ok(true)
+    }
+}
+
+impl PartialEq for Cursor {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Cursor {}
+
+impl PartialOrd for Cursor {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Cursor {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.user, other.order).cmp(&(self.user, self.order))
+    }
+}

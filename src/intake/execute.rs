@@ -1,0 +1,329 @@
+//! One execute request, from its first byte to the sentence that Looker is told.
+//!
+//! The work is a task of its own, owned by the hub and awaited at shutdown, not part of the
+//! connection that asked for it. So a client that goes away does not end it: a proxy of Looker's
+//! may well have cut a connection that was silent, and the url is spent. A delivery that is complete
+//! is committed all the same, and when the schedule is sent again under the same webhook id, the
+//! answer is success. (A pushed document comes over that very connection, and is cut with it.)
+//!
+//! If a request has both a url and pushed rows, which Looker does not do, the rows in hand count and
+//! the url is not spent. What is checked before anything is spent, in this order: the request itself, the webhook id, a
+//! free place among `looker.max_deliveries`, room in the outbox.
+
+use std::collections::HashSet;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Settings;
+use super::download::{DownloadError, Downloader};
+use super::parts::{Parts, PartsError, Piece};
+use super::receiver::{Order, Receipt, Receiver, Refusal, Source, WebhookState};
+use super::reply::Outcome;
+use super::request::{Origin, RequestError, Sections};
+use super::spool::Spool;
+
+/// Pieces of a pushed document between the connection and the receiver: enough that neither waits
+/// for each single piece of the other, and few since a piece can be as large as a read.
+const PIECES_AHEAD: usize = 4;
+
+/// After so much of a spooled document the receiver is asked again whether there is room.
+const ASK_AFTER_BYTES: usize = 16 << 20;
+
+/// Why a delivery was not taken. Each is a sentence for the schedule's owner.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    #[error(transparent)]
+    Parts(#[from] PartsError),
+    #[error(transparent)]
+    Download(#[from] DownloadError),
+    /// Said by the receiver, who logs it as it sees fit; may hold user data.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The first request with this webhook id has not ended.
+    #[error("This delivery is already being received; this second request for it was ignored.")]
+    Receiving,
+    /// All places are taken. It cannot wait: its download url expires.
+    #[error(
+        "The feed is already receiving as many deliveries at once as it may ({0}). Send this one again \
+         when they are done, or raise `looker.max_deliveries` in the feed's configuration."
+    )]
+    Busy(usize),
+    /// The spool cannot be written or read.
+    #[error("The feed could not store the delivery in its directory.")]
+    Spool(#[from] io::Error),
+}
+
+/// How a request ended that did not fail.
+enum Done {
+    Received(Receipt),
+    /// Committed before, under the same webhook id.
+    Before {
+        rows: u64,
+    },
+    /// "Send if no results", and there were none.
+    NoResults,
+}
+
+/// What all execute requests share.
+pub(super) struct Executor<R> {
+    receiver: Arc<R>,
+    downloader: Downloader,
+    settings: Settings,
+    places: Arc<Semaphore>,
+    /// Webhook ids whose requests have not ended. Two requests that come at the same moment both
+    /// find nothing at the receiver.
+    receiving: Arc<Mutex<HashSet<String>>>,
+}
+
+impl<R: Receiver> Executor<R> {
+    pub(super) fn new(receiver: Arc<R>, settings: Settings) -> Result<Self, rustls::Error> {
+        Ok(Self {
+            downloader: Downloader::new(settings.looker.clone())?,
+            places: Arc::new(Semaphore::new(settings.looker.max_deliveries)),
+            receiving: Arc::default(),
+            receiver,
+            settings,
+        })
+    }
+
+    /// Does the work and logs how it went. Never panics, whatever the receiver does.
+    pub(super) async fn run(&self, origin: Origin, mut parts: Parts) -> Outcome {
+        let result = AssertUnwindSafe(self.carry(&origin, &mut parts))
+            .catch_unwind()
+            .await;
+        let outcome = match result {
+            Ok(Ok(done)) => report(done),
+            Ok(Err(failure)) => {
+                log_failure(&failure);
+                Outcome::failure(failure)
+            }
+            Err(_) => {
+                tracing::error!(
+                    "the work on a delivery panicked; the status shows whether it was committed before"
+                );
+                Outcome::failure(
+                    "The feed failed on this delivery because of a mistake in its program; its log and its \
+                     status say more.",
+                )
+            }
+        };
+        parts.discard().await;
+        outcome
+    }
+
+    async fn carry(&self, origin: &Origin, parts: &mut Parts) -> Result<Done, Failure> {
+        let mut sections = Sections::default();
+        loop {
+            match parts.next().await? {
+                Piece::Section(name, json) => sections.put(&name, &json)?,
+                Piece::Attachment(first) if sections.decidable() => {
+                    return self.carry_push(origin, sections, first, parts).await;
+                }
+                Piece::Attachment(first) => {
+                    return self.carry_spooled(origin, sections, first, parts).await;
+                }
+                Piece::End => break,
+            }
+        }
+        let (order, download_url) = sections.order(origin)?;
+        let Some(download_url) = download_url else {
+            return Ok(Done::NoResults);
+        };
+        let _turn = match self.turn(origin)? {
+            Turn::Before { rows } => return Ok(Done::Before { rows }),
+            Turn::Now(turn) => turn,
+        };
+        let source = self.downloader.fetch(&download_url).await?;
+        self.receive(order, source).await
+    }
+
+    /// A pushed document whose settings came first goes straight to the receiver.
+    async fn carry_push(
+        &self,
+        origin: &Origin,
+        mut sections: Sections,
+        first: Bytes,
+        parts: &mut Parts,
+    ) -> Result<Done, Failure> {
+        let (order, _) = sections.order(origin)?;
+        let _turn = match self.turn(origin)? {
+            Turn::Before { rows } => return Ok(Done::Before { rows }),
+            Turn::Now(turn) => turn,
+        };
+        let (sender, source) = mpsc::channel(PIECES_AHEAD);
+        // Ends at the request's end, or when the receiver wants no more. The document counts as
+        // complete only if the request does: an error goes through the same channel.
+        let pump = async move {
+            let mut next = Ok(first);
+            while sender.send(next).await.is_ok() {
+                next = loop {
+                    match parts.next().await {
+                        Ok(Piece::Attachment(bytes)) => break Ok(bytes),
+                        Ok(Piece::Section(name, json)) => {
+                            if let Err(error) = sections.put(&name, &json) {
+                                break Err(io::Error::other(error));
+                            }
+                        }
+                        Ok(Piece::End) => return,
+                        Err(error) => break Err(io::Error::other(error)),
+                    }
+                };
+                if next.is_err() {
+                    let _ = sender.send(next).await;
+                    return;
+                }
+            }
+        };
+        let source = Box::pin(ReceiverStream::new(source));
+        let (result, ()) = tokio::join!(self.receive(order, source), pump);
+        result
+    }
+
+    /// A pushed document that came before its settings waits in a file for them.
+    async fn carry_spooled(
+        &self,
+        origin: &Origin,
+        mut sections: Sections,
+        first: Bytes,
+        parts: &mut Parts,
+    ) -> Result<Done, Failure> {
+        let _turn = match self.turn(origin)? {
+            Turn::Before { rows } => return Ok(Done::Before { rows }),
+            Turn::Now(turn) => turn,
+        };
+        let mut spool = Spool::create(self.settings.spool_directory.clone()).await?;
+        spool.write(&first).await?;
+        let mut unasked = first.len();
+        loop {
+            match parts.next().await? {
+                Piece::Attachment(bytes) => {
+                    spool.write(&bytes).await?;
+                    unasked += bytes.len();
+                    if unasked >= ASK_AFTER_BYTES {
+                        self.receiver.admit()?;
+                        unasked = 0;
+                    }
+                }
+                Piece::Section(name, json) => sections.put(&name, &json)?,
+                Piece::End => break,
+            }
+        }
+        let (order, _) = sections.order(origin)?;
+        let source = spool.into_source().await?;
+        self.receive(order, source).await
+    }
+
+    async fn receive(&self, order: Order, source: Source) -> Result<Done, Failure> {
+        let receipt = self.receiver.receive(order, source).await?;
+        Ok(Done::Received(receipt))
+    }
+
+    /// A place for one delivery, unless it was taken before or there is none.
+    fn turn(&self, origin: &Origin) -> Result<Turn, Failure> {
+        let claim = match &origin.webhook_id {
+            Some(id) => {
+                let claim = Claim::new(&self.receiving, id).ok_or(Failure::Receiving)?;
+                match self.receiver.webhook(id) {
+                    WebhookState::Unknown => Some(claim),
+                    WebhookState::Receiving => return Err(Failure::Receiving),
+                    WebhookState::Committed { rows } => return Ok(Turn::Before { rows }),
+                }
+            }
+            None => None,
+        };
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_| Failure::Busy(self.settings.looker.max_deliveries))?;
+        self.receiver.admit()?;
+        Ok(Turn::Now(Place {
+            _place: place,
+            _claim: claim,
+        }))
+    }
+}
+
+/// Whether a delivery may be received.
+enum Turn {
+    Now(Place),
+    Before { rows: u64 },
+}
+
+/// Held while a delivery is received.
+struct Place {
+    _place: OwnedSemaphorePermit,
+    _claim: Option<Claim>,
+}
+
+/// A webhook id that one request has, until it is dropped.
+struct Claim {
+    all: Arc<Mutex<HashSet<String>>>,
+    id: String,
+}
+
+impl Claim {
+    fn new(all: &Arc<Mutex<HashSet<String>>>, id: &str) -> Option<Self> {
+        let fresh = lock(all).insert(id.to_owned());
+        fresh.then(|| Self {
+            all: Arc::clone(all),
+            id: id.to_owned(),
+        })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.all).remove(&self.id);
+    }
+}
+
+/// The set is whole after any panic: its changes are single calls.
+fn lock(all: &Mutex<HashSet<String>>) -> std::sync::MutexGuard<'_, HashSet<String>> {
+    all.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn report(done: Done) -> Outcome {
+    match done {
+        Done::Received(Receipt {
+            delivery,
+            rows,
+            rejected,
+        }) => {
+            tracing::Span::current().record("delivery", tracing::field::display(delivery));
+            tracing::info!(rows, rejected, "delivery accepted");
+            Outcome::success(match rejected {
+                0 => format!("{rows} rows accepted."),
+                _ => format!("{rows} rows accepted, {rejected} of them cannot be sent."),
+            })
+        }
+        Done::Before { rows } => {
+            tracing::info!(rows, "delivery was accepted before; not taken again");
+            Outcome::success(format!("{rows} rows were accepted before."))
+        }
+        Done::NoResults => {
+            tracing::info!("the schedule had no results");
+            Outcome::success("0 rows: the schedule had no results.".to_owned())
+        }
+    }
+}
+
+fn log_failure(failure: &Failure) {
+    if let Failure::Refused(_) = failure {
+        tracing::warn!("delivery refused; Looker was told why");
+        return;
+    }
+    let mut causes = String::new();
+    let mut source = std::error::Error::source(failure);
+    while let Some(error) = source {
+        causes.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    tracing::warn!(reason = %format_args!("{failure}{causes}"), "delivery refused");
+}

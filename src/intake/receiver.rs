@@ -1,0 +1,97 @@
+//! What intake knows of the rest of the daemon: one trait, and the nouns that pass through it.
+
+use std::io;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures::Stream;
+
+use crate::config::Secret;
+use crate::model::{DataType, DeliveryId, Environment};
+
+/// Takes deliveries over. Implemented by the composition root; tests bring a scripted one.
+pub trait Receiver: Send + Sync + 'static {
+    /// Whether a delivery that came now would be taken (room on the disk, health of the outbox).
+    /// Asked before a download url is spent, again and again while a push is spooled, and for
+    /// `GET /status`. Must not block.
+    ///
+    /// # Errors
+    /// The sentence that Looker is to be told.
+    fn admit(&self) -> Result<(), Refusal>;
+
+    /// What is known of an `X-Looker-Webhook-Id`. Must not block.
+    fn webhook(&self, id: &str) -> WebhookState;
+
+    /// Carries one delivery to where it is durable: `Ok` means committed and on the disk. Must read
+    /// `source` to its end before it commits, even when the document is complete before: only the
+    /// end means that all came and that nothing behind the document speaks against it. An error in
+    /// it means that the delivery was cut.
+    /// Dropping the future gives the delivery up, and nothing of it may remain.
+    ///
+    /// # Errors
+    /// The sentence that Looker is to be told; nothing of the delivery remains.
+    fn receive(
+        &self,
+        order: Order,
+        source: Source,
+    ) -> impl Future<Output = Result<Receipt, Refusal>> + Send;
+}
+
+/// What is known of a webhook id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookState {
+    /// Never seen, or its delivery failed, or it was so long ago that it is forgotten.
+    Unknown,
+    /// Its delivery is being received.
+    Receiving,
+    /// Its delivery is in the outbox or beyond it.
+    Committed {
+        /// Rows that the delivery had.
+        rows: u64,
+    },
+}
+
+/// What Looker asks for with one execute request, checked.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// mParticle's key; not empty.
+    pub api_key: String,
+    /// mParticle's secret; not empty.
+    pub api_secret: Secret,
+    /// Profiles or events.
+    pub data_type: DataType,
+    /// mParticle's environment.
+    pub environment: Environment,
+    /// `X-Looker-Webhook-Id`: visible ASCII, at most 128 characters.
+    pub webhook_id: Option<String>,
+    /// The schedule's title, as its owner wrote it; empty if Looker sent none. User text.
+    pub title: String,
+    /// Where the content stands in Looker. User text.
+    pub link: Option<String>,
+    /// `X-Looker-Instance`: visible ASCII, at most 128 characters.
+    pub instance: Option<String>,
+    /// The schedule's id, which is a number in old Looker and text in new.
+    pub schedule_id: Option<String>,
+}
+
+/// The bytes of the result document, of any chunking. Ends only if all of them came.
+pub type Source = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+/// A delivery that is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its id.
+    pub delivery: DeliveryId,
+    /// Rows that the document had.
+    pub rows: u64,
+    /// Rows among them that cannot be sent and were kept with their reason.
+    pub rejected: u64,
+}
+
+/// A delivery that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// A sentence for the mail that Looker sends to the schedule's owner.
+    pub message: String,
+}

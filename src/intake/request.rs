@@ -1,0 +1,378 @@
+//! What an execute request says beside its rows, and what must hold before anything is spent on it.
+
+use hyper::HeaderMap;
+use serde::Deserialize;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::receiver::Order;
+use crate::config::Secret;
+use crate::model::{DataType, Environment};
+
+/// The longest header value, in characters, that is taken for an id.
+const MAX_ID: usize = 128;
+
+/// Text of the request that is quoted in a message is cut here.
+const MAX_QUOTE: usize = 40;
+
+/// Why a request is not an order. Each is a sentence for the schedule's owner.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RequestError {
+    /// A root key came twice: which of the two counts would be a guess.
+    #[error("Looker's request has two `{0}` sections.")]
+    Twice(&'static str),
+    /// A section is no object, or a member of it has another type than Looker documents. The
+    /// parser's words are left out: they would quote the value, which may be a secret.
+    #[error("The `{0}` section of Looker's request is not what an action hub expects.")]
+    Shape(&'static str),
+    /// Another action type than the one that the listing offers.
+    #[error(
+        "This action supports type \"query\" only (a Look or an Explore), but the request is of type {0}."
+    )]
+    Type(String),
+    /// The action was enabled in Looker without its settings.
+    #[error("Required setting \"{0}\" not specified in action settings.")]
+    Setting(&'static str),
+    /// The form's first field was left out.
+    #[error("Missing data type (user|event).")]
+    NoDataType,
+    /// Neither of the two that the form offers.
+    #[error("Unknown data type {0}: it must be \"user_data\" or \"event_data\".")]
+    DataType(String),
+    /// The form's second field was left out.
+    #[error("Missing environment (production|development).")]
+    NoEnvironment,
+    /// Neither of the two that the form offers. Never taken for one of them: the environment is
+    /// the only guard between a trial and real data.
+    #[error("Unknown environment {0}: it must be \"production\" or \"development\".")]
+    Environment(String),
+}
+
+/// What the request's headers say.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Origin {
+    pub(super) webhook_id: Option<String>,
+    pub(super) instance: Option<String>,
+}
+
+impl Origin {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let id = |name: &str| {
+            let value = headers.get(name)?.to_str().ok()?.trim();
+            let plain = !value.is_empty()
+                && value.len() <= MAX_ID
+                && value.bytes().all(|byte| byte.is_ascii_graphic());
+            plain.then(|| value.to_owned())
+        };
+        Self {
+            webhook_id: id("x-looker-webhook-id"),
+            instance: id("x-looker-instance"),
+        }
+    }
+}
+
+/// The root keys that matter, as raw JSON, as far as they have come.
+#[derive(Default)]
+pub(super) struct Sections {
+    kind: Option<Zeroizing<Vec<u8>>>,
+    plan: Option<Zeroizing<Vec<u8>>>,
+    params: Option<Zeroizing<Vec<u8>>>,
+    form: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Sections {
+    /// Keeps a root key's value; other keys are none of our business.
+    pub(super) fn put(&mut self, name: &str, json: &[u8]) -> Result<(), RequestError> {
+        let (slot, name) = match name {
+            "type" => (&mut self.kind, "type"),
+            "scheduled_plan" => (&mut self.plan, "scheduled_plan"),
+            "data" => (&mut self.params, "data"),
+            "form_params" => (&mut self.form, "form_params"),
+            _ => return Ok(()),
+        };
+        if slot.is_some() {
+            return Err(RequestError::Twice(name));
+        }
+        *slot = Some(Zeroizing::new(json.to_vec()));
+        Ok(())
+    }
+
+    /// Whether [`order`](Self::order) can decide without the rest of the request.
+    pub(super) fn decidable(&self) -> bool {
+        self.kind.is_some() && self.params.is_some() && self.form.is_some()
+    }
+
+    /// The order, checked, and the download url if there is one.
+    pub(super) fn order(&self, origin: &Origin) -> Result<(Order, Option<String>), RequestError> {
+        let kind: Option<Value> = section(&self.kind, "type")?;
+        if kind.as_ref().and_then(Value::as_str) != Some("query") {
+            let found = match kind {
+                Some(Value::String(kind)) => quoted(&kind),
+                _ => "unknown".to_owned(),
+            };
+            return Err(RequestError::Type(found));
+        }
+
+        let params: Params = section(&self.params, "data")?.unwrap_or_default();
+        let api_key = params.api_key.filter(|key| !key.is_empty());
+        let api_secret = params.api_secret.filter(|secret| !secret.is_empty());
+        let api_key = api_key.ok_or(RequestError::Setting("API Key"))?;
+        let api_secret = api_secret.ok_or(RequestError::Setting("API Secret"))?;
+
+        let form: Form = section(&self.form, "form_params")?.unwrap_or_default();
+        let data_type = match form.data_type.as_deref() {
+            Some("user_data") => DataType::User,
+            Some("event_data") => DataType::Event,
+            None | Some("") => return Err(RequestError::NoDataType),
+            Some(other) => return Err(RequestError::DataType(quoted(other))),
+        };
+        let environment = match form.environment.as_deref() {
+            Some("production") => Environment::Production,
+            Some("development") => Environment::Development,
+            None | Some("") => return Err(RequestError::NoEnvironment),
+            Some(other) => return Err(RequestError::Environment(quoted(other))),
+        };
+
+        let plan: Plan = section(&self.plan, "scheduled_plan")?.unwrap_or_default();
+        let order = Order {
+            api_key,
+            api_secret: Secret::new(api_secret),
+            data_type,
+            environment,
+            webhook_id: origin.webhook_id.clone(),
+            title: text(plan.title).unwrap_or_default(),
+            link: text(plan.url),
+            instance: origin.instance.clone(),
+            schedule_id: text(plan.scheduled_plan_id),
+        };
+        Ok((order, plan.download_url.filter(|url| !url.is_empty())))
+    }
+}
+
+/// The members of `data` that this action has.
+#[derive(Default, Deserialize)]
+struct Params {
+    #[serde(rename = "apiKey")]
+    api_key: Option<String>,
+    #[serde(rename = "apiSecret")]
+    api_secret: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Form {
+    data_type: Option<String>,
+    environment: Option<String>,
+}
+
+/// Only `download_url` must have its type: to take a strange one for none would be to take a
+/// delivery for an empty one. The others are for people to read.
+#[derive(Default, Deserialize)]
+struct Plan {
+    scheduled_plan_id: Option<Value>,
+    title: Option<Value>,
+    url: Option<Value>,
+    download_url: Option<String>,
+}
+
+/// A section's content; `None` if it is absent or null.
+fn section<'a, T: Deserialize<'a>>(
+    raw: &'a Option<Zeroizing<Vec<u8>>>,
+    name: &'static str,
+) -> Result<Option<T>, RequestError> {
+    let Some(raw) = raw else { return Ok(None) };
+    // An array would pass for a struct with serde, member by member.
+    let first = raw.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first == Some(&b'[') {
+        return Err(RequestError::Shape(name));
+    }
+    serde_json::from_slice(raw).map_err(|_| RequestError::Shape(name))
+}
+
+fn text(value: Option<Value>) -> Option<String> {
+    match value? {
+        Value::String(text) => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let short: String = text.chars().take(MAX_QUOTE).collect();
+    format!("{short:?}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: (&str, &str) = ("type", r#""query""#);
+    const PLAN: (&str, &str) = (
+        "scheduled_plan",
+        r#"{"scheduled_plan_id": 7, "title": "T", "url": "https://l/looks/1", "download_url": "https://l/d", "query": {}}"#,
+    );
+    const DATA: (&str, &str) = ("data", r#"{"apiKey": "k", "apiSecret": "s", "x": 1}"#);
+    const FORM: (&str, &str) = (
+        "form_params",
+        r#"{"data_type": "event_data", "environment": "development"}"#,
+    );
+
+    fn order(sections: &[(&str, &str)]) -> Result<(Order, Option<String>), RequestError> {
+        let mut all = Sections::default();
+        for (name, json) in sections {
+            all.put(name, json.as_bytes())?;
+        }
+        all.order(&Origin::default())
+    }
+
+    #[test]
+    fn a_complete_request_is_an_order() {
+        let (order, url) = order(&[KIND, PLAN, ("attachment", "null"), DATA, FORM]).unwrap();
+        assert_eq!(order.api_key, "k");
+        assert_eq!(order.api_secret.expose(), "s");
+        assert_eq!(order.data_type, DataType::Event);
+        assert_eq!(order.environment, Environment::Development);
+        assert_eq!(order.title, "T");
+        assert_eq!(order.link.as_deref(), Some("https://l/looks/1"));
+        assert_eq!(order.schedule_id.as_deref(), Some("7"));
+        assert_eq!(url.as_deref(), Some("https://l/d"));
+    }
+
+    #[test]
+    fn a_schedule_that_is_absent_null_or_empty_has_no_url() {
+        for plan in [
+            "null",
+            "{}",
+            r#"{"download_url": null}"#,
+            r#"{"download_url": ""}"#,
+        ] {
+            let (_, url) = order(&[KIND, ("scheduled_plan", plan), DATA, FORM]).unwrap();
+            assert_eq!(url, None, "{plan}");
+        }
+        assert_eq!(order(&[KIND, DATA, FORM]).unwrap().1, None);
+    }
+
+    #[test]
+    fn ids_of_new_and_old_looker_are_both_text() {
+        for (id, expect) in [
+            ("12", Some("12")),
+            (r#""ab""#, Some("ab")),
+            ("null", None),
+            ("[]", None),
+        ] {
+            let plan = format!(r#"{{"scheduled_plan_id": {id}, "title": 5}}"#);
+            let (order, _) = order(&[KIND, ("scheduled_plan", &plan), DATA, FORM]).unwrap();
+            assert_eq!(order.schedule_id.as_deref(), expect);
+            assert_eq!(order.title, "5");
+        }
+    }
+
+    #[test]
+    fn each_fault_has_its_own_sentence() {
+        for (sections, message) in [
+            (
+                vec![("type", r#""cell""#), PLAN, DATA, FORM],
+                r#"This action supports type "query" only (a Look or an Explore), but the request is of type "cell"."#,
+            ),
+            (
+                vec![PLAN, DATA, FORM],
+                r#"This action supports type "query" only (a Look or an Explore), but the request is of type unknown."#,
+            ),
+            (
+                vec![KIND, FORM],
+                r#"Required setting "API Key" not specified in action settings."#,
+            ),
+            (
+                vec![KIND, ("data", "null"), FORM],
+                r#"Required setting "API Key" not specified in action settings."#,
+            ),
+            (
+                vec![KIND, ("data", r#"{"apiKey": "k", "apiSecret": ""}"#), FORM],
+                r#"Required setting "API Secret" not specified in action settings."#,
+            ),
+            (vec![KIND, DATA], "Missing data type (user|event)."),
+            (
+                vec![KIND, DATA, ("form_params", r#"{"data_type": null}"#)],
+                "Missing data type (user|event).",
+            ),
+            (
+                vec![KIND, DATA, ("form_params", r#"{"data_type": "rows"}"#)],
+                r#"Unknown data type "rows": it must be "user_data" or "event_data"."#,
+            ),
+            (
+                vec![KIND, DATA, ("form_params", r#"{"data_type": "user_data"}"#)],
+                "Missing environment (production|development).",
+            ),
+            (
+                vec![
+                    KIND,
+                    DATA,
+                    (
+                        "form_params",
+                        r#"{"data_type": "user_data", "environment": "Production"}"#,
+                    ),
+                ],
+                r#"Unknown environment "Production": it must be "production" or "development"."#,
+            ),
+            (
+                vec![
+                    KIND,
+                    ("scheduled_plan", r#"{"download_url": 5}"#),
+                    DATA,
+                    FORM,
+                ],
+                "The `scheduled_plan` section of Looker's request is not what an action hub expects.",
+            ),
+            (
+                vec![KIND, ("scheduled_plan", "[]"), DATA, FORM],
+                "The `scheduled_plan` section of Looker's request is not what an action hub expects.",
+            ),
+            (
+                vec![KIND, ("data", r#"["k", "s"]"#), FORM],
+                "The `data` section of Looker's request is not what an action hub expects.",
+            ),
+            (
+                vec![
+                    KIND,
+                    ("data", r#"{"apiKey": "k", "apiSecret": {"hunter2": 1}}"#),
+                    FORM,
+                ],
+                "The `data` section of Looker's request is not what an action hub expects.",
+            ),
+            (
+                vec![KIND, DATA, DATA, FORM],
+                "Looker's request has two `data` sections.",
+            ),
+        ] {
+            let error = order(&sections).map(|_| "accepted").unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn quoted_text_is_escaped_and_short() {
+        let form = format!(r#"{{"data_type": "\n{}"}}"#, "x".repeat(500));
+        let error = order(&[KIND, DATA, ("form_params", &form)])
+            .unwrap_err()
+            .to_string();
+        assert!(!error.contains('\n') && error.len() < 150, "{error}");
+    }
+
+    #[test]
+    fn header_values_that_are_no_ids_are_ignored() {
+        for (value, expect) in [
+            (&b"0123456789abcdef0123456789abcdef"[..], true),
+            (b"", false),
+            (b"a b", false),
+            (b"\xff", false),
+            (&[b'a'; 129], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-looker-webhook-id", value.try_into().unwrap());
+            assert_eq!(
+                Origin::of(&headers).webhook_id.is_some(),
+                expect,
+                "{value:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The hub's paths. All but `GET /status` ask for a hub key before they look at anything else.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hyper::header::{AUTHORIZATION, USER_AGENT};
+use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::Settings;
+use super::action;
+use super::execute::Executor;
+use super::parts::Parts;
+use super::receiver::Receiver;
+use super::reply::{Outcome, when_done};
+use super::request::Origin;
+use super::token;
+use crate::decode::EnvelopeLimits;
+use crate::shutdown::Shutdown;
+
+/// What a listing or form request may bring along; nothing of it is used.
+const MAX_UNUSED_BODY: usize = 1 << 20;
+const UNUSED_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the paths share.
+pub(super) struct Hub<R> {
+    executor: Arc<Executor<R>>,
+    receiver: Arc<R>,
+    settings: Settings,
+    /// Without a slash at its end.
+    base: String,
+    shutdown: Shutdown,
+    /// Every delivery that is being received.
+    pub(super) works: TaskTracker,
+    /// Ends them all at once.
+    pub(super) give_up: CancellationToken,
+}
+
+impl<R: Receiver> Hub<R> {
+    pub(super) fn new(
+        receiver: Arc<R>,
+        settings: Settings,
+        address: SocketAddr,
+        shutdown: Shutdown,
+    ) -> Result<Self, rustls::Error> {
+        let base = match &settings.intake.base_url {
+            Some(url) => url.as_str().trim_end_matches('/').to_owned(),
+            None => {
+                if address.ip().is_unspecified() {
+                    tracing::warn!(
+                        "`intake.listen` is every address of this machine and `intake.base_url` is not \
+                         set: Looker will be told an address that it cannot reach"
+                    );
+                }
+                format!("http://{address}")
+            }
+        };
+        Ok(Self {
+            executor: Arc::new(Executor::new(Arc::clone(&receiver), settings.clone())?),
+            receiver,
+            settings,
+            base,
+            shutdown,
+            works: TaskTracker::new(),
+            give_up: CancellationToken::new(),
+        })
+    }
+}
+
+pub(super) fn router<R: Receiver>(hub: Arc<Hub<R>>) -> Router {
+    let small = Router::new()
+        .route("/", get(listing::<R>).post(listing::<R>))
+        .route("/actions/mparticle", get(describe::<R>).post(describe::<R>))
+        .route("/actions/mparticle/form", get(form).post(form))
+        .layer(middleware::from_fn(without_body));
+    Router::new()
+        .merge(small)
+        .route("/actions/mparticle/execute", post(execute::<R>))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&hub),
+            authorized::<R>,
+        ))
+        .route("/status", get(status::<R>))
+        .fallback(no_such_path)
+        .with_state(hub)
+}
+
+async fn authorized<R: Receiver>(
+    State(hub): State<Arc<Hub<R>>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let mut values = request.headers().get_all(AUTHORIZATION).iter();
+    let value = values.next().filter(|_| values.next().is_none());
+    if token::accepts(&hub.settings.secret, value.map(|value| value.as_bytes())) {
+        return next.run(request).await;
+    }
+    tracing::warn!(
+        path = request.uri().path(),
+        "a request without a valid hub key"
+    );
+    let error = json!({"success": false, "error": "Invalid 'Authorization' header."});
+    (StatusCode::FORBIDDEN, Json(error)).into_response()
+}
+
+/// Looker sends the same envelope to every path. One that is left unread would make the connection
+/// be closed under the answer.
+async fn without_body(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    let read = axum::body::to_bytes(body, MAX_UNUSED_BODY);
+    match timeout(UNUSED_BODY_TIMEOUT, read).await {
+        Ok(Ok(_)) => next.run(Request::from_parts(head, Body::empty())).await,
+        Ok(Err(_)) => refuse(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "The request's body cannot be read.",
+        ),
+        Err(_) => refuse(
+            StatusCode::REQUEST_TIMEOUT,
+            "The request's body did not come in time.",
+        ),
+    }
+}
+
+async fn listing<R: Receiver>(State(hub): State<Arc<Hub<R>>>, headers: HeaderMap) -> Response {
+    let user_agent = user_agent(&headers);
+    Json(action::listing(
+        &hub.settings.intake.label,
+        &hub.base,
+        user_agent,
+    ))
+    .into_response()
+}
+
+async fn describe<R: Receiver>(State(hub): State<Arc<Hub<R>>>, headers: HeaderMap) -> Response {
+    Json(action::action(&hub.base, user_agent(&headers))).into_response()
+}
+
+async fn form() -> Response {
+    Json(action::form()).into_response()
+}
+
+async fn status<R: Receiver>(State(hub): State<Arc<Hub<R>>>) -> Response {
+    let ready = !hub.shutdown.begun() && hub.receiver.admit().is_ok();
+    Json(json!({
+        "name": env!("CARGO_PKG_NAME"),
+        "version": env!("CARGO_PKG_VERSION"),
+        "ready": ready,
+    }))
+    .into_response()
+}
+
+async fn no_such_path() -> Response {
+    refuse(
+        StatusCode::NOT_FOUND,
+        "There is no such path; this hub has one action, mparticle.",
+    )
+}
+
+async fn execute<R: Receiver>(State(hub): State<Arc<Hub<R>>>, request: Request) -> Response {
+    let keep_alive = hub.settings.intake.keep_alive;
+    let (head, body) = request.into_parts();
+    let origin = Origin::of(&head.headers);
+    let looker = &hub.settings.looker;
+    let limits = EnvelopeLimits {
+        // An inline document stands in `attachment`, which stands in the request.
+        max_depth: looker.max_depth + 2,
+        ..EnvelopeLimits::default()
+    };
+    let mut parts = Parts::new(body, limits, looker.idle_timeout);
+    parts.begin(keep_alive).await;
+
+    let (sender, outcome) = oneshot::channel();
+    let span = tracing::info_span!(
+        "delivery",
+        webhook = origin.webhook_id.as_deref(),
+        delivery = tracing::field::Empty,
+    );
+    let executor = Arc::clone(&hub.executor);
+    let give_up = hub.give_up.clone();
+    let stopping = hub.shutdown.begun();
+    let work = async move {
+        let outcome = if stopping {
+            parts.discard().await;
+            Outcome::failure(
+                "The feed is shutting down and takes no delivery now. Send it again in a minute.",
+            )
+        } else {
+            executor.run(origin, parts).await
+        };
+        // A client that has gone away does not hear it; the log has it.
+        let _ = sender.send(outcome);
+    };
+    // Dropping the work drops the sender, which is an outcome too.
+    let work = async move { give_up.run_until_cancelled(work).await };
+    hub.works.spawn(work.instrument(span));
+    when_done(outcome, keep_alive)
+}
+
+fn user_agent(headers: &HeaderMap) -> Option<&str> {
+    headers.get(USER_AGENT)?.to_str().ok()
+}
+
+fn refuse(status: StatusCode, error: &str) -> Response {
+    (status, Json(json!({"success": false, "error": error}))).into_response()
+}

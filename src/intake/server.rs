@@ -1,0 +1,158 @@
+//! The listening side: connections, their limits, and the end of them all.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::Settings;
+use super::receiver::Receiver;
+use super::routes::{Hub, router};
+use crate::shutdown::Shutdown;
+
+/// Looker opens a handful; far more than these is not Looker.
+const MAX_CONNECTIONS: usize = 256;
+/// For a request's head, and for the silence before the next one on the same connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_HEADERS: usize = 64;
+const MAX_HEAD_BYTES: usize = 32 << 10;
+const READ_BUFFER_BYTES: usize = 256 << 10;
+/// After an accept that failed, mostly for want of file descriptors, which others must give back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// When the last delivery has ended, its answer may take so long to be sent.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The Action Hub, bound to its address and not yet serving.
+pub struct Intake {
+    listener: TcpListener,
+    address: SocketAddr,
+    settings: Settings,
+}
+
+impl Intake {
+    /// Opens the port.
+    ///
+    /// # Errors
+    /// The address is taken or not this machine's.
+    pub async fn bind(settings: Settings) -> io::Result<Self> {
+        let listener = TcpListener::bind(settings.intake.listen).await?;
+        let address = listener.local_addr()?;
+        Ok(Self {
+            listener,
+            address,
+            settings,
+        })
+    }
+
+    /// Where it listens, with the port that the system chose if none was given.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the shutdown. Then no connection and no delivery is begun any more, and what is
+    /// under way has `settings.deadline` to finish; what has not finished by then is given up, its
+    /// client told so. Returns when nothing of it runs any more.
+    ///
+    /// # Errors
+    /// The TLS library refuses its own defaults.
+    pub async fn run<R: Receiver>(
+        self,
+        receiver: Arc<R>,
+        mut shutdown: Shutdown,
+    ) -> io::Result<()> {
+        let deadline = self.settings.deadline;
+        let hub = Hub::new(receiver, self.settings, self.address, shutdown.clone())
+            .map_err(io::Error::other)?;
+        let hub = Arc::new(hub);
+        let router = router(Arc::clone(&hub));
+
+        let mut connections = accept(self.listener, router, &mut shutdown).await;
+
+        hub.works.close();
+        if timeout(deadline, hub.works.wait()).await.is_err() {
+            tracing::warn!(
+                deliveries = hub.works.len(),
+                "the shutdown's deadline has passed; deliveries that are not complete are given up"
+            );
+            hub.give_up.cancel();
+            hub.works.wait().await;
+        }
+        // All answers are made. What is still open after this is a client that does not read, or
+        // one that never finished asking.
+        let _ = timeout(LAST_WORDS, async {
+            while connections.join_next().await.is_some() {}
+        })
+        .await;
+        connections.shutdown().await;
+        hub.give_up.cancel();
+        hub.works.wait().await;
+        Ok(())
+    }
+}
+
+/// Takes connections until the shutdown; returns those that are still open.
+async fn accept(listener: TcpListener, router: Router, shutdown: &mut Shutdown) -> JoinSet<()> {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let next = async {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            () = shutdown.wait() => return connections,
+            next = next => next,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let connection = serve(stream, router.clone(), shutdown.clone());
+                connections.spawn(async move {
+                    connection.await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::select! {
+                    () = shutdown.wait() => return connections,
+                    () = sleep(ACCEPT_PAUSE) => {}
+                }
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, router: Router, mut shutdown: Shutdown) {
+    // Keep-alive newlines are single bytes that must not wait for company.
+    let _ = stream.set_nodelay(true);
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(MAX_HEADERS)
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(READ_BUFFER_BYTES);
+    let service = TowerToHyperService::new(router);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = shutdown.wait() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,19 @@
+//! A local stand-in for Looker: result documents of any size, one-time download urls, and the call
+//! that Looker makes to an action hub. Used by `looker-feed demo`, tests and benches.
+//!
+//! What it imitates is what `looker.md` of the project's notes gathers from Looker's public hub and
+//! captured streams: a `json_detail_lite_stream` document with 10-25 KB of metadata before `data`,
+//! a download url that can be fetched once, and the `execute` request with its four ways to hand
+//! rows over. It shares the HTTP server below with the other stand-in (`sandbox::serve`).
+
+mod audit;
+mod execute;
+mod row;
+mod server;
+mod shape;
+
+pub use audit::{Mismatch, audit};
+pub use execute::{Answer, Execute, ExecuteError, PushStyle, Source, execute};
+pub use row::{ExpectedEvent, ExpectedProfile, ExpectedRow};
+pub use server::{Failure, Looker, Publisher};
+pub use shape::{Column, RowOrder, Shape, document};

@@ -1,0 +1,198 @@
+//! The LookML tags and what they mean: the table of the README, as types.
+
+use crate::mapping::IdentityNames;
+
+/// The eleven identities that a column can be tagged with. The order is the order of precedence:
+/// the first one that a row has decides where the row's user is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Identity {
+    CustomerId,
+    Email,
+    Facebook,
+    Google,
+    Microsoft,
+    Twitter,
+    Yahoo,
+    Other,
+    Other2,
+    Other3,
+    Other4,
+}
+
+impl Identity {
+    /// The member of `user_identities`. `Legacy` gives the names that Looker's own action wrote.
+    pub fn wire_name(self, names: IdentityNames) -> &'static str {
+        let legacy = names == IdentityNames::Legacy;
+        match self {
+            Self::CustomerId if legacy => "customerid",
+            Self::CustomerId => "customer_id",
+            Self::Email => "email",
+            Self::Facebook => "facebook",
+            Self::Google => "google",
+            Self::Microsoft => "microsoft",
+            Self::Twitter => "twitter",
+            Self::Yahoo => "yahoo",
+            Self::Other => "other",
+            Self::Other2 if legacy => "other2",
+            Self::Other2 => "other_id_2",
+            Self::Other3 if legacy => "other3",
+            Self::Other3 => "other_id_3",
+            Self::Other4 if legacy => "other4",
+            Self::Other4 => "other_id_4",
+        }
+    }
+}
+
+/// What a column's tag asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tag {
+    /// A member of `user_identities`.
+    Identity(Identity),
+    /// `user_attributes."looker_<view>.<dimension>"`
+    UserAttribute,
+    /// `events[].data.event_name`
+    EventName,
+    /// `events[].data.custom_event_type`
+    CustomEventType,
+    /// `events[].data.event_id`
+    EventId,
+    /// `events[].data.timestamp_unixtime_ms`
+    Timestamp,
+    /// `events[].data.session_id`
+    SessionId,
+    /// `events[].data.session_uuid`
+    SessionUuid,
+    /// `events[].data.custom_attributes."looker_<view>.<dimension>"`
+    CustomAttribute,
+    /// `device_info.<dimension>`
+    DeviceInfo,
+}
+
+/// Every tag that is understood, as it is written in LookML.
+pub const TAGS: [(&str, Tag); 20] = [
+    ("mp_customer_id", Tag::Identity(Identity::CustomerId)),
+    ("mp_email", Tag::Identity(Identity::Email)),
+    ("mp_facebook", Tag::Identity(Identity::Facebook)),
+    ("mp_google", Tag::Identity(Identity::Google)),
+    ("mp_microsoft", Tag::Identity(Identity::Microsoft)),
+    ("mp_twitter", Tag::Identity(Identity::Twitter)),
+    ("mp_yahoo", Tag::Identity(Identity::Yahoo)),
+    ("mp_other", Tag::Identity(Identity::Other)),
+    ("mp_other2", Tag::Identity(Identity::Other2)),
+    ("mp_other3", Tag::Identity(Identity::Other3)),
+    ("mp_other4", Tag::Identity(Identity::Other4)),
+    ("mp_user_attribute", Tag::UserAttribute),
+    ("mp_event_name", Tag::EventName),
+    ("mp_custom_event_type", Tag::CustomEventType),
+    ("mp_event_id", Tag::EventId),
+    ("mp_timestamp_unixtime_ms", Tag::Timestamp),
+    ("mp_session_id", Tag::SessionId),
+    ("mp_session_uuid", Tag::SessionUuid),
+    ("mp_custom_attribute", Tag::CustomAttribute),
+    ("mp_device_info", Tag::DeviceInfo),
+];
+
+/// Looks a tag up; `None` for one that is not understood.
+pub fn tag(text: &str) -> Option<Tag> {
+    TAGS.iter()
+        .find(|(name, _)| *name == text)
+        .map(|(_, tag)| *tag)
+}
+
+/// The type that mParticle's schema gives a member of `device_info`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceType {
+    /// Any string; numbers and booleans are sent as text.
+    Text,
+    /// A whole number.
+    Integer,
+    /// `true` or `false`.
+    Boolean,
+    /// 8-4-4-4-12 hexadecimal digits.
+    Uuid,
+    /// One of these words, in this spelling.
+    Word(&'static [&'static str]),
+}
+
+const PLATFORMS: &[&str] = &[
+    "iOS",
+    "Android",
+    "web",
+    "tvOS",
+    "roku",
+    "out_of_band",
+    "alexa",
+    "smart_tv",
+    "fire_tv",
+    "xbox",
+];
+const TRACKING: &[&str] = &["authorized", "denied", "not_determined", "restricted"];
+
+/// `DeviceInformation` of mParticle's published schema.
+const DEVICE_INFO: [(&str, DeviceType); 45] = [
+    ("brand", DeviceType::Text),
+    ("product", DeviceType::Text),
+    ("device", DeviceType::Text),
+    ("android_uuid", DeviceType::Text),
+    ("device_manufacturer", DeviceType::Text),
+    ("platform", DeviceType::Word(PLATFORMS)),
+    ("os_version", DeviceType::Text),
+    ("device_model", DeviceType::Text),
+    ("screen_height", DeviceType::Integer),
+    ("screen_width", DeviceType::Integer),
+    ("screen_dpi", DeviceType::Integer),
+    ("device_country", DeviceType::Text),
+    ("locale_language", DeviceType::Text),
+    ("locale_country", DeviceType::Text),
+    ("network_country", DeviceType::Text),
+    ("network_carrier", DeviceType::Text),
+    ("network_code", DeviceType::Text),
+    ("network_mobile_country_code", DeviceType::Text),
+    ("timezone_offset", DeviceType::Integer),
+    ("build_identifier", DeviceType::Text),
+    ("http_header_user_agent", DeviceType::Text),
+    ("ios_advertising_id", DeviceType::Uuid),
+    ("att_authorization_status", DeviceType::Word(TRACKING)),
+    ("att_timestamp_unixtime_ms", DeviceType::Integer),
+    ("push_token", DeviceType::Text),
+    ("cpu_architecture", DeviceType::Text),
+    ("is_tablet", DeviceType::Boolean),
+    ("push_notification_sound_enabled", DeviceType::Boolean),
+    ("push_notification_vibrate_enabled", DeviceType::Boolean),
+    ("radio_access_technology", DeviceType::Text),
+    ("supports_telephony", DeviceType::Boolean),
+    ("has_nfc", DeviceType::Boolean),
+    ("bluetooth_enabled", DeviceType::Boolean),
+    ("bluetooth_version", DeviceType::Text),
+    ("ios_idfv", DeviceType::Uuid),
+    ("android_advertising_id", DeviceType::Uuid),
+    ("build_version_release", DeviceType::Text),
+    ("limit_ad_tracking", DeviceType::Boolean),
+    ("amp_id", DeviceType::Text),
+    ("is_dst", DeviceType::Boolean),
+    ("roku_advertising_id", DeviceType::Uuid),
+    ("roku_publisher_id", DeviceType::Uuid),
+    ("microsoft_advertising_id", DeviceType::Text),
+    ("microsoft_publisher_id", DeviceType::Text),
+    ("fire_advertising_id", DeviceType::Uuid),
+];
+
+/// The member of `device_info` with this name and its type; `None` when mParticle has no such
+/// member.
+pub fn device_field(name: &str) -> Option<(&'static str, DeviceType)> {
+    DEVICE_INFO.into_iter().find(|(known, _)| *known == name)
+}
+
+/// The words that `custom_event_type` may be.
+pub const EVENT_TYPES: [&str; 9] = [
+    "navigation",
+    "location",
+    "search",
+    "transaction",
+    "user_content",
+    "user_preference",
+    "social",
+    "other",
+    "media",
+];

@@ -1,0 +1,219 @@
+//! Values to JSON literals of the type that mParticle wants, checked and bounded.
+
+use std::borrow::Cow;
+
+use crate::model::{Text, Value};
+
+/// Writes `text` as a JSON string as it stands. Only escapes that could be half of a surrogate
+/// pair are looked at: a lone half is valid JSON and yet no text, so it becomes U+FFFD.
+pub fn string(out: &mut Vec<u8>, text: Text<'_>) {
+    if text.escaped && text.raw.contains("\\u") {
+        return canonical(out, &text.decoded());
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.raw.as_bytes());
+    out.push(b'"');
+}
+
+/// Writes `text` as a JSON string in the one spelling that equal texts share.
+pub fn canonical_string(out: &mut Vec<u8>, text: Text<'_>) {
+    if text.escaped {
+        return canonical(out, &text.decoded());
+    }
+    string(out, text);
+}
+
+/// Like [`string`], but at most `most` characters. Returns whether it was cut.
+pub fn string_within(out: &mut Vec<u8>, text: Text<'_>, most: usize) -> bool {
+    if text.raw.len() <= most {
+        string(out, text);
+        return false;
+    }
+    let decoded = text.decoded();
+    match decoded.char_indices().nth(most) {
+        None => {
+            string(out, text);
+            false
+        }
+        Some((end, _)) => {
+            canonical(out, &decoded[..end]);
+            true
+        }
+    }
+}
+
+/// Writes plain text as a JSON string.
+pub fn canonical(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let mut rest = text.as_bytes();
+    while let Some(at) = rest
+        .iter()
+        .position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\')
+    {
+        out.extend_from_slice(&rest[..at]);
+        match rest[at] {
+            byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            byte => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
+        }
+        rest = &rest[at + 1..];
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+}
+
+/// The text of a single value: strings decoded, numbers and booleans as they are written.
+/// `None` for null, absent, and what is not a single value.
+pub fn plain_text(value: Value<'_>) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(text.decoded()),
+        Value::Number(digits) => Some(Cow::Borrowed(digits)),
+        Value::Bool(true) => Some(Cow::Borrowed("true")),
+        Value::Bool(false) => Some(Cow::Borrowed("false")),
+        _ => None,
+    }
+}
+
+/// The digits of a whole number that fits mParticle's 64 bits, from a number or its text;
+/// `1760000000000.0` counts as whole.
+pub fn integer(text: &str) -> Option<&str> {
+    let text = text.trim();
+    let whole = match text.split_once('.') {
+        Some((whole, fraction)) if fraction.bytes().all(|digit| digit == b'0') => whole,
+        Some(_) => return None,
+        None => text,
+    };
+    if whole == "-0" {
+        // A number to JSON, and not an integer to most of its readers.
+        return Some("0");
+    }
+    let digits = whole.strip_prefix('-').unwrap_or(whole);
+    let plain = !digits.is_empty()
+        && digits.bytes().all(|digit| digit.is_ascii_digit())
+        && (digits == "0" || !digits.starts_with('0'));
+    (plain && whole.parse::<i64>().is_ok()).then_some(whole)
+}
+
+/// `true` or `false` from a boolean or its text (`yes`, `no`, `1` and `0` too, in any case: what
+/// Looker's `yesno` dimensions and warehouses give).
+pub fn boolean(text: &str) -> Option<&'static str> {
+    let text = text.trim();
+    let is_any = |words: [&str; 3]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if is_any(["true", "yes", "1"]) {
+        Some("true")
+    } else if is_any(["false", "no", "0"]) {
+        Some("false")
+    } else {
+        None
+    }
+}
+
+/// Whether this is a UUID as mParticle's schema has it.
+pub fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+/// Whether a raw JSON list holds only single values (no list or object inside).
+pub fn is_flat_list(raw: &str) -> bool {
+    serde_json::from_str::<Vec<serde_json::Value>>(raw).is_ok_and(|items| {
+        items
+            .iter()
+            .all(|item| !item.is_array() && !item.is_object())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(raw: &str) -> Text<'_> {
+        Text {
+            raw,
+            escaped: raw.contains('\\'),
+        }
+    }
+
+    #[test]
+    fn strings_keep_their_spelling_unless_a_lone_surrogate_could_hide_in_it() {
+        for (raw, want) in [
+            (r"plain é", r#""plain é""#),
+            (r"a\/b\n", r#""a\/b\n""#),
+            (r"\u0041", r#""A""#),
+            (r"\ud83d", "\"\u{fffd}\""),
+        ] {
+            let mut out = Vec::new();
+            string(&mut out, text(raw));
+            assert_eq!(String::from_utf8(out).unwrap(), want);
+        }
+    }
+
+    #[test]
+    fn equal_texts_have_one_canonical_spelling() {
+        let spell = |raw| {
+            let mut out = Vec::new();
+            canonical_string(&mut out, text(raw));
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(spell(r"a\/b"), spell("a/b"));
+        assert_eq!(spell(r"\u0061\u002fb"), spell("a/b"));
+        assert_eq!(spell(r#"\"\\\u0001\t"#), r#""\"\\\u0001\t""#);
+    }
+
+    #[test]
+    fn long_strings_are_cut_between_characters() {
+        for (raw, most, want, cut) in [
+            ("ééé", 3, "\"ééé\"", false),
+            ("ééé", 2, "\"éé\"", true),
+            (r"a\nb", 3, r#""a\nb""#, false),
+            (r"a\nb", 2, r#""a\n""#, true),
+        ] {
+            let mut out = Vec::new();
+            assert_eq!(string_within(&mut out, text(raw), most), cut, "{raw}");
+            assert_eq!(String::from_utf8(out).unwrap(), want);
+        }
+    }
+
+    #[test]
+    fn whole_numbers_are_known_by_their_text() {
+        for (given, want) in [
+            ("0", Some("0")),
+            ("-12", Some("-12")),
+            ("-0.0", Some("0")),
+            ("1760000000000.000", Some("1760000000000")),
+            (" 42 ", Some("42")),
+            ("9223372036854775807", Some("9223372036854775807")),
+            ("9223372036854775808", None),
+            ("1.5", None),
+            ("1e3", None),
+            ("007", None),
+            ("", None),
+            ("-", None),
+            ("2026-11-20", None),
+        ] {
+            assert_eq!(integer(given), want, "{given}");
+        }
+    }
+
+    #[test]
+    fn booleans_uuids_and_lists_are_checked() {
+        for (given, want) in [
+            ("Yes", Some("true")),
+            ("FALSE", Some("false")),
+            ("0", Some("false")),
+            ("maybe", None),
+        ] {
+            assert_eq!(boolean(given), want, "{given}");
+        }
+        assert!(is_uuid("84E1B361-A282-4ADF-8A6D-1D31E6DD5A9E"));
+        assert!(!is_uuid("84E1B361-A282-4ADF-8A6D-1D31E6DD5A9"));
+        assert!(!is_uuid("84E1B361xA282-4ADF-8A6D-1D31E6DD5A9E"));
+        assert!(is_flat_list(r#"["a", 1, null]"#));
+        assert!(!is_flat_list(r#"[["a"]]"#));
+    }
+}

@@ -1,0 +1,576 @@
+//! Records, user by user, to batches, and batches to ready requests.
+//!
+//! A batch holds one user and any number of their events. mParticle's rate limit counts batches,
+//! so every event that shares a batch with another one of its user is sent for nothing.
+//!
+//! - **A user is the set of identities of a row.** Rows with exactly the same identities share
+//!   batches; rows that share only the first one are kept next to each other, the one with the
+//!   latest row last, so that its attributes win.
+//! - **A batch describes one device.** Events of one user from several devices are sent in one
+//!   batch for each device, since `device_info` belongs to the batch. In user mode there are no
+//!   events, and device fields merge as attributes do: later rows win.
+//! - **User attributes merge over all rows of the user**, later rows win, and go out with the
+//!   user's last batch, so that no older value can arrive after a newer one. Attributes beyond
+//!   what one batch may hold go out in further batches of their own.
+//! - **`source_request_id`** is the delivery's id and the number of the first row in the batch. A
+//!   row is in one batch only, so the id names the batch for ever. `source_message_id` of an
+//!   event is the delivery's id and the number of its row.
+//!
+//! Memory: one request, and what is held of the current user, which is bounded (`MOST_HELD`).
+
+mod latest;
+mod request;
+
+use std::io::Write;
+
+use crate::mapping::Names;
+use crate::model::{DataType, DeliveryId, Environment};
+use crate::mparticle::limits;
+use crate::record::{RecordView, settings};
+use latest::{Latest, name};
+use request::Request;
+
+/// Events of one user that wait for their batch, over all their devices, hold at most this many
+/// bytes; then they go out in batches that are not full.
+const MOST_HELD: usize = 4 * 1024 * 1024;
+/// Identity sets with the same first identity, and devices of one user, that are kept apart at
+/// once; beyond, batches go out before they are full.
+const MOST_APART: usize = 64;
+
+/// Limits of what is written. All of mParticle's own limits are upper bounds of these.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Batches of one request, 1 to 100.
+    pub max_batches_per_request: usize,
+    /// Events of one request, and so of one batch, 1 to 100.
+    pub max_events_per_request: usize,
+    /// Bytes of one request.
+    pub max_request_bytes: usize,
+    /// Bytes of one batch.
+    pub max_batch_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_batches_per_request: limits::BATCHES_PER_REQUEST,
+            max_events_per_request: limits::EVENTS_PER_REQUEST,
+            max_request_bytes: limits::REQUEST_BYTES,
+            max_batch_bytes: limits::BATCH_BYTES,
+        }
+    }
+}
+
+/// What all batches of a delivery have in common.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// Names the delivery in every id.
+    pub id: DeliveryId,
+    /// Profiles or events.
+    pub data_type: DataType,
+    /// mParticle's `environment`.
+    pub environment: Environment,
+    /// Names of the slots in the records' settings.
+    pub names: Names,
+}
+
+/// One batch in a request's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch<'a> {
+    /// The batch as JSON.
+    pub json: &'a [u8],
+    /// Rows of the delivery that are settled when this batch is.
+    pub rows: u32,
+}
+
+/// Takes what the encoder makes.
+pub trait Sink {
+    /// Why it could not.
+    type Error;
+    /// A request that is ready to be sent: a JSON array of these batches.
+    ///
+    /// # Errors
+    /// It could not be kept; the delivery must be given up.
+    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), Self::Error>;
+    /// A row that no batch can hold.
+    ///
+    /// # Errors
+    /// It could not be kept; the delivery must be given up.
+    fn unsendable(&mut self, row: RecordView<'_>, why: Unsendable) -> Result<(), Self::Error>;
+}
+
+/// Why no batch can hold a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsendable {
+    /// The row's event alone is larger than a batch may be.
+    #[error("the row needs a batch of {bytes} bytes, and mParticle takes at most {most}")]
+    TooLarge {
+        /// What it would need.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
+}
+
+/// How much was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// Sets of identities (see the module's page).
+    pub users: u64,
+    /// Batches.
+    pub batches: u64,
+    /// Events.
+    pub events: u64,
+    /// Requests.
+    pub requests: u64,
+    /// Bytes of all batches.
+    pub bytes: u64,
+}
+
+/// Writes the batches of one delivery. Records must come grouped: those of one user together,
+/// rows ascending.
+#[derive(Debug)]
+pub struct Encoder {
+    settings: Settings,
+    delivery: Delivery,
+    prefix: String,
+    suffix: String,
+    user: Option<u64>,
+    people: Vec<Person>,
+    /// People that have been used and can be used again with their memory.
+    spare: Vec<Person>,
+    held: usize,
+    request: Request,
+    made: Made,
+}
+
+/// One set of identities.
+#[derive(Debug, Default)]
+struct Person {
+    identities: Vec<u8>,
+    first_row: u64,
+    last_row: u64,
+    rows: u32,
+    attributes: Latest,
+    /// User mode only.
+    device: Latest,
+    /// Event mode only.
+    devices: Vec<Device>,
+    spare: Vec<Device>,
+}
+
+/// The events of a person from one device.
+#[derive(Debug, Default)]
+struct Device {
+    /// The settings as they stand in the record: what tells devices apart.
+    key: Vec<u8>,
+    /// Members of `device_info`.
+    json: Vec<u8>,
+    events: Vec<u8>,
+    count: usize,
+    first_row: u64,
+    last_row: u64,
+}
+
+impl Encoder {
+    /// An encoder for one delivery.
+    pub fn new(settings: Settings, delivery: Delivery) -> Self {
+        let environment = match delivery.environment {
+            Environment::Production => "production",
+            Environment::Development => "development",
+        };
+        Self {
+            settings,
+            prefix: format!("{{\"source_request_id\":\"{}-", delivery.id),
+            suffix: format!("\",\"environment\":\"{environment}\",\"user_identities\":{{"),
+            delivery,
+            user: None,
+            people: Vec::new(),
+            spare: Vec::new(),
+            held: 0,
+            request: Request::default(),
+            made: Made::default(),
+        }
+    }
+
+    /// Adds a record.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub fn push<S: Sink>(&mut self, record: RecordView<'_>, sink: &mut S) -> Result<(), S::Error> {
+        if self.user != Some(record.user) {
+            self.end_user(sink)?;
+            self.user = Some(record.user);
+        }
+        if let Some(bytes) = self.too_large(&record) {
+            let most = self.settings.max_batch_bytes;
+            return sink.unsendable(record, Unsendable::TooLarge { bytes, most });
+        }
+        let known = self
+            .people
+            .iter()
+            .rposition(|person| person.identities == record.identities);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                if self.people.len() >= MOST_APART {
+                    self.end_user(sink)?;
+                    self.user = Some(record.user);
+                }
+                self.made.users += 1;
+                let mut person = self.spare.pop().unwrap_or_default();
+                person.identities.extend_from_slice(record.identities);
+                person.first_row = record.row;
+                self.people.push(person);
+                self.people.len() - 1
+            }
+        };
+        let person = &mut self.people[at];
+        person.last_row = record.row;
+        person.rows += 1;
+        person.attributes.set(record.attributes);
+        match self.delivery.data_type {
+            DataType::User => {
+                person.device.set(record.device);
+                Ok(())
+            }
+            DataType::Event => self.push_event(at, record, sink),
+        }
+    }
+
+    /// Writes what is still held and returns how much was made in all.
+    ///
+    /// # Errors
+    /// The sink's.
+    pub fn finish<S: Sink>(mut self, sink: &mut S) -> Result<Made, S::Error> {
+        self.end_user(sink)?;
+        self.request.flush(sink, &mut self.made)?;
+        Ok(self.made)
+    }
+
+    fn push_event<S: Sink>(
+        &mut self,
+        at: usize,
+        record: RecordView<'_>,
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
+        let apart: usize = self.people.iter().map(|person| person.devices.len()).sum();
+        if self.held > MOST_HELD || apart >= MOST_APART {
+            self.end_devices(sink)?;
+        }
+        let person = &mut self.people[at];
+        let known = person
+            .devices
+            .iter()
+            .rposition(|device| device.key == record.device);
+        let device = match known {
+            Some(known) => known,
+            None => {
+                let mut device = person.spare.pop().unwrap_or_default();
+                device.key.extend_from_slice(record.device);
+                for (slot, literal) in settings(record.device) {
+                    let name = name(&self.delivery.names.device, slot);
+                    push_member(&mut device.json, name, literal);
+                }
+                device.first_row = record.row;
+                person.devices.push(device);
+                person.devices.len() - 1
+            }
+        };
+        let size = record.event.len() + EVENT_FRAME;
+        let full = {
+            let person = &self.people[at];
+            let device = &person.devices[device];
+            let bytes = self.head_bytes(person.identities.len(), device.json.len())
+                + device.events.len()
+                + size;
+            device.count > 0
+                && (device.count == self.settings.max_events_per_request
+                    || bytes > self.settings.max_batch_bytes)
+        };
+        if full {
+            self.write_device(at, device, Attributes::Later, sink)?;
+            let device = &mut self.people[at].devices[device];
+            self.held -= device.events.len();
+            device.events.clear();
+            device.count = 0;
+            device.first_row = record.row;
+        }
+        let id = self.delivery.id;
+        let device = &mut self.people[at].devices[device];
+        let before = device.events.len();
+        push_event(&mut device.events, id, &record);
+        self.held += device.events.len() - before;
+        device.count += 1;
+        device.last_row = record.row;
+        Ok(())
+    }
+
+    /// Writes all devices' events of the current user and keeps the rest.
+    fn end_devices<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
+        for at in 0..self.people.len() {
+            for device in 0..self.people[at].devices.len() {
+                self.write_device(at, device, Attributes::Later, sink)?;
+            }
+            self.people[at].retire_devices();
+        }
+        self.held = 0;
+        Ok(())
+    }
+
+    /// Writes all that is held of the current user.
+    fn end_user<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
+        self.people.sort_by_key(|person| person.last_row);
+        for at in 0..self.people.len() {
+            match self.delivery.data_type {
+                DataType::User => self.write_profile(at, sink)?,
+                DataType::Event => {
+                    let person = &mut self.people[at];
+                    person.devices.sort_by_key(|device| device.last_row);
+                    let count = person.devices.len();
+                    if count == 0 && person.attributes.count > 0 {
+                        // All events went out early; the attributes are still to go.
+                        self.write_attributes(at, 0, sink)?;
+                    }
+                    for device in 0..count {
+                        let which = if device + 1 == count {
+                            Attributes::Now
+                        } else {
+                            Attributes::Later
+                        };
+                        self.write_device(at, device, which, sink)?;
+                    }
+                }
+            }
+        }
+        for mut person in self.people.drain(..) {
+            person.clear();
+            // One spare is what almost every delivery needs; more would only hold memory.
+            if self.spare.is_empty() {
+                self.spare.push(person);
+            }
+        }
+        self.held = 0;
+        self.user = None;
+        Ok(())
+    }
+
+    /// A batch of events, with the person's attributes if it is the last one.
+    fn write_device<S: Sink>(
+        &mut self,
+        at: usize,
+        device: usize,
+        attributes: Attributes,
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
+        let person = &self.people[at];
+        let Some(device) = person.devices.get(device) else {
+            return Ok(());
+        };
+        let head = self.head_bytes(person.identities.len(), device.json.len());
+        let alone = head + device.events.len();
+        let fits = person.attributes.count <= limits::ATTRIBUTES
+            && alone + person.attributes.bytes(&self.delivery.names.attributes)
+                <= self.settings.max_batch_bytes;
+        let now = attributes == Attributes::Now;
+        self.request.begin();
+        let out = &mut self.request.bytes;
+        begin_batch(out, &self.prefix, device.first_row, None, &self.suffix);
+        out.extend_from_slice(&person.identities);
+        out.push(b'}');
+        if now && fits && person.attributes.count > 0 {
+            out.extend_from_slice(b",\"user_attributes\":{");
+            let names = &self.delivery.names.attributes;
+            push_members(out, person.attributes.members(names));
+            out.push(b'}');
+        }
+        push_object(out, ",\"device_info\":{", &device.json);
+        out.extend_from_slice(b",\"events\":[");
+        out.extend_from_slice(&device.events);
+        out.extend_from_slice(b"]}");
+        let rows = device.count as u32;
+        self.made.events += device.count as u64;
+        self.request
+            .end(rows, device.count, &self.settings, sink, &mut self.made)?;
+        if now && !fits {
+            self.write_attributes(at, 0, sink)?;
+        }
+        Ok(())
+    }
+
+    /// A person without events: one batch, or as many as the attributes need.
+    fn write_profile<S: Sink>(&mut self, at: usize, sink: &mut S) -> Result<(), S::Error> {
+        let rows = self.people[at].rows;
+        self.write_attributes(at, rows, sink)
+    }
+
+    /// Batches without events that hold the person's attributes; the last one stands for `rows`.
+    fn write_attributes<S: Sink>(
+        &mut self,
+        at: usize,
+        rows: u32,
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
+        let event_mode = self.delivery.data_type == DataType::Event;
+        let person = &self.people[at];
+        let names = &self.delivery.names;
+        let head = self.head_bytes(person.identities.len(), person.device.bytes(&names.device));
+        let mut members = person.attributes.members(&names.attributes).peekable();
+        let mut part = 0u32;
+        loop {
+            self.request.begin();
+            let out = &mut self.request.bytes;
+            let part_name = (event_mode || part > 0).then_some(part);
+            begin_batch(out, &self.prefix, person.first_row, part_name, &self.suffix);
+            out.extend_from_slice(&person.identities);
+            out.push(b'}');
+            let mut size = head;
+            let mut count = 0;
+            while let Some((name, literal)) = members.peek() {
+                let more = name.len() + literal.len() + 1;
+                let full = count == limits::ATTRIBUTES
+                    || (count > 0 && size + more > self.settings.max_batch_bytes);
+                if full {
+                    break;
+                }
+                out.extend_from_slice(if count == 0 {
+                    b",\"user_attributes\":{"
+                } else {
+                    b","
+                });
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(literal);
+                size += more;
+                count += 1;
+                members.next();
+            }
+            if count > 0 {
+                out.push(b'}');
+            }
+            if person.device.count > 0 {
+                out.extend_from_slice(b",\"device_info\":{");
+                push_members(out, person.device.members(&names.device));
+                out.push(b'}');
+            }
+            out.push(b'}');
+            let last = members.peek().is_none();
+            let rows = if last { rows } else { 0 };
+            self.request
+                .end(rows, 0, &self.settings, sink, &mut self.made)?;
+            if last {
+                return Ok(());
+            }
+            part += 1;
+        }
+    }
+
+    /// The size of a batch that could hold this record and nothing else, if it is too large.
+    fn too_large(&self, record: &RecordView<'_>) -> Option<usize> {
+        let names = &self.delivery.names;
+        let device: usize = settings(record.device)
+            .map(|(slot, literal)| name(&names.device, slot).len() + literal.len() + 1)
+            .sum();
+        let largest_attribute = settings(record.attributes)
+            .map(|(slot, literal)| name(&names.attributes, slot).len() + literal.len() + 1)
+            .max()
+            .unwrap_or(0);
+        let event = match self.delivery.data_type {
+            DataType::Event => record.event.len() + EVENT_FRAME,
+            DataType::User => 0,
+        };
+        let size = self.head_bytes(record.identities.len(), device) + event.max(largest_attribute);
+        (size > self.settings.max_batch_bytes).then_some(size)
+    }
+
+    /// An upper bound of a batch's size beside its events and attributes.
+    fn head_bytes(&self, identities: usize, device: usize) -> usize {
+        const PUNCTUATION: usize = 128;
+        PUNCTUATION + self.prefix.len() + self.suffix.len() + identities + device
+    }
+}
+
+/// Whether a person's attributes go with this batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attributes {
+    Now,
+    Later,
+}
+
+impl Person {
+    fn clear(&mut self) {
+        self.identities.clear();
+        self.rows = 0;
+        self.attributes.clear();
+        self.device.clear();
+        self.retire_devices();
+    }
+
+    fn retire_devices(&mut self) {
+        for mut device in self.devices.drain(..) {
+            device.key.clear();
+            device.json.clear();
+            device.events.clear();
+            device.count = 0;
+            if self.spare.is_empty() {
+                self.spare.push(device);
+            }
+        }
+    }
+}
+
+/// An upper bound of what an event's JSON has beside the record's members.
+const EVENT_FRAME: usize = 128;
+
+fn push_event(out: &mut Vec<u8>, delivery: DeliveryId, record: &RecordView<'_>) {
+    if !out.is_empty() {
+        out.push(b',');
+    }
+    out.extend_from_slice(b"{\"event_type\":\"custom_event\",\"data\":{\"source_message_id\":\"");
+    push_display(out, format_args!("{delivery}-{}", record.row));
+    out.extend_from_slice(b"\",");
+    out.extend_from_slice(record.event);
+    out.extend_from_slice(b"}}");
+}
+
+fn begin_batch(out: &mut Vec<u8>, prefix: &str, row: u64, part: Option<u32>, suffix: &str) {
+    out.extend_from_slice(prefix.as_bytes());
+    match part {
+        None => push_display(out, format_args!("{row}")),
+        Some(part) => push_display(out, format_args!("{row}-a{part}")),
+    }
+    out.extend_from_slice(suffix.as_bytes());
+}
+
+fn push_display(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    // Writing to memory cannot fail.
+    let _ = out.write_fmt(text);
+}
+
+fn push_object(out: &mut Vec<u8>, name: &str, members: &[u8]) {
+    if !members.is_empty() {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(members);
+        out.push(b'}');
+    }
+}
+
+fn push_members<'a>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'a str, &'a [u8])>) {
+    for (at, (name, literal)) in members.enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(literal);
+    }
+}
+
+fn push_member(out: &mut Vec<u8>, name: &str, literal: &[u8]) {
+    if !out.is_empty() {
+        out.push(b',');
+    }
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(literal);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,323 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::record::{Record, Section, begin_setting, end_setting};
+
+/// One row of a small world: few users, few devices, few attributes, values of any length.
+#[derive(Clone, Debug)]
+struct Given {
+    customer: u8,
+    email: u8,
+    device: u8,
+    attributes: Vec<(u16, String)>,
+    note: String,
+}
+
+fn given() -> impl Strategy<Value = Given> {
+    (
+        0..4u8,
+        0..3u8,
+        0..3u8,
+        prop::collection::vec((0..4u16, "[a-z]{1,30}"), 0..3),
+        "[a-z]{0,60}",
+    )
+        .prop_map(|(customer, email, device, mut attributes, note)| {
+            attributes.sort();
+            attributes.dedup_by_key(|(slot, _)| *slot);
+            Given {
+                customer,
+                email,
+                device,
+                attributes,
+                note,
+            }
+        })
+}
+
+fn record(row: u64, given: &Given, data_type: DataType) -> Record {
+    let mut record = Record::default();
+    record.begin(row);
+    record.user = u64::from(given.customer);
+    let identities = record.section(Section::Identities);
+    push_display(
+        identities,
+        format_args!(
+            "\"customer_id\":\"{}\",\"email\":\"{}\"",
+            given.customer, given.email
+        ),
+    );
+    let device = record.section(Section::Device);
+    let start = begin_setting(device, 0);
+    push_display(device, format_args!("\"{}\"", given.device));
+    end_setting(device, start);
+    let attributes = record.section(Section::Attributes);
+    for (slot, value) in &given.attributes {
+        let start = begin_setting(attributes, *slot);
+        push_display(attributes, format_args!("\"{value}\""));
+        end_setting(attributes, start);
+    }
+    if data_type == DataType::Event {
+        push_display(
+            record.section(Section::Event),
+            format_args!(
+                "\"event_name\":\"n\",\"custom_event_type\":\"other\",\"custom_attributes\":{{\"note\":\"{}\"}}",
+                given.note
+            ),
+        );
+    }
+    record.end();
+    record
+}
+
+#[derive(Default)]
+struct Kept {
+    requests: Vec<Vec<(Value, usize, u32)>>,
+    unsendable: BTreeSet<u64>,
+}
+
+impl Sink for Kept {
+    type Error = Infallible;
+
+    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), Infallible> {
+        let parsed = batches
+            .iter()
+            .map(|batch| {
+                let json = serde_json::from_slice(batch.json).unwrap();
+                (json, batch.json.len(), batch.rows)
+            })
+            .collect();
+        self.requests.push(parsed);
+        Ok(())
+    }
+
+    fn unsendable(&mut self, row: RecordView<'_>, _why: Unsendable) -> Result<(), Infallible> {
+        assert!(self.unsendable.insert(row.row));
+        Ok(())
+    }
+}
+
+fn encode(rows: &[Given], data_type: DataType, settings: Settings) -> (Kept, Made) {
+    let delivery = Delivery {
+        id: DeliveryId([9; 16]),
+        data_type,
+        environment: Environment::Development,
+        names: Names {
+            attributes: (0..4).map(|slot| format!("\"a{slot}\":").into()).collect(),
+            device: vec!["\"brand\":".into()],
+        },
+    };
+    let mut records: Vec<_> = rows
+        .iter()
+        .enumerate()
+        .map(|(row, given)| record(row as u64, given, data_type))
+        .collect();
+    records.sort_by_key(|record| (record.user, record.row));
+    let mut encoder = Encoder::new(settings, delivery);
+    let mut kept = Kept::default();
+    for record in &records {
+        encoder.push(record.view(), &mut kept).unwrap();
+    }
+    let made = encoder.finish(&mut kept).unwrap();
+    (kept, made)
+}
+
+fn settings_strategy() -> impl Strategy<Value = Settings> {
+    (1..6usize, 1..6usize, 500..1500usize).prop_map(|(batches, events, bytes)| Settings {
+        max_batches_per_request: batches,
+        max_events_per_request: events,
+        max_batch_bytes: bytes,
+        max_request_bytes: bytes + 400,
+    })
+}
+
+fn check_limits(kept: &Kept, made: &Made, settings: &Settings) {
+    let mut ids = BTreeSet::new();
+    let mut batches = 0;
+    let mut total = 0;
+    for request in &kept.requests {
+        assert!(!request.is_empty());
+        assert!(request.len() <= settings.max_batches_per_request);
+        let events: usize = request
+            .iter()
+            .map(|(batch, ..)| batch["events"].as_array().map_or(0, Vec::len))
+            .sum();
+        assert!(events <= settings.max_events_per_request);
+        let bytes: usize = request.iter().map(|(_, bytes, _)| bytes + 1).sum();
+        assert!(bytes < settings.max_request_bytes);
+        for (batch, bytes, _) in request {
+            assert!(*bytes <= settings.max_batch_bytes, "{bytes}");
+            assert_eq!(batch["environment"], "development");
+            assert!(
+                ids.insert(batch["source_request_id"].to_string()),
+                "id used twice"
+            );
+            batches += 1;
+            total += bytes;
+        }
+    }
+    assert_eq!(
+        (made.batches, made.requests, made.bytes),
+        (batches, kept.requests.len() as u64, total as u64)
+    );
+}
+
+fn all(kept: &Kept) -> impl Iterator<Item = &(Value, usize, u32)> {
+    kept.requests.iter().flatten()
+}
+
+/// The value that each user's each attribute has after all batches, in the order of sending.
+fn final_attributes(kept: &Kept) -> BTreeMap<(String, String), String> {
+    let mut last = BTreeMap::new();
+    for (batch, ..) in all(kept) {
+        let user = batch["user_identities"].to_string();
+        for (name, value) in batch["user_attributes"].as_object().into_iter().flatten() {
+            last.insert((user.clone(), name.clone()), value.to_string());
+        }
+    }
+    last
+}
+
+fn want_attributes(rows: &[Given], kept: &Kept) -> BTreeMap<(String, String), String> {
+    let mut last = BTreeMap::new();
+    for (row, given) in rows.iter().enumerate() {
+        if kept.unsendable.contains(&(row as u64)) {
+            continue;
+        }
+        let user = serde_json::json!({
+            "customer_id": given.customer.to_string(), "email": given.email.to_string()
+        })
+        .to_string();
+        for (slot, value) in &given.attributes {
+            last.insert((user.clone(), format!("a{slot}")), format!("\"{value}\""));
+        }
+    }
+    last
+}
+
+proptest! {
+    #[test]
+    fn every_event_is_sent_once_with_its_user_and_device_within_the_limits(
+        rows in prop::collection::vec(given(), 0..60),
+        settings in settings_strategy(),
+    ) {
+        let (kept, made) = encode(&rows, DataType::Event, settings);
+        check_limits(&kept, &made, &settings);
+        let mut seen = kept.unsendable.clone();
+        for (batch, _, rows_of_batch) in all(&kept) {
+            let events = batch["events"].as_array().cloned().unwrap_or_default();
+            prop_assert_eq!(events.len(), *rows_of_batch as usize);
+            for event in events {
+                let id = event["data"]["source_message_id"].as_str().unwrap();
+                let row: u64 = id.rsplit('-').next().unwrap().parse().unwrap();
+                prop_assert!(seen.insert(row), "row {} sent twice", row);
+                let given = &rows[row as usize];
+                let customer = given.customer.to_string();
+                prop_assert_eq!(&batch["user_identities"]["customer_id"], &customer);
+                prop_assert_eq!(&batch["device_info"]["brand"], &given.device.to_string());
+                let note = &event["data"]["custom_attributes"]["note"];
+                prop_assert_eq!(note, &given.note);
+            }
+        }
+        prop_assert_eq!(seen.len(), rows.len());
+        prop_assert_eq!(made.events as usize, rows.len() - kept.unsendable.len());
+        prop_assert_eq!(final_attributes(&kept), want_attributes(&rows, &kept));
+    }
+
+    #[test]
+    fn every_profile_is_sent_once_with_its_latest_values_within_the_limits(
+        rows in prop::collection::vec(given(), 0..60),
+        settings in settings_strategy(),
+    ) {
+        let (kept, made) = encode(&rows, DataType::User, settings);
+        check_limits(&kept, &made, &settings);
+        let sent: u64 = all(&kept).map(|(_, _, rows)| u64::from(*rows)).sum();
+        prop_assert_eq!(sent + kept.unsendable.len() as u64, rows.len() as u64);
+        prop_assert_eq!(final_attributes(&kept), want_attributes(&rows, &kept));
+        for (batch, ..) in all(&kept) {
+            prop_assert!(batch.get("events").is_none());
+        }
+    }
+}
+
+fn plain(customer: u8, email: u8) -> Given {
+    Given {
+        customer,
+        email,
+        device: 0,
+        attributes: Vec::new(),
+        note: String::new(),
+    }
+}
+
+#[test]
+fn events_of_a_user_share_batches_and_batches_share_requests() {
+    let rows: Vec<_> = (0..200).map(|row| plain(row % 40, 0)).collect();
+    let (kept, made) = encode(&rows, DataType::Event, Settings::default());
+    assert_eq!((made.users, made.batches, made.events), (40, 40, 200));
+    assert_eq!(kept.requests.len(), 2);
+}
+
+#[test]
+fn a_user_with_more_events_than_a_request_takes_needs_the_fewest_batches() {
+    let rows = vec![plain(1, 1); 1001];
+    let (_, made) = encode(&rows, DataType::Event, Settings::default());
+    assert_eq!((made.users, made.batches), (1, 11));
+}
+
+#[test]
+fn attributes_beyond_what_a_batch_takes_go_out_in_batches_of_their_own() {
+    let mut record = Record::default();
+    record.begin(0);
+    record
+        .section(Section::Identities)
+        .extend_from_slice(b"\"email\":\"a\"");
+    let bytes = record.section(Section::Attributes);
+    for slot in 0..250 {
+        let start = begin_setting(bytes, slot);
+        push_display(bytes, format_args!("{slot}"));
+        end_setting(bytes, start);
+    }
+    record.end();
+    for data_type in [DataType::User, DataType::Event] {
+        let delivery = Delivery {
+            id: DeliveryId([0; 16]),
+            data_type,
+            environment: Environment::Production,
+            names: Names {
+                attributes: (0..250)
+                    .map(|slot| format!("\"a{slot}\":").into())
+                    .collect(),
+                device: Vec::new(),
+            },
+        };
+        let mut encoder = Encoder::new(Settings::default(), delivery);
+        let mut kept = Kept::default();
+        if data_type == DataType::Event {
+            record
+                .section(Section::Event)
+                .extend_from_slice(b"\"event_name\":\"n\"");
+            record.end();
+        }
+        encoder.push(record.view(), &mut kept).unwrap();
+        encoder.finish(&mut kept).unwrap();
+        let mut names = BTreeSet::new();
+        for (batch, ..) in all(&kept) {
+            let attributes = batch["user_attributes"].as_object();
+            let count = attributes.map_or(0, serde_json::Map::len);
+            assert!(count <= 100, "{count}");
+            names.extend(
+                attributes
+                    .into_iter()
+                    .flatten()
+                    .map(|(name, _)| name.clone()),
+            );
+        }
+        assert_eq!(names.len(), 250);
+        let rows: u32 = all(&kept).map(|(_, _, rows)| rows).sum();
+        assert_eq!(rows, 1);
+    }
+}

@@ -1,0 +1,178 @@
+//! What one row says of its user: the noun that passes from `mapping` through `group` to
+//! `mparticle::encode`.
+//!
+//! A record is one run of bytes with four sections, so that grouping copies and compares memory
+//! and never looks inside. Values stay the JSON literals that Looker sent (digits and escapes
+//! untouched), which is why this room, `mapping` and `encode` deal in JSON text although rows
+//! are values elsewhere: a detour through numbers and strings would cost an allocation a cell and
+//! round large integers.
+//!
+//! | section | holds |
+//! |---|---|
+//! | identities | members of `user_identities`, ready to send: `"customer_id":"7","email":"a@b.c"` |
+//! | device | settings: `device_info` values by slot |
+//! | attributes | settings: user attributes by slot |
+//! | event | members of the event's `data`, ready to send; empty in user mode |
+//!
+//! *Settings* are a list of (slot, literal); the names of the slots are the plan's, once for the
+//! whole delivery.
+
+/// One row, mapped. Made once and refilled for every row.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// The row's number in its delivery, from 0.
+    pub row: u64,
+    /// Keyed hash of the user's first identity. Records of one user have the same; records of
+    /// different users may share it by accident, so it orders and never identifies.
+    pub user: u64,
+    bytes: Vec<u8>,
+    ends: [u32; 4],
+    open: usize,
+}
+
+/// The sections of a [`Record`], in the order in which they are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// Members of `user_identities`.
+    Identities,
+    /// `device_info` settings.
+    Device,
+    /// User attribute settings.
+    Attributes,
+    /// Members of the event's `data`.
+    Event,
+}
+
+/// A record that lies in somebody else's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordView<'a> {
+    /// See [`Record::row`].
+    pub row: u64,
+    /// See [`Record::user`].
+    pub user: u64,
+    /// Members of `user_identities`, ready to send.
+    pub identities: &'a [u8],
+    /// `device_info` settings; read with [`settings`].
+    pub device: &'a [u8],
+    /// User attribute settings; read with [`settings`].
+    pub attributes: &'a [u8],
+    /// Members of the event's `data`, ready to send.
+    pub event: &'a [u8],
+}
+
+impl Record {
+    /// Empties the record for the row with this number.
+    pub fn begin(&mut self, row: u64) {
+        self.row = row;
+        self.user = 0;
+        self.bytes.clear();
+        self.ends = [0; 4];
+        self.open = 0;
+    }
+
+    /// Where the next bytes go. Sections are written in their order; going on to a later one
+    /// ends those before it.
+    pub fn section(&mut self, section: Section) -> &mut Vec<u8> {
+        let target = section as usize;
+        while self.open < target {
+            self.ends[self.open] = self.bytes.len() as u32;
+            self.open += 1;
+        }
+        &mut self.bytes
+    }
+
+    /// Ends the last section.
+    pub fn end(&mut self) {
+        self.section(Section::Event);
+        self.ends[3] = self.bytes.len() as u32;
+    }
+
+    /// The record as its sections.
+    pub fn view(&self) -> RecordView<'_> {
+        RecordView::from_parts(self.row, self.user, self.ends, &self.bytes)
+    }
+
+    /// The bytes of all sections, one after the other.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where each section ends in [`Record::bytes`].
+    pub fn ends(&self) -> [u32; 4] {
+        self.ends
+    }
+}
+
+impl<'a> RecordView<'a> {
+    /// Takes a record apart again. Ends beyond `bytes` give empty sections.
+    pub fn from_parts(row: u64, user: u64, ends: [u32; 4], bytes: &'a [u8]) -> Self {
+        let section = |from: u32, to: u32| bytes.get(from as usize..to as usize).unwrap_or(&[]);
+        Self {
+            row,
+            user,
+            identities: section(0, ends[0]),
+            device: section(ends[0], ends[1]),
+            attributes: section(ends[1], ends[2]),
+            event: section(ends[2], ends[3]),
+        }
+    }
+}
+
+/// Begins a setting of `slot`; what is appended to `bytes` until [`end_setting`] is its literal.
+pub fn begin_setting(bytes: &mut Vec<u8>, slot: u16) -> usize {
+    bytes.extend_from_slice(&slot.to_le_bytes());
+    bytes.extend_from_slice(&[0; 4]);
+    bytes.len()
+}
+
+/// Ends the setting whose literal began at `start`; an empty literal takes the setting back.
+pub fn end_setting(bytes: &mut Vec<u8>, start: usize) {
+    let length = (bytes.len() - start) as u32;
+    if length == 0 {
+        bytes.truncate(start - 6);
+        return;
+    }
+    bytes[start - 4..start].copy_from_slice(&length.to_le_bytes());
+}
+
+/// The (slot, literal) pairs of a settings section.
+pub fn settings(mut section: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let (head, rest) = section.split_at_checked(6)?;
+        let length = u32::from_le_bytes([head[2], head[3], head[4], head[5]]) as usize;
+        let (literal, rest) = rest.split_at_checked(length)?;
+        section = rest;
+        Some((u16::from_le_bytes([head[0], head[1]]), literal))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_come_back_as_they_were_written() {
+        let mut record = Record::default();
+        for _ in 0..2 {
+            record.begin(7);
+            record
+                .section(Section::Identities)
+                .extend_from_slice(b"\"email\":\"a\"");
+            let bytes = record.section(Section::Attributes);
+            let start = begin_setting(bytes, 3);
+            bytes.extend_from_slice(b"1.50");
+            end_setting(bytes, start);
+            let start = begin_setting(bytes, 4);
+            end_setting(bytes, start);
+            record.end();
+            let view = record.view();
+            assert_eq!(view.identities, b"\"email\":\"a\"");
+            assert_eq!(view.device, b"");
+            assert_eq!(view.event, b"");
+            let pairs: Vec<_> = settings(view.attributes).collect();
+            assert_eq!(pairs, [(3, &b"1.50"[..])]);
+            let again = RecordView::from_parts(7, 0, record.ends(), record.bytes());
+            assert_eq!(again, view);
+        }
+    }
+}

@@ -1,0 +1,481 @@
+//! The configuration as a user meets it: files, variables, and the sentences that errors are.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use looker_feed::config::{self, Config, ConfigError, LogFormat, Pod};
+use looker_feed::mapping::{IdentityNames, Untagged};
+
+fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("user.toml");
+    std::fs::write(&path, file).unwrap();
+    let env = env
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_string()));
+    config::load(Some(&path), env)
+}
+
+fn sentence(result: Result<Config, ConfigError>) -> String {
+    result.map(|_| "accepted").unwrap_err().to_string()
+}
+
+#[test]
+fn the_shipped_file_alone_gives_the_documented_defaults() {
+    let config = config::load(None, std::iter::empty()).unwrap();
+    assert_eq!(config.intake.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.intake.base_url, None);
+    assert_eq!(config.intake.label, "looker-feed");
+    assert_eq!(config.intake.keep_alive, Duration::from_secs(30));
+    assert!(config.intake.secret.is_none());
+    assert!(config.looker.allowed_hosts.is_empty());
+    assert_eq!(config.looker.connect_timeout, Duration::from_secs(10));
+    assert_eq!(config.looker.idle_timeout, Duration::from_secs(13 * 60));
+    assert_eq!(config.looker.max_deliveries, 4);
+    assert_eq!(config.outbox.path, PathBuf::from("./looker-feed-data"));
+    assert_eq!(config.mparticle.pod, Pod::Us1);
+    assert_eq!(
+        config.mparticle.base_address(),
+        "https://s2s.us1.mparticle.com/v2"
+    );
+    assert_eq!(config.mparticle.batches_per_second, 270);
+    assert_eq!(config.mparticle.max_in_flight, 8);
+    assert_eq!(config.mparticle.request_timeout, Duration::from_secs(30));
+    assert_eq!(config.mparticle.max_batches_per_request, 100);
+    assert_eq!(config.mparticle.max_events_per_request, 100);
+    assert_eq!(config.mparticle.max_request_bytes, 256_000);
+    assert_eq!(config.mparticle.max_batch_bytes, 128_000);
+    assert_eq!(config.mparticle.identity_names, IdentityNames::Current);
+    assert_eq!(config.mparticle.untagged, Untagged::Ignore);
+    assert_eq!(config.mparticle.backoff_initial, Duration::from_millis(500));
+    assert_eq!(config.mparticle.backoff_max, Duration::from_secs(60));
+    assert_eq!(config.mparticle.retry_after_max, Duration::from_secs(300));
+    assert_eq!(config.mparticle.paused_probe, Duration::from_secs(60));
+    assert_eq!(config.mparticle.max_age, None);
+    assert_eq!(config.memory.group_budget, 64 << 20);
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8081");
+    assert_eq!(config.log.format, LogFormat::Text);
+    assert_eq!(config.log.level, tracing::Level::INFO);
+    assert_eq!(config.shutdown.deadline, Duration::from_secs(25));
+    assert_eq!(config.seal.key_file, None);
+}
+
+#[test]
+fn every_key_of_the_shipped_file_can_be_uncommented() {
+    // A commented key reads `# key = value`; prose does not.
+    let mut keys = 0;
+    let text: String = config::DEFAULTS
+        .lines()
+        .map(|line| {
+            let commented = line.strip_prefix("# ").filter(|rest| {
+                rest.split_once(" = ").is_some_and(|(key, _)| {
+                    key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+                })
+            });
+            keys += usize::from(commented.is_some());
+            format!("{}\n", commented.unwrap_or(line))
+        })
+        .filter(|line| !line.starts_with("secret_file"))
+        .collect();
+    assert_eq!(
+        keys, 6,
+        "base_url, secret, secret_file, endpoint, max_age, key_file"
+    );
+    let config = load(&text, &[]).unwrap();
+    assert_eq!(config.mparticle.base_address(), "http://127.0.0.1:9100/v2");
+    assert!(config.require_secret().is_ok());
+    assert!(config.mparticle.max_age.is_some() && config.seal.key_file.is_some());
+}
+
+#[test]
+fn the_environment_lies_over_the_file_and_the_file_over_the_defaults() {
+    let file = "[intake]\nlisten = '127.0.0.1:1'\nlabel = 'from file'\n\
+                [looker]\nallowed_hosts = ['a.example.com', '[::1]:8', '::1']\n";
+    let config = load(
+        file,
+        &[
+            ("LOOKER_FEED_INTAKE__LISTEN", "0.0.0.0:8080"),
+            ("LOOKER_FEED_MPARTICLE__MAX_AGE", ""),
+            ("PATH", "/bin"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(config.intake.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.intake.label, "from file");
+    let hosts: Vec<_> = config
+        .looker
+        .allowed_hosts
+        .iter()
+        .map(|allowed| (allowed.host.to_string(), allowed.port))
+        .collect();
+    assert_eq!(
+        hosts,
+        [
+            ("a.example.com".to_owned(), None),
+            ("[::1]".to_owned(), Some(8)),
+            ("[::1]".to_owned(), None)
+        ]
+    );
+
+    let config = load(
+        file,
+        &[(
+            "LOOKER_FEED_LOOKER__ALLOWED_HOSTS",
+            "127.0.0.1:9999, LOOKER.Example.com",
+        )],
+    )
+    .unwrap();
+    let hosts: Vec<_> = config
+        .looker
+        .allowed_hosts
+        .iter()
+        .map(|allowed| (allowed.host.to_string(), allowed.port))
+        .collect();
+    assert_eq!(
+        hosts,
+        [
+            ("127.0.0.1".to_owned(), Some(9999)),
+            ("looker.example.com".to_owned(), None)
+        ]
+    );
+    let config = load(file, &[("LOOKER_FEED_LOOKER__ALLOWED_HOSTS", "")]).unwrap();
+    assert!(config.looker.allowed_hosts.is_empty());
+}
+
+#[test]
+fn sizes_and_durations_are_read_with_their_units() {
+    for (text, bytes) in [
+        ("64MiB", 64 << 20),
+        ("64 mib", 64 << 20),
+        ("256kB", 256_000),
+        ("1GB", 1_000_000_000),
+        ("70000", 70_000),
+        ("70000B", 70_000),
+        ("2GiB", 2 << 30),
+    ] {
+        let config = load("", &[("LOOKER_FEED_MEMORY__GROUP_BUDGET", text)]).unwrap();
+        assert_eq!(config.memory.group_budget, bytes, "{text}");
+        let config = load(&format!("[memory]\ngroup_budget = '{text}'"), &[]).unwrap();
+        assert_eq!(config.memory.group_budget, bytes, "{text}");
+    }
+    for (text, seconds) in [("13m", 780), ("1h 30m", 5400), ("90s", 90)] {
+        let config = load("", &[("LOOKER_FEED_LOOKER__IDLE_TIMEOUT", text)]).unwrap();
+        assert_eq!(config.looker.idle_timeout.as_secs(), seconds, "{text}");
+    }
+}
+
+#[test]
+fn a_bad_value_is_named_with_its_key_its_place_and_what_would_be_right() {
+    for (section, key, value, accepted) in [
+        ("intake", "listen", "localhost", "an IP address and a port"),
+        (
+            "intake",
+            "base_url",
+            "feed.example.com",
+            "an absolute http or https url",
+        ),
+        ("intake", "label", "", "a line of text"),
+        ("intake", "keep_alive", "0s", "a duration from 10ms to 1h"),
+        ("intake", "keep_alive", "30", "a duration"),
+        (
+            "looker",
+            "allowed_hosts",
+            "https://x.example.com",
+            "a list of host names",
+        ),
+        (
+            "looker",
+            "allowed_hosts",
+            "*.example.com",
+            "a list of host names",
+        ),
+        (
+            "looker",
+            "allowed_hosts",
+            "a.example.com,,b.example.com",
+            "a list of host names",
+        ),
+        (
+            "looker",
+            "allowed_hosts",
+            "a.example.com:port",
+            "a list of host names",
+        ),
+        (
+            "looker",
+            "max_deliveries",
+            "0",
+            "a whole number from 1 to 1000",
+        ),
+        ("looker", "max_deliveries", "four", "a whole number"),
+        (
+            "mparticle",
+            "pod",
+            "us3",
+            "\"us1\" or \"us2\" or \"eu1\" or \"au1\"",
+        ),
+        (
+            "mparticle",
+            "endpoint",
+            "http://example.com/v2",
+            "up to and with /v2",
+        ),
+        (
+            "mparticle",
+            "endpoint",
+            "https://example.com",
+            "up to and with /v2",
+        ),
+        (
+            "mparticle",
+            "endpoint",
+            "https://example.com/v2/bulkevents",
+            "up to and with /v2",
+        ),
+        (
+            "mparticle",
+            "batches_per_second",
+            "0",
+            "a whole number from 1",
+        ),
+        (
+            "mparticle",
+            "max_batches_per_request",
+            "101",
+            "a whole number from 1 to 100",
+        ),
+        (
+            "mparticle",
+            "max_request_bytes",
+            "1MiB",
+            "a size from 256 to 262144 bytes",
+        ),
+        ("mparticle", "max_request_bytes", "-1", "a size"),
+        ("mparticle", "max_request_bytes", "99999999999TiB", "a size"),
+        (
+            "mparticle",
+            "identity_names",
+            "old",
+            "\"current\" or \"legacy\"",
+        ),
+        ("log", "level", "loud", "\"error\" or \"warn\""),
+    ] {
+        let name = format!("LOOKER_FEED_{section}__{key}").to_ascii_uppercase();
+        let message = sentence(load("", &[(&name, value)]));
+        let start = format!(
+            "`{section}.{key}` (the environment variable {name}) is {value:?}, but it takes "
+        );
+        assert!(message.starts_with(&start), "{message}");
+        assert!(message.contains(accepted), "{message}");
+
+        let message = sentence(load(&format!("# one\n[{section}]\n{key} = '{value}'"), &[]));
+        assert!(message.contains("user.toml, line 3) is "), "{message}");
+        assert!(message.contains(accepted), "{message}");
+    }
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_named() {
+    for (line, found) in [
+        ("listen = 8080", "8080"),
+        ("label = true", "true or false"),
+        ("label = 1.5", "a number with a fraction"),
+        ("label = ['a']", "[\"a\"]"),
+        ("label = [1]", "a list of other things than text"),
+        ("label.is = 'x'", "a table"),
+        ("label = 1979-05-27", "a date"),
+        ("label = 99999999999999999999", "a number out of range"),
+    ] {
+        let message = sentence(load(&format!("[intake]\n{line}"), &[]));
+        assert!(
+            message.contains(&format!("line 2) is {found}, but it takes")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn an_unknown_key_is_named_with_the_keys_that_exist() {
+    for (file, start, known) in [
+        (
+            "[intake]\nlisen = 'x'",
+            "`intake.lisen` (",
+            "the keys of [intake] are listen, base_url",
+        ),
+        (
+            "[intak]\nlisten = 'x'",
+            "`intak.listen` (",
+            "there is no section [intak]; the sections are intake, looker",
+        ),
+        ("[intak]", "`[intak]` (", "there is no section [intak]"),
+        ("listen = 'x'", "`listen` (", "a key stands in a section"),
+    ] {
+        let message = sentence(load(file, &[]));
+        assert!(message.starts_with(start), "{message}");
+        assert!(
+            message.contains("user.toml, line ") && message.contains(known),
+            "{message}"
+        );
+    }
+    for name in [
+        "LOOKER_FEED_INTAKE__LISEN",
+        "LOOKER_FEED_INTAKE_LISTEN",
+        "LOOKER_FEED_LISTEN",
+        "LOOKER_FEED_intake__listen",
+        "LOOKER_FEED_",
+        "LOOKER_FEED___",
+        "LOOKER_FEED_INTAKE__",
+        "LOOKER_FEED_PORT__X",
+    ] {
+        let message = sentence(load("", &[(name, "hunter2")]));
+        assert!(message.contains(name), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+#[test]
+fn variables_that_kubernetes_sets_for_a_service_of_the_same_name_are_not_keys() {
+    load(
+        "",
+        &[
+            ("LOOKER_FEED_SERVICE_HOST", "10.0.0.1"),
+            ("LOOKER_FEED_SERVICE_PORT", "8080"),
+            ("LOOKER_FEED_SERVICE_PORT_HTTP", "8080"),
+            ("LOOKER_FEED_PORT", "tcp://10.0.0.1:8080"),
+            ("LOOKER_FEED_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ],
+    )
+    .unwrap();
+}
+
+#[test]
+fn relations_between_keys_are_checked_and_both_are_named() {
+    for (env, keys) in [
+        (
+            [
+                ("LOOKER_FEED_MPARTICLE__MAX_REQUEST_BYTES", "1000"),
+                ("LOOKER_FEED_LOG__LEVEL", "info"),
+            ],
+            [
+                "`mparticle.max_batch_bytes` is 128000",
+                "`mparticle.max_request_bytes`, which is 1000",
+            ],
+        ),
+        (
+            [
+                ("LOOKER_FEED_MPARTICLE__BACKOFF_INITIAL", "2s"),
+                ("LOOKER_FEED_MPARTICLE__BACKOFF_MAX", "1s"),
+            ],
+            [
+                "`mparticle.backoff_initial` is 2s",
+                "`mparticle.backoff_max`, which is 1s",
+            ],
+        ),
+        (
+            [
+                ("LOOKER_FEED_OUTBOX__SEGMENT_BYTES", "100kB"),
+                ("LOOKER_FEED_LOG__LEVEL", "info"),
+            ],
+            [
+                "`outbox.segment_bytes` is 100000",
+                "`mparticle.max_request_bytes`, which is 256000",
+            ],
+        ),
+        (
+            [
+                ("LOOKER_FEED_ADMIN__LISTEN", "127.0.0.1:8080"),
+                ("LOOKER_FEED_LOG__LEVEL", "info"),
+            ],
+            ["`admin.listen` is 127.0.0.1:8080", "`intake.listen`"],
+        ),
+        (
+            [
+                ("LOOKER_FEED_INTAKE__SECRET", "x"),
+                ("LOOKER_FEED_INTAKE__SECRET_FILE", "/y"),
+            ],
+            ["`intake.secret_file` is /y", "`intake.secret` is set too"],
+        ),
+    ] {
+        let message = sentence(load("", &env));
+        for key in keys {
+            assert!(message.contains(key), "{message}");
+        }
+    }
+    let free = [
+        ("LOOKER_FEED_ADMIN__LISTEN", "127.0.0.1:0"),
+        ("LOOKER_FEED_INTAKE__LISTEN", "127.0.0.1:0"),
+    ];
+    load("", &free).unwrap();
+}
+
+#[test]
+fn a_secret_comes_from_the_file_the_environment_or_a_file_of_its_own_and_is_never_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("secret");
+    let name = path.to_str().unwrap();
+    std::fs::write(&path, "hunter2\r\n").unwrap();
+    for (file, env) in [
+        ("[intake]\nsecret = 'hunter2'", vec![]),
+        ("", vec![("LOOKER_FEED_INTAKE__SECRET", "hunter2")]),
+        ("", vec![("LOOKER_FEED_INTAKE__SECRET_FILE", name)]),
+        (
+            "[intake]\nsecret = 'other'",
+            vec![
+                ("LOOKER_FEED_INTAKE__SECRET", ""),
+                ("LOOKER_FEED_INTAKE__SECRET_FILE", name),
+            ],
+        ),
+    ] {
+        let config = load(file, &env).unwrap();
+        assert_eq!(config.require_secret().unwrap().expose(), "hunter2");
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    let config = config::load(None, std::iter::empty()).unwrap();
+    let message = config.require_secret().unwrap_err().to_string();
+    assert!(message.contains("openssl rand -hex 32"), "{message}");
+    assert!(message.contains("LOOKER_FEED_INTAKE__SECRET"), "{message}");
+
+    std::fs::write(&path, "\n").unwrap();
+    let error = load("", &[("LOOKER_FEED_INTAKE__SECRET_FILE", name)]).unwrap_err();
+    assert!(error.to_string().contains(name), "{error}");
+    assert_eq!(error.source().unwrap().to_string(), "it is empty");
+}
+
+#[test]
+fn errors_never_quote_a_secret() {
+    for file in [
+        "[intake]\nsecret = 'hunter2",
+        "[intake]\nsecret = hunter2",
+        "[intake]\nsecret = ['hunter2']",
+        "[intake]\nlabel = 'x'\nsecret = 'hunter2'\nsecret = 'hunter2'",
+        "[mparticle]\nendpoint = 'https://user:hunter2@example.com/v2'",
+    ] {
+        let error = load(file, &[]).map(|_| "accepted").unwrap_err();
+        let mut all = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            all.push_str(&error.to_string());
+            source = error.source();
+        }
+        assert!(
+            !all.contains("hunter2") && !format!("{error:?}").contains("hunter2"),
+            "{all}"
+        );
+        assert!(all.contains("line "), "{all}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let missing = PathBuf::from("/nonexistent/feed.toml");
+    let error = config::load(Some(&missing), std::iter::empty()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the configuration file /nonexistent/feed.toml cannot be read"
+    );
+    assert!(error.source().is_some());
+    let endless = PathBuf::from("/dev/zero");
+    assert!(config::load(Some(&endless), std::iter::empty()).is_err());
+}

@@ -1,0 +1,283 @@
+//! Whatever Looker sends, every batch that leaves is valid by mParticle's published schema, with
+//! unknown properties refused; and no row is lost between the document and the batches.
+//!
+//! Runs the pure half of the pipeline: decode, mapping, group, encode.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use looker_feed::decode::{Decoder, Limits, Step};
+use looker_feed::group::{self, GroupError, Grouper};
+use looker_feed::mapping::{self, IdentityNames, Plan, Tally, Untagged};
+use looker_feed::model::{DataType, DeliveryId, Environment};
+use looker_feed::mparticle::encode::{self, Batch, Encoder, Sink, Unsendable};
+use looker_feed::record::{Record, RecordView};
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+const SCHEMAS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/mparticle");
+
+static SCHEMA: LazyLock<Option<jsonschema::Validator>> = LazyLock::new(|| {
+    let read = |name: &str| -> Option<Value> {
+        let text = std::fs::read_to_string(Path::new(SCHEMAS).join(name)).ok()?;
+        Some(serde_json::from_str(&text).expect("a published schema is JSON"))
+    };
+    let (Some(bulk), Some(batch)) = (
+        read("eventsapi.bulk.schema.json"),
+        read("eventsapi.schema.json"),
+    ) else {
+        eprintln!(
+            "skipped: mParticle's schema is not at {SCHEMAS}; batches are checked against the limits only"
+        );
+        return None;
+    };
+    let id = batch["$id"]
+        .as_str()
+        .expect("the schema has an id")
+        .to_owned();
+    let batch = jsonschema::Resource::from_contents(batch).expect("the schema is a schema");
+    let validator = jsonschema::options()
+        .with_resource(id, batch)
+        .build(&bulk)
+        .expect("the schema compiles");
+    Some(validator)
+});
+
+/// The schema leaves `events[].data` open; these are the members that it names for a custom event
+/// and that we send.
+const EVENT_DATA: [&str; 8] = [
+    "event_name",
+    "custom_event_type",
+    "timestamp_unixtime_ms",
+    "event_id",
+    "session_id",
+    "session_uuid",
+    "source_message_id",
+    "custom_attributes",
+];
+
+const COLUMNS: [(&str, &str); 34] = [
+    ("u.id", "mp_customer_id"),
+    ("u.email", "mp_email"),
+    ("u.facebook", "mp_facebook"),
+    ("u.google", "mp_google"),
+    ("u.microsoft", "mp_microsoft"),
+    ("u.twitter", "mp_twitter"),
+    ("u.yahoo", "mp_yahoo"),
+    ("u.other", "mp_other"),
+    ("u.other2", "mp_other2"),
+    ("u.other3", "mp_other3"),
+    ("u.other4", "mp_other4"),
+    ("u.ltv", "mp_user_attribute"),
+    ("u.tags \"quoted\"", "mp_user_attribute"),
+    ("u.plan", "mp_user_attribute"),
+    ("e.name", "mp_event_name"),
+    ("e.type", "mp_custom_event_type"),
+    ("e.id", "mp_event_id"),
+    ("e.session", "mp_session_id"),
+    ("e.uuid", "mp_session_uuid"),
+    ("e.a", "mp_custom_attribute"),
+    ("e.b", "mp_custom_attribute"),
+    ("e.c", "mp_custom_attribute"),
+    ("d.brand", "mp_device_info"),
+    ("d.platform", "mp_device_info"),
+    ("d.screen_width", "mp_device_info"),
+    ("d.is_tablet", "mp_device_info"),
+    ("d.ios_advertising_id", "mp_device_info"),
+    ("d.att_authorization_status", "mp_device_info"),
+    ("d.roku_publisher_id", "mp_device_info"),
+    ("d.timezone_offset", "mp_device_info"),
+    ("d.unknown", "mp_device_info"),
+    ("x.untagged", "primary_key"),
+    ("x.typo", "mp_costumer_id"),
+    ("e.at", "mp_timestamp_unixtime_ms"),
+];
+
+fn cell() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        4 => Just(Value::Null),
+        6 => "[a-c]{1,2}".prop_map(Value::from),
+        3 => ".{0,20}".prop_map(Value::from),
+        1 => "[a-zé]{250,300}".prop_map(Value::from),
+        1 => Just(Value::from("é".repeat(5000))),
+        2 => any::<i64>().prop_map(Value::from),
+        1 => any::<u64>().prop_map(Value::from),
+        2 => any::<f64>().prop_map(Value::from),
+        2 => any::<bool>().prop_map(Value::from),
+        1 => Just(json!("84E1B361-A282-4ADF-8A6D-1D31E6DD5A9E")),
+        1 => prop::sample::select(vec!["iOS", "web", "navigation", "Search", "authorized", "yes"]).prop_map(Value::from),
+        1 => prop::collection::vec(any::<u8>(), 0..4).prop_map(|list| json!(list)),
+        1 => Just(json!({"nested": [1, {"deep": null}]})),
+    ]
+}
+
+fn document() -> impl Strategy<Value = (Value, usize)> {
+    (
+        prop::collection::btree_set(0..COLUMNS.len(), 1..COLUMNS.len()),
+        prop::collection::vec(prop::collection::vec(cell(), COLUMNS.len()), 0..25),
+    )
+        .prop_map(|(chosen, rows)| {
+            let chosen: BTreeSet<usize> = chosen.into_iter().chain([0]).collect();
+            let fields: Vec<_> = chosen
+                .iter()
+                .map(|&at| json!({"name": COLUMNS[at].0, "tags": ["x", COLUMNS[at].1]}))
+                .collect();
+            let count = rows.len();
+            let data: Vec<_> = rows
+                .into_iter()
+                .map(|cells| {
+                    let row: Map<_, _> = chosen
+                        .iter()
+                        .map(|&at| (COLUMNS[at].0.to_owned(), json!({"value": cells[at]})))
+                        .collect();
+                    Value::Object(row)
+                })
+                .collect();
+            (
+                json!({"fields": {"dimensions": fields, "measures": null}, "data": data}),
+                count,
+            )
+        })
+}
+
+#[derive(Default)]
+struct Collected {
+    requests: Vec<Vec<Value>>,
+    rows: u64,
+    refused: u64,
+}
+
+impl Sink for Collected {
+    type Error = GroupError;
+
+    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), GroupError> {
+        self.rows += batches
+            .iter()
+            .map(|batch| u64::from(batch.rows))
+            .sum::<u64>();
+        let parsed = batches
+            .iter()
+            .map(|batch| serde_json::from_slice(batch.json).expect("a batch is JSON"))
+            .collect();
+        self.requests.push(parsed);
+        Ok(())
+    }
+
+    fn unsendable(&mut self, _row: RecordView<'_>, _why: Unsendable) -> Result<(), GroupError> {
+        self.refused += 1;
+        Ok(())
+    }
+}
+
+fn run(document: &Value, data_type: DataType) -> Collected {
+    let settings = mapping::Settings {
+        data_type,
+        identity_names: IdentityNames::Current,
+        untagged: Untagged::UserAttribute,
+    };
+    let mut decoder = Decoder::new(Limits::default());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut grouper = Grouper::new(group::Settings {
+        budget: 20_000,
+        directory: directory.path().to_owned(),
+    });
+    // serde_json would put `data` first; rows before their columns are another test's.
+    let text = format!(
+        "{{\"fields\":{},\"data\":{}}}",
+        document["fields"], document["data"]
+    );
+    let mut chunks = text.as_bytes().chunks(1000);
+    let mut plan: Option<Plan> = None;
+    let mut tally = Tally::new(0);
+    let mut record = Record::default();
+    let mut collected = Collected::default();
+    loop {
+        match decoder.next().expect("the document is valid") {
+            Step::NeedBytes => match chunks.next() {
+                Some(chunk) => decoder.push(chunk),
+                None => decoder.close(),
+            },
+            Step::Header(header) => {
+                let made = Plan::new(header, &settings, [1; 16]).expect("an identity column");
+                tally = Tally::new(made.columns().len());
+                let columns: Vec<_> = made.columns().iter().map(String::as_str).collect();
+                decoder.select(&columns);
+                plan = Some(made);
+            }
+            Step::EarlyRow(_) => panic!("the columns came first"),
+            Step::Row(row) => {
+                let plan = plan.as_ref().expect("the header came first");
+                match plan.map(&row, &mut record, &mut tally) {
+                    Ok(()) => grouper.push(&record).expect("room for a record"),
+                    Err(_) => collected.refused += 1,
+                }
+            }
+            Step::End(_) => break,
+        }
+    }
+    let delivery = encode::Delivery {
+        id: DeliveryId([0xcd; 16]),
+        data_type,
+        environment: Environment::Development,
+        names: plan.expect("a header").names().clone(),
+    };
+    let mut encoder = Encoder::new(encode::Settings::default(), delivery);
+    grouper
+        .finish(|record| encoder.push(record, &mut collected))
+        .expect("grouping works");
+    encoder.finish(&mut collected).expect("encoding works");
+    collected
+}
+
+fn check(collected: &Collected) {
+    for request in &collected.requests {
+        if let Some(schema) = SCHEMA.as_ref() {
+            let errors: Vec<_> = schema
+                .iter_errors(&Value::Array(request.clone()))
+                .map(|error| format!("{} at {}", error, error.instance_path))
+                .collect();
+            assert!(errors.is_empty(), "{errors:#?}");
+        }
+        for batch in request {
+            for event in batch["events"].as_array().into_iter().flatten() {
+                for (name, _) in event["data"].as_object().expect("data is an object") {
+                    assert!(EVENT_DATA.contains(&name.as_str()), "{name}");
+                }
+            }
+            for value in batch["user_identities"].as_object().into_iter().flatten() {
+                assert!(value.1.is_string(), "identities are strings: {value:?}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn every_batch_is_valid_and_every_row_is_in_one_or_refused((document, rows) in document()) {
+        for data_type in [DataType::Event, DataType::User] {
+            let collected = run(&document, data_type);
+            check(&collected);
+            prop_assert_eq!(collected.rows + collected.refused, rows as u64);
+        }
+    }
+}
+
+#[test]
+fn the_check_itself_refuses_what_the_schema_refuses() {
+    let Some(schema) = SCHEMA.as_ref() else {
+        return;
+    };
+    let good = json!([{"environment": "production", "user_identities": {"email": "a"}}]);
+    assert!(schema.is_valid(&good));
+    for bad in [
+        json!([{"environment": "staging"}]),
+        json!([{"environment": "production", "surprise": 1}]),
+        json!([{"environment": "production", "user_identities": {"customerid": "1"}}]),
+        json!([{"environment": "production", "device_info": {"screen_width": "640"}}]),
+    ] {
+        assert!(!schema.is_valid(&bad), "{bad}");
+    }
+}

@@ -1,0 +1,126 @@
+//! Limits of a connection, and the end of all of them.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::support::*;
+
+async fn first_line(feed: &Feed, head: &str) -> String {
+    let mut stream = TcpStream::connect(feed.address).await.unwrap();
+    // The hub may answer and close before all is written.
+    let _ = stream.write_all(head.as_bytes()).await;
+    read_until(&mut stream, "\r\n").await
+}
+
+#[tokio::test]
+async fn heads_that_are_too_large_or_have_too_many_lines_are_refused() {
+    let feed = feed(Script::default()).await;
+    let many: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
+    let long = format!("x: {}\r\n", "y".repeat(40 << 10));
+    for lines in [many, long] {
+        let head = format!("GET /status HTTP/1.1\r\nhost: x\r\n{lines}\r\n");
+        let line = first_line(&feed, &head).await;
+        assert!(line.starts_with("HTTP/1.1 431 "), "{line}");
+    }
+    let line = first_line(&feed, "what is this\r\n\r\n").await;
+    assert!(line.starts_with("HTTP/1.1 400 "), "{line}");
+}
+
+#[tokio::test]
+async fn a_body_that_stops_coming_ends_its_request() {
+    let feed = feed_with(Script::default(), |settings| {
+        settings.looker.idle_timeout = Duration::from_millis(100);
+    })
+    .await;
+    let mut stream = feed
+        .raw_execute("connection: close\r\ncontent-length: 1000\r\n")
+        .await;
+    stream.write_all(b"{\"type\":").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.contains(r#""message":"Looker stopped sending its request for 100ms.""#),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn at_shutdown_a_delivery_that_is_under_way_finishes_and_no_other_begins() {
+    let feed = feed(Script::held()).await;
+    let looker = Looker::with(r#"{"data":[{}]}"#).await;
+    let body = order_with(&looker.url()).to_string();
+    let mut stream = feed
+        .raw_execute(&format!("content-length: {}\r\n", body.len()))
+        .await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    feed.script.begun.notified().await;
+    // A second connection that has sent half a request when the shutdown begins.
+    let mut late = feed
+        .raw_execute(&format!("content-length: {}\r\n", body.len()))
+        .await;
+    late.write_all(&body.as_bytes()[..10]).await.unwrap();
+    read_until(&mut late, "\r\n\r\n").await;
+
+    feed.trigger.pull();
+    late.write_all(&body.as_bytes()[10..]).await.unwrap();
+    feed.script.gate.add_permits(4);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains(r#""success":true"#), "{answer}");
+    answer.clear();
+    late.read_to_string(&mut answer).await.unwrap();
+    assert!(
+        answer.contains(r#""success":true"#),
+        "it had begun: {answer}"
+    );
+
+    let address = feed.address;
+    let script = feed.stop().await;
+    assert_eq!(script.accepted().len(), 2);
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn what_has_not_finished_by_the_deadline_is_given_up_and_its_client_is_told() {
+    let feed = feed_with(Script::held(), |settings| {
+        settings.deadline = Duration::from_millis(50);
+    })
+    .await;
+    let looker = Looker::with(r#"{"data":[{}]}"#).await;
+    let body = order_with(&looker.url()).to_string();
+    let mut stream = feed
+        .raw_execute(&format!("content-length: {}\r\n", body.len()))
+        .await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    feed.script.begun.notified().await;
+
+    feed.trigger.pull();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.contains(r#""success":false"#), "{answer}");
+    assert!(
+        answer.contains("The feed was stopped before the delivery was complete."),
+        "{answer}"
+    );
+    let script = feed.stop().await;
+    script.ended.notified().await;
+    assert_eq!(script.accepted().len(), 0);
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_hold_the_shutdown_up() {
+    let feed = feed(Script::default()).await;
+    let mut idle = TcpStream::connect(feed.address).await.unwrap();
+    let request = "GET /status HTTP/1.1\r\nhost: x\r\n\r\n";
+    idle.write_all(request.as_bytes()).await.unwrap();
+    read_until(&mut idle, "}").await;
+    let mut half = TcpStream::connect(feed.address).await.unwrap();
+    half.write_all(b"GET /status HTTP/1.1\r\nho").await.unwrap();
+    // Neither the deadline nor the time for a head must pass: a hang ends here.
+    timeout(Duration::from_secs(20), feed.stop()).await.unwrap();
+    let mut rest = Vec::new();
+    assert_eq!(idle.read_to_end(&mut rest).await.unwrap(), 0);
+}

@@ -1,0 +1,286 @@
+//! Downloads that fail: each way has its sentence, none is taken for a complete one, and none is
+//! tried twice.
+
+use std::time::Duration;
+
+use looker_feed::config::{self, AllowedHost};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::support::*;
+
+fn allow(list: &str) -> Vec<AllowedHost> {
+    let env = (
+        "LOOKER_FEED_LOOKER__ALLOWED_HOSTS".to_owned(),
+        list.to_owned(),
+    );
+    config::load(None, [env].into_iter())
+        .unwrap()
+        .looker
+        .allowed_hosts
+}
+
+async fn refusal_of(response: impl Into<Vec<u8>>) -> (String, usize) {
+    let feed = feed(Script::default()).await;
+    let looker = Looker::raw(response, false).await;
+    let message = feed.refusal(&order_with(&looker.url())).await;
+    assert!(!message.contains("dddd"), "the url is a secret: {message}");
+    assert_eq!(looker.hits(), 1, "the url can be used once");
+    assert_eq!(feed.script.accepted().len(), 0);
+    (message, feed.script.begun_count())
+}
+
+#[tokio::test]
+async fn any_status_but_200_is_a_failure_that_names_it() {
+    for (line, more) in [
+        ("404 Not Found", ""),
+        ("410 Gone", ""),
+        ("500 Internal Server Error", ""),
+        ("201 Created", ""),
+        ("206 Partial Content", "content-range: bytes 0-1/2\r\n"),
+        ("302 Found", "location: http://127.0.0.1:1/\r\n"),
+    ] {
+        let response = format!("HTTP/1.1 {line}\r\n{more}content-length: 2\r\n\r\n{{}}");
+        let (message, begun) = refusal_of(response).await;
+        let code = &line[..3];
+        assert_eq!(
+            message,
+            format!(
+                "There was an error with Action Hub calling back to Looker, status code: {code}"
+            )
+        );
+        assert_eq!(begun, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_download_that_is_cut_cannot_look_complete() {
+    let cut = "The connection to Looker was cut before all rows had come.";
+    for response in [
+        "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"data\":[{\"a\":1}]}",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\n{\"a\"\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\n{\"a\"\r\n4\r\n:",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n{\"a\"\r\n",
+    ] {
+        let (message, begun) = refusal_of(response).await;
+        assert!(message.starts_with(cut), "{response:?}: {message}");
+        assert_eq!(begun, 1);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_no_answer_is_a_failure() {
+    for response in [
+        "",
+        "HTTP/1.1 200",
+        "HTTP/1.1 200 OK\r\ncontent-le",
+        "no http at all\r\n\r\n",
+    ] {
+        let (message, begun) = refusal_of(response).await;
+        assert_eq!(
+            message,
+            "Looker gave no valid answer when its download address was asked for rows."
+        );
+        assert_eq!(begun, 0);
+    }
+    let head = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(600_000));
+    let (message, _) = refusal_of(head).await;
+    assert_eq!(
+        message,
+        "Looker gave no valid answer when its download address was asked for rows."
+    );
+}
+
+#[tokio::test]
+async fn a_compressed_answer_that_nobody_asked_for_is_a_failure() {
+    let response = "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n\x1f\x0b";
+    let (message, begun) = refusal_of(response).await;
+    assert_eq!(
+        message,
+        "Looker sent its rows in an encoding that was not asked for."
+    );
+    assert_eq!(begun, 0);
+}
+
+#[tokio::test]
+async fn a_silence_longer_than_the_limit_ends_the_delivery() {
+    for (response, begun) in [
+        ("", 0),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"data\":[",
+            1,
+        ),
+    ] {
+        let feed = feed_with(Script::default(), |settings| {
+            settings.looker.idle_timeout = Duration::from_millis(100);
+        })
+        .await;
+        let looker = Looker::raw(response, true).await;
+        let message = feed.refusal(&order_with(&looker.url())).await;
+        assert!(
+            message.starts_with("Looker sent nothing for 100ms."),
+            "{message}"
+        );
+        assert_eq!((looker.hits(), feed.script.begun_count()), (1, begun));
+    }
+}
+
+#[tokio::test]
+async fn a_looker_that_cannot_be_reached_is_named_without_its_path() {
+    let feed = feed(Script::default()).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let message = feed
+        .refusal(&order_with(&format!("http://{address}/secret")))
+        .await;
+    assert_eq!(
+        message,
+        format!("The feed could not connect to Looker at {address}.")
+    );
+    // Plain http where TLS is spoken.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let plain = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let answer = b"HTTP/1.1 400 Bad Request\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        // Open until the client has gone.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    };
+    let order = order_with(&format!("https://{address}/x"));
+    let (message, ()) = tokio::join!(feed.refusal(&order), plain);
+    assert_eq!(
+        message,
+        format!("The feed could not connect to Looker at {address}.")
+    );
+    assert_eq!(feed.script.begun_count(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_too_long_is_given_up() {
+    let feed = feed_with(Script::default(), |settings| {
+        settings.looker.connect_timeout = Duration::from_millis(100);
+    })
+    .await;
+    // Accepted by the system, but nobody ever speaks TLS on it.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let message = feed
+        .refusal(&order_with(&format!("https://{address}/x")))
+        .await;
+    assert_eq!(
+        message,
+        format!("The feed could not connect to Looker at {address} within 100ms.")
+    );
+}
+
+#[tokio::test]
+async fn without_a_list_only_public_https_hosts_are_fetched_from() {
+    let feed = feed_with(Script::default(), |settings| {
+        settings.looker.allowed_hosts.clear()
+    })
+    .await;
+    for url in [
+        "https://127.0.0.1/x",
+        "https://127.1/x",
+        "https://0x7f000001/x",
+        "https://2130706433/x",
+        "https://0177.0.0.1/x",
+        "https://localhost:8080/x",
+        "https://[::1]/x",
+        "https://[::]/x",
+        "https://0.0.0.0/x",
+        "https://[::ffff:127.0.0.1]/x",
+        "https://[::ffff:10.0.0.1]/x",
+        "https://[64:ff9b::a9fe:a9fe]/x",
+        "https://10.1.2.3/x",
+        "https://192.168.0.1/x",
+        "https://172.16.0.1/x",
+        "https://100.64.0.1/x",
+        "https://169.254.169.254/latest/meta-data",
+        "https://[fd00:ec2::254]/latest",
+        "https://[fe80::1]/x",
+    ] {
+        let message = feed.refusal(&order_with(url)).await;
+        assert!(
+            message.contains("is private, link-local or reserved"),
+            "{url}: {message}"
+        );
+    }
+    for url in [
+        "http://127.0.0.1/x",
+        "http://looker.example.com/x",
+        "ftp://looker.example.com/x",
+    ] {
+        let message = feed.refusal(&order_with(url)).await;
+        assert!(message.contains("is not https"), "{url}: {message}");
+    }
+    for url in [
+        "not a url",
+        "https://",
+        "data:,x",
+        "https://a@b.example.com/",
+        "/downloads/x",
+        "https://u:p@10.0.0.1/",
+    ] {
+        let message = feed.refusal(&order_with(url)).await;
+        assert_eq!(
+            message, "Looker's download address is not a valid url.",
+            "{url}"
+        );
+    }
+    assert_eq!(feed.script.begun_count(), 0);
+}
+
+#[tokio::test]
+async fn with_a_list_only_its_hosts_are_fetched_from() {
+    let looker = Looker::with(r#"{"data":[{}]}"#).await;
+    let port = looker.address.port();
+    let list = format!("127.0.0.1:{port},10.0.0.1,169.254.169.254,looker.example.com");
+    let feed = feed_with(Script::default(), |settings| {
+        settings.looker.allowed_hosts = allow(&list)
+    })
+    .await;
+    for (url, part) in [
+        (
+            "https://other.example.com/x".to_owned(),
+            "it does not stand in `looker.allowed_hosts`",
+        ),
+        (
+            "https://looker.example.com.evil.test/x".to_owned(),
+            "it does not stand in `looker.allowed_hosts`",
+        ),
+        (
+            "https://8.8.8.8/x".to_owned(),
+            "it does not stand in `looker.allowed_hosts`",
+        ),
+        (
+            format!("https://127.0.0.1:{}/x", port ^ 1),
+            "it does not stand in `looker.allowed_hosts`",
+        ),
+        (format!("http://localhost:{port}/x"), "is not https"),
+        (format!("http://127.0.0.2:{port}/x"), "is not https"),
+        ("http://10.0.0.1/x".to_owned(), "is not https"),
+        ("http://looker.example.com/x".to_owned(), "is not https"),
+        (
+            "https://169.254.169.254/x".to_owned(),
+            "is private, link-local or reserved",
+        ),
+    ] {
+        let message = feed.refusal(&order_with(&url)).await;
+        assert!(message.contains(part), "{url}: {message}");
+    }
+    assert_eq!(looker.hits(), 0);
+    message(&feed.execute(&order_with(&looker.url())).await, true);
+}
+
+#[tokio::test]
+async fn a_listed_localhost_is_reached_by_its_name() {
+    let feed = feed(Script::default()).await;
+    let looker = Looker::with(r#"{"data":[{}]}"#).await;
+    let url = looker.url().replace("127.0.0.1", "LOCALHOST");
+    message(&feed.execute(&order_with(&url)).await, true);
+    let heads = looker.heads.lock().unwrap().clone();
+    assert!(heads[0].contains(&format!("host: localhost:{}\r\n", looker.address.port())));
+}

@@ -1,0 +1,343 @@
+//! Execute requests: what is checked, what Looker is told, and when.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use looker_feed::intake::WebhookState;
+use looker_feed::model::{DataType, Environment};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::support::*;
+
+const DOCUMENT: &str = r#"{"fields":{},"data":[{"a":1},{"a":2}]}"#;
+
+#[tokio::test]
+async fn a_delivery_in_url_mode_reaches_the_receiver_whole() {
+    let feed = feed(Script::default()).await;
+    let looker_server = Looker::with(DOCUMENT).await;
+    let body = order_with(&looker_server.url()).to_string();
+    let id = "0123456789abcdef0123456789abcdef";
+    let answer = feed.execute_chunked(Some(id), &body, 11).await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&answer).unwrap(),
+        json!({"looker": {"success": true, "message": "4 rows accepted.", "refresh_query": false, "validation_errors": {}}})
+    );
+
+    let accepted = feed.script.accepted();
+    let [(order, document)] = accepted.as_slice() else {
+        panic!("{} deliveries", accepted.len());
+    };
+    assert_eq!(document, DOCUMENT.as_bytes());
+    assert_eq!(order.api_key, "key");
+    assert_eq!(order.api_secret.expose(), "hunter2");
+    assert_eq!(order.data_type, DataType::Event);
+    assert_eq!(order.environment, Environment::Development);
+    assert_eq!(order.webhook_id.as_deref(), Some(id));
+    assert_eq!(order.title, "Daily users");
+    assert_eq!(order.link.as_deref(), Some("https://looker.test/looks/3"));
+    assert_eq!(order.instance.as_deref(), Some("instance-1"));
+    assert_eq!(order.schedule_id.as_deref(), Some("12"));
+    assert!(!format!("{order:?}").contains("hunter2"));
+
+    let heads = looker_server.heads.lock().unwrap().clone();
+    let [head] = heads.as_slice() else {
+        panic!("{} downloads", heads.len());
+    };
+    assert!(head.starts_with("GET /downloads/dddd"), "{head}");
+    assert!(
+        head.contains(&format!("\r\nhost: {}\r\n", looker_server.address)),
+        "{head}"
+    );
+    assert!(
+        !head.contains("hunter2") && !head.contains(&feed.key),
+        "{head}"
+    );
+}
+
+#[tokio::test]
+async fn a_schedule_without_results_is_a_success_of_no_rows() {
+    let feed = feed(Script::default()).await;
+    for (plan, attachment) in [
+        (json!(null), json!(null)),
+        (json!({"title": "x"}), json!({})),
+        (
+            json!({"download_url": null}),
+            json!({"mimetype": "a/b", "extension": "json", "data": null}),
+        ),
+        (
+            json!({"download_url": ""}),
+            json!({"mimetype": "a/b", "extension": "json", "data": ""}),
+        ),
+    ] {
+        let mut body = order_with("");
+        body["scheduled_plan"] = plan;
+        body["attachment"] = attachment;
+        let answer = feed.execute(&body).await;
+        assert_eq!(
+            message(&answer, true),
+            "0 rows: the schedule had no results."
+        );
+    }
+    assert_eq!(feed.script.begun_count(), 0);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_request_is_said_and_the_url_is_not_spent() {
+    let feed = feed(Script::default()).await;
+    let looker_server = Looker::with(DOCUMENT).await;
+    for (pointer, value, expect) in [
+        (
+            "/type",
+            json!("dashboard"),
+            r#"This action supports type "query" only (a Look or an Explore), but the request is of type "dashboard"."#,
+        ),
+        (
+            "/data",
+            json!(null),
+            r#"Required setting "API Key" not specified in action settings."#,
+        ),
+        (
+            "/data/apiSecret",
+            json!(null),
+            r#"Required setting "API Secret" not specified in action settings."#,
+        ),
+        (
+            "/form_params",
+            json!(null),
+            "Missing data type (user|event).",
+        ),
+        (
+            "/form_params/data_type",
+            json!(""),
+            "Missing data type (user|event).",
+        ),
+        (
+            "/form_params/data_type",
+            json!("users"),
+            r#"Unknown data type "users": it must be "user_data" or "event_data"."#,
+        ),
+        (
+            "/form_params/environment",
+            json!(null),
+            "Missing environment (production|development).",
+        ),
+        (
+            "/form_params/environment",
+            json!("staging"),
+            r#"Unknown environment "staging": it must be "production" or "development"."#,
+        ),
+        (
+            "/scheduled_plan/download_url",
+            json!(["x"]),
+            "The `scheduled_plan` section of Looker's request is not what an action hub expects.",
+        ),
+    ] {
+        let mut body = order_with(&looker_server.url());
+        *body.pointer_mut(pointer).unwrap() = value;
+        assert_eq!(feed.refusal(&body).await, expect);
+    }
+    assert_eq!(looker_server.hits(), 0);
+    assert_eq!(feed.script.begun_count(), 0);
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_execute_request_is_a_failure_with_a_sentence() {
+    let feed = feed(Script::default()).await;
+    let complete = order_with("").to_string();
+    for (body, part) in [
+        ("", "empty"),
+        ("[]", "no JSON object"),
+        ("<html>", "no JSON object"),
+        (&complete[..complete.len() - 1], "cut off"),
+        (r#"{"type": "query" "data": {}}"#, "not valid JSON"),
+        (&format!("{complete}x"), "something follows"),
+        (
+            r#"{"type": "query", "type": "query"}"#,
+            "two `type` sections",
+        ),
+    ] {
+        let answer = feed.execute_chunked(None, body, 5).await;
+        let sentence = message(&looker(&answer), false);
+        assert!(sentence.contains(part), "{sentence}");
+        assert!(!sentence.contains("hunter2"), "{sentence}");
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_that_was_committed_is_a_success_without_a_second_delivery() {
+    let feed = feed(Script::default()).await;
+    let looker_server = Looker::with(DOCUMENT).await;
+    let body = order_with(&looker_server.url()).to_string();
+    *feed.script.webhook.lock().unwrap() = WebhookState::Committed { rows: 41 };
+    let answer = feed.execute_chunked(Some("abc"), &body, 1000).await;
+    assert_eq!(
+        message(&looker(&answer), true),
+        "41 rows were accepted before."
+    );
+
+    *feed.script.webhook.lock().unwrap() = WebhookState::Receiving;
+    let answer = feed.execute_chunked(Some("abc"), &body, 1000).await;
+    assert_eq!(
+        message(&looker(&answer), false),
+        "This delivery is already being received; this second request for it was ignored."
+    );
+    assert_eq!((looker_server.hits(), feed.script.begun_count()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_webhook_that_is_being_received_is_refused_and_one_that_failed_may_come_again() {
+    let feed = feed(Script::held()).await;
+    let looker_server = Looker::with(DOCUMENT).await;
+    let body = order_with(&looker_server.url()).to_string();
+    *feed.script.plan.lock().unwrap() = Plan::Refuse("No room.");
+    let first = feed.execute_chunked(Some("abc"), &body, 1000);
+    let second = async {
+        feed.script.begun.notified().await;
+        let answer = feed.execute_chunked(Some("abc"), &body, 1000).await;
+        feed.script.gate.add_permits(1);
+        answer
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!(message(&looker(&first), false), "No room.");
+    assert!(message(&looker(&second), false).contains("already being received"));
+    assert_eq!(looker_server.hits(), 1);
+
+    *feed.script.plan.lock().unwrap() = Plan::Accept;
+    feed.script.gate.add_permits(2);
+    let again = feed.execute_chunked(Some("abc"), &body, 1000).await;
+    assert_eq!(message(&looker(&again), true), "4 rows accepted.");
+}
+
+#[tokio::test]
+async fn more_deliveries_than_places_are_refused_before_their_url_is_spent() {
+    let feed = feed_with(Script::held(), |settings| {
+        settings.looker.max_deliveries = 1
+    })
+    .await;
+    let looker_server = Looker::with(DOCUMENT).await;
+    let body = order_with(&looker_server.url());
+    let first = feed.execute(&body);
+    let second = async {
+        feed.script.begun.notified().await;
+        let refusal = feed.refusal(&body).await;
+        feed.script.gate.add_permits(2);
+        refusal
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!(message(&first, true), "4 rows accepted.");
+    assert!(
+        second
+            .starts_with("The feed is already receiving as many deliveries at once as it may (1)."),
+        "{second}"
+    );
+    assert!(second.contains("`looker.max_deliveries`"), "{second}");
+    assert_eq!(looker_server.hits(), 1);
+
+    feed.script.gate.add_permits(2);
+    assert_eq!(
+        message(&feed.execute(&body).await, true),
+        "4 rows accepted."
+    );
+}
+
+#[tokio::test]
+async fn a_full_outbox_refuses_before_the_url_is_spent() {
+    let feed = feed(Script::default()).await;
+    let looker_server = Looker::with(DOCUMENT).await;
+    *feed.script.full.lock().unwrap() = Some("The outbox is full.");
+    let body = order_with(&looker_server.url());
+    assert_eq!(feed.refusal(&body).await, "The outbox is full.");
+    assert_eq!(looker_server.hits(), 0);
+}
+
+/// Sends a url-mode request, reads the answer's head and `newlines` keep-alive newlines while the
+/// receiver is held, then lets it go on and returns the rest of the answer.
+async fn answer_after_newlines(feed: &Feed, url: &str, newlines: usize) -> String {
+    let body = order_with(url).to_string();
+    let mut stream = feed
+        .raw_execute(&format!(
+            "connection: close\r\ncontent-length: {}\r\n",
+            body.len()
+        ))
+        .await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let head = read_until(&mut stream, "\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(head.contains("transfer-encoding: chunked"), "{head}");
+    feed.script.begun.notified().await;
+    for _ in 0..newlines {
+        assert_eq!(read_until(&mut stream, "\n\r\n").await, "1\r\n\n\r\n");
+    }
+    feed.script.gate.add_permits(2);
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.ends_with("\r\n0\r\n\r\n"), "{rest:?}");
+    rest
+}
+
+fn fast(settings: &mut looker_feed::intake::Settings) {
+    settings.intake.keep_alive = Duration::from_millis(15);
+}
+
+#[tokio::test]
+async fn while_a_delivery_is_received_looker_gets_newlines() {
+    let feed = feed_with(Script::held(), fast).await;
+    let looker_server = Looker::with(DOCUMENT).await;
+    let rest = answer_after_newlines(&feed, &looker_server.url(), 4).await;
+    assert!(rest.contains(r#""success":true"#), "{rest}");
+}
+
+#[tokio::test]
+async fn a_failure_after_the_first_newline_still_ends_the_answer() {
+    let feed = feed_with(Script::held(), fast).await;
+    let looker_server = Looker::with(DOCUMENT).await;
+    *feed.script.plan.lock().unwrap() = Plan::Refuse("The rows have no identity.");
+    let rest = answer_after_newlines(&feed, &looker_server.url(), 2).await;
+    assert!(
+        rest.contains(r#""message":"The rows have no identity.""#),
+        "{rest}"
+    );
+    assert!(rest.contains(r#""success":false"#), "{rest}");
+}
+
+#[tokio::test]
+async fn a_panic_after_the_first_newline_still_ends_the_answer_and_frees_the_place() {
+    let feed = feed_with(Script::held(), |settings| {
+        fast(settings);
+        settings.looker.max_deliveries = 1;
+    })
+    .await;
+    let looker_server = Looker::with(DOCUMENT).await;
+    *feed.script.plan.lock().unwrap() = Plan::Panic;
+    let rest = answer_after_newlines(&feed, &looker_server.url(), 1).await;
+    assert!(rest.contains(r#""success":false"#), "{rest}");
+    assert!(rest.contains("a mistake in its program"), "{rest}");
+    assert!(!rest.contains("the script says so"), "{rest}");
+
+    *feed.script.plan.lock().unwrap() = Plan::Accept;
+    feed.script.gate.add_permits(2);
+    let body = order_with(&looker_server.url());
+    assert_eq!(
+        message(&feed.execute(&body).await, true),
+        "4 rows accepted."
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_does_not_end_its_delivery() {
+    let feed = feed(Script::held()).await;
+    let looker_server = Looker::with(DOCUMENT).await;
+    let body = order_with(&looker_server.url()).to_string();
+    let mut stream = feed
+        .raw_execute(&format!("content-length: {}\r\n", body.len()))
+        .await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    feed.script.begun.notified().await;
+    drop(stream);
+    feed.script.gate.add_permits(2);
+    feed.script.ended.notified().await;
+    assert_eq!(feed.script.accepted().len(), 1);
+    assert_eq!(feed.script.begun_count.load(Ordering::SeqCst), 1);
+}

@@ -1,0 +1,10 @@
+//! The Action Hub over real sockets: a scripted receiver behind it, a scripted Looker to download
+//! from, and a client in front.
+
+mod connection;
+mod download;
+mod endpoints;
+mod execute;
+mod logs;
+mod push;
+mod support;

@@ -1,0 +1,274 @@
+//! What the end-to-end tests share: the real binary as a child process between the stand-ins.
+
+#![allow(dead_code)] // Each test file uses its own part of this.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use looker_feed::config::Secret;
+use looker_feed::control::view;
+use looker_feed::intake;
+use looker_feed::looker::{self, Answer, Execute, Looker, Publisher, Source};
+use looker_feed::model::DataType;
+use looker_feed::sandbox::{self, Sandbox};
+use looker_feed::shutdown::{self, Trigger};
+use url::Url;
+
+pub const SECRET: &str = "a secret for tests";
+/// Everything here is local and small; what takes longer has gone wrong.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Stand-ins for Looker and mParticle, in this process.
+pub struct World {
+    pub looker: Publisher,
+    pub mparticle: sandbox::Handle,
+    pub endpoint: String,
+    _trigger: Trigger,
+}
+
+impl World {
+    /// mParticle takes `batches_per_second`; `None`: as fast as it can.
+    pub async fn new(batches_per_second: Option<u32>) -> Self {
+        let local = ([127, 0, 0, 1], 0).into();
+        let looker = Looker::bind(local).await.expect("a port for Looker");
+        let mparticle = Sandbox::bind(sandbox::Settings {
+            listen: local,
+            batches_per_second,
+            ..sandbox::Settings::default()
+        })
+        .await
+        .expect("a port for mParticle");
+        let (trigger, stop) = shutdown::channel();
+        let world = Self {
+            looker: looker.publisher(),
+            mparticle: mparticle.handle(),
+            endpoint: format!("http://{}/v2", mparticle.addr()),
+            _trigger: trigger,
+        };
+        tokio::spawn(looker.run(stop.clone()));
+        tokio::spawn(mparticle.run(stop));
+        world
+    }
+
+    /// Everything that mParticle accepted, once each.
+    pub fn batches(&self) -> Vec<Bytes> {
+        let ledger = self.mparticle.ledger();
+        ledger.into_iter().map(|accepted| accepted.batch).collect()
+    }
+}
+
+/// The real daemon as a child process; killed when dropped.
+pub struct Daemon {
+    child: Child,
+    _stdout: Option<BufReader<ChildStdout>>,
+    log: PathBuf,
+    pub hub: Url,
+    pub admin: Url,
+}
+
+/// `looker-feed`, with none of the settings that this environment may have.
+pub fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_looker-feed"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("LOOKER_FEED_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+impl Daemon {
+    /// `looker-feed serve` with its outbox in `directory`; `settings` are `SECTION__KEY` and value.
+    pub fn start(directory: &Path, endpoint: &str, settings: &[(&str, &str)]) -> Self {
+        let log = directory.join("log");
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("a log file");
+        let outbox = directory.join("outbox").display().to_string();
+        let base = [
+            ("INTAKE__LISTEN", "127.0.0.1:0"),
+            ("INTAKE__SECRET", SECRET),
+            ("LOOKER__ALLOWED_HOSTS", "127.0.0.1"),
+            ("OUTBOX__PATH", &outbox),
+            ("OUTBOX__RESERVE_BYTES", "1MiB"),
+            ("MPARTICLE__ENDPOINT", endpoint),
+            ("MPARTICLE__BATCHES_PER_SECOND", "100000"),
+            ("MPARTICLE__BACKOFF_INITIAL", "20ms"),
+            ("MPARTICLE__BACKOFF_MAX", "200ms"),
+            ("ADMIN__LISTEN", "127.0.0.1:0"),
+        ];
+        let all = base.iter().chain(settings);
+        let mut child = command()
+            .arg("serve")
+            .envs(all.map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file)
+            .spawn()
+            .expect("the binary starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("its output"));
+        let mut url = || {
+            let mut line = String::new();
+            stdout.read_line(&mut line).expect("a line of output");
+            let url = line
+                .trim()
+                .rsplit(' ')
+                .next()
+                .and_then(|url| url.parse().ok());
+            url.unwrap_or_else(|| {
+                let log = std::fs::read_to_string(&log).unwrap_or_default();
+                panic!("the daemon did not start: {line:?}\n{log}")
+            })
+        };
+        let (hub, admin) = (url(), url());
+        Self {
+            child,
+            _stdout: Some(stdout),
+            log,
+            hub,
+            admin,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Has Looker execute a delivery.
+    pub async fn execute(&self, execute: Execute) -> Answer {
+        self.try_execute(execute)
+            .await
+            .unwrap_or_else(|error| panic!("no answer to the delivery: {error:?}\n{}", self.log()))
+    }
+
+    pub async fn try_execute(&self, execute: Execute) -> Result<Answer, looker::ExecuteError> {
+        let secret = Secret::new(SECRET.to_owned());
+        let token = intake::new_key(&secret).expect("random bytes");
+        looker::execute(&self.hub, &token, execute).await
+    }
+
+    /// The admin side's answer to `GET path`.
+    pub async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> T {
+        let (status, body) = self.call("GET", path, "").await;
+        assert!(
+            (200..300).contains(&status),
+            "{path}: {status} {}",
+            String::from_utf8_lossy(&body)
+        );
+        serde_json::from_slice(&body).expect("the answer is JSON of the documented form")
+    }
+
+    /// Any call to the admin side.
+    pub async fn call(&self, method: &str, path: &str, body: &str) -> (u16, Bytes) {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(self.admin.join(path).expect("a path").as_str())
+            .header("content-type", "application/json")
+            .header("x-looker-feed", "1")
+            .body(Full::new(Bytes::from(body.to_owned())))
+            .expect("a request");
+        let reply = client
+            .request(request)
+            .await
+            .expect("the admin side answers");
+        let status = reply.status().as_u16();
+        let body = reply.into_body().collect().await.expect("a whole answer");
+        (status, body.to_bytes())
+    }
+
+    pub async fn deliveries(&self) -> Vec<view::Delivery> {
+        let listing: view::Listing<view::Delivery> = self.get("/api/v1/deliveries").await;
+        listing.items
+    }
+
+    /// Waits until nothing is left to send, and checks the books of every delivery on the way.
+    pub async fn settled(&self) -> Vec<view::Delivery> {
+        let wait = async {
+            loop {
+                let deliveries = self.deliveries().await;
+                for delivery in &deliveries {
+                    let total = delivery.rows.total();
+                    assert_eq!(total, delivery.rows_in, "the books balance: {delivery:?}");
+                }
+                let open = |delivery: &view::Delivery| {
+                    delivery.rows.waiting + delivery.rows.in_flight > 0
+                        || delivery.state == "sending"
+                        || delivery.state == "waiting"
+                };
+                if !deliveries.iter().any(open) {
+                    return deliveries;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("not settled in time\n{}", self.log()))
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it can be waited for");
+    }
+
+    /// SIGTERM, and its exit status.
+    pub fn terminate(mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+        self.child.wait().expect("it can be waited for")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An execute request for a document at `url`.
+pub fn from_url(url: Url, data_type: DataType) -> Execute {
+    let mut execute = Execute::new(Source::Url(url), "key-of-the-account", "secret-of-it");
+    execute.data_type = data_type;
+    execute.timeout = PATIENCE;
+    execute
+}
+
+/// Runs the binary to its end; exit code, standard output, standard error.
+pub fn run(arguments: &[&str], settings: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let mut child = command()
+        .args(arguments)
+        .envs(
+            settings
+                .iter()
+                .map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)),
+        )
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut out = String::new();
+    let mut err = String::new();
+    let stdout = child.stdout.as_mut().expect("its output");
+    stdout.read_to_string(&mut out).expect("text");
+    let stderr = child.stderr.as_mut().expect("its errors");
+    stderr.read_to_string(&mut err).expect("text");
+    let status = child.wait().expect("it ends");
+    (status.code(), out, err)
+}
