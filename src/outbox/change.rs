@@ -349,10 +349,9 @@ impl Change {
                 .keys()
                 .all(|&number| settled(self, number));
             for &number in delivery.segments.keys() {
-                if all || (number != last && settled(self, number)) {
-                    if let Some(segment) = self.segment(index, position, number) {
-                        segment.gone = true;
-                    }
+                let gone = all || (number != last && settled(self, number));
+                if gone && let Some(segment) = self.segment(index, position, number) {
+                    segment.gone = true;
                 }
             }
         }

@@ -314,10 +314,15 @@ impl Delivery {
             damaged: self.counters.damaged,
             rejected: totals.rows_rejected,
             notes: totals.notes.clone(),
-            settled: self.segments.is_empty()
-                && waiting == Tally::default()
-                && in_flight == Tally::default(),
+            settled: self.is_settled(),
         }
+    }
+
+    /// Nothing of it waits or flies.
+    pub fn is_settled(&self) -> bool {
+        self.segments.is_empty()
+            && self.waiting() == Tally::default()
+            && self.flight.tally == Tally::default()
     }
 
     fn pick(&mut self, position: u64, max: usize) -> Pick {

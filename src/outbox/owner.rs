@@ -82,6 +82,9 @@ pub(super) struct Owner {
     _lock: File,
     retry_at: Instant,
     retry_pause: Duration,
+    /// A delivery may have become old.
+    history_due: bool,
+    webhooks_due: Instant,
 }
 
 impl Owner {
@@ -100,6 +103,8 @@ impl Owner {
             _lock: lock,
             retry_at: Instant::now(),
             retry_pause: REOPEN_PAUSE,
+            history_due: true,
+            webhooks_due: Instant::now(),
         }
     }
 
@@ -109,6 +114,12 @@ impl Owner {
 
     /// Works until it is told to close.
     pub fn run(mut self) {
+        self.work();
+        // Before the lock goes with the owner: nobody may write from here on.
+        self.shared.close();
+    }
+
+    fn work(&mut self) {
         self.maintain();
         loop {
             let wait = if self.store.is_some() {
@@ -389,6 +400,7 @@ impl Owner {
                 for ack in acks {
                     ack(Ok(&effects));
                 }
+                self.history_due |= effects.wake;
                 if effects.wake {
                     self.shared.changed.send_modify(|changes| *changes += 1);
                 }
@@ -419,8 +431,14 @@ impl Owner {
             return;
         }
         let mut change = Change::default();
-        let rejected = self.forget_history(&mut change);
-        self.forget_webhooks(&mut change);
+        let mut rejected = Vec::new();
+        if std::mem::take(&mut self.history_due) {
+            rejected = self.forget_history(&mut change);
+        }
+        if Instant::now() >= self.webhooks_due {
+            self.webhooks_due = Instant::now() + IDLE;
+            self.forget_webhooks(&mut change);
+        }
         self.remove_empty_dead_files(&mut change);
         if !change.is_empty() {
             self.make_durable(change, Vec::new());
@@ -450,14 +468,12 @@ impl Owner {
     fn forget_history(&self, change: &mut Change) -> Vec<std::path::PathBuf> {
         let index = self.shared.index();
         let old: Vec<u64> = {
-            let done = |delivery: &&Delivery| {
-                let state = delivery.state();
-                state.settled && state.dead == Tally::default()
-            };
             let settled: Vec<u64> = index
                 .deliveries
                 .iter()
-                .filter(|(_, delivery)| done(delivery))
+                .filter(|(_, delivery)| {
+                    delivery.is_settled() && delivery.counters.dead == Tally::default()
+                })
                 .map(|(position, _)| *position)
                 .collect();
             let excess = settled.len().saturating_sub(self.shared.settings.history);

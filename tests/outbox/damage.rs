@@ -46,6 +46,18 @@ fn half_drained(outbox: &Outbox) {
     outbox.replay(&[page.letters[1].id]).unwrap();
 }
 
+/// The first delivery has settled from its end on, but for its first request.
+fn drained_backwards(outbox: &Outbox) {
+    backlog(outbox);
+    let claims = outbox.claim(destination_id(1), 99).unwrap();
+    for claim in claims[1..].iter().rev() {
+        outbox
+            .settle(delivered(std::slice::from_ref(claim)))
+            .unwrap();
+    }
+    outbox.release(delivery_id(1), &[claims[0].ordinal]);
+}
+
 fn drained(outbox: &Outbox) {
     half_drained(outbox);
     drain(outbox, 1);
@@ -270,7 +282,7 @@ fn damage_after_draining_costs_what_is_damaged_and_is_named() {
 
 #[test]
 fn the_whole_state_may_be_gone() {
-    for fill in [backlog, half_drained, drained] {
+    for fill in [backlog, half_drained, drained_backwards, drained] {
         let home = home();
         let path = home.path().join("outbox");
         let before = before(&path, fill);
