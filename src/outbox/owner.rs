@@ -397,12 +397,12 @@ impl Owner {
                 for (path, bytes, damaged) in &effects.spent {
                     self.shared.remove_spent(path, *bytes, *damaged);
                 }
-                for ack in acks {
-                    ack(Ok(&effects));
-                }
                 self.history_due |= effects.wake;
                 if effects.wake {
                     self.shared.changed.send_modify(|changes| *changes += 1);
+                }
+                for ack in acks {
+                    ack(Ok(&effects));
                 }
             }
             Err(error) => {

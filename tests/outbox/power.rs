@@ -200,10 +200,10 @@ fn put(into: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
     into[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
-/// A history of one, so that deliveries are forgotten on the way.
+/// No history, so that deliveries are forgotten on the way.
 fn brief(path: &Path) -> Settings {
     Settings {
-        history: 1,
+        history: 0,
         ..settings(path)
     }
 }
