@@ -7,7 +7,7 @@
 //! segments/   <delivery>.<number>.seg; <delivery>.aborted says that the delivery was withdrawn
 //! dead/       <number>.dead
 //! rejected/   <delivery>.rejected
-//! damaged/    what was found to be damaged, kept for a person, never read again
+//! damaged/    what was found to be damaged, kept for a person, never read again, not counted
 //! ```
 
 use std::ffi::OsStr;
@@ -158,7 +158,7 @@ impl Layout {
             let name = entry.map_err(failed)?.file_name();
             match name.to_str() {
                 Some("FORMAT" | "segments") => ours = true,
-                Some("LOCK" | "dead" | "rejected" | "damaged") => {}
+                Some("LOCK" | "dead" | "rejected" | "damaged" | "lost+found") => {}
                 _ => others = true,
             }
         }

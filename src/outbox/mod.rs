@@ -45,6 +45,7 @@ mod index;
 mod layout;
 mod letters;
 mod load;
+mod maintain;
 mod orphans;
 mod owner;
 mod record;

@@ -13,7 +13,7 @@ use super::Shared;
 use super::change::{Change, Effects, Outcome};
 use super::claim::{Settled, Settlement};
 use super::dead::{DeadWriter, LetterId};
-use super::delivery::{Info, Receipt, Tally, Totals};
+use super::delivery::{Info, Receipt, Totals};
 use super::error::{Error, StateError};
 use super::format::Commit;
 use super::index::{Delivery, Segment};
@@ -28,7 +28,7 @@ use crate::clock::UnixMillis;
 /// Commands that share one sync. More would only make the first of them wait longer.
 const GROUP: usize = 256;
 /// Old webhook ids are looked for this often when nothing else happens.
-const IDLE: Duration = Duration::from_secs(60);
+pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// First pause between two tries to reopen after a failure; it doubles up to the last.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -40,8 +40,9 @@ pub(super) enum Command {
     Commit(Box<Prepared>, Reply<Receipt>),
     Settle(Vec<Settlement>, Reply<Settled>),
     Lost(Vec<Loss>, Reply<()>),
-    Replay(Vec<LetterId>, Reply<Moved>),
-    Discard(Vec<LetterId>, Reply<Moved>),
+    /// Dead letters with their rows.
+    Replay(Vec<(LetterId, u32)>, Reply<Moved>),
+    Discard(Vec<(LetterId, u32)>, Reply<Moved>),
     Close,
 }
 
@@ -76,15 +77,15 @@ pub(super) struct Owner {
     shared: Arc<Shared>,
     commands: Receiver<Command>,
     /// `None`: it failed and is to be opened anew.
-    store: Option<Store>,
+    pub(super) store: Option<Store>,
     pub(super) dead: DeadWriter,
     /// Held, and let go with the thread.
     _lock: File,
     retry_at: Instant,
     retry_pause: Duration,
     /// A delivery may have become old.
-    history_due: bool,
-    webhooks_due: Instant,
+    pub(super) history_due: bool,
+    pub(super) webhooks_due: Instant,
 }
 
 impl Owner {
@@ -330,7 +331,7 @@ impl Owner {
         self.dead.roll();
     }
 
-    pub(super) fn lose(&mut self, losses: &[Loss], change: &mut Change) {
+    fn lose(&mut self, losses: &[Loss], change: &mut Change) {
         let index = self.shared.index();
         for loss in losses {
             let (position, rows, what) = match loss {
@@ -375,7 +376,7 @@ impl Owner {
         }
     }
 
-    fn make_durable(&mut self, mut change: Change, acks: Vec<Ack>) {
+    pub(super) fn make_durable(&mut self, mut change: Change, acks: Vec<Ack>) {
         let batch = {
             let index = self.shared.index();
             change.close(&index);
@@ -413,7 +414,7 @@ impl Owner {
         }
     }
 
-    fn fail(&mut self, error: StateError) -> Error {
+    pub(super) fn fail(&mut self, error: StateError) -> Error {
         let error = Error::State {
             source: Arc::new(error),
         };
@@ -422,123 +423,6 @@ impl Owner {
         self.store = None;
         self.retry_at = Instant::now();
         error
-    }
-
-    /// What is not urgent: old deliveries and webhook ids are forgotten, empty dead-letter files
-    /// removed, sled's file copied when it has grown.
-    fn maintain(&mut self) {
-        if self.store.is_none() {
-            return;
-        }
-        let mut change = Change::default();
-        let mut rejected = Vec::new();
-        if std::mem::take(&mut self.history_due) {
-            rejected = self.forget_history(&mut change);
-        }
-        if Instant::now() >= self.webhooks_due {
-            self.webhooks_due = Instant::now() + IDLE;
-            self.forget_webhooks(&mut change);
-        }
-        self.remove_empty_dead_files(&mut change);
-        if !change.is_empty() {
-            self.make_durable(change, Vec::new());
-        }
-        if self.store.is_none() {
-            return;
-        }
-        for path in rejected {
-            let bytes = path.metadata().map_or(0, |meta| meta.len());
-            self.shared.remove_spent(&path, bytes, false);
-        }
-        if let Some(store) = self.store.take_if(|store| store.wants_compaction()) {
-            match store.compact() {
-                Ok(store) => {
-                    self.shared.capacity.set_state(store.size());
-                    self.store = Some(store);
-                }
-                Err(error) => {
-                    self.fail(error);
-                }
-            }
-        }
-    }
-
-    /// Takes the oldest settled deliveries beyond the history out, and returns their files of
-    /// rejected rows.
-    fn forget_history(&self, change: &mut Change) -> Vec<std::path::PathBuf> {
-        let index = self.shared.index();
-        let old: Vec<u64> = {
-            let settled: Vec<u64> = index
-                .deliveries
-                .iter()
-                .filter(|(_, delivery)| {
-                    delivery.is_settled() && delivery.counters.dead == Tally::default()
-                })
-                .map(|(position, _)| *position)
-                .collect();
-            let excess = settled.len().saturating_sub(self.shared.settings.history);
-            settled.into_iter().take(excess).collect()
-        };
-        if old.is_empty() {
-            return Vec::new();
-        }
-        // A segment whose removal is not durable would come back without the row that says that
-        // it has settled, and be taken for a delivery that the state has not heard of.
-        let segments = self.shared.layout.segments();
-        if let Err(error) = self.shared.disk.sync_directory(&segments) {
-            tracing::warn!(%error, "the history of the outbox could not be shortened");
-            return Vec::new();
-        }
-        let mut files = Vec::new();
-        for position in old {
-            if let Some(delivery) = index.deliveries.get(&position) {
-                files.push(self.shared.layout.rejected(delivery.row.info.id));
-            }
-            change.remove_delivery(&index, position);
-        }
-        files.retain(|path| path.exists());
-        files
-    }
-
-    fn forget_webhooks(&self, change: &mut Change) {
-        let memory = self.shared.settings.webhook_memory.as_millis();
-        let now = UnixMillis::now().0;
-        for (&key, webhook) in &self.shared.index().webhooks {
-            if u128::from(now.saturating_sub(webhook.committed.0)) > memory {
-                change.forget_webhook(key);
-            }
-        }
-    }
-
-    /// The file's row goes only when its removal is durable: a file without one would be taken
-    /// for letters that the state has not heard of.
-    fn remove_empty_dead_files(&mut self, change: &mut Change) {
-        let empty: Vec<(u32, u64)> = self
-            .shared
-            .index()
-            .dead_files
-            .iter()
-            .filter(|(_, file)| file.letters == 0)
-            .map(|(number, file)| (*number, file.length))
-            .collect();
-        if empty.is_empty() {
-            return;
-        }
-        let mut gone = Vec::new();
-        for (number, length) in empty {
-            self.dead.leave(number);
-            let path = self.shared.layout.dead(number);
-            if self.shared.remove_spent(&path, length, false) {
-                gone.push(number);
-            }
-        }
-        let directory = self.shared.layout.dead_directory();
-        match self.shared.disk.sync_directory(&directory) {
-            Ok(()) => gone
-                .into_iter()
-                .for_each(|number| change.set_dead_file(number, None)),
-            Err(error) => tracing::warn!(%error, "dead-letter files could not be forgotten"),
-        }
     }
 
     /// Opens everything anew after a failure. Claims and deliveries on their way in stay.
