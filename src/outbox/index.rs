@@ -367,10 +367,7 @@ impl Delivery {
                 };
                 // One without a place is damaged, and the opening of its segment said so.
                 if let Some(place) = file.place(ordinal) {
-                    let tally = Tally {
-                        rows: u64::from(place.rows),
-                        batches: u64::from(place.batches),
-                    };
+                    let tally = place.tally();
                     flight.claimed.insert(ordinal, tally);
                     flight.tally += tally;
                     entries.push((ordinal, Arc::clone(file)));

@@ -130,6 +130,22 @@ impl Layout {
         Ok(lock)
     }
 
+    /// Locks an outbox that is there, and makes nothing.
+    pub fn enter_to_read(&self) -> Result<File, OpenError> {
+        let failed = |source| OpenError::Io {
+            path: self.root.clone(),
+            doing: "it is not there, or cannot be read",
+            source,
+        };
+        self.check_ours()?;
+        if !self.segments().is_dir() {
+            return Err(OpenError::Foreign(self.root.clone()));
+        }
+        self.read_format()?;
+        let lock = self.lock().map_err(failed)?;
+        lock.ok_or_else(|| OpenError::InUse(self.root.clone()))
+    }
+
     /// `None`: another process has it. The lock file itself never holds anything.
     fn lock(&self) -> io::Result<Option<File>> {
         let file = File::options()

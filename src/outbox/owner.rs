@@ -13,7 +13,7 @@ use super::Shared;
 use super::change::{Change, Effects, Outcome};
 use super::claim::{Settled, Settlement};
 use super::dead::{DeadWriter, LetterId};
-use super::delivery::{Info, Receipt, Totals};
+use super::delivery::{Info, Receipt, Tally, Totals};
 use super::error::{Error, StateError};
 use super::format::Commit;
 use super::index::{Delivery, Segment};
@@ -59,6 +59,7 @@ pub(super) enum Loss {
     Entry {
         position: u64,
         ordinal: u32,
+        tally: Tally,
     },
     Segment {
         position: u64,
@@ -335,18 +336,16 @@ impl Owner {
         let index = self.shared.index();
         for loss in losses {
             let (position, rows, what) = match loss {
-                Loss::Entry { position, ordinal } => {
-                    let tally = index
-                        .deliveries
-                        .get(position)
-                        .and_then(|delivery| delivery.flight.claimed.get(ordinal))
-                        .copied()
-                        .unwrap_or_default();
+                Loss::Entry {
+                    position,
+                    ordinal,
+                    tally,
+                } => {
                     let outcome = Outcome {
-                        damaged: tally,
+                        damaged: *tally,
                         ..Outcome::default()
                     };
-                    if !change.settle_entry(&index, *position, *ordinal, tally, outcome) {
+                    if !change.settle_entry(&index, *position, *ordinal, *tally, outcome) {
                         continue;
                     }
                     (*position, tally.rows, format!("request {ordinal}"))
@@ -356,7 +355,16 @@ impl Owner {
                     number,
                     file,
                 } => {
-                    let tally = change.give_up_missing(&index, *position, *number, file.as_deref());
+                    let known = index
+                        .deliveries
+                        .get(position)
+                        .and_then(|delivery| delivery.segments.get(number))
+                        .is_none_or(|segment| segment.row.damaged);
+                    let file = file.as_deref();
+                    let tally = change.give_up_missing(&index, *position, *number, file);
+                    if known && tally == Tally::default() {
+                        continue;
+                    }
                     (*position, tally.rows, format!("segment {number}"))
                 }
                 Loss::Letter(id) => match change.give_up_letter(&index, *id) {
