@@ -242,6 +242,9 @@ impl Lane {
         let latency = now.tick.saturating_sub(flight.sent);
         self.latencies.record(latency);
         self.record.replies.count(&reply);
+        if matches!(reply, Reply::Accepted { .. }) {
+            self.record.accepted_batches += flight.piece.slices.len() as u64;
+        }
         let key = flight.piece.entry;
         let Some(entry) = self.entries.get_mut(&key) else {
             return;

@@ -45,6 +45,8 @@ pub struct Record {
     pub requests: u64,
     /// Batches in them.
     pub batches: u64,
+    /// Batches that were accepted.
+    pub accepted_batches: u64,
     /// What came back.
     pub replies: Replies,
     /// Batches sent to the dead letters.
