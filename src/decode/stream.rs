@@ -244,7 +244,11 @@ impl Decoder {
 
     fn in_row(&mut self) -> Result<Option<Found>, DecodeError> {
         let bytes = self.buffer.get(self.start..).unwrap_or_default();
-        match self.row.read(bytes) {
+        let read = match self.closed {
+            false => self.row.read(bytes),
+            true => self.row.read_last(bytes),
+        };
+        match read {
             Ok(Some(length)) => {
                 let range = self.start..self.start + length;
                 self.start = range.end;
