@@ -416,3 +416,48 @@ impl Walk {
         name.chars().take(100).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether rows after this one are read by its layout.
+    fn learned(row: &str, columns: &[&str]) -> bool {
+        let mut reader = RowReader::new(Limits::default());
+        reader.select(columns);
+        assert_eq!(reader.read(row.as_bytes()).unwrap(), Some(row.len()));
+        let mut cells = vec![Cell::default(); columns.len()];
+        reader.layout.read(row.as_bytes(), &mut cells, 60) == Match::Whole(row.len())
+            && cells == reader.cells
+    }
+
+    #[test]
+    fn a_walked_row_teaches_its_layout() {
+        let columns = ["a", "b", "none"];
+        for row in [
+            "{}",
+            r#"{"a":{"value":1}}"#,
+            r#"{ "b" : { "rendered" : "1" , "value" : "1" , "links" : [ { } ] } , "a" : { "value" : [1] } }"#,
+            r#"{"x":{"p":{"value":1}},"a":{"value":null}}"#,
+        ] {
+            assert!(learned(row, &columns), "{row}");
+        }
+        assert!(!learned(r#"{"a":{"p":{"value":1}}}"#, &columns));
+    }
+
+    #[test]
+    fn a_row_that_comes_in_pieces_is_still_read_by_its_layout() {
+        let row = br#"{"a":{"value":"some text"}}"#;
+        let mut reader = RowReader::new(Limits::default());
+        reader.select(&["a"]);
+        assert_eq!(reader.read(row).unwrap(), Some(row.len()));
+        assert_eq!(reader.read(&row[..10]).unwrap(), None);
+        assert!(reader.walk.is_none());
+        assert_eq!(reader.read(&row[..12]).unwrap(), None);
+        assert!(reader.walk.is_some(), "too little more: walked");
+        assert_eq!(reader.read(row).unwrap(), Some(row.len()));
+        assert_eq!(reader.read(&row[..10]).unwrap(), None);
+        assert_eq!(reader.read(row).unwrap(), Some(row.len()));
+        assert_eq!(reader.cells()[0].kind, CellKind::Plain);
+    }
+}
