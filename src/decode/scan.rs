@@ -494,66 +494,14 @@ mod tests {
 
     #[test]
     fn the_grammar_is_that_of_serde_json() {
-        for text in [
-            "0",
-            "-0",
-            "00",
-            "01",
-            "-",
-            "+1",
-            "1.",
-            ".5",
-            "1.5",
-            "1.5.5",
-            "1e5",
-            "1E+05",
-            "1e",
-            "1e-",
-            "-1.0e-0",
-            "1_0",
-            "0x1",
-            "NaN",
-            "Infinity",
-            "-Infinity",
-            "true",
-            "True",
-            "tru",
-            "truee",
-            "null",
-            "nul",
-            "false",
-            "fals",
-            r#""""#,
-            r#""\""#,
-            r#""\u12g4""#,
-            r#""\uD800""#,
-            r#""\v""#,
-            "\"\t\"",
-            "\"\u{7f}\"",
-            "'x'",
-            "[]",
-            "[,]",
-            "[1,]",
-            "[1 2]",
-            "[1,2]",
-            "[",
-            "]",
-            "[}",
-            "{}",
-            "{,}",
-            r#"{"a"}"#,
-            r#"{"a":}"#,
-            r#"{"a":1,}"#,
-            r#"{"a":1 "b":2}"#,
-            r#"{a:1}"#,
-            r#"{"a":1]"#,
-            r#"{"a" : [ {"b" : [ ] } , -1 ] }"#,
-            r#"{"a"::1}"#,
-            "",
-            " ",
-            "1 1",
-            "\u{b}1",
-        ] {
+        let table = r#"0 ; -0 ; 00 ; 01 ; - ; +1 ; 1. ; .5 ; 1.5 ; 1.5.5 ; 1e5 ; 1E+05 ; 1e ; 1e- ;
+-1.0e-0 ; 1_0 ; 0x1 ; NaN ; Infinity ; -Infinity ; true ; True ; tru ; truee ;
+null ; nul ; false ; fals ; "" ; "\" ; "\u12g4" ; "\uD800" ; "\v" ; 'x' ; [] ;
+[,] ; [1,] ; [1 2] ; [1,2] ; [ ; ] ; [} ; {} ; {,} ; {"a"} ; {"a":} ; {"a":1,} ;
+{"a":1 "b":2} ; {a:1} ; {"a":1] ; {"a" : [ {"b" : [ ] } , -1 ] } ; {"a"::1} ;
+1 1"#;
+        let odd = ["\"\t\"", "\"\u{7f}\"", "", " ", "\u{b}1"];
+        for text in table.split(';').map(str::trim).chain(odd) {
             let want = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
             for size in [1, 2, 3, 100] {
                 assert_eq!(valid(text.as_bytes(), size), want, "{text:?} by {size}");
