@@ -55,18 +55,18 @@ pub enum ClientError {
     )]
     NoDaemon {
         /// Where it was looked for.
-        url: Url,
+        url: String,
         /// Why it was not found.
         source: legacy::Error,
     },
     /// It took longer than ten seconds.
     #[error("the daemon at {0} does not answer")]
-    Slow(Url),
+    Slow(String),
     /// The connection broke.
     #[error("the connection to the daemon at {url} broke")]
     Broken {
         /// Where it led.
-        url: Url,
+        url: String,
         /// How.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -81,7 +81,7 @@ pub enum ClientError {
     Refused(String),
     /// What answers is not a daemon of this version.
     #[error("the answer of {0} is not what a looker-feed of this version says")]
-    Strange(Url),
+    Strange(String),
 }
 
 /// Talks to one daemon.
@@ -191,7 +191,7 @@ impl Client {
 
     /// JSON text as `T`.
     pub fn read<T: DeserializeOwned>(&self, text: &str) -> Result<T, ClientError> {
-        serde_json::from_str(text).map_err(|_| ClientError::Strange(self.base.clone()))
+        serde_json::from_str(text).map_err(|_| ClientError::Strange(self.base.to_string()))
     }
 
     async fn call(
@@ -229,9 +229,9 @@ impl Client {
             .map_err(|_| ClientError::Address(self.base.to_string()))?;
         let response = tokio::time::timeout(WITHIN, self.http.request(request)).await;
         match response {
-            Err(_) => Err(ClientError::Slow(self.base.clone())),
+            Err(_) => Err(ClientError::Slow(self.base.to_string())),
             Ok(Err(source)) if source.is_connect() => Err(ClientError::NoDaemon {
-                url: self.base.clone(),
+                url: self.base.to_string(),
                 source,
             }),
             Ok(Err(source)) => Err(self.broken(source)),
@@ -256,7 +256,7 @@ impl Client {
         match serde_json::from_str::<Why>(&text) {
             Ok(why) if status == StatusCode::NOT_FOUND => ClientError::NotFound(why.error),
             Ok(why) => ClientError::Refused(why.error),
-            Err(_) => ClientError::Strange(self.base.clone()),
+            Err(_) => ClientError::Strange(self.base.to_string()),
         }
     }
 
@@ -264,18 +264,18 @@ impl Client {
         let mut bytes = Vec::new();
         while let Some(part) = self.part(response.body_mut()).await? {
             if bytes.len() + part.len() > LARGEST {
-                return Err(ClientError::Strange(self.base.clone()));
+                return Err(ClientError::Strange(self.base.to_string()));
             }
             bytes.extend_from_slice(&part);
         }
-        String::from_utf8(bytes).map_err(|_| ClientError::Strange(self.base.clone()))
+        String::from_utf8(bytes).map_err(|_| ClientError::Strange(self.base.to_string()))
     }
 
     async fn part(&self, body: &mut Incoming) -> Result<Option<Bytes>, ClientError> {
         loop {
             let frame = tokio::time::timeout(WITHIN, body.frame()).await;
             match frame {
-                Err(_) => return Err(ClientError::Slow(self.base.clone())),
+                Err(_) => return Err(ClientError::Slow(self.base.to_string())),
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(source))) => return Err(self.broken(source)),
                 Ok(Some(Ok(frame))) => {
@@ -289,7 +289,7 @@ impl Client {
 
     fn broken(&self, source: impl std::error::Error + Send + Sync + 'static) -> ClientError {
         ClientError::Broken {
-            url: self.base.clone(),
+            url: self.base.to_string(),
             source: Box::new(source),
         }
     }

@@ -84,7 +84,7 @@ pub fn work<S: Store>(
         rejected: 0,
         first_reason: None,
     };
-    let mut decoder = Decoder::new(settings.decode.clone());
+    let mut decoder = Decoder::new(settings.decode);
     let header = job.read(&mut decoder, next)?;
     drop(decoder);
     job.finish(header)
@@ -202,7 +202,7 @@ impl<S: Store> Job<'_, S> {
         };
         let columns: Vec<_> = mapper.plan.columns().to_vec();
         let columns: Vec<_> = columns.iter().map(String::as_str).collect();
-        let mut parser = RowParser::new(self.settings.decode.clone(), &columns);
+        let mut parser = RowParser::new(self.settings.decode, &columns);
         early.read(|text, number| {
             let row = parser.parse(text, number)?;
             self.map(&row)

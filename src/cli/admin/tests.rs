@@ -1,5 +1,6 @@
 use clap::Parser;
 
+use super::screen::{escaped, indented, number, size, span};
 use super::*;
 use crate::control::tests::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, Running, TOKEN};
 
