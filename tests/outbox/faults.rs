@@ -189,6 +189,8 @@ fn try_all(times: usize, code: i32, step: usize, history: usize) {
         let mut ledger = Ledger::default();
         let settings = Settings {
             history,
+            // With the smallest limit sled's file is copied at the start.
+            state_bytes: if history == 0 { 1 } else { 1 << 20 },
             ..settings(directory.path())
         };
         match Outbox::open_on(settings, disk) {
