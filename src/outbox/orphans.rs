@@ -172,7 +172,14 @@ fn take_up_known(
         let replaced = orphan
             .meta
             .replaces
-            .filter(|_| !recovery.rebuilt)
+            // Numbers of letters begin anew when the state is lost, and again when sled has gone
+            // back in time.
+            .filter(|id| {
+                let letter = recovery.index.letters.get(id);
+                let same = letter
+                    .is_some_and(|letter| (letter.position, letter.ordinal) == (position, ordinal));
+                same && !recovery.rebuilt
+            })
             .is_some_and(|id| change.settle_letter(&recovery.index, id, outcome));
         let adopted = recovery.adopted.contains(&orphan.meta.delivery);
         if !replaced && adopted {
