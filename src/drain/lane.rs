@@ -242,6 +242,9 @@ impl Lane {
         let latency = now.tick.saturating_sub(flight.sent);
         self.latencies.record(latency);
         self.record.replies.count(&reply);
+        if matches!(reply, Reply::Accepted { .. }) {
+            self.record.accepted_batches += flight.piece.slices.len() as u64;
+        }
         let key = flight.piece.entry;
         let Some(entry) = self.entries.get_mut(&key) else {
             return;
@@ -373,14 +376,7 @@ impl Lane {
             limit: self.pace.limit(),
             in_flight: self.flying.len(),
             held: self.held.values().sum(),
-            requests: self.record.requests,
-            batches: self.record.batches,
-            batches_accepted: self.record.batches_accepted,
-            replies: self.record.replies,
-            dead_letters: self.record.dead_letters,
-            last_error: self.record.last_error.clone(),
-            last_error_at: self.record.last_error_at,
-            last_success: self.record.last_success,
+            record: self.record.clone(),
             latency_mean: self.latencies.mean(),
             latency_p99: self.latencies.p99(),
         }
@@ -472,7 +468,6 @@ impl Lane {
         let decided = match fate {
             Fate::Delivered => {
                 self.record.last_success = Some(now.wall);
-                self.record.batches_accepted += piece.slices.len() as u64;
                 let entry = self.entries.get_mut(&key);
                 entry.is_some_and(|entry| entry.deliver(&piece))
             }

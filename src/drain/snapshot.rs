@@ -29,12 +29,24 @@ pub struct Snapshot {
     pub in_flight: usize,
     /// Entries taken from the outbox and not yet settled there.
     pub held: usize,
-    /// Requests sent since the start of the daemon, repeated ones included.
+    /// What has happened so far.
+    #[serde(flatten)]
+    pub record: Record,
+    /// Mean time from sending to reply, of the recent requests.
+    pub latency_mean: Option<Duration>,
+    /// The time within which 99 of 100 recent replies came, rounded up by at most a fifth.
+    pub latency_p99: Option<Duration>,
+}
+
+/// What has happened to a destination since the start of the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Record {
+    /// Requests sent, repeated ones included.
     pub requests: u64,
     /// Batches in them.
     pub batches: u64,
-    /// Batches that the server has taken over.
-    pub batches_accepted: u64,
+    /// Batches that were accepted.
+    pub accepted_batches: u64,
     /// What came back.
     pub replies: Replies,
     /// Batches sent to the dead letters.
@@ -45,10 +57,6 @@ pub struct Snapshot {
     pub last_error_at: Option<UnixMillis>,
     /// When a request was accepted last.
     pub last_success: Option<UnixMillis>,
-    /// Mean time from sending to reply, of the recent requests.
-    pub latency_mean: Option<Duration>,
-    /// The time within which 99 of 100 recent replies came, rounded up by at most a fifth.
-    pub latency_p99: Option<Duration>,
 }
 
 /// How a destination stands.
@@ -103,20 +111,6 @@ pub struct Replies {
     pub rejected: u64,
     /// 413.
     pub too_large: u64,
-}
-
-/// What has happened to a destination since the start of the daemon; the fields are those of
-/// [`Snapshot`].
-#[derive(Debug, Default)]
-pub(super) struct Record {
-    pub(super) requests: u64,
-    pub(super) batches: u64,
-    pub(super) batches_accepted: u64,
-    pub(super) replies: Replies,
-    pub(super) dead_letters: u64,
-    pub(super) last_error: Option<String>,
-    pub(super) last_error_at: Option<UnixMillis>,
-    pub(super) last_success: Option<UnixMillis>,
 }
 
 impl Standing {

@@ -183,10 +183,7 @@ impl Found {
     fn tally(&self) -> Tally {
         let mut sum = Tally::default();
         for place in self.footer.iter().flat_map(|footer| &footer.places) {
-            sum += Tally {
-                rows: u64::from(place.rows),
-                batches: u64::from(place.batches),
-            };
+            sum += place.tally();
         }
         sum
     }

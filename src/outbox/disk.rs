@@ -116,6 +116,12 @@ impl Disk {
         file.sync_all()
     }
 
+    /// Makes what sled has flushed durable: `file` is our own descriptor of its log.
+    pub(super) fn sync_state(&self, file: &File, path: &Path) -> io::Result<()> {
+        self.check(Op::StateSync(path))?;
+        file.sync_data()
+    }
+
     pub(super) fn sync_directory(&self, path: &Path) -> io::Result<()> {
         self.check(Op::SyncDirectory(path))?;
         File::open(path)?.sync_all()

@@ -34,6 +34,7 @@
 mod adopt;
 mod capacity;
 mod change;
+mod check;
 mod claim;
 mod codec;
 mod dead;
@@ -45,6 +46,7 @@ mod index;
 mod layout;
 mod letters;
 mod load;
+mod maintain;
 mod orphans;
 mod owner;
 mod record;
@@ -65,6 +67,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+pub use check::{CheckReport, Fault, SalvageError, check};
 pub use claim::{Claim, Settled, Settlement};
 pub use codec::Malformed;
 pub use dead::{Dead, DeadFilter, DeadLetter, DeadPage, LetterId, LetterIdError};

@@ -190,10 +190,7 @@ fn weight_of(recovery: &Recovery<'_>, position: u64, ordinal: u32) -> Option<Tal
         .segment(delivery.row.info.id, summary.number);
     let file = super::segment::SegmentFile::open(&path, summary.first, summary.entries).ok()?;
     let place = file.place(ordinal)?;
-    Some(Tally {
-        rows: u64::from(place.rows),
-        batches: u64::from(place.batches),
-    })
+    Some(place.tally())
 }
 
 fn add(recovery: &Recovery<'_>, change: &mut Change, position: u64, orphans: Vec<Orphan>) {

@@ -217,10 +217,14 @@ impl Recovery<'_> {
             let Some(files) = self.files.segments.get_mut(&id) else {
                 continue;
             };
-            let spent: Vec<PathBuf> = files
-                .extract_if(.., |number, _| !known.contains(number))
-                .map(|(_, path)| path)
-                .collect();
+            let mut spent = Vec::new();
+            files.retain(|number, path| {
+                let keep = known.contains(number);
+                if !keep {
+                    spent.push(std::mem::take(path));
+                }
+                keep
+            });
             spent.iter().for_each(|path| self.remove(path));
         }
         super::adopt::take_up(self, strangers)

@@ -421,7 +421,7 @@ fn a_second_process_is_refused_with_the_directory_named() {
         outbox.begin(new_delivery(1, 1)),
         Ok(_) | Err(Error::Closed)
     ));
-    assert!(matches!(outbox.replay(&[]), Err(Error::Closed)));
+    assert!(matches!(outbox.settle(Vec::new()), Err(Error::Closed)));
 }
 
 #[test]

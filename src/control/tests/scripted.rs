@@ -44,6 +44,8 @@ pub(crate) struct Script {
     pub rejected: Vec<RejectedRow>,
     pub problem: Option<Problem>,
     pub calls: Vec<String>,
+    /// Entries in a part of a list: two, so that each list takes two parts.
+    pub part: usize,
 }
 
 #[derive(Default)]
@@ -132,6 +134,7 @@ impl Scripted {
                     text: "{\"a\":{\"value\":null}}".into(),
                 })
                 .collect(),
+            part: 2,
             ..Script::default()
         };
         Arc::new(Self(Mutex::new(script)))
@@ -177,15 +180,14 @@ impl Scripted {
     }
 }
 
-/// Pages of two, so that each list takes two parts.
-fn part<T: Clone>(all: &[T], page: &Page) -> Result<Listing<T>, Problem> {
+fn part<T: Clone>(all: &[T], page: &Page, most: usize) -> Result<Listing<T>, Problem> {
     let skip = match &page.after {
         None => 0,
         Some(after) => after
             .parse::<usize>()
             .map_err(|_| Problem::Refused("No such place in the list.".into()))?,
     };
-    let end = (skip + page.limit.min(2)).min(all.len());
+    let end = (skip + page.limit.min(most)).min(all.len());
     Ok(Listing {
         items: all.get(skip..end).unwrap_or_default().to_vec(),
         next: (end < all.len()).then(|| end.to_string()),
@@ -198,12 +200,8 @@ impl Daemon for Scripted {
     }
 
     fn deliveries(&self, page: &Page) -> Result<Listing<Delivery>, Problem> {
-        part(
-            &self
-                .called(format!("deliveries {}", page.limit))?
-                .deliveries,
-            page,
-        )
+        let script = self.called(format!("deliveries {}", page.limit))?;
+        part(&script.deliveries, page, script.part)
     }
 
     fn delivery(&self, id: &str) -> Result<Delivery, Problem> {
@@ -216,7 +214,8 @@ impl Daemon for Scripted {
 
     fn rejected(&self, delivery: &str, page: &Page) -> Result<Listing<RejectedRow>, Problem> {
         self.delivery(delivery)?;
-        part(&self.script().rejected, page)
+        let script = self.script();
+        part(&script.rejected, page, script.part)
     }
 
     fn dead_letters(
@@ -227,7 +226,7 @@ impl Daemon for Scripted {
         let script = self.called(format!("dead_letters {delivery:?}"))?;
         let mut letters = script.letters.clone();
         letters.retain(|letter| delivery.is_none_or(|id| letter.delivery == id));
-        part(&letters, page)
+        part(&letters, page, script.part)
     }
 
     fn dead_letter(&self, id: &str) -> Result<DeadLetter, Problem> {
