@@ -71,12 +71,8 @@ pub fn requests_of(document: &[u8], most: usize) -> Vec<Vec<Vec<u8>>> {
         most,
         ..Kept::default()
     };
-    requests(
-        directory.path(),
-        1 << 30,
-        plan.names(),
-        &mut sink,
-        |push| records.iter().for_each(push),
-    );
+    requests(directory.path(), 1 << 30, plan.names(), &mut sink, |push| {
+        records.iter().for_each(push)
+    });
     sink.requests
 }

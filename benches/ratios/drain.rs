@@ -105,7 +105,11 @@ async fn drained(
     let running = tokio::spawn(drain.run(stop));
     loop {
         changes.mark_unchanged();
-        if outbox.deliveries(0, 1).iter().all(|delivery| delivery.settled) {
+        if outbox
+            .deliveries(0, 1)
+            .iter()
+            .all(|delivery| delivery.settled)
+        {
             break;
         }
         // Settling announces itself; the timeout is for what does not.
@@ -122,8 +126,7 @@ async fn drained(
 }
 
 async fn loaded(bodies: &[Bytes], url: &Url, at_once: usize, sandbox: &Handle) -> Duration {
-    let client: HttpClient<_, Full<Bytes>> =
-        HttpClient::builder(TokioExecutor::new()).build_http();
+    let client: HttpClient<_, Full<Bytes>> = HttpClient::builder(TokioExecutor::new()).build_http();
     let next = Arc::new(AtomicUsize::new(0));
     let bodies: Arc<[Bytes]> = bodies.into();
     let uri = format!("{url}/bulkevents");
