@@ -98,7 +98,8 @@ pub fn kill(child: &mut Child) -> bool {
     }
 }
 
-/// Reads the books until nobody answers; returns how often.
+/// Reads the books until nobody answers; returns how often. The only reader: of two, one could
+/// come late with an older answer.
 async fn read_books(admin: Url, books: Books) -> u64 {
     let mut times = 0;
     while let Some(deliveries) = deliveries(&admin).await {
@@ -110,7 +111,7 @@ async fn read_books(admin: Url, books: Books) -> u64 {
 }
 
 /// Rows in is where the rows are, and what was delivered stays delivered.
-pub fn check(deliveries: &[view::Delivery], books: &Books) {
+fn check(deliveries: &[view::Delivery], books: &Books) {
     let mut books = books.lock().unwrap_or_else(PoisonError::into_inner);
     for delivery in deliveries {
         let rows = &delivery.rows;
