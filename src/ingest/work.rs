@@ -35,7 +35,7 @@ pub fn run(
         rejected: 0,
         first_reason: None,
     };
-    let mut decoder = Decoder::new(settings.decode.clone());
+    let mut decoder = Decoder::new(settings.decode);
     let header = job.read(&mut decoder, &mut feed)?;
     drop(decoder);
     job.finish(delivery, &header)
@@ -156,7 +156,7 @@ impl Job<'_> {
         };
         let columns: Vec<_> = mapper.plan.columns().to_vec();
         let columns: Vec<_> = columns.iter().map(String::as_str).collect();
-        let mut parser = RowParser::new(self.settings.decode.clone(), &columns);
+        let mut parser = RowParser::new(self.settings.decode, &columns);
         early.read(|text, number| {
             let row = parser.parse(text, number)?;
             self.map(&row)
