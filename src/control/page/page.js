@@ -181,10 +181,11 @@ function glance(now) {
     sending: pace(rate),
     'sending-unit': 'batches/s',
     'sending-more': limit ? `accepted, of ${pace(limit)} a second allowed` : 'accepted by mParticle',
-    care: dead || rejected ? number(dead + rejected) : 'Nothing',
-    'care-more': dead || rejected ? `${count(dead, 'dead letter')}, ${count(rejected, 'rejected row')}` : 'No dead letters, no rejected rows',
+    care: dead ? number(dead) : 'Nothing',
+    'care-unit': dead ? (dead === 1 ? 'dead letter' : 'dead letters') : '',
+    'care-more': `${rejected ? count(rejected, 'rejected row') : 'No rejected rows'} in the listed deliveries`,
   });
-  grade($('care'), dead ? 'bad' : rejected ? 'warn' : '');
+  grade($('care'), dead ? 'bad' : '');
   set($('clock'), `${size(now.outbox.bytes)} in the outbox · ${size(now.outbox.free_bytes)} free`);
   set($('version'), `looker-feed ${now.version}, up for ${span((now.now - now.started) / 1000)}`);
 }
