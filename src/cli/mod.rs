@@ -5,10 +5,12 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | it failed; the message says why |
+//! | 2 | `outbox check` could not look (its 1 means damage) |
 //! | 64 | the command line or the configuration is wrong; nothing was started |
 
 mod demo;
 mod log;
+mod outbox;
 mod sandbox;
 mod serve;
 mod summary;
@@ -23,6 +25,9 @@ use crate::intake;
 
 /// The command line or the configuration is wrong (`EX_USAGE` of sysexits).
 const EXIT_USAGE: u8 = 64;
+
+/// `outbox check` could not look.
+const EXIT_NOT_CHECKED: u8 = 2;
 
 /// Carries large scheduled Looker deliveries to mParticle, and does not lose or double a row.
 #[derive(Debug, Parser)]
@@ -44,6 +49,8 @@ enum Command {
     Token(ConfigArgument),
     /// Check the configuration and start nothing
     CheckConfig(ConfigArgument),
+    /// Check or salvage an outbox while no daemon uses it
+    Outbox(outbox::Arguments),
 }
 
 /// Where the configuration is.
@@ -63,6 +70,9 @@ enum Failure {
     /// The text says what and why.
     #[error("{0}")]
     Other(String),
+    /// A check that could not be made, which is not the same as one that finds something.
+    #[error("{0}")]
+    NotChecked(String),
 }
 
 impl Failure {
@@ -92,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Sandbox(arguments) => sandbox::run(&arguments),
         Command::Token(argument) => token(&argument),
         Command::CheckConfig(argument) => check_config(&argument),
+        Command::Outbox(arguments) => outbox::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -100,6 +111,7 @@ pub fn main() -> ExitCode {
             match failure {
                 Failure::Config(_) => ExitCode::from(EXIT_USAGE),
                 Failure::Other(_) => ExitCode::FAILURE,
+                Failure::NotChecked(_) => ExitCode::from(EXIT_NOT_CHECKED),
             }
         }
     }
