@@ -234,7 +234,7 @@ function destination(node, d) {
     flying: number(d.in_flight),
     latency: d.latency_mean_ms ? `${number(d.latency_mean_ms)} ms` : '–',
     success: d.last_success ? clock(d.last_success) : 'not yet',
-    replies: Object.entries(d.replies).filter(([, n]) => n).map(([kind, n]) => `${kind.replaceAll('_', ' ')} ${number(n)}`).join(' · '),
+    replies: Object.values(d.replies).some(n => n) ? `Replies: ${Object.entries(d.replies).filter(([, n]) => n).map(([kind, n]) => `${kind.replaceAll('_', ' ')} ${number(n)}`).join(' · ')}` : '',
     error: d.last_error ?? '',
   });
   part(node, 'latency').title = `99 of 100 below ${number(d.latency_p99_ms)} ms`;
