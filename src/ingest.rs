@@ -51,6 +51,8 @@ pub struct Order {
     pub mapping: mapping::Settings,
     /// mParticle's `environment`.
     pub environment: Environment,
+    /// The data plan that batches name.
+    pub data_plan: Option<encode::DataPlan>,
 }
 
 /// A delivery that is durable.

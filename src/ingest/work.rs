@@ -184,6 +184,12 @@ impl Job<'_> {
                 names: mapper.plan.names().clone(),
             },
         );
+        if let Some(plan) = &self.order.data_plan {
+            encoder = encoder.with_data_plan(plan);
+        }
+        if self.order.mapping.skip_sent {
+            encoder = encoder.skipping_sent(self.order.delivery.destination.0);
+        }
         let mut writer = Writer {
             staging: &mut self.staging,
             rejected: &mut self.rejected,
