@@ -320,6 +320,81 @@ proptest! {
     }
 }
 
+/// Every column, each with a value that mParticle takes, and one null attribute.
+fn full_row(tag: &str, column: &str) -> Value {
+    match (tag, column) {
+        ("mp_mpid" | "mp_event_id" | "mp_session_id", _) => json!(7),
+        ("mp_timestamp_unixtime_ms", _) => json!("2026-11-20 13:05:00"),
+        ("mp_session_uuid", _) | (_, "d.ios_advertising_id" | "d.roku_publisher_id") => {
+            json!("84E1B361-A282-4ADF-8A6D-1D31E6DD5A9E")
+        }
+        ("mp_custom_event_type", _) => json!("search"),
+        ("mp_ip", _) => json!("2001:db8::1"),
+        ("mp_latitude" | "mp_longitude", _) => json!("45.50"),
+        (_, "d.platform") => json!("web"),
+        (_, "d.screen_width" | "d.timezone_offset") => json!(640),
+        (_, "d.is_tablet") => json!("yes"),
+        (_, "d.att_authorization_status") => json!("denied"),
+        (_, "u.plan" | "e.c") => Value::Null,
+        _ => json!(" <b>Text</b>"),
+    }
+}
+
+#[test]
+fn a_batch_with_every_tag_is_valid_under_every_choice() {
+    let columns = || COLUMNS.iter();
+    let fields: Vec<_> = columns()
+        .map(|(name, tag)| json!({"name": name, "tags": [tag]}))
+        .collect();
+    let row: Map<_, _> = columns()
+        .map(|(name, tag)| ((*name).to_owned(), json!({"value": full_row(tag, name)})))
+        .collect();
+    let document = json!({"fields": {"dimensions": fields}, "data": [row]});
+    let plan = DataPlan {
+        id: "plan".to_owned(),
+        version: Some(1),
+    };
+    for nulls in [Nulls::Omit, Nulls::Null, Nulls::Delete] {
+        for [skip_sent, strip_html, trim_identities] in
+            [[false; 3], [true, false, false], [true; 3]]
+        {
+            let settings = mapping::Settings {
+                nulls,
+                skip_sent,
+                strip_html,
+                trim_identities,
+                lowercase_email: trim_identities,
+                ..mapping::Settings::new(DataType::Event)
+            };
+            let collected = run(&document, settings, Some(&plan));
+            check(&collected);
+            assert_eq!((collected.rows, collected.refused), (1, 0));
+            let batches: Vec<_> = collected.requests.concat();
+            assert_eq!(batches.len(), 1 + usize::from(skip_sent));
+            let first = &batches[0];
+            assert_eq!(first["mpid"], 7);
+            assert_eq!(first["user_identities"].as_object().unwrap().len(), 21);
+            let text = if strip_html { "text" } else { " <b>Text</b>" };
+            let mail = &first["user_identities"]["email"];
+            assert_eq!(mail, text);
+            assert_eq!(first["device_info"].as_object().unwrap().len(), 8);
+            assert_eq!(first["ip"], "2001:db8::1");
+            assert_eq!(first["context"]["location"]["longitude"], 45.5);
+            assert_eq!(first["context"]["data_plan"]["plan_version"], 1);
+            let data = &first["events"][0]["data"];
+            assert_eq!(data["timestamp_unixtime_ms"], 1_795_176_300_000i64);
+            let custom = data["custom_attributes"].as_object().unwrap();
+            assert_eq!(custom.get("looker_e.c").is_some(), nulls == Nulls::Null);
+            let last = batches.last().unwrap();
+            let user = last["user_attributes"].as_object().unwrap();
+            assert_eq!(user.get("looker_u.plan").is_some(), nulls == Nulls::Null);
+            let deleted = last.get("deleted_user_attributes");
+            let want = (nulls == Nulls::Delete).then(|| json!(["looker_u.plan"]));
+            assert_eq!(deleted, want.as_ref());
+        }
+    }
+}
+
 #[test]
 fn the_check_itself_refuses_what_the_schema_refuses() {
     let Some(schema) = SCHEMA.as_ref() else {
@@ -332,6 +407,11 @@ fn the_check_itself_refuses_what_the_schema_refuses() {
         json!([{"environment": "production", "surprise": 1}]),
         json!([{"environment": "production", "user_identities": {"customerid": "1"}}]),
         json!([{"environment": "production", "device_info": {"screen_width": "640"}}]),
+        json!([{"environment": "production", "mpid": "7"}]),
+        json!([{"environment": "production", "ip": "1.2.3"}]),
+        json!([{"environment": "production", "deleted_user_attributes": [1]}]),
+        json!([{"environment": "production", "context": {"location": {"latitude": 1}}}]),
+        json!([{"environment": "production", "context": {"data_plan": {"plan_version": 1}}}]),
     ] {
         assert!(!schema.is_valid(&bad), "{bad}");
     }

@@ -15,7 +15,8 @@ const LONGEST_ENTITY: usize = 9;
 /// The value's text if it holds at least one tag; `None`: it is no HTML.
 pub(super) fn text_of(text: Text<'_>) -> Option<String> {
     // Every tag has a `<`, which JSON may also write as an escape.
-    if !text.raw.contains('<') && !(text.escaped && text.raw.contains("\\u003")) {
+    let could_be = text.raw.contains('<') || (text.escaped && text.raw.contains("\\u003"));
+    if !could_be {
         return None;
     }
     let decoded = text.decoded();
