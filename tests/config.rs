@@ -55,6 +55,7 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.mparticle.max_age, None);
     assert_eq!(config.memory.group_budget, 64 << 20);
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8081");
+    assert!(config.admin.token.is_none() && config.admin.hosts.is_empty());
     assert_eq!(config.log.format, LogFormat::Text);
     assert_eq!(config.log.level, tracing::Level::INFO);
     assert_eq!(config.shutdown.deadline, Duration::from_secs(25));
@@ -76,11 +77,11 @@ fn every_key_of_the_shipped_file_can_be_uncommented() {
             keys += usize::from(commented.is_some());
             format!("{}\n", commented.unwrap_or(line))
         })
-        .filter(|line| !line.starts_with("secret_file"))
+        .filter(|line| !line.starts_with("secret_file") && !line.starts_with("token_file"))
         .collect();
     assert_eq!(
-        keys, 6,
-        "base_url, secret, secret_file, endpoint, max_age, key_file"
+        keys, 8,
+        "base_url, secret, secret_file, endpoint, max_age, token, token_file, key_file"
     );
     let config = load(&text, &[]).unwrap();
     assert_eq!(config.mparticle.base_address(), "http://127.0.0.1:9100/v2");
@@ -478,4 +479,67 @@ fn a_file_that_cannot_be_read_is_named() {
     assert!(error.source().is_some());
     let endless = PathBuf::from("/dev/zero");
     assert!(config::load(Some(&endless), std::iter::empty()).is_err());
+}
+
+#[test]
+fn an_admin_side_that_others_can_reach_needs_a_token() {
+    const LISTEN: &str = "LOOKER_FEED_ADMIN__LISTEN";
+    const TOKEN: &str = "LOOKER_FEED_ADMIN__TOKEN";
+    for address in [
+        "0.0.0.0:81",
+        "192.168.1.1:81",
+        "[::]:81",
+        "[::ffff:10.0.0.1]:81",
+    ] {
+        let message = sentence(load("", &[(LISTEN, address)]));
+        assert!(
+            message.starts_with(&format!("`admin.listen` is {address}")),
+            "{message}"
+        );
+        assert!(message.contains("`admin.token`"), "{message}");
+        let config = load("", &[(LISTEN, address), (TOKEN, "0123456789abcdef")]).unwrap();
+        assert_eq!(config.admin.token.unwrap().expose(), "0123456789abcdef");
+    }
+    for address in [
+        "127.0.0.1:81",
+        "127.9.9.9:0",
+        "[::1]:81",
+        "[::ffff:127.0.0.1]:81",
+    ] {
+        assert!(load("", &[(LISTEN, address)]).is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn a_token_that_could_be_guessed_or_would_not_survive_a_header_is_refused_and_not_shown() {
+    for token in [
+        "hunter2",
+        "0123456789 abcdef",
+        "0123456789abcdé",
+        "0123456789abcde\n!",
+    ] {
+        let message = sentence(load("", &[("LOOKER_FEED_ADMIN__TOKEN", token)]));
+        assert!(message.starts_with("`admin.token` is"), "{message}");
+        assert!(!message.contains(token), "{message}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    std::fs::write(&path, "0123456789abcdef\n").unwrap();
+    let path = path.display().to_string();
+    let config = load("", &[("LOOKER_FEED_ADMIN__TOKEN_FILE", &path)]).unwrap();
+    assert_eq!(config.admin.token.unwrap().expose(), "0123456789abcdef");
+}
+
+#[test]
+fn admin_names_are_hosts_without_a_port() {
+    const HOSTS: &str = "LOOKER_FEED_ADMIN__HOSTS";
+    let config = load("", &[(HOSTS, "Feed.Example.com,10.0.0.1,::1")]).unwrap();
+    assert_eq!(
+        config.admin.hosts,
+        ["feed.example.com", "10.0.0.1", "[::1]"]
+    );
+    for wrong in ["feed.example.com:81", "https://x", "*.example.com"] {
+        let message = sentence(load("", &[(HOSTS, wrong)]));
+        assert!(message.starts_with("`admin.hosts`"), "{message}");
+    }
 }

@@ -26,13 +26,16 @@ pub use settings::{
 
 use crate::mapping::{IdentityNames, Untagged};
 use layers::{Entry, Layers, Raw};
-use values::{address, base_url, duration, endpoint, hosts, line, path, size, whole, word};
+use values::{address, base_url, duration, endpoint, hosts, line, names, path, size, whole, word};
 
 /// The shipped file: every key with its default and what it means.
 pub const DEFAULTS: &str = include_str!("../../config/looker-feed.toml");
 
 /// Far above any configuration or secret; keeps a path such as `/dev/zero` from filling memory.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The shortest admin token, in characters.
+const TOKEN_LENGTH: usize = 16;
 
 /// mParticle's documented limits (256 KB and 128 KB), in the larger reading of "KB".
 const REQUEST_BYTES_LIMIT: u64 = 256 << 10;
@@ -161,6 +164,8 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
         },
         admin: AdminSettings {
             listen: of.key("admin.listen", address)?,
+            token: of.secret("admin.token", "admin.token_file")?,
+            hosts: of.key("admin.hosts", names)?,
         },
         log: LogSettings {
             format: of.key(
@@ -223,11 +228,34 @@ fn check_relations(config: &Config) -> Result<(), ConfigError> {
             config.admin.listen.to_string(),
             "`intake.listen` is the same, and one address cannot serve both".to_owned(),
         ),
+        (
+            config.admin.listen.ip().to_canonical().is_loopback() || config.admin.token.is_some(),
+            "admin.listen",
+            config.admin.listen.to_string(),
+            "other machines can reach that address, so `admin.token` or `admin.token_file` must be \
+             set; without a token only a loopback address such as 127.0.0.1:8081 will do"
+                .to_owned(),
+        ),
+        (
+            config.admin.token.as_ref().is_none_or(is_token),
+            "admin.token",
+            "a text that is not shown".to_owned(),
+            format!(
+                "a token has at least {TOKEN_LENGTH} characters, all of them visible ASCII and none \
+                 a space; `openssl rand -hex 32` makes one"
+            ),
+        ),
     ];
     match rules.into_iter().find(|(holds, ..)| !holds) {
         Some((_, key, value, rule)) => Err(ConfigError::Relation { key, value, rule }),
         None => Ok(()),
     }
+}
+
+/// Shorter ones can be guessed, and others do not survive an HTTP header.
+fn is_token(token: &Secret) -> bool {
+    let text = token.expose();
+    text.len() >= TOKEN_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Asks the layers for keys and gives their values a type.

@@ -173,10 +173,14 @@ pub struct MemorySettings {
 }
 
 /// `[admin]`: status, metrics, and what the commands talk to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AdminSettings {
-    /// Where it listens; port 0 lets the system choose.
+    /// Where it listens; port 0 lets the system choose. A loopback address unless there is a token.
     pub listen: SocketAddr,
+    /// What callers must know, from `token` or `token_file`: at least 16 visible ASCII characters.
+    pub token: Option<Secret>,
+    /// More names that the `Host` of a request may have when there is no token. Without port.
+    pub hosts: Vec<String>,
 }
 
 /// `[log]`

@@ -180,6 +180,20 @@ pub(super) fn hosts(raw: &Raw) -> Result<Vec<AllowedHost>, String> {
     })
 }
 
+/// Names that a `Host` header may have: hosts without a port.
+pub(super) fn names(raw: &Raw) -> Result<Vec<String>, String> {
+    let listed = hosts(raw)
+        .ok()
+        .filter(|hosts| hosts.iter().all(|host| host.port.is_none()));
+    let listed = listed.ok_or_else(|| {
+        "a list of host names without a port, such as feed-admin.example.com".to_owned()
+    })?;
+    Ok(listed
+        .into_iter()
+        .map(|host| host.host.to_string())
+        .collect())
+}
+
 fn parse_host(text: &str) -> Option<AllowedHost> {
     if text.is_empty() || text.contains(['*', '/', '@', '?', '#', '\\']) {
         return None;
