@@ -29,6 +29,7 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.intake.label, "looker-feed");
     assert_eq!(config.intake.keep_alive, Duration::from_secs(30));
     assert!(config.intake.secret.is_none());
+    assert!(config.intake.previous_secrets.is_empty() && config.intake.revoked_keys.is_empty());
     assert!(config.looker.allowed_hosts.is_empty());
     assert_eq!(config.looker.connect_timeout, Duration::from_secs(10));
     assert_eq!(config.looker.idle_timeout, Duration::from_secs(13 * 60));
@@ -542,4 +543,32 @@ fn admin_names_are_hosts_without_a_port() {
         let message = sentence(load("", &[(HOSTS, wrong)]));
         assert!(message.starts_with("`admin.hosts`"), "{message}");
     }
+}
+
+#[test]
+fn previous_secrets_and_revoked_keys_are_lists_and_are_not_shown_when_they_are_wrong() {
+    const PREVIOUS: &str = "LOOKER_FEED_INTAKE__PREVIOUS_SECRETS";
+    const REVOKED: &str = "LOOKER_FEED_INTAKE__REVOKED_KEYS";
+    let file = "[intake]\nprevious_secrets = ['a, b', 'c']\nrevoked_keys = ['nonce/digest', 'n2']";
+    let config = load(file, &[]).unwrap();
+    let secrets = |config: &Config| -> Vec<String> {
+        let all = config.intake.previous_secrets.iter();
+        all.map(|secret| secret.expose().to_owned()).collect()
+    };
+    assert_eq!(secrets(&config), ["a, b", "c"]);
+    assert_eq!(config.intake.revoked_keys, ["nonce", "n2"]);
+    let config = load("", &[(PREVIOUS, "a,b"), (REVOKED, "")]).unwrap();
+    assert_eq!(secrets(&config), ["a", "b"]);
+    assert!(config.intake.revoked_keys.is_empty());
+    for wrong in [[(PREVIOUS, "hunter2,")], [(REVOKED, "hunter2,/x")]] {
+        let message = sentence(load("", &wrong));
+        assert!(message.contains("a list of"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+    let message = sentence(load("[intake]\nprevious_secrets = 'hunter2,,'", &[]));
+    assert!(
+        message.starts_with("`intake.previous_secrets`"),
+        "{message}"
+    );
+    assert!(!message.contains("hunter2"), "{message}");
 }

@@ -26,7 +26,10 @@ pub use settings::{
 
 use crate::mapping::{IdentityNames, Untagged};
 use layers::{Entry, Layers, Raw};
-use values::{address, base_url, duration, endpoint, hosts, line, names, path, size, whole, word};
+use values::{
+    address, base_url, duration, endpoint, hosts, line, names, nonces, path, secrets, size, whole,
+    word,
+};
 
 /// The shipped file: every key with its default and what it means.
 pub const DEFAULTS: &str = include_str!("../../config/looker-feed.toml");
@@ -97,6 +100,8 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             base_url: of.maybe("intake.base_url", base_url)?,
             label: of.key("intake.label", line)?,
             secret: of.secret("intake.secret", "intake.secret_file")?,
+            previous_secrets: of.hidden("intake.previous_secrets", secrets)?,
+            revoked_keys: of.hidden("intake.revoked_keys", nonces)?,
             keep_alive: of.key("intake.keep_alive", duration(millis(10)..=hours(1)))?,
         },
         looker: LookerSettings {
@@ -277,6 +282,21 @@ impl Keys<'_> {
     ) -> Result<Option<T>, ConfigError> {
         let entry = self.0.optional(key);
         entry.map(|entry| accept(key, entry, parse)).transpose()
+    }
+
+    /// A value that is not shown when it is wrong.
+    fn hidden<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&Raw) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let Entry { raw, origin } = self.0.required(key)?;
+        parse(&raw).map_err(|accepted| ConfigError::Value {
+            key,
+            origin,
+            found: "something else (not shown)".to_owned(),
+            accepted,
+        })
     }
 
     /// A secret given by value or by the name of a file that holds nothing else.

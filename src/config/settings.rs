@@ -23,6 +23,10 @@ pub struct IntakeSettings {
     pub label: String,
     /// What hub keys are checked with, from `secret` or `secret_file`; not empty.
     pub secret: Option<Secret>,
+    /// Secrets that hub keys were made with before, and whose keys stay good; none is empty.
+    pub previous_secrets: Vec<Secret>,
+    /// Nonces of keys that are not good any more.
+    pub revoked_keys: Vec<String>,
     /// Time between the newlines that keep a connection open while a delivery is received.
     pub keep_alive: Duration,
 }
