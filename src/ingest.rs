@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use crate::decode::{self, DecodeError};
 use crate::group::{self, GroupError};
 use crate::mapping::{self, PlanError};
-use crate::model::{DeliveryId, Environment, Header};
+use crate::model::{DeliveryId, DestinationId, Environment, Header};
 use crate::mparticle::encode;
 use crate::outbox::{self, NewDelivery, Outbox};
 
@@ -57,17 +57,23 @@ pub struct Order {
     pub mapping: mapping::Settings,
     /// mParticle's `environment`.
     pub environment: Environment,
+    /// The data plan that batches name.
+    pub data_plan: Option<encode::DataPlan>,
 }
 
 /// What the work on a document depends on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Task {
     /// Stands in every id that is sent.
     pub id: DeliveryId,
+    /// Where it goes: events that were sent before are known by destination.
+    pub destination: DestinationId,
     /// The choices that its mapping depends on.
     pub mapping: mapping::Settings,
     /// mParticle's `environment`.
     pub environment: Environment,
+    /// The data plan that batches name, if any.
+    pub data_plan: Option<encode::DataPlan>,
 }
 
 /// Takes what a document becomes.

@@ -16,12 +16,13 @@ use std::time::Duration;
 use url::Url;
 
 use crate::config::Config;
-use crate::control::{self, Admin};
+use crate::control::{self, Admin, Token, TokenError};
 use crate::drain::{self, Drain};
 use crate::group;
 use crate::ingest;
 use crate::intake::{self, Intake};
 use crate::mapping;
+use crate::model::DataType;
 use crate::mparticle::client::{Account, Client, ClientSettings};
 use crate::mparticle::encode;
 use crate::outbox::{self, Outbox};
@@ -45,6 +46,9 @@ pub enum StartError {
     /// The endpoint is no address.
     #[error("mparticle.endpoint is not a usable address")]
     Endpoint(#[from] url::ParseError),
+    /// The admin token is none; the configuration's own check is as strict.
+    #[error("admin.token cannot be used")]
+    Token(#[from] TokenError),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
@@ -125,8 +129,13 @@ impl App {
             .map_err(listen("Looker (intake.listen)"))?;
         let admin = Admin::bind(control::AdminSettings {
             listen: config.admin.listen,
-            token: None,
-            hosts: Vec::new(),
+            token: config
+                .admin
+                .token
+                .as_ref()
+                .map(|token| Token::new(token.expose()))
+                .transpose()?,
+            hosts: config.admin.hosts.clone(),
         })
         .await
         .map_err(listen("the status page (admin.listen)"))?;
@@ -135,8 +144,9 @@ impl App {
         let desk = Arc::new(Desk::new(
             desk::Settings {
                 endpoint,
-                identity_names: config.mparticle.identity_names,
-                untagged: config.mparticle.untagged,
+                is_pod: config.mparticle.endpoint.is_none(),
+                mapping: mapping_settings(&config.mparticle),
+                data_plan: data_plan(&config.mparticle),
                 ingest: ingest_settings(&config),
                 max_bytes: config.outbox.max_bytes,
             },
@@ -330,11 +340,25 @@ fn drain_settings(config: &Config) -> drain::Settings {
     settings
 }
 
-/// The mapping's choices of one delivery.
-fn mapping_settings(settings: &desk::Settings, order: &intake::Order) -> mapping::Settings {
+/// The mapping's choices, as far as a schedule makes none.
+/// The choices of the configuration; a delivery's own come on top.
+pub(crate) fn mapping_settings(mparticle: &config::MparticleSettings) -> mapping::Settings {
     mapping::Settings {
-        data_type: order.data_type,
-        identity_names: settings.identity_names,
-        untagged: settings.untagged,
+        identity_names: mparticle.identity_names,
+        untagged: mparticle.untagged,
+        trim_identities: mparticle.trim_identities,
+        lowercase_email: mparticle.lowercase_email,
+        strip_html: mparticle.strip_html,
+        nulls: mparticle.null_attributes,
+        // Each delivery has its own.
+        ..mapping::Settings::new(DataType::User)
     }
+}
+
+/// The data plan of the configuration, if there is one.
+pub(crate) fn data_plan(mparticle: &config::MparticleSettings) -> Option<encode::DataPlan> {
+    Some(encode::DataPlan {
+        id: mparticle.plan_id.clone()?,
+        version: mparticle.plan_version,
+    })
 }

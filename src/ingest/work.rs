@@ -25,8 +25,10 @@ pub fn run(
 ) -> Result<Receipt, IngestError> {
     let task = Task {
         id: order.delivery.id,
+        destination: order.delivery.destination,
         mapping: order.mapping,
         environment: order.environment,
+        data_plan: order.data_plan,
     };
     // Dropping it removes what was staged.
     let mut staging = outbox.begin(order.delivery)?;
@@ -226,6 +228,12 @@ impl<S: Store> Job<'_, S> {
                 names: mapper.plan.names().clone(),
             },
         );
+        if let Some(plan) = &self.task.data_plan {
+            encoder = encoder.with_data_plan(plan);
+        }
+        if self.task.mapping.skip_sent {
+            encoder = encoder.skipping_sent(self.task.destination.0);
+        }
         let mut writer = Writer {
             store: self.store,
             rejected: &mut self.rejected,
