@@ -370,6 +370,13 @@ fn preview_takes_standard_input_the_configuration_and_no_control_characters() {
     let obeyed = |c: char| c.is_control() && c != '\n';
     assert!(!out.contains(obeyed), "{out:?}");
 
+    let pivoted = r#"{"fields":{"dimensions":[{"name":"u.id","tags":["mp_email"]}],"measures":[
+        {"name":"o.\u001b[2J","tags":["mp_custom_attribute"]}],"pivots":[{"name":"o.y"}]},"data":[]}"#;
+    let (code, _, err) = run_with(pivoted.as_bytes(), &["preview", "-"], &[]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("pivots on o.y"), "{err}");
+    assert!(!err.contains(obeyed), "{err:?}");
+
     let wrong = [("MPARTICLE__UNTAGGED", "maybe")];
     let (code, _, err) = run_with(text.as_bytes(), &arguments, &wrong);
     assert_eq!(code, Some(64), "{err}");

@@ -138,7 +138,10 @@ pub fn main() -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("looker-feed: {failure}");
+            // It can quote a document, and the terminal must not obey it.
+            let text = failure.to_string();
+            let lines: Vec<_> = text.lines().map(admin::screen::harmless).collect();
+            eprintln!("looker-feed: {}", lines.join("\n"));
             match failure {
                 Failure::Config(_) | Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
                 Failure::Other(_) => ExitCode::FAILURE,
