@@ -1,8 +1,9 @@
 //! One delivery: bytes in, a durable set of ready requests out.
 //!
 //! The bytes are taken from the stream by a task and handed over a bounded channel to one thread,
-//! which does all the work that needs a processor: decode, map, group, encode, write. So the
-//! network and the work overlap, the runtime stays free, and a slow disk slows the sender down.
+//! which does the work that needs a processor: decode, map, group, encode. So the network and the
+//! work overlap, the runtime stays free, and a slow disk slows the sender down. Once all has come in,
+//! a second thread compresses and writes what the first one makes.
 //!
 //! A delivery is atomic. Its stream must end well, its document must be whole, and its rows must
 //! make sense before anything of it becomes visible to the drain; else all that was written of it
@@ -11,6 +12,7 @@
 
 mod early;
 mod work;
+mod writer;
 
 use std::io;
 use std::sync::Arc;
@@ -125,6 +127,9 @@ pub enum IngestError {
     /// Rows that came before `fields` were put aside in a temporary file, which failed.
     #[error("Rows that Looker sends before their columns need temporary space, which failed")]
     Early(#[source] io::Error),
+    /// The system would not start a thread.
+    #[error("The delivery needs a thread, which the system refused")]
+    Thread(#[source] io::Error),
     /// The outbox could not keep it.
     #[error(transparent)]
     Outbox(#[from] outbox::Error),

@@ -3,14 +3,14 @@
 use tokio::sync::mpsc;
 
 use super::early::EarlyRows;
-use super::{Feed, IngestError, Order, Progress, Receipt, Settings};
+use super::{Feed, IngestError, Order, Progress, Receipt, Settings, writer};
 use crate::decode::{Decoder, RowParser, Step};
 use crate::group::Grouper;
 use crate::mapping::{Plan, Tally};
 use crate::model::{Header, Row};
-use crate::mparticle::encode::{Batch, Delivery, Encoder, Sink, Unsendable};
-use crate::outbox::{Entry, Outbox, RejectedRow, Slice, Staging, Totals};
-use crate::record::{Record, RecordView};
+use crate::mparticle::encode::{Delivery, Encoder};
+use crate::outbox::{Outbox, RejectedRow, Staging, Totals};
+use crate::record::Record;
 
 /// Notes that are kept of one delivery; more would not be read.
 const MOST_NOTES: usize = 100;
@@ -184,15 +184,17 @@ impl Job<'_> {
                 names: mapper.plan.names().clone(),
             },
         );
-        let mut writer = Writer {
-            staging: &mut self.staging,
-            rejected: &mut self.rejected,
-            first_reason: &mut self.first_reason,
-        };
-        mapper
-            .grouper
-            .finish(|record| -> Result<(), IngestError> { encoder.push(record, &mut writer) })?;
-        let made = encoder.finish(&mut writer)?;
+        let grouper = mapper.grouper;
+        let made = writer::write(
+            &mut self.staging,
+            &mut self.rejected,
+            &mut self.first_reason,
+            |feeder| {
+                grouper
+                    .finish(|record| -> Result<(), IngestError> { encoder.push(record, feeder) })?;
+                encoder.finish(feeder)
+            },
+        )?;
         if self.rows > 0 && self.rejected == self.rows {
             return Err(IngestError::NothingToSend {
                 rows: self.rows,
@@ -215,42 +217,6 @@ impl Job<'_> {
             made,
             notes,
         })
-    }
-}
-
-/// Writes what the encoder makes to the outbox.
-struct Writer<'a> {
-    staging: &'a mut Staging,
-    rejected: &'a mut u64,
-    first_reason: &'a mut Option<String>,
-}
-
-impl Sink for Writer<'_> {
-    type Error = IngestError;
-
-    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), IngestError> {
-        let slices: Vec<_> = batches
-            .iter()
-            .map(|batch| Slice {
-                bytes: batch.json,
-                rows: batch.rows,
-            })
-            .collect();
-        self.staging.append(Entry { slices: &slices })?;
-        Ok(())
-    }
-
-    fn unsendable(&mut self, record: RecordView<'_>, why: Unsendable) -> Result<(), IngestError> {
-        *self.rejected += 1;
-        let reason = why.to_string();
-        let text = [b"{", record.identities, b"}"].concat();
-        self.staging.reject(RejectedRow {
-            row: record.row,
-            reason: &reason,
-            text: &text,
-        })?;
-        self.first_reason.get_or_insert(reason);
-        Ok(())
     }
 }
 

@@ -135,6 +135,8 @@ pub struct Encoder {
     delivery: Delivery,
     prefix: String,
     suffix: String,
+    /// What every event begins with, up to the number of its row.
+    event: String,
     user: Option<u64>,
     people: Vec<Person>,
     /// People that have been used and can be used again with their memory.
@@ -182,6 +184,10 @@ impl Encoder {
         Self {
             settings,
             prefix: format!("{{\"source_request_id\":\"{}-", delivery.id),
+            event: format!(
+                "{{\"event_type\":\"custom_event\",\"data\":{{\"source_message_id\":\"{}-",
+                delivery.id
+            ),
             suffix: format!("\",\"environment\":\"{environment}\",\"user_identities\":{{"),
             delivery,
             user: None,
@@ -296,10 +302,9 @@ impl Encoder {
             device.count = 0;
             device.first_row = record.row;
         }
-        let id = self.delivery.id;
         let device = &mut self.people[at].devices[device];
         let before = device.events.len();
-        push_event(&mut device.events, id, &record);
+        push_event(&mut device.events, &self.event, &record);
         self.held += device.events.len() - before;
         device.count += 1;
         device.last_row = record.row;
@@ -521,12 +526,12 @@ impl Person {
 /// An upper bound of what an event's JSON has beside the record's members.
 const EVENT_FRAME: usize = 128;
 
-fn push_event(out: &mut Vec<u8>, delivery: DeliveryId, record: &RecordView<'_>) {
+fn push_event(out: &mut Vec<u8>, prefix: &str, record: &RecordView<'_>) {
     if !out.is_empty() {
         out.push(b',');
     }
-    out.extend_from_slice(b"{\"event_type\":\"custom_event\",\"data\":{\"source_message_id\":\"");
-    push_display(out, format_args!("{delivery}-{}", record.row));
+    out.extend_from_slice(prefix.as_bytes());
+    push_display(out, format_args!("{}", record.row));
     out.extend_from_slice(b"\",");
     out.extend_from_slice(record.event);
     out.extend_from_slice(b"}}");
