@@ -1,11 +1,11 @@
-//! The writer of one delivery: a thread that compresses requests and writes them to the outbox while
-//! the worker makes the next ones. By then the delivery has come in whole, so a core is free.
+//! The writer of one delivery: a thread that hands requests to the store, which compresses and
+//! writes them, while the worker makes the next ones. By then the delivery has come in whole, so a
+//! core is free.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::IngestError;
+use super::{IngestError, Store};
 use crate::mparticle::encode::{Batch, Sink, Unsendable};
-use crate::outbox::{Entry, RejectedRow, Slice, Staging};
 use crate::record::RecordView;
 
 /// Requests that wait for the writer: enough that neither side waits for the other over one large
@@ -26,7 +26,7 @@ enum Ready {
 #[derive(Default)]
 struct Request {
     bytes: Vec<u8>,
-    batches: Vec<(usize, u32)>,
+    ends: Vec<(usize, u32)>,
 }
 
 /// Takes what the encoder makes and hands it on.
@@ -38,13 +38,13 @@ pub struct Feeder<'a> {
     first_reason: &'a mut Option<String>,
 }
 
-/// Runs `make` with a [`Feeder`] whose requests are appended to `staging` on a thread of their own.
-/// Returns when all of them have been appended. Rows that no batch can hold are counted.
+/// Runs `make` with a [`Feeder`] whose requests go to `store` on a thread of their own. Returns when
+/// all of them are there. Rows that no batch can hold are counted.
 ///
 /// # Errors
-/// The outbox's, else those of `make`.
-pub fn write<T>(
-    staging: &mut Staging,
+/// The store's, else those of `make`.
+pub fn write<S: Store, T>(
+    store: &mut S,
     rejected: &mut u64,
     first_reason: &mut Option<String>,
     make: impl FnOnce(&mut Feeder<'_>) -> Result<T, IngestError>,
@@ -56,7 +56,7 @@ pub fn write<T>(
         let writer = std::thread::Builder::new()
             .name("writer".to_owned())
             .spawn_scoped(scope, move || {
-                span.in_scope(|| append_all(staging, &work, &done))
+                span.in_scope(|| store_all(store, &work, &done))
             })
             .map_err(IngestError::Thread)?;
         let mut feeder = Feeder {
@@ -74,25 +74,19 @@ pub fn write<T>(
     })
 }
 
-fn append_all(
-    staging: &mut Staging,
+fn store_all<S: Store>(
+    store: &mut S,
     work: &Receiver<Ready>,
     done: &SyncSender<Request>,
 ) -> Result<(), IngestError> {
     while let Ok(ready) = work.recv() {
         match ready {
             Ready::Request(request) => {
-                staging.append(Entry {
-                    slices: &request.slices(),
-                })?;
+                store.request(&request.batches())?;
                 // A worker that has spare ones enough, or is done, needs no more.
                 let _ = done.try_send(request);
             }
-            Ready::Rejected { row, reason, text } => staging.reject(RejectedRow {
-                row,
-                reason: &reason,
-                text: &text,
-            })?,
+            Ready::Rejected { row, reason, text } => store.reject(row, &reason, &text)?,
         }
     }
     Ok(())
@@ -101,21 +95,21 @@ fn append_all(
 impl Request {
     fn fill(&mut self, batches: &[Batch<'_>]) {
         self.bytes.clear();
-        self.batches.clear();
+        self.ends.clear();
         for batch in batches {
             self.bytes.extend_from_slice(batch.json);
-            self.batches.push((self.bytes.len(), batch.rows));
+            self.ends.push((self.bytes.len(), batch.rows));
         }
     }
 
-    fn slices(&self) -> Vec<Slice<'_>> {
+    fn batches(&self) -> Vec<Batch<'_>> {
         let mut start = 0;
-        let slices = self.batches.iter().map(|&(end, rows)| {
-            let bytes = self.bytes.get(start..end).unwrap_or_default();
+        let batches = self.ends.iter().map(|&(end, rows)| {
+            let json = self.bytes.get(start..end).unwrap_or_default();
             start = end;
-            Slice { bytes, rows }
+            Batch { json, rows }
         });
-        slices.collect()
+        batches.collect()
     }
 }
 
@@ -151,100 +145,86 @@ impl Sink for Feeder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::UnixMillis;
-    use crate::model::{DeliveryId, DestinationId};
-    use crate::outbox::{NewDelivery, Outbox, Settings};
 
-    const DESTINATION: DestinationId = DestinationId([2; 16]);
-
-    fn staging(outbox: &Outbox) -> Staging {
-        let new = NewDelivery {
-            id: DeliveryId([1; 16]),
-            destination: DESTINATION,
-            destination_label: String::new(),
-            account: Vec::new(),
-            webhook: None,
-            title: String::new(),
-            link: None,
-            received: UnixMillis(1),
-        };
-        outbox.begin(new).unwrap()
+    /// Keeps requests until it is full.
+    #[derive(Default)]
+    struct Kept {
+        requests: Vec<Vec<(Vec<u8>, u32)>>,
+        rejected: Vec<u64>,
+        most: usize,
     }
 
-    fn open(directory: &std::path::Path, max_bytes: Option<u64>) -> Outbox {
-        let settings = Settings {
-            reserve_bytes: 0,
-            max_bytes,
-            ..Settings::new(directory)
-        };
-        Outbox::open(settings).unwrap()
-    }
-
-    #[test]
-    fn requests_are_appended_in_order_and_whole() {
-        let directory = tempfile::tempdir().unwrap();
-        let outbox = open(directory.path(), None);
-        let mut staging = staging(&outbox);
-        let bodies: Vec<String> = (0..100)
-            .map(|n| format!("{{\"n\":{n}}}").repeat(n + 1))
-            .collect();
-        let (mut rejected, mut reason) = (0, None);
-        let made = write(&mut staging, &mut rejected, &mut reason, |feeder| {
-            for body in &bodies {
-                let half = body.len() / 2;
-                let batches = [&body[..half], &body[half..]].map(|part| Batch {
-                    json: part.as_bytes(),
-                    rows: 1,
-                });
-                feeder.request(&batches)?;
+    impl Store for Kept {
+        fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), IngestError> {
+            if self.requests.len() == self.most {
+                return Err(IngestError::Query("full".to_owned()));
             }
-            Ok(bodies.len())
-        });
-        assert_eq!(made.unwrap(), 100);
-        staging
-            .commit(crate::outbox::Totals {
-                rows_in: 200,
-                batches: 200,
-                requests: 100,
-                ..Default::default()
-            })
-            .unwrap();
-        let claims = outbox.claim(DESTINATION, 1_000).unwrap();
-        let found: Vec<_> = claims.iter().map(|claim| claim.slices.concat()).collect();
-        let wanted: Vec<_> = bodies.iter().map(|body| body.as_bytes().to_vec()).collect();
-        assert_eq!(found, wanted);
+            let batches = batches.iter();
+            let request = batches.map(|batch| (batch.json.to_vec(), batch.rows));
+            self.requests.push(request.collect());
+            Ok(())
+        }
+
+        fn reject(&mut self, row: u64, _: &str, _: &[u8]) -> Result<(), IngestError> {
+            self.rejected.push(row);
+            Ok(())
+        }
+    }
+
+    fn feed(feeder: &mut Feeder<'_>, requests: &[Vec<(Vec<u8>, u32)>]) -> Result<(), IngestError> {
+        requests.iter().try_for_each(|request| {
+            let batches = request.iter();
+            let batches: Vec<_> = batches
+                .map(|(json, rows)| Batch { json, rows: *rows })
+                .collect();
+            feeder.request(&batches)
+        })
+    }
+
+    fn requests(count: u32) -> Vec<Vec<(Vec<u8>, u32)>> {
+        let batch = |n: u32, at: u32| (format!("{{{n}, {at}}}").repeat(n as usize).into_bytes(), n);
+        (0..count)
+            .map(|n| (0..n % 4).map(|at| batch(n, at)).collect())
+            .collect()
     }
 
     #[test]
-    fn what_stops_the_writer_is_the_error_and_what_stops_the_worker_else() {
-        let directory = tempfile::tempdir().unwrap();
-        let outbox = open(directory.path(), Some(4 << 20));
-        let mut staging = staging(&outbox);
-        let (mut rejected, mut reason) = (0, None);
-        let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..))
-            .take(100_000)
-            .collect();
-        let full = write(&mut staging, &mut rejected, &mut reason, |feeder| {
-            let batch = Batch {
-                json: &noise,
-                rows: 1,
-            };
-            (0..1_000).try_for_each(|_| feeder.request(&[batch]))
+    fn requests_and_refusals_arrive_whole_and_in_order() {
+        let mut kept = Kept {
+            most: usize::MAX,
+            ..Kept::default()
+        };
+        let (mut rejected, mut reason) = (2, None);
+        let wanted = requests(100);
+        let made = write(&mut kept, &mut rejected, &mut reason, |feeder| {
+            feed(feeder, &wanted)?;
+            let record = RecordView::from_parts(17, 0, [0; 4], b"");
+            feeder.unsendable(record, Unsendable::TooLarge { bytes: 9, most: 8 })?;
+            Ok(5)
         });
-        assert!(
-            matches!(
-                full,
-                Err(IngestError::Outbox(crate::outbox::Error::Full { .. }))
-            ),
-            "{full:?}"
-        );
-        drop(staging);
-        let stopped: Result<(), _> = write(
-            &mut self::staging(&outbox),
-            &mut rejected,
-            &mut reason,
-            |_| Err(IngestError::Stopped),
-        );
+        assert_eq!(made.unwrap(), 5);
+        assert_eq!(kept.requests, wanted);
+        assert_eq!((kept.rejected, rejected), (vec![17], 3));
+        assert!(reason.unwrap().contains("9 bytes"));
+    }
+
+    #[test]
+    fn what_stops_the_store_is_the_error_and_what_stops_the_worker_else() {
+        let (mut rejected, mut reason) = (0, None);
+        let mut kept = Kept {
+            most: 3,
+            ..Kept::default()
+        };
+        let full = write(&mut kept, &mut rejected, &mut reason, |feeder| {
+            feed(feeder, &requests(1_000))
+        });
+        assert!(matches!(full, Err(IngestError::Query(_))), "{full:?}");
+        kept.most = 1_000;
+        let stopped: Result<(), _> = write(&mut kept, &mut rejected, &mut reason, |feeder| {
+            feed(feeder, &requests(10))?;
+            Err(IngestError::Stopped)
+        });
         assert!(matches!(stopped, Err(IngestError::Stopped)), "{stopped:?}");
+        assert_eq!(kept.requests.len(), 3 + 10);
     }
 }
