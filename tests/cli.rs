@@ -581,6 +581,11 @@ async fn an_operator_sees_steers_and_replays_from_the_command_line() {
     assert!(table.contains("d.json"), "{table}");
     let rejected = json_of(&["rejected", id, "--json"]);
     assert_eq!(rejected[0]["row"], 4);
+    let outbox = &json_of(&["status", "--json"])["outbox"];
+    assert_eq!(
+        (&outbox["dead_letters"], &outbox["rejected_rows"]),
+        (&json!(1), &json!(1))
+    );
     let letters = json_of(&["dead-letters", "list", "--json"]);
     let letter = letters[0]["id"].as_str().expect("an id");
     let (_, shown, _) = ask(&["dead-letters", "show", letter]);
