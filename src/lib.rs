@@ -1,4 +1,62 @@
-//! looker-feed carries large scheduled Looker deliveries to mParticle.
+//! looker-feed carries large scheduled Looker deliveries to mParticle, and does not lose or double
+//! a row. This page is its architecture; the README says how to use it.
+//!
+//! ```text
+//!           DATA PLANE                                        (~ async, . plain functions: no network, no clock)
+//! Looker ==HTTP==> ~intake --bytes--> .decode --rows--> .mapping --records--> .group --users--> .mparticle::encode
+//!                   ^  \_____________ ingest: one delivery = one task and one thread, bounded channel ___/  |
+//!                   |                                                                  ready requests       |
+//!            receipt, only after                                                   (batches, rows of each)  v
+//!            commit + fsync  <------------------------------------------------  outbox (sled + segment files)
+//!                                                                                  claim ^   | settle
+//!                                                                                        |   v
+//! mParticle <==HTTPS== ~mparticle::client <--Transport-- ~drain (pace: rate, policy: Reply -> decision, circuit)
+//!
+//!           CONTROL PLANE   reads snapshots, never sits on the data path
+//! operator ==HTTP==> ~control   status page, JSON API, metrics
+//! operator ==CLI===> cli        every command is a file there
+//! ```
+//!
+//! | room | what it is | it may use | it must not know |
+//! |---|---|---|---|
+//! | [`model`], [`clock`], [`shutdown`] | nouns, time and the end, as values | nobody | any other room |
+//! | [`record`] | one mapped row: what mapping, group and encode pass on | `model` | bytes of Looker, HTTP |
+//! | [`decode`] | Looker's documents, fed bytes and asked for rows | `model` | HTTP, tokio, tags |
+//! | [`mapping`] | columns to fields, by LookML tag | `record` | HTTP, time, the outbox |
+//! | [`group`] | rows of a user together, in fixed memory | `record` | what a record means |
+//! | [`mparticle`]`::encode` | batches and requests within the limits | `record`, names of `mapping` | HTTP, outbox, drain |
+//! | [`outbox`] | the durable store between | sled | JSON, mParticle, HTTP, retry policy |
+//! | [`drain`] | when, how fast, and what a reply means | `outbox` | HTTP, JSON: it sees a `Transport` |
+//! | [`mparticle`]`::client` | the wire | `drain`'s `Transport` and `Reply` | the outbox |
+//! | [`ingest`] | one delivery from bytes to commit | the data plane's rooms | HTTP: it takes a stream |
+//! | [`intake`] | the Action Hub that Looker calls | `decode`'s envelope, `config` | the outbox, mParticle |
+//! | [`control`] | what an operator sees and steers | its own view values | the data path |
+//! | [`looker`], [`sandbox`] | strict local stand-ins for demo, tests and trials | | the daemon's encoder |
+//! | [`app`] | the composition root: opens, binds, wires, ends in order | all | |
+//!
+//! `tests/tidy.rs` holds the table against the source.
+//!
+//! # Decisions
+//!
+//! 1. **A delivery is atomic.** Its entries are staged and become visible to the drain in one commit;
+//!    only then is Looker told of success. One that breaks off vanishes whole.
+//! 2. **Rows are grouped by user over the whole delivery**, by an external sort ([`group`]): mParticle's
+//!    rate counts batches, and a batch holds one user and many events. Memory is flat at any size, and a
+//!    user occurs in one place of a delivery, so its requests can fly in parallel.
+//! 3. **An outbox entry is one ready request.** Written once, never changed: a resend is identical, and
+//!    `source_request_id` lets mParticle drop what it has. At-least-once sending becomes exactly-once
+//!    arrival.
+//! 4. **The drain is first in, first out by delivery for each destination**; destinations do not wait for
+//!    each other.
+//! 5. **A claim lives in memory only.** After a crash, what is not settled is due again.
+//! 6. **A reply is an enum, and the decision on it a pure function** ([`drain`]).
+//! 7. **Nothing is dropped in silence**: rows in = delivered + waiting + in flight + dead-lettered +
+//!    rejected + named as damaged, for each delivery, at every moment.
+//! 8. **Secrets are never written in clear**: what a restart needs of the credentials is sealed ([`seal`])
+//!    under a key that lies outside the outbox.
+//!
+//! Where mapping and grouping differ from what one might expect: values stay the JSON literals that Looker
+//! sent, from the decoder's buffer to the request ([`record`] says why).
 
 pub mod app;
 pub mod cli;

@@ -339,11 +339,11 @@ fn destination(state: Option<&DestinationState>, snapshot: Option<&Snapshot>) ->
     view.rate = snapshot.rate.unwrap_or(0.0);
     view.limit = snapshot.limit.map_or(0.0, f64::from);
     view.in_flight = snapshot.in_flight as u64;
-    view.requests_sent = snapshot.requests;
-    view.batches_accepted = snapshot.batches;
-    view.replies = replies(&snapshot.replies);
-    view.last_error.clone_from(&snapshot.last_error);
-    view.last_success = snapshot.last_success;
+    view.requests_sent = snapshot.record.requests;
+    view.batches_accepted = snapshot.record.accepted_batches;
+    view.replies = replies(&snapshot.record.replies);
+    view.last_error.clone_from(&snapshot.record.last_error);
+    view.last_success = snapshot.record.last_success;
     let millis =
         |time: Option<std::time::Duration>| time.map_or(0.0, |time| time.as_secs_f64() * 1000.0);
     view.latency_mean_ms = millis(snapshot.latency_mean);

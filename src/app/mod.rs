@@ -282,7 +282,8 @@ fn intake_settings(config: &Config, secret: config::Secret) -> intake::Settings 
     }
 }
 
-fn ingest_settings(config: &Config) -> ingest::Settings {
+/// How deliveries are worked on.
+pub fn ingest_settings(config: &Config) -> ingest::Settings {
     ingest::Settings {
         decode: decode::Limits {
             max_depth: config.looker.max_depth,
@@ -332,7 +333,7 @@ fn drain_settings(config: &Config) -> drain::Settings {
 }
 
 /// The mapping's choices, as far as a schedule makes none.
-fn mapping_settings(mparticle: &config::MparticleSettings) -> mapping::Settings {
+pub(crate) fn mapping_settings(mparticle: &config::MparticleSettings) -> mapping::Settings {
     mapping::Settings {
         identity_names: mparticle.identity_names,
         untagged: mparticle.untagged,
@@ -345,7 +346,8 @@ fn mapping_settings(mparticle: &config::MparticleSettings) -> mapping::Settings 
     }
 }
 
-fn data_plan(mparticle: &config::MparticleSettings) -> Option<encode::DataPlan> {
+/// The configured data plan.
+pub(crate) fn data_plan(mparticle: &config::MparticleSettings) -> Option<encode::DataPlan> {
     Some(encode::DataPlan {
         id: mparticle.plan_id.clone()?,
         version: mparticle.plan_version,

@@ -3,6 +3,8 @@
 
 mod daemon;
 
+use std::cell::Cell;
+use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,8 @@ use daemon::Daemon;
 
 /// How often the bars are brought up to date.
 const TICK: Duration = Duration::from_millis(200);
+/// How often a line is written where bars cannot be drawn.
+const PLAIN_LINES: Duration = Duration::from_secs(5);
 /// mParticle's default limit, which the stand-in enforces.
 const BATCHES_PER_SECOND: u32 = 270;
 /// No progress for so long means that something is wrong.
@@ -148,7 +152,7 @@ async fn deliver(
             _ = ticks.tick() => {
                 let overview: view::Overview = daemon.get("/api/v1/overview").await?;
                 let rows = overview.receiving.first().map_or(0, |receiving| receiving.rows);
-                bars.received.set_position(rows);
+                bars.show(&bars.received, rows);
             }
         }
     };
@@ -159,6 +163,7 @@ async fn deliver(
             "The delivery was refused: {message}"
         )));
     }
+    bars.show(&bars.received, shape.rows);
     bars.received.finish();
     let mut last = (0, Instant::now());
     let delivery = loop {
@@ -168,7 +173,7 @@ async fn deliver(
             return Err(Failure::Other("The delivery is not listed.".to_owned()));
         };
         let settled = delivery.rows.delivered + delivery.rows.dead + delivery.rows.rejected;
-        bars.sent.set_position(settled);
+        bars.show(&bars.sent, settled);
         if settled != last.0 {
             last = (settled, Instant::now());
         }
@@ -197,11 +202,12 @@ async fn deliver(
     })
 }
 
-/// The two bars; plain lines where standard error is no terminal.
+/// The two bars; plain lines now and then where standard error is no terminal.
 struct Bars {
     _all: MultiProgress,
     received: ProgressBar,
     sent: ProgressBar,
+    said: Option<Cell<Instant>>,
 }
 
 impl Bars {
@@ -221,6 +227,20 @@ impl Bars {
             received: bar("received"),
             sent: bar("sent"),
             _all: all,
+            said: (!std::io::stderr().is_terminal()).then(|| Cell::new(Instant::now())),
+        }
+    }
+
+    /// Brings one of the bars up to date.
+    fn show(&self, bar: &ProgressBar, position: u64) {
+        bar.set_position(position);
+        let Some(said) = &self.said else {
+            return;
+        };
+        let ended = bar.length() == Some(position);
+        if ended || said.get().elapsed() >= PLAIN_LINES {
+            said.set(Instant::now());
+            eprintln!("{} {} rows", bar.message(), thousands(position));
         }
     }
 }

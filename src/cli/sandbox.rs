@@ -44,14 +44,15 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         );
         println!("Point the feed at it with: LOOKER_FEED_MPARTICLE__ENDPOINT=http://{address}/v2");
         let (trigger, stop) = shutdown::channel();
-        let signal = async {
-            let told = stop_signal().await;
-            trigger.pull();
-            told
+        let mut running = std::pin::pin!(sandbox.run(stop));
+        let ran = tokio::select! {
+            ended = &mut running => ended,
+            told = stop_signal() => {
+                told.map_err(|error| Failure::Other(format!("Signals cannot be received: {error}")))?;
+                trigger.pull();
+                running.await
+            }
         };
-        let (ran, told) = tokio::join!(sandbox.run(stop), signal);
-        ran.map_err(|error| Failure::Other(format!("The sandbox failed: {error}")))?;
-        told.map(|_| ())
-            .map_err(|error| Failure::Other(format!("Signals cannot be received: {error}")))
+        ran.map_err(|error| Failure::Other(format!("The sandbox failed: {error}")))
     })
 }

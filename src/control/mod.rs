@@ -8,7 +8,7 @@
 //! shows data or changes something needs it, since dead letters and rejected rows hold what Looker
 //! knows of people. Without one, the `Host` must be a loopback name, so that a foreign page cannot
 //! get here by rebinding its name. Changing calls must come from our own page or from no page at
-//! all. [`guard`] holds the rules.
+//! all. `guard` holds the rules.
 
 mod answer;
 mod api;

@@ -410,7 +410,7 @@ impl Envelope {
             return self.sniff().map(Some);
         };
         let based = form == AttachmentForm::Base64;
-        self.unescape(usize::MAX, based)?;
+        let unescaped = self.unescape(usize::MAX, based);
         self.piece.clear();
         let document = &mut self.document;
         if based {
@@ -419,10 +419,12 @@ impl Envelope {
             if document.ended && decoded.is_ok() {
                 decoded = document.base64.finish(&mut self.piece);
             }
+            // Of two faults the first is named, however the request was cut.
             decoded.map_err(|NotBase64| (0, EnvelopeProblem::NotBase64))?;
         } else {
             std::mem::swap(&mut document.text, &mut self.piece);
         }
+        unescaped?;
         if document.ended {
             self.scanner.read_elsewhere();
             self.stage = Stage::Sections;

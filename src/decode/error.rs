@@ -134,10 +134,11 @@ impl Problem {
     }
 }
 
-/// The first of the errors, which is what the admin must act on.
+/// The first of the errors, which is what the admin must act on; shortened, since some hold a query.
 fn reported_by_looker(reported: &[String]) -> String {
-    match reported.first() {
-        Some(first) => format!("; Looker reported: {}", first.trim_end_matches('.')),
-        None => String::new(),
-    }
+    let Some(first) = reported.first() else {
+        return String::new();
+    };
+    let first: String = first.chars().take(500).collect();
+    format!("; Looker reported: {}", first.trim_end_matches('.'))
 }

@@ -216,3 +216,98 @@ fn container(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn learned() -> Layout {
+        let mut layout = Layout::default();
+        layout.learn(b"{\"a\": {\"value\": ", 1);
+        layout.learn(b"}, \"b\": {\"value\": ", UNSELECTED);
+        layout.learn(b"}, \"c\": {\"value\": ", 0);
+        layout.finish(b"}}");
+        layout
+    }
+
+    fn read(row: &str) -> (Match, Vec<(CellKind, &str)>) {
+        let mut cells = [Cell::default(); 2];
+        let matched = learned().read(row.as_bytes(), &mut cells, 4);
+        let text = |cell: &Cell| &row[cell.start as usize..cell.end as usize];
+        let cells = cells.iter().map(|cell| (cell.kind, text(cell))).collect();
+        (matched, cells)
+    }
+
+    #[test]
+    fn a_row_of_the_same_layout_is_read_whole() {
+        use CellKind::*;
+        for (a, b, c, first, second) in [
+            ("1", "2", "\"\"", (Plain, ""), (Number, "1")),
+            (
+                "-0.5e+7",
+                "[1]",
+                "true",
+                (True, "true"),
+                (Number, "-0.5e+7"),
+            ),
+            (
+                r#""é\"\u00e9""#,
+                r#""x""#,
+                "false",
+                (False, "false"),
+                (Escaped, r#"é\"\u00e9"#),
+            ),
+            (
+                "null",
+                "{}",
+                "[{\"x\": \"]\"}]",
+                (List, "[{\"x\": \"]\"}]"),
+                (Null, "null"),
+            ),
+            (
+                "{\"x\": 1}",
+                "0",
+                "7",
+                (Number, "7"),
+                (Object, "{\"x\": 1}"),
+            ),
+        ] {
+            let row = format!(
+                "{{\"a\": {{\"value\": {a}}}, \"b\": {{\"value\": {b}}}, \"c\": {{\"value\": {c}}}}}"
+            );
+            let more = format!("{row}, {{");
+            let (matched, cells) = read(&more);
+            assert_eq!(matched, Match::Whole(row.len()), "{row}");
+            assert_eq!(cells, [first, second], "{row}");
+            for end in 0..row.len() {
+                if let Some(cut) = row.get(..end) {
+                    assert_eq!(read(cut).0, Match::Short, "{cut}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_else_stands_there_is_left_to_the_walk() {
+        let start = "{\"a\": {\"value\": ";
+        for rest in [
+            "1 }, ",
+            "1}, \"c\"",
+            "01}",
+            "1.}",
+            "-}",
+            "1e}",
+            "nul}",
+            "+1",
+            "\"\n\"",
+            r#""\x""#,
+            r#""\u00g0""#,
+            "[1,]",
+            "[[[[[]]]]]",
+            "}",
+        ] {
+            assert_eq!(read(&format!("{start}{rest}")).0, Match::Differs, "{rest}");
+        }
+        assert_eq!(Layout::default().read(b"{", &mut [], 4), Match::Differs);
+    }
+}

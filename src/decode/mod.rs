@@ -7,10 +7,10 @@
 //! RowParser  reads such early rows again once the columns are known
 //! ```
 //!
-//! How a row is read. [`layout`] keeps the bytes between the values of the last row that was walked
+//! How a row is read. `layout` keeps the bytes between the values of the last row that was walked
 //! (`{"a":{"value":` … `},"b":{"value":` … `}}`) and expects them again: one comparison and one scan
-//! for the end of the value per cell. Where the row differs, or the buffer ends, [`row`] walks the
-//! same row from its beginning on [`scan`], the one place that knows JSON's grammar and that can
+//! for the end of the value per cell. Where the row differs, or the buffer ends, `row` walks the
+//! same row from its beginning on `scan`, the one place that knows JSON's grammar and that can
 //! stop at any byte. Each byte of a row is thus looked at no more than a fixed number of times, however
 //! the stream is cut, and all errors come from the walk.
 //!

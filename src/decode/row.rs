@@ -48,7 +48,7 @@ impl RowParser {
         let spaces = json.iter().take_while(|&&byte| scan::is_space(byte));
         let start = spaces.count();
         let row = json.get(start..).unwrap_or_default();
-        let length = match self.reader.read(row) {
+        let length = match self.reader.read_last(row) {
             Ok(Some(length)) => length,
             Ok(None) => return Err(fail(Wrong::at(json.len(), What::Truncated))),
             Err(wrong) => {
@@ -79,6 +79,8 @@ pub(super) struct RowReader {
     layout: Layout,
     /// A walk that waits for more bytes.
     walk: Option<Walk>,
+    /// With fewer bytes of the row than this, it is not worth while to try the layout again.
+    retry_from: usize,
     max_bytes: usize,
     max_depth: usize,
 }
@@ -109,6 +111,7 @@ impl RowReader {
             cells: Vec::new(),
             layout: Layout::default(),
             walk: None,
+            retry_from: 0,
             max_bytes: limits.max_row_bytes.min(u32::MAX as usize),
             max_depth: limits.depth() - AROUND_ROW,
         }
@@ -119,7 +122,7 @@ impl RowReader {
         self.columns.clear();
         self.twins.clear();
         self.layout.forget();
-        self.walk = None;
+        self.begin();
         self.cells = vec![Cell::default(); columns.len()];
         for (slot, &name) in columns.iter().enumerate() {
             // A slot that has no number of its own cannot be filled; 4 billion columns cannot be.
@@ -139,26 +142,43 @@ impl RowReader {
     }
 
     /// Forgets a row that was not read to its end.
+    #[inline]
     pub(super) fn begin(&mut self) {
         self.walk = None;
+        self.retry_from = 0;
     }
 
     /// Reads the row that begins with the first of `bytes`: its length, or `None` when they end
     /// before it does. Then call again with the same bytes and more.
     #[inline]
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Wrong> {
-        if self.walk.is_none() {
-            self.cells.fill(Cell::default());
-            let matched = self
-                .layout
-                .read(bytes, &mut self.cells, self.max_depth - AROUND_VALUE);
-            match matched {
-                Match::Whole(length) => return self.finish(length).map(Some),
-                Match::Short => self.begin_walk(false),
-                Match::Differs => self.begin_walk(true),
+        if self.walk.is_some() {
+            return self.walk_on(bytes);
+        }
+        self.cells.fill(Cell::default());
+        let depth = self.max_depth - AROUND_VALUE;
+        match self.layout.read(bytes, &mut self.cells, depth) {
+            Match::Whole(length) => return self.finish(length).map(Some),
+            // The layout is tried again when it pays: each time on twice the bytes or more, so that
+            // the work stays in proportion to the bytes. Else the walk goes on with every chunk.
+            Match::Short if bytes.len() >= self.retry_from && bytes.len() <= self.max_bytes => {
+                self.retry_from = bytes.len().saturating_mul(2).max(1);
+                return Ok(None);
             }
+            Match::Short => self.begin_walk(false),
+            Match::Differs => self.begin_walk(true),
         }
         self.walk_on(bytes)
+    }
+
+    /// As [`read`](Self::read), when no more bytes come: `None` is final, and no fault is missed
+    /// for waiting.
+    pub(super) fn read_last(&mut self, bytes: &[u8]) -> Result<Option<usize>, Wrong> {
+        match self.read(bytes)? {
+            // With no more bytes than before, the second call walks.
+            None => self.read(bytes),
+            whole => Ok(whole),
+        }
     }
 
     /// Learns the layout anew only when it was not the end of the bytes that stopped it.
@@ -174,6 +194,8 @@ impl RowReader {
         let Some(walk) = &mut self.walk else {
             return Ok(None);
         };
+        // Nothing behind the limit is looked at, so that the same fault is found however the bytes came.
+        let bytes = bytes.get(..=self.max_bytes).unwrap_or(bytes);
         let mut row = Parts {
             bytes,
             columns: &self.columns,
@@ -182,7 +204,6 @@ impl RowReader {
         };
         if walk.go(&mut row)? {
             let length = walk.at;
-            self.walk = None;
             return self.finish(length).map(Some);
         }
         if walk.at > self.max_bytes {
@@ -193,6 +214,7 @@ impl RowReader {
 
     #[inline]
     fn finish(&mut self, length: usize) -> Result<usize, Wrong> {
+        self.begin();
         if length > self.max_bytes {
             return Err(Wrong::at(self.max_bytes, What::TooLarge(self.max_bytes)));
         }
@@ -392,5 +414,50 @@ impl Walk {
         let name = raw.split(|&byte| byte == b'"').next().unwrap_or_default();
         let name = String::from_utf8_lossy(name);
         name.chars().take(100).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether rows after this one are read by its layout.
+    fn learned(row: &str, columns: &[&str]) -> bool {
+        let mut reader = RowReader::new(Limits::default());
+        reader.select(columns);
+        assert_eq!(reader.read(row.as_bytes()).unwrap(), Some(row.len()));
+        let mut cells = vec![Cell::default(); columns.len()];
+        reader.layout.read(row.as_bytes(), &mut cells, 60) == Match::Whole(row.len())
+            && cells == reader.cells
+    }
+
+    #[test]
+    fn a_walked_row_teaches_its_layout() {
+        let columns = ["a", "b", "none"];
+        for row in [
+            "{}",
+            r#"{"a":{"value":1}}"#,
+            r#"{ "b" : { "rendered" : "1" , "value" : "1" , "links" : [ { } ] } , "a" : { "value" : [1] } }"#,
+            r#"{"x":{"p":{"value":1}},"a":{"value":null}}"#,
+        ] {
+            assert!(learned(row, &columns), "{row}");
+        }
+        assert!(!learned(r#"{"a":{"p":{"value":1}}}"#, &columns));
+    }
+
+    #[test]
+    fn a_row_that_comes_in_pieces_is_still_read_by_its_layout() {
+        let row = br#"{"a":{"value":"some text"}}"#;
+        let mut reader = RowReader::new(Limits::default());
+        reader.select(&["a"]);
+        assert_eq!(reader.read(row).unwrap(), Some(row.len()));
+        assert_eq!(reader.read(&row[..10]).unwrap(), None);
+        assert!(reader.walk.is_none());
+        assert_eq!(reader.read(&row[..12]).unwrap(), None);
+        assert!(reader.walk.is_some(), "too little more: walked");
+        assert_eq!(reader.read(row).unwrap(), Some(row.len()));
+        assert_eq!(reader.read(&row[..10]).unwrap(), None);
+        assert_eq!(reader.read(row).unwrap(), Some(row.len()));
+        assert_eq!(reader.cells()[0].kind, CellKind::Plain);
     }
 }

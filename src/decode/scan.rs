@@ -199,19 +199,22 @@ impl Scanner {
                         Some(_) => return stuck(at, Fault::Control),
                     }
                 }
-                State::Number(digits) => match digits.then(byte) {
-                    Some(digits) => {
-                        self.state = State::Number(digits);
-                        None
+                State::Number(digits) => {
+                    let rest = bytes.get(at..).unwrap_or_default();
+                    let (length, digits) = digits.over(rest);
+                    self.state = State::Number(digits);
+                    at += length;
+                    if at == bytes.len() {
+                        break;
                     }
-                    None if digits.complete() => {
-                        if let Some(seen) = self.value_end() {
-                            return Ok((at, Some(seen)));
-                        }
-                        continue;
+                    if !digits.complete() {
+                        return stuck(at, Fault::Number);
                     }
-                    None => return stuck(at, Fault::Number),
-                },
+                    if let Some(seen) = self.value_end() {
+                        return Ok((at, Some(seen)));
+                    }
+                    continue;
+                }
                 State::Escape { key } => {
                     self.state = match byte {
                         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {
@@ -417,6 +420,17 @@ impl Progress {
         })
     }
 
+    /// Goes on over what belongs to the number; returns how many bytes that were.
+    fn over(mut self, bytes: &[u8]) -> (usize, Self) {
+        for (at, &byte) in bytes.iter().enumerate() {
+            match self.then(byte) {
+                Some(next) => self = next,
+                None => return (at, self),
+            }
+        }
+        (bytes.len(), self)
+    }
+
     fn complete(self) -> bool {
         use Progress::*;
         matches!(self, Zero | Whole | Fraction | ExponentDigits)
@@ -454,4 +468,105 @@ pub(super) fn plain_run(bytes: &[u8]) -> usize {
 
 fn stuck<T>(at: usize, fault: Fault) -> Result<T, Stuck> {
     Err(Stuck { at, fault })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Scans `text` cut at every `size` bytes: whether it is one whole value.
+    fn valid(text: &[u8], size: usize) -> bool {
+        let mut scanner = Scanner::new(64, 3);
+        // White space after it, since only what follows ends a number.
+        let text = [text, b" "].concat();
+        for mut chunk in text.chunks(size) {
+            while !chunk.is_empty() {
+                match scanner.step(chunk) {
+                    Ok((used, _)) => chunk = &chunk[used..],
+                    Err(_) => return false,
+                }
+            }
+        }
+        scanner.done()
+    }
+
+    #[test]
+    fn the_grammar_is_that_of_serde_json() {
+        let table = r#"0 ; -0 ; 00 ; 01 ; - ; +1 ; 1. ; .5 ; 1.5 ; 1.5.5 ; 1e5 ; 1E+05 ; 1e ; 1e- ;
+-1.0e-0 ; 1_0 ; 0x1 ; NaN ; Infinity ; -Infinity ; true ; True ; tru ; truee ;
+null ; nul ; false ; fals ; "" ; "\" ; "\u12g4" ; "\uD800" ; "\v" ; 'x' ; [] ;
+[,] ; [1,] ; [1 2] ; [1,2] ; [ ; ] ; [} ; {} ; {,} ; {"a"} ; {"a":} ; {"a":1,} ;
+{"a":1 "b":2} ; {a:1} ; {"a":1] ; {"a" : [ {"b" : [ ] } , -1 ] } ; {"a"::1} ;
+1 1"#;
+        let odd = ["\"\t\"", "\"\u{7f}\"", "", " ", "\u{b}1"];
+        for text in table.split(';').map(str::trim).chain(odd) {
+            let want = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+            for size in [1, 2, 3, 100] {
+                assert_eq!(valid(text.as_bytes(), size), want, "{text:?} by {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn events_tell_where_keys_and_values_lie() {
+        let text = br#"{"a": [1, {}], "b": "x"}"#;
+        let mut scanner = Scanner::new(64, 1);
+        let mut at = 0;
+        let mut seen = Vec::new();
+        while let Ok((used, Some(event))) = scanner.step(&text[at..]) {
+            at += used;
+            seen.push((event.event, event.depth, at));
+        }
+        use Event::*;
+        let want = [
+            (ValueBegin(Kind::Object), 0, 1),
+            (KeyBegin, 1, 2),
+            (KeyEnd, 1, 4),
+            (ValueBegin(Kind::Array), 1, 7),
+            (ValueEnd, 1, 13),
+            (KeyBegin, 1, 16),
+            (KeyEnd, 1, 18),
+            (ValueBegin(Kind::String), 1, 21),
+            (ValueEnd, 1, 23),
+            (ValueEnd, 0, 24),
+        ];
+        assert_eq!(seen, want);
+    }
+
+    #[test]
+    fn nesting_ends_at_the_limit_and_never_beyond_what_can_be_counted() {
+        for (limit, deepest) in [(0, 0), (5, 5), (128, 128), (1_000, 128)] {
+            for depth in [deepest, deepest + 1] {
+                let text = "[".repeat(depth) + &"]".repeat(depth);
+                let mut scanner = Scanner::new(limit, 0);
+                let mut at = 0;
+                let stuck = loop {
+                    match scanner.step(&text.as_bytes()[at..]) {
+                        Ok((_, None)) => break None,
+                        Ok((used, Some(_))) => at += used,
+                        Err(stuck) => break Some(stuck.fault),
+                    }
+                };
+                let want = (depth > deepest).then_some(Fault::TooDeep);
+                assert_eq!(stuck, want, "{depth} of {limit}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_run_ends_at_the_first_special_byte(
+            mut bytes in proptest::collection::vec(0x1e_u8.., 0..40),
+            at in 0_usize..40,
+            special in proptest::sample::select(b"\"\\\x00\x1f".to_vec()),
+        ) {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = special;
+            }
+            let want = bytes.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
+            prop_assert_eq!(plain_run(&bytes), want.unwrap_or(bytes.len()));
+        }
+    }
 }

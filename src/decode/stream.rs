@@ -244,7 +244,11 @@ impl Decoder {
 
     fn in_row(&mut self) -> Result<Option<Found>, DecodeError> {
         let bytes = self.buffer.get(self.start..).unwrap_or_default();
-        match self.row.read(bytes) {
+        let read = match self.closed {
+            false => self.row.read(bytes),
+            true => self.row.read_last(bytes),
+        };
+        match read {
             Ok(Some(length)) => {
                 let range = self.start..self.start + length;
                 self.start = range.end;
@@ -298,5 +302,84 @@ impl Decoder {
             offset: self.before + (self.start + at) as u64,
             rows: self.rows,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pushes `chunk` `times` times and returns how many rows came.
+    fn feed(decoder: &mut Decoder, chunk: &[u8], times: usize) -> u64 {
+        let mut rows = 0;
+        for _ in 0..times {
+            decoder.push(chunk);
+            loop {
+                match decoder.next().unwrap() {
+                    Step::NeedBytes => break,
+                    Step::Row(_) | Step::EarlyRow(_) => rows += 1,
+                    Step::Header(_) => {}
+                    Step::End(_) => panic!("the document has not ended"),
+                }
+            }
+        }
+        rows
+    }
+
+    #[test]
+    fn the_buffer_stays_small_whatever_the_size_of_the_document() {
+        let mut decoder = Decoder::new(Limits::default());
+        feed(&mut decoder, b"{\"applied_filters\": {\"x\": [", 1);
+        feed(&mut decoder, b"{\"data\": [\"0123456789\", {}]}, ", 10_000);
+        feed(&mut decoder, b"\"", 1);
+        feed(
+            &mut decoder,
+            b"a string that is longer than the chunk ",
+            10_000,
+        );
+        feed(
+            &mut decoder,
+            b"\"]}, \"fields\": {\"dimensions\": [{\"name\": \"a\", \"sql\": \"",
+            1,
+        );
+        feed(&mut decoder, b"select ", 10_000);
+        feed(&mut decoder, b"\"}]}, \"", 1);
+        feed(&mut decoder, b"a key that is longer than the chunk", 10_000);
+        feed(&mut decoder, b"\": 0, \"data\": [{}", 1);
+        let rows = feed(&mut decoder, b", {\"a\": {\"value\": 1}}", 10_000);
+        assert_eq!(rows, 10_000);
+        assert!(
+            decoder.buffer.capacity() < 1_000,
+            "{}",
+            decoder.buffer.capacity()
+        );
+    }
+
+    #[test]
+    fn a_row_larger_than_the_limit_is_refused_before_it_has_come() {
+        let limits = Limits {
+            max_row_bytes: 1_000,
+            ..Limits::default()
+        };
+        let mut decoder = Decoder::new(limits);
+        decoder.push(b"{\"data\": [{\"a\": {\"value\": \"");
+        let mut pushed = 0;
+        let error = loop {
+            match decoder.next() {
+                Err(error) => break error,
+                Ok(_) => {
+                    decoder.push(&[b'x'; 100]);
+                    pushed += 100;
+                }
+            }
+        };
+        assert_eq!(
+            error.problem,
+            Problem::RowTooLarge {
+                row: 0,
+                limit: 1_000
+            }
+        );
+        assert!(pushed <= 1_100, "{pushed}");
     }
 }

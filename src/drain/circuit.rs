@@ -145,7 +145,15 @@ impl Circuit {
 
     /// Down or paused: only probes go out.
     pub fn shut(&self) -> bool {
-        matches!(self.state, State::Down { .. } | State::Paused { .. })
+        self.shut_since().is_some()
+    }
+
+    /// Tick since which only probes go out.
+    pub fn shut_since(&self) -> Option<Duration> {
+        match &self.state {
+            State::Down { since, .. } | State::Paused { since, .. } => Some(since.tick),
+            State::Flowing | State::Waiting { .. } => None,
+        }
     }
 
     /// Whether a request may go out now. Ends a wait that is over.
@@ -202,6 +210,12 @@ impl Circuit {
                 Change::None
             }
             Bearing::Fails { why } if fresh => self.failed(now, why),
+            // From before the wait: the destination is alive, so there is no streak.
+            Bearing::Works { .. } if !self.shut() => {
+                self.failures = 0;
+                self.throttles = 0;
+                Change::None
+            }
             // Refused credentials are no accident, so even a stale reply counts, once.
             Bearing::Refuses { why, .. } if fresh || !self.shut() => self.refused(now, why),
             _ => Change::None,
@@ -231,14 +245,11 @@ impl Circuit {
     fn works(&mut self, now: Moment) -> Change {
         self.failures = 0;
         self.throttles = 0;
-        let change = match &self.state {
-            State::Down { since, .. } | State::Paused { since, .. } => {
-                Change::Recovered(now.tick.saturating_sub(since.tick))
-            }
-            State::Flowing | State::Waiting { .. } => return Change::None,
+        let Some(since) = self.shut_since() else {
+            return Change::None;
         };
         self.enter(State::Flowing);
-        change
+        Change::Recovered(now.tick.saturating_sub(since))
     }
 
     fn throttled(&mut self, now: Moment, retry_after: Option<Duration>) -> Change {
@@ -476,6 +487,23 @@ mod tests {
         }
         assert_eq!(circuit.heard(at(now), early, works()), Change::None);
         assert!(circuit.shut());
+    }
+
+    #[test]
+    fn a_good_reply_from_before_a_wait_ends_the_streak() {
+        let mut circuit = circuit();
+        let mut now = Duration::ZERO;
+        for _ in 0..20 {
+            let early = circuit.sent();
+            one(&mut circuit, &mut now, fails());
+            assert!(!circuit.troubled());
+            assert_eq!(circuit.heard(at(now), early, works()), Change::None);
+            assert!(
+                matches!(circuit.state(), State::Waiting { .. }),
+                "still waits"
+            );
+            circuit.retry_now(now);
+        }
     }
 
     #[test]

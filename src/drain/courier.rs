@@ -113,7 +113,8 @@ impl<T: Transport> Courier<T> {
 
     /// Does all that can be done now. Returns when sending goes on.
     fn step(&mut self, work: &mut Work) -> Option<Instant> {
-        for notice in self.seat.lane().take_notices() {
+        let notices = self.seat.lane().take_notices();
+        for notice in notices {
             self.say(notice);
         }
         if work.stop_at.is_some_and(|at| at <= Instant::now()) {

@@ -23,7 +23,7 @@ use super::moment::Moment;
 use super::notice::{Notice, Notices};
 use super::pace::{Pace, PaceSettings};
 use super::policy::{Bearing, Fate, PieceState, decide, too_old};
-use super::snapshot::{Replies, Snapshot, Standing};
+use super::snapshot::{Record, Snapshot, Standing};
 use super::transport::{Parcel, Reply};
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
@@ -39,7 +39,8 @@ const PEEK: Duration = Duration::from_secs(5);
 pub struct LaneSettings {
     /// Requests in flight at most, at least 1.
     pub max_in_flight: usize,
-    /// What could not be delivered for so long since it was received goes to the dead letters.
+    /// What is older than this since it was received, while its destination keeps failing, goes to
+    /// the dead letters. An operator's pause is no failure.
     pub max_age: Option<Duration>,
     /// The rate.
     pub pace: PaceSettings,
@@ -91,6 +92,7 @@ pub struct Lane {
     peeked: Duration,
     stopping: bool,
     record: Record,
+    latencies: Latencies,
 }
 
 struct Flight {
@@ -98,17 +100,6 @@ struct Flight {
     pass: Pass,
     sent: Duration,
     account: Arc<[u8]>,
-}
-
-#[derive(Default)]
-struct Record {
-    requests: u64,
-    batches: u64,
-    dead_letters: u64,
-    replies: Replies,
-    latencies: Latencies,
-    last_error: Option<(UnixMillis, String)>,
-    last_success: Option<UnixMillis>,
 }
 
 impl Lane {
@@ -148,6 +139,7 @@ impl Lane {
             peeked: now.tick,
             stopping: false,
             record: Record::default(),
+            latencies: Latencies::default(),
         }
     }
 
@@ -248,8 +240,11 @@ impl Lane {
             return;
         };
         let latency = now.tick.saturating_sub(flight.sent);
-        self.record.latencies.record(latency);
+        self.latencies.record(latency);
         self.record.replies.count(&reply);
+        if matches!(reply, Reply::Accepted { .. }) {
+            self.record.accepted_batches += flight.piece.slices.len() as u64;
+        }
         let key = flight.piece.entry;
         let Some(entry) = self.entries.get_mut(&key) else {
             return;
@@ -346,6 +341,11 @@ impl Lane {
         self.entries.len()
     }
 
+    /// Calls the destination by another name.
+    pub fn relabel(&mut self, label: String) {
+        self.label = label;
+    }
+
     /// Whether an operator has stopped the destination.
     pub fn paused_by_operator(&self) -> bool {
         self.circuit.held().is_some()
@@ -368,62 +368,17 @@ impl Lane {
 
     /// What can be seen from outside.
     pub fn snapshot(&self, now: Moment) -> Snapshot {
-        let (last_error_at, last_error) = self.record.last_error.clone().unzip();
         Snapshot {
             destination: self.destination,
             label: self.label.clone(),
-            state: self.standing(now),
+            state: Standing::of(&self.circuit, now),
             rate: self.pace.rate(),
             limit: self.pace.limit(),
             in_flight: self.flying.len(),
             held: self.held.values().sum(),
-            requests: self.record.requests,
-            batches: self.record.batches,
-            replies: self.record.replies,
-            dead_letters: self.record.dead_letters,
-            last_error,
-            last_error_at,
-            last_success: self.record.last_success,
-            latency_mean: self.record.latencies.mean(),
-            latency_p99: self.record.latencies.p99(),
-        }
-    }
-
-    fn standing(&self, now: Moment) -> Standing {
-        if let Some(since) = self.circuit.held() {
-            return Standing::Paused {
-                since,
-                why: "paused by an operator".to_owned(),
-                probe_at: None,
-            };
-        }
-        match self.circuit.state() {
-            State::Flowing => Standing::Flowing,
-            State::Waiting { until, .. } if *until <= now.tick => Standing::Flowing,
-            State::Waiting { until, why } => Standing::Waiting {
-                until: now.wall_at(*until),
-                why: why.clone(),
-            },
-            State::Down {
-                probe_at,
-                failures,
-                why,
-                since,
-            } => Standing::Down {
-                probe_at: now.wall_at(*probe_at),
-                failures: *failures,
-                since: since.wall,
-                why: why.clone(),
-            },
-            State::Paused {
-                probe_at,
-                why,
-                since,
-            } => Standing::Paused {
-                since: since.wall,
-                why: why.clone(),
-                probe_at: Some(now.wall_at(*probe_at)),
-            },
+            record: self.record.clone(),
+            latency_mean: self.latencies.mean(),
+            latency_p99: self.latencies.p99(),
         }
     }
 
@@ -480,9 +435,14 @@ impl Lane {
                 self.complain(now, format!("Refused: {why}."));
             }
         }
+        let shut_since = self.circuit.shut_since();
         match self.circuit.heard(now, pass, bearing) {
             Change::None => {}
             Change::Throttled => {
+                // A server that throttles a probe is back.
+                if let Some(since) = shut_since {
+                    self.notices.recovered(now.tick.saturating_sub(since));
+                }
                 self.pace.throttled(now.tick, exceeded.as_ref());
                 self.notices.throttled(now);
             }
@@ -540,7 +500,8 @@ impl Lane {
     }
 
     fn complain(&mut self, now: Moment, sentence: String) {
-        self.record.last_error = Some((now.wall, sentence));
+        self.record.last_error = Some(sentence);
+        self.record.last_error_at = Some(now.wall);
     }
 
     /// Gives back what need not be held while only probes go out. When paused, all of it, so that

@@ -30,6 +30,6 @@ mod supervisor;
 pub mod transport;
 
 pub use board::Handle;
-pub use snapshot::{Replies, Snapshot, Standing};
+pub use snapshot::{Record, Replies, Snapshot, Standing};
 pub use supervisor::{Drain, Settings};
 pub use transport::{Exceeded, Parcel, Reply, Transport};

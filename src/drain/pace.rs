@@ -88,7 +88,8 @@ pub struct Pace {
     /// Whether the rate has held a request back since the last step.
     pressed: bool,
     percent_used: Option<u8>,
-    last_admitted: Option<Duration>,
+    /// When the last request went out, or may go out if it was held back.
+    quiet_since: Option<Duration>,
 }
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, Tick, StateInformationMiddleware>;
@@ -120,7 +121,7 @@ impl Pace {
             stepped: now,
             pressed: false,
             percent_used: None,
-            last_admitted: None,
+            quiet_since: None,
         };
         if paced {
             pace.rebuild(now, 0);
@@ -143,7 +144,7 @@ impl Pace {
             self.burst = cost;
             self.rebuild(now, 0);
         }
-        if self.last_admitted.is_some_and(|last| now > last + SILENCE) {
+        if self.quiet_since.is_some_and(|last| now > last + SILENCE) {
             self.restart(now);
         }
         self.clock.set(now);
@@ -152,7 +153,7 @@ impl Pace {
         };
         match answer {
             Ok(state) => {
-                self.last_admitted = Some(now);
+                self.quiet_since = Some(now);
                 if self.rate != self.applied {
                     self.rebuild(now, state.remaining_burst_capacity());
                 }
@@ -162,7 +163,9 @@ impl Pace {
                 self.pressed = true;
                 // Never the same tick again: a caller that sleeps until then would spin.
                 let least = now + Duration::from_nanos(1);
-                Err(not_until.earliest_possible().max(least))
+                let next = not_until.earliest_possible().max(least);
+                self.quiet_since = Some(next);
+                Err(next)
             }
         }
     }
@@ -216,7 +219,7 @@ impl Pace {
         };
         self.stepped = now;
         self.pressed = false;
-        self.last_admitted = None;
+        self.quiet_since = None;
         self.rebuild(now, 0);
     }
 
@@ -410,6 +413,18 @@ mod tests {
         let later = Duration::from_secs(60);
         assert!(pace.admit(later, 20).is_err(), "drained");
         assert_eq!(pace.rate(), Some(27.0));
+    }
+
+    #[test]
+    fn a_request_that_takes_long_to_afford_is_not_taken_for_silence() {
+        let settings = PaceSettings {
+            batches_per_second: 5,
+            burst: 100,
+        };
+        let mut pace = Pace::new(settings, Duration::ZERO);
+        let sent = send(&mut pace, Duration::ZERO, Duration::from_secs(1_000), 100);
+        let late = sent.iter().filter(|at| at.as_secs() >= 500).count();
+        assert!(late >= 24, "{late} requests in 500 s");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use serde::Serialize;
 use crate::clock::UnixMillis;
 use crate::model::DestinationId;
 
+use super::circuit::{Circuit, State};
+use super::moment::Moment;
 use super::transport::Reply;
 
 /// One destination at one moment.
@@ -27,13 +29,27 @@ pub struct Snapshot {
     pub in_flight: usize,
     /// Entries taken from the outbox and not yet settled there.
     pub held: usize,
-    /// Requests sent since the start of the daemon, repeated ones included.
+    /// What has happened so far.
+    #[serde(flatten)]
+    pub record: Record,
+    /// Mean time from sending to reply, of the recent requests.
+    pub latency_mean: Option<Duration>,
+    /// The time within which 99 of 100 recent replies came, rounded up by at most a fifth.
+    pub latency_p99: Option<Duration>,
+}
+
+/// What has happened to a destination since the start of the daemon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Record {
+    /// Requests sent, repeated ones included.
     pub requests: u64,
     /// Batches in them.
     pub batches: u64,
+    /// Batches that were accepted.
+    pub accepted_batches: u64,
     /// What came back.
     pub replies: Replies,
-    /// Batches sent to the dead letters since the start of the daemon.
+    /// Batches sent to the dead letters.
     pub dead_letters: u64,
     /// The last complaint, as a sentence. It can hold the server's words.
     pub last_error: Option<String>,
@@ -41,10 +57,6 @@ pub struct Snapshot {
     pub last_error_at: Option<UnixMillis>,
     /// When a request was accepted last.
     pub last_success: Option<UnixMillis>,
-    /// Mean time from sending to reply, of the recent requests.
-    pub latency_mean: Option<Duration>,
-    /// The time within which 99 of 100 recent replies came, rounded up by at most a fifth.
-    pub latency_p99: Option<Duration>,
 }
 
 /// How a destination stands.
@@ -99,6 +111,47 @@ pub struct Replies {
     pub rejected: u64,
     /// 413.
     pub too_large: u64,
+}
+
+impl Standing {
+    /// How a circuit stands, by the wall clock.
+    pub(super) fn of(circuit: &Circuit, now: Moment) -> Self {
+        if let Some(since) = circuit.held() {
+            return Self::Paused {
+                since,
+                why: "paused by an operator".to_owned(),
+                probe_at: None,
+            };
+        }
+        match circuit.state() {
+            State::Flowing => Self::Flowing,
+            State::Waiting { until, .. } if *until <= now.tick => Self::Flowing,
+            State::Waiting { until, why } => Self::Waiting {
+                until: now.wall_at(*until),
+                why: why.clone(),
+            },
+            State::Down {
+                probe_at,
+                failures,
+                why,
+                since,
+            } => Self::Down {
+                probe_at: now.wall_at(*probe_at),
+                failures: *failures,
+                since: since.wall,
+                why: why.clone(),
+            },
+            State::Paused {
+                probe_at,
+                why,
+                since,
+            } => Self::Paused {
+                since: since.wall,
+                why: why.clone(),
+                probe_at: Some(now.wall_at(*probe_at)),
+            },
+        }
+    }
 }
 
 impl Replies {

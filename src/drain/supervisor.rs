@@ -178,7 +178,8 @@ impl<T: Transport> Drain<T> {
             let (id, label) = (state.id, state.label);
             let seat = self
                 .board
-                .seat(id, |now| Lane::new(settings, id, label, now, rng));
+                .seat(id, |now| Lane::new(settings, id, String::new(), now, rng));
+            seat.lane().relabel(label);
             let courier = Courier {
                 destination: id,
                 seat,

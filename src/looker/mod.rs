@@ -1,10 +1,9 @@
 //! A local stand-in for Looker: result documents of any size, one-time download urls, and the call
 //! that Looker makes to an action hub. Used by `looker-feed demo`, tests and benches.
 //!
-//! What it imitates is what `looker.md` of the project's notes gathers from Looker's public hub and
-//! captured streams: a `json_detail_lite_stream` document with 10-25 KB of metadata before `data`,
-//! a download url that can be fetched once, and the `execute` request with its four ways to hand
-//! rows over. It shares the HTTP server below with the other stand-in (`sandbox::serve`).
+//! What it imitates is what Looker's public Action Hub and captured streams show: a
+//! `json_detail_lite_stream` document with 10-25 KB of metadata before `data`, a download url that
+//! can be fetched once, and the `execute` request with its four ways to hand rows over. It shares the HTTP server below with the other stand-in (`sandbox::serve`).
 
 mod audit;
 mod execute;

@@ -211,12 +211,7 @@ impl Change {
             }
             let ordinal = segment.row.summary.first + local;
             match file.and_then(|file| file.place(ordinal)) {
-                Some(place) => {
-                    lost -= Tally {
-                        rows: u64::from(place.rows),
-                        batches: u64::from(place.batches),
-                    }
-                }
+                Some(place) => lost -= place.tally(),
                 None => {
                     segment.bits.set(local, true);
                     segment.touched.insert(local / CHUNK);
@@ -349,10 +344,9 @@ impl Change {
                 .keys()
                 .all(|&number| settled(self, number));
             for &number in delivery.segments.keys() {
-                if all || (number != last && settled(self, number)) {
-                    if let Some(segment) = self.segment(index, position, number) {
-                        segment.gone = true;
-                    }
+                let gone = all || (number != last && settled(self, number));
+                if gone && let Some(segment) = self.segment(index, position, number) {
+                    segment.gone = true;
                 }
             }
         }

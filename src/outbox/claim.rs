@@ -210,7 +210,11 @@ impl Outbox {
                     rows,
                     received: delivery.info.received,
                 }),
-                Err(Malformed) => lost.push(Loss::Entry { position, ordinal }),
+                Err(Malformed) => lost.push(Loss::Entry {
+                    position,
+                    ordinal,
+                    tally: file.tally(ordinal),
+                }),
             }
         }
         (claims, lost)
@@ -248,7 +252,9 @@ impl Loss {
     /// The claim that found it, when it was one.
     fn claim(&self) -> Option<(u64, Ordinal)> {
         match self {
-            Self::Entry { position, ordinal } => Some((*position, Ordinal::Entry(*ordinal))),
+            Self::Entry {
+                position, ordinal, ..
+            } => Some((*position, Ordinal::Entry(*ordinal))),
             Self::Letter(id) => Some((0, Ordinal::Letter(*id))),
             Self::Segment { .. } => None,
         }

@@ -161,7 +161,11 @@ impl<'a> Decoder<'a> {
 
 /// `text` cut to at most `limit` bytes, at a character's edge.
 pub(super) fn cut(text: &str, limit: usize) -> &str {
-    &text[..text.floor_char_boundary(limit)]
+    let mut end = limit.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 #[cfg(test)]

@@ -178,6 +178,14 @@ impl Footer {
         Ok(length)
     }
 
+    /// Cuts a whole file into what is before the footer, and the footer.
+    pub fn split(bytes: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+        let (_, trailer) = bytes.split_last_chunk::<TRAILER>().ok_or(Malformed)?;
+        let footer = Self::body_length(trailer)? as usize + TRAILER;
+        let at = bytes.len().checked_sub(footer).ok_or(Malformed)?;
+        bytes.split_at_checked(at).ok_or(Malformed)
+    }
+
     /// Reads body and trailer together; the second value is the checksum of what is before them.
     pub fn decode(bytes: &[u8]) -> Result<(Self, u32), Malformed> {
         let (body, trailer) = bytes.split_last_chunk::<TRAILER>().ok_or(Malformed)?;

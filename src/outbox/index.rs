@@ -314,10 +314,15 @@ impl Delivery {
             damaged: self.counters.damaged,
             rejected: totals.rows_rejected,
             notes: totals.notes.clone(),
-            settled: self.segments.is_empty()
-                && waiting == Tally::default()
-                && in_flight == Tally::default(),
+            settled: self.is_settled(),
         }
+    }
+
+    /// Nothing of it waits or flies.
+    pub fn is_settled(&self) -> bool {
+        self.segments.is_empty()
+            && self.waiting() == Tally::default()
+            && self.flight.tally == Tally::default()
     }
 
     fn pick(&mut self, position: u64, max: usize) -> Pick {
@@ -362,10 +367,7 @@ impl Delivery {
                 };
                 // One without a place is damaged, and the opening of its segment said so.
                 if let Some(place) = file.place(ordinal) {
-                    let tally = Tally {
-                        rows: u64::from(place.rows),
-                        batches: u64::from(place.batches),
-                    };
+                    let tally = place.tally();
                     flight.claimed.insert(ordinal, tally);
                     flight.tally += tally;
                     entries.push((ordinal, Arc::clone(file)));

@@ -7,7 +7,7 @@
 //! segments/   <delivery>.<number>.seg; <delivery>.aborted says that the delivery was withdrawn
 //! dead/       <number>.dead
 //! rejected/   <delivery>.rejected
-//! damaged/    what was found to be damaged, kept for a person, never read again
+//! damaged/    what was found to be damaged, kept for a person, never read again, not counted
 //! ```
 
 use std::ffi::OsStr;
@@ -130,6 +130,22 @@ impl Layout {
         Ok(lock)
     }
 
+    /// Locks an outbox that is there, and makes nothing.
+    pub fn enter_to_read(&self) -> Result<File, OpenError> {
+        let failed = |source| OpenError::Io {
+            path: self.root.clone(),
+            doing: "it is not there, or cannot be read",
+            source,
+        };
+        self.check_ours()?;
+        if !self.segments().is_dir() {
+            return Err(OpenError::Foreign(self.root.clone()));
+        }
+        self.read_format()?;
+        let lock = self.lock().map_err(failed)?;
+        lock.ok_or_else(|| OpenError::InUse(self.root.clone()))
+    }
+
     /// `None`: another process has it. The lock file itself never holds anything.
     fn lock(&self) -> io::Result<Option<File>> {
         let file = File::options()
@@ -158,7 +174,7 @@ impl Layout {
             let name = entry.map_err(failed)?.file_name();
             match name.to_str() {
                 Some("FORMAT" | "segments") => ours = true,
-                Some("LOCK" | "dead" | "rejected" | "damaged") => {}
+                Some("LOCK" | "dead" | "rejected" | "damaged" | "lost+found") => {}
                 _ => others = true,
             }
         }

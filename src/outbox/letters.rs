@@ -4,7 +4,7 @@
 //! A replay moves no payload: the slices become a letter of their own that waits in the queue of
 //! its destination, behind what waits there already, and is claimed out of the dead-letter file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::mpsc::sync_channel;
 
@@ -18,6 +18,9 @@ use super::error::Error;
 use super::index::Index;
 use super::owner::{Command, Loss, Owner, Reply};
 use super::state::{Bits, Letter};
+
+/// Letters moved with one sync.
+const MOVE: usize = 4096;
 
 /// How many dead letters a call has moved. One that is not there, not dead any more, or damaged,
 /// does not count.
@@ -95,20 +98,67 @@ impl Outbox {
     }
 
     /// Sends dead letters again, with the payload they have. They queue behind what waits for
-    /// their destination now. Durable on return.
+    /// their destination now. Durable on return. Blocks on the disk.
     ///
     /// # Errors
-    /// The state could not be made durable.
+    /// The state could not be made durable. Of many letters the first may have been moved; the
+    /// call can be made again.
     pub fn replay(&self, ids: &[LetterId]) -> Result<Moved, Error> {
-        self.ask(|reply| Command::Replay(ids.to_vec(), reply))
+        self.move_all(ids, Command::Replay)
     }
 
-    /// Throws dead letters away. Durable on return.
+    /// Throws dead letters away. Durable on return. Blocks on the disk.
     ///
     /// # Errors
-    /// The state could not be made durable.
+    /// As for [`Outbox::replay`].
     pub fn discard(&self, ids: &[LetterId]) -> Result<Moved, Error> {
-        self.ask(|reply| Command::Discard(ids.to_vec(), reply))
+        self.move_all(ids, Command::Discard)
+    }
+
+    fn move_all(
+        &self,
+        ids: &[LetterId],
+        command: impl Fn(Vec<(LetterId, u32)>, Reply<Moved>) -> Command,
+    ) -> Result<Moved, Error> {
+        let ids: BTreeSet<LetterId> = ids.iter().copied().collect();
+        let ids: Vec<LetterId> = ids.into_iter().collect();
+        let mut moved = Moved::default();
+        for part in ids.chunks(MOVE) {
+            let weighed = self.weigh(part)?;
+            let part = self.ask(|reply| command(weighed, reply))?;
+            moved.letters += part.letters;
+            moved.rows += part.rows;
+        }
+        Ok(moved)
+    }
+
+    /// Reads how many rows are in each of the letters that are there. Here and not on the
+    /// owner's thread: it means reading their payloads.
+    fn weigh(&self, ids: &[LetterId]) -> Result<Vec<(LetterId, u32)>, Error> {
+        let mut weighed = Vec::new();
+        let mut lost = Vec::new();
+        for group in ids.chunk_by(|one, other| one.letter == other.letter) {
+            let Some(first) = group.first() else {
+                continue;
+            };
+            let letter = self.shared.index().letters.get(&first.letter).cloned();
+            let Some(letter) = letter else {
+                continue;
+            };
+            match read_letter(&self.shared.layout, &letter) {
+                Ok(read) => weighed.extend(group.iter().filter_map(|id| {
+                    let rows = read.record.rows.get(id.slice as usize)?;
+                    Some((*id, *rows))
+                })),
+                // Its file may have gone with it since.
+                Err(_) if !self.shared.index().letters.contains_key(&first.letter) => {}
+                Err(_) => lost.push(Loss::Letter(first.letter)),
+            }
+        }
+        if !lost.is_empty() {
+            self.ask(|reply| Command::Lost(lost, reply))?;
+        }
+        Ok(weighed)
     }
 
     /// Sends a command to the owner and waits for the answer.
@@ -121,31 +171,28 @@ impl Outbox {
 
 impl Owner {
     /// Takes slices out of their letters; replayed ones become letters that wait.
-    pub fn move_letters(&mut self, ids: &[LetterId], replay: bool, change: &mut Change) -> Moved {
-        let mut wanted: BTreeMap<u64, BTreeSet<u32>> = BTreeMap::new();
-        for id in ids {
-            wanted.entry(id.letter).or_default().insert(id.slice);
-        }
+    pub fn move_letters(
+        &mut self,
+        ids: &[(LetterId, u32)],
+        replay: bool,
+        change: &mut Change,
+    ) -> Moved {
+        let index = self.shared().index();
         let mut moved = Moved::default();
-        let mut lost = Vec::new();
         let mut turn = None;
-        for (id, slices) in wanted {
-            let letter = change.letter(&self.shared().index(), id);
-            let Some(mut letter) = letter.filter(|letter| letter.queued.is_none()) else {
+        for group in ids.chunk_by(|(one, _), (other, _)| one.letter == other.letter) {
+            let Some(id) = group.first().map(|(id, _)| id.letter) else {
                 continue;
             };
-            let Ok(read) = read_letter(&self.shared().layout, &letter) else {
-                lost.push(Loss::Letter(id));
+            let letter = change.letter(&index, id);
+            let Some(mut letter) = letter.filter(|letter| letter.queued.is_none()) else {
                 continue;
             };
             let mut taken = Bits::none(letter.live.bytes().len() as u32 * 8);
             let mut tally = Tally::default();
-            for slice in slices {
-                let Some(rows) = read.record.rows.get(slice as usize) else {
-                    continue;
-                };
-                if letter.live.set(slice, false) {
-                    taken.set(slice, true);
+            for (id, rows) in group {
+                if letter.live.set(id.slice, false) {
+                    taken.set(id.slice, true);
                     tally += Tally {
                         rows: u64::from(*rows),
                         batches: 1,
@@ -155,7 +202,6 @@ impl Owner {
             if tally.batches == 0 {
                 continue;
             }
-            let index = self.shared().index();
             moved.letters += tally.batches;
             moved.rows += tally.rows;
             letter.tally -= tally;
@@ -175,9 +221,6 @@ impl Owner {
             } else {
                 change.put_letter(id, letter);
             }
-        }
-        if !lost.is_empty() {
-            self.lose(&lost, change);
         }
         moved
     }

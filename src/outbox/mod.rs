@@ -15,7 +15,8 @@
 //! **The loss window**: none for deliveries. Claims are in memory only, and a settlement that has
 //! not returned may be lost: after a crash those requests are sent again, byte by byte the same.
 //! If sled's files are lost, the state is built anew from the segments, and more of what had
-//! settled is sent again.
+//! settled is sent again; dead letters that had been replayed or discarded are dead letters
+//! again, settled deliveries are listed no more, and segments that are gone count as delivered.
 //!
 //! **Commit**, in this order: segments written and fsynced; their directory fsynced; the last
 //! segment's footer, which carries the commit, written and fsynced; sled's batch; flush; fdatasync
@@ -34,6 +35,7 @@
 mod adopt;
 mod capacity;
 mod change;
+mod check;
 mod claim;
 mod codec;
 mod dead;
@@ -45,6 +47,7 @@ mod index;
 mod layout;
 mod letters;
 mod load;
+mod maintain;
 mod orphans;
 mod owner;
 mod record;
@@ -65,6 +68,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+pub use check::{CheckReport, Fault, SalvageError, check};
 pub use claim::{Claim, Settled, Settlement};
 pub use codec::Malformed;
 pub use dead::{Dead, DeadFilter, DeadLetter, DeadPage, LetterId, LetterIdError};

@@ -28,7 +28,7 @@ use crate::clock::UnixMillis;
 /// Commands that share one sync. More would only make the first of them wait longer.
 const GROUP: usize = 256;
 /// Old webhook ids are looked for this often when nothing else happens.
-const IDLE: Duration = Duration::from_secs(60);
+pub(super) const IDLE: Duration = Duration::from_secs(60);
 /// First pause between two tries to reopen after a failure; it doubles up to the last.
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -40,8 +40,9 @@ pub(super) enum Command {
     Commit(Box<Prepared>, Reply<Receipt>),
     Settle(Vec<Settlement>, Reply<Settled>),
     Lost(Vec<Loss>, Reply<()>),
-    Replay(Vec<LetterId>, Reply<Moved>),
-    Discard(Vec<LetterId>, Reply<Moved>),
+    /// Dead letters with their rows.
+    Replay(Vec<(LetterId, u32)>, Reply<Moved>),
+    Discard(Vec<(LetterId, u32)>, Reply<Moved>),
     Close,
 }
 
@@ -58,6 +59,7 @@ pub(super) enum Loss {
     Entry {
         position: u64,
         ordinal: u32,
+        tally: Tally,
     },
     Segment {
         position: u64,
@@ -76,12 +78,15 @@ pub(super) struct Owner {
     shared: Arc<Shared>,
     commands: Receiver<Command>,
     /// `None`: it failed and is to be opened anew.
-    store: Option<Store>,
+    pub(super) store: Option<Store>,
     pub(super) dead: DeadWriter,
     /// Held, and let go with the thread.
     _lock: File,
     retry_at: Instant,
     retry_pause: Duration,
+    /// A delivery may have become old.
+    pub(super) history_due: bool,
+    pub(super) webhooks_due: Instant,
 }
 
 impl Owner {
@@ -100,6 +105,8 @@ impl Owner {
             _lock: lock,
             retry_at: Instant::now(),
             retry_pause: REOPEN_PAUSE,
+            history_due: true,
+            webhooks_due: Instant::now(),
         }
     }
 
@@ -319,22 +326,20 @@ impl Owner {
         self.dead.roll();
     }
 
-    pub(super) fn lose(&mut self, losses: &[Loss], change: &mut Change) {
+    fn lose(&mut self, losses: &[Loss], change: &mut Change) {
         let index = self.shared.index();
         for loss in losses {
             let (position, rows, what) = match loss {
-                Loss::Entry { position, ordinal } => {
-                    let tally = index
-                        .deliveries
-                        .get(position)
-                        .and_then(|delivery| delivery.flight.claimed.get(ordinal))
-                        .copied()
-                        .unwrap_or_default();
+                Loss::Entry {
+                    position,
+                    ordinal,
+                    tally,
+                } => {
                     let outcome = Outcome {
-                        damaged: tally,
+                        damaged: *tally,
                         ..Outcome::default()
                     };
-                    if !change.settle_entry(&index, *position, *ordinal, tally, outcome) {
+                    if !change.settle_entry(&index, *position, *ordinal, *tally, outcome) {
                         continue;
                     }
                     (*position, tally.rows, format!("request {ordinal}"))
@@ -344,7 +349,16 @@ impl Owner {
                     number,
                     file,
                 } => {
-                    let tally = change.give_up_missing(&index, *position, *number, file.as_deref());
+                    let known = index
+                        .deliveries
+                        .get(position)
+                        .and_then(|delivery| delivery.segments.get(number))
+                        .is_none_or(|segment| segment.row.damaged);
+                    let file = file.as_deref();
+                    let tally = change.give_up_missing(&index, *position, *number, file);
+                    if known && tally == Tally::default() {
+                        continue;
+                    }
                     (*position, tally.rows, format!("segment {number}"))
                 }
                 Loss::Letter(id) => match change.give_up_letter(&index, *id) {
@@ -364,7 +378,7 @@ impl Owner {
         }
     }
 
-    fn make_durable(&mut self, mut change: Change, acks: Vec<Ack>) {
+    pub(super) fn make_durable(&mut self, mut change: Change, acks: Vec<Ack>) {
         let batch = {
             let index = self.shared.index();
             change.close(&index);
@@ -386,11 +400,12 @@ impl Owner {
                 for (path, bytes, damaged) in &effects.spent {
                     self.shared.remove_spent(path, *bytes, *damaged);
                 }
-                for ack in acks {
-                    ack(Ok(&effects));
-                }
+                self.history_due |= effects.wake;
                 if effects.wake {
                     self.shared.changed.send_modify(|changes| *changes += 1);
+                }
+                for ack in acks {
+                    ack(Ok(&effects));
                 }
             }
             Err(error) => {
@@ -401,7 +416,7 @@ impl Owner {
         }
     }
 
-    fn fail(&mut self, error: StateError) -> Error {
+    pub(super) fn fail(&mut self, error: StateError) -> Error {
         let error = Error::State {
             source: Arc::new(error),
         };
@@ -410,119 +425,6 @@ impl Owner {
         self.store = None;
         self.retry_at = Instant::now();
         error
-    }
-
-    /// What is not urgent: old deliveries and webhook ids are forgotten, empty dead-letter files
-    /// removed, sled's file copied when it has grown.
-    fn maintain(&mut self) {
-        if self.store.is_none() {
-            return;
-        }
-        let mut change = Change::default();
-        let rejected = self.forget_history(&mut change);
-        self.forget_webhooks(&mut change);
-        self.remove_empty_dead_files(&mut change);
-        if !change.is_empty() {
-            self.make_durable(change, Vec::new());
-        }
-        if self.store.is_none() {
-            return;
-        }
-        for path in rejected {
-            let bytes = path.metadata().map_or(0, |meta| meta.len());
-            self.shared.remove_spent(&path, bytes, false);
-        }
-        if let Some(store) = self.store.take_if(|store| store.wants_compaction()) {
-            match store.compact() {
-                Ok(store) => {
-                    self.shared.capacity.set_state(store.size());
-                    self.store = Some(store);
-                }
-                Err(error) => {
-                    self.fail(error);
-                }
-            }
-        }
-    }
-
-    /// Takes the oldest settled deliveries beyond the history out, and returns their files of
-    /// rejected rows.
-    fn forget_history(&self, change: &mut Change) -> Vec<std::path::PathBuf> {
-        let index = self.shared.index();
-        let old: Vec<u64> = {
-            let done = |delivery: &&Delivery| {
-                let state = delivery.state();
-                state.settled && state.dead == Tally::default()
-            };
-            let settled: Vec<u64> = index
-                .deliveries
-                .iter()
-                .filter(|(_, delivery)| done(delivery))
-                .map(|(position, _)| *position)
-                .collect();
-            let excess = settled.len().saturating_sub(self.shared.settings.history);
-            settled.into_iter().take(excess).collect()
-        };
-        if old.is_empty() {
-            return Vec::new();
-        }
-        // A segment whose removal is not durable would come back without the row that says that
-        // it has settled, and be taken for a delivery that the state has not heard of.
-        let segments = self.shared.layout.segments();
-        if let Err(error) = self.shared.disk.sync_directory(&segments) {
-            tracing::warn!(%error, "the history of the outbox could not be shortened");
-            return Vec::new();
-        }
-        let mut files = Vec::new();
-        for position in old {
-            if let Some(delivery) = index.deliveries.get(&position) {
-                files.push(self.shared.layout.rejected(delivery.row.info.id));
-            }
-            change.remove_delivery(&index, position);
-        }
-        files.retain(|path| path.exists());
-        files
-    }
-
-    fn forget_webhooks(&self, change: &mut Change) {
-        let memory = self.shared.settings.webhook_memory.as_millis();
-        let now = UnixMillis::now().0;
-        for (&key, webhook) in &self.shared.index().webhooks {
-            if u128::from(now.saturating_sub(webhook.committed.0)) > memory {
-                change.forget_webhook(key);
-            }
-        }
-    }
-
-    /// The file's row goes only when its removal is durable: a file without one would be taken
-    /// for letters that the state has not heard of.
-    fn remove_empty_dead_files(&mut self, change: &mut Change) {
-        let empty: Vec<(u32, u64)> = self
-            .shared
-            .index()
-            .dead_files
-            .iter()
-            .filter(|(_, file)| file.letters == 0)
-            .map(|(number, file)| (*number, file.length))
-            .collect();
-        if empty.is_empty() {
-            return;
-        }
-        let mut gone = Vec::new();
-        for (number, length) in empty {
-            self.dead.leave(number);
-            let path = self.shared.layout.dead(number);
-            if self.shared.remove_spent(&path, length, false) {
-                gone.push(number);
-            }
-        }
-        let directory = self.shared.layout.dead_directory();
-        match self.shared.disk.sync_directory(&directory) {
-            Ok(()) => gone
-                .into_iter()
-                .for_each(|number| change.set_dead_file(number, None)),
-            Err(error) => tracing::warn!(%error, "dead-letter files could not be forgotten"),
-        }
     }
 
     /// Opens everything anew after a failure. Claims and deliveries on their way in stay.
@@ -569,6 +471,13 @@ impl Owner {
                 tracing::warn!(%error, source = source_text(&error), "the outbox could not be reopened yet");
             }
         }
+    }
+}
+
+impl Drop for Owner {
+    /// Before the lock goes with the owner, by a panic too: nobody may write from here on.
+    fn drop(&mut self) {
+        self.shared.close();
     }
 }
 

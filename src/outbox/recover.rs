@@ -174,6 +174,26 @@ impl Recovery<'_> {
         }
     }
 
+    /// Makes files durable that the state is about to count on.
+    pub fn sync(&self, files: &[PathBuf]) -> Result<(), StateError> {
+        let mut directories = HashSet::new();
+        files
+            .iter()
+            .try_for_each(|path| {
+                directories.extend(path.parent());
+                self.disk.sync_path(path)
+            })
+            .and_then(|()| {
+                directories
+                    .iter()
+                    .try_for_each(|directory| self.disk.sync_directory(directory))
+            })
+            .map_err(|source| StateError::Io {
+                doing: "files that were found could not be synced",
+                source,
+            })
+    }
+
     pub fn lost(&mut self, delivery: Option<DeliveryId>, rows: u64, what: String) {
         self.damage.push(Damage {
             delivery,
@@ -217,10 +237,14 @@ impl Recovery<'_> {
             let Some(files) = self.files.segments.get_mut(&id) else {
                 continue;
             };
-            let spent: Vec<PathBuf> = files
-                .extract_if(.., |number, _| !known.contains(number))
-                .map(|(_, path)| path)
-                .collect();
+            let mut spent = Vec::new();
+            files.retain(|number, path| {
+                let keep = known.contains(number);
+                if !keep {
+                    spent.push(std::mem::take(path));
+                }
+                keep
+            });
             spent.iter().for_each(|path| self.remove(path));
         }
         super::adopt::take_up(self, strangers)

@@ -14,6 +14,8 @@ use super::segment::{AppendError, LogWriter, read_whole};
 
 const MAX_REASON: usize = 1 << 10;
 const MAX_TEXT: usize = 64 << 10;
+/// A file of rejected rows is read whole; rows beyond this size are only counted.
+const MAX_FILE: u64 = 64 << 20;
 
 /// A row that could not be mapped, on its way in.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +75,9 @@ impl RejectedWriter {
     }
 
     pub fn append(&mut self, rejected: RejectedRow<'_>) -> Result<(), AppendError> {
+        if self.log.length() >= MAX_FILE {
+            return Ok(());
+        }
         let mut meta = Encoder::default();
         meta.u64(rejected.row)
             .text(cut(rejected.reason, MAX_REASON));

@@ -194,6 +194,15 @@ impl SegmentWriter {
     }
 }
 
+impl Place {
+    pub fn tally(self) -> Tally {
+        Tally {
+            rows: u64::from(self.rows),
+            batches: u64::from(self.batches),
+        }
+    }
+}
+
 /// A committed segment, open for reading.
 #[derive(Debug)]
 pub(super) struct SegmentFile {
@@ -257,6 +266,12 @@ impl SegmentFile {
         let local = ordinal.checked_sub(self.first)?;
         let place = self.places.get(local as usize)?;
         (place.length > 0).then_some(*place)
+    }
+
+    /// What an entry weighs; nothing, when it is not to be found.
+    pub fn tally(&self, ordinal: u32) -> Tally {
+        self.place(ordinal)
+            .map_or_else(Tally::default, Place::tally)
     }
 
     /// Reads one entry back.

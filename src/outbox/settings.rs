@@ -24,7 +24,8 @@ pub struct Settings {
     pub webhook_memory: Duration,
     /// How many settled deliveries stay listed. One with dead letters stays in any case.
     pub history: usize,
-    /// How many rejected rows of a delivery are kept; more are only counted.
+    /// How many rejected rows of a delivery are kept (and at most 64 MiB of them); more are only
+    /// counted.
     pub rejected_rows: u64,
 }
 

@@ -186,10 +186,7 @@ impl Owner {
                     position,
                     info,
                     what,
-                    all: Tally {
-                        rows: u64::from(place.rows),
-                        batches: u64::from(place.batches),
-                    },
+                    all: place.tally(),
                     body: Body::Segment(file, ordinal),
                 }))
             }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub changed: watch::Sender<u64>,
     index: Mutex<Index>,
     health: Mutex<Health>,
+    closed: AtomicBool,
     damage: Mutex<VecDeque<Damage>>,
 }
 
@@ -43,6 +45,7 @@ impl Shared {
             changed: watch::Sender::new(0),
             index: Mutex::new(index),
             health: Mutex::new(Health::Ok),
+            closed: AtomicBool::new(false),
             damage: Mutex::new(VecDeque::new()),
         }
     }
@@ -59,7 +62,19 @@ impl Shared {
         lock(&self.damage).iter().cloned().collect()
     }
 
+    /// The directory is about to be another process's.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
     pub fn check_healthy(&self) -> Result<(), Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
         match self.health() {
             Health::Ok => Ok(()),
             Health::RefusingWrites { since, what } => Err(Error::RefusingWrites { since, what }),

@@ -300,6 +300,8 @@ impl Drop for Staging {
         if self.rejected.take().is_some() {
             paths.push(shared.layout.rejected(self.info.id));
         }
+        // A closed outbox may be another process's by now, which has removed them at its open.
+        paths.retain(|_| !shared.is_closed());
         for path in paths.iter().rev() {
             if let Err(error) = shared.disk.remove(path) {
                 tracing::warn!(

@@ -176,7 +176,10 @@ impl Outbox {
                 page.rows = rows;
                 page.kept = kept;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            // None was kept, or the delivery has left the history in between.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(self.delivery(delivery).map(|_| page));
+            }
             Err(error) => return Err(Error::io("the rejected rows could not be read")(error)),
         }
         Ok(Some(page))

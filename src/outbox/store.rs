@@ -119,8 +119,7 @@ impl Store {
             .map_err(io_error("sled could not be flushed"))?;
         guarded(|| self.db.flush().map(|_| ()))?;
         self.disk
-            .check(Op::StateSync(&self.path))
-            .and_then(|()| self.file.sync_data())
+            .sync_state(&self.file, &self.path)
             .map_err(io_error("sled's file could not be synced"))
     }
 

@@ -1,6 +1,7 @@
 //! Bad batches in a request are found, and nothing else is lost.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use fastrand::Rng;
 use proptest::prelude::*;
@@ -11,7 +12,7 @@ use looker_feed::drain::Reply;
 /// Sends one entry of `size` slices, of which these are bad. Returns the requests it took.
 fn isolate(size: usize, bad: &BTreeSet<usize>, complaint: impl Fn() -> Reply) -> usize {
     let mut stations = [Station::new(settings(4, 0), 1)];
-    stations[0].deliver(SECOND * 0, [size]);
+    stations[0].deliver(Duration::ZERO, [size]);
     let mut server = |_, _, batches: &[Batch]| {
         let spoiled = batches.iter().any(|batch| bad.contains(&batch.slice));
         (SECOND / 10, if spoiled { complaint() } else { accepted() })
@@ -21,7 +22,7 @@ fn isolate(size: usize, bad: &BTreeSet<usize>, complaint: impl Fn() -> Reply) ->
         &mut stations,
         &mut server,
         &mut rng,
-        SECOND * 0,
+        Duration::ZERO,
         SECOND * 3600,
         |stations, _| stations[0].is_done(),
     );
@@ -65,7 +66,7 @@ fn one_bad_batch_in_a_hundred_takes_fifteen_requests() {
 #[test]
 fn a_dead_letter_has_the_servers_words() {
     let mut stations = [Station::new(settings(4, 0), 1)];
-    stations[0].deliver(SECOND * 0, [2]);
+    stations[0].deliver(Duration::ZERO, [2]);
     let mut server = |_, _, batches: &[Batch]| {
         let reply = if batches.iter().any(|batch| batch.slice == 1) {
             Reply::Rejected {
@@ -82,7 +83,7 @@ fn a_dead_letter_has_the_servers_words() {
         &mut stations,
         &mut server,
         &mut rng,
-        SECOND * 0,
+        Duration::ZERO,
         SECOND * 60,
         |_, _| false,
     );

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use looker_feed::model::DeliveryId;
-use looker_feed::outbox::{DeadFilter, DeliveryState, Outbox, RejectedRow};
+use looker_feed::outbox::{self, DeadFilter, DeliveryState, Outbox, RejectedRow};
 
 use crate::kit::*;
 
@@ -46,6 +46,18 @@ fn half_drained(outbox: &Outbox) {
     outbox.replay(&[page.letters[1].id]).unwrap();
 }
 
+/// The first delivery has settled from its end on, but for its first request.
+fn drained_backwards(outbox: &Outbox) {
+    backlog(outbox);
+    let claims = outbox.claim(destination_id(1), 99).unwrap();
+    for claim in claims[1..].iter().rev() {
+        outbox
+            .settle(delivered(std::slice::from_ref(claim)))
+            .unwrap();
+    }
+    outbox.release(delivery_id(1), &[claims[0].ordinal]);
+}
+
 fn drained(outbox: &Outbox) {
     half_drained(outbox);
     drain(outbox, 1);
@@ -79,19 +91,6 @@ fn dead_letters(outbox: &Outbox) -> BTreeSet<Vec<u8>> {
     let ids = page.letters.iter().map(|letter| letter.id);
     ids.filter_map(|id| Some(outbox.dead_letter(id).unwrap()?.1.to_vec()))
         .collect()
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy_all(&path, &target);
-        } else {
-            fs::copy(&path, &target).unwrap();
-        }
-    }
 }
 
 fn files_below(path: &Path) -> Vec<PathBuf> {
@@ -270,7 +269,7 @@ fn damage_after_draining_costs_what_is_damaged_and_is_named() {
 
 #[test]
 fn the_whole_state_may_be_gone() {
-    for fill in [backlog, half_drained, drained] {
+    for fill in [backlog, half_drained, drained_backwards, drained] {
         let home = home();
         let path = home.path().join("outbox");
         let before = before(&path, fill);
@@ -305,4 +304,95 @@ fn what_is_damaged_is_kept() {
         kept.iter().any(|name| name.starts_with("state")),
         "{kept:?}"
     );
+}
+
+#[test]
+fn a_check_changes_nothing_and_names_what_is_damaged() {
+    for fill in [backlog, half_drained, drained] {
+        let home = home();
+        let path = home.path().join("outbox");
+        let outbox = open(&path);
+        fill(&outbox);
+        let error = outbox::check(&path).unwrap_err();
+        assert!(error.to_string().contains("another process"), "{error}");
+        outbox.close();
+        let files = |path: &Path| -> Vec<(PathBuf, Vec<u8>)> {
+            let all = files_below(path).into_iter();
+            all.map(|file| (file.clone(), fs::read(file).unwrap()))
+                .collect()
+        };
+        let before = files(&path);
+        let report = outbox::check(&path).unwrap();
+        assert_eq!(report.faults, []);
+        assert!(report.records > 2, "{report:?}");
+        assert_eq!(files(&path), before);
+
+        for (file, bytes) in &before {
+            let kind = file
+                .parent()
+                .unwrap()
+                .file_name()
+                .unwrap()
+                .to_str()
+                .unwrap();
+            if !["segments", "dead", "rejected"].contains(&kind) {
+                continue;
+            }
+            for harm in harms(bytes.len() as u64) {
+                let unread = kind == "rejected" && matches!(harm, Harm::Delete);
+                // The header of a dead-letter file is never read.
+                let unseen = kind == "dead" && matches!(harm, Harm::Flip(at) if at < 40);
+                if unread || unseen {
+                    continue;
+                }
+                do_harm(file, harm);
+                let report = outbox::check(&path).unwrap();
+                assert!(
+                    report.faults.iter().any(|fault| fault.file == *file),
+                    "{harm:?} of {}: {report:?}",
+                    file.display()
+                );
+                fs::write(file, bytes).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_check_of_what_is_no_outbox_is_refused_and_makes_nothing() {
+    let home = home();
+    let path = home.path().join("nothing");
+    outbox::check(&path).unwrap_err();
+    assert!(!path.exists());
+    fs::create_dir(&path).unwrap();
+    outbox::check(&path).unwrap_err();
+    assert_eq!(files_below(&path), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_salvage_finds_beforehand_what_the_drain_would_have_met() {
+    let home = home();
+    let path = home.path().join("outbox");
+    let outbox = open(&path);
+    half_drained(&outbox);
+    outbox.close();
+    let segments = files_below(&path.join("segments"));
+    do_harm(&segments[1], Harm::Flip(600));
+    do_harm(&files_below(&path.join("dead"))[0], Harm::Flip(60));
+    let damage = Outbox::salvage(settings(&path)).unwrap();
+    let named: u64 = damage.iter().map(|damage| damage.rows).sum();
+    assert!(named > 0, "{damage:?}");
+    let outbox = open(&path);
+    assert_eq!(outbox.damage(), []);
+    outbox.verify().unwrap();
+    drain(&outbox, 1);
+    dead_letters(&outbox);
+    assert_eq!(outbox.damage(), [], "met only later");
+    let lost: u64 = outbox
+        .deliveries(0, 9)
+        .iter()
+        .map(|state| state.damaged.rows)
+        .sum();
+    assert_eq!(lost, named);
+    check_sums(&outbox);
 }

@@ -42,7 +42,7 @@ fn recorder(log: &Log) -> Disk {
     let log = Arc::clone(log);
     Disk::with_hook(move |op| {
         let event = match *op {
-            Op::CreateDirectory(_) | Op::StateFlush(_) => return Ok(()),
+            Op::CreateDirectory(_) | Op::StateFlush(_) | Op::Cut { .. } => return Ok(()),
             Op::StateBatch(_) => Event::Batch,
             Op::Create(path) => Event::Create(path.to_owned()),
             Op::Write {
@@ -99,6 +99,21 @@ struct Platter {
 }
 
 impl Platter {
+    /// A disk that holds what is below `path`, all of it durable.
+    fn of(path: &Path) -> Self {
+        let mut platter = Self::default();
+        for directory in ["", "segments", "dead", "rejected", "damaged"] {
+            for (path, durable) in files_of(&path.join(directory)) {
+                platter.names.insert(path, platter.files.len());
+                let pending = Vec::new();
+                platter.files.push(File { durable, pending });
+            }
+        }
+        platter.durable_names.clone_from(&platter.names);
+        platter.state = files_of(&path.join("state"));
+        platter
+    }
+
     fn take(&mut self, event: &Event) {
         match event {
             Event::Create(path) => {
@@ -200,10 +215,10 @@ fn put(into: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
     into[offset..offset + bytes.len()].copy_from_slice(bytes);
 }
 
-/// A history of one, so that deliveries are forgotten on the way.
+/// No history, so that deliveries are forgotten on the way.
 fn brief(path: &Path) -> Settings {
     Settings {
-        history: 1,
+        history: 0,
         ..settings(path)
     }
 }
@@ -391,6 +406,59 @@ fn told(events: &[Event]) -> Vec<Told> {
         .collect()
 }
 
+/// A state of sled's directory that may be on the disk before it has been synced.
+type Coming<'a> = Option<&'a BTreeMap<PathBuf, Vec<u8>>>;
+
+fn coming<'a>(events: &'a [Event], n: usize, before: Coming<'a>) -> Coming<'a> {
+    match &events[n] {
+        Event::Batch => events[n..].iter().find_map(|event| match event {
+            Event::State(files) => Some(files),
+            _ => None,
+        }),
+        Event::State(_) => None,
+        _ => before,
+    }
+}
+
+/// Cuts the power in four ways and hands what each leaves to `look`.
+fn cut(
+    platter: &Platter,
+    coming: Coming<'_>,
+    path: &Path,
+    seed: &mut fastrand::Rng,
+    mut look: impl FnMut(&Path, usize),
+) {
+    for variant in 0..4 {
+        let left = beside(path, "left");
+        let mut platter = platter.clone();
+        // What sled has written and not synced may be on the disk all the same.
+        if variant % 2 == 1
+            && let Some(files) = coming
+        {
+            platter.state.clone_from(files);
+        }
+        match variant {
+            0 => platter.leave(path, &left, || false),
+            1 => platter.leave(path, &left, || true),
+            _ => platter.leave(path, &left, || seed.bool()),
+        }
+        look(&left, variant);
+        fs::remove_dir_all(&left).unwrap();
+    }
+}
+
+fn beside(path: &Path, what: &str) -> PathBuf {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    path.with_file_name(format!("{name}-{what}"))
+}
+
+fn next_told(events: &[Event], n: usize) -> Option<&Told> {
+    events[n + 1..].iter().find_map(|event| match event {
+        Event::Told(told) => Some(told),
+        _ => None,
+    })
+}
+
 #[test]
 fn a_power_cut_at_any_step_keeps_every_promise() {
     let home = home();
@@ -398,46 +466,166 @@ fn a_power_cut_at_any_step_keeps_every_promise() {
     let events = record(&path);
     assert!(events.len() > 80, "{}", events.len());
     let mut platter = Platter::default();
-    let mut coming = None;
     let mut seed = fastrand::Rng::with_seed(7);
+    let mut state = None;
     for (n, event) in events.iter().enumerate() {
         platter.take(event);
+        state = coming(&events, n, state);
         let told = told(&events[..=n]);
-        let next = events[n + 1..].iter().find_map(|event| match event {
-            Event::Told(told) => Some(told),
-            _ => None,
+        cut(&platter, state, &path, &mut seed, |left, variant| {
+            let what = format!("event {n}, variant {variant}: {event:?}");
+            check(left, &told, next_told(&events, n), &what);
         });
-        match event {
-            Event::Batch => {
-                coming = events[n..].iter().find_map(|event| match event {
-                    Event::State(files) => Some(files),
-                    _ => None,
-                });
+    }
+}
+
+#[test]
+fn a_power_cut_or_an_error_during_the_open_after_a_power_cut_loses_nothing() {
+    let home = home();
+    let path = home.path().join("outbox");
+    let events = record(&path);
+    let mut platter = Platter::default();
+    let mut seed = fastrand::Rng::with_seed(8);
+    let mut state = None;
+    for (n, event) in events.iter().enumerate() {
+        platter.take(event);
+        state = coming(&events, n, state);
+        // What is written last before something is synced is what a kill may leave unsynced.
+        let unsynced = match event {
+            Event::Write(file, ..) => {
+                matches!(events.get(n + 1), Some(Event::Sync(_)))
+                    && (n % 3 == 0 || file.starts_with(path.join("dead")))
             }
-            Event::State(_) => coming = None,
-            _ => {}
+            _ => false,
+        };
+        if n % 29 != 0 && !unsynced {
+            continue;
         }
-        for variant in 0..4 {
-            let left = home.path().join("left");
-            let mut platter = platter.clone();
-            // What sled has written and not synced may be on the disk all the same.
-            if variant % 2 == 1
-                && let Some(files) = coming
-            {
-                platter.state.clone_from(files);
-            }
-            match variant {
-                0 => platter.leave(&path, &left, || false),
-                1 => platter.leave(&path, &left, || true),
-                _ => platter.leave(&path, &left, || seed.bool()),
-            }
+        let told = told(&events[..=n]);
+        let next = next_told(&events, n);
+        if unsynced {
+            kill_then_cut(&platter, &path, &told, next, &format!("event {n}"));
+            continue;
+        }
+        cut(&platter, state, &path, &mut seed, |left, variant| {
+            let what = format!("event {n}, variant {variant}");
+            open_cut(left, &told, next, &what);
+            open_failing(left, &told, next, &what);
+        });
+    }
+}
+
+fn open_cut(left: &Path, told: &[Told], next: Option<&Told>, what: &str) {
+    let mut platter = Platter::of(left);
+    let log = Log::default();
+    let again = beside(left, "again");
+    copy_all(left, &again);
+    // Recorded on a copy, told of the original.
+    drop(Outbox::open_on(brief(&again), recorder(&log)).unwrap());
+    fs::remove_dir_all(&again).unwrap();
+    let events: Vec<Event> = log
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|event| event.moved(&again, left))
+        .collect();
+    assert!(events.len() > 3);
+    let mut seed = fastrand::Rng::with_seed(9);
+    let mut state = None;
+    for (n, event) in events.iter().enumerate() {
+        platter.take(event);
+        state = coming(&events, n, state);
+        cut(&platter, state, left, &mut seed, |left, variant| {
             check(
-                &left,
-                &told,
+                left,
+                told,
                 next,
-                &format!("event {n}, variant {variant}: {event:?}"),
+                &format!("{what}, open {n}, variant {variant}: {event:?}"),
             );
-            fs::remove_dir_all(&left).unwrap();
+        });
+    }
+}
+
+/// The process dies and is started again, and only then the power goes: what the first one had
+/// not synced the second one has seen all the same.
+fn kill_then_cut(platter: &Platter, path: &Path, told: &[Told], next: Option<&Told>, what: &str) {
+    let again = beside(path, "again");
+    platter.leave(path, &again, || true);
+    let log = Log::default();
+    drop(Outbox::open_on(brief(&again), recorder(&log)).unwrap());
+    fs::remove_dir_all(&again).unwrap();
+    let events: Vec<Event> = log
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|event| event.moved(&again, path))
+        .collect();
+    let mut platter = platter.clone();
+    let mut seed = fastrand::Rng::with_seed(10);
+    let mut state = None;
+    for (n, event) in events.iter().enumerate() {
+        platter.take(event);
+        state = coming(&events, n, state);
+        cut(&platter, state, path, &mut seed, |left, variant| {
+            let what = format!("{what}, killed, open {n}, variant {variant}: {event:?}");
+            check(left, told, next, &what);
+        });
+    }
+}
+
+fn open_failing(left: &Path, told: &[Told], next: Option<&Told>, what: &str) {
+    for nth in 0.. {
+        let again = beside(left, "again");
+        copy_all(left, &again);
+        let calls = Arc::new(Mutex::new(0));
+        let counter = Arc::clone(&calls);
+        let disk = Disk::with_hook(move |_| {
+            let mut calls = counter.lock().unwrap();
+            *calls += 1;
+            if *calls == nth + 1 {
+                Err(std::io::Error::from_raw_os_error(5))
+            } else {
+                Ok(())
+            }
+        });
+        drop(Outbox::open_on(brief(&again), disk));
+        check(
+            &again,
+            told,
+            next,
+            &format!("{what}, open with error {nth}"),
+        );
+        fs::remove_dir_all(&again).unwrap();
+        if *calls.lock().unwrap() <= nth {
+            assert!(nth > 3);
+            return;
+        }
+    }
+}
+
+impl Event {
+    /// The same below another directory.
+    fn moved(&self, from: &Path, to: &Path) -> Self {
+        let at = |path: &PathBuf| match path.strip_prefix(from) {
+            Ok(rest) if rest.as_os_str().is_empty() => to.to_owned(),
+            Ok(rest) => to.join(rest),
+            Err(_) => path.clone(),
+        };
+        match self {
+            Self::Create(path) => Self::Create(at(path)),
+            Self::Write(path, offset, bytes) => Self::Write(at(path), *offset, bytes.clone()),
+            Self::Sync(path) => Self::Sync(at(path)),
+            Self::SyncDirectory(path) => Self::SyncDirectory(at(path)),
+            Self::Rename(old, new) => Self::Rename(at(old), at(new)),
+            Self::Remove(path) => Self::Remove(at(path)),
+            Self::State(files) => Self::State(
+                files
+                    .iter()
+                    .map(|(path, bytes)| (at(path), bytes.clone()))
+                    .collect(),
+            ),
+            Self::Batch => Self::Batch,
+            Self::Told(told) => Self::Told(told.clone()),
         }
     }
 }

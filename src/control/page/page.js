@@ -3,7 +3,9 @@
 
 const $ = id => document.getElementById(id);
 const part = (box, name) => box.querySelector(`[data-of="${name}"]`);
-const set = (node, text) => { text = String(text ?? ''); if (node.textContent !== text) node.textContent = text; };
+// Characters that turn the direction of the text around them are left out.
+const plain = text => String(text ?? '').replace(/[\u202a-\u202e\u2066-\u2069]/g, '');
+const set = (node, text) => { text = plain(text); if (node.textContent !== text) node.textContent = text; };
 const fill = (box, values) => { for (const [name, text] of Object.entries(values)) set(part(box, name), text); };
 const grade = (node, kind) => { for (const k of ['good', 'flow', 'warn', 'bad']) node.classList.toggle(k, k === kind); };
 const stamp = template => $(template).content.firstElementChild.cloneNode(true);
@@ -26,7 +28,7 @@ function span(seconds) {
   seconds = Math.max(0, Math.round(seconds));
   if (seconds < 60) return `${seconds} s`;
   const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return minutes < 10 ? `${minutes} min ${seconds % 60} s` : `${minutes} min`;
+  if (minutes < 60) return minutes < 10 ? `${minutes} min${seconds % 60 ? ` ${seconds % 60} s` : ''}` : `${minutes} min`;
   const hours = Math.floor(minutes / 60);
   if (hours < 48) return `${hours} h ${minutes % 60} min`;
   return `${Math.floor(hours / 24)} days`;
@@ -36,7 +38,7 @@ function clock(ms) {
   const time = at.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
   return at.toDateString() === new Date().toDateString() ? time : `${at.toLocaleDateString([], { day: 'numeric', month: 'short' })}, ${time}`;
 }
-const left = seconds => seconds == null ? '–' : `about ${span(seconds)}`;
+const left = seconds => seconds == null ? '–' : `~ ${span(seconds)}`;
 
 // Talking to the daemon.
 
@@ -46,10 +48,14 @@ let entering = null;
 
 async function ask(path, options = {}) {
   for (;;) {
-    const headers = { ...options.headers };
+    const headers = { ...options.headers }, used = token;
     if (token) headers.Authorization = `Bearer ${token}`;
     const answer = await fetch(path, { ...options, headers });
-    if (answer.status === 401) { await enter(token ? 'That token was not accepted.' : ''); continue; }
+    if (answer.status === 401) {
+      // Another call may have asked for it in the meantime.
+      if (token === used) await enter(token ? 'That token was not accepted.' : '');
+      continue;
+    }
     if (!answer.ok) {
       const said = await answer.json().catch(() => ({}));
       throw new Refused(said.error ?? `The daemon answered with status ${answer.status}.`);
@@ -109,16 +115,18 @@ function confirmed(text, verb) {
   });
 }
 
-// A button cannot be pressed again before its call is answered; what goes wrong is said.
+// A button cannot be pressed again before its call is answered; what goes wrong is said. It is not
+// `disabled`, which would take the focus away.
 async function during(button, work) {
-  button.disabled = true;
+  if (button.getAttribute('aria-disabled') === 'true') return;
+  button.setAttribute('aria-disabled', 'true');
   try {
     const done = await work();
     if (done?.message) say(done.message);
   } catch (error) {
     say(error instanceof Refused ? error.message : 'The daemon did not answer.');
   } finally {
-    button.disabled = false;
+    button.removeAttribute('aria-disabled');
   }
 }
 
@@ -164,12 +172,15 @@ function glance(now) {
   const { dead_letters: dead, rejected_rows: rejected } = now.outbox;
   const oldest = all.map(d => d.oldest).filter(Boolean);
   fill(document, {
-    receiving: now.receiving.length ? count(sum(now.receiving, r => r.rows), 'row') : 'Nothing',
+    receiving: now.receiving.length ? number(sum(now.receiving, r => r.rows)) : 'Nothing',
+    'receiving-unit': now.receiving.length ? 'rows' : '',
     'receiving-more': now.receiving.length ? now.receiving.map(r => `${r.title || 'Untitled'} · ${size(r.bytes)} · for ${span((now.now - r.since) / 1000)}`).join('; ') : `${count(now.totals.rows_in, 'row')} in ${count(now.totals.deliveries_accepted, 'delivery', 'deliveries')} since the start`,
-    waiting: batches ? count(batches, 'batch', 'batches') : 'Nothing',
+    waiting: batches ? number(batches) : 'Nothing',
+    'waiting-unit': batches ? (batches === 1 ? 'batch' : 'batches') : '',
     'waiting-more': batches ? `${count(sum(all, d => d.rows), 'row')}, the oldest ${oldest.length ? `for ${span((now.now - Math.min(...oldest)) / 1000)}` : 'is new'}` : 'All that came in has been sent',
-    sending: `${pace(rate)}/s`,
-    'sending-more': limit ? `batches accepted, of ${pace(limit)}/s allowed` : 'batches accepted',
+    sending: pace(rate),
+    'sending-unit': 'batches/s',
+    'sending-more': limit ? `accepted, of ${pace(limit)} a second allowed` : 'accepted by mParticle',
     care: dead || rejected ? number(dead + rejected) : 'Nothing',
     'care-more': dead || rejected ? `${count(dead, 'dead letter')}, ${count(rejected, 'rejected row')}` : 'No dead letters, no rejected rows',
   });
@@ -214,12 +225,12 @@ function destination(node, d) {
     why: d.why ? d.why + next : '',
     pace: d.limit ? `Pace ${pace(d.rate)} of ${pace(d.limit)} batches a second` : `Pace ${d.rate ? pace(d.rate) + ' batches a second' : 'without a limit'}`,
     accepted: `${pace(d.accepted_rate)}/s`,
-    batches: count(d.batches, 'batch', 'batches'),
+    batches: number(d.batches),
     rows: number(d.rows),
     bytes: size(d.bytes),
     oldest: d.oldest ? span((now - d.oldest) / 1000) : '–',
     left: left(d.seconds_left),
-    flying: count(d.in_flight, 'request'),
+    flying: number(d.in_flight),
     latency: d.latency_mean_ms ? `${number(d.latency_mean_ms)} ms` : '–',
     success: d.last_success ? clock(d.last_success) : 'not yet',
     replies: Object.entries(d.replies).filter(([, n]) => n).map(([kind, n]) => `${kind.replaceAll('_', ' ')} ${number(n)}`).join(' · '),
@@ -232,13 +243,14 @@ function destination(node, d) {
   meter.setAttribute('aria-valuenow', Math.min(d.rate, d.limit));
   meter.firstElementChild.style.width = `${d.limit ? Math.min(100, 100 * d.rate / d.limit) : 0}%`;
   const can = { pause: d.state !== 'paused', resume: d.state === 'paused', retry: d.state === 'waiting' || d.state === 'down' };
+  const focused = node.contains(document.activeElement) && document.activeElement.dataset.do;
   for (const [name, shown] of Object.entries(can)) {
     const button = node.querySelector(`[data-do=${name}]`);
-    // A button that goes hands its focus to the one that comes.
-    if (!shown && document.activeElement === button) node.querySelector(`[data-do=${can.resume ? 'resume' : 'pause'}]`).hidden = false, node.querySelector(`[data-do=${can.resume ? 'resume' : 'pause'}]`).focus();
     button.hidden = !shown;
     button.setAttribute('aria-label', `${button.textContent}: ${d.label}`);
   }
+  // A button that goes hands its focus to the one that comes.
+  if (focused && can[focused] === false) node.querySelector(`[data-do=${can.resume ? 'resume' : 'pause'}]`).focus();
 }
 
 // A link only when it is one: it comes from outside.
@@ -263,7 +275,7 @@ function delivery(node, d) {
   fill(node, {
     meta: `${d.destination_label} · received ${clock(d.received)}${d.finished ? ` · finished ${clock(d.finished)} after ${span((d.finished - d.received) / 1000)}` : ''}`,
     rows_in: number(d.rows_in), users: number(d.users),
-    batches: `${number(d.batches_delivered)} of ${number(d.batches)}`,
+    batches: d.batches_delivered === d.batches ? number(d.batches) : `${number(d.batches_delivered)} of ${number(d.batches)}`,
     delivered: number(rows.delivered), waiting: number(open),
     rejected: number(rows.rejected), dead: number(rows.dead), damaged: number(rows.damaged),
     left: open ? left(d.seconds_left) : '–',
@@ -280,8 +292,8 @@ function delivery(node, d) {
   bar.setAttribute('aria-valuenow', settled);
   bar.setAttribute('aria-label', `Settled rows of ${name}`);
   const notes = part(node, 'notes');
-  if (notes.children.length !== d.notes.length || d.notes.some((text, at) => notes.children[at].textContent !== text)) {
-    notes.replaceChildren(...d.notes.map(text => { const li = document.createElement('li'); li.textContent = text; return li; }));
+  if (notes.children.length !== d.notes.length || d.notes.some((text, at) => notes.children[at].textContent !== plain(text))) {
+    notes.replaceChildren(...d.notes.map(text => { const li = document.createElement('li'); li.textContent = plain(text); return li; }));
   }
   node.querySelector('[data-do=rejected]').hidden = !rows.rejected;
   node.querySelector('[data-do=dead-of]').hidden = !rows.dead;
@@ -333,6 +345,7 @@ dead.of = null;
 dead.seen = 0;
 dead.after = () => {
   set($('h-dead'), dead.of ? `Dead letters of ${dead.of.title || 'this delivery'}` : 'Dead letters');
+  $('all-dead').hidden = !dead.of;
   $('dead-buttons').hidden = dead.items.length === 0;
   $('no-dead').hidden = dead.items.length > 0;
   if (dead.of && !dead.items.length) { dead.of = null; dead.load(); }
@@ -392,6 +405,7 @@ const actions = {
   show: (item, button, node) => unfold(button, node, item.id),
   'more-dead': () => dead.load(true),
   'download-dead': () => download(`api/v1/dead-letters/export${dead.of ? `?delivery=${encodeURIComponent(dead.of.id)}` : ''}`, 'looker-feed-dead-letters.jsonl'),
+  async 'all-dead'() { dead.of = null; await dead.load(); },
   async 'dead-of'(item) {
     dead.of = item;
     await dead.load();

@@ -69,7 +69,10 @@ fn promtool(arguments: &[&str], input: &str) {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    let Ok(mut child) = child else { return };
+    let Ok(mut child) = child else {
+        eprintln!("promtool is not installed: {arguments:?} was not tried");
+        return;
+    };
     child
         .stdin
         .take()
@@ -159,4 +162,129 @@ async fn alerts_and_dashboard_use_only_series_that_exist() {
             .as_array()
             .is_some_and(|panels| panels.len() > 8)
     );
+}
+
+/// What each alert is for, tried out: series over time, and whether it is raised at a moment.
+#[test]
+fn alerts_are_raised_when_they_should_be_and_not_before() {
+    let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/alerts.yml");
+    let at = |alert: &str, series: &str, values: &str, minute: u32, raised: bool| {
+        let expect = match raised {
+            true => "1",
+            false => "0",
+        };
+        let labelled = series.replace('}', ",label=\"here\"}");
+        format!(
+            "  - interval: 1m\n    input_series:\n      - series: '{labelled}'\n        \
+             values: '{values}'\n    promql_expr_test:\n      - expr: \
+             'count(ALERTS{{alertname=\"{alert}\",alertstate=\"firing\"}}) or vector(0)'\n        \
+             eval_time: {minute}m\n        exp_samples:\n          - labels: '{{}}'\n            \
+             value: {expect}\n"
+        )
+    };
+    let state = |state: &str| {
+        format!("looker_feed_destination_state{{destination=\"d\",state=\"{state}\"}}")
+    };
+    let plain = |name: &str| format!("looker_feed_{name}{{instance=\"i\"}}");
+    let cases = [
+        at(
+            "LookerFeedDestinationPaused",
+            &state("paused"),
+            "0 0 1x30",
+            4,
+            false,
+        ),
+        at(
+            "LookerFeedDestinationPaused",
+            &state("paused"),
+            "0 0 1x30",
+            10,
+            true,
+        ),
+        at(
+            "LookerFeedDestinationPaused",
+            &state("flowing"),
+            "1x30",
+            20,
+            false,
+        ),
+        at(
+            "LookerFeedDeadLetters",
+            &plain("dead_letters"),
+            "0x30",
+            20,
+            false,
+        ),
+        at(
+            "LookerFeedDeadLetters",
+            &plain("dead_letters"),
+            "0 3x30",
+            5,
+            true,
+        ),
+        at(
+            "LookerFeedBacklogOld",
+            &plain("backlog_age_seconds"),
+            "14000x30",
+            25,
+            false,
+        ),
+        at(
+            "LookerFeedBacklogOld",
+            &plain("backlog_age_seconds"),
+            "15000x30",
+            25,
+            true,
+        ),
+        at(
+            "LookerFeedRefusingWrites",
+            &plain("outbox_refusing_writes"),
+            "0 1x9",
+            5,
+            true,
+        ),
+        at(
+            "LookerFeedDiskNearlyFull",
+            &plain("disk_free_bytes"),
+            "1e9x30",
+            25,
+            true,
+        ),
+        at(
+            "LookerFeedDiskNearlyFull",
+            &plain("disk_free_bytes"),
+            "9e9x30",
+            25,
+            false,
+        ),
+        at("LookerFeedNotReady", &plain("ready"), "1x30", 25, false),
+        at("LookerFeedNotReady", &plain("ready"), "0x30", 25, true),
+        at("LookerFeedDown", &plain("dead_letters"), "0x30", 25, true),
+        at("LookerFeedDown", &plain("ready"), "1x30", 25, false),
+        // The clock of the test begins in 1970.
+        at(
+            "LookerFeedNoDeliveries",
+            &plain("last_delivery_timestamp_seconds"),
+            "0x1700",
+            1500,
+            false,
+        ),
+        at(
+            "LookerFeedNoDeliveries",
+            &plain("last_delivery_timestamp_seconds"),
+            "0x1700",
+            1600,
+            true,
+        ),
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tests.yml");
+    let text = format!(
+        "rule_files:\n  - {}\nevaluation_interval: 1m\ntests:\n{}",
+        alerts.display(),
+        cases.concat()
+    );
+    assert_eq!(text.matches("interval: 1m").count(), cases.len() + 1);
+    std::fs::write(&file, text).unwrap();
+    promtool(&["test", "rules", file.to_str().unwrap()], "");
 }

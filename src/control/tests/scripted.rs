@@ -43,7 +43,11 @@ pub(crate) struct Script {
     pub letters: Vec<DeadLetter>,
     pub rejected: Vec<RejectedRow>,
     pub problem: Option<Problem>,
+    /// A dead letter that cannot be read, and why.
+    pub unreadable: Option<(String, Problem)>,
     pub calls: Vec<String>,
+    /// Entries in a part of a list: two, so that each list takes two parts.
+    pub part: usize,
 }
 
 #[derive(Default)]
@@ -132,6 +136,7 @@ impl Scripted {
                     text: "{\"a\":{\"value\":null}}".into(),
                 })
                 .collect(),
+            part: 2,
             ..Script::default()
         };
         Arc::new(Self(Mutex::new(script)))
@@ -177,15 +182,14 @@ impl Scripted {
     }
 }
 
-/// Pages of two, so that each list takes two parts.
-fn part<T: Clone>(all: &[T], page: &Page) -> Result<Listing<T>, Problem> {
+fn part<T: Clone>(all: &[T], page: &Page, most: usize) -> Result<Listing<T>, Problem> {
     let skip = match &page.after {
         None => 0,
         Some(after) => after
             .parse::<usize>()
             .map_err(|_| Problem::Refused("No such place in the list.".into()))?,
     };
-    let end = (skip + page.limit.min(2)).min(all.len());
+    let end = (skip + page.limit.min(most)).min(all.len());
     Ok(Listing {
         items: all.get(skip..end).unwrap_or_default().to_vec(),
         next: (end < all.len()).then(|| end.to_string()),
@@ -198,12 +202,8 @@ impl Daemon for Scripted {
     }
 
     fn deliveries(&self, page: &Page) -> Result<Listing<Delivery>, Problem> {
-        part(
-            &self
-                .called(format!("deliveries {}", page.limit))?
-                .deliveries,
-            page,
-        )
+        let script = self.called(format!("deliveries {}", page.limit))?;
+        part(&script.deliveries, page, script.part)
     }
 
     fn delivery(&self, id: &str) -> Result<Delivery, Problem> {
@@ -216,7 +216,8 @@ impl Daemon for Scripted {
 
     fn rejected(&self, delivery: &str, page: &Page) -> Result<Listing<RejectedRow>, Problem> {
         self.delivery(delivery)?;
-        part(&self.script().rejected, page)
+        let script = self.script();
+        part(&script.rejected, page, script.part)
     }
 
     fn dead_letters(
@@ -227,11 +228,16 @@ impl Daemon for Scripted {
         let script = self.called(format!("dead_letters {delivery:?}"))?;
         let mut letters = script.letters.clone();
         letters.retain(|letter| delivery.is_none_or(|id| letter.delivery == id));
-        part(&letters, page)
+        part(&letters, page, script.part)
     }
 
     fn dead_letter(&self, id: &str) -> Result<DeadLetter, Problem> {
         let script = self.called(format!("dead_letter {id}"))?;
+        if let Some((unreadable, problem)) = &script.unreadable
+            && unreadable == id
+        {
+            return Err(problem.clone());
+        }
         let found = script.letters.iter().find(|letter| letter.id == id);
         let mut letter = found
             .cloned()
@@ -308,6 +314,17 @@ impl Running {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Response<Incoming> {
+        self.try_open(method, target, headers, body).await.unwrap()
+    }
+
+    /// The same, for an answer that may be cut before its head is out.
+    pub async fn try_open(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> hyper::Result<Response<Incoming>> {
         let mut request = Request::builder().method(method).uri(target);
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", self.addr.to_string());
@@ -326,7 +343,6 @@ impl Running {
         tokio::time::timeout(PATIENCE, sender.send_request(request))
             .await
             .expect("an answer comes")
-            .unwrap()
     }
 
     /// Sends a request and reads the whole answer.

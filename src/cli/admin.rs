@@ -1,0 +1,511 @@
+//! Commands that talk to a running daemon over its admin API.
+//!
+//! | code | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | it failed; the message says why |
+//! | 3 | there is nothing: an empty list, an unknown id, a call that changed nothing |
+
+mod print;
+pub(super) mod screen;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::client::{Client, ClientError, DaemonArgument};
+use crate::control::view::{DeadLetter, Delivery, Done, Listing, Overview, RejectedRow};
+use screen::{Screen, escaped};
+
+/// Exit code when there is nothing of what was asked for.
+const EXIT_NOTHING: u8 = 3;
+
+/// How often `status --watch` looks.
+const WATCH: Duration = Duration::from_secs(2);
+
+/// Ids in one call; the API takes no more.
+const AT_ONCE: usize = 1000;
+
+/// Commands for a running daemon.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show what a running daemon receives, keeps and sends
+    Status(Status),
+    /// List deliveries, newest first
+    Deliveries(Deliveries),
+    /// List, show, replay, discard or export batches that mParticle refused for good
+    DeadLetters(DeadLetters),
+    /// List the rows of a delivery that could not be mapped
+    Rejected(Rejected),
+    /// Send nothing more to a destination until it is resumed
+    Pause(Steer),
+    /// Go on sending to a destination
+    Resume(Steer),
+    /// Try a destination that waits now
+    Retry(Steer),
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    daemon: DaemonArgument,
+    /// Look again every two seconds
+    #[arg(long, short)]
+    watch: bool,
+    /// Print JSON, with --watch a line each time
+    #[arg(long)]
+    json: bool,
+}
+
+/// `deliveries`
+#[derive(Debug, Args)]
+pub struct Deliveries {
+    #[command(flatten)]
+    daemon: DaemonArgument,
+    #[command(flatten)]
+    list: ListArguments,
+}
+
+/// `rejected`
+#[derive(Debug, Args)]
+pub struct Rejected {
+    #[command(flatten)]
+    daemon: DaemonArgument,
+    /// Id of the delivery
+    delivery: String,
+    #[command(flatten)]
+    list: ListArguments,
+}
+
+/// `pause`, `resume`, `retry`
+#[derive(Debug, Args)]
+pub struct Steer {
+    #[command(flatten)]
+    daemon: DaemonArgument,
+    /// Id of the destination, the beginning of it, or a part of its label
+    destination: String,
+}
+
+/// `dead-letters`
+#[derive(Debug, Args)]
+pub struct DeadLetters {
+    #[command(flatten)]
+    daemon: DaemonArgument,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List them
+    List {
+        /// Only those of this delivery
+        #[arg(long, value_name = "ID")]
+        delivery: Option<String>,
+        #[command(flatten)]
+        list: ListArguments,
+    },
+    /// Show one, with its batch
+    Show {
+        /// Id of the dead letter
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send them again, with the ids that they had
+    Replay(Choice),
+    /// Give them up for good
+    Discard {
+        #[command(flatten)]
+        choice: Choice,
+        /// Needed with --delivery and --all: their rows will never reach mParticle
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Write them all with their batches, one JSON object a line
+    Export {
+        /// Only those of this delivery
+        #[arg(long, value_name = "ID")]
+        delivery: Option<String>,
+        /// File to write; must not be there yet. Without it: standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Choice {
+    /// Ids of dead letters
+    ids: Vec<String>,
+    /// Those of this delivery
+    #[arg(long, value_name = "ID")]
+    delivery: Option<String>,
+    /// Every one
+    #[arg(long)]
+    all: bool,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct ListArguments {
+    /// Print JSON: one array
+    #[arg(long)]
+    json: bool,
+    /// Print at most so many
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
+    limit: usize,
+}
+
+/// A command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The daemon could not be asked, or did not do it.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Standard output or a file cannot be written.
+    #[error("{0} cannot be written")]
+    Output(String, #[source] io::Error),
+    /// The command line asks for something that is not safe or not clear.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// Standard output: a full disk, or a reader that has gone.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Output("standard output".into(), error)
+    }
+}
+
+/// Whether there was something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Something,
+    Nothing,
+}
+
+impl Found {
+    fn of(count: u64) -> Self {
+        if count > 0 {
+            Self::Something
+        } else {
+            Self::Nothing
+        }
+    }
+}
+
+/// Runs a command to its exit code. Must not be called from within a runtime.
+pub fn run(command: &Command) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("looker-feed: the runtime cannot be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut out = io::stdout();
+    let mut screen = Screen::new(&mut out, Screen::stdout_is_terminal());
+    let done = runtime.block_on(async {
+        let client = Client::new(command.daemon())?;
+        let found = execute(command, &client, &mut screen).await?;
+        screen.flush()?;
+        Ok::<_, Failure>(found)
+    });
+    let failure = match done {
+        Ok(Found::Something) => return ExitCode::SUCCESS,
+        Ok(Found::Nothing) => return ExitCode::from(EXIT_NOTHING),
+        Err(failure) => failure,
+    };
+    // The reader of a pipe has seen enough.
+    if let Failure::Output(_, error) = &failure
+        && error.kind() == io::ErrorKind::BrokenPipe
+    {
+        return ExitCode::SUCCESS;
+    }
+    // The daemon's words can hold a title.
+    eprintln!(
+        "looker-feed: {}",
+        screen::harmless(&super::with_causes(&failure))
+    );
+    match failure {
+        Failure::Client(ClientError::NotFound(_)) => ExitCode::from(EXIT_NOTHING),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+impl Command {
+    fn daemon(&self) -> &DaemonArgument {
+        match self {
+            Self::Status(arguments) => &arguments.daemon,
+            Self::Deliveries(arguments) => &arguments.daemon,
+            Self::DeadLetters(arguments) => &arguments.daemon,
+            Self::Rejected(arguments) => &arguments.daemon,
+            Self::Pause(arguments) | Self::Resume(arguments) | Self::Retry(arguments) => {
+                &arguments.daemon
+            }
+        }
+    }
+}
+
+async fn execute(
+    command: &Command,
+    client: &Client,
+    screen: &mut Screen<'_>,
+) -> Result<Found, Failure> {
+    match command {
+        Command::Status(arguments) if arguments.watch => {
+            watch(client, screen, arguments.json).await
+        }
+        Command::Status(arguments) => status(client, screen, arguments.json).await,
+        Command::Deliveries(arguments) => {
+            let (items, text) =
+                list::<Delivery>(client, &["deliveries"], &[], arguments.list).await?;
+            if arguments.list.json {
+                screen.json(&text)?;
+            } else {
+                print::deliveries(screen, &items)?;
+            }
+            Ok(Found::of(items.len() as u64))
+        }
+        Command::DeadLetters(arguments) => dead_letters(&arguments.action, client, screen).await,
+        Command::Rejected(arguments) => {
+            let path = ["deliveries", &arguments.delivery, "rejected"];
+            let (items, text) = list::<RejectedRow>(client, &path, &[], arguments.list).await?;
+            if arguments.list.json {
+                screen.json(&text)?;
+            } else {
+                print::rejected(screen, &items)?;
+            }
+            Ok(Found::of(items.len() as u64))
+        }
+        Command::Pause(arguments) => steer(client, screen, &arguments.destination, "pause").await,
+        Command::Resume(arguments) => steer(client, screen, &arguments.destination, "resume").await,
+        Command::Retry(arguments) => steer(client, screen, &arguments.destination, "retry").await,
+    }
+}
+
+async fn dead_letters(
+    action: &Action,
+    client: &Client,
+    screen: &mut Screen<'_>,
+) -> Result<Found, Failure> {
+    match action {
+        Action::List {
+            delivery,
+            list: arguments,
+        } => {
+            let query: Vec<_> = delivery
+                .iter()
+                .map(|id| ("delivery", id.as_str()))
+                .collect();
+            let (items, text) =
+                list::<DeadLetter>(client, &["dead-letters"], &query, *arguments).await?;
+            if arguments.json {
+                screen.json(&text)?;
+            } else {
+                print::letters(screen, &items)?;
+            }
+            Ok(Found::of(items.len() as u64))
+        }
+        Action::Show { id, json } => {
+            let text = client.text(&["dead-letters", id], &[]).await?;
+            if *json {
+                screen.json(&text)?;
+            } else {
+                print::letter(screen, &client.read(&text)?)?;
+            }
+            Ok(Found::Something)
+        }
+        Action::Replay(choice) => change(client, screen, "replay", choice).await,
+        Action::Discard { choice, yes } => {
+            if choice.ids.is_empty() && !yes {
+                return Err(Failure::Usage(
+                    "the rows of what is discarded will never reach mParticle: add --yes".into(),
+                ));
+            }
+            change(client, screen, "discard", choice).await
+        }
+        Action::Export { delivery, output } => {
+            export(client, screen, delivery.as_deref(), output.as_ref()).await
+        }
+    }
+}
+
+/// Reads a list part by part, up to the limit; the text is one JSON array of the entries as they
+/// came.
+async fn list<T: DeserializeOwned>(
+    client: &Client,
+    path: &[&str],
+    query: &[(&str, &str)],
+    arguments: ListArguments,
+) -> Result<(Vec<T>, String), Failure> {
+    let mut items = Vec::new();
+    let mut texts: Vec<String> = Vec::new();
+    let mut after: Option<String> = None;
+    while items.len() < arguments.limit {
+        let limit = (arguments.limit - items.len()).min(500).to_string();
+        let mut query = query.to_vec();
+        query.push(("limit", &limit));
+        if let Some(after) = &after {
+            query.push(("after", after));
+        }
+        let part: Listing<Box<serde_json::value::RawValue>> = client.get(path, &query).await?;
+        for item in part.items {
+            items.push(client.read(item.get())?);
+            texts.push(item.get().to_owned());
+        }
+        after = part.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok((items, format!("[{}]", texts.join(",\n"))))
+}
+
+async fn status(client: &Client, screen: &mut Screen<'_>, as_json: bool) -> Result<Found, Failure> {
+    let text = client.text(&["overview"], &[]).await?;
+    if as_json {
+        screen.json(&text)?;
+    } else {
+        print::overview(screen, &client.read(&text)?)?;
+    }
+    Ok(Found::Something)
+}
+
+/// Until it is interrupted. On a terminal a daemon that is gone for a while is waited for; a
+/// script wants to know.
+async fn watch(client: &Client, screen: &mut Screen<'_>, as_json: bool) -> Result<Found, Failure> {
+    loop {
+        match client.text(&["overview"], &[]).await {
+            Ok(text) if as_json => screen.json(&text)?,
+            Ok(text) => {
+                let now: Overview = client.read(&text)?;
+                if screen.terminal {
+                    screen.clear()?;
+                    print::overview(screen, &now)?;
+                } else {
+                    screen.line(&print::summary(&now))?;
+                }
+            }
+            Err(error) if screen.terminal && !as_json => {
+                screen.clear()?;
+                screen.line(&super::with_causes(&error))?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        screen.flush()?;
+        tokio::time::sleep(WATCH).await;
+    }
+}
+
+async fn change(
+    client: &Client,
+    screen: &mut Screen<'_>,
+    verb: &str,
+    choice: &Choice,
+) -> Result<Found, Failure> {
+    let bodies: Vec<_> = match &choice.delivery {
+        Some(delivery) => vec![json!({ "delivery": delivery })],
+        None if choice.all => vec![json!({ "all": true })],
+        None => {
+            let parts = choice.ids.chunks(AT_ONCE);
+            parts.map(|ids| json!({ "ids": ids })).collect()
+        }
+    };
+    let mut changed = 0;
+    for body in bodies {
+        let done: Done = client.post(&["dead-letters", verb], &body).await?;
+        screen.line(&done.message)?;
+        changed += done.changed;
+    }
+    Ok(Found::of(changed))
+}
+
+async fn export(
+    client: &Client,
+    screen: &mut Screen<'_>,
+    delivery: Option<&str>,
+    output: Option<&PathBuf>,
+) -> Result<Found, Failure> {
+    let query: Vec<_> = delivery.iter().map(|id| ("delivery", *id)).collect();
+    let path = ["dead-letters", "export"];
+    let mut bytes = 0;
+    if let Some(output) = output {
+        let failed = |error| Failure::Output(output.display().to_string(), error);
+        // It holds what Looker knows of people: for its owner only, and never over another file.
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(output).map_err(failed)?;
+        let take = |part: bytes::Bytes| {
+            bytes += part.len() as u64;
+            file.write_all(&part).map_err(failed)
+        };
+        client.download(&path, &query, take).await?;
+        file.sync_all().map_err(failed)?;
+    } else if screen.terminal {
+        let mut lines = Vec::new();
+        let take = |part: bytes::Bytes| {
+            bytes += part.len() as u64;
+            lines.extend_from_slice(&part);
+            let Some(end) = memchr::memrchr(b'\n', &lines) else {
+                return Ok(());
+            };
+            let whole: Vec<u8> = lines.drain(..=end).collect();
+            screen.raw(escaped(&String::from_utf8_lossy(&whole)).as_bytes())?;
+            Ok::<_, Failure>(())
+        };
+        client.download(&path, &query, take).await?;
+    } else {
+        let take = |part: bytes::Bytes| {
+            bytes += part.len() as u64;
+            Ok::<_, Failure>(screen.raw(&part)?)
+        };
+        client.download(&path, &query, take).await?;
+    }
+    Ok(Found::of(bytes))
+}
+
+async fn steer(
+    client: &Client,
+    screen: &mut Screen<'_>,
+    wanted: &str,
+    verb: &str,
+) -> Result<Found, Failure> {
+    let now: Overview = client.get(&["overview"], &[]).await?;
+    let fits = |exact: bool| {
+        now.destinations
+            .iter()
+            .filter(move |destination| match exact {
+                true => destination.id == wanted,
+                false => destination.id.starts_with(wanted) || destination.label.contains(wanted),
+            })
+    };
+    let mut found: Vec<_> = fits(true).collect();
+    if found.is_empty() && !wanted.is_empty() {
+        found = fits(false).collect();
+    }
+    let [destination] = found[..] else {
+        return Err(match found.len() {
+            0 => ClientError::NotFound(format!("There is no destination `{wanted}`.")).into(),
+            many => Failure::Usage(format!("`{wanted}` fits {many} destinations: give an id")),
+        });
+    };
+    let path = ["destinations", &destination.id, verb];
+    let done: Done = client.post(&path, &json!({})).await?;
+    screen.line(&done.message)?;
+    Ok(Found::of(done.changed))
+}

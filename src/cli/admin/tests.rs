@@ -1,0 +1,301 @@
+use clap::Parser;
+
+use super::screen::{escaped, indented, number, size, span};
+use super::*;
+use crate::control::tests::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, Running, TOKEN};
+
+#[derive(Debug, Parser)]
+struct Whole {
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn parse(line: &str) -> Result<Command, clap::Error> {
+    let words = std::iter::once("looker-feed").chain(line.split_whitespace());
+    Whole::try_parse_from(words).map(|whole| whole.command)
+}
+
+/// What a command writes, and how it ends.
+async fn ran(admin: &Running, line: &str, terminal: bool) -> (Result<Found, Failure>, String) {
+    let command = parse(line).unwrap();
+    let client = Client::of(&format!("http://{}", admin.addr), None).unwrap();
+    let mut out = Vec::new();
+    let mut screen = Screen::new(&mut out, terminal);
+    let done = execute(&command, &client, &mut screen).await;
+    (done, String::from_utf8(out).unwrap())
+}
+
+async fn found(admin: &Running, line: &str, terminal: bool) -> String {
+    let (done, text) = ran(admin, line, terminal).await;
+    assert_eq!(done.unwrap(), Found::Something, "{line}: {text}");
+    text
+}
+
+#[test]
+fn command_lines_are_parsed_or_refused() {
+    for good in [
+        "status",
+        "status --watch --json --admin http://127.0.0.1:9",
+        "deliveries -n 5",
+        "dead-letters list --delivery x --admin http://127.0.0.1:9",
+        "dead-letters --admin http://127.0.0.1:9 show 17-1",
+        "dead-letters replay 17-1 17-2",
+        "dead-letters discard --all --yes",
+        "dead-letters export -o file",
+        "rejected x --json",
+        "pause x",
+        "resume x",
+        "retry x",
+    ] {
+        let command = parse(good).unwrap();
+        let admin = command.daemon().admin.as_deref();
+        assert_eq!(admin.is_some(), good.contains("--admin"), "{good}");
+    }
+    for bad in [
+        "dead-letters replay",
+        "dead-letters replay 17-1 --all",
+        "dead-letters discard --all --delivery x",
+        "dead-letters",
+        "rejected",
+        "pause",
+        "deliveries -n many",
+    ] {
+        assert!(parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn every_command_shows_what_the_daemon_says() {
+    let admin = Running::start().await;
+    for terminal in [true, false] {
+        let text = found(&admin, "status", terminal).await;
+        assert!(text.contains("3 dead letters, 3 rejected rows"), "{text}");
+        assert!(
+            text.contains("120 of 270") || text.contains("121 of 270"),
+            "{text}"
+        );
+        assert!(text.contains(DESTINATION), "{text}");
+
+        let text = found(&admin, "deliveries", terminal).await;
+        assert!(text.contains(DELIVERY) && text.contains("1,200"), "{text}");
+
+        // The list comes in two parts.
+        let text = found(&admin, "dead-letters list", terminal).await;
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert_eq!(
+            found(&admin, "dead-letters list -n 1", terminal)
+                .await
+                .lines()
+                .count(),
+            2
+        );
+
+        let text = found(&admin, "dead-letters show 17-1", terminal).await;
+        assert!(text.contains("\"n\": 9007199254740993"), "{text}");
+
+        let text = found(&admin, &format!("rejected {DELIVERY}"), terminal).await;
+        assert!(text.contains("no identity"), "{text}");
+
+        let text = found(&admin, "dead-letters export", terminal).await;
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.contains(EXACT));
+    }
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn json_is_what_the_api_says() {
+    let admin = Running::start().await;
+    let text = found(&admin, "status --json", false).await;
+    let overview: Overview = serde_json::from_str(&text).unwrap();
+    assert_eq!(overview, admin.daemon.script().overview);
+    let text = found(&admin, "dead-letters list --json", false).await;
+    let letters: Vec<DeadLetter> = serde_json::from_str(&text).unwrap();
+    assert_eq!(letters, admin.daemon.script().letters);
+    let text = found(&admin, "dead-letters show 17-2 --json", false).await;
+    let letter: DeadLetter = serde_json::from_str(&text).unwrap();
+    assert_eq!(letter.batch.unwrap().0.get(), EXACT);
+    let text = found(&admin, &format!("rejected {DELIVERY} --json"), false).await;
+    let rows: Vec<RejectedRow> = serde_json::from_str(&text).unwrap();
+    assert_eq!(rows, admin.daemon.script().rejected);
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn a_title_cannot_command_the_terminal() {
+    let admin = Running::start().await;
+    admin.daemon.script().letters[0].title = format!("{HOSTILE}\u{9b}2J\u{7}");
+    for line in [
+        "status",
+        "status --json",
+        "deliveries",
+        "deliveries --json",
+        "dead-letters list",
+        "dead-letters list --json",
+        "dead-letters show 17-0",
+        "dead-letters export",
+        &format!("rejected {DELIVERY}"),
+    ] {
+        let text = found(&admin, line, true).await;
+        let bad = text
+            .chars()
+            .find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
+        assert_eq!(bad, None, "{line}: {text:?}");
+    }
+    // In a pipe a title cannot make a line or a column of its own either.
+    let text = found(&admin, "dead-letters list", false).await;
+    assert_eq!(text.lines().count(), 4);
+    assert!(
+        text.lines().all(|line| line.matches('\t').count() == 6),
+        "{text:?}"
+    );
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn changing_commands_reach_the_daemon() {
+    let admin = Running::start().await;
+    let last = || admin.daemon.script().calls.last().cloned().unwrap();
+    for wanted in [DESTINATION, "d000", "mparticle"] {
+        found(&admin, &format!("pause {wanted}"), true).await;
+        assert_eq!(last(), format!("pause {DESTINATION}"));
+    }
+    found(&admin, "resume d0", true).await;
+    assert_eq!(last(), format!("resume {DESTINATION}"));
+    found(&admin, "retry d0", true).await;
+    assert_eq!(last(), format!("retry {DESTINATION}"));
+    found(&admin, "dead-letters replay 17-0 gone", true).await;
+    assert_eq!(last(), "replay Ids([\"17-0\", \"gone\"])");
+
+    let (done, _) = ran(&admin, "dead-letters discard --all", true).await;
+    assert!(matches!(done, Err(Failure::Usage(_))), "{done:?}");
+    assert_eq!(admin.daemon.script().letters.len(), 2);
+    found(&admin, "dead-letters discard --all --yes", true).await;
+    assert_eq!(admin.daemon.script().letters.len(), 0);
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn nothing_is_told_apart_from_a_failure() {
+    let admin = Running::start().await;
+    admin.daemon.script().letters.clear();
+    for line in [
+        "dead-letters list",
+        "dead-letters export",
+        "dead-letters replay --all",
+    ] {
+        let (done, _) = ran(&admin, line, false).await;
+        assert_eq!(done.unwrap(), Found::Nothing, "{line}");
+    }
+    for line in [
+        "dead-letters show 17-0",
+        "dead-letters show ..",
+        "rejected nobody",
+        "pause nobody",
+    ] {
+        let (done, _) = ran(&admin, line, false).await;
+        let not_found = matches!(done, Err(Failure::Client(ClientError::NotFound(_))));
+        assert!(not_found, "{line}: {done:?}");
+    }
+    let problem = crate::control::Problem::Failed("The disk failed.".into());
+    admin.daemon.script().problem = Some(problem);
+    let (done, _) = ran(&admin, "deliveries", false).await;
+    assert_eq!(done.unwrap_err().to_string(), "The disk failed.");
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn an_export_goes_into_a_new_file_of_its_owner() {
+    use std::os::unix::fs::PermissionsExt;
+    let admin = Running::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("letters.jsonl");
+    let line = format!("dead-letters export --output {}", path.display());
+    found(&admin, &line, true).await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 3);
+    assert_eq!(
+        std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let (done, _) = ran(&admin, &line, true).await;
+    assert!(matches!(done, Err(Failure::Output(..))), "{done:?}");
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn an_export_that_is_cut_short_is_a_failure() {
+    let admin = Running::start().await;
+    let failed = crate::control::Problem::Failed("The disk failed.".into());
+    admin.daemon.script().unreadable = Some(("17-2".into(), failed));
+    let (done, _) = ran(&admin, "dead-letters export", false).await;
+    let broken = matches!(done, Err(Failure::Client(ClientError::Broken { .. })));
+    assert!(broken, "{done:?}");
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_says_why_it_got_no_answer() {
+    let admin = Running::with(Some(TOKEN)).await;
+    let address = format!("http://{}", admin.addr);
+    let get = async |token| {
+        let client = Client::of(&address, token).unwrap();
+        client.get::<Overview>(&["overview"], &[]).await
+    };
+    for wrong in [None, Some("another-token-of-length")] {
+        assert!(matches!(get(wrong).await, Err(ClientError::Unauthorized)));
+    }
+    assert!(get(Some(TOKEN)).await.is_ok());
+    admin.stop().await;
+    let error = get(Some(TOKEN)).await.unwrap_err();
+    assert!(matches!(error, ClientError::NoDaemon { .. }), "{error:?}");
+    assert!(error.to_string().contains("looker-feed serve"), "{error}");
+    for bad in [
+        "",
+        "127.0.0.1:8081",
+        "ftp://127.0.0.1",
+        "http://a:b@127.0.0.1",
+        "unix:/x",
+    ] {
+        assert!(
+            matches!(Client::of(bad, None), Err(ClientError::Address(_))),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn figures_are_for_people() {
+    for (value, text) in [
+        (0, "0"),
+        (999, "999"),
+        (1_000, "1,000"),
+        (1_234_567, "1,234,567"),
+    ] {
+        assert_eq!(number(value), text);
+    }
+    for (bytes, text) in [
+        (999, "999 B"),
+        (1_500, "1.5 kB"),
+        (u64::MAX, "18446744.1 TB"),
+    ] {
+        assert_eq!(size(bytes), text);
+    }
+    for (seconds, text) in [
+        (59, "59 s"),
+        (61, "1 min 1 s"),
+        (7_260, "2 h 1 min"),
+        (200_000, "2 days"),
+    ] {
+        assert_eq!(span(Duration::from_secs(seconds)), text);
+    }
+}
+
+#[test]
+fn indenting_and_escaping_change_no_value() {
+    let raw = "{\"a\\\"{\":[1,2.50, {}],\"b\":[ ],\"c\":\"x:,\u{9b}\u{e0001}\\\\\"}";
+    let text = escaped(&indented(raw));
+    let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+    assert_eq!(value(&text), value(raw));
+    assert!(text.contains("2.50") && text.lines().count() > 5, "{text}");
+    assert!(text.is_ascii(), "{text}");
+}

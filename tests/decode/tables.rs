@@ -1,0 +1,434 @@
+//! Named documents, captured and made, and every way for one to be bad.
+
+use std::path::Path;
+
+use looker_feed::decode::{DecodeError, Fault, Limits, Problem, RowParser};
+use looker_feed::model::{Header, Value};
+
+use super::{decode, reference};
+
+fn error(document: &[u8]) -> DecodeError {
+    let whole = decode(document, &[usize::MAX], &["a"], Limits::default());
+    let cut = decode(document, &[1], &["a"], Limits::default());
+    assert_eq!(whole, cut);
+    whole.error.unwrap()
+}
+
+#[test]
+fn captured_streams_decode_to_what_serde_json_says() {
+    let folder = Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../shared/data/looker"
+    ));
+    if !folder.is_dir() {
+        eprintln!("no captured streams at {}", folder.display());
+        return;
+    }
+    for (file, rows, fields) in [
+        ("lite_stream_183_rows.json", 183, 2),
+        ("lite_stream_2995_rows_formatted.json", 2995, 6),
+        ("json_detail_2017.json", 13, 2),
+    ] {
+        let document = std::fs::read(folder.join(file)).unwrap();
+        let root: serde_json::Value = serde_json::from_slice(&document).unwrap();
+        let names: Vec<String> = ["dimensions", "measures", "table_calculations"]
+            .iter()
+            .flat_map(|list| root["fields"][list].as_array().unwrap())
+            .map(|field| field["name"].as_str().unwrap().to_owned())
+            .collect();
+        let columns: Vec<&str> = names.iter().map(String::as_str).collect();
+        let want = reference(&document, &columns);
+        assert_eq!((want.len(), columns.len()), (rows, fields), "{file}");
+        for sizes in [&[usize::MAX][..], &[65_536], &[1_460], &[7, 1, 300]] {
+            let got = decode(&document, sizes, &columns, Limits::default());
+            assert_eq!(got.error, None, "{file}");
+            assert!(got.rows == want, "{file} in chunks of {sizes:?}");
+            let header = got.header.unwrap();
+            let got: Vec<&str> = header.fields.iter().map(|field| &*field.name).collect();
+            assert_eq!(got, columns, "{file}");
+            assert_eq!(header.timezone.as_deref(), root["timezone"].as_str());
+        }
+    }
+}
+
+#[test]
+fn the_header_is_kept_in_any_order_of_keys() {
+    let fields = r#""fields": {"measures": null, "x": {"y": [{"name": 1}]}, "dimensions": [
+        {"label": "é", "tags": ["mp_email", "\u0078"], "name": "u.\"a"}, {"name": "u.b", "tags": null, "enumerations": [{"name": "no"}]}],
+        "table_calculations": [{"name": "calc"}], "pivots": [{"name": "u.p", "data": {"x": [1]}}]}"#;
+    let rest = r#""timezone": "Europe\/Paris", "errors": ["Note: dev", {"message": "bad", "message_details": "worse"}],
+        "warnings": [{"message": "slow"}], "truncated": true, "applied_filters": {"data": [1], "fields": {"dimensions": 5}}"#;
+    let data = r#""data": [{"u.\"a": {"value": 1}, "u.b": {"p": {"value": 2}}, "calc": {}}]"#;
+    let columns = ["u.\"a", "u.b", "calc", "none", "u.b"];
+    for order in [
+        [fields, rest, data],
+        [data, fields, rest],
+        [fields, data, rest],
+        [rest, data, fields],
+    ] {
+        let document = format!("\u{feff} {{{}}} \n", order.join(",\n"));
+        for size in [1, 2, 3, 50, 10_000] {
+            let got = decode(document.as_bytes(), &[size], &columns, Limits::default());
+            assert_eq!(got.error, None, "{document}");
+            let pivoted = Some(r#"{"p": {"value": 2}}"#.to_owned());
+            let want = vec![
+                Some("1".to_owned()),
+                pivoted.clone(),
+                Some("{}".to_owned()),
+                None,
+                pivoted,
+            ];
+            assert_eq!(got.rows, [want]);
+            let header = got.header.unwrap();
+            let fields: Vec<(&str, &[String])> = header
+                .fields
+                .iter()
+                .map(|field| (&*field.name, &*field.tags))
+                .collect();
+            let tags = ["mp_email".to_owned(), "x".to_owned()];
+            assert_eq!(fields, [("u.\"a", &tags[..]), ("u.b", &[]), ("calc", &[])]);
+            assert_eq!(header.pivots, ["u.p"]);
+            assert_eq!(header.timezone.as_deref(), Some("Europe/Paris"));
+            assert_eq!(header.errors, ["bad: worse"]);
+            assert_eq!(header.notes, ["Note: dev", "slow"]);
+            assert!(header.truncated);
+        }
+    }
+}
+
+#[test]
+fn of_duplicate_keys_the_last_wins() {
+    let document = br#"{"timezone": "a", "timezone": "b", "errors": ["x"], "errors": null,
+        "fields": {"dimensions": [{"name": "x"}]},
+        "fields": {"dimensions": [{"name": "y"}], "dimensions": [{"name": "z", "name": "a"}]},
+        "data": [{"a": {"value": 1, "value": "2"}}, {"a": {"value": 1}, "a": {"value": 2}},
+                 {"a": {"value": 3}, "a": {"x": 1}}, {"\u0061": {"v\u0061lue": 4}}]}"#;
+    for size in [1, 10_000] {
+        let got = decode(document, &[size], &["a"], Limits::default());
+        assert_eq!(got.error, None);
+        let got_rows: Vec<_> = got.rows.concat().into_iter().flatten().collect();
+        assert_eq!(got_rows, ["\"2\"", "2", "{\"x\": 1}", "4"]);
+        let header = got.header.unwrap();
+        assert_eq!(header.timezone.as_deref(), Some("b"));
+        assert_eq!(header.errors, Vec::<String>::new());
+        assert_eq!(header.fields.len(), 1);
+        assert_eq!(header.fields[0].name, "a");
+    }
+}
+
+#[test]
+fn a_document_without_rows_or_fields_is_complete() {
+    for document in [
+        r#"{"data": []}"#,
+        r#"{"data": [ ], "fields": null}"#,
+        r#"{"fields": {}, "data":[]}"#,
+    ] {
+        let got = decode(document.as_bytes(), &[1], &["a"], Limits::default());
+        assert_eq!(got.header, Some(Header::default()), "{document}");
+    }
+}
+
+#[test]
+fn every_way_to_be_no_result_has_its_own_error() {
+    let row = |row| Problem::NotARow { row };
+    let cell = |row, column: &str| Problem::NotACell {
+        row,
+        column: column.to_owned(),
+    };
+    let missing = |reported: &[&str]| Problem::DataMissing {
+        reported: reported.iter().map(|&text| text.to_owned()).collect(),
+    };
+    for (document, problem, offset, rows) in [
+        ("", Problem::Empty, 0, 0),
+        (" \n", Problem::Empty, 2, 0),
+        ("\u{feff}", Problem::Empty, 3, 0),
+        ("\n<!DOCTYPE html>", Problem::Html, 1, 0),
+        (r#"[{"a": 1}]"#, Problem::PlainJson, 0, 0),
+        ("\"x\"", Problem::NotAnObject, 0, 0),
+        ("Bad Gateway", Problem::NotAnObject, 0, 0),
+        ("{", Problem::Truncated, 1, 0),
+        (
+            r#"{"data": [{"a": {"value": 1}}"#,
+            Problem::Truncated,
+            29,
+            1,
+        ),
+        (
+            r#"{"data": [{"a": {"value": 1}}, {"a"#,
+            Problem::Truncated,
+            34,
+            1,
+        ),
+        (r#"{"data": []"#, Problem::Truncated, 11, 0),
+        (r#"{"data": [{}]} x"#, Problem::Trailing, 15, 1),
+        (r#"{"data": [{}]}{}"#, Problem::Trailing, 14, 1),
+        ("{}", missing(&[]), 2, 0),
+        (
+            r#"{"data": null, "errors": [{"message": "no."}]}"#,
+            missing(&["no."]),
+            46,
+            0,
+        ),
+        (r#"{"data": [], "data": []}"#, Problem::DuplicateData, 21, 0),
+        (r#"{"data": [{}, 1]}"#, row(1), 14, 1),
+        (r#"{"data": [[]]}"#, row(0), 10, 0),
+        (r#"{"data": [{"é": "x"}]}"#, cell(0, "é"), 17, 0),
+        (r#"{"data": [{}, {"b": null}]}"#, cell(1, "b"), 20, 1),
+        (
+            r#"{"data": [{},]}"#,
+            Problem::Malformed(Fault::NoValue),
+            13,
+            1,
+        ),
+        (
+            r#"{"data": [{} {}]}"#,
+            Problem::Malformed(Fault::NoComma),
+            13,
+            1,
+        ),
+        (
+            r#"{"data": [{"a": {"value": 1},}]}"#,
+            Problem::Malformed(Fault::NoKey),
+            29,
+            0,
+        ),
+        (
+            r#"{"data": [{"a": {"value": NaN}}]}"#,
+            Problem::Malformed(Fault::Literal),
+            26,
+            0,
+        ),
+        (
+            r#"{"data": [{"a": {"value": 01}}]}"#,
+            Problem::Malformed(Fault::NoComma),
+            27,
+            0,
+        ),
+        (
+            r#"{"data": [{"a": {"value": 1.}}]}"#,
+            Problem::Malformed(Fault::Number),
+            28,
+            0,
+        ),
+        (
+            r#"{"data": [{"a": {"value": -Infinity}}]}"#,
+            Problem::Malformed(Fault::Number),
+            27,
+            0,
+        ),
+        (
+            r#"{"data": [{"a": {"value": "\x"}}]}"#,
+            Problem::Malformed(Fault::Escape),
+            28,
+            0,
+        ),
+        (
+            "{\"data\": [{\"a\": {\"value\": \"\n\"}}]}",
+            Problem::Malformed(Fault::Control),
+            27,
+            0,
+        ),
+        (
+            r#"{"fields": 1}"#,
+            Problem::Header("`fields` is not an object"),
+            11,
+            0,
+        ),
+        (
+            r#"{"fields": {"dimensions": {}}}"#,
+            Problem::Header("a list in `fields` is not a list"),
+            26,
+            0,
+        ),
+        (
+            r#"{"fields": {"dimensions": [1]}}"#,
+            Problem::Header("an entry of `fields` is not an object"),
+            27,
+            0,
+        ),
+        (
+            r#"{"fields": {"dimensions": [{}]}}"#,
+            Problem::Header("an entry of `fields` has no `name`"),
+            28,
+            0,
+        ),
+    ] {
+        let got = error(document.as_bytes());
+        assert_eq!(
+            (got.problem, got.offset, got.rows),
+            (problem, offset, rows),
+            "{document}"
+        );
+    }
+}
+
+#[test]
+fn the_same_faults_are_found_in_rows_that_look_like_the_row_before() {
+    let good = r#"{"a": {"value": "x"}, "b": {"value": 1}}"#;
+    let start = r#"{"fields": null, "data": ["#.len() + good.len() + 1;
+    for (row, fault, at) in [
+        (
+            r#"{"a": {"value": "\u00x0"}, "b": {"value": 1}}"#,
+            Fault::Escape,
+            21,
+        ),
+        (
+            "{\"a\": {\"value\": \"\t\"}, \"b\": {\"value\": 1}}",
+            Fault::Control,
+            17,
+        ),
+        (
+            r#"{"a": {"value": "x"}, "b": {"value": 1.e5}}"#,
+            Fault::Number,
+            39,
+        ),
+        (
+            r#"{"a": {"value": "x"}, "b": {"value": +1}}"#,
+            Fault::NoValue,
+            37,
+        ),
+        (
+            r#"{"a": {"value": "x"}, "b": {"value": tru}}"#,
+            Fault::Literal,
+            40,
+        ),
+        (
+            r#"{"a": {"value": [1,]}, "b": {"value": 1}}"#,
+            Fault::NoValue,
+            19,
+        ),
+        (
+            r#"{"a": {"value": {"x" 1}}, "b": {"value": 1}}"#,
+            Fault::NoColon,
+            21,
+        ),
+        (
+            r#"{"a": {"value": "x"}, "b": {"value": 1}]"#,
+            Fault::NoComma,
+            39,
+        ),
+    ] {
+        let document = format!(r#"{{"fields": null, "data": [{good},{row}]}}"#);
+        let got = error(document.as_bytes());
+        assert_eq!(
+            (got.problem, got.offset, got.rows),
+            (Problem::Malformed(fault), (start + at) as u64, 1),
+            "{row}"
+        );
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf_8_are_found_in_rows_and_kept_names() {
+    let header = b"{\"fields\": {\"dimensions\": [{\"name\": \"\xff\"}]}}";
+    assert_eq!(error(header).problem, Problem::NotUtf8);
+    for row in [
+        &b"{\"a\": {\"value\": \"\xc3\"}}"[..],
+        b"{\"a\": {\"x\": \"\xed\xa0\x80\", \"value\": 1}}",
+        b"{\"\xff\": {\"value\": 1}}",
+    ] {
+        let mut document = b"{\"data\": [{\"a\": {\"value\": \"x\"}},".to_vec();
+        document.extend_from_slice(row);
+        document.extend_from_slice(b"]}");
+        let got = error(&document);
+        assert_eq!((got.problem, got.rows), (Problem::NotUtf8, 1));
+    }
+}
+
+#[test]
+fn limits_are_kept_however_the_document_is_cut() {
+    let limits = Limits {
+        max_depth: 8,
+        max_row_bytes: 40,
+        max_header_bytes: 300,
+        max_columns: 2,
+    };
+    let check = |document: &str, want: Option<Problem>| {
+        for size in [1, 7, 10_000] {
+            let got = decode(document.as_bytes(), &[size], &["a"], limits);
+            let problem = got.error.map(|error| error.problem);
+            assert_eq!(problem, want, "{document} by {size}");
+        }
+    };
+    let row = |length: usize| format!(r#"{{"a":{{"value":"{}"}}}}"#, "x".repeat(length - 18));
+    check(&format!(r#"{{"data": [{}]}}"#, row(40)), None);
+    let too_large = |row| Some(Problem::RowTooLarge { row, limit: 40 });
+    check(&format!(r#"{{"data": [{}]}}"#, row(41)), too_large(0));
+    let rows = [row(20), row(41)].join(",");
+    check(&format!(r#"{{"data": [{rows}]}}"#), too_large(1));
+
+    let value = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let document = |depth: usize| {
+        let rows = [1, depth].map(|depth| format!(r#"{{"a":{{"value":{}}}}}"#, value(depth)));
+        format!(r#"{{"data":[{}]}}"#, rows.join(","))
+    };
+    let too_deep = Some(Problem::Malformed(Fault::TooDeep));
+    check(&document(4), None);
+    check(&document(5), too_deep.clone());
+    check(&format!(r#"{{"x": {}, "data": []}}"#, value(7)), None);
+    check(&format!(r#"{{"x": {}, "data": []}}"#, value(8)), too_deep);
+
+    let entry = |name: &str| format!(r#"{{"label": "{}", "name": "{name}"}}"#, "x".repeat(500));
+    let fields = |names: &[&str]| {
+        let entries: Vec<String> = names.iter().map(|name| entry(name)).collect();
+        format!(
+            r#"{{"fields": {{"dimensions": [{}]}}, "data": []}}"#,
+            entries.join(",")
+        )
+    };
+    check(&fields(&["a", "b"]), None);
+    check(
+        &fields(&["a", "b", "c"]),
+        Some(Problem::TooManyColumns { limit: 2 }),
+    );
+    let header_too_large = Some(Problem::HeaderTooLarge { limit: 300 });
+    check(&fields(&[&"x".repeat(299)]), header_too_large.clone());
+    let errors = format!(r#"{{"errors": ["{}"], "data": []}}"#, "x".repeat(300));
+    check(&errors, header_too_large);
+    let filters = format!(
+        r#"{{"applied_filters": ["{}"], "data": []}}"#,
+        "x".repeat(3_000)
+    );
+    check(&filters, None);
+}
+
+#[test]
+fn an_error_is_a_sentence_with_place_and_way_out() {
+    let text = error(br#"{"data": [{"a": {"value": 1}}, {"a": 5}]}"#).to_string();
+    assert_eq!(
+        text,
+        "the cell of column `a` in row 1 is a bare value, not an object (byte 37 of the document, \
+         after 1 complete rows). The format must be `json_detail` or `json_detail_lite_stream`: \
+         pick one of these where the schedule or the action asks for a format."
+    );
+    let text = error(br#"{"errors": [{"message": "Query failed."}]}"#).to_string();
+    assert!(
+        text.starts_with("the document has no `data` list; Looker reported: Query failed (byte"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_row_parser_names_what_is_wrong_with_a_row() {
+    let mut parser = RowParser::new(Limits::default(), &["a"]);
+    for (json, problem, offset) in [
+        (" {\"a\": 1}", None, 7),
+        (" {\"a\": {}", Some(Problem::Truncated), 9),
+        ("{} {}", Some(Problem::Trailing), 3),
+        (" 5", Some(Problem::NotARow { row: 3 }), 1),
+    ] {
+        let error = parser.parse(json.as_bytes(), 3).map(|_| ()).unwrap_err();
+        let problem = problem.unwrap_or(Problem::NotACell {
+            row: 3,
+            column: "a".to_owned(),
+        });
+        assert_eq!(
+            (error.problem, error.offset, error.rows),
+            (problem, offset, 3),
+            "{json}"
+        );
+    }
+    let row = parser.parse(b" {\"a\": {\"value\": 1}} ", 4).unwrap();
+    assert_eq!((row.value(0), row.number), (Value::Number("1"), 4));
+    assert_eq!(row.text(), r#"{"a": {"value": 1}}"#);
+}
