@@ -16,7 +16,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::config::Config;
-use crate::control::{self, Admin};
+use crate::control::{self, Admin, Token, TokenError};
 use crate::drain::{self, Drain};
 use crate::group;
 use crate::ingest;
@@ -46,6 +46,9 @@ pub enum StartError {
     /// The endpoint is no address.
     #[error("mparticle.endpoint is not a usable address")]
     Endpoint(#[from] url::ParseError),
+    /// The admin token is none; the configuration's own check is as strict.
+    #[error("admin.token cannot be used")]
+    Token(#[from] TokenError),
     /// TLS cannot be set up.
     #[error("TLS cannot be set up")]
     Tls(#[from] rustls::Error),
@@ -126,8 +129,13 @@ impl App {
             .map_err(listen("Looker (intake.listen)"))?;
         let admin = Admin::bind(control::AdminSettings {
             listen: config.admin.listen,
-            token: None,
-            hosts: Vec::new(),
+            token: config
+                .admin
+                .token
+                .as_ref()
+                .map(|token| Token::new(token.expose()))
+                .transpose()?,
+            hosts: config.admin.hosts.clone(),
         })
         .await
         .map_err(listen("the status page (admin.listen)"))?;
@@ -333,6 +341,7 @@ fn drain_settings(config: &Config) -> drain::Settings {
 }
 
 /// The mapping's choices, as far as a schedule makes none.
+/// The choices of the configuration; a delivery's own come on top.
 pub(crate) fn mapping_settings(mparticle: &config::MparticleSettings) -> mapping::Settings {
     mapping::Settings {
         identity_names: mparticle.identity_names,
@@ -346,7 +355,7 @@ pub(crate) fn mapping_settings(mparticle: &config::MparticleSettings) -> mapping
     }
 }
 
-/// The configured data plan.
+/// The data plan of the configuration, if there is one.
 pub(crate) fn data_plan(mparticle: &config::MparticleSettings) -> Option<encode::DataPlan> {
     Some(encode::DataPlan {
         id: mparticle.plan_id.clone()?,

@@ -6,6 +6,7 @@
 //! | 0 | done |
 //! | 1 | it failed; the message says why |
 //! | 3 | there is nothing of what was asked for (commands that ask a running daemon) |
+//! | 2 | `outbox check` could not look (its 1 means damage) |
 //! | 64 | the command line or the configuration is wrong; nothing was started |
 
 mod admin;
@@ -15,6 +16,7 @@ mod document;
 mod form;
 mod log;
 mod manual;
+mod outbox;
 mod paint;
 mod preview;
 mod sandbox;
@@ -35,6 +37,8 @@ const EXIT_USAGE: u8 = 64;
 
 /// Variables that commands read and that are no configuration of a daemon.
 const COMMAND_VARIABLES: [&str; 2] = ["LOOKER_FEED_ADMIN_URL", "LOOKER_FEED_API_SECRET"];
+/// `outbox check` could not look.
+const EXIT_NOT_CHECKED: u8 = 2;
 
 /// Carries large scheduled Looker deliveries to mParticle, and does not lose or double a row.
 #[derive(Debug, Parser)]
@@ -66,6 +70,8 @@ enum Command {
     Completions(manual::Completions),
     /// Print the man page
     Manual,
+    /// Check or salvage an outbox while no daemon uses it
+    Outbox(outbox::Arguments),
 }
 
 /// Where the configuration is.
@@ -88,6 +94,9 @@ enum Failure {
     /// The text says what and why.
     #[error("{0}")]
     Other(String),
+    /// A check that could not be made, which is not the same as one that finds something.
+    #[error("{0}")]
+    NotChecked(String),
 }
 
 impl Failure {
@@ -124,6 +133,7 @@ pub fn main() -> ExitCode {
             done(manual::completions(&arguments, Arguments::command()))
         }
         Command::Manual => done(manual::manual(Arguments::command())),
+        Command::Outbox(arguments) => done(outbox::run(&arguments)),
     };
     match ended {
         Ok(code) => code,
@@ -132,6 +142,7 @@ pub fn main() -> ExitCode {
             match failure {
                 Failure::Config(_) | Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
                 Failure::Other(_) => ExitCode::FAILURE,
+                Failure::NotChecked(_) => ExitCode::from(EXIT_NOT_CHECKED),
             }
         }
     }

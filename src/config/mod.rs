@@ -27,13 +27,19 @@ pub use settings::{
 pub use crate::mapping::{IdentityNames, Nulls, Untagged};
 
 use layers::{Entry, Layers, Raw};
-use values::{address, base_url, duration, endpoint, hosts, line, path, size, truth, whole, word};
+use values::{
+    address, base_url, duration, endpoint, hosts, line, names, nonces, path, secrets, size, truth,
+    whole, word,
+};
 
 /// The shipped file: every key with its default and what it means.
 pub const DEFAULTS: &str = include_str!("../../config/looker-feed.toml");
 
 /// Far above any configuration or secret; keeps a path such as `/dev/zero` from filling memory.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The shortest admin token, in characters.
+const TOKEN_LENGTH: usize = 16;
 
 /// mParticle's documented limits (256 KB and 128 KB), in the larger reading of "KB".
 const REQUEST_BYTES_LIMIT: u64 = 256 << 10;
@@ -95,6 +101,8 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             base_url: of.maybe("intake.base_url", base_url)?,
             label: of.key("intake.label", line)?,
             secret: of.secret("intake.secret", "intake.secret_file")?,
+            previous_secrets: of.hidden("intake.previous_secrets", secrets)?,
+            revoked_keys: of.hidden("intake.revoked_keys", nonces)?,
             keep_alive: of.key("intake.keep_alive", duration(millis(10)..=hours(1)))?,
         },
         looker: LookerSettings {
@@ -175,6 +183,8 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
         },
         admin: AdminSettings {
             listen: of.key("admin.listen", address)?,
+            token: of.secret("admin.token", "admin.token_file")?,
+            hosts: of.key("admin.hosts", names)?,
         },
         log: LogSettings {
             format: of.key(
@@ -243,11 +253,34 @@ fn check_relations(config: &Config) -> Result<(), ConfigError> {
             config.admin.listen.to_string(),
             "`intake.listen` is the same, and one address cannot serve both".to_owned(),
         ),
+        (
+            config.admin.listen.ip().to_canonical().is_loopback() || config.admin.token.is_some(),
+            "admin.listen",
+            config.admin.listen.to_string(),
+            "other machines can reach that address, so `admin.token` or `admin.token_file` must be \
+             set; without a token only a loopback address such as 127.0.0.1:8081 will do"
+                .to_owned(),
+        ),
+        (
+            config.admin.token.as_ref().is_none_or(is_token),
+            "admin.token",
+            "a text that is not shown".to_owned(),
+            format!(
+                "a token has at least {TOKEN_LENGTH} characters, all of them visible ASCII and none \
+                 a space; `openssl rand -hex 32` makes one"
+            ),
+        ),
     ];
     match rules.into_iter().find(|(holds, ..)| !holds) {
         Some((_, key, value, rule)) => Err(ConfigError::Relation { key, value, rule }),
         None => Ok(()),
     }
+}
+
+/// Shorter ones can be guessed, and others do not survive an HTTP header.
+fn is_token(token: &Secret) -> bool {
+    let text = token.expose();
+    text.len() >= TOKEN_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Asks the layers for keys and gives their values a type.
@@ -269,6 +302,21 @@ impl Keys<'_> {
     ) -> Result<Option<T>, ConfigError> {
         let entry = self.0.optional(key);
         entry.map(|entry| accept(key, entry, parse)).transpose()
+    }
+
+    /// A value that is not shown when it is wrong.
+    fn hidden<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&Raw) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let Entry { raw, origin } = self.0.required(key)?;
+        parse(&raw).map_err(|accepted| ConfigError::Value {
+            key,
+            origin,
+            found: "something else (not shown)".to_owned(),
+            accepted,
+        })
     }
 
     /// A secret given by value or by the name of a file that holds nothing else.

@@ -23,6 +23,10 @@ pub struct IntakeSettings {
     pub label: String,
     /// What hub keys are checked with, from `secret` or `secret_file`; not empty.
     pub secret: Option<Secret>,
+    /// Secrets that hub keys were made with before, and whose keys stay good; none is empty.
+    pub previous_secrets: Vec<Secret>,
+    /// Nonces of keys that are not good any more.
+    pub revoked_keys: Vec<String>,
     /// Time between the newlines that keep a connection open while a delivery is received.
     pub keep_alive: Duration,
 }
@@ -190,10 +194,14 @@ pub struct MemorySettings {
 }
 
 /// `[admin]`: status, metrics, and what the commands talk to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AdminSettings {
-    /// Where it listens; port 0 lets the system choose.
+    /// Where it listens; port 0 lets the system choose. A loopback address unless there is a token.
     pub listen: SocketAddr,
+    /// What callers must know, from `token` or `token_file`: at least 16 visible ASCII characters.
+    pub token: Option<Secret>,
+    /// More names that the `Host` of a request may have when there is no token. Without port.
+    pub hosts: Vec<String>,
 }
 
 /// `[log]`

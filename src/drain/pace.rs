@@ -367,7 +367,7 @@ mod tests {
             let first_second = sent.iter().filter(|at| at.as_secs() < 1).count() * cost;
             assert!(first_second <= 60, "a low start: {first_second}");
             let minute = Duration::from_secs(30)..Duration::from_secs(90);
-            let used = sent.iter().filter(|at| minute.contains(at)).count() * cost;
+            let used = sent.iter().filter(|at| minute.contains(*at)).count() * cost;
             assert!(used as f64 >= 0.98 * 270.0 * 60.0, "cost {cost}: {used}");
             assert!(used as f64 <= 270.0 * 60.0 + 100.0, "cost {cost}: {used}");
         }

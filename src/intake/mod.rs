@@ -1,8 +1,8 @@
 //! The Action Hub that Looker is pointed at.
 //!
 //! ```text
-//! server    connections, their limits, the end of them all
-//!   routes    paths, the hub key, one task for each execute request
+//! server    connections, their limits, the end of them all         crowd     who has a place
+//!   routes    paths, the hub key, one task for each execute request  throttle  failed keys
 //!     action    what the hub says about itself
 //!     execute   one delivery: checks, then url, push or spool, then the receiver
 //!       parts     the request's body, part by part       request   what the request asks for
@@ -15,6 +15,7 @@
 
 mod action;
 mod address;
+mod crowd;
 mod download;
 mod execute;
 mod parts;
@@ -24,6 +25,7 @@ mod request;
 mod routes;
 mod server;
 mod spool;
+mod throttle;
 mod token;
 
 use std::path::PathBuf;
@@ -38,7 +40,7 @@ use crate::config::{IntakeSettings, LookerSettings, Secret};
 /// What the hub needs to be told.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `[intake]`; its `secret` is not looked at.
+    /// `[intake]`; of its secrets only the previous ones are looked at.
     pub intake: IntakeSettings,
     /// `[looker]`
     pub looker: LookerSettings,

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tower_service::Service;
 
 use super::Settings;
+use super::crowd::{Crowd, Guest};
 use super::receiver::Receiver;
 use super::routes::{Hub, router};
 use crate::shutdown::Shutdown;
@@ -102,24 +104,29 @@ impl Intake {
 
 /// Takes connections until the shutdown; returns those that are still open.
 async fn accept(listener: TcpListener, router: Router, shutdown: &mut Shutdown) -> JoinSet<()> {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let crowd = Crowd::new(MAX_CONNECTIONS);
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept().await)
+            let (stream, peer) = listener.accept().await?;
+            Ok((stream, crowd.enter(peer.ip()).await))
         };
-        let (slot, accepted) = tokio::select! {
+        let accepted: io::Result<_> = tokio::select! {
             () = shutdown.wait() => return connections,
             next = next => next,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = serve(stream, router.clone(), shutdown.clone());
+            Ok((stream, seat)) => {
+                // Keep-alive newlines are single bytes that must not wait for company.
+                let _ = stream.set_nodelay(true);
+                let router = router.clone();
+                let shutdown = shutdown.clone();
                 connections.spawn(async move {
-                    connection.await;
-                    drop(slot);
+                    tokio::select! {
+                        () = serve(stream, router, Arc::clone(&seat.guest), shutdown) => {}
+                        () = seat.guest.sent_away() => {}
+                    }
                 });
             }
             Err(error) => {
@@ -133,9 +140,10 @@ async fn accept(listener: TcpListener, router: Router, shutdown: &mut Shutdown) 
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, mut shutdown: Shutdown) {
-    // Keep-alive newlines are single bytes that must not wait for company.
-    let _ = stream.set_nodelay(true);
+async fn serve<S>(stream: S, router: Router, guest: Arc<Guest>, mut shutdown: Shutdown)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -143,7 +151,11 @@ async fn serve(stream: TcpStream, router: Router, mut shutdown: Shutdown) {
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(READ_BUFFER_BYTES);
-    let service = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
+        let mut request: Request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(Arc::clone(&guest));
+        router.clone().call(request)
+    });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let result = tokio::select! {
         result = connection.as_mut() => result,

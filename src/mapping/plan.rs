@@ -157,7 +157,7 @@ impl Plan {
             return Err(PlanError::TooManyColumns(plan.columns.len()));
         }
         plan.identities.sort_by_key(|columns| columns.identity);
-        if plan.skip_sent {
+        if skips_sent(settings) {
             if plan.event.timestamp.is_empty() && plan.event.event_id.is_empty() {
                 return Err(PlanError::NothingTellsApart);
             }
@@ -176,7 +176,7 @@ impl Plan {
     }
 
     fn place_all(header: &Header, settings: &Settings, key: [u8; 16]) -> Result<Self, PlanError> {
-        let skip_sent = settings.skip_sent && settings.data_type == DataType::Event;
+        let skip_sent = skips_sent(settings);
         let spelling = Spelling {
             strip_html: settings.strip_html,
             canonical: skip_sent,
@@ -556,6 +556,11 @@ impl Plan {
             several => format!("{} are all", several.join(", ")),
         }
     }
+}
+
+/// Skipping what was sent is a choice for events only: profiles have no ids.
+fn skips_sent(settings: &Settings) -> bool {
+    settings.skip_sent && settings.data_type == DataType::Event
 }
 
 fn is_pivoted(field: &Field, header: &Header) -> bool {

@@ -34,7 +34,7 @@ pub use members::DataPlan;
 
 use content::Content;
 use latest::{Latest, name};
-use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user, split_device};
+use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user};
 use request::Request;
 
 /// Events of one user that wait for their batch, over all their devices, hold at most this many
@@ -146,6 +146,8 @@ pub struct Encoder {
     plan: String,
     /// Set in a delivery that skips what was sent.
     content: Option<Content>,
+    /// What every event begins with, up to the number of its row.
+    event: String,
     user: Option<u64>,
     people: Vec<Person>,
     /// People that have been used and can be used again with their memory.
@@ -195,6 +197,7 @@ impl Encoder {
         Self {
             settings,
             prefix: format!("{{\"source_request_id\":\"{}-", delivery.id),
+            event: format!("{EVENT}{}-", delivery.id),
             suffix: format!("\",\"environment\":\"{environment}\",\"user_identities\":{{"),
             delivery,
             plan: String::new(),
@@ -314,7 +317,6 @@ impl Encoder {
             device.count = 0;
             device.first_row = record.row;
         }
-        let id = self.delivery.id;
         let device = &mut self.people[at].devices[device];
         let before = device.events.len();
         if device.count > 0 {
@@ -322,7 +324,8 @@ impl Encoder {
         }
         push_event(
             &mut device.events,
-            format_args!("{id}-{}", record.row),
+            &self.event,
+            format_args!("{}", record.row),
             &record,
         );
         self.held += device.events.len() - before;
@@ -543,32 +546,18 @@ impl Person {
     }
 }
 
-impl Device {
-    /// `section` is the device of a record.
-    fn describe(&mut self, section: &[u8], names: &Names, plan: &str) {
-        self.key.extend_from_slice(section);
-        split_device(section, names, plan, &mut self.json, &mut self.origin);
-    }
-
-    /// Bytes that it takes of each batch.
-    fn size(&self) -> usize {
-        self.json.len() + self.origin.len()
-    }
-
-    fn clear(&mut self) {
-        self.key.clear();
-        self.json.clear();
-        self.origin.clear();
-        self.events.clear();
-        self.count = 0;
-    }
-}
-
+/// What every event begins with, up to its id.
+const EVENT: &str = "{\"event_type\":\"custom_event\",\"data\":{\"source_message_id\":\"";
 /// An upper bound of what an event's JSON has beside the record's members.
 const EVENT_FRAME: usize = 128;
 
-fn push_event(out: &mut Vec<u8>, id: std::fmt::Arguments<'_>, record: &RecordView<'_>) {
-    out.extend_from_slice(b"{\"event_type\":\"custom_event\",\"data\":{\"source_message_id\":\"");
+fn push_event(
+    out: &mut Vec<u8>,
+    prefix: &str,
+    id: std::fmt::Arguments<'_>,
+    record: &RecordView<'_>,
+) {
+    out.extend_from_slice(prefix.as_bytes());
     push_display(out, id);
     out.extend_from_slice(b"\",");
     out.extend_from_slice(record.event);
