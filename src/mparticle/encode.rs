@@ -33,7 +33,7 @@ pub use members::DataPlan;
 
 use content::Content;
 use latest::{Latest, name};
-use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user, split_device};
+use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user};
 use request::Request;
 use text::{
     EVENT, EVENT_FRAME, begin_batch, push_display, push_event, push_member, push_members,
@@ -546,27 +546,6 @@ impl Person {
                 self.spare.push(device);
             }
         }
-    }
-}
-
-impl Device {
-    /// `section` is the device of a record.
-    fn describe(&mut self, section: &[u8], names: &Names, plan: &str) {
-        self.key.extend_from_slice(section);
-        split_device(section, names, plan, &mut self.json, &mut self.origin);
-    }
-
-    /// Bytes that it takes of each batch.
-    fn size(&self) -> usize {
-        self.json.len() + self.origin.len()
-    }
-
-    fn clear(&mut self) {
-        self.key.clear();
-        self.json.clear();
-        self.origin.clear();
-        self.events.clear();
-        self.count = 0;
     }
 }
 
