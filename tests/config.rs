@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use looker_feed::config::{self, Config, ConfigError, LogFormat, Pod};
-use looker_feed::mapping::{IdentityNames, Untagged};
+use looker_feed::mapping::{IdentityNames, Nulls, Untagged};
 
 fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let directory = tempfile::tempdir().unwrap();
@@ -49,6 +49,15 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.mparticle.max_batch_bytes, 128_000);
     assert_eq!(config.mparticle.identity_names, IdentityNames::Current);
     assert_eq!(config.mparticle.untagged, Untagged::Ignore);
+    assert_eq!(config.mparticle.null_attributes, Nulls::Omit);
+    let cleaning = [
+        config.mparticle.trim_identities,
+        config.mparticle.lowercase_email,
+        config.mparticle.strip_html,
+    ];
+    assert_eq!(cleaning, [false; 3]);
+    assert_eq!(config.mparticle.plan_id, None);
+    assert_eq!(config.mparticle.plan_version, None);
     assert_eq!(config.mparticle.backoff_initial, Duration::from_millis(500));
     assert_eq!(config.mparticle.backoff_max, Duration::from_secs(60));
     assert_eq!(config.mparticle.retry_after_max, Duration::from_secs(300));
@@ -81,9 +90,9 @@ fn every_key_of_the_shipped_file_can_be_uncommented() {
         .filter(|line| !line.starts_with("secret_file") && !line.starts_with("token_file"))
         .collect();
     assert_eq!(
-        keys, 12,
-        "base_url, secret, secret_file, tls_cert, tls_key, two ca_files, endpoint, max_age, token, \
-         token_file, key_file"
+        keys, 14,
+        "base_url, secret, secret_file, tls_cert, tls_key, two ca_files, endpoint, plan_id, \
+         plan_version, max_age, token, token_file, key_file"
     );
     let config = load(&text, &[]).unwrap();
     assert_eq!(config.mparticle.base_address(), "http://127.0.0.1:9100/v2");
@@ -282,7 +291,7 @@ fn a_bad_value_is_named_with_its_key_its_place_and_what_would_be_right() {
 fn a_value_of_the_wrong_kind_is_named() {
     for (line, found) in [
         ("listen = 8080", "8080"),
-        ("label = true", "true or false"),
+        ("label = true", "true"),
         ("label = 1.5", "a number with a fraction"),
         ("label = ['a']", "[\"a\"]"),
         ("label = [1]", "a list of other things than text"),
@@ -481,6 +490,40 @@ fn a_file_that_cannot_be_read_is_named() {
     assert!(error.source().is_some());
     let endless = PathBuf::from("/dev/zero");
     assert!(config::load(Some(&endless), std::iter::empty()).is_err());
+}
+
+#[test]
+fn what_is_sent_can_be_chosen_by_file_and_by_variable() {
+    let config = load(
+        "[mparticle]\ntrim_identities = true\nnull_attributes = 'delete'\nplan_id = 'p'\n",
+        &[
+            ("LOOKER_FEED_MPARTICLE__LOWERCASE_EMAIL", "true"),
+            ("LOOKER_FEED_MPARTICLE__PLAN_VERSION", "3"),
+        ],
+    )
+    .unwrap()
+    .mparticle;
+    assert!(config.trim_identities && config.lowercase_email && !config.strip_html);
+    assert_eq!(config.null_attributes, Nulls::Delete);
+    assert_eq!(config.plan_id.as_deref(), Some("p"));
+    assert_eq!(config.plan_version, Some(3));
+
+    for (file, want) in [
+        ("strip_html = 'yes'", "`mparticle.strip_html` ("),
+        ("strip_html = 1", "is 1, but it takes true or false"),
+        (
+            "null_attributes = 'drop'",
+            "it takes \"omit\" or \"null\" or \"delete\"",
+        ),
+        ("plan_version = 2", "`mparticle.plan_id` is not set"),
+        (
+            "plan_id = 'p'\nplan_version = 0",
+            "a whole number from 1 to",
+        ),
+    ] {
+        let told = sentence(load(&format!("[mparticle]\n{file}\n"), &[]));
+        assert!(told.contains(want), "{told}");
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ use crate::group;
 use crate::ingest;
 use crate::intake::{self, Intake};
 use crate::mapping;
+use crate::model::DataType;
 use crate::mparticle::client::{Account, Client, ClientSettings};
 use crate::mparticle::encode;
 use crate::outbox::{self, Outbox};
@@ -146,8 +147,9 @@ impl App {
         let desk = Arc::new(Desk::new(
             desk::Settings {
                 endpoint,
-                identity_names: config.mparticle.identity_names,
-                untagged: config.mparticle.untagged,
+                is_pod: config.mparticle.endpoint.is_none(),
+                mapping: mapping_settings(&config.mparticle),
+                data_plan: data_plan(&config.mparticle),
                 ingest: ingest_settings(&config),
                 max_bytes: config.outbox.max_bytes,
             },
@@ -301,7 +303,8 @@ fn intake_settings(config: &Config, secret: config::Secret) -> Result<intake::Se
     })
 }
 
-fn ingest_settings(config: &Config) -> ingest::Settings {
+/// How deliveries are worked on.
+pub fn ingest_settings(config: &Config) -> ingest::Settings {
     ingest::Settings {
         decode: decode::Limits {
             max_depth: config.looker.max_depth,
@@ -350,11 +353,25 @@ fn drain_settings(config: &Config) -> drain::Settings {
     settings
 }
 
-/// The mapping's choices of one delivery.
-fn mapping_settings(settings: &desk::Settings, order: &intake::Order) -> mapping::Settings {
+/// The mapping's choices, as far as a schedule makes none.
+/// The choices of the configuration; a delivery's own come on top.
+pub(crate) fn mapping_settings(mparticle: &config::MparticleSettings) -> mapping::Settings {
     mapping::Settings {
-        data_type: order.data_type,
-        identity_names: settings.identity_names,
-        untagged: settings.untagged,
+        identity_names: mparticle.identity_names,
+        untagged: mparticle.untagged,
+        trim_identities: mparticle.trim_identities,
+        lowercase_email: mparticle.lowercase_email,
+        strip_html: mparticle.strip_html,
+        nulls: mparticle.null_attributes,
+        // Each delivery has its own.
+        ..mapping::Settings::new(DataType::User)
     }
+}
+
+/// The data plan of the configuration, if there is one.
+pub(crate) fn data_plan(mparticle: &config::MparticleSettings) -> Option<encode::DataPlan> {
+    Some(encode::DataPlan {
+        id: mparticle.plan_id.clone()?,
+        version: mparticle.plan_version,
+    })
 }

@@ -24,11 +24,12 @@ pub use settings::{
     MemorySettings, MparticleSettings, OutboxSettings, Pod, SealSettings, ShutdownSettings,
 };
 
-use crate::mapping::{IdentityNames, Untagged};
+pub use crate::mapping::{IdentityNames, Nulls, Untagged};
+
 use layers::{Entry, Layers, Raw};
 use values::{
-    address, base_url, duration, endpoint, hosts, line, names, nonces, path, secrets, size, whole,
-    word,
+    address, base_url, duration, endpoint, hosts, line, names, nonces, path, secrets, size, truth,
+    whole, word,
 };
 
 /// The shipped file: every key with its default and what it means.
@@ -162,6 +163,19 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
                     ("user_attribute", Untagged::UserAttribute),
                 ]),
             )?,
+            null_attributes: of.key(
+                "mparticle.null_attributes",
+                word(&[
+                    ("omit", Nulls::Omit),
+                    ("null", Nulls::Null),
+                    ("delete", Nulls::Delete),
+                ]),
+            )?,
+            trim_identities: of.key("mparticle.trim_identities", truth)?,
+            lowercase_email: of.key("mparticle.lowercase_email", truth)?,
+            strip_html: of.key("mparticle.strip_html", truth)?,
+            plan_id: of.maybe("mparticle.plan_id", line)?,
+            plan_version: of.maybe("mparticle.plan_version", whole(1..=u32::MAX))?,
             backoff_initial: of.key("mparticle.backoff_initial", wait())?,
             backoff_max: of.key("mparticle.backoff_max", wait())?,
             retry_after_max: of.key("mparticle.retry_after_max", wait())?,
@@ -221,6 +235,12 @@ fn check_relations(config: &Config) -> Result<(), ConfigError> {
                 "the first wait must not pass the longest, `mparticle.backoff_max`, which is {}",
                 humantime::format_duration(mparticle.backoff_max)
             ),
+        ),
+        (
+            mparticle.plan_version.is_none() || mparticle.plan_id.is_some(),
+            "mparticle.plan_version",
+            mparticle.plan_version.unwrap_or_default().to_string(),
+            "`mparticle.plan_id` is not set, and a version alone names no data plan".to_owned(),
         ),
         (
             config.outbox.segment_bytes >= mparticle.max_request_bytes as u64,
@@ -371,6 +391,7 @@ fn accept<T>(
             Raw::Text(text) if text.contains('@') => "a text with an @ (not shown)".to_owned(),
             Raw::Text(text) => format!("{text:?}"),
             Raw::Whole(number) => number.to_string(),
+            Raw::Truth(truth) => truth.to_string(),
             Raw::List(items) => format!("{items:?}"),
             Raw::Other(kind) => kind.to_owned(),
         },

@@ -9,7 +9,7 @@ use url::{Host, Url};
 
 use super::secret::Secret;
 use super::values::is_loopback;
-use crate::mapping::{IdentityNames, Untagged};
+use crate::mapping::{IdentityNames, Nulls, Untagged};
 
 /// `[intake]`: the Action Hub that Looker is pointed at.
 #[derive(Clone, Debug)]
@@ -133,6 +133,18 @@ pub struct MparticleSettings {
     pub identity_names: IdentityNames,
     /// What becomes of columns without an `mp_` tag.
     pub untagged: Untagged,
+    /// What is sent for attributes that are null.
+    pub null_attributes: Nulls,
+    /// White space around identities is not sent.
+    pub trim_identities: bool,
+    /// E-mail addresses are sent in lower case.
+    pub lowercase_email: bool,
+    /// Of strings that hold HTML only the text is sent.
+    pub strip_html: bool,
+    /// The data plan that batches name.
+    pub plan_id: Option<String>,
+    /// Its version; `None` although there is a plan: the latest.
+    pub plan_version: Option<u32>,
     /// Upper bound of the first wait after a failure; at most `backoff_max`.
     pub backoff_initial: Duration,
     /// Upper bound of any wait after a failure.
@@ -151,7 +163,7 @@ impl MparticleSettings {
     pub fn base_address(&self) -> String {
         match &self.endpoint {
             Some(url) => url.as_str().to_owned(),
-            None => format!("https://s2s.{}.mparticle.com/v2", self.pod.name()),
+            None => self.pod.base_address(),
         }
     }
 }
@@ -175,6 +187,11 @@ impl Pod {
             Self::Eu1 => "eu1",
             Self::Au1 => "au1",
         }
+    }
+
+    /// The base address of its Events API, without a slash at its end.
+    pub fn base_address(self) -> String {
+        format!("https://s2s.{}.mparticle.com/v2", self.name())
     }
 }
 

@@ -108,6 +108,16 @@ pub(super) fn word<T: Clone>(
     }
 }
 
+/// Yes or no.
+pub(super) fn truth(raw: &Raw) -> Result<bool, String> {
+    match raw {
+        Raw::Truth(truth) => Some(*truth),
+        Raw::Text(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+    .ok_or_else(|| "true or false".to_owned())
+}
+
 /// Text of one line that is not empty.
 pub(super) fn line(raw: &Raw) -> Result<String, String> {
     match raw {

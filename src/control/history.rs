@@ -73,15 +73,20 @@ impl Recorder {
         }
     }
 
-    /// Fills `accepted_rate` of the destinations.
+    /// Fills `accepted_rate` of the destinations: over the last samples and what came since.
     pub fn fill(&self, overview: &mut Overview) {
+        let Some(last) = &self.last else { return };
+        let since = overview.now.0.saturating_sub(last.at.0);
         for destination in &mut overview.destinations {
-            let Some(speeds) = self.speeds.get(&destination.id) else {
-                continue;
-            };
-            let (batches, millis) = speeds
-                .iter()
-                .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            let before = last.destinations.get(&destination.id);
+            let before = before.map_or(0, |counters| counters.0);
+            let fresh = (grown(before, destination.batches_accepted), since);
+            let (batches, millis) = self
+                .speeds
+                .get(&destination.id)
+                .into_iter()
+                .flatten()
+                .fold(fresh, |sum, one| (sum.0 + one.0, sum.1 + one.1));
             if millis > 0 {
                 destination.accepted_rate = batches as f64 * 1000.0 / millis as f64;
             }

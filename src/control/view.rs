@@ -44,7 +44,8 @@ pub struct Receiving {
     pub since: UnixMillis,
 }
 
-/// One destination: credentials and address together.
+/// One destination: credentials and address together. Its fractions must be finite: JSON has no
+/// other numbers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Destination {
     /// 32 hexadecimal digits.
@@ -58,7 +59,7 @@ pub struct Destination {
     pub why: Option<String>,
     /// When it is tried again.
     pub next_try: Option<UnixMillis>,
-    /// The present pace, in batches a second.
+    /// The present pace, in batches a second; 0 also when there is no limit.
     pub rate: f64,
     /// The configured limit, in batches a second; 0: none.
     pub limit: f64,

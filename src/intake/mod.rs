@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use receiver::{Order, Receipt, Receiver, Refusal, Source, WebhookState};
+pub use receiver::{Choices, Order, Receipt, Receiver, Refusal, Source, WebhookState};
 pub use server::Intake;
 pub use token::new_key;
 

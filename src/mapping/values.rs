@@ -42,6 +42,32 @@ pub fn string_within(out: &mut Vec<u8>, text: Text<'_>, most: usize) -> bool {
     }
 }
 
+/// Like [`string_within`], in the one spelling that equal texts share.
+pub fn canonical_within(out: &mut Vec<u8>, text: Text<'_>, most: usize) -> bool {
+    if !text.escaped {
+        return string_within(out, text, most);
+    }
+    plain_within(out, &text.decoded(), most)
+}
+
+/// Writes at most `most` characters of plain text. Returns whether it was cut.
+pub fn plain_within(out: &mut Vec<u8>, text: &str, most: usize) -> bool {
+    let end = match text.len() <= most {
+        true => None,
+        false => text.char_indices().nth(most),
+    };
+    match end {
+        None => {
+            canonical(out, text);
+            false
+        }
+        Some((end, _)) => {
+            canonical(out, &text[..end]);
+            true
+        }
+    }
+}
+
 /// Writes plain text as a JSON string.
 pub fn canonical(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
@@ -117,6 +143,14 @@ pub fn is_uuid(text: &str) -> bool {
             8 | 13 | 18 | 23 => byte == b'-',
             _ => byte.is_ascii_hexdigit(),
         })
+}
+
+/// A number with or without a fraction that lies within these bounds, as it is written, from a
+/// number or its text.
+pub fn number_within(text: &str, most: f64) -> Option<&str> {
+    let text = text.trim();
+    let number: f64 = serde_json::from_str(text).ok()?;
+    (number.abs() <= most).then_some(text)
 }
 
 /// Whether a raw JSON list holds only single values (no list or object inside).

@@ -158,6 +158,11 @@ fn adopt(
         .filter(|segment| segment.row.damaged)
         .map(|segment| segment.row.summary)
         .collect();
+    // They may be in the page cache only, when it was the process that died and not the machine.
+    let files = delivery.segments.keys();
+    let mut files: Vec<PathBuf> = files.map(|n| recovery.layout.segment(id, *n)).collect();
+    files.extend(recovery.files.rejected.get(&id).cloned());
+    recovery.sync(&files)?;
     tracing::info!(delivery = %id, "a committed delivery that the state did not know is taken up");
     change.add_delivery(&recovery.index, position, delivery);
     recovery.make(change)?;

@@ -236,6 +236,8 @@ pub(super) struct DeadWriter {
     next_file: u32,
     roll_at: u64,
     current: Option<(u32, LogWriter)>,
+    /// What of it is durable.
+    durable: u64,
     fresh: bool,
 }
 
@@ -247,6 +249,7 @@ impl DeadWriter {
             next_file,
             roll_at,
             current: None,
+            durable: 0,
             fresh: false,
         }
     }
@@ -266,7 +269,7 @@ impl DeadWriter {
     ) -> Result<DeadPlace, AppendError> {
         let appended = self.try_append(meta, ordinal, slices);
         if appended.is_err() {
-            self.current = None;
+            self.abandon();
         }
         appended
     }
@@ -290,6 +293,7 @@ impl DeadWriter {
                 };
                 let log = LogWriter::create(&self.disk, self.layout.dead(number), &header)?;
                 self.fresh = true;
+                self.durable = 0;
                 let (_, log) = none.insert((number, log));
                 (number, log)
             }
@@ -306,14 +310,25 @@ impl DeadWriter {
     pub fn sync(&mut self) -> io::Result<()> {
         let synced = self.try_sync();
         if synced.is_err() {
-            self.current = None;
+            self.abandon();
         }
         synced
+    }
+
+    /// Leaves the file at hand and cuts off what is not durable: after a failed sync the system
+    /// may take it for written though it is not.
+    fn abandon(&mut self) {
+        if let Some((_, log)) = self.current.take()
+            && let Err(error) = self.disk.cut(log.path(), self.durable)
+        {
+            tracing::warn!(%error, "a dead-letter file could not be cut to what is durable of it");
+        }
     }
 
     fn try_sync(&mut self) -> io::Result<()> {
         if let Some((_, log)) = &mut self.current {
             log.sync()?;
+            self.durable = log.length();
             if self.fresh {
                 self.disk.sync_directory(&self.layout.dead_directory())?;
                 self.fresh = false;

@@ -32,6 +32,13 @@ pub enum Op<'a> {
     Sync(&'a Path),
     /// A directory's entries are fsynced.
     SyncDirectory(&'a Path),
+    /// A file is cut to a length.
+    Cut {
+        /// The file.
+        path: &'a Path,
+        /// Its length from now on, in bytes.
+        length: u64,
+    },
     /// A file or directory is renamed.
     Rename {
         /// Its name so far.
@@ -114,6 +121,16 @@ impl Disk {
     pub(super) fn sync(&self, file: &File, path: &Path) -> io::Result<()> {
         self.check(Op::Sync(path))?;
         file.sync_all()
+    }
+
+    /// Makes a file durable that another process may have written.
+    pub(super) fn sync_path(&self, path: &Path) -> io::Result<()> {
+        self.sync(&File::open(path)?, path)
+    }
+
+    pub(super) fn cut(&self, path: &Path, length: u64) -> io::Result<()> {
+        self.check(Op::Cut { path, length })?;
+        File::options().write(true).open(path)?.set_len(length)
     }
 
     /// Makes what sled has flushed durable: `file` is our own descriptor of its log.

@@ -15,7 +15,8 @@
 //! **The loss window**: none for deliveries. Claims are in memory only, and a settlement that has
 //! not returned may be lost: after a crash those requests are sent again, byte by byte the same.
 //! If sled's files are lost, the state is built anew from the segments, and more of what had
-//! settled is sent again.
+//! settled is sent again; dead letters that had been replayed or discarded are dead letters
+//! again, settled deliveries are listed no more, and segments that are gone count as delivered.
 //!
 //! **Commit**, in this order: segments written and fsynced; their directory fsynced; the last
 //! segment's footer, which carries the commit, written and fsynced; sled's batch; flush; fdatasync
@@ -47,6 +48,7 @@ mod layout;
 mod letters;
 mod load;
 mod maintain;
+mod offline;
 mod orphans;
 mod owner;
 mod record;
@@ -75,6 +77,10 @@ pub use delivery::{DeliveryState, MAX_ACCOUNT, NewDelivery, Receipt, Tally, Tota
 pub use disk::{Disk, Op};
 pub use error::{Error, OpenError, StateError};
 pub use letters::Moved;
+pub use offline::{
+    Found, Inspected, Inspection, SalvageIntoError, Salvaged, Standing, inspect, read_batches,
+    salvage_into,
+};
 pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
 pub use settings::Settings;

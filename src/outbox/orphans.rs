@@ -28,11 +28,14 @@ struct Orphan {
 pub(super) fn take_up(recovery: &mut Recovery<'_>) -> Result<(), StateError> {
     let mut by_entry: BTreeMap<(DeliveryId, u32), Vec<Orphan>> = BTreeMap::new();
     let mut lengths = Change::default();
+    let mut found = Vec::new();
     for (&number, path) in &recovery.files.dead {
         let known = recovery.index.dead_files.get(&number);
+        // One that the state does not know at all is taken in even if it is empty, so that it goes.
+        let stranger = known.is_none();
         let known = known.map_or(0, |file| file.length);
         let length = path.metadata().map_or(0, |meta| meta.len());
-        if length <= known {
+        if length <= known && !stranger {
             continue;
         }
         let bytes = File::open(path).and_then(|file| read_whole(&file));
@@ -45,7 +48,9 @@ pub(super) fn take_up(recovery: &mut Recovery<'_>) -> Result<(), StateError> {
             by_entry.entry(entry).or_default().push(orphan);
         }
         lengths.set_dead_file(number, Some(length));
+        found.push(path.clone());
     }
+    recovery.sync(&found)?;
     // First, so that the letters have a file when their batch is made.
     recovery.make(lengths)?;
     let mut unknown: BTreeMap<DeliveryId, Vec<(u32, Vec<Orphan>)>> = BTreeMap::new();
@@ -167,7 +172,14 @@ fn take_up_known(
         let replaced = orphan
             .meta
             .replaces
-            .filter(|_| !recovery.rebuilt)
+            // Numbers of letters begin anew when the state is lost, and again when sled has gone
+            // back in time.
+            .filter(|id| {
+                let letter = recovery.index.letters.get(id);
+                let same = letter
+                    .is_some_and(|letter| (letter.position, letter.ordinal) == (position, ordinal));
+                same && !recovery.rebuilt
+            })
             .is_some_and(|id| change.settle_letter(&recovery.index, id, outcome));
         let adopted = recovery.adopted.contains(&orphan.meta.delivery);
         if !replaced && adopted {

@@ -116,12 +116,6 @@ impl Owner {
 
     /// Works until it is told to close.
     pub fn run(mut self) {
-        self.work();
-        // Before the lock goes with the owner: nobody may write from here on.
-        self.shared.close();
-    }
-
-    fn work(&mut self) {
         self.maintain();
         loop {
             let wait = if self.store.is_some() {
@@ -477,6 +471,13 @@ impl Owner {
                 tracing::warn!(%error, source = source_text(&error), "the outbox could not be reopened yet");
             }
         }
+    }
+}
+
+impl Drop for Owner {
+    /// Before the lock goes with the owner, by a panic too: nobody may write from here on.
+    fn drop(&mut self) {
+        self.shared.close();
     }
 }
 

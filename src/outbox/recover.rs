@@ -28,7 +28,7 @@ use super::segment::SegmentFile;
 use super::settings::Settings;
 use super::state::{Key, Meta};
 use super::store::Store;
-use super::{Damage, orphans};
+use super::{Damage, Tally, orphans};
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 
@@ -174,6 +174,26 @@ impl Recovery<'_> {
         }
     }
 
+    /// Makes files durable that the state is about to count on.
+    pub fn sync(&self, files: &[PathBuf]) -> Result<(), StateError> {
+        let mut directories = HashSet::new();
+        files
+            .iter()
+            .try_for_each(|path| {
+                directories.extend(path.parent());
+                self.disk.sync_path(path)
+            })
+            .and_then(|()| {
+                directories
+                    .iter()
+                    .try_for_each(|directory| self.disk.sync_directory(directory))
+            })
+            .map_err(|source| StateError::Io {
+                doing: "files that were found could not be synced",
+                source,
+            })
+    }
+
     pub fn lost(&mut self, delivery: Option<DeliveryId>, rows: u64, what: String) {
         self.damage.push(Damage {
             delivery,
@@ -249,6 +269,10 @@ impl Recovery<'_> {
                     continue;
                 }
                 let tally = change.give_up_missing(&self.index, position, number, file.as_ref());
+                if segment.row.damaged && tally == Tally::default() {
+                    // Named at an earlier open.
+                    continue;
+                }
                 let what = match length {
                     None => format!("segment {number} is gone"),
                     Some(length) => {

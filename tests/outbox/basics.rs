@@ -469,3 +469,35 @@ fn concurrent_deliveries_and_drains_lose_nothing() {
     assert_eq!(outbox.deliveries(0, 100).len(), 20);
     check_sums(&outbox);
 }
+
+#[test]
+fn what_has_settled_is_known_across_restarts_beyond_one_row_of_bits() {
+    const ENTRIES: u64 = 3_000;
+    let directory = home();
+    let settings = Settings {
+        segment_bytes: 64 << 20,
+        ..settings(directory.path())
+    };
+    let outbox = Outbox::open(settings.clone()).unwrap();
+    deliver(&outbox, 1, 1, ENTRIES).unwrap();
+    let claims = outbox.claim(destination_id(1), usize::MAX).unwrap();
+    assert_eq!(claims.len() as u64, ENTRIES);
+    let settles = |ordinal: u64| ordinal.is_multiple_of(7) || ordinal == 1_023 || ordinal > 2_950;
+    let some: Vec<_> = claims
+        .into_iter()
+        .filter(|claim| settles(claim.ordinal))
+        .collect();
+    for part in some.chunks(50) {
+        outbox.settle(delivered(part)).unwrap();
+    }
+    outbox.close();
+    let outbox = Outbox::open(settings).unwrap();
+    assert_eq!(outbox.damage(), []);
+    let rest: Vec<u64> = drain(&outbox, 1)
+        .iter()
+        .map(|claim| claim.ordinal)
+        .collect();
+    let want: Vec<u64> = (0..ENTRIES).filter(|ordinal| !settles(*ordinal)).collect();
+    assert_eq!(rest, want);
+    check_sums(&outbox);
+}

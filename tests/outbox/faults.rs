@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use looker_feed::outbox::{DeadFilter, Disk, Error, Health, Outbox, RejectedRow};
+use looker_feed::outbox::{DeadFilter, Disk, Error, Health, Outbox, RejectedRow, Settings};
 
 use crate::kit::*;
 
@@ -23,6 +23,8 @@ struct Ledger {
     refused: Vec<u8>,
     /// Payloads that were handed out.
     sent: BTreeSet<Vec<u8>>,
+    /// Payloads whose delivery was recorded: they must not come again.
+    settled: BTreeSet<Vec<u8>>,
     /// Errors met.
     errors: Vec<String>,
 }
@@ -85,7 +87,13 @@ fn try_send(outbox: &Outbox, ledger: &mut Ledger, max: usize, bury: bool) {
         wait_until_healthy(outbox);
         settled = outbox.settle(settlements);
     }
-    ledger.note(settled);
+    if ledger.note(settled).is_some() {
+        let slices = claims.iter().flat_map(|claim| &claim.slices);
+        let dead = usize::from(bury);
+        ledger
+            .settled
+            .extend(slices.skip(dead).map(|slice| slice.to_vec()));
+    }
     wait_until_healthy(outbox);
 }
 
@@ -105,7 +113,7 @@ fn script(outbox: &Outbox, ledger: &mut Ledger) {
 }
 
 /// After the disk works again: everything accepted is there, all of it, and nothing refused.
-fn check(path: &Path, ledger: &Ledger, withdrawn: bool) {
+fn check(path: &Path, ledger: &Ledger, withdrawn: bool, forgets: bool) {
     let outbox = open(path);
     assert_eq!(outbox.damage(), [], "{ledger:?}");
     check_sums(&outbox);
@@ -116,16 +124,30 @@ fn check(path: &Path, ledger: &Ledger, withdrawn: bool) {
             break;
         }
         for claim in &claims {
-            sent.extend(claim.slices.iter().map(|slice| slice.to_vec()));
+            for slice in &claim.slices {
+                assert!(
+                    !ledger.settled.contains(&slice[..]),
+                    "sent again: {ledger:?}"
+                );
+                sent.insert(slice.to_vec());
+            }
         }
         outbox.settle(delivered(&claims)).unwrap();
     }
     check_sums(&outbox);
     for &(delivery, entries) in &ledger.accepted {
-        let state = outbox.delivery(delivery_id(delivery)).unwrap();
-        let want = totals(entries, 1);
-        assert_eq!((state.rows_in, state.batches), (want.rows_in, want.batches));
-        assert_eq!(state.delivered.rows + state.dead.rows + 1, want.rows_in);
+        let state = outbox.delivery(delivery_id(delivery));
+        assert!(
+            state.is_some() || forgets,
+            "delivery {delivery} is lost: {ledger:?}"
+        );
+        if let Some(state) = state {
+            let want = totals(entries, 1);
+            assert_eq!((state.rows_in, state.batches), (want.rows_in, want.batches));
+            assert_eq!(state.delivered.rows + state.dead.rows + 1, want.rows_in);
+            let page = outbox.rejected(state.id, 0, 9).unwrap().unwrap();
+            assert_eq!(page.kept, 1);
+        }
         for ordinal in 0..entries {
             for slice in 0..shape(ordinal).len() {
                 assert!(
@@ -134,11 +156,6 @@ fn check(path: &Path, ledger: &Ledger, withdrawn: bool) {
                 );
             }
         }
-        let page = outbox
-            .rejected(delivery_id(delivery), 0, 9)
-            .unwrap()
-            .unwrap();
-        assert_eq!(page.kept, 1);
     }
     if withdrawn {
         for &delivery in &ledger.refused {
@@ -164,20 +181,26 @@ fn failing(nth: usize, times: usize, code: i32) -> (Disk, Arc<AtomicUsize>) {
     (disk, calls)
 }
 
-fn try_all(times: usize, code: i32, step: usize) {
+fn try_all(times: usize, code: i32, step: usize, history: usize) {
     let mut nth = 0;
     loop {
         let directory = home();
         let (disk, calls) = failing(nth, times, code);
         let mut ledger = Ledger::default();
-        match Outbox::open_on(settings(directory.path()), disk) {
+        let settings = Settings {
+            history,
+            // With the smallest limit sled's file is copied at the start.
+            state_bytes: if history == 0 { 1 } else { 1 << 20 },
+            ..settings(directory.path())
+        };
+        match Outbox::open_on(settings, disk) {
             Ok(outbox) => {
                 script(&outbox, &mut ledger);
                 outbox.close();
             }
             Err(error) => ledger.errors.push(error.to_string()),
         }
-        check(directory.path(), &ledger, times == 1);
+        check(directory.path(), &ledger, times == 1, history == 0);
         if calls.load(Relaxed) <= nth {
             assert!(ledger.errors.is_empty(), "{ledger:?}");
             assert_eq!(ledger.accepted.len(), 3);
@@ -190,18 +213,24 @@ fn try_all(times: usize, code: i32, step: usize) {
 
 #[test]
 fn a_full_disk_at_any_one_change_loses_nothing_and_is_mended() {
-    try_all(1, ENOSPC, 1);
+    try_all(1, ENOSPC, 1, 100);
 }
 
 #[test]
 fn an_error_of_the_disk_at_any_one_change_loses_nothing_and_is_mended() {
-    try_all(1, EIO, 1);
+    try_all(1, EIO, 1, 100);
+}
+
+#[test]
+fn an_error_of_the_disk_where_deliveries_are_forgotten_brings_none_of_them_back() {
+    try_all(1, EIO, 1, 0);
+    try_all(2, EIO, 3, 0);
 }
 
 #[test]
 fn a_disk_that_fails_for_a_while_loses_nothing_that_was_accepted() {
     for times in [2, 3] {
-        try_all(times, EIO, 3);
+        try_all(times, EIO, 3, 100);
     }
 }
 

@@ -42,7 +42,7 @@ fn recorder(log: &Log) -> Disk {
     let log = Arc::clone(log);
     Disk::with_hook(move |op| {
         let event = match *op {
-            Op::CreateDirectory(_) | Op::StateFlush(_) => return Ok(()),
+            Op::CreateDirectory(_) | Op::StateFlush(_) | Op::Cut { .. } => return Ok(()),
             Op::StateBatch(_) => Event::Batch,
             Op::Create(path) => Event::Create(path.to_owned()),
             Op::Write {
@@ -490,11 +490,23 @@ fn a_power_cut_or_an_error_during_the_open_after_a_power_cut_loses_nothing() {
     for (n, event) in events.iter().enumerate() {
         platter.take(event);
         state = coming(&events, n, state);
-        if n % 29 != 0 {
+        // What is written last before something is synced is what a kill may leave unsynced.
+        let unsynced = match event {
+            Event::Write(file, ..) => {
+                matches!(events.get(n + 1), Some(Event::Sync(_)))
+                    && (n % 3 == 0 || file.starts_with(path.join("dead")))
+            }
+            _ => false,
+        };
+        if n % 29 != 0 && !unsynced {
             continue;
         }
         let told = told(&events[..=n]);
         let next = next_told(&events, n);
+        if unsynced {
+            kill_then_cut(&platter, &path, &told, next, &format!("event {n}"));
+            continue;
+        }
         cut(&platter, state, &path, &mut seed, |left, variant| {
             let what = format!("event {n}, variant {variant}");
             open_cut(left, &told, next, &what);
@@ -530,6 +542,33 @@ fn open_cut(left: &Path, told: &[Told], next: Option<&Told>, what: &str) {
                 next,
                 &format!("{what}, open {n}, variant {variant}: {event:?}"),
             );
+        });
+    }
+}
+
+/// The process dies and is started again, and only then the power goes: what the first one had
+/// not synced the second one has seen all the same.
+fn kill_then_cut(platter: &Platter, path: &Path, told: &[Told], next: Option<&Told>, what: &str) {
+    let again = beside(path, "again");
+    platter.leave(path, &again, || true);
+    let log = Log::default();
+    drop(Outbox::open_on(brief(&again), recorder(&log)).unwrap());
+    fs::remove_dir_all(&again).unwrap();
+    let events: Vec<Event> = log
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|event| event.moved(&again, path))
+        .collect();
+    let mut platter = platter.clone();
+    let mut seed = fastrand::Rng::with_seed(10);
+    let mut state = None;
+    for (n, event) in events.iter().enumerate() {
+        platter.take(event);
+        state = coming(&events, n, state);
+        cut(&platter, state, path, &mut seed, |left, variant| {
+            let what = format!("{what}, killed, open {n}, variant {variant}: {event:?}");
+            check(left, told, next, &what);
         });
     }
 }

@@ -83,37 +83,43 @@ pub fn command() -> Command {
     command
 }
 
+/// `looker-feed serve` as a child that nobody has waited for yet, its outbox in `directory`, its log
+/// in `directory/log`; `settings` are `SECTION__KEY` and value.
+pub fn spawn(directory: &Path, endpoint: &str, settings: &[(&str, &str)]) -> Child {
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(directory.join("log"))
+        .expect("a log file");
+    let outbox = directory.join("outbox").display().to_string();
+    let base = [
+        ("INTAKE__LISTEN", "127.0.0.1:0"),
+        ("INTAKE__SECRET", SECRET),
+        ("LOOKER__ALLOWED_HOSTS", "127.0.0.1"),
+        ("OUTBOX__PATH", &outbox),
+        ("OUTBOX__RESERVE_BYTES", "1MiB"),
+        ("MPARTICLE__ENDPOINT", endpoint),
+        ("MPARTICLE__BATCHES_PER_SECOND", "100000"),
+        ("MPARTICLE__BACKOFF_INITIAL", "20ms"),
+        ("MPARTICLE__BACKOFF_MAX", "200ms"),
+        ("ADMIN__LISTEN", "127.0.0.1:0"),
+    ];
+    let all = base.iter().chain(settings);
+    command()
+        .arg("serve")
+        .envs(all.map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(file)
+        .spawn()
+        .expect("the binary starts")
+}
+
 impl Daemon {
-    /// `looker-feed serve` with its outbox in `directory`; `settings` are `SECTION__KEY` and value.
+    /// [`spawn`], and waits until it is ready.
     pub fn start(directory: &Path, endpoint: &str, settings: &[(&str, &str)]) -> Self {
         let log = directory.join("log");
-        let file = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .expect("a log file");
-        let outbox = directory.join("outbox").display().to_string();
-        let base = [
-            ("INTAKE__LISTEN", "127.0.0.1:0"),
-            ("INTAKE__SECRET", SECRET),
-            ("LOOKER__ALLOWED_HOSTS", "127.0.0.1"),
-            ("OUTBOX__PATH", &outbox),
-            ("OUTBOX__RESERVE_BYTES", "1MiB"),
-            ("MPARTICLE__ENDPOINT", endpoint),
-            ("MPARTICLE__BATCHES_PER_SECOND", "100000"),
-            ("MPARTICLE__BACKOFF_INITIAL", "20ms"),
-            ("MPARTICLE__BACKOFF_MAX", "200ms"),
-            ("ADMIN__LISTEN", "127.0.0.1:0"),
-        ];
-        let all = base.iter().chain(settings);
-        let mut child = command()
-            .arg("serve")
-            .envs(all.map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(file)
-            .spawn()
-            .expect("the binary starts");
+        let mut child = spawn(directory, endpoint, settings);
         let mut stdout = BufReader::new(child.stdout.take().expect("its output"));
         let mut url = || {
             let mut line = String::new();

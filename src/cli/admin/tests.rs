@@ -223,6 +223,17 @@ async fn an_export_goes_into_a_new_file_of_its_owner() {
 }
 
 #[tokio::test]
+async fn an_export_that_is_cut_short_is_a_failure() {
+    let admin = Running::start().await;
+    let failed = crate::control::Problem::Failed("The disk failed.".into());
+    admin.daemon.script().unreadable = Some(("17-2".into(), failed));
+    let (done, _) = ran(&admin, "dead-letters export", false).await;
+    let broken = matches!(done, Err(Failure::Client(ClientError::Broken { .. })));
+    assert!(broken, "{done:?}");
+    admin.stop().await;
+}
+
+#[tokio::test]
 async fn a_client_says_why_it_got_no_answer() {
     let admin = Running::with(Some(TOKEN)).await;
     let address = format!("http://{}", admin.addr);

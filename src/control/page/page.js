@@ -173,7 +173,7 @@ function glance(now) {
   const oldest = all.map(d => d.oldest).filter(Boolean);
   fill(document, {
     receiving: now.receiving.length ? number(sum(now.receiving, r => r.rows)) : 'Nothing',
-    'receiving-unit': now.receiving.length ? 'rows so far' : '',
+    'receiving-unit': now.receiving.length ? 'rows' : '',
     'receiving-more': now.receiving.length ? now.receiving.map(r => `${r.title || 'Untitled'} · ${size(r.bytes)} · for ${span((now.now - r.since) / 1000)}`).join('; ') : `${count(now.totals.rows_in, 'row')} in ${count(now.totals.deliveries_accepted, 'delivery', 'deliveries')} since the start`,
     waiting: batches ? number(batches) : 'Nothing',
     'waiting-unit': batches ? (batches === 1 ? 'batch' : 'batches') : '',
@@ -345,6 +345,7 @@ dead.of = null;
 dead.seen = 0;
 dead.after = () => {
   set($('h-dead'), dead.of ? `Dead letters of ${dead.of.title || 'this delivery'}` : 'Dead letters');
+  $('all-dead').hidden = !dead.of;
   $('dead-buttons').hidden = dead.items.length === 0;
   $('no-dead').hidden = dead.items.length > 0;
   if (dead.of && !dead.items.length) { dead.of = null; dead.load(); }
@@ -404,6 +405,7 @@ const actions = {
   show: (item, button, node) => unfold(button, node, item.id),
   'more-dead': () => dead.load(true),
   'download-dead': () => download(`api/v1/dead-letters/export${dead.of ? `?delivery=${encodeURIComponent(dead.of.id)}` : ''}`, 'looker-feed-dead-letters.jsonl'),
+  async 'all-dead'() { dead.of = null; await dead.load(); },
   async 'dead-of'(item) {
     dead.of = item;
     await dead.load();

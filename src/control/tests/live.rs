@@ -134,12 +134,19 @@ fn the_history_holds_rates_made_of_counters() {
     assert_eq!(samples[1].latency_mean_ms, 20.0);
     assert_eq!(recorder.after(UnixMillis(20_000)).samples, samples[1..]);
 
-    let mut overview = at(45, 500, 9);
+    let mut overview = at(50, 640, 9);
     recorder.fill(&mut overview);
-    // 400 batches in 30 seconds.
-    assert!((overview.destinations[0].accepted_rate - 400.0 / 30.0).abs() < 1e-9);
+    // 400 batches in 30 seconds of samples, and 140 in 10 seconds since.
+    assert_eq!(overview.destinations[0].accepted_rate, 13.5);
     estimate::destinations(&mut overview);
     assert_eq!(overview.destinations[0].seconds_left, Some(4));
+
+    // The first rate does not wait for a second sample.
+    let mut recorder = Recorder::default();
+    recorder.take(&at(10, 100, 0));
+    let mut overview = at(12, 300, 0);
+    recorder.fill(&mut overview);
+    assert_eq!(overview.destinations[0].accepted_rate, 100.0);
 }
 
 #[test]

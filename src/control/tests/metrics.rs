@@ -69,7 +69,10 @@ fn promtool(arguments: &[&str], input: &str) {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    let Ok(mut child) = child else { return };
+    let Ok(mut child) = child else {
+        eprintln!("promtool is not installed: {arguments:?} was not tried");
+        return;
+    };
     child
         .stdin
         .take()

@@ -1,5 +1,6 @@
 //! Every route, and its agreement with the description that the daemon serves.
 
+use http_body_util::BodyExt;
 use serde_json::Value;
 
 use super::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, Running};
@@ -245,6 +246,26 @@ async fn downloads_are_whole_and_one_entry_is_one_line() {
         admin.get("/api/v1/dead-letters/export").await,
         (200, String::new())
     );
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn a_download_that_fails_midway_does_not_end_well() {
+    let admin = Running::start().await;
+    let gone = Problem::Unknown("It was replayed just now.".into());
+    admin.daemon.script().unreadable = Some(("17-1".into(), gone));
+    let (status, text) = admin.get("/api/v1/dead-letters/export").await;
+    assert_eq!((status, text.lines().count()), (200, 2));
+
+    // The last letter is in the second part, when the answer has begun.
+    let failed = Problem::Failed("The disk failed.".into());
+    admin.daemon.script().unreadable = Some(("17-2".into(), failed));
+    let whole = async {
+        let target = "/api/v1/dead-letters/export";
+        let response = admin.try_open("GET", target, &[], "").await?;
+        response.into_body().collect().await
+    };
+    assert!(whole.await.is_err());
     admin.stop().await;
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Script {
     pub letters: Vec<DeadLetter>,
     pub rejected: Vec<RejectedRow>,
     pub problem: Option<Problem>,
+    /// A dead letter that cannot be read, and why.
+    pub unreadable: Option<(String, Problem)>,
     pub calls: Vec<String>,
     /// Entries in a part of a list: two, so that each list takes two parts.
     pub part: usize,
@@ -231,6 +233,11 @@ impl Daemon for Scripted {
 
     fn dead_letter(&self, id: &str) -> Result<DeadLetter, Problem> {
         let script = self.called(format!("dead_letter {id}"))?;
+        if let Some((unreadable, problem)) = &script.unreadable
+            && unreadable == id
+        {
+            return Err(problem.clone());
+        }
         let found = script.letters.iter().find(|letter| letter.id == id);
         let mut letter = found
             .cloned()
@@ -307,6 +314,17 @@ impl Running {
         headers: &[(&str, &str)],
         body: &str,
     ) -> Response<Incoming> {
+        self.try_open(method, target, headers, body).await.unwrap()
+    }
+
+    /// The same, for an answer that may be cut before its head is out.
+    pub async fn try_open(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> hyper::Result<Response<Incoming>> {
         let mut request = Request::builder().method(method).uri(target);
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", self.addr.to_string());
@@ -325,7 +343,6 @@ impl Running {
         tokio::time::timeout(PATIENCE, sender.send_request(request))
             .await
             .expect("an answer comes")
-            .unwrap()
     }
 
     /// Sends a request and reads the whole answer.
