@@ -90,8 +90,9 @@ fn every_key_of_the_shipped_file_can_be_uncommented() {
         .filter(|line| !line.starts_with("secret_file") && !line.starts_with("token_file"))
         .collect();
     assert_eq!(
-        keys, 10,
-        "base_url, secret, secret_file, endpoint, plan_id, plan_version, max_age, token, token_file, key_file"
+        keys, 14,
+        "base_url, secret, secret_file, tls_cert, tls_key, two ca_files, endpoint, plan_id, \
+         plan_version, max_age, token, token_file, key_file"
     );
     let config = load(&text, &[]).unwrap();
     assert_eq!(config.mparticle.base_address(), "http://127.0.0.1:9100/v2");
@@ -614,4 +615,17 @@ fn previous_secrets_and_revoked_keys_are_lists_and_are_not_shown_when_they_are_w
         "{message}"
     );
     assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn a_certificate_needs_its_key_and_a_key_its_certificate() {
+    for (key, value) in [("TLS_CERT", "/a.pem"), ("TLS_KEY", "/b.pem")] {
+        let name = format!("LOOKER_FEED_INTAKE__{key}");
+        let message = sentence(load("", &[(&name, value)]));
+        assert!(message.contains("`intake.tls_cert` is"), "{message}");
+        assert!(message.contains("`intake.tls_key` is"), "{message}");
+        assert!(message.contains(value), "{message}");
+    }
+    let both = "[intake]\ntls_cert = '/a'\ntls_key = '/b'";
+    assert!(load(both, &[]).is_ok());
 }

@@ -28,6 +28,7 @@ use crate::mparticle::encode;
 use crate::outbox::{self, Outbox};
 use crate::seal::{KeyError, Seal};
 use crate::shutdown::{self, Shutdown};
+use crate::tls::{self, Identity, TlsError};
 use crate::{config, decode};
 use desk::Desk;
 
@@ -49,9 +50,9 @@ pub enum StartError {
     /// The admin token is none; the configuration's own check is as strict.
     #[error("admin.token cannot be used")]
     Token(#[from] TokenError),
-    /// TLS cannot be set up.
-    #[error("TLS cannot be set up")]
-    Tls(#[from] rustls::Error),
+    /// A certificate, a key or an authority cannot be read or used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A port cannot be opened.
     #[error("Cannot listen for {what}")]
     Listen {
@@ -115,16 +116,17 @@ impl App {
 
         let endpoint = Url::parse(&config.mparticle.base_address())?;
         let opener = Arc::clone(&seal);
-        let client = Client::new(client_settings(&config), move |sealed: &[u8]| {
+        let trust = tls::client("mparticle.ca_file", config.mparticle.ca_file.as_deref())?;
+        let client = Client::with_trust(client_settings(&config), trust, move |sealed: &[u8]| {
             let opened = opener
                 .open(sealed, desk::ACCOUNT_CONTEXT)
                 .map_err(|error| error.to_string())?;
             Account::decode(&opened).map_err(|error| error.to_string())
-        })?;
+        });
         let drain = Drain::new(drain_settings(&config), outbox.clone(), Arc::new(client));
 
         let listen = |what| move |source| StartError::Listen { what, source };
-        let intake = Intake::bind(intake_settings(&config, secret))
+        let intake = Intake::bind(intake_settings(&config, secret)?)
             .await
             .map_err(listen("Looker (intake.listen)"))?;
         let admin = Admin::bind(control::AdminSettings {
@@ -139,7 +141,8 @@ impl App {
         })
         .await
         .map_err(listen("the status page (admin.listen)"))?;
-        let hub_url = Url::parse(&format!("http://{}", intake.addr()))?;
+        let scheme = config.intake.tls_cert.as_ref().map_or("http", |_| "https");
+        let hub_url = Url::parse(&format!("{scheme}://{}", intake.addr()))?;
         let admin_url = Url::parse(&format!("http://{}", admin.addr()))?;
         let desk = Arc::new(Desk::new(
             desk::Settings {
@@ -280,14 +283,24 @@ fn key_file(config: &Config) -> PathBuf {
     })
 }
 
-fn intake_settings(config: &Config, secret: config::Secret) -> intake::Settings {
-    intake::Settings {
+fn intake_settings(config: &Config, secret: config::Secret) -> Result<intake::Settings, TlsError> {
+    let files = config
+        .intake
+        .tls_cert
+        .as_ref()
+        .zip(config.intake.tls_key.as_ref());
+    let identity = files
+        .map(|(cert, key)| Identity::load(cert, key))
+        .transpose()?;
+    Ok(intake::Settings {
+        trust: tls::client("looker.ca_file", config.looker.ca_file.as_deref())?,
+        identity: identity.map(Arc::new),
         intake: config.intake.clone(),
         looker: config.looker.clone(),
         secret,
         spool_directory: config.outbox.path.clone(),
         deadline: config.shutdown.deadline,
-    }
+    })
 }
 
 /// How deliveries are worked on.

@@ -103,10 +103,13 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             secret: of.secret("intake.secret", "intake.secret_file")?,
             previous_secrets: of.hidden("intake.previous_secrets", secrets)?,
             revoked_keys: of.hidden("intake.revoked_keys", nonces)?,
+            tls_cert: of.maybe("intake.tls_cert", path)?,
+            tls_key: of.maybe("intake.tls_key", path)?,
             keep_alive: of.key("intake.keep_alive", duration(millis(10)..=hours(1)))?,
         },
         looker: LookerSettings {
             allowed_hosts: of.key("looker.allowed_hosts", hosts)?,
+            ca_file: of.maybe("looker.ca_file", path)?,
             connect_timeout: of.key("looker.connect_timeout", wait())?,
             idle_timeout: of.key("looker.idle_timeout", wait())?,
             max_deliveries: of.key("looker.max_deliveries", whole(1..=1000))?,
@@ -134,6 +137,7 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
                 ]),
             )?,
             endpoint: of.maybe("mparticle.endpoint", endpoint)?,
+            ca_file: of.maybe("mparticle.ca_file", path)?,
             batches_per_second: of.key("mparticle.batches_per_second", whole(1..=1_000_000))?,
             max_in_flight: of.key("mparticle.max_in_flight", whole(1..=1000))?,
             request_timeout: of.key("mparticle.request_timeout", wait())?,
@@ -262,6 +266,15 @@ fn check_relations(config: &Config) -> Result<(), ConfigError> {
                 .to_owned(),
         ),
         (
+            config.intake.tls_cert.is_some() == config.intake.tls_key.is_some(),
+            "intake.tls_cert",
+            shown(&config.intake.tls_cert),
+            format!(
+                "`intake.tls_key` is {}, and TLS needs both or neither",
+                shown(&config.intake.tls_key)
+            ),
+        ),
+        (
             config.admin.token.as_ref().is_none_or(is_token),
             "admin.token",
             "a text that is not shown".to_owned(),
@@ -275,6 +288,11 @@ fn check_relations(config: &Config) -> Result<(), ConfigError> {
         Some((_, key, value, rule)) => Err(ConfigError::Relation { key, value, rule }),
         None => Ok(()),
     }
+}
+
+fn shown(path: &Option<std::path::PathBuf>) -> String {
+    path.as_ref()
+        .map_or("not set".to_owned(), |path| path.display().to_string())
 }
 
 /// Shorter ones can be guessed, and others do not survive an HTTP header.

@@ -27,6 +27,11 @@ pub struct IntakeSettings {
     pub previous_secrets: Vec<Secret>,
     /// Nonces of keys that are not good any more.
     pub revoked_keys: Vec<String>,
+    /// The server's certificate and those between it and the authority, when TLS is served; not
+    /// opened at load. Set if and only if `tls_key` is.
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key.
+    pub tls_key: Option<PathBuf>,
     /// Time between the newlines that keep a connection open while a delivery is received.
     pub keep_alive: Duration,
 }
@@ -36,6 +41,8 @@ pub struct IntakeSettings {
 pub struct LookerSettings {
     /// Empty: any https host with a public address.
     pub allowed_hosts: Vec<AllowedHost>,
+    /// Certificates of authorities that are trusted beside the public ones; not opened at load.
+    pub ca_file: Option<PathBuf>,
     /// For opening a connection, TLS included.
     pub connect_timeout: Duration,
     /// The longest silence while a delivery is received.
@@ -104,6 +111,8 @@ pub struct MparticleSettings {
     pub pod: Pod,
     /// Overrides the pod: a base address that ends with `/v2`.
     pub endpoint: Option<Url>,
+    /// Certificates of authorities that are trusted beside the public ones; not opened at load.
+    pub ca_file: Option<PathBuf>,
     /// The account's rate limit, in batches a second, at least 1.
     pub batches_per_second: u32,
     /// Requests that are under way at once for one destination, at least 1.

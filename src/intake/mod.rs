@@ -29,6 +29,7 @@ mod throttle;
 mod token;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use receiver::{Choices, Order, Receipt, Receiver, Refusal, Source, WebhookState};
@@ -36,6 +37,7 @@ pub use server::Intake;
 pub use token::new_key;
 
 use crate::config::{IntakeSettings, LookerSettings, Secret};
+use crate::tls::Identity;
 
 /// What the hub needs to be told.
 #[derive(Clone, Debug)]
@@ -46,6 +48,10 @@ pub struct Settings {
     pub looker: LookerSettings,
     /// What hub keys are checked with; not empty.
     pub secret: Secret,
+    /// Whom downloads trust.
+    pub trust: rustls::ClientConfig,
+    /// With what TLS is served; `None`: plain HTTP.
+    pub identity: Option<Arc<Identity>>,
     /// Where pushed documents wait that come before their settings; must be there. A delivery's
     /// size is its need. Meant to be the outbox directory.
     pub spool_directory: PathBuf,

@@ -63,7 +63,7 @@ impl<R: Receiver> Hub<R> {
         settings: Settings,
         address: SocketAddr,
         shutdown: Shutdown,
-    ) -> Result<Self, rustls::Error> {
+    ) -> Self {
         let base = match &settings.intake.base_url {
             Some(url) => url.as_str().trim_end_matches('/').to_owned(),
             None => {
@@ -73,7 +73,12 @@ impl<R: Receiver> Hub<R> {
                          set: Looker will be told an address that it cannot reach"
                     );
                 }
-                format!("http://{address}")
+                let scheme = if settings.identity.is_some() {
+                    "https"
+                } else {
+                    "http"
+                };
+                format!("{scheme}://{address}")
             }
         };
         if settings.secret.expose().len() < SHORT_SECRET {
@@ -84,17 +89,17 @@ impl<R: Receiver> Hub<R> {
         }
         let mut secrets = vec![settings.secret.clone()];
         secrets.extend(settings.intake.previous_secrets.iter().cloned());
-        Ok(Self {
+        Self {
             keys: Keys::new(secrets, settings.intake.revoked_keys.clone()),
             throttle: Throttle::default(),
-            executor: Arc::new(Executor::new(Arc::clone(&receiver), settings.clone())?),
+            executor: Arc::new(Executor::new(Arc::clone(&receiver), settings.clone())),
             receiver,
             settings,
             base,
             shutdown,
             works: TaskTracker::new(),
             give_up: CancellationToken::new(),
-        })
+        }
     }
 }
 

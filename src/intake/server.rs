@@ -11,9 +11,10 @@ use axum::extract::Request;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
 use super::Settings;
@@ -21,6 +22,7 @@ use super::crowd::{Crowd, Guest};
 use super::receiver::Receiver;
 use super::routes::{Hub, router};
 use crate::shutdown::Shutdown;
+use crate::tls::Identity;
 
 /// Looker opens a handful; far more than these is not Looker.
 const MAX_CONNECTIONS: usize = 256;
@@ -66,19 +68,19 @@ impl Intake {
     /// client told so. Returns when nothing of it runs any more.
     ///
     /// # Errors
-    /// The TLS library refuses its own defaults.
+    /// None today: what goes wrong with one connection ends that connection only.
     pub async fn run<R: Receiver>(
         self,
         receiver: Arc<R>,
         mut shutdown: Shutdown,
     ) -> io::Result<()> {
         let deadline = self.settings.deadline;
-        let hub = Hub::new(receiver, self.settings, self.address, shutdown.clone())
-            .map_err(io::Error::other)?;
+        let identity = self.settings.identity.clone();
+        let hub = Hub::new(receiver, self.settings, self.address, shutdown.clone());
         let hub = Arc::new(hub);
         let router = router(Arc::clone(&hub));
 
-        let mut connections = accept(self.listener, router, &mut shutdown).await;
+        let mut connections = accept(self.listener, router, identity, &mut shutdown).await;
 
         hub.works.close();
         if timeout(deadline, hub.works.wait()).await.is_err() {
@@ -103,7 +105,12 @@ impl Intake {
 }
 
 /// Takes connections until the shutdown; returns those that are still open.
-async fn accept(listener: TcpListener, router: Router, shutdown: &mut Shutdown) -> JoinSet<()> {
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    identity: Option<Arc<Identity>>,
+    shutdown: &mut Shutdown,
+) -> JoinSet<()> {
     let crowd = Crowd::new(MAX_CONNECTIONS);
     let mut connections = JoinSet::new();
     loop {
@@ -122,9 +129,19 @@ async fn accept(listener: TcpListener, router: Router, shutdown: &mut Shutdown) 
                 let _ = stream.set_nodelay(true);
                 let router = router.clone();
                 let shutdown = shutdown.clone();
+                let identity = identity.clone();
                 connections.spawn(async move {
+                    let guest = Arc::clone(&seat.guest);
+                    let work = async {
+                        match identity {
+                            None => serve(stream, router, guest, shutdown).await,
+                            Some(identity) => {
+                                serve_tls(stream, identity, router, guest, shutdown).await;
+                            }
+                        }
+                    };
                     tokio::select! {
-                        () = serve(stream, router, Arc::clone(&seat.guest), shutdown) => {}
+                        () = work => {}
                         () = seat.guest.sent_away() => {}
                     }
                 });
@@ -137,6 +154,28 @@ async fn accept(listener: TcpListener, router: Router, shutdown: &mut Shutdown) 
                 }
             }
         }
+    }
+}
+
+async fn serve_tls(
+    stream: TcpStream,
+    identity: Arc<Identity>,
+    router: Router,
+    guest: Arc<Guest>,
+    mut shutdown: Shutdown,
+) {
+    let handshake = async {
+        let current = tokio::task::spawn_blocking(move || identity.current()).await?;
+        TlsAcceptor::from(current).accept(stream).await
+    };
+    let stream = tokio::select! {
+        () = shutdown.wait() => return,
+        stream = timeout(HEAD_TIMEOUT, handshake) => stream,
+    };
+    match stream {
+        Ok(Ok(stream)) => serve(stream, router, guest, shutdown).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
 }
 
