@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::lane::Lane;
 use super::moment::{Moment, Stopwatch};
 use super::snapshot::Snapshot;
-use crate::model::DestinationId;
+use crate::model::{DeliveryId, DestinationId};
 
 /// Lanes that are kept while they have nothing to do, at most.
 const SEATS: usize = 1_000;
@@ -88,6 +88,12 @@ impl Handle {
     /// operator's pause. Returns whether the destination is known.
     pub fn retry_now(&self, destination: DestinationId) -> bool {
         self.act(destination, Lane::retry_now)
+    }
+
+    /// Gives back what is held of a delivery and has not been begun. Call it when the outbox has
+    /// cancelled the delivery.
+    pub fn cancel(&self, destination: DestinationId, delivery: DeliveryId) {
+        self.act(destination, |lane, _| lane.cancel(delivery));
     }
 
     fn act(&self, destination: DestinationId, act: impl FnOnce(&mut Lane, Moment)) -> bool {

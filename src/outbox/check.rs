@@ -109,7 +109,7 @@ fn check_segments(
         missing.remove(&path);
         match path.file_name().and_then(parse_segment_name) {
             Some(SegmentName::Segment(id, _)) => check_segment(&path, id, report)?,
-            Some(SegmentName::Aborted(_)) => {}
+            Some(SegmentName::Aborted(_) | SegmentName::Cancelled(_)) => {}
             None => report.fault(&path, None, 0, "it is no file of an outbox".to_owned()),
         }
     }
