@@ -110,6 +110,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
             "/api/v1/deliveries/{id}/rejected/export",
             get(rejected_export),
         ),
+        ("/api/v1/deliveries/{id}/cancel", post(cancel)),
         ("/api/v1/dead-letters", get(dead_letters)),
         ("/api/v1/dead-letters/export", get(dead_letters_export)),
         ("/api/v1/dead-letters/replay", post(replay)),
@@ -317,6 +318,12 @@ async fn discard(State(shared): State<Arc<Shared>>, request: Request) -> Answer 
             .ask(move |daemon| daemon.discard(&which))
             .await?,
     )
+}
+
+async fn cancel(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
+    let id = name(id)?;
+    tracing::warn!(delivery = ?id, "an operator cancels a delivery");
+    json(&shared.calls.ask(move |daemon| daemon.cancel(&id)).await?)
 }
 
 async fn pause(State(shared): State<Arc<Shared>>, id: Name) -> Answer {

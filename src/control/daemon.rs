@@ -42,6 +42,9 @@ pub trait Daemon: Send + Sync + 'static {
     /// Gives dead letters up for good.
     fn discard(&self, which: &Which) -> Result<view::Done, Problem>;
 
+    /// Cancels what is left of a delivery; requests under way still end as they do.
+    fn cancel(&self, delivery: &str) -> Result<view::Done, Problem>;
+
     /// Sends nothing more to a destination until it is resumed.
     fn pause(&self, destination: &str) -> Result<view::Done, Problem>;
 

@@ -254,6 +254,18 @@ impl Daemon for Scripted {
         self.letters("discard", which)
     }
 
+    fn cancel(&self, delivery: &str) -> Result<Done, Problem> {
+        let mut script = self.called(format!("cancel {delivery}"))?;
+        let found = script.deliveries.iter_mut().find(|one| one.id == delivery);
+        let one = found.ok_or_else(|| Problem::Unknown("There is no such delivery.".into()))?;
+        let changed = std::mem::take(&mut one.rows.waiting);
+        one.rows.cancelled += changed;
+        Ok(Done {
+            changed,
+            message: format!("{changed} rows: cancelled."),
+        })
+    }
+
     fn pause(&self, destination: &str) -> Result<Done, Problem> {
         self.steer("pause", destination)
     }
