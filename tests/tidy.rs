@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use: the dependency table of the crate's page. `model`, `clock` and
 /// `shutdown` are nobody's secret and may be used by all.
-const ROOMS: [(&str, &[&str]); 20] = [
+const ROOMS: [(&str, &[&str]); 21] = [
     ("model", &[]),
     ("clock", &[]),
     ("shutdown", &[]),
@@ -38,6 +38,7 @@ const ROOMS: [(&str, &[&str]); 20] = [
     ("config", &["mapping"]),
     ("intake", &["config", "decode"]),
     ("control", &[]),
+    ("notify", &["control"]),
     ("sandbox", &[]),
     ("looker", &["sandbox"]),
 ];

@@ -16,6 +16,19 @@ use crate::outbox::{
 const MOVED_AT_ONCE: usize = 500;
 
 impl Daemon for Desk {
+    fn alive(&self) -> Result<(), Problem> {
+        if !self.outbox.is_alive() {
+            return Err(Problem::Failed(
+                "The outbox's thread has ended by a mistake in looker-feed; restart it.".to_owned(),
+            ));
+        }
+        // Each takes the lock that the work there is done under.
+        self.outbox.health();
+        self.outbox.delivery(DeliveryId([0; 16]));
+        self.drain.snapshots();
+        Ok(())
+    }
+
     fn overview(&self) -> view::Overview {
         let now = UnixMillis::now();
         let not_ready = crate::intake::Receiver::admit(self)

@@ -93,7 +93,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/page.css", get(page::css)),
         ("/page.js", get(page::js)),
         ("/icon.svg", get(page::icon)),
-        ("/livez", get(|| async { content(TEXT, "ok\n") })),
+        ("/livez", get(livez)),
         ("/readyz", get(readyz)),
         ("/metrics", get(scrape)),
         (
@@ -161,6 +161,18 @@ async fn wrong_method() -> Failure {
         StatusCode::METHOD_NOT_ALLOWED,
         "This address takes another method.",
     )
+}
+
+/// It goes the way of every other call, so that a jam there is seen too.
+async fn livez(State(shared): State<Arc<Shared>>) -> Response<Body> {
+    match shared.calls.ask(|daemon| daemon.alive()).await {
+        Ok(()) => content(TEXT, "ok\n"),
+        Err(problem) => {
+            let mut response = content(TEXT, format!("{problem}\n"));
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response
+        }
+    }
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response<Body> {

@@ -6,6 +6,12 @@ use super::view;
 /// The daemon as an operator sees and steers it. Each call may block shortly, on the disk or on
 /// another thread: it is made on the blocking pool, never more than a few at a time.
 pub trait Daemon: Send + Sync + 'static {
+    /// Whether the threads that everything else waits for are there and answer.
+    ///
+    /// # Errors
+    /// [`Problem::Failed`]: only a restart helps.
+    fn alive(&self) -> Result<(), Problem>;
+
     /// Everything at a glance.
     fn overview(&self) -> view::Overview;
 

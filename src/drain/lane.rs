@@ -394,6 +394,15 @@ impl Lane {
         }
     }
 
+    /// Another bound on requests in flight, and another rate, which is come to from below.
+    pub fn adjust(&mut self, now: Moment, max_in_flight: usize, batches_per_second: u32) {
+        self.settings.max_in_flight = max_in_flight.max(1);
+        if self.settings.pace.batches_per_second != batches_per_second {
+            self.settings.pace.batches_per_second = batches_per_second;
+            self.pace = Pace::new(self.settings.pace, now.tick);
+        }
+    }
+
     /// What can be seen from outside.
     pub fn snapshot(&self, now: Moment) -> Snapshot {
         Snapshot {

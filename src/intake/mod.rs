@@ -17,6 +17,7 @@ mod action;
 mod address;
 mod download;
 mod execute;
+mod live;
 mod parts;
 mod receiver;
 mod reply;
@@ -29,6 +30,7 @@ mod token;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use live::Handle;
 pub use receiver::{Order, Receipt, Receiver, Refusal, Source, WebhookState};
 pub use server::Intake;
 pub use token::new_key;

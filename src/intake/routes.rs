@@ -22,6 +22,7 @@ use tracing::Instrument;
 use super::Settings;
 use super::action;
 use super::execute::Executor;
+use super::live::Handle;
 use super::parts::Parts;
 use super::receiver::Receiver;
 use super::reply::{Outcome, when_done};
@@ -39,6 +40,7 @@ pub(super) struct Hub<R> {
     executor: Arc<Executor<R>>,
     receiver: Arc<R>,
     settings: Settings,
+    live: Handle,
     /// Without a slash at its end.
     base: String,
     shutdown: Shutdown,
@@ -52,6 +54,7 @@ impl<R: Receiver> Hub<R> {
     pub(super) fn new(
         receiver: Arc<R>,
         settings: Settings,
+        live: Handle,
         address: SocketAddr,
         shutdown: Shutdown,
     ) -> Result<Self, rustls::Error> {
@@ -68,7 +71,12 @@ impl<R: Receiver> Hub<R> {
             }
         };
         Ok(Self {
-            executor: Arc::new(Executor::new(Arc::clone(&receiver), settings.clone())?),
+            executor: Arc::new(Executor::new(
+                Arc::clone(&receiver),
+                settings.clone(),
+                live.clone(),
+            )?),
+            live,
             receiver,
             settings,
             base,
@@ -104,7 +112,8 @@ async fn authorized<R: Receiver>(
 ) -> Response {
     let mut values = request.headers().get_all(AUTHORIZATION).iter();
     let value = values.next().filter(|_| values.next().is_none());
-    if token::accepts(&hub.settings.secret, value.map(|value| value.as_bytes())) {
+    let secret = &hub.live.now().secret;
+    if token::accepts(secret, value.map(|value| value.as_bytes())) {
         return next.run(request).await;
     }
     tracing::warn!(

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Settings;
+use super::live::Handle;
 use super::receiver::Receiver;
 use super::routes::{Hub, router};
 use crate::shutdown::Shutdown;
@@ -37,6 +38,7 @@ pub struct Intake {
     listener: TcpListener,
     address: SocketAddr,
     settings: Settings,
+    live: Handle,
 }
 
 impl Intake {
@@ -48,6 +50,10 @@ impl Intake {
         let listener = TcpListener::bind(settings.intake.listen).await?;
         let address = listener.local_addr()?;
         Ok(Self {
+            live: Handle::new(
+                settings.secret.clone(),
+                settings.looker.allowed_hosts.clone(),
+            ),
             listener,
             address,
             settings,
@@ -57,6 +63,11 @@ impl Intake {
     /// Where it listens, with the port that the system chose if none was given.
     pub fn addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// For changes while it serves.
+    pub fn handle(&self) -> Handle {
+        self.live.clone()
     }
 
     /// Serves until the shutdown. Then no connection and no delivery is begun any more, and what is
@@ -71,8 +82,14 @@ impl Intake {
         mut shutdown: Shutdown,
     ) -> io::Result<()> {
         let deadline = self.settings.deadline;
-        let hub = Hub::new(receiver, self.settings, self.address, shutdown.clone())
-            .map_err(io::Error::other)?;
+        let hub = Hub::new(
+            receiver,
+            self.settings,
+            self.live,
+            self.address,
+            shutdown.clone(),
+        )
+        .map_err(io::Error::other)?;
         let hub = Arc::new(hub);
         let router = router(Arc::clone(&hub));
 

@@ -88,7 +88,11 @@ impl Event {
         let more = match &self.what {
             What::Finished(delivery) => ("delivery", facts(delivery)),
             What::DeadLetters { new, all } => ("dead_letters", json!({ "new": new, "all": all })),
-            What::Paused { destination, label, why } => (
+            What::Paused {
+                destination,
+                label,
+                why,
+            } => (
                 "destination",
                 json!({ "id": destination, "label": label, "why": why }),
             ),
@@ -174,7 +178,10 @@ fn counts(rows_in: u64, rows: &Rows) -> String {
 }
 
 fn short(text: &str) -> String {
-    let plain = |letter: &char| !letter.is_control() && !matches!(*letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let plain = |letter: &char| {
+        !letter.is_control()
+            && !matches!(*letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     let mut cut: String = text.chars().filter(plain).take(MOST).collect();
     if cut.is_empty() {
         cut.push_str("untitled");

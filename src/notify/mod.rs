@@ -61,7 +61,9 @@ pub enum Form {
 
 /// The address is not https, and not http to this machine; or it holds a user name or a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a callback goes to an https address, or to plain http on this machine, without user name and fragment")]
+#[error(
+    "a callback goes to an https address, or to plain http on this machine, without user name and fragment"
+)]
 pub struct TargetError;
 
 impl Target {

@@ -10,7 +10,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::event::Event;
 use super::{LAST_WORDS, Target};
@@ -104,7 +104,12 @@ impl Poster {
                     return;
                 }
                 Err(Failed::Later(why)) if attempt == TRIES => {
-                    tracing::warn!(host, event = name, why, "a callback could not be sent and is dropped");
+                    tracing::warn!(
+                        host,
+                        event = name,
+                        why,
+                        "a callback could not be sent and is dropped"
+                    );
                 }
                 Err(Failed::Later(_)) => {
                     sleep(wait.mul_f64(self.rng.f64())).await;
@@ -126,7 +131,11 @@ impl Poster {
         let answer = match timeout(WITHIN, self.http.request(request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
-                let what = if error.is_connect() { "no connection" } else { "it broke off" };
+                let what = if error.is_connect() {
+                    "no connection"
+                } else {
+                    "it broke off"
+                };
                 return Err(Failed::Later(what.to_owned()));
             }
             Err(_) => return Err(Failed::Later(format!("no answer within {WITHIN:?}"))),
@@ -140,5 +149,74 @@ impl Poster {
             _ if later => Err(Failed::Later(format!("status {}", status.as_u16()))),
             _ => Err(Failed::Refused(status)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::UnixMillis;
+    use crate::notify::event::What;
+    use crate::notify::{Form, Target};
+    use crate::shutdown;
+    use axum::Router;
+    use axum::extract::State;
+    use axum::http::Uri;
+    use std::sync::{Arc, Mutex};
+    use tokio::sync::mpsc::UnboundedSender;
+
+    /// Answers with the statuses in turn, then with 200; hands on what it was told.
+    #[derive(Clone)]
+    struct Ear {
+        statuses: Arc<Mutex<Vec<u16>>>,
+        heard: UnboundedSender<(String, String)>,
+    }
+
+    async fn listen(State(ear): State<Ear>, uri: Uri, body: String) -> StatusCode {
+        ear.heard.send((uri.to_string(), body)).unwrap();
+        let status = ear.statuses.lock().unwrap().pop().unwrap_or(200);
+        StatusCode::from_u16(status).unwrap()
+    }
+
+    /// How many requests one event takes when they are answered so (last one first).
+    async fn tries(statuses: &[u16]) -> Vec<(String, String)> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (heard, mut all) = mpsc::unbounded_channel();
+        let ear = Ear {
+            statuses: Arc::new(Mutex::new(statuses.to_vec())),
+            heard,
+        };
+        let router = Router::new().fallback(listen).with_state(ear);
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let target = Target::new(&format!("http://{address}/a?key=b"), Form::Slack).unwrap();
+        let mut poster = Poster::new().unwrap();
+        poster.pause = Duration::from_millis(1);
+        let (queue, messages) = mpsc::channel(1);
+        let event = Event {
+            at: UnixMillis(1),
+            what: What::Writing,
+        };
+        queue.send(event).await.unwrap();
+        drop(queue);
+        let (_trigger, stop) = shutdown::channel();
+        poster.run(&[target], messages, stop).await;
+        server.abort();
+        let mut found = Vec::new();
+        while let Ok(one) = all.try_recv() {
+            found.push(one);
+        }
+        found
+    }
+
+    #[tokio::test]
+    async fn a_message_is_sent_to_the_address_and_sent_again_while_that_can_help() {
+        let heard = tries(&[]).await;
+        let slack = r#"{"text":"looker-feed: the outbox writes again."}"#;
+        assert_eq!(heard, [("/a?key=b".to_owned(), slack.to_owned())]);
+        assert_eq!(tries(&[429, 503]).await.len(), 3);
+        assert_eq!(tries(&[500; 9]).await.len(), TRIES as usize);
+        assert_eq!(tries(&[404]).await.len(), 1);
+        assert_eq!(tries(&[302]).await.len(), 1, "it is not sent elsewhere");
     }
 }

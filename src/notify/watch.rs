@@ -129,9 +129,8 @@ impl Watcher {
         for _ in 0..PARTS {
             let page = Page { after, limit: PART };
             let part = daemon.deliveries(&page).ok()?;
-            let known = |one: &Delivery| {
-                self.open.contains(&one.id) || self.finished.contains(&one.id)
-            };
+            let known =
+                |one: &Delivery| self.open.contains(&one.id) || self.finished.contains(&one.id);
             let met = part.items.iter().any(known);
             all.extend(part.items);
             after = part.next;
@@ -146,4 +145,88 @@ impl Watcher {
 fn is_finished(delivery: &Delivery) -> bool {
     delivery.rows.waiting + delivery.rows.in_flight == 0
         && matches!(delivery.state.as_str(), "done" | "cancelled")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::tests::scripted::{DELIVERY, DESTINATION, Scripted};
+    use std::sync::Arc;
+
+    fn names(watcher: &mut Watcher, daemon: &Arc<Scripted>) -> Vec<&'static str> {
+        let events = watcher.look(&**daemon);
+        events.iter().map(Event::name).collect()
+    }
+
+    fn finish(daemon: &Scripted, at: usize) {
+        let mut script = daemon.script();
+        let one = &mut script.deliveries[at];
+        one.state = "done".to_owned();
+        one.rows.delivered += std::mem::take(&mut one.rows.waiting);
+    }
+
+    #[test]
+    fn a_delivery_is_told_once_when_it_is_finished() {
+        let daemon = Scripted::new();
+        let mut watcher = Watcher::default();
+        assert!(names(&mut watcher, &daemon).is_empty());
+        finish(&daemon, 0);
+        assert_eq!(names(&mut watcher, &daemon), ["delivery_finished"]);
+        assert!(names(&mut watcher, &daemon).is_empty());
+        // One that came and went between two looks.
+        let mut quick = daemon.script().deliveries[0].clone();
+        quick.id = "0198f0c0000000000000000000000002".to_owned();
+        daemon.script().deliveries.insert(0, quick);
+        assert_eq!(names(&mut watcher, &daemon), ["delivery_finished"]);
+        // What was finished before the start is old news.
+        assert!(names(&mut Watcher::default(), &daemon).is_empty());
+    }
+
+    #[test]
+    fn an_old_delivery_is_told_however_many_came_after_it() {
+        let daemon = Scripted::new();
+        daemon.script().part = 500;
+        let mut watcher = Watcher::default();
+        names(&mut watcher, &daemon);
+        let mut many = vec![daemon.script().deliveries[0].clone(); 300];
+        for (number, one) in many.iter_mut().enumerate() {
+            one.id = format!("{number:032x}");
+            one.state = "done".to_owned();
+            one.rows.waiting = 0;
+        }
+        daemon.script().deliveries.splice(0..0, many);
+        assert_eq!(names(&mut watcher, &daemon).len(), 300);
+        let last = daemon.script().deliveries.len() - 1;
+        assert_eq!(daemon.script().deliveries[last].id, DELIVERY);
+        finish(&daemon, last);
+        assert_eq!(names(&mut watcher, &daemon), ["delivery_finished"]);
+    }
+
+    #[test]
+    fn pauses_refused_writes_and_swarms_of_dead_letters_are_told() {
+        let daemon = Scripted::new();
+        let mut watcher = Watcher::default();
+        names(&mut watcher, &daemon);
+        daemon.script().overview.destinations[0].state = "paused".to_owned();
+        let events = watcher.look(&*daemon);
+        assert!(
+            matches!(&events[..], [Event { what: What::Paused { destination, .. }, .. }] if destination == DESTINATION)
+        );
+        assert!(names(&mut watcher, &daemon).is_empty());
+        daemon.script().overview.destinations[0].state = "idle".to_owned();
+        assert_eq!(names(&mut watcher, &daemon), ["destination_back"]);
+
+        daemon.script().overview.outbox.refusing = Some("the disk".to_owned());
+        assert_eq!(names(&mut watcher, &daemon), ["outbox_refusing_writes"]);
+        daemon.script().overview.outbox.refusing = None;
+        assert_eq!(names(&mut watcher, &daemon), ["outbox_writes_again"]);
+
+        daemon.script().overview.outbox.dead_letters = 5;
+        assert_eq!(names(&mut watcher, &daemon), ["dead_letters"]);
+        daemon.script().overview.outbox.dead_letters = 9;
+        assert!(names(&mut watcher, &daemon).is_empty(), "within a minute");
+        daemon.script().overview.now.0 += QUIET_MILLIS;
+        let events = watcher.look(&*daemon);
+        assert_eq!(events[0].what, What::DeadLetters { new: 4, all: 9 });
+    }
 }

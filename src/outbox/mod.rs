@@ -210,6 +210,11 @@ impl Outbox {
         self.ask(|reply| Command::Settle(settlements, reply))
     }
 
+    /// Whether the outbox's thread is there: not after [`Outbox::close`], nor after a panic.
+    pub fn is_alive(&self) -> bool {
+        !self.shared.is_closed()
+    }
+
     /// Changes whenever something can be claimed that could not be before.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.shared.changed.subscribe()

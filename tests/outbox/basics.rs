@@ -549,6 +549,9 @@ fn a_cancelling_is_known_when_the_state_was_lost() {
     assert!(outbox.claim(destination_id(0), 9).unwrap().is_empty());
     let state = outbox.delivery(delivery_id(1)).unwrap();
     assert!(state.settled && state.cancelled_at.is_some(), "{state:?}");
-    assert_eq!(state.delivered.batches + state.cancelled.batches, state.batches);
+    assert_eq!(
+        state.delivered.batches + state.cancelled.batches,
+        state.batches
+    );
     check_sums(&outbox);
 }

@@ -197,6 +197,13 @@ fn part<T: Clone>(all: &[T], page: &Page, most: usize) -> Result<Listing<T>, Pro
 }
 
 impl Daemon for Scripted {
+    fn alive(&self) -> Result<(), Problem> {
+        match self.script().problem.clone() {
+            Some(problem) => Err(problem),
+            None => Ok(()),
+        }
+    }
+
     fn overview(&self) -> Overview {
         self.script().overview.clone()
     }
