@@ -362,6 +362,23 @@ fn variables_that_kubernetes_sets_for_a_service_of_the_same_name_are_not_keys() 
 }
 
 #[test]
+fn the_address_that_commands_use_is_no_key_and_nothing_else_like_it_is_let_through() {
+    load("", &[("LOOKER_FEED_ADMIN_URL", "http://127.0.0.1:8081")]).unwrap();
+    for name in [
+        "LOOKER_FEED_ADMIN_URLS",
+        "LOOKER_FEED_ADMIN",
+        "LOOKER_FEED_admin_url",
+        "LOOKER_FEED_ADMIN__URL",
+    ] {
+        let error = load("", &[(name, "http://127.0.0.1:8081")]).unwrap_err();
+        assert!(
+            error.to_string().contains("is not a key"),
+            "{name}: {error}"
+        );
+    }
+}
+
+#[test]
 fn relations_between_keys_are_checked_and_both_are_named() {
     for (env, keys) in [
         (

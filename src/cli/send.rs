@@ -123,7 +123,7 @@ fn ended(state: &view::Delivery, quiet: bool) -> ExitCode {
     if !quiet {
         println!("{}", follow::summary(state));
     }
-    let lost = rows.dead + rows.damaged + rows.waiting + rows.in_flight;
+    let lost = rows.dead + rows.damaged + rows.cancelled + rows.waiting + rows.in_flight;
     if rows.dead > 0 {
         eprintln!(
             "looker-feed: mParticle refused rows for good: see `looker-feed dead-letters list --delivery {}`.",

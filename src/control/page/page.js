@@ -278,10 +278,11 @@ function delivery(node, d) {
     rows_in: number(d.rows_in), users: number(d.users),
     batches: d.batches_delivered === d.batches ? number(d.batches) : `${number(d.batches_delivered)} of ${number(d.batches)}`,
     delivered: number(rows.delivered), waiting: number(open),
-    rejected: number(rows.rejected), dead: number(rows.dead), damaged: number(rows.damaged),
+    rejected: number(rows.rejected), dead: number(rows.dead), damaged: number(rows.damaged), cancelled: number(rows.cancelled),
     left: open ? left(d.seconds_left) : '–',
   });
   part(node, 'damaged-box').hidden = !rows.damaged;
+  part(node, 'cancelled-box').hidden = !rows.cancelled;
   grade(part(node, 'damaged'), 'bad');
   grade(part(node, 'rejected'), rows.rejected ? 'warn' : '');
   grade(part(node, 'dead'), rows.dead ? 'bad' : '');
@@ -298,6 +299,7 @@ function delivery(node, d) {
   }
   node.querySelector('[data-do=rejected]').hidden = !rows.rejected;
   node.querySelector('[data-do=dead-of]').hidden = !rows.dead;
+  node.querySelector('[data-do=cancel]').hidden = !rows.waiting;
 }
 
 let latest = null;
@@ -402,6 +404,9 @@ const actions = {
   async 'discard-all'() {
     const what = dead.of ? `the dead letters of “${dead.of.title || 'this delivery'}”` : 'all dead letters';
     if (await confirmed(`Discard ${what}? Their rows will never reach mParticle. Download them first if in doubt.`, 'Discard all')) return letters('discard', choice());
+  },
+  async cancel(item) {
+    if (await confirmed(`Cancel the rest of “${item.title || 'Untitled delivery'}”? ${count(item.rows.waiting, 'row')} that wait will never reach mParticle. What was sent stays sent.`, 'Cancel the rest')) return change(`api/v1/deliveries/${encodeURIComponent(item.id)}/cancel`);
   },
   show: (item, button, node) => unfold(button, node, item.id),
   'more-dead': () => dead.load(true),
