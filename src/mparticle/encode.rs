@@ -23,8 +23,7 @@ mod content;
 mod latest;
 mod members;
 mod request;
-
-use std::io::Write;
+mod text;
 
 use crate::mapping::{EVENT_BITS, Names};
 use crate::model::{DataType, DeliveryId, Environment};
@@ -34,8 +33,12 @@ pub use members::DataPlan;
 
 use content::Content;
 use latest::{Latest, name};
-use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user};
+use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user, split_device};
 use request::Request;
+use text::{
+    EVENT, EVENT_FRAME, begin_batch, push_display, push_event, push_member, push_members,
+    push_object,
+};
 
 /// Events of one user that wait for their batch, over all their devices, hold at most this many
 /// bytes; then they go out in batches that are not full.
@@ -546,62 +549,25 @@ impl Person {
     }
 }
 
-/// What every event begins with, up to its id.
-const EVENT: &str = "{\"event_type\":\"custom_event\",\"data\":{\"source_message_id\":\"";
-/// An upper bound of what an event's JSON has beside the record's members.
-const EVENT_FRAME: usize = 128;
-
-fn push_event(
-    out: &mut Vec<u8>,
-    prefix: &str,
-    id: std::fmt::Arguments<'_>,
-    record: &RecordView<'_>,
-) {
-    out.extend_from_slice(prefix.as_bytes());
-    push_display(out, id);
-    out.extend_from_slice(b"\",");
-    out.extend_from_slice(record.event);
-    out.extend_from_slice(b"}}");
-}
-
-fn begin_batch(out: &mut Vec<u8>, prefix: &str, row: u64, part: Option<u32>, suffix: &str) {
-    out.extend_from_slice(prefix.as_bytes());
-    match part {
-        None => push_display(out, format_args!("{row}")),
-        Some(part) => push_display(out, format_args!("{row}-a{part}")),
+impl Device {
+    /// `section` is the device of a record.
+    fn describe(&mut self, section: &[u8], names: &Names, plan: &str) {
+        self.key.extend_from_slice(section);
+        split_device(section, names, plan, &mut self.json, &mut self.origin);
     }
-    out.extend_from_slice(suffix.as_bytes());
-}
 
-fn push_display(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // Writing to memory cannot fail.
-    let _ = out.write_fmt(text);
-}
-
-fn push_object(out: &mut Vec<u8>, name: &str, members: &[u8]) {
-    if !members.is_empty() {
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(members);
-        out.push(b'}');
+    /// Bytes that it takes of each batch.
+    fn size(&self) -> usize {
+        self.json.len() + self.origin.len()
     }
-}
 
-fn push_members<'a>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'a str, &'a [u8])>) {
-    for (at, (name, literal)) in members.enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(literal);
+    fn clear(&mut self) {
+        self.key.clear();
+        self.json.clear();
+        self.origin.clear();
+        self.events.clear();
+        self.count = 0;
     }
-}
-
-fn push_member(out: &mut Vec<u8>, name: &str, literal: &[u8]) {
-    if !out.is_empty() {
-        out.push(b',');
-    }
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(literal);
 }
 
 #[cfg(test)]
