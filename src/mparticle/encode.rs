@@ -33,7 +33,7 @@ pub use members::DataPlan;
 
 use content::Content;
 use latest::{Latest, name};
-use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user};
+use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user, split_device};
 use request::Request;
 use text::{
     EVENT, EVENT_FRAME, begin_batch, push_display, push_event, push_member, push_members,

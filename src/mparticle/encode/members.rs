@@ -4,8 +4,8 @@
 use crate::mapping::{DELETED, Names};
 use crate::record::settings;
 
+use super::Encoder;
 use super::latest::name;
-use super::{Device, Encoder};
 
 /// The data plan that mParticle checks batches against.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,30 +117,9 @@ pub(super) fn push_origin(
     out.push(b'}');
 }
 
-impl Device {
-    /// `section` is the device of a record.
-    pub(super) fn describe(&mut self, section: &[u8], names: &Names, plan: &str) {
-        self.key.extend_from_slice(section);
-        split_device(section, names, plan, &mut self.json, &mut self.origin);
-    }
-
-    /// Bytes that it takes of each batch.
-    pub(super) fn size(&self) -> usize {
-        self.json.len() + self.origin.len()
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.key.clear();
-        self.json.clear();
-        self.origin.clear();
-        self.events.clear();
-        self.count = 0;
-    }
-}
-
 /// Takes a record's device section apart: members of `device_info` to `json`, and what
 /// [`push_origin`] writes to `origin`.
-fn split_device(
+pub(super) fn split_device(
     section: &[u8],
     names: &Names,
     plan: &str,
