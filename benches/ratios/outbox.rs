@@ -91,7 +91,9 @@ fn settle_all(outbox: &Outbox, entries: usize) -> Duration {
                 .map(|_| scope.spawn(|| settle_on(outbox)))
                 .collect();
             let settled = callers.into_iter().map(|caller| caller.join());
-            settled.map(|settled| settled.expect("it settles")).sum()
+            settled
+                .map(|settled| settled.expect("it settles"))
+                .sum::<usize>()
         })
     });
     assert_eq!(entries, settled, "every entry has settled");
