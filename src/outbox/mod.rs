@@ -51,6 +51,7 @@ mod maintain;
 mod offline;
 mod orphans;
 mod owner;
+mod probe;
 mod record;
 mod recover;
 mod rejected;
@@ -81,6 +82,7 @@ pub use offline::{
     Found, Inspected, Inspection, SalvageIntoError, Salvaged, Standing, inspect, read_batches,
     salvage_into,
 };
+pub use probe::{Probe, probe};
 pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
 pub use settings::Settings;
