@@ -53,6 +53,7 @@ mod maintain;
 mod offline;
 mod orphans;
 mod owner;
+mod probe;
 mod record;
 mod recover;
 mod rejected;
@@ -83,6 +84,7 @@ pub use offline::{
     Found, Inspected, Inspection, SalvageIntoError, Salvaged, Standing, inspect, read_batches,
     salvage_into,
 };
+pub use probe::{Probe, probe};
 pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
 pub use settings::Settings;
