@@ -496,3 +496,22 @@ fn a_file_that_cannot_be_read_is_named() {
     let endless = PathBuf::from("/dev/zero");
     assert!(config::load(Some(&endless), std::iter::empty()).is_err());
 }
+
+#[test]
+fn a_callback_goes_to_https_or_this_machine_and_is_never_printed() {
+    let key = "LOOKER_FEED_NOTIFY__WEBHOOK_URL";
+    let good = "https://hooks.example.com/services/T0/secret";
+    let config = load("", &[(key, good)]).unwrap();
+    assert!(!format!("{:?}", config.notify).contains("hooks"));
+    assert_eq!(config.notify.webhook_url.unwrap().expose(), good);
+    load("", &[(key, "http://127.0.0.1:9/x")]).unwrap();
+    for bad in [
+        "http://hooks.example.com/x",
+        "https://a:b@c.example.com/x",
+        "hooks",
+    ] {
+        let error = load("", &[(key, bad)]).unwrap_err().to_string();
+        assert!(error.contains("notify.webhook_url"), "{error}");
+        assert!(!error.contains(bad), "{error}");
+    }
+}
