@@ -646,3 +646,22 @@ fn a_certificate_needs_its_key_and_a_key_its_certificate() {
     let both = "[intake]\ntls_cert = '/a'\ntls_key = '/b'";
     assert!(load(both, &[]).is_ok());
 }
+
+#[test]
+fn a_callback_goes_to_https_or_this_machine_and_is_never_printed() {
+    let key = "LOOKER_FEED_NOTIFY__WEBHOOK_URL";
+    let good = "https://hooks.example.com/services/T0/secret";
+    let config = load("", &[(key, good)]).unwrap();
+    assert!(!format!("{:?}", config.notify).contains("hooks"));
+    assert_eq!(config.notify.webhook_url.unwrap().expose(), good);
+    load("", &[(key, "http://127.0.0.1:9/x")]).unwrap();
+    for bad in [
+        "http://hooks.example.com/x",
+        "https://a:b@c.example.com/x",
+        "hooks",
+    ] {
+        let error = load("", &[(key, bad)]).unwrap_err().to_string();
+        assert!(error.contains("notify.webhook_url"), "{error}");
+        assert!(!error.contains(bad), "{error}");
+    }
+}

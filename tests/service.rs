@@ -21,7 +21,7 @@ use looker_feed::looker::Shape;
 use looker_feed::model::DataType;
 use serde_json::Value;
 use support::{Daemon, PATIENCE, SECRET, World, command, from_url};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Sender, channel};
 
 fn shape(rows: u64) -> Shape {
     Shape {
@@ -140,8 +140,9 @@ async fn a_new_configuration_is_taken_over_as_far_as_it_can_and_a_wrong_one_is_n
     assert!(daemon.terminate().success());
 }
 
-async fn hear(State(heard): State<UnboundedSender<Value>>, body: String) {
-    heard.send(serde_json::from_str(&body).unwrap()).unwrap();
+async fn hear(State(heard): State<Sender<Value>>, body: String) {
+    let message = serde_json::from_str(&body).unwrap();
+    heard.send(message).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,7 +151,7 @@ async fn a_callback_tells_of_a_finished_delivery_and_its_address_is_not_logged()
     let home = tempfile::tempdir().unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/very-secret", listener.local_addr().unwrap());
-    let (sender, mut heard) = unbounded_channel();
+    let (sender, mut heard) = channel(100);
     let router = Router::new().fallback(hear).with_state(sender);
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let settings = [

@@ -549,5 +549,26 @@ impl Person {
     }
 }
 
+impl Device {
+    /// `section` is the device of a record.
+    fn describe(&mut self, section: &[u8], names: &Names, plan: &str) {
+        self.key.extend_from_slice(section);
+        split_device(section, names, plan, &mut self.json, &mut self.origin);
+    }
+
+    /// Bytes that it takes of each batch.
+    fn size(&self) -> usize {
+        self.json.len() + self.origin.len()
+    }
+
+    fn clear(&mut self) {
+        self.key.clear();
+        self.json.clear();
+        self.origin.clear();
+        self.events.clear();
+        self.count = 0;
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -163,17 +163,17 @@ mod tests {
     use axum::extract::State;
     use axum::http::Uri;
     use std::sync::{Arc, Mutex};
-    use tokio::sync::mpsc::UnboundedSender;
+    use tokio::sync::mpsc::Sender;
 
     /// Answers with the statuses in turn, then with 200; hands on what it was told.
     #[derive(Clone)]
     struct Ear {
         statuses: Arc<Mutex<Vec<u16>>>,
-        heard: UnboundedSender<(String, String)>,
+        heard: Sender<(String, String)>,
     }
 
     async fn listen(State(ear): State<Ear>, uri: Uri, body: String) -> StatusCode {
-        ear.heard.send((uri.to_string(), body)).unwrap();
+        ear.heard.send((uri.to_string(), body)).await.unwrap();
         let status = ear.statuses.lock().unwrap().pop().unwrap_or(200);
         StatusCode::from_u16(status).unwrap()
     }
@@ -182,7 +182,7 @@ mod tests {
     async fn tries(statuses: &[u16]) -> Vec<(String, String)> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (heard, mut all) = mpsc::unbounded_channel();
+        let (heard, mut all) = mpsc::channel(100);
         let ear = Ear {
             statuses: Arc::new(Mutex::new(statuses.to_vec())),
             heard,
