@@ -8,9 +8,13 @@
 //! make sense before anything of it becomes visible to the drain; else all that was written of it
 //! is removed. A delivery of which every single row was refused fails too: a success of nothing
 //! would hide the mistake.
+//!
+//! The work itself knows nothing of the outbox: what it makes goes to a [`Store`]. So [`rehearse`]
+//! does with a document exactly what [`receive`] does, and keeps nothing.
 
 mod early;
 mod work;
+mod worked;
 
 use std::io;
 use std::sync::Arc;
@@ -23,9 +27,11 @@ use tokio::sync::mpsc;
 use crate::decode::{self, DecodeError};
 use crate::group::{self, GroupError};
 use crate::mapping::{self, PlanError};
-use crate::model::{DeliveryId, Environment};
+use crate::model::{DeliveryId, Environment, Header};
 use crate::mparticle::encode;
 use crate::outbox::{self, NewDelivery, Outbox};
+
+pub use worked::Worked;
 
 /// Chunks that wait for the worker: enough to keep it busy while the network hesitates, and at
 /// most some 2 MiB with the chunks that HTTP gives.
@@ -51,6 +57,35 @@ pub struct Order {
     pub mapping: mapping::Settings,
     /// mParticle's `environment`.
     pub environment: Environment,
+}
+
+/// What the work on a document depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    /// Stands in every id that is sent.
+    pub id: DeliveryId,
+    /// The choices that its mapping depends on.
+    pub mapping: mapping::Settings,
+    /// mParticle's `environment`.
+    pub environment: Environment,
+}
+
+/// Takes what a document becomes.
+pub trait Store {
+    /// Called once, when the columns are known and before anything is made of them.
+    fn columns(&mut self, _header: &Header) {}
+
+    /// A request that is ready to be sent: a JSON array of these batches.
+    ///
+    /// # Errors
+    /// It could not be kept; the delivery is given up.
+    fn request(&mut self, batches: &[encode::Batch<'_>]) -> Result<(), IngestError>;
+
+    /// A row (0 for the first) that cannot be sent: why, and its text as far as it is known.
+    ///
+    /// # Errors
+    /// It could not be kept; the delivery is given up.
+    fn reject(&mut self, row: u64, reason: &str, text: &[u8]) -> Result<(), IngestError>;
 }
 
 /// A delivery that is durable.
@@ -190,4 +225,27 @@ where
     let answer = worker.await;
     drop(sender);
     answer.unwrap_or(Err(IngestError::Panicked))
+}
+
+/// Does with a document what [`receive`] does and hands everything to `store`. `next` gives the
+/// document's bytes, part by part, until `None`. Blocks, on `next` and on a processor.
+///
+/// Whether the daemon would accept the document is for [`Worked::check`] to say.
+///
+/// # Errors
+/// See [`IngestError`].
+pub fn rehearse<S: Store>(
+    task: &Task,
+    mut next: impl FnMut() -> io::Result<Option<Bytes>>,
+    store: &mut S,
+    settings: &Settings,
+    progress: &Progress,
+) -> Result<Worked, IngestError> {
+    let mut next = || {
+        let chunk = next().map_err(work::Gone::Broken)?;
+        let length = chunk.as_ref().map_or(0, Bytes::len);
+        progress.bytes.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(chunk)
+    };
+    work::work(task, &mut next, store, settings, progress)
 }

@@ -280,7 +280,8 @@ fn intake_settings(config: &Config, secret: config::Secret) -> intake::Settings 
     }
 }
 
-fn ingest_settings(config: &Config) -> ingest::Settings {
+/// How deliveries are worked on.
+pub fn ingest_settings(config: &Config) -> ingest::Settings {
     ingest::Settings {
         decode: decode::Limits {
             max_depth: config.looker.max_depth,

@@ -7,7 +7,7 @@
 //! | 3 | there is nothing: an empty list, an unknown id, a call that changed nothing |
 
 mod print;
-mod screen;
+pub(super) mod screen;
 #[cfg(test)]
 mod tests;
 

@@ -6,19 +6,28 @@
 //! | 0 | done |
 //! | 1 | it failed; the message says why |
 //! | 2 | `outbox check` could not look (its 1 means damage) |
+//! | 3 | there is nothing of what was asked for (commands that ask a running daemon) |
 //! | 64 | the command line or the configuration is wrong; nothing was started |
 
+mod admin;
+mod client;
 mod demo;
+mod document;
+mod form;
 mod log;
+mod manual;
 mod outbox;
+mod paint;
+mod preview;
 mod sandbox;
+mod send;
 mod serve;
 mod summary;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError};
 use crate::intake;
@@ -26,8 +35,8 @@ use crate::intake;
 /// The command line or the configuration is wrong (`EX_USAGE` of sysexits).
 const EXIT_USAGE: u8 = 64;
 
-/// `outbox check` could not look.
-const EXIT_NOT_CHECKED: u8 = 2;
+/// Variables that commands read and that are no configuration of a daemon.
+const COMMAND_VARIABLES: [&str; 2] = ["LOOKER_FEED_ADMIN_URL", "LOOKER_FEED_API_SECRET"];
 
 /// Carries large scheduled Looker deliveries to mParticle, and does not lose or double a row.
 #[derive(Debug, Parser)]
@@ -43,6 +52,12 @@ enum Command {
     Serve(ConfigArgument),
     /// Show it at work, with stand-ins for Looker and mParticle
     Demo(demo::Arguments),
+    /// Show what would be sent of a result, and which column goes where, without sending it
+    Preview(preview::Arguments),
+    /// Send a result through the running daemon, as Looker would
+    Send(send::Arguments),
+    #[command(flatten)]
+    Admin(admin::Command),
     /// Run the stand-in for mParticle
     Sandbox(sandbox::Arguments),
     /// Print a new key for Looker, made from the hub's secret
@@ -51,6 +66,10 @@ enum Command {
     CheckConfig(ConfigArgument),
     /// Check or salvage an outbox while no daemon uses it
     Outbox(outbox::Arguments),
+    /// Print a script with which a shell completes commands and options
+    Completions(manual::Completions),
+    /// Print the man page
+    Manual,
 }
 
 /// Where the configuration is.
@@ -67,12 +86,12 @@ enum Failure {
     /// Nothing was started.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The arguments do not go together; nothing was started.
+    #[error("{0}")]
+    Usage(String),
     /// The text says what and why.
     #[error("{0}")]
     Other(String),
-    /// A check that could not be made, which is not the same as one that finds something.
-    #[error("{0}")]
-    NotChecked(String),
 }
 
 impl Failure {
@@ -96,39 +115,52 @@ pub fn main() -> ExitCode {
             };
         }
     };
-    let done = match arguments.command {
-        Command::Serve(argument) => serve::run(&argument),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Sandbox(arguments) => sandbox::run(&arguments),
-        Command::Token(argument) => token(&argument),
-        Command::CheckConfig(argument) => check_config(&argument),
+    let ended = match arguments.command {
+        Command::Serve(argument) => done(serve::run(&argument)),
+        Command::Demo(arguments) => done(demo::run(&arguments)),
+        Command::Preview(arguments) => preview::run(&arguments),
+        Command::Send(arguments) => send::run(&arguments),
+        Command::Admin(command) => Ok(admin::run(&command)),
+        Command::Sandbox(arguments) => done(sandbox::run(&arguments)),
+        Command::Token(argument) => done(token(&argument)),
+        Command::CheckConfig(argument) => done(check_config(&argument)),
         Command::Outbox(arguments) => outbox::run(&arguments),
+        Command::Completions(arguments) => {
+            done(manual::completions(&arguments, Arguments::command()))
+        }
+        Command::Manual => done(manual::manual(Arguments::command())),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    match ended {
+        Ok(code) => code,
         Err(failure) => {
             eprintln!("looker-feed: {failure}");
             match failure {
-                Failure::Config(_) => ExitCode::from(EXIT_USAGE),
+                Failure::Config(_) | Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
                 Failure::Other(_) => ExitCode::FAILURE,
-                Failure::NotChecked(_) => ExitCode::from(EXIT_NOT_CHECKED),
             }
         }
     }
+}
+
+fn done(result: Result<(), Failure>) -> Result<ExitCode, Failure> {
+    result.map(|()| ExitCode::SUCCESS)
 }
 
 fn load(argument: &ConfigArgument) -> Result<Config, ConfigError> {
     config::load(argument.config.as_deref(), environment())
 }
 
-/// The environment's variables; one that is not UTF-8 cannot be a key of ours.
+/// The environment's variables that can be configuration; one that is not UTF-8 cannot be a key
+/// of ours.
 fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os().filter_map(|(name, value)| {
-        Some((
-            name.into_string().ok()?,
-            value.to_string_lossy().into_owned(),
-        ))
-    })
+    std::env::vars_os()
+        .filter_map(|(name, value)| {
+            Some((
+                name.into_string().ok()?,
+                value.to_string_lossy().into_owned(),
+            ))
+        })
+        .filter(|(name, _)| !COMMAND_VARIABLES.contains(&name.as_str()))
 }
 
 fn token(argument: &ConfigArgument) -> Result<(), Failure> {
@@ -160,7 +192,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     while let Some(error) = cause {
         let more = error.to_string();
         // Some errors print their cause themselves.
-        if !text.ends_with(&more) {
+        if !text.contains(&more) {
             text.push_str(": ");
             text.push_str(&more);
         }

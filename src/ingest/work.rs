@@ -1,9 +1,12 @@
 //! The worker of one delivery: everything between the bytes and the outbox, on one thread.
 
+use std::io;
+
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::early::EarlyRows;
-use super::{Feed, IngestError, Order, Progress, Receipt, Settings};
+use super::{Feed, IngestError, Order, Progress, Receipt, Settings, Store, Task, Worked};
 use crate::decode::{Decoder, RowParser, Step};
 use crate::group::Grouper;
 use crate::mapping::{Plan, Tally};
@@ -11,9 +14,6 @@ use crate::model::{Header, Row};
 use crate::mparticle::encode::{Batch, Delivery, Encoder, Sink, Unsendable};
 use crate::outbox::{Entry, Outbox, RejectedRow, Slice, Staging, Totals};
 use crate::record::{Record, RecordView};
-
-/// Notes that are kept of one delivery; more would not be read.
-const MOST_NOTES: usize = 100;
 
 /// Works until the feed ends and the delivery is committed, or until something fails.
 pub fn run(
@@ -23,10 +23,59 @@ pub fn run(
     settings: &Settings,
     progress: &Progress,
 ) -> Result<Receipt, IngestError> {
-    let delivery = order.delivery.id;
+    let task = Task {
+        id: order.delivery.id,
+        mapping: order.mapping,
+        environment: order.environment,
+    };
+    // Dropping it removes what was staged.
+    let mut staging = outbox.begin(order.delivery)?;
+    let mut next = || match feed.blocking_recv() {
+        Some(Feed::Chunk(chunk)) => Ok(Some(chunk)),
+        Some(Feed::End) => Ok(None),
+        Some(Feed::Broken(source)) => Err(Gone::Broken(source)),
+        None => Err(Gone::Stopped),
+    };
+    let worked = work(&task, &mut next, &mut staging, settings, progress)?;
+    worked.check()?;
+    let notes = worked.notes();
+    staging.commit(Totals {
+        rows_in: worked.rows,
+        rows_rejected: worked.rejected,
+        users: worked.made.users,
+        batches: worked.made.batches,
+        requests: worked.made.requests,
+        notes: notes.clone(),
+    })?;
+    Ok(Receipt {
+        delivery: task.id,
+        rows: worked.rows,
+        rejected: worked.rejected,
+        made: worked.made,
+        notes,
+    })
+}
+
+/// Why no more bytes come although the document has not ended.
+pub enum Gone {
+    /// The stream failed.
+    Broken(io::Error),
+    /// The delivery was given up.
+    Stopped,
+}
+
+/// Turns one document into requests, which go to `store`. `next` gives its bytes; `None` is a good
+/// end.
+pub fn work<S: Store>(
+    task: &Task,
+    next: &mut dyn FnMut() -> Result<Option<Bytes>, Gone>,
+    store: &mut S,
+    settings: &Settings,
+    progress: &Progress,
+) -> Result<Worked, IngestError> {
     let mut job = Job {
-        staging: outbox.begin(order.delivery.clone())?,
-        order,
+        store,
+        task,
         settings,
         progress,
         mapper: None,
@@ -36,15 +85,15 @@ pub fn run(
         first_reason: None,
     };
     let mut decoder = Decoder::new(settings.decode);
-    let header = job.read(&mut decoder, &mut feed)?;
+    let header = job.read(&mut decoder, next)?;
     drop(decoder);
-    job.finish(delivery, &header)
+    job.finish(header)
 }
 
-/// The delivery in work. Dropping it removes what was staged.
-struct Job<'a> {
-    staging: Staging,
-    order: Order,
+/// The delivery in work.
+struct Job<'a, S> {
+    store: &'a mut S,
+    task: &'a Task,
     settings: &'a Settings,
     progress: &'a Progress,
     mapper: Option<Mapper>,
@@ -62,26 +111,26 @@ struct Mapper {
     grouper: Grouper,
 }
 
-impl Job<'_> {
+impl<S: Store> Job<'_, S> {
     /// Takes the whole document in; returns its header.
     fn read(
         &mut self,
         decoder: &mut Decoder,
-        feed: &mut mpsc::Receiver<Feed>,
+        next: &mut dyn FnMut() -> Result<Option<Bytes>, Gone>,
     ) -> Result<Header, IngestError> {
         loop {
             match decoder.next()? {
-                Step::NeedBytes => match feed.blocking_recv() {
-                    Some(Feed::Chunk(chunk)) => decoder.push(&chunk),
-                    Some(Feed::End) => decoder.close(),
-                    Some(Feed::Broken(source)) => {
+                Step::NeedBytes => match next() {
+                    Ok(Some(chunk)) => decoder.push(&chunk),
+                    Ok(None) => decoder.close(),
+                    Err(Gone::Broken(source)) => {
                         return Err(IngestError::Stream {
                             rows: self.rows,
                             bytes: self.progress.bytes(),
                             source,
                         });
                     }
-                    None => return Err(IngestError::Stopped),
+                    Err(Gone::Stopped) => return Err(IngestError::Stopped),
                 },
                 Step::Header(header) => {
                     let mapper = self.prepare(header)?;
@@ -117,10 +166,10 @@ impl Job<'_> {
             .store(self.rows, std::sync::atomic::Ordering::Relaxed);
     }
 
-    fn prepare(&self, header: &Header) -> Result<Mapper, IngestError> {
+    fn prepare(&mut self, header: &Header) -> Result<Mapper, IngestError> {
+        self.store.columns(header);
         refuse_failed_query(header)?;
-        let key = self.order.delivery.id.0;
-        let plan = Plan::new(header, &self.order.mapping, key)?;
+        let plan = Plan::new(header, &self.task.mapping, self.task.id.0)?;
         Ok(Mapper {
             record: Record::default(),
             tally: Tally::new(plan.columns().len()),
@@ -138,11 +187,8 @@ impl Job<'_> {
             Err(rejection) => {
                 self.rejected += 1;
                 let reason = rejection.to_string();
-                self.staging.reject(RejectedRow {
-                    row: row.number,
-                    reason: &reason,
-                    text: row.text().as_bytes(),
-                })?;
+                self.store
+                    .reject(row.number, &reason, row.text().as_bytes())?;
                 self.first_reason.get_or_insert(reason);
                 Ok(())
             }
@@ -163,13 +209,9 @@ impl Job<'_> {
         })
     }
 
-    /// Groups, encodes, writes and commits.
-    fn finish(
-        mut self,
-        delivery: crate::model::DeliveryId,
-        header: &Header,
-    ) -> Result<Receipt, IngestError> {
-        refuse_failed_query(header)?;
+    /// Groups, encodes and writes.
+    fn finish(mut self, header: Header) -> Result<Worked, IngestError> {
+        refuse_failed_query(&header)?;
         self.map_early()?;
         let Some(mapper) = self.mapper.take() else {
             // The decoder gives a header before every end.
@@ -178,14 +220,14 @@ impl Job<'_> {
         let mut encoder = Encoder::new(
             self.settings.encode,
             Delivery {
-                id: delivery,
-                data_type: self.order.mapping.data_type,
-                environment: self.order.environment,
+                id: self.task.id,
+                data_type: self.task.mapping.data_type,
+                environment: self.task.environment,
                 names: mapper.plan.names().clone(),
             },
         );
         let mut writer = Writer {
-            staging: &mut self.staging,
+            store: self.store,
             rejected: &mut self.rejected,
             first_reason: &mut self.first_reason,
         };
@@ -193,62 +235,37 @@ impl Job<'_> {
             .grouper
             .finish(|record| -> Result<(), IngestError> { encoder.push(record, &mut writer) })?;
         let made = encoder.finish(&mut writer)?;
-        if self.rows > 0 && self.rejected == self.rows {
-            return Err(IngestError::NothingToSend {
-                rows: self.rows,
-                reason: self.first_reason.unwrap_or_default(),
-            });
-        }
-        let notes = notes(header, &mapper.plan, &mapper.tally);
-        self.staging.commit(Totals {
-            rows_in: self.rows,
-            rows_rejected: self.rejected,
-            users: made.users,
-            batches: made.batches,
-            requests: made.requests,
-            notes: notes.clone(),
-        })?;
-        Ok(Receipt {
-            delivery,
+        Ok(Worked {
+            header,
+            plan: mapper.plan,
+            tally: mapper.tally,
             rows: self.rows,
             rejected: self.rejected,
+            first_reason: self.first_reason,
             made,
-            notes,
         })
     }
 }
 
-/// Writes what the encoder makes to the outbox.
-struct Writer<'a> {
-    staging: &'a mut Staging,
+/// Writes what the encoder makes to the store.
+struct Writer<'a, S> {
+    store: &'a mut S,
     rejected: &'a mut u64,
     first_reason: &'a mut Option<String>,
 }
 
-impl Sink for Writer<'_> {
+impl<S: Store> Sink for Writer<'_, S> {
     type Error = IngestError;
 
     fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), IngestError> {
-        let slices: Vec<_> = batches
-            .iter()
-            .map(|batch| Slice {
-                bytes: batch.json,
-                rows: batch.rows,
-            })
-            .collect();
-        self.staging.append(Entry { slices: &slices })?;
-        Ok(())
+        self.store.request(batches)
     }
 
     fn unsendable(&mut self, record: RecordView<'_>, why: Unsendable) -> Result<(), IngestError> {
         *self.rejected += 1;
         let reason = why.to_string();
         let text = [b"{", record.identities, b"}"].concat();
-        self.staging.reject(RejectedRow {
-            row: record.row,
-            reason: &reason,
-            text: &text,
-        })?;
+        self.store.reject(record.row, &reason, &text)?;
         self.first_reason.get_or_insert(reason);
         Ok(())
     }
@@ -261,28 +278,28 @@ fn refuse_failed_query(header: &Header) -> Result<(), IngestError> {
     Err(IngestError::Query(header.errors.join(" ")))
 }
 
-/// What a person should know of the delivery, most important first.
-fn notes(header: &Header, plan: &Plan, tally: &Tally) -> Vec<String> {
-    let cut = header.truncated.then(|| {
-        "Looker cut the result at its row limit: there are more rows than were delivered. Choose \"All results\" in the schedule's advanced options.".to_owned()
-    });
-    let mut notes: Vec<_> = cut
-        .into_iter()
-        .chain(tally.sentences(plan.columns()))
-        .chain(plan.remarks())
-        .chain(header.notes.iter().cloned())
-        .collect();
-    if notes.len() > MOST_NOTES {
-        let more = notes.len() - MOST_NOTES;
-        notes.truncate(MOST_NOTES);
-        notes.push(format!("And {more} more."));
+impl Store for Staging {
+    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), IngestError> {
+        let slices: Vec<_> = batches
+            .iter()
+            .map(|batch| Slice {
+                bytes: batch.json,
+                rows: batch.rows,
+            })
+            .collect();
+        self.append(Entry { slices: &slices })?;
+        Ok(())
     }
-    notes
+
+    fn reject(&mut self, row: u64, reason: &str, text: &[u8]) -> Result<(), IngestError> {
+        Staging::reject(self, RejectedRow { row, reason, text })?;
+        Ok(())
+    }
 }
 
-impl From<std::io::Error> for IngestError {
+impl From<io::Error> for IngestError {
     /// Only rows that were put aside are read with plain I/O here.
-    fn from(source: std::io::Error) -> Self {
+    fn from(source: io::Error) -> Self {
         Self::Early(source)
     }
 }

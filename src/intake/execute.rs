@@ -299,8 +299,10 @@ fn report(done: Done) -> Outcome {
             tracing::Span::current().record("delivery", tracing::field::display(delivery));
             tracing::info!(rows, rejected, "delivery accepted");
             Outcome::success(match rejected {
-                0 => format!("{rows} rows accepted."),
-                _ => format!("{rows} rows accepted, {rejected} of them cannot be sent."),
+                0 => format!("{rows} rows accepted as delivery {delivery}."),
+                _ => format!(
+                    "{rows} rows accepted as delivery {delivery}, {rejected} of them cannot be sent."
+                ),
             })
         }
         Done::Before { rows } => {

@@ -124,6 +124,27 @@ impl Plan {
     /// # Errors
     /// See [`PlanError`]: what makes the delivery as a whole senseless.
     pub fn new(header: &Header, settings: &Settings, key: [u8; 16]) -> Result<Self, PlanError> {
+        let mut plan = Self::place_all(header, settings, key)?;
+        if plan.identities.is_empty() {
+            return Err(PlanError::NoIdentity);
+        }
+        if plan.columns.len() > MOST_COLUMNS {
+            return Err(PlanError::TooManyColumns(plan.columns.len()));
+        }
+        plan.identities.sort_by_key(|columns| columns.identity);
+        Ok(plan)
+    }
+
+    /// What each column would be for, also where the columns together make no plan, so that a
+    /// person sees what is missing.
+    ///
+    /// # Errors
+    /// [`PlanError::Pivoted`].
+    pub fn preview(header: &Header, settings: &Settings) -> Result<Vec<ColumnFate>, PlanError> {
+        Ok(Self::place_all(header, settings, [0; 16])?.fates)
+    }
+
+    fn place_all(header: &Header, settings: &Settings, key: [u8; 16]) -> Result<Self, PlanError> {
         let mut plan = Self {
             data_type: settings.data_type,
             columns: Vec::new(),
@@ -139,13 +160,6 @@ impl Plan {
             let fate = plan.place(field, header, settings)?;
             plan.fates.push(fate);
         }
-        if plan.identities.is_empty() {
-            return Err(PlanError::NoIdentity);
-        }
-        if plan.columns.len() > MOST_COLUMNS {
-            return Err(PlanError::TooManyColumns(plan.columns.len()));
-        }
-        plan.identities.sort_by_key(|columns| columns.identity);
         Ok(plan)
     }
 

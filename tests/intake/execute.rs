@@ -12,6 +12,11 @@ use super::support::*;
 
 const DOCUMENT: &str = r#"{"fields":{},"data":[{"a":1},{"a":2}]}"#;
 
+/// What Looker is told of [`DOCUMENT`].
+fn accepted() -> String {
+    format!("4 rows accepted as delivery {DELIVERY}.")
+}
+
 #[tokio::test]
 async fn a_delivery_in_url_mode_reaches_the_receiver_whole() {
     let feed = feed(Script::default()).await;
@@ -21,7 +26,7 @@ async fn a_delivery_in_url_mode_reaches_the_receiver_whole() {
     let answer = feed.execute_chunked(Some(id), &body, 11).await;
     assert_eq!(
         serde_json::from_str::<Value>(&answer).unwrap(),
-        json!({"looker": {"success": true, "message": "4 rows accepted.", "refresh_query": false, "validation_errors": {}}})
+        json!({"looker": {"success": true, "message": accepted(), "refresh_query": false, "validation_errors": {}}})
     );
 
     let accepted = feed.script.accepted();
@@ -206,7 +211,7 @@ async fn a_webhook_that_is_being_received_is_refused_and_one_that_failed_may_com
     *feed.script.plan.lock().unwrap() = Plan::Accept;
     feed.script.gate.add_permits(2);
     let again = feed.execute_chunked(Some("abc"), &body, 1000).await;
-    assert_eq!(message(&looker(&again), true), "4 rows accepted.");
+    assert_eq!(message(&looker(&again), true), accepted());
 }
 
 #[tokio::test]
@@ -225,7 +230,7 @@ async fn more_deliveries_than_places_are_refused_before_their_url_is_spent() {
         refusal
     };
     let (first, second) = tokio::join!(first, second);
-    assert_eq!(message(&first, true), "4 rows accepted.");
+    assert_eq!(message(&first, true), accepted());
     assert!(
         second
             .starts_with("The feed is already receiving as many deliveries at once as it may (1)."),
@@ -235,10 +240,7 @@ async fn more_deliveries_than_places_are_refused_before_their_url_is_spent() {
     assert_eq!(looker_server.hits(), 1);
 
     feed.script.gate.add_permits(2);
-    assert_eq!(
-        message(&feed.execute(&body).await, true),
-        "4 rows accepted."
-    );
+    assert_eq!(message(&feed.execute(&body).await, true), accepted());
 }
 
 #[tokio::test]
@@ -318,10 +320,7 @@ async fn a_panic_after_the_first_newline_still_ends_the_answer_and_frees_the_pla
     *feed.script.plan.lock().unwrap() = Plan::Accept;
     feed.script.gate.add_permits(2);
     let body = order_with(&looker_server.url());
-    assert_eq!(
-        message(&feed.execute(&body).await, true),
-        "4 rows accepted."
-    );
+    assert_eq!(message(&feed.execute(&body).await, true), accepted());
 }
 
 #[tokio::test]

@@ -1,0 +1,43 @@
+//! The ratios that the feed is held to, at small sizes: each measured in pairs with what it is
+//! compared to, in one run, and printed beside its target. `cargo bench --bench ratios`.
+//!
+//! criterion's own numbers come first (times of each side alone); the ratios below them are from
+//! runs in turn, since two benches that run one after the other meet another machine each.
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod decode_map;
+mod drain;
+mod grouping;
+mod outbox;
+
+use std::time::Duration;
+
+use criterion::Criterion;
+use kit::Verdict;
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .configure_from_args();
+    decode_map::bench(&mut criterion);
+    criterion.final_summary();
+
+    let mut verdicts = Vec::new();
+    for (title, stage) in [
+        ("Decode and map", decode_map::ratios as fn() -> Vec<Verdict>),
+        ("Grouping", grouping::ratios),
+        ("Outbox", outbox::ratios),
+        ("Drain", drain::ratios),
+    ] {
+        println!("\n{title}");
+        let found = stage();
+        found.iter().for_each(Verdict::print);
+        verdicts.extend(found);
+    }
+    let missed = verdicts.iter().filter(|verdict| !verdict.holds()).count();
+    println!("\n{} targets, {missed} missed", verdicts.len());
+}

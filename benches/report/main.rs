@@ -1,0 +1,154 @@
+//! One program that measures the whole feed: the real daemon as a child process between stand-ins
+//! for Looker and mParticle.
+//!
+//! `cargo bench --bench report` runs small sizes and prints; `cargo bench --bench report -- --full`
+//! runs large ones (some 20 minutes, 10 GB of disk) and writes `benches/REPORT.md` with its plots.
+
+#[path = "../kit/mod.rs"]
+mod kit;
+
+mod daemon;
+mod intake;
+mod page;
+mod steady;
+mod svg;
+mod world;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use intake::{Floor, Intake};
+use looker_feed::looker::Shape;
+use steady::{Restart, Steady};
+
+/// Everything that was measured.
+pub(crate) struct Measured {
+    pub full: bool,
+    /// By size, 5 rows a user.
+    pub sizes: Vec<Case>,
+    /// Other users, by size.
+    pub others: Vec<Case>,
+    pub steady: Steady,
+    pub restart: Restart,
+}
+
+/// Some runs of one shape.
+pub(crate) struct Case {
+    pub name: String,
+    pub runs: Vec<(Intake, Floor)>,
+}
+
+impl Case {
+    /// The median of something over the runs.
+    pub fn median(&self, of: impl Fn(&Intake, &Floor) -> f64) -> f64 {
+        kit::median_of(self.runs.iter().map(|(intake, floor)| of(intake, floor)))
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.runs.first().map_or(0, |(intake, _)| intake.rows)
+    }
+}
+
+/// How much is measured.
+struct Plan {
+    sizes: &'static [(u64, usize)],
+    others: &'static [u64],
+    ramp: Duration,
+    window: Duration,
+    backlog: u64,
+}
+
+const SMALL: Plan = Plan {
+    sizes: &[(10_000, 3), (100_000, 3)],
+    others: &[100_000],
+    ramp: Duration::from_secs(12),
+    window: Duration::from_secs(10),
+    backlog: 100_000,
+};
+
+const FULL: Plan = Plan {
+    sizes: &[(10_000, 5), (100_000, 5), (1_000_000, 5), (10_000_000, 1)],
+    others: &[1_000_000, 10_000_000],
+    ramp: Duration::from_secs(15),
+    window: Duration::from_secs(60),
+    backlog: 1_000_000,
+};
+
+fn main() {
+    let full = std::env::args().any(|argument| argument == "--full");
+    let only = std::env::args()
+        .skip_while(|argument| argument != "--intake")
+        .nth(1);
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    if let Some(rows) = only {
+        // For work on one thing: `-- --intake 1000000`.
+        let rows = rows.parse().expect("a number of rows");
+        case("5 rows a user", &kit::shape(rows), 3, home.path(), false);
+        return;
+    }
+    let plan = if full { FULL } else { SMALL };
+    let sizes = plan
+        .sizes
+        .iter()
+        .map(|&(rows, runs)| case("5 rows a user", &kit::shape(rows), runs, home.path(), true))
+        .collect();
+    let mut others = Vec::new();
+    for &rows in plan.others {
+        for (name, users) in [("1 row a user", rows), ("all rows one user", 1)] {
+            let shape = Shape {
+                users,
+                ..kit::shape(rows)
+            };
+            others.push(case(name, &shape, 1, home.path(), true));
+        }
+    }
+    println!("Sending at 270 batches/s ...");
+    let steady = steady::run(home.path(), plan.ramp, plan.window);
+    println!(
+        "Starting with a backlog of {} batches ...",
+        kit::number(plan.backlog as f64)
+    );
+    let restart = steady::restart(home.path(), plan.backlog);
+    let measured = Measured {
+        full,
+        sizes,
+        others,
+        steady,
+        restart,
+    };
+
+    println!();
+    for verdict in page::verdicts(&measured) {
+        verdict.print();
+    }
+    let out = if full {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches")
+    } else {
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+    };
+    page::write(&out, &measured).expect("the report can be written");
+    println!("\nWritten: {}", out.join("REPORT.md").display());
+}
+
+fn case(name: &str, shape: &Shape, runs: usize, home: &Path, send: bool) -> Case {
+    println!("{} rows, {name} ...", kit::number(shape.rows as f64));
+    let runs = (0..runs).map(|_| {
+        let intake = intake::run(home, shape, send);
+        let floor = Floor::measure(home, shape, intake.disk_received);
+        println!(
+            "  {:>9} rows/s, {:>4} MB/s, {:>5} MB resident, {:>5} MB on disk at most; alone: parse {:.2} s, write {:.2} s, download {:.2} s",
+            kit::number(intake.rows_a_second().round()),
+            kit::number((intake.bytes as f64 / 1e6 / intake.received.as_secs_f64()).round()),
+            kit::number((intake.memory_sent as f64 / 1e6).round()),
+            kit::number((intake.disk_peak as f64 / 1e6).round()),
+            floor.parse.as_secs_f64(),
+            floor.write.as_secs_f64(),
+            floor.download.as_secs_f64(),
+        );
+        (intake, floor)
+    });
+    Case {
+        name: name.to_owned(),
+        runs: runs.collect(),
+    }
+}

@@ -1,0 +1,346 @@
+//! The report as a page: verdicts, tables, plots, and what bounds each stage.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use crate::kit::{Bound, Verdict, number};
+use crate::svg::{Axis, Line, plot};
+use crate::{Case, Measured};
+
+/// What Looker's own Action Hub on Node 20 takes in on this shape, in rows a second.
+const BASELINE: f64 = 15_000.0;
+
+/// Every target that this program measures.
+pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    let reference = measured.reference();
+    let rows = number(reference.rows() as f64);
+    verdicts.push(Verdict::new(
+        format!("rows/s, {rows} rows, socket to durable"),
+        reference.median(|intake, _| intake.rows_a_second()).round(),
+        Bound::AtLeast(20.0 * BASELINE),
+    ));
+    verdicts.push(Verdict::new(
+        format!("of pure parse + plain write and fdatasync, {rows} rows"),
+        reference.median(|intake, floor| {
+            (floor.parse + floor.write).as_secs_f64() / intake.received.as_secs_f64()
+        }),
+        Bound::AtLeast(0.5),
+    ));
+    let cases = || measured.sizes.iter().chain(&measured.others);
+    let large = || cases().filter(|case| case.rows() >= reference.rows());
+    for case in large() {
+        verdicts.push(Verdict::new(
+            format!(
+                "MB resident, {} rows, {}",
+                number(case.rows() as f64),
+                case.name
+            ),
+            memory(case),
+            Bound::AtMost(128.0),
+        ));
+    }
+    let (least, most) = large()
+        .map(memory)
+        .fold((f64::MAX, 0.0), |(least, most), memory| {
+            (memory.min(least), memory.max(most))
+        });
+    verdicts.push(Verdict::new(
+        "MB between the least and the most resident of these",
+        most - least,
+        Bound::AtMost(20.0),
+    ));
+    let batches = |case: &Case| {
+        case.median(|intake, _| intake.batches as f64 / intake.least_batches() as f64)
+    };
+    verdicts.push(Verdict::new(
+        "times the least possible number of batches, worst of all",
+        cases().map(batches).fold(0.0, f64::max),
+        Bound::AtMost(1.02),
+    ));
+    verdicts.push(Verdict::new(
+        format!("events a request, {rows} rows"),
+        reference.median(|intake, _| intake.rows as f64 / intake.requests as f64),
+        Bound::AtLeast(95.0),
+    ));
+    verdicts.push(Verdict::new(
+        "MB on the disk once all has been sent, most of all",
+        cases()
+            .map(|case| case.median(|intake, _| intake.disk_sent as f64 / 1e6))
+            .fold(0.0, f64::max),
+        Bound::AtMost(16.0),
+    ));
+    let steady = &measured.steady;
+    verdicts.push(Verdict::new(
+        format!(
+            "of the allowed batches, worst {} s after the ramp",
+            steady.window.as_secs()
+        ),
+        steady.worst_share,
+        Bound::AtLeast(0.98),
+    ));
+    verdicts.push(Verdict::new(
+        "share of 429 replies then",
+        steady.throttled,
+        Bound::AtMost(0.001),
+    ));
+    let restart = &measured.restart;
+    verdicts.push(Verdict::new(
+        format!(
+            "s to the first request, {} batches waiting",
+            number(restart.batches as f64)
+        ),
+        restart.first_request.as_secs_f64(),
+        Bound::AtMost(1.0),
+    ));
+    verdicts.push(Verdict::new(
+        "MB resident then",
+        (restart.memory as f64 / 1e6).round(),
+        Bound::AtMost(128.0),
+    ));
+    verdicts
+}
+
+impl Measured {
+    /// The size at which targets are judged: a million rows, or the largest up to there.
+    pub fn reference(&self) -> &Case {
+        let sizes = self.sizes.iter().filter(|case| case.rows() <= 1_000_000);
+        sizes.last().expect("there are sizes")
+    }
+}
+
+fn memory(case: &Case) -> f64 {
+    case.median(|intake, _| intake.memory_sent as f64 / 1e6)
+        .round()
+}
+
+/// Writes `REPORT.md` and the plots into a directory.
+pub fn write(directory: &Path, measured: &Measured) -> std::io::Result<()> {
+    for (name, svg) in plots(measured) {
+        std::fs::write(directory.join(name), svg)?;
+    }
+    std::fs::write(directory.join("REPORT.md"), page(measured))
+}
+
+fn page(measured: &Measured) -> String {
+    let mut out = String::from("# Performance, measured\n\n");
+    let command = if measured.full { " -- --full" } else { "" };
+    let _ = writeln!(
+        out,
+        "Written by `cargo bench --bench report{command}`; do not edit. {}\n\n\
+         The daemon is the real binary, built as for a release, in a process of its own, with its default \
+         settings but ports, paths and rate; memory is its `VmHWM`. The stand-ins for Looker (which generates \
+         the rows as it sends them) and for mParticle (which checks every batch) run in the bench's process \
+         and share the processors with it. Each run is followed by what bounds it, measured alone: decoding and \
+         mapping the same rows from memory on one core, a plain write and fdatasync of as many bytes as the outbox \
+         came to, and a client that downloads the same document and throws it away. Values are medians of the runs.\n",
+        machine()
+    );
+    out.push_str("## Targets\n\n| | measured | target | |\n|---|---:|---|---|\n");
+    for verdict in verdicts(measured) {
+        let mark = if verdict.holds() { "pass" } else { "**miss**" };
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} | {mark} |",
+            verdict.what,
+            number(verdict.value),
+            verdict.target()
+        );
+    }
+    out.push_str(
+        "\nThe other ratios (parsers, plain file, load generator) are those of `cargo bench --bench ratios` and \
+         `--bench allocations`.\n\n## How cost grows\n\n",
+    );
+    table(&mut out, &measured.sizes);
+    out.push_str("\n![Time](report-time.svg) ![Memory](report-memory.svg) ![Disk](report-disk.svg) ![Requests](report-requests.svg)\n");
+    out.push_str("\n## Other users\n\n");
+    table(&mut out, &measured.others);
+    let _ = writeln!(out, "\n## What bounds each stage\n\n{}", bounds(measured));
+    out
+}
+
+fn table(out: &mut String, cases: &[Case]) {
+    out.push_str(
+        "| rows | users | runs | durable in | rows/s | MB/s | resident | disk, most | after commit | after sending | batches | requests | sent in | parse alone | write alone | download alone |\n\
+         |---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for case in cases {
+        let seconds = |value: f64| format!("{value:.2} s");
+        let megabytes = |value: f64| format!("{:.0} MB", value / 1e6);
+        let cells = [
+            number(case.rows() as f64),
+            case.name.clone(),
+            case.runs.len().to_string(),
+            seconds(case.median(|i, _| i.received.as_secs_f64())),
+            number(case.median(|i, _| i.rows_a_second()).round()),
+            number(
+                case.median(|i, _| i.bytes as f64 / 1e6 / i.received.as_secs_f64())
+                    .round(),
+            ),
+            megabytes(case.median(|i, _| i.memory_sent as f64)),
+            megabytes(case.median(|i, _| i.disk_peak as f64)),
+            megabytes(case.median(|i, _| i.disk_received as f64)),
+            megabytes(case.median(|i, _| i.disk_sent as f64)),
+            number(case.median(|i, _| i.batches as f64)),
+            number(case.median(|i, _| i.requests as f64)),
+            seconds(case.median(|i, _| i.sent.map_or(0.0, |sent| sent.as_secs_f64()))),
+            seconds(case.median(|_, f| f.parse.as_secs_f64())),
+            seconds(case.median(|_, f| f.write.as_secs_f64())),
+            seconds(case.median(|_, f| f.download.as_secs_f64())),
+        ];
+        let _ = writeln!(out, "| {} |", cells.join(" | "));
+    }
+}
+
+fn plots(measured: &Measured) -> Vec<(&'static str, String)> {
+    let rows = Axis {
+        label: "rows".to_owned(),
+        logarithmic: true,
+    };
+    let line = |name: &str, of: &dyn Fn(&Case) -> f64| Line {
+        name: name.to_owned(),
+        points: measured
+            .sizes
+            .iter()
+            .map(|case| (case.rows() as f64, of(case)))
+            .collect(),
+    };
+    let axis = |label: &str, logarithmic| Axis {
+        label: label.to_owned(),
+        logarithmic,
+    };
+    let steady = measured.steady.curve.iter().enumerate();
+    vec![
+        (
+            "report-time.svg",
+            plot(
+                "Time until durable",
+                &rows,
+                &axis("seconds", true),
+                &[
+                    line("intake", &|case| {
+                        case.median(|i, _| i.received.as_secs_f64())
+                    }),
+                    line("parse alone", &|case| {
+                        case.median(|_, f| f.parse.as_secs_f64())
+                    }),
+                    line("write alone", &|case| {
+                        case.median(|_, f| f.write.as_secs_f64())
+                    }),
+                    line("download alone", &|case| {
+                        case.median(|_, f| f.download.as_secs_f64())
+                    }),
+                ],
+            ),
+        ),
+        (
+            "report-memory.svg",
+            plot(
+                "Peak resident memory of the daemon",
+                &rows,
+                &axis("MB", false),
+                &[
+                    line("until durable", &|case| {
+                        case.median(|i, _| i.memory_received as f64 / 1e6)
+                    }),
+                    line("until sent", &memory),
+                    line("target", &|_| 128.0),
+                ],
+            ),
+        ),
+        (
+            "report-disk.svg",
+            plot(
+                "Disk",
+                &rows,
+                &axis("MB", true),
+                &[
+                    line("at most", &|case| {
+                        case.median(|i, _| i.disk_peak as f64 / 1e6)
+                    }),
+                    line("durable", &|case| {
+                        case.median(|i, _| i.disk_received as f64 / 1e6)
+                    }),
+                    line("all sent", &|case| {
+                        case.median(|i, _| i.disk_sent as f64 / 1e6)
+                    }),
+                ],
+            ),
+        ),
+        (
+            "report-requests.svg",
+            plot(
+                "What is made of the rows",
+                &rows,
+                &axis("number", true),
+                &[
+                    line("requests", &|case| case.median(|i, _| i.requests as f64)),
+                    line("batches", &|case| case.median(|i, _| i.batches as f64)),
+                ],
+            ),
+        ),
+        (
+            "report-rate.svg",
+            plot(
+                "Share of 270 batches/s that is used",
+                &axis("seconds since the delivery was durable", false),
+                &axis("share", false),
+                &[Line {
+                    name: "share".to_owned(),
+                    points: steady
+                        .map(|(at, share)| (at as f64 + 1.0, *share))
+                        .collect(),
+                }],
+            ),
+        ),
+    ]
+}
+
+fn bounds(measured: &Measured) -> String {
+    let case = measured.reference();
+    let share = |of: &dyn Fn(&crate::intake::Floor) -> f64| {
+        let share = case.median(|intake, floor| of(floor) / intake.received.as_secs_f64());
+        format!("{:.0}%", share * 100.0)
+    };
+    format!(
+        "At {} rows the intake takes {:.2} s. Alone, the download from the stand-in would take {} of that, decoding \
+         and mapping {}, and writing the outbox's bytes {}.",
+        number(case.rows() as f64),
+        case.median(|intake, _| intake.received.as_secs_f64()),
+        share(&|floor| floor.download.as_secs_f64()),
+        share(&|floor| floor.parse.as_secs_f64()),
+        share(&|floor| floor.write.as_secs_f64()),
+    )
+}
+
+fn machine() -> String {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown processor", |line| {
+        line.trim_start_matches([' ', '\t', ':'])
+    });
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"));
+    let total = total.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().ok();
+        let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        text.filter(|text| !text.is_empty())
+            .unwrap_or_else(|| format!("{program} unknown"))
+    };
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    format!(
+        "Machine: {model}, {cores} cores, {:.0} GB of memory, Linux {}; {}; looker-feed {} at commit {}. Load average when \
+         this was written: {}.",
+        total.unwrap_or_default() / 1e6,
+        said("uname", &["-r"]),
+        said("rustc", &["--version"]),
+        env!("CARGO_PKG_VERSION"),
+        said("git", &["rev-parse", "--short", "HEAD"]),
+        load.split(' ').take(3).collect::<Vec<_>>().join(" "),
+    )
+}

@@ -1,0 +1,53 @@
+//! The stand-ins for Looker and mParticle. They live in this process, on a runtime of their own;
+//! the daemon is another process, so that its memory is its own. The processors are shared.
+
+use looker_feed::looker::{Looker, Publisher, Shape};
+use looker_feed::sandbox::{Handle, LedgerMode, Sandbox, Settings};
+use looker_feed::shutdown::{self, Trigger};
+use tokio::runtime::Runtime;
+use url::Url;
+
+pub struct World {
+    pub runtime: Runtime,
+    pub mparticle: Handle,
+    pub endpoint: String,
+    looker: Publisher,
+    _trigger: Trigger,
+}
+
+impl World {
+    /// mParticle takes so many batches a second; `None`: as fast as it can.
+    pub fn new(batches_per_second: Option<u32>) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let local = ([127, 0, 0, 1], 0).into();
+        let (trigger, stop) = shutdown::channel();
+        let (looker, mparticle) = runtime.block_on(async {
+            let looker = Looker::bind(local).await.expect("a port");
+            let mparticle = Sandbox::bind(Settings {
+                listen: local,
+                batches_per_second,
+                ledger: LedgerMode::Counts,
+                ..Settings::default()
+            });
+            (looker, mparticle.await.expect("a port"))
+        });
+        let world = Self {
+            mparticle: mparticle.handle(),
+            endpoint: format!("http://{}/v2", mparticle.addr()),
+            looker: looker.publisher(),
+            _trigger: trigger,
+            runtime,
+        };
+        world.runtime.spawn(looker.run(stop.clone()));
+        world.runtime.spawn(mparticle.run(stop));
+        world
+    }
+
+    /// A download url for a generated document.
+    pub fn publish(&self, shape: &Shape) -> Url {
+        self.looker.publish(shape.clone())
+    }
+}

@@ -1,0 +1,56 @@
+//! Colours, where a person sees them.
+
+use std::io::IsTerminal;
+
+use clap::builder::styling::{AnsiColor, Style};
+
+/// Colours text, or leaves it.
+#[derive(Clone, Copy, Debug)]
+pub struct Paint {
+    on: bool,
+}
+
+impl Paint {
+    /// Colours only if standard output is a terminal and nobody asked for none
+    /// (<https://no-color.org>).
+    pub fn for_stdout() -> Self {
+        let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        Self {
+            on: std::io::stdout().is_terminal() && !unwanted && !dumb,
+        }
+    }
+
+    /// No colours at all.
+    #[cfg(test)]
+    pub fn none() -> Self {
+        Self { on: false }
+    }
+
+    /// A heading.
+    pub fn bold(self, text: &str) -> String {
+        self.with(Style::new().bold(), text)
+    }
+
+    /// What is of less interest.
+    pub fn dim(self, text: &str) -> String {
+        self.with(Style::new().dimmed(), text)
+    }
+
+    /// What is as it should be.
+    pub fn good(self, text: &str) -> String {
+        self.with(AnsiColor::Green.on_default(), text)
+    }
+
+    /// What somebody should look at.
+    pub fn warn(self, text: &str) -> String {
+        self.with(AnsiColor::Yellow.on_default(), text)
+    }
+
+    fn with(self, style: Style, text: &str) -> String {
+        if !self.on || text.is_empty() {
+            return text.to_owned();
+        }
+        format!("{}{text}{}", style.render(), style.render_reset())
+    }
+}

@@ -1,0 +1,237 @@
+//! `looker-feed preview`: what would be sent of a document, without sending it.
+//!
+//! The work is the daemon's own ([`ingest::rehearse`]); only the store is another one, which keeps
+//! the first batches and counts the rest. So what is shown is what a delivery would send, but for
+//! the ids, which are each delivery's own.
+
+mod print;
+mod report;
+mod spelling;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde::Deserialize;
+
+use crate::app;
+use crate::cli::document::DocumentArgument;
+use crate::cli::form::FormArguments;
+use crate::cli::{ConfigArgument, Failure, load, with_causes};
+use crate::ingest::{self, IngestError, Progress, Store, Task};
+use crate::mapping;
+use crate::model::{DeliveryId, Header};
+use crate::mparticle::encode;
+use report::{FirstBatch, Reason, Report};
+
+/// Reasons that are told apart; a reason may name a size, so that there could be very many.
+const MOST_REASONS: usize = 50;
+/// Rows that are named for each reason.
+const ROWS_NAMED: usize = 5;
+
+/// Arguments of `looker-feed preview`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    document: DocumentArgument,
+    #[command(flatten)]
+    form: FormArguments,
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Show the batches of the first rows, at most so many
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    batches: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Works the document through and prints what became of it. The exit code is 0 if the daemon would
+/// take it.
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let config = load(&arguments.config)?;
+    let mut document = arguments.document.open("read")?;
+    let mut settings = app::ingest_settings(&config);
+    // The outbox belongs to a daemon, and need not be there.
+    settings.group.directory = std::env::temp_dir();
+    let task = Task {
+        id: DeliveryId([0; 16]),
+        mapping: mapping::Settings {
+            data_type: arguments.form.data_type(),
+            identity_names: config.mparticle.identity_names,
+            untagged: config.mparticle.untagged,
+        },
+        environment: arguments.form.environment(),
+    };
+    let mut kept = Kept::new(arguments.batches);
+    let progress = Progress::default();
+    let worked = ingest::rehearse(&task, || document.next(), &mut kept, &settings, &progress);
+    let name = document.name().to_owned();
+    drop(document);
+
+    let mut report = Report::new(name, &task, config.mparticle.batches_per_second);
+    report.rows(&progress, kept.rejected_rows());
+    if let Some(header) = &kept.header {
+        report.columns(header, &task.mapping);
+    }
+    let failed = match &worked {
+        Ok(worked) => {
+            report.worked(worked);
+            worked.check().err().map(|error| with_causes(&error))
+        }
+        Err(error) => Some(with_causes(error)),
+    };
+    report.kept(kept.reasons, kept.batches.into_values(), worked.is_ok());
+    report.error.clone_from(&failed);
+
+    let written = if arguments.json {
+        print::json(&report)
+    } else {
+        print::text(&report)
+    };
+    match written {
+        // The reader of a pipe has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(Failure::Other(format!(
+                "Standard output cannot be written: {error}"
+            )));
+        }
+        _ => {}
+    }
+    match failed {
+        None => Ok(ExitCode::SUCCESS),
+        Some(_) if arguments.json => Ok(ExitCode::FAILURE),
+        Some(why) => {
+            let _ = io::stdout().flush();
+            Err(Failure::Other(why))
+        }
+    }
+}
+
+/// What is kept for the report.
+struct Kept {
+    most: usize,
+    header: Option<Header>,
+    /// By their first row.
+    batches: BTreeMap<u64, FirstBatch>,
+    reasons: Vec<Reason>,
+}
+
+impl Kept {
+    fn new(most: usize) -> Self {
+        Self {
+            most,
+            header: None,
+            batches: BTreeMap::new(),
+            reasons: Vec::new(),
+        }
+    }
+
+    fn rejected_rows(&self) -> u64 {
+        self.reasons.iter().map(|reason| reason.rows).sum()
+    }
+}
+
+impl Store for Kept {
+    fn columns(&mut self, header: &Header) {
+        self.header = Some(header.clone());
+    }
+
+    fn request(&mut self, batches: &[encode::Batch<'_>]) -> Result<(), IngestError> {
+        for batch in batches.iter().filter(|_| self.most > 0) {
+            // Batches come in an order of users that nobody would recognize.
+            let Some(row) = first_row(batch.json) else {
+                continue;
+            };
+            let last = self.batches.last_key_value().map(|(row, _)| *row);
+            if self.batches.len() >= self.most {
+                if last.is_none_or(|last| row >= last) {
+                    continue;
+                }
+                self.batches.pop_last();
+            }
+            if let Some(kept) = FirstBatch::new(row, batch) {
+                self.batches.insert(row, kept);
+            }
+        }
+        Ok(())
+    }
+
+    fn reject(&mut self, row: u64, reason: &str, _text: &[u8]) -> Result<(), IngestError> {
+        let known = self.reasons.iter().position(|known| known.reason == reason);
+        let at = match known {
+            Some(at) => at,
+            None if self.reasons.len() < MOST_REASONS => {
+                self.reasons.push(Reason::new(reason));
+                self.reasons.len() - 1
+            }
+            None => {
+                if self.reasons.len() == MOST_REASONS {
+                    self.reasons.push(Reason::new("other reasons"));
+                }
+                MOST_REASONS
+            }
+        };
+        if let Some(reason) = self.reasons.get_mut(at) {
+            reason.rows += 1;
+            if reason.first_rows.len() < ROWS_NAMED {
+                reason.first_rows.push(row + 1);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The number of the first row in a batch, which stands at the end of its id.
+fn first_row(batch: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        source_request_id: &'a str,
+    }
+    let named: Named<'_> = serde_json::from_slice(batch).ok()?;
+    let (_, row) = named.source_request_id.rsplit_once('-')?;
+    row.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(row: u64) -> String {
+        format!("{{\"source_request_id\":\"{}-{row}\"}}", "0".repeat(32))
+    }
+
+    #[test]
+    fn the_batches_of_the_first_rows_are_kept_in_whatever_order_they_come() {
+        for most in [0, 1, 3, 100] {
+            let mut kept = Kept::new(most);
+            for row in [7, 3, 9, 0, 12, 1] {
+                let json = batch(row);
+                let batch = encode::Batch {
+                    json: json.as_bytes(),
+                    rows: 1,
+                };
+                kept.request(&[batch]).unwrap();
+            }
+            let rows: Vec<_> = kept.batches.into_keys().collect();
+            let want = [0, 1, 3, 7, 9, 12];
+            assert_eq!(rows, want[..most.min(want.len())]);
+        }
+    }
+
+    #[test]
+    fn reasons_are_counted_with_their_first_rows_and_are_bounded() {
+        let mut kept = Kept::new(0);
+        for row in 0..7 {
+            kept.reject(row, "no identity", b"").unwrap();
+        }
+        for row in 7..1000 {
+            kept.reject(row, &format!("reason {row}"), b"").unwrap();
+        }
+        assert_eq!(kept.rejected_rows(), 1000);
+        assert_eq!(kept.reasons[0].rows, 7);
+        assert_eq!(kept.reasons[0].first_rows, [1, 2, 3, 4, 5]);
+        assert_eq!(kept.reasons.len(), MOST_REASONS + 1);
+        assert_eq!(kept.reasons[MOST_REASONS].reason, "other reasons");
+    }
+}

@@ -1,0 +1,282 @@
+//! A report for people, and as JSON.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::report::{Column, FirstBatch, Report};
+use crate::cli::admin::screen::{escaped, harmless, indented};
+use crate::cli::paint::Paint;
+use crate::cli::summary::{bytes, thousands, time};
+use crate::model::{DataType, Environment};
+
+/// Wider names do not push the other columns of the table further to the right.
+const WIDEST_NAME: usize = 40;
+const WIDEST_TAGS: usize = 30;
+
+/// One JSON object to standard output.
+pub fn json(report: &Report) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(report)?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", escaped(&text))?;
+    out.flush()
+}
+
+/// For people, to standard output.
+pub fn text(report: &Report) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(rendered(report, Paint::for_stdout()).as_bytes())?;
+    out.flush()
+}
+
+/// Lines under headings, with an empty line between the sections.
+struct Page {
+    text: String,
+    paint: Paint,
+}
+
+impl Page {
+    fn heading(&mut self, text: &str, aside: &str) {
+        let heading = self.paint.bold(text);
+        let aside = match aside {
+            "" => String::new(),
+            aside => format!("  {}", self.paint.dim(&harmless(aside))),
+        };
+        self.text.push_str(&format!("\n{heading}{aside}\n"));
+    }
+
+    /// A line whose parts are harmless.
+    fn line(&mut self, text: &str) {
+        self.text.push_str(text.trim_end());
+        self.text.push('\n');
+    }
+}
+
+fn rendered(report: &Report, paint: Paint) -> String {
+    let kind = match report.data_type {
+        DataType::User => "user profiles",
+        DataType::Event => "events",
+    };
+    let environment = match report.environment {
+        Environment::Production => "production",
+        Environment::Development => "development",
+    };
+    let mut page = Page {
+        text: String::new(),
+        paint,
+    };
+    page.line(&format!(
+        "{}: what looker-feed would send, as {kind}, to the {environment} environment. Nothing is sent.",
+        harmless(&report.file)
+    ));
+    columns(&mut page, report);
+    let whole = report.error.is_none() || report.counts.users > 0;
+    counts(&mut page, report, whole);
+    rejected(&mut page, report);
+    list(&mut page, "WARNINGS", &report.warnings, paint);
+    list(&mut page, "LOOKER'S NOTES", &report.looker_notes, paint);
+    first_batches(&mut page, report);
+    page.text
+}
+
+fn columns(page: &mut Page, report: &Report) {
+    if report.columns.is_empty() {
+        return;
+    }
+    let paint = page.paint;
+    let sent = report
+        .columns
+        .iter()
+        .filter(|column| column.goes_to.is_some())
+        .count();
+    let all = report.columns.len();
+    page.heading("COLUMNS", &format!("{sent} of {all} are sent"));
+    let tags = |column: &Column| match column.tags.is_empty() {
+        true => "-".to_owned(),
+        false => harmless(&column.tags.join(", ")),
+    };
+    let widest = |cell: &dyn Fn(&Column) -> String, most: usize| {
+        let widths = report.columns.iter().map(|c| cell(c).chars().count());
+        widths.filter(|width| *width <= most).max().unwrap_or(most)
+    };
+    let name_width = widest(&|column| harmless(&column.name), WIDEST_NAME);
+    let tags_width = widest(&tags, WIDEST_TAGS);
+    for column in &report.columns {
+        let name = pad(&harmless(&column.name), name_width);
+        let tags = pad(&tags(column), tags_width);
+        let remark = column.remark.as_deref().map(harmless).unwrap_or_default();
+        let line = match &column.goes_to {
+            Some(path) => format!(
+                "  {name}  {tags}  {} {}",
+                paint.good("→"),
+                paint.good(&harmless(path))
+            ),
+            None if remark.is_empty() => format!("  {name}  {tags}"),
+            None if column.untagged => paint.dim(&format!("  {name}  {tags}  · {remark}")),
+            None => format!("  {name}  {tags}  {}", paint.warn(&format!("✗ {remark}"))),
+        };
+        page.line(&line);
+        if column.goes_to.is_some() && !remark.is_empty() {
+            let gap = " ".repeat(name_width + tags_width + 8);
+            page.line(&format!("{gap}{}", paint.warn(&remark)));
+        }
+    }
+    for pivot in &report.pivots {
+        let name = pad(&harmless(pivot), name_width);
+        let tags = pad("(pivot)", tags_width);
+        page.line(&paint.dim(&format!("  {name}  {tags}  · not sent: pivots never are")));
+    }
+    if report
+        .columns
+        .iter()
+        .any(|column| column.goes_to.is_none() && column.untagged)
+    {
+        page.line("");
+        page.line(&paint.dim(
+            "  A column goes where its mp_ tag in LookML says, and without one it is not sent:",
+        ));
+        page.line(&paint.dim("    dimension: email { tags: [\"mp_email\"] }"));
+    }
+}
+
+fn counts(page: &mut Page, report: &Report, whole: bool) {
+    let counts = &report.counts;
+    page.heading("COUNTS", "");
+    let size = bytes(counts.document_bytes);
+    let read = match whole {
+        true => "",
+        false => "  (read before the error)",
+    };
+    let mut lines = vec![("rows", counts.rows, format!("in {size} of document{read}"))];
+    if whole {
+        let per = |part: u64, of: u64| part as f64 / of.max(1) as f64;
+        lines.push(("rejected rows", counts.rejected_rows, String::new()));
+        lines.push(("users", counts.users, "sets of identities".to_owned()));
+        lines.push((
+            "batches",
+            counts.batches,
+            format!("{} of JSON", bytes(counts.batch_bytes)),
+        ));
+        if report.data_type == DataType::Event {
+            let each = per(counts.events, counts.batches);
+            lines.push(("events", counts.events, format!("{each:.1} in a batch")));
+        }
+        let batches = per(counts.batches, counts.requests);
+        let events = match report.data_type {
+            DataType::User => String::new(),
+            DataType::Event => format!(", {:.1} events", counts.events_per_request),
+        };
+        lines.push((
+            "requests",
+            counts.requests,
+            format!("{batches:.1} batches{events} in each"),
+        ));
+    }
+    let width = lines
+        .iter()
+        .map(|(_, count, _)| thousands(*count).len())
+        .max()
+        .unwrap_or(0);
+    for (name, count, aside) in &lines {
+        let count = thousands(*count);
+        let gap = " ".repeat(width - count.len());
+        page.line(&format!(
+            "  {name:13}  {gap}{count}  {}",
+            page.paint.dim(aside)
+        ));
+    }
+    if whole && counts.rows == 0 {
+        page.line("  There are no rows: nothing is sent, and Looker is told that all went well.");
+    }
+    if counts.batches > 0 {
+        let rate = report.batches_per_second;
+        let takes = match report.seconds {
+            seconds if seconds < 1.0 => "less than 1 s".to_owned(),
+            seconds => time(Duration::from_secs_f64(seconds)),
+        };
+        let rows = counts.rows.saturating_sub(counts.rejected_rows);
+        let alone = rows as f64 / f64::from(rate.max(1));
+        let alone = match counts.batches < rows && alone >= 1.0 {
+            true => format!(
+                "; with a batch for every row it would be {}",
+                time(Duration::from_secs_f64(alone))
+            ),
+            false => String::new(),
+        };
+        page.line(&format!(
+            "  {:13}  {takes}  {}",
+            "time",
+            page.paint
+                .dim(&format!("at {rate} batches a second{alone}"))
+        ));
+    }
+}
+
+fn rejected(page: &mut Page, report: &Report) {
+    if report.rejected.is_empty() {
+        return;
+    }
+    page.heading("REJECTED ROWS", "kept with their reason, and not sent");
+    for reason in &report.rejected {
+        let rows: Vec<_> = reason.first_rows.iter().map(u64::to_string).collect();
+        let noun = if reason.rows == 1 { "row" } else { "rows" };
+        let more = match reason.rows > rows.len() as u64 {
+            true => ", …",
+            false => "",
+        };
+        let line = format!(
+            "{} {noun}: {} ({noun} {}{more})",
+            thousands(reason.rows),
+            harmless(&reason.reason),
+            rows.join(", ")
+        );
+        page.line(&format!("  {}", page.paint.warn(&line)));
+    }
+}
+
+fn list(page: &mut Page, heading: &str, sentences: &[String], paint: Paint) {
+    if sentences.is_empty() {
+        return;
+    }
+    page.heading(heading, "");
+    for sentence in sentences {
+        page.line(&format!("  {}", paint.warn(&harmless(sentence))));
+    }
+}
+
+fn first_batches(page: &mut Page, report: &Report) {
+    if report.first_batches.is_empty() {
+        return;
+    }
+    let shown = report.first_batches.len();
+    page.heading(
+        "FIRST BATCHES",
+        &format!(
+            "{shown} of {}; the ids are not real: each delivery has its own",
+            thousands(report.counts.batches)
+        ),
+    );
+    for batch in &report.first_batches {
+        page.line(&head(batch, page.paint));
+        let json = escaped(&indented(batch.batch.get()));
+        for line in json.lines() {
+            page.line(&format!("  {line}"));
+        }
+    }
+}
+
+fn head(batch: &FirstBatch, paint: Paint) -> String {
+    let rows = match batch.rows {
+        1 => format!("row {}", thousands(batch.first_row)),
+        rows => format!(
+            "{} rows, the first is row {}",
+            thousands(rows.into()),
+            thousands(batch.first_row)
+        ),
+    };
+    paint.dim(&format!("  {rows}, {}", bytes(batch.bytes as u64)))
+}
+
+fn pad(text: &str, width: usize) -> String {
+    let gap = width.saturating_sub(text.chars().count());
+    format!("{text}{}", " ".repeat(gap))
+}

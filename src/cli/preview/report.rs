@@ -1,0 +1,206 @@
+//! What a preview says, as values: the form of `--json`.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::spelling::nearest_tag;
+use crate::ingest::{Progress, Task, Worked};
+use crate::mapping::{self, Plan};
+use crate::model::{DataType, Environment, Field, FieldKind, Header};
+use crate::mparticle::encode;
+
+/// Everything that is printed.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub file: String,
+    pub data_type: DataType,
+    pub environment: Environment,
+    /// Why the daemon would not take it.
+    pub error: Option<String>,
+    pub columns: Vec<Column>,
+    /// Dimensions that the query pivots on; they are never sent.
+    pub pivots: Vec<String>,
+    pub counts: Counts,
+    pub rejected: Vec<Reason>,
+    pub warnings: Vec<String>,
+    /// What Looker itself notes in the document.
+    pub looker_notes: Vec<String>,
+    /// The configured limit.
+    pub batches_per_second: u32,
+    /// Time to send all at that limit.
+    pub seconds: f64,
+    pub first_batches: Vec<FirstBatch>,
+}
+
+/// A column and its fate.
+#[derive(Debug, Serialize)]
+pub struct Column {
+    pub name: String,
+    pub kind: &'static str,
+    pub tags: Vec<String>,
+    /// The path in a batch; `None`: it is not sent.
+    pub goes_to: Option<String>,
+    /// Why it is not sent, or what to know of it.
+    pub remark: Option<String>,
+    /// Nobody asked for it to be sent, so that there is nothing wrong.
+    #[serde(skip)]
+    pub untagged: bool,
+}
+
+/// How much there is of what.
+#[derive(Debug, Default, Serialize)]
+pub struct Counts {
+    pub document_bytes: u64,
+    pub rows: u64,
+    pub rejected_rows: u64,
+    pub users: u64,
+    pub batches: u64,
+    pub events: u64,
+    pub requests: u64,
+    pub batch_bytes: u64,
+    pub events_per_request: f64,
+}
+
+/// Rows that cannot be sent, for one reason.
+#[derive(Debug, Serialize)]
+pub struct Reason {
+    pub reason: String,
+    pub rows: u64,
+    /// From 1.
+    pub first_rows: Vec<u64>,
+}
+
+impl Reason {
+    pub fn new(reason: &str) -> Self {
+        Self {
+            reason: reason.to_owned(),
+            rows: 0,
+            first_rows: Vec::new(),
+        }
+    }
+}
+
+/// A batch to the letter.
+#[derive(Debug, Serialize)]
+pub struct FirstBatch {
+    /// From 1.
+    pub first_row: u64,
+    pub rows: u32,
+    pub bytes: usize,
+    pub batch: Box<RawValue>,
+}
+
+impl FirstBatch {
+    /// `first_row` is 0 for the first. `None` if it were not JSON.
+    pub fn new(first_row: u64, batch: &encode::Batch<'_>) -> Option<Self> {
+        let text = std::str::from_utf8(batch.json).ok()?.to_owned();
+        Some(Self {
+            first_row: first_row + 1,
+            rows: batch.rows,
+            bytes: batch.json.len(),
+            batch: RawValue::from_string(text).ok()?,
+        })
+    }
+}
+
+impl Report {
+    /// Of a document that nothing is known of yet.
+    pub fn new(file: String, task: &Task, batches_per_second: u32) -> Self {
+        Self {
+            file,
+            data_type: task.mapping.data_type,
+            environment: task.environment,
+            error: None,
+            columns: Vec::new(),
+            pivots: Vec::new(),
+            counts: Counts::default(),
+            rejected: Vec::new(),
+            warnings: Vec::new(),
+            looker_notes: Vec::new(),
+            batches_per_second,
+            seconds: 0.0,
+            first_batches: Vec::new(),
+        }
+    }
+
+    /// How far the document was read.
+    pub fn rows(&mut self, progress: &Progress, rejected: u64) {
+        self.counts.document_bytes = progress.bytes();
+        self.counts.rows = progress.rows();
+        self.counts.rejected_rows = rejected;
+    }
+
+    /// What the columns are for, also of a document that makes no delivery.
+    pub fn columns(&mut self, header: &Header, settings: &mapping::Settings) {
+        self.pivots.clone_from(&header.pivots);
+        // Without fates there is an error, which names the column.
+        let fates = Plan::preview(header, settings).unwrap_or_default();
+        let column = |(at, field): (usize, &Field)| {
+            let fate = fates.get(at);
+            let goes_to = fate.and_then(|fate| fate.goes_to.clone());
+            let remark = fate.and_then(|fate| fate.remark.clone());
+            let mp = field.tags.iter().find(|tag| tag.trim().starts_with("mp_"));
+            let meant = mp
+                .filter(|tag| mapping::tag(tag.trim()).is_none())
+                .and_then(|tag| nearest_tag(tag.trim()));
+            let remark = match (remark, meant) {
+                (Some(remark), Some(meant)) => Some(format!("{remark}; did you mean {meant}?")),
+                (None, _) if fate.is_some() && goes_to.is_none() => Some(
+                    match field.tags.is_empty() {
+                        true => "not sent: no mp_ tag",
+                        false => "not sent: none of its tags begins with mp_",
+                    }
+                    .to_owned(),
+                ),
+                (remark, _) => remark,
+            };
+            Column {
+                name: field.name.clone(),
+                kind: match field.kind {
+                    FieldKind::Dimension => "dimension",
+                    FieldKind::Measure => "measure",
+                    FieldKind::TableCalculation => "table_calculation",
+                },
+                tags: field.tags.clone(),
+                untagged: mp.is_none(),
+                goes_to,
+                remark,
+            }
+        };
+        self.columns = header.fields.iter().enumerate().map(column).collect();
+    }
+
+    /// What was made of a document that is whole.
+    pub fn worked(&mut self, worked: &Worked) {
+        let made = &worked.made;
+        self.counts = Counts {
+            document_bytes: self.counts.document_bytes,
+            rows: worked.rows,
+            rejected_rows: worked.rejected,
+            users: made.users,
+            batches: made.batches,
+            events: made.events,
+            requests: made.requests,
+            batch_bytes: made.bytes,
+            events_per_request: made.events as f64 / made.requests.max(1) as f64,
+        };
+        self.seconds = made.batches as f64 / f64::from(self.batches_per_second.max(1));
+        self.warnings = worked.warnings().collect();
+        self.looker_notes.clone_from(&worked.header.notes);
+    }
+
+    /// Rows that were refused, most frequent reason first, and the first batches if the document
+    /// is whole: of one that is not, nothing would be sent.
+    pub fn kept(
+        &mut self,
+        mut reasons: Vec<Reason>,
+        batches: impl Iterator<Item = FirstBatch>,
+        whole: bool,
+    ) {
+        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.rows));
+        self.rejected = reasons;
+        if whole {
+            self.first_batches = batches.collect();
+        }
+    }
+}
