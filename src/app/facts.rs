@@ -210,7 +210,7 @@ impl Desk {
             max_bytes: Some(self.settings.max_bytes),
             free_bytes: usage.free.unwrap_or(0),
             dead_letters: usage.dead_letters.batches,
-            rejected_rows: 0,
+            rejected_rows: usage.rejected_rows,
             refusing: match self.outbox.health() {
                 Health::Ok => None,
                 Health::RefusingWrites { what, .. } => Some(what.to_string()),

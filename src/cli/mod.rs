@@ -124,16 +124,19 @@ pub fn main() -> ExitCode {
         Command::Sandbox(arguments) => done(sandbox::run(&arguments)),
         Command::Token(argument) => done(token(&argument)),
         Command::CheckConfig(argument) => done(check_config(&argument)),
-        Command::Outbox(arguments) => outbox::run(&arguments),
         Command::Completions(arguments) => {
             done(manual::completions(&arguments, Arguments::command()))
         }
         Command::Manual => done(manual::manual(Arguments::command())),
+        Command::Outbox(arguments) => outbox::run(&arguments),
     };
     match ended {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("looker-feed: {failure}");
+            // It can quote a document, and the terminal must not obey it.
+            let text = failure.to_string();
+            let lines: Vec<_> = text.lines().map(admin::screen::harmless).collect();
+            eprintln!("looker-feed: {}", lines.join("\n"));
             match failure {
                 Failure::Config(_) | Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
                 Failure::Other(_) => ExitCode::FAILURE,

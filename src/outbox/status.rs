@@ -85,6 +85,8 @@ pub struct Usage {
     pub receiving: u64,
     /// Deliveries that are listed.
     pub deliveries: u64,
+    /// Rows that could not be mapped, of listed deliveries, as far as they are kept.
+    pub rejected_rows: u64,
 }
 
 impl Outbox {
@@ -195,8 +197,10 @@ impl Outbox {
             deliveries: index.deliveries.len() as u64,
             ..Usage::default()
         };
+        let kept = self.shared.settings.rejected_rows;
         for delivery in index.deliveries.values() {
             usage.dead_letters += delivery.counters.dead;
+            usage.rejected_rows += delivery.row.totals.rows_rejected.min(kept);
             usage.entries += delivery
                 .segments
                 .values()
