@@ -30,7 +30,7 @@ use verdict::{Ends, compare};
 use victim::{Books, Victim};
 
 /// Times that the daemon is killed.
-const KILLS: usize = 54;
+const KILLS: usize = 60;
 
 /// Small files, small requests and hardly any memory, so that a few thousand rows pass through
 /// everything that a few million do.
@@ -56,6 +56,9 @@ enum Moment {
     Push,
     /// Soon after the first segment of a delivery was begun.
     Commit,
+    /// When the end of the last segment of a delivery has just been written: it is accepted, and
+    /// nobody has been told.
+    Footer,
     /// When the answer has just been heard.
     Answer,
     /// Between requests to mParticle.
@@ -64,10 +67,10 @@ enum Moment {
     Shutdown,
 }
 
-use Moment::{Answer, Commit, Download, Drain, Open, Push, Shutdown};
+use Moment::{Answer, Commit, Download, Drain, Footer, Open, Push, Shutdown};
 
-const MOMENTS: [Moment; 9] = [
-    Open, Download, Push, Commit, Commit, Answer, Drain, Drain, Shutdown,
+const MOMENTS: [Moment; 11] = [
+    Open, Open, Download, Push, Commit, Commit, Footer, Answer, Drain, Drain, Shutdown,
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -79,12 +82,17 @@ async fn whatever_is_killed_what_was_accepted_arrives_once_and_nothing_else() {
     println!("LOOKER_FEED_TEST_SEED={seed}");
     let _home_of_a_failure = Told(seed);
     let mut run = Run::new(seed).await;
-    while run.kills.values().sum::<usize>() < KILLS {
+    for _ in 0..5 * KILLS {
+        let each = MOMENTS.iter().all(|moment| run.kills.contains_key(moment));
+        if each && run.kills.values().sum::<usize>() >= KILLS {
+            break;
+        }
         run.round().await;
     }
     let ends = run.finish().await;
     println!("kills: {:?}; executions: {ends:?}", run.kills);
     println!("books read {} times", run.books_read);
+    assert!(run.kills.values().sum::<usize>() >= KILLS);
     for moment in MOMENTS {
         assert!(
             run.kills.contains_key(&moment),
@@ -287,6 +295,23 @@ impl Run {
                 until(|| begun() || answered()).await;
                 tokio::time::sleep(pause(&mut self.rng, 60)).await;
             }
+            Footer => {
+                let segments = self.home.path().join("outbox/segments");
+                let known = names(&segments);
+                let new = || {
+                    names(&segments)
+                        .difference(&known)
+                        .cloned()
+                        .collect::<Vec<_>>()
+                };
+                let ended = || new().iter().any(|name| is_last(&segments.join(name)));
+                let deadline = Instant::now() + PATIENCE;
+                // Without a pause: the answer comes milliseconds later.
+                while !ended() && !answered() {
+                    assert!(Instant::now() < deadline, "no delivery came to its end");
+                    tokio::task::yield_now().await;
+                }
+            }
             Answer => until(|| sent.iter().any(|sent| sent.task.is_finished())).await,
             Drain => {
                 until(answered).await;
@@ -298,7 +323,7 @@ impl Run {
             Shutdown => {
                 tokio::time::sleep(pause(&mut self.rng, 500)).await;
                 victim.tell_to_stop();
-                tokio::time::sleep(pause(&mut self.rng, 100)).await;
+                tokio::time::sleep(pause(&mut self.rng, 25)).await;
             }
         }
     }
@@ -405,6 +430,13 @@ async fn until(mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "it did not come to that in time");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+}
+
+/// Whether this is the last segment of a delivery, written to its end: it has a footer, and did not
+/// get one for being full.
+fn is_last(segment: &Path) -> bool {
+    let bytes = std::fs::read(segment).unwrap_or_default();
+    bytes.len() < 64 << 10 && bytes.ends_with(b"LFe1")
 }
 
 /// The names in a directory; none when it is not there yet.

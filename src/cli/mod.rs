@@ -5,8 +5,8 @@
 //! |---|---|
 //! | 0 | done |
 //! | 1 | it failed; the message says why |
-//! | 3 | there is nothing of what was asked for (commands that ask a running daemon) |
 //! | 2 | `outbox check` could not look (its 1 means damage) |
+//! | 3 | there is nothing of what was asked for (commands that ask a running daemon) |
 //! | 64 | the command line or the configuration is wrong; nothing was started |
 
 mod admin;
@@ -38,8 +38,6 @@ const EXIT_USAGE: u8 = 64;
 /// Variables that commands read and that are no configuration of a daemon; the loader knows
 /// `LOOKER_FEED_ADMIN_URL` itself.
 const COMMAND_VARIABLES: [&str; 1] = ["LOOKER_FEED_API_SECRET"];
-/// `outbox check` could not look.
-const EXIT_NOT_CHECKED: u8 = 2;
 
 /// Carries large scheduled Looker deliveries to mParticle, and does not lose or double a row.
 #[derive(Debug, Parser)]
@@ -67,12 +65,12 @@ enum Command {
     Token(ConfigArgument),
     /// Check the configuration and start nothing
     CheckConfig(ConfigArgument),
+    /// Check or salvage an outbox while no daemon uses it
+    Outbox(outbox::Arguments),
     /// Print a script with which a shell completes commands and options
     Completions(manual::Completions),
     /// Print the man page
     Manual,
-    /// Check or salvage an outbox while no daemon uses it
-    Outbox(outbox::Arguments),
 }
 
 /// Where the configuration is.
@@ -95,9 +93,6 @@ enum Failure {
     /// The text says what and why.
     #[error("{0}")]
     Other(String),
-    /// A check that could not be made, which is not the same as one that finds something.
-    #[error("{0}")]
-    NotChecked(String),
 }
 
 impl Failure {
@@ -134,7 +129,7 @@ pub fn main() -> ExitCode {
             done(manual::completions(&arguments, Arguments::command()))
         }
         Command::Manual => done(manual::manual(Arguments::command())),
-        Command::Outbox(arguments) => done(outbox::run(&arguments)),
+        Command::Outbox(arguments) => outbox::run(&arguments),
     };
     match ended {
         Ok(code) => code,
@@ -146,7 +141,6 @@ pub fn main() -> ExitCode {
             match failure {
                 Failure::Config(_) | Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
                 Failure::Other(_) => ExitCode::FAILURE,
-                Failure::NotChecked(_) => ExitCode::from(EXIT_NOT_CHECKED),
             }
         }
     }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -14,6 +15,9 @@ use super::{Failure, with_causes};
 use crate::outbox::{
     self, Damage, DeliveryState, Found, Inspected, Inspection, Salvaged, Standing,
 };
+
+/// A check could not look, which is not the same as finding damage.
+const NOT_CHECKED: u8 = 2;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -64,29 +68,35 @@ struct Target {
 }
 
 /// Does it, and answers on standard output.
-pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     match &arguments.action {
         Action::Check(arguments) => check(arguments),
-        Action::Salvage(arguments) => salvage(arguments),
+        Action::Salvage(arguments) => salvage(arguments).map(|()| ExitCode::SUCCESS),
     }
 }
 
-fn check(arguments: &Check) -> Result<(), Failure> {
-    let found = outbox::inspect(&arguments.path)
-        .map_err(|error| Failure::NotChecked(with_causes(&error)))?;
+fn check(arguments: &Check) -> Result<ExitCode, Failure> {
+    let found = match outbox::inspect(&arguments.path) {
+        Ok(found) => found,
+        Err(error) => {
+            eprintln!("looker-feed: {}", with_causes(&error));
+            return Ok(ExitCode::from(NOT_CHECKED));
+        }
+    };
     say(&if arguments.json {
         json_text(&inspection_json(&found))
     } else {
         inspection_text(&arguments.path, &found)
     })?;
-    match found.report.faults.len() {
-        0 => Ok(()),
-        faults => Err(Failure::Other(format!(
-            "{} in {}; `looker-feed outbox salvage` brings what can be read to another directory.",
-            counted(faults as u64, "damaged place"),
-            arguments.path.display()
-        ))),
+    let faults = found.report.faults.len() as u64;
+    if faults == 0 {
+        return Ok(ExitCode::SUCCESS);
     }
+    Err(Failure::Other(format!(
+        "{} in {}; `looker-feed outbox salvage` brings what can be read to another directory.",
+        counted(faults, "damaged place"),
+        arguments.path.display()
+    )))
 }
 
 fn salvage(arguments: &Salvage) -> Result<(), Failure> {
@@ -107,7 +117,8 @@ fn salvage(arguments: &Salvage) -> Result<(), Failure> {
         }
     }
     if let Some(to) = &arguments.target.to {
-        let salvaged = outbox::salvage_into(&arguments.path, to).map_err(|e| Failure::of(&e))?;
+        let salvaged =
+            outbox::salvage_into(&arguments.path, to).map_err(|error| Failure::of(&error))?;
         answer["salvaged"] = salvaged_json(&salvaged);
         text += &salvaged_text(&arguments.path, to, &salvaged);
     }

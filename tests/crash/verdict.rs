@@ -6,7 +6,7 @@ use looker_feed::looker::audit;
 use looker_feed::sandbox::Accepted;
 use serde_json::Value;
 
-use super::deliveries::{Content, Execution, Profiles, mark};
+use super::deliveries::{Content, Execution, Heard, KEYS, Profiles, mark};
 
 /// How the executions ended.
 #[derive(Debug, Default)]
@@ -101,4 +101,74 @@ fn owner(executions: &[Execution], batches: &[&Accepted]) -> usize {
 
 fn parsed(accepted: &Accepted) -> Value {
     serde_json::from_slice(&accepted.batch).expect("a batch is JSON")
+}
+
+/// A ledger of two profile deliveries, as it should be.
+fn good() -> (Vec<Execution>, Vec<Accepted>) {
+    let mut executions = Vec::new();
+    let mut ledger = Vec::new();
+    for version in 1..=2u64 {
+        let profiles = Profiles {
+            version,
+            users: 3,
+            rows: 7,
+        };
+        for (user, row) in [(0, 6), (1, 4), (2, 5)] {
+            let batch = serde_json::json!({
+                "user_identities": {"customer_id": format!("profile-{user}")},
+                "user_attributes": {"looker_p.version": version, "looker_p.row": row},
+            });
+            ledger.push(Accepted {
+                key: KEYS[0].into(),
+                id: Some(format!("{version:032x}-{row}")),
+                batch: batch.to_string().into(),
+                received: 1,
+                dropped_events: 0,
+            });
+        }
+        executions.push(Execution {
+            content: Content::Profiles(profiles),
+            key: KEYS[0],
+            webhook: String::new(),
+            heard: vec![Heard::Nothing, Heard::Success],
+        });
+    }
+    (executions, ledger)
+}
+
+#[test]
+fn the_comparison_sees_what_it_is_there_for() {
+    type Spoil = fn(&mut Vec<Execution>, &mut Vec<Accepted>);
+    let cases: [(&str, Spoil); 8] = [
+        ("a batch is missing", |_, ledger| drop(ledger.remove(1))),
+        ("a batch came twice", |_, ledger| {
+            let mut again = ledger[4].clone();
+            again.id = again.id.map(|id| id + "-again");
+            ledger.push(again);
+        }),
+        ("a delivery is missing", |_, ledger| ledger.truncate(3)),
+        ("an old value came last", |_, ledger| ledger.rotate_left(3)),
+        ("a refused one arrived", |executions, _| {
+            executions[1].heard = vec![Heard::Failure(String::new())];
+        }),
+        ("one arrived as two", |_, ledger| {
+            for accepted in &mut ledger[3..] {
+                let text = String::from_utf8(accepted.batch.to_vec()).unwrap();
+                accepted.batch = text.replace("version\":2", "version\":1").into();
+            }
+        }),
+        ("nobody sent it", |executions, _| drop(executions.remove(0))),
+        ("it came with another key", |_, ledger| {
+            ledger[2].key = KEYS[1].into()
+        }),
+    ];
+    let (executions, ledger) = good();
+    let ends = compare(&executions, &ledger);
+    assert_eq!((ends.told, ends.untold, ends.vanished), (2, 0, 0));
+    for (what, spoil) in cases {
+        let (mut executions, mut ledger) = good();
+        spoil(&mut executions, &mut ledger);
+        let seen = std::panic::catch_unwind(|| compare(&executions, &ledger));
+        assert!(seen.is_err(), "not seen: {what}");
+    }
 }
