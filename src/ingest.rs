@@ -1,8 +1,9 @@
 //! One delivery: bytes in, a durable set of ready requests out.
 //!
 //! The bytes are taken from the stream by a task and handed over a bounded channel to one thread,
-//! which does all the work that needs a processor: decode, map, group, encode, write. So the
-//! network and the work overlap, the runtime stays free, and a slow disk slows the sender down.
+//! which does the work that needs a processor: decode, map, group, encode. So the network and the
+//! work overlap, the runtime stays free, and a slow disk slows the sender down. Once all has come in,
+//! a second thread stores what the first one makes: it compresses and writes.
 //!
 //! A delivery is atomic. Its stream must end well, its document must be whole, and its rows must
 //! make sense before anything of it becomes visible to the drain; else all that was written of it
@@ -15,6 +16,7 @@
 mod early;
 mod work;
 mod worked;
+mod writer;
 
 use std::io;
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use tokio::sync::mpsc;
 use crate::decode::{self, DecodeError};
 use crate::group::{self, GroupError};
 use crate::mapping::{self, PlanError};
-use crate::model::{DeliveryId, Environment, Header};
+use crate::model::{DeliveryId, DestinationId, Environment, Header};
 use crate::mparticle::encode;
 use crate::outbox::{self, NewDelivery, Outbox};
 
@@ -57,21 +59,27 @@ pub struct Order {
     pub mapping: mapping::Settings,
     /// mParticle's `environment`.
     pub environment: Environment,
+    /// The data plan that batches name.
+    pub data_plan: Option<encode::DataPlan>,
 }
 
 /// What the work on a document depends on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Task {
     /// Stands in every id that is sent.
     pub id: DeliveryId,
+    /// Where it goes: events that were sent before are known by destination.
+    pub destination: DestinationId,
     /// The choices that its mapping depends on.
     pub mapping: mapping::Settings,
     /// mParticle's `environment`.
     pub environment: Environment,
+    /// The data plan that batches name, if any.
+    pub data_plan: Option<encode::DataPlan>,
 }
 
-/// Takes what a document becomes.
-pub trait Store {
+/// Takes what a document becomes, on one thread after the other.
+pub trait Store: Send {
     /// Called once, when the columns are known and before anything is made of them.
     fn columns(&mut self, _header: &Header) {}
 
@@ -160,6 +168,9 @@ pub enum IngestError {
     /// Rows that came before `fields` were put aside in a temporary file, which failed.
     #[error("Rows that Looker sends before their columns need temporary space, which failed")]
     Early(#[source] io::Error),
+    /// The system would not start a thread.
+    #[error("The delivery needs a thread, which the system refused")]
+    Thread(#[source] io::Error),
     /// The outbox could not keep it.
     #[error(transparent)]
     Outbox(#[from] outbox::Error),

@@ -20,6 +20,7 @@
 //! | room | what it is | it may use | it must not know |
 //! |---|---|---|---|
 //! | [`model`], [`clock`], [`shutdown`] | nouns, time and the end, as values | nobody | any other room |
+//! | [`tls`], [`seal`] | certificates and keys: whom to trust, what to seal with | nobody | any other room |
 //! | [`record`] | one mapped row: what mapping, group and encode pass on | `model` | bytes of Looker, HTTP |
 //! | [`decode`] | Looker's documents, fed bytes and asked for rows | `model` | HTTP, tokio, tags |
 //! | [`mapping`] | columns to fields, by LookML tag | `record` | HTTP, time, the outbox |
@@ -78,3 +79,4 @@ pub mod record;
 pub mod sandbox;
 pub mod seal;
 pub mod shutdown;
+pub mod tls;

@@ -9,9 +9,9 @@
 //!
 //! | section | holds |
 //! |---|---|
-//! | identities | members of `user_identities`, ready to send: `"customer_id":"7","email":"a@b.c"` |
-//! | device | settings: `device_info` values by slot |
-//! | attributes | settings: user attributes by slot |
+//! | identities | members of `user_identities`, ready to send: `"customer_id":"7","email":"a@b.c"`; before them `"mpid":123`, if the row has mParticle's own id |
+//! | device | settings: `device_info` values by slot, and where the event comes from |
+//! | attributes | settings: user attributes by slot; one that is to be deleted has a mark for its literal |
 //! | event | members of the event's `data`, ready to send; empty in user mode |
 //!
 //! *Settings* are a list of (slot, literal); the names of the slots are the plan's, once for the

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use looker_feed::config::{self, Config, ConfigError, LogFormat, Pod};
-use looker_feed::mapping::{IdentityNames, Untagged};
+use looker_feed::mapping::{IdentityNames, Nulls, Untagged};
 
 fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let directory = tempfile::tempdir().unwrap();
@@ -29,6 +29,7 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.intake.label, "looker-feed");
     assert_eq!(config.intake.keep_alive, Duration::from_secs(30));
     assert!(config.intake.secret.is_none());
+    assert!(config.intake.previous_secrets.is_empty() && config.intake.revoked_keys.is_empty());
     assert!(config.looker.allowed_hosts.is_empty());
     assert_eq!(config.looker.connect_timeout, Duration::from_secs(10));
     assert_eq!(config.looker.idle_timeout, Duration::from_secs(13 * 60));
@@ -48,6 +49,15 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.mparticle.max_batch_bytes, 128_000);
     assert_eq!(config.mparticle.identity_names, IdentityNames::Current);
     assert_eq!(config.mparticle.untagged, Untagged::Ignore);
+    assert_eq!(config.mparticle.null_attributes, Nulls::Omit);
+    let cleaning = [
+        config.mparticle.trim_identities,
+        config.mparticle.lowercase_email,
+        config.mparticle.strip_html,
+    ];
+    assert_eq!(cleaning, [false; 3]);
+    assert_eq!(config.mparticle.plan_id, None);
+    assert_eq!(config.mparticle.plan_version, None);
     assert_eq!(config.mparticle.backoff_initial, Duration::from_millis(500));
     assert_eq!(config.mparticle.backoff_max, Duration::from_secs(60));
     assert_eq!(config.mparticle.retry_after_max, Duration::from_secs(300));
@@ -55,6 +65,7 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.mparticle.max_age, None);
     assert_eq!(config.memory.group_budget, 64 << 20);
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8081");
+    assert!(config.admin.token.is_none() && config.admin.hosts.is_empty());
     assert_eq!(config.log.format, LogFormat::Text);
     assert_eq!(config.log.level, tracing::Level::INFO);
     assert_eq!(config.shutdown.deadline, Duration::from_secs(25));
@@ -76,11 +87,12 @@ fn every_key_of_the_shipped_file_can_be_uncommented() {
             keys += usize::from(commented.is_some());
             format!("{}\n", commented.unwrap_or(line))
         })
-        .filter(|line| !line.starts_with("secret_file"))
+        .filter(|line| !line.starts_with("secret_file") && !line.starts_with("token_file"))
         .collect();
     assert_eq!(
-        keys, 6,
-        "base_url, secret, secret_file, endpoint, max_age, key_file"
+        keys, 14,
+        "base_url, secret, secret_file, tls_cert, tls_key, two ca_files, endpoint, plan_id, \
+         plan_version, max_age, token, token_file, key_file"
     );
     let config = load(&text, &[]).unwrap();
     assert_eq!(config.mparticle.base_address(), "http://127.0.0.1:9100/v2");
@@ -279,7 +291,7 @@ fn a_bad_value_is_named_with_its_key_its_place_and_what_would_be_right() {
 fn a_value_of_the_wrong_kind_is_named() {
     for (line, found) in [
         ("listen = 8080", "8080"),
-        ("label = true", "true or false"),
+        ("label = true", "true"),
         ("label = 1.5", "a number with a fraction"),
         ("label = ['a']", "[\"a\"]"),
         ("label = [1]", "a list of other things than text"),
@@ -514,4 +526,140 @@ fn a_callback_goes_to_https_or_this_machine_and_is_never_printed() {
         assert!(error.contains("notify.webhook_url"), "{error}");
         assert!(!error.contains(bad), "{error}");
     }
+}
+fn what_is_sent_can_be_chosen_by_file_and_by_variable() {
+    let config = load(
+        "[mparticle]\ntrim_identities = true\nnull_attributes = 'delete'\nplan_id = 'p'\n",
+        &[
+            ("LOOKER_FEED_MPARTICLE__LOWERCASE_EMAIL", "true"),
+            ("LOOKER_FEED_MPARTICLE__PLAN_VERSION", "3"),
+        ],
+    )
+    .unwrap()
+    .mparticle;
+    assert!(config.trim_identities && config.lowercase_email && !config.strip_html);
+    assert_eq!(config.null_attributes, Nulls::Delete);
+    assert_eq!(config.plan_id.as_deref(), Some("p"));
+    assert_eq!(config.plan_version, Some(3));
+
+    for (file, want) in [
+        ("strip_html = 'yes'", "`mparticle.strip_html` ("),
+        ("strip_html = 1", "is 1, but it takes true or false"),
+        (
+            "null_attributes = 'drop'",
+            "it takes \"omit\" or \"null\" or \"delete\"",
+        ),
+        ("plan_version = 2", "`mparticle.plan_id` is not set"),
+        (
+            "plan_id = 'p'\nplan_version = 0",
+            "a whole number from 1 to",
+        ),
+    ] {
+        let told = sentence(load(&format!("[mparticle]\n{file}\n"), &[]));
+        assert!(told.contains(want), "{told}");
+    }
+}
+
+#[test]
+fn an_admin_side_that_others_can_reach_needs_a_token() {
+    const LISTEN: &str = "LOOKER_FEED_ADMIN__LISTEN";
+    const TOKEN: &str = "LOOKER_FEED_ADMIN__TOKEN";
+    for address in [
+        "0.0.0.0:81",
+        "192.168.1.1:81",
+        "[::]:81",
+        "[::ffff:10.0.0.1]:81",
+    ] {
+        let message = sentence(load("", &[(LISTEN, address)]));
+        assert!(
+            message.starts_with(&format!("`admin.listen` is {address}")),
+            "{message}"
+        );
+        assert!(message.contains("`admin.token`"), "{message}");
+        let config = load("", &[(LISTEN, address), (TOKEN, "0123456789abcdef")]).unwrap();
+        assert_eq!(config.admin.token.unwrap().expose(), "0123456789abcdef");
+    }
+    for address in [
+        "127.0.0.1:81",
+        "127.9.9.9:0",
+        "[::1]:81",
+        "[::ffff:127.0.0.1]:81",
+    ] {
+        assert!(load("", &[(LISTEN, address)]).is_ok(), "{address}");
+    }
+}
+
+#[test]
+fn a_token_that_could_be_guessed_or_would_not_survive_a_header_is_refused_and_not_shown() {
+    for token in [
+        "hunter2",
+        "0123456789 abcdef",
+        "0123456789abcdé",
+        "0123456789abcde\n!",
+    ] {
+        let message = sentence(load("", &[("LOOKER_FEED_ADMIN__TOKEN", token)]));
+        assert!(message.starts_with("`admin.token` is"), "{message}");
+        assert!(!message.contains(token), "{message}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("token");
+    std::fs::write(&path, "0123456789abcdef\n").unwrap();
+    let path = path.display().to_string();
+    let config = load("", &[("LOOKER_FEED_ADMIN__TOKEN_FILE", &path)]).unwrap();
+    assert_eq!(config.admin.token.unwrap().expose(), "0123456789abcdef");
+}
+
+#[test]
+fn admin_names_are_hosts_without_a_port() {
+    const HOSTS: &str = "LOOKER_FEED_ADMIN__HOSTS";
+    let config = load("", &[(HOSTS, "Feed.Example.com,10.0.0.1,::1")]).unwrap();
+    assert_eq!(
+        config.admin.hosts,
+        ["feed.example.com", "10.0.0.1", "[::1]"]
+    );
+    for wrong in ["feed.example.com:81", "https://x", "*.example.com"] {
+        let message = sentence(load("", &[(HOSTS, wrong)]));
+        assert!(message.starts_with("`admin.hosts`"), "{message}");
+    }
+}
+
+#[test]
+fn previous_secrets_and_revoked_keys_are_lists_and_are_not_shown_when_they_are_wrong() {
+    const PREVIOUS: &str = "LOOKER_FEED_INTAKE__PREVIOUS_SECRETS";
+    const REVOKED: &str = "LOOKER_FEED_INTAKE__REVOKED_KEYS";
+    let file = "[intake]\nprevious_secrets = ['a, b', 'c']\nrevoked_keys = ['nonce/digest', 'n2']";
+    let config = load(file, &[]).unwrap();
+    let secrets = |config: &Config| -> Vec<String> {
+        let all = config.intake.previous_secrets.iter();
+        all.map(|secret| secret.expose().to_owned()).collect()
+    };
+    assert_eq!(secrets(&config), ["a, b", "c"]);
+    assert_eq!(config.intake.revoked_keys, ["nonce", "n2"]);
+    let config = load("", &[(PREVIOUS, "a,b"), (REVOKED, "")]).unwrap();
+    assert_eq!(secrets(&config), ["a", "b"]);
+    assert!(config.intake.revoked_keys.is_empty());
+    for wrong in [[(PREVIOUS, "hunter2,")], [(REVOKED, "hunter2,/x")]] {
+        let message = sentence(load("", &wrong));
+        assert!(message.contains("a list of"), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+    let message = sentence(load("[intake]\nprevious_secrets = 'hunter2,,'", &[]));
+    assert!(
+        message.starts_with("`intake.previous_secrets`"),
+        "{message}"
+    );
+    assert!(!message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn a_certificate_needs_its_key_and_a_key_its_certificate() {
+    for (key, value) in [("TLS_CERT", "/a.pem"), ("TLS_KEY", "/b.pem")] {
+        let name = format!("LOOKER_FEED_INTAKE__{key}");
+        let message = sentence(load("", &[(&name, value)]));
+        assert!(message.contains("`intake.tls_cert` is"), "{message}");
+        assert!(message.contains("`intake.tls_key` is"), "{message}");
+        assert!(message.contains(value), "{message}");
+    }
+    let both = "[intake]\ntls_cert = '/a'\ntls_key = '/b'";
+    assert!(load(both, &[]).is_ok());
 }

@@ -9,9 +9,9 @@ use std::sync::LazyLock;
 
 use looker_feed::decode::{Decoder, Limits, Step};
 use looker_feed::group::{self, GroupError, Grouper};
-use looker_feed::mapping::{self, IdentityNames, Plan, Tally, Untagged};
+use looker_feed::mapping::{self, Nulls, Plan, Tally, Untagged};
 use looker_feed::model::{DataType, DeliveryId, Environment};
-use looker_feed::mparticle::encode::{self, Batch, Encoder, Sink, Unsendable};
+use looker_feed::mparticle::encode::{self, Batch, DataPlan, Encoder, Sink, Unsendable};
 use looker_feed::record::{Record, RecordView};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -57,7 +57,7 @@ const EVENT_DATA: [&str; 8] = [
     "custom_attributes",
 ];
 
-const COLUMNS: [(&str, &str); 34] = [
+const COLUMNS: [(&str, &str); 49] = [
     ("u.id", "mp_customer_id"),
     ("u.email", "mp_email"),
     ("u.facebook", "mp_facebook"),
@@ -92,7 +92,47 @@ const COLUMNS: [(&str, &str); 34] = [
     ("x.untagged", "primary_key"),
     ("x.typo", "mp_costumer_id"),
     ("e.at", "mp_timestamp_unixtime_ms"),
+    ("u.mpid", "mp_mpid"),
+    ("u.other5", "mp_other5"),
+    ("u.other6", "mp_other6"),
+    ("u.other7", "mp_other7"),
+    ("u.other8", "mp_other8"),
+    ("u.other9", "mp_other9"),
+    ("u.other10", "mp_other10"),
+    ("u.mobile", "mp_mobile_number"),
+    ("u.phone2", "mp_phone_number_2"),
+    ("u.phone3", "mp_phone_number_3"),
+    ("u.alias", "mp_alias"),
+    ("e.ip", "mp_ip"),
+    ("e.ip2", "mp_ip"),
+    ("e.lat", "mp_latitude"),
+    ("e.long", "mp_longitude"),
 ];
+/// The columns of COLUMNS that tell events apart.
+const TIME: usize = 33;
+
+fn choices() -> impl Strategy<Value = (mapping::Settings, Option<DataPlan>)> {
+    let nulls = prop::sample::select(vec![Nulls::Omit, Nulls::Null, Nulls::Delete]);
+    let plan = prop::option::of(("[a-z\"]{1,5}", prop::option::of(1..9u32)));
+    (nulls, any::<[bool; 5]>(), plan).prop_map(
+        |(nulls, [trim, lower, html, untagged, skip], plan)| {
+            let settings = mapping::Settings {
+                trim_identities: trim,
+                lowercase_email: lower,
+                strip_html: html,
+                nulls,
+                untagged: if untagged {
+                    Untagged::UserAttribute
+                } else {
+                    Untagged::Ignore
+                },
+                skip_sent: skip,
+                ..mapping::Settings::new(DataType::User)
+            };
+            (settings, plan.map(|(id, version)| DataPlan { id, version }))
+        },
+    )
+}
 
 fn cell() -> impl Strategy<Value = Value> {
     prop_oneof![
@@ -107,6 +147,15 @@ fn cell() -> impl Strategy<Value = Value> {
         2 => any::<bool>().prop_map(Value::from),
         1 => Just(json!("84E1B361-A282-4ADF-8A6D-1D31E6DD5A9E")),
         1 => prop::sample::select(vec!["iOS", "web", "navigation", "Search", "authorized", "yes"]).prop_map(Value::from),
+        2 => (-100i32..100, 0..99u8).prop_map(|(whole, part)| {
+            let text = format!("{whole}.{part}");
+            serde_json::from_str(&text).expect("a number")
+        }),
+        2 => prop::sample::select(vec![
+            "2026-11-20", "2026-11-20 13:05:00", "2026-11-20T13:05:00+02:00", "1760000000",
+            "192.0.2.7", "2001:db8::1", "::ffff:1.2.3.4", "1.2.3", "45.5", " Ann@Example.COM ",
+            "<a href=\"x\">R&amp;D</a>", "<b></b>",
+        ]).prop_map(Value::from),
         1 => prop::collection::vec(any::<u8>(), 0..4).prop_map(|list| json!(list)),
         1 => Just(json!({"nested": [1, {"deep": null}]})),
     ]
@@ -118,7 +167,7 @@ fn document() -> impl Strategy<Value = (Value, usize)> {
         prop::collection::vec(prop::collection::vec(cell(), COLUMNS.len()), 0..25),
     )
         .prop_map(|(chosen, rows)| {
-            let chosen: BTreeSet<usize> = chosen.into_iter().chain([0]).collect();
+            let chosen: BTreeSet<usize> = chosen.into_iter().chain([0, TIME]).collect();
             let fields: Vec<_> = chosen
                 .iter()
                 .map(|&at| json!({"name": COLUMNS[at].0, "tags": ["x", COLUMNS[at].1]}))
@@ -170,12 +219,8 @@ impl Sink for Collected {
     }
 }
 
-fn run(document: &Value, data_type: DataType) -> Collected {
-    let settings = mapping::Settings {
-        data_type,
-        identity_names: IdentityNames::Current,
-        untagged: Untagged::UserAttribute,
-    };
+fn run(document: &Value, settings: mapping::Settings, data_plan: Option<&DataPlan>) -> Collected {
+    let data_type = settings.data_type;
     let mut decoder = Decoder::new(Limits::default());
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut grouper = Grouper::new(group::Settings {
@@ -184,7 +229,7 @@ fn run(document: &Value, data_type: DataType) -> Collected {
     });
     // serde_json would put `data` first; rows before their columns are another test's.
     let text = format!(
-        "{{\"fields\":{},\"data\":{}}}",
+        "{{\"timezone\":\"Europe/Vienna\",\"fields\":{},\"data\":{}}}",
         document["fields"], document["data"]
     );
     let mut chunks = text.as_bytes().chunks(1000);
@@ -223,6 +268,12 @@ fn run(document: &Value, data_type: DataType) -> Collected {
         names: plan.expect("a header").names().clone(),
     };
     let mut encoder = Encoder::new(encode::Settings::default(), delivery);
+    if let Some(plan) = data_plan {
+        encoder = encoder.with_data_plan(plan);
+    }
+    if settings.skip_sent {
+        encoder = encoder.skipping_sent([5; 16]);
+    }
     grouper
         .finish(|record| encoder.push(record, &mut collected))
         .expect("grouping works");
@@ -256,11 +307,90 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn every_batch_is_valid_and_every_row_is_in_one_or_refused((document, rows) in document()) {
+    fn every_batch_is_valid_and_every_row_is_in_one_or_refused(
+        (document, rows) in document(),
+        (settings, data_plan) in choices(),
+    ) {
         for data_type in [DataType::Event, DataType::User] {
-            let collected = run(&document, data_type);
+            let settings = mapping::Settings { data_type, ..settings };
+            let collected = run(&document, settings, data_plan.as_ref());
             check(&collected);
             prop_assert_eq!(collected.rows + collected.refused, rows as u64);
+        }
+    }
+}
+
+/// Every column, each with a value that mParticle takes, and one null attribute.
+fn full_row(tag: &str, column: &str) -> Value {
+    match (tag, column) {
+        ("mp_mpid" | "mp_event_id" | "mp_session_id", _) => json!(7),
+        ("mp_timestamp_unixtime_ms", _) => json!("2026-11-20 13:05:00"),
+        ("mp_session_uuid", _) | (_, "d.ios_advertising_id" | "d.roku_publisher_id") => {
+            json!("84E1B361-A282-4ADF-8A6D-1D31E6DD5A9E")
+        }
+        ("mp_custom_event_type", _) => json!("search"),
+        ("mp_ip", _) => json!("2001:db8::1"),
+        ("mp_latitude" | "mp_longitude", _) => json!("45.50"),
+        (_, "d.platform") => json!("web"),
+        (_, "d.screen_width" | "d.timezone_offset") => json!(640),
+        (_, "d.is_tablet") => json!("yes"),
+        (_, "d.att_authorization_status") => json!("denied"),
+        (_, "u.plan" | "e.c") => Value::Null,
+        _ => json!(" <b>Text</b>"),
+    }
+}
+
+#[test]
+fn a_batch_with_every_tag_is_valid_under_every_choice() {
+    let columns = || COLUMNS.iter();
+    let fields: Vec<_> = columns()
+        .map(|(name, tag)| json!({"name": name, "tags": [tag]}))
+        .collect();
+    let row: Map<_, _> = columns()
+        .map(|(name, tag)| ((*name).to_owned(), json!({"value": full_row(tag, name)})))
+        .collect();
+    let document = json!({"fields": {"dimensions": fields}, "data": [row]});
+    let plan = DataPlan {
+        id: "plan".to_owned(),
+        version: Some(1),
+    };
+    for nulls in [Nulls::Omit, Nulls::Null, Nulls::Delete] {
+        for [skip_sent, strip_html, trim_identities] in
+            [[false; 3], [true, false, false], [true; 3]]
+        {
+            let settings = mapping::Settings {
+                nulls,
+                skip_sent,
+                strip_html,
+                trim_identities,
+                lowercase_email: trim_identities,
+                ..mapping::Settings::new(DataType::Event)
+            };
+            let collected = run(&document, settings, Some(&plan));
+            check(&collected);
+            assert_eq!((collected.rows, collected.refused), (1, 0));
+            let batches: Vec<_> = collected.requests.concat();
+            assert_eq!(batches.len(), 1 + usize::from(skip_sent));
+            let first = &batches[0];
+            assert_eq!(first["mpid"], 7);
+            assert_eq!(first["user_identities"].as_object().unwrap().len(), 21);
+            let text = if strip_html { "text" } else { " <b>Text</b>" };
+            let mail = &first["user_identities"]["email"];
+            assert_eq!(mail, text);
+            assert_eq!(first["device_info"].as_object().unwrap().len(), 8);
+            assert_eq!(first["ip"], "2001:db8::1");
+            assert_eq!(first["context"]["location"]["longitude"], 45.5);
+            assert_eq!(first["context"]["data_plan"]["plan_version"], 1);
+            let data = &first["events"][0]["data"];
+            assert_eq!(data["timestamp_unixtime_ms"], 1_795_176_300_000i64);
+            let custom = data["custom_attributes"].as_object().unwrap();
+            assert_eq!(custom.get("looker_e.c").is_some(), nulls == Nulls::Null);
+            let last = batches.last().unwrap();
+            let user = last["user_attributes"].as_object().unwrap();
+            assert_eq!(user.get("looker_u.plan").is_some(), nulls == Nulls::Null);
+            let deleted = last.get("deleted_user_attributes");
+            let want = (nulls == Nulls::Delete).then(|| json!(["looker_u.plan"]));
+            assert_eq!(deleted, want.as_ref());
         }
     }
 }
@@ -277,6 +407,11 @@ fn the_check_itself_refuses_what_the_schema_refuses() {
         json!([{"environment": "production", "surprise": 1}]),
         json!([{"environment": "production", "user_identities": {"customerid": "1"}}]),
         json!([{"environment": "production", "device_info": {"screen_width": "640"}}]),
+        json!([{"environment": "production", "mpid": "7"}]),
+        json!([{"environment": "production", "ip": "1.2.3"}]),
+        json!([{"environment": "production", "deleted_user_attributes": [1]}]),
+        json!([{"environment": "production", "context": {"location": {"latitude": 1}}}]),
+        json!([{"environment": "production", "context": {"data_plan": {"plan_version": 1}}}]),
     ] {
         assert!(!schema.is_valid(&bad), "{bad}");
     }

@@ -295,6 +295,7 @@ fn a_wrong_configuration_is_named_and_nothing_starts() {
         (vec![("INTAKE__LISTEN", "nonsense")], "intake.listen"),
         (vec![("INTAKE__LISTNE", "127.0.0.1:1")], "INTAKE__LISTNE"),
         (vec![], "secret"),
+        (vec![("ADMIN__LISTEN", "0.0.0.0:0")], "admin.token"),
     ] {
         let (code, out, err) = run(&["serve"], &settings);
         assert_eq!(code, Some(64), "{err}");

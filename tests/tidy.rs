@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use: the dependency table of the crate's page. `model`, `clock` and
 /// `shutdown` are nobody's secret and may be used by all.
-const ROOMS: [(&str, &[&str]); 21] = [
+const ROOMS: [(&str, &[&str]); 22] = [
     ("model", &[]),
     ("clock", &[]),
     ("shutdown", &[]),
     ("record", &[]),
     ("seal", &[]),
+    ("tls", &[]),
     ("decode", &[]),
     ("mapping", &["record"]),
     ("group", &["record"]),
@@ -36,7 +37,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
         ],
     ),
     ("config", &["mapping"]),
-    ("intake", &["config", "decode"]),
+    ("intake", &["config", "decode", "tls"]),
     ("control", &[]),
     ("notify", &["control"]),
     ("sandbox", &[]),

@@ -11,10 +11,11 @@ use url::Url;
 use crate::clock::{self, UnixMillis};
 use crate::drain;
 use crate::ingest::{self, IngestError, Progress};
-use crate::intake::{self, Order, Receiver, Refusal, Source, WebhookState};
-use crate::mapping::{IdentityNames, Untagged};
+use crate::intake::{self, Choices, Order, Receiver, Refusal, Source, WebhookState};
+use crate::mapping;
 use crate::model::{DeliveryId, DestinationId};
 use crate::mparticle::client::Account;
+use crate::mparticle::encode::DataPlan;
 use crate::outbox::{self, NewDelivery, Outbox};
 use crate::seal::Seal;
 
@@ -28,14 +29,54 @@ const KEY_CHARACTERS_SHOWN: usize = 4;
 pub struct Settings {
     /// mParticle's base address.
     pub endpoint: Url,
-    /// Wire names of identities.
-    pub identity_names: IdentityNames,
-    /// What happens to columns without a tag.
-    pub untagged: Untagged,
+    /// The address is that of a pod, so that a schedule may choose another one. An address of
+    /// one's own (a stand-in, a proxy) is never left: a trial must not reach real data.
+    pub is_pod: bool,
+    /// The choices of a mapping, as far as a schedule makes none; the type of data is always the
+    /// schedule's.
+    pub mapping: mapping::Settings,
+    /// The data plan, unless a schedule names one.
+    pub data_plan: Option<DataPlan>,
     /// Bounds and memory of a delivery.
     pub ingest: ingest::Settings,
     /// Bound of the outbox.
     pub max_bytes: u64,
+}
+
+impl Settings {
+    /// Where a delivery goes.
+    fn endpoint_of(&self, choices: &Choices) -> Result<Url, Refusal> {
+        let Some(pod) = choices.pod else {
+            return Ok(self.endpoint.clone());
+        };
+        if !self.is_pod {
+            return Err(refusal(
+                "This looker-feed sends to one fixed address (`mparticle.endpoint` in its configuration), so a data center cannot be chosen. Choose \"As configured\" in the schedule.",
+            ));
+        }
+        Url::parse(&pod.base_address()).map_err(|error| refusal(&error.to_string()))
+    }
+
+    fn mapping_of(&self, order: &Order) -> mapping::Settings {
+        let choices = &order.choices;
+        mapping::Settings {
+            data_type: order.data_type,
+            untagged: choices.untagged.unwrap_or(self.mapping.untagged),
+            nulls: choices.null_attributes.unwrap_or(self.mapping.nulls),
+            skip_sent: choices.skip_sent,
+            ..self.mapping
+        }
+    }
+
+    fn data_plan_of(&self, choices: &Choices) -> Option<DataPlan> {
+        match &choices.plan_id {
+            Some(id) => Some(DataPlan {
+                id: id.clone(),
+                version: choices.plan_version,
+            }),
+            None => self.data_plan.clone(),
+        }
+    }
 }
 
 /// See the module's page.
@@ -114,6 +155,7 @@ impl Desk {
 
     /// What the outbox must know of a delivery before it begins.
     fn new_delivery(&self, id: DeliveryId, order: &Order) -> Result<NewDelivery, Refusal> {
+        let endpoint = self.settings.endpoint_of(&order.choices)?;
         let failed = |error: crate::seal::KeyError| {
             tracing::error!(%error, "credentials cannot be sealed");
             refusal(
@@ -121,7 +163,7 @@ impl Desk {
             )
         };
         let account = Account::new(
-            self.settings.endpoint.clone(),
+            endpoint.clone(),
             order.api_key.clone(),
             order.api_secret.expose().to_owned(),
         )
@@ -132,8 +174,8 @@ impl Desk {
             .map_err(failed)?;
         Ok(NewDelivery {
             id,
-            destination: destination(&self.settings.endpoint, &order.api_key),
-            destination_label: label(&self.settings.endpoint, &order.api_key),
+            destination: destination(&endpoint, &order.api_key),
+            destination_label: label(&endpoint, &order.api_key),
             account: sealed,
             webhook: order.webhook_id.clone(),
             title: order.title.clone(),
@@ -186,8 +228,9 @@ impl Receiver for Desk {
         let _listed = Listed::enter(self, id, &order.title, now, &progress);
         let ingest_order = ingest::Order {
             delivery,
-            mapping: super::mapping_settings(&self.settings, &order),
+            mapping: self.settings.mapping_of(&order),
             environment: order.environment,
+            data_plan: self.settings.data_plan_of(&order.choices),
         };
         let outcome = ingest::receive(
             ingest_order,
@@ -302,6 +345,7 @@ fn kind(error: &IngestError) -> &'static str {
         IngestError::Plan(_) => "the columns do not fit",
         IngestError::NothingToSend { .. } => "no row can be sent",
         IngestError::Group(_) | IngestError::Early(_) => "temporary space failed",
+        IngestError::Thread(_) => "the system refused a thread",
         IngestError::Outbox(_) => "the outbox refused",
         IngestError::Stopped => "the daemon is being stopped",
         IngestError::Panicked => "a mistake in looker-feed",
@@ -320,4 +364,101 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Nulls, Pod, Untagged};
+    use crate::group;
+    use crate::model::DataType;
+
+    fn settings(is_pod: bool) -> Settings {
+        Settings {
+            endpoint: Url::parse("https://s2s.us1.mparticle.com/v2").unwrap(),
+            is_pod,
+            mapping: mapping::Settings {
+                untagged: Untagged::UserAttribute,
+                trim_identities: true,
+                ..mapping::Settings::new(DataType::User)
+            },
+            data_plan: Some(DataPlan {
+                id: "ours".to_owned(),
+                version: Some(1),
+            }),
+            ingest: ingest::Settings {
+                decode: crate::decode::Limits::default(),
+                group: group::Settings {
+                    budget: 1,
+                    directory: std::path::PathBuf::new(),
+                },
+                encode: crate::mparticle::encode::Settings::default(),
+            },
+            max_bytes: 1,
+        }
+    }
+
+    fn order(choices: Choices) -> Order {
+        Order {
+            api_key: "k".to_owned(),
+            api_secret: crate::config::Secret::new("s".to_owned()),
+            data_type: DataType::Event,
+            environment: crate::model::Environment::Production,
+            webhook_id: None,
+            title: String::new(),
+            link: None,
+            instance: None,
+            schedule_id: None,
+            choices,
+        }
+    }
+
+    #[test]
+    fn a_schedule_goes_to_the_pod_that_it_chooses_and_never_leaves_a_fixed_address() {
+        let eu = Choices {
+            pod: Some(Pod::Eu1),
+            ..Choices::default()
+        };
+        let chosen = settings(true).endpoint_of(&eu).unwrap();
+        assert_eq!(chosen.as_str(), "https://s2s.eu1.mparticle.com/v2");
+        let refused = settings(false).endpoint_of(&eu).unwrap_err();
+        assert!(refused.message.contains("fixed address"), "{refused}");
+        for is_pod in [true, false] {
+            let kept = settings(is_pod).endpoint_of(&Choices::default()).unwrap();
+            assert_eq!(kept.as_str(), "https://s2s.us1.mparticle.com/v2");
+        }
+    }
+
+    #[test]
+    fn what_a_schedule_does_not_choose_is_as_it_is_configured() {
+        let settings = settings(true);
+        let kept = settings.mapping_of(&order(Choices::default()));
+        assert_eq!(kept.data_type, DataType::Event);
+        assert_eq!(kept.untagged, Untagged::UserAttribute);
+        assert_eq!((kept.nulls, kept.skip_sent), (Nulls::Omit, false));
+        assert_eq!(
+            settings.data_plan_of(&Choices::default()),
+            settings.data_plan
+        );
+
+        let choices = Choices {
+            untagged: Some(Untagged::Ignore),
+            null_attributes: Some(Nulls::Delete),
+            skip_sent: true,
+            plan_id: Some("theirs".to_owned()),
+            ..Choices::default()
+        };
+        let chosen = settings.mapping_of(&order(choices.clone()));
+        assert_eq!(chosen.untagged, Untagged::Ignore);
+        assert_eq!((chosen.nulls, chosen.skip_sent), (Nulls::Delete, true));
+        assert!(chosen.trim_identities);
+        let plan = settings.data_plan_of(&choices);
+        assert_eq!(
+            plan,
+            Some(DataPlan {
+                id: "theirs".to_owned(),
+                version: None,
+            })
+        );
+    }
 }

@@ -18,18 +18,20 @@ use std::time::Duration;
 use url::Url;
 
 use crate::config::Config;
-use crate::control::{self, Admin};
+use crate::control::{self, Admin, Token, TokenError};
 use crate::drain::{self, Drain};
 use crate::group;
 use crate::ingest;
 use crate::intake::{self, Intake};
 use crate::mapping;
+use crate::model::DataType;
 use crate::mparticle::client::{Account, Client, ClientSettings};
 use crate::mparticle::encode;
 use crate::notify::{self, Notifier};
 use crate::outbox::{self, Outbox};
 use crate::seal::{KeyError, Seal};
 use crate::shutdown::{self, Shutdown};
+use crate::tls::{self, Identity, TlsError};
 use crate::{config, decode};
 use desk::Desk;
 use systemd::Systemd;
@@ -51,9 +53,12 @@ pub enum StartError {
     /// The endpoint is no address.
     #[error("mparticle.endpoint is not a usable address")]
     Endpoint(#[from] url::ParseError),
-    /// TLS cannot be set up.
-    #[error("TLS cannot be set up")]
-    Tls(#[from] rustls::Error),
+    /// The admin token is none; the configuration's own check is as strict.
+    #[error("admin.token cannot be used")]
+    Token(#[from] TokenError),
+    /// A certificate, a key or an authority cannot be read or used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A port cannot be opened.
     #[error("Cannot listen for {what}")]
     Listen {
@@ -119,24 +124,30 @@ impl App {
 
         let endpoint = Url::parse(&config.mparticle.base_address())?;
         let opener = Arc::clone(&seal);
-        let client = Client::new(client_settings(&config), move |sealed: &[u8]| {
+        let trust = tls::client("mparticle.ca_file", config.mparticle.ca_file.as_deref())?;
+        let client = Client::with_trust(client_settings(&config), trust, move |sealed: &[u8]| {
             let opened = opener
                 .open(sealed, desk::ACCOUNT_CONTEXT)
                 .map_err(|error| error.to_string())?;
             Account::decode(&opened).map_err(|error| error.to_string())
-        })?;
+        });
         let drain = Drain::new(drain_settings(&config), outbox.clone(), Arc::new(client));
 
-        let notifier = Notifier::new(notify_settings(&config))?;
+        let notifier = Notifier::new(notify_settings(&config)).map_err(TlsError::from)?;
 
         let listen = |what| move |source| StartError::Listen { what, source };
-        let intake = Intake::bind(intake_settings(&config, secret))
+        let intake = Intake::bind(intake_settings(&config, secret)?)
             .await
             .map_err(listen("Looker (intake.listen)"))?;
         let admin = Admin::bind(control::AdminSettings {
             listen: config.admin.listen,
-            token: None,
-            hosts: Vec::new(),
+            token: config
+                .admin
+                .token
+                .as_ref()
+                .map(|token| Token::new(token.expose()))
+                .transpose()?,
+            hosts: config.admin.hosts.clone(),
         })
         .await
         .map_err(listen("the status page (admin.listen)"))?;
@@ -145,13 +156,15 @@ impl App {
             intake: intake.handle(),
             drain: drain.handle(),
         };
-        let hub_url = Url::parse(&format!("http://{}", intake.addr()))?;
+        let scheme = config.intake.tls_cert.as_ref().map_or("http", |_| "https");
+        let hub_url = Url::parse(&format!("{scheme}://{}", intake.addr()))?;
         let admin_url = Url::parse(&format!("http://{}", admin.addr()))?;
         let desk = Arc::new(Desk::new(
             desk::Settings {
                 endpoint,
-                identity_names: config.mparticle.identity_names,
-                untagged: config.mparticle.untagged,
+                is_pod: config.mparticle.endpoint.is_none(),
+                mapping: mapping_settings(&config.mparticle),
+                data_plan: data_plan(&config.mparticle),
                 ingest: ingest_settings(&config),
                 max_bytes: config.outbox.max_bytes,
             },
@@ -335,14 +348,24 @@ fn key_file(config: &Config) -> PathBuf {
     })
 }
 
-fn intake_settings(config: &Config, secret: config::Secret) -> intake::Settings {
-    intake::Settings {
+fn intake_settings(config: &Config, secret: config::Secret) -> Result<intake::Settings, TlsError> {
+    let files = config
+        .intake
+        .tls_cert
+        .as_ref()
+        .zip(config.intake.tls_key.as_ref());
+    let identity = files
+        .map(|(cert, key)| Identity::load(cert, key))
+        .transpose()?;
+    Ok(intake::Settings {
+        trust: tls::client("looker.ca_file", config.looker.ca_file.as_deref())?,
+        identity: identity.map(Arc::new),
         intake: config.intake.clone(),
         looker: config.looker.clone(),
         secret,
         spool_directory: config.outbox.path.clone(),
         deadline: config.shutdown.deadline,
-    }
+    })
 }
 
 /// How deliveries are worked on.
@@ -410,11 +433,25 @@ fn drain_settings(config: &Config) -> drain::Settings {
     settings
 }
 
-/// The mapping's choices of one delivery.
-fn mapping_settings(settings: &desk::Settings, order: &intake::Order) -> mapping::Settings {
+/// The mapping's choices, as far as a schedule makes none.
+/// The choices of the configuration; a delivery's own come on top.
+pub(crate) fn mapping_settings(mparticle: &config::MparticleSettings) -> mapping::Settings {
     mapping::Settings {
-        data_type: order.data_type,
-        identity_names: settings.identity_names,
-        untagged: settings.untagged,
+        identity_names: mparticle.identity_names,
+        untagged: mparticle.untagged,
+        trim_identities: mparticle.trim_identities,
+        lowercase_email: mparticle.lowercase_email,
+        strip_html: mparticle.strip_html,
+        nulls: mparticle.null_attributes,
+        // Each delivery has its own.
+        ..mapping::Settings::new(DataType::User)
     }
+}
+
+/// The data plan of the configuration, if there is one.
+pub(crate) fn data_plan(mparticle: &config::MparticleSettings) -> Option<encode::DataPlan> {
+    Some(encode::DataPlan {
+        id: mparticle.plan_id.clone()?,
+        version: mparticle.plan_version,
+    })
 }

@@ -1,7 +1,7 @@
 //! A new configuration for a daemon that runs: what can be changed is changed, and what cannot is
 //! said.
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Secret};
 use crate::{drain, intake};
 
 /// The parts that can be told of a new configuration.
@@ -28,12 +28,22 @@ impl Reloader {
                 changed = true;
             }
         };
-        let same_secret = old
-            .intake
-            .secret
-            .as_ref()
-            .is_some_and(|old| old.expose() == secret.expose());
-        taken("intake.secret", !same_secret);
+        let text = |secrets: &[Secret]| -> Vec<String> {
+            let texts = secrets.iter().map(|secret| secret.expose().to_owned());
+            texts.collect()
+        };
+        taken(
+            "intake.secret",
+            old.intake.secret.as_ref().map(Secret::expose) != Some(secret.expose()),
+        );
+        taken(
+            "intake.previous_secrets",
+            text(&old.intake.previous_secrets) != text(&new.intake.previous_secrets),
+        );
+        taken(
+            "intake.revoked_keys",
+            old.intake.revoked_keys != new.intake.revoked_keys,
+        );
         taken(
             "looker.allowed_hosts",
             old.looker.allowed_hosts != new.looker.allowed_hosts,
@@ -58,7 +68,7 @@ impl Reloader {
             tracing::info!("the configuration was read again, and nothing in it has changed");
         }
         self.intake
-            .change(secret.clone(), new.looker.allowed_hosts.clone());
+            .change(&secret, &new.intake, new.looker.allowed_hosts.clone());
         if old.mparticle.batches_per_second != new.mparticle.batches_per_second
             || old.mparticle.max_in_flight != new.mparticle.max_in_flight
         {
@@ -69,6 +79,8 @@ impl Reloader {
         }
         // What is in force, so that the next reload tells the same of what still is not.
         self.config.intake.secret = Some(secret);
+        self.config.intake.previous_secrets = new.intake.previous_secrets;
+        self.config.intake.revoked_keys = new.intake.revoked_keys;
         self.config.looker.allowed_hosts = new.looker.allowed_hosts;
         self.config.mparticle.batches_per_second = new.mparticle.batches_per_second;
         self.config.mparticle.max_in_flight = new.mparticle.max_in_flight;
@@ -78,10 +90,16 @@ impl Reloader {
 }
 
 /// Sections that differ in more than what can be reloaded. Secrets print alike: the callbacks'
-/// addresses are compared by themselves.
+/// addresses and the admin token are compared by themselves.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let mut same = new.clone();
     same.intake.secret.clone_from(&old.intake.secret);
+    same.intake
+        .previous_secrets
+        .clone_from(&old.intake.previous_secrets);
+    same.intake
+        .revoked_keys
+        .clone_from(&old.intake.revoked_keys);
     same.looker
         .allowed_hosts
         .clone_from(&old.looker.allowed_hosts);
@@ -97,7 +115,10 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             ("[outbox]", format!("{:?}", config.outbox)),
             ("[mparticle]", format!("{:?}", config.mparticle)),
             ("[memory]", format!("{:?}", config.memory)),
-            ("[admin]", format!("{:?}", config.admin)),
+            (
+                "[admin]",
+                format!("{:?} {:?}", config.admin, url(&config.admin.token)),
+            ),
             (
                 "[notify]",
                 format!(

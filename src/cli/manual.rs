@@ -150,17 +150,28 @@ fn form(argument: &clap::Arg) -> String {
     }
 }
 
-/// Text that roff takes for text, whatever it begins with.
+/// Text that roff takes for text, whatever it begins with. An empty line ends a line.
 fn roff(text: &str) -> String {
-    let lines = text.lines().filter(|line| !line.trim().is_empty());
-    let lines = lines.map(|line| {
-        let line = line.trim().replace('\\', "\\e").replace('-', "\\-");
-        match line.starts_with(['.', '\'']) {
-            true => format!("\\&{line}"),
-            false => line,
+    let mut out = String::new();
+    let mut broken = false;
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() {
+            broken = !out.is_empty();
+            continue;
         }
-    });
-    lines.collect::<Vec<_>>().join("\n")
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        if std::mem::take(&mut broken) {
+            out.push_str(".br\n");
+        }
+        let line = line.replace('\\', "\\e").replace('-', "\\-");
+        if line.starts_with(['.', '\'']) {
+            out.push_str("\\&");
+        }
+        out.push_str(&line);
+    }
+    out
 }
 
 fn print(text: &[u8]) -> Result<(), Failure> {
@@ -185,7 +196,8 @@ mod tests {
             ("'x", "\\&'x"),
             ("a\\b", "a\\eb"),
             ("--json", "\\-\\-json"),
-            ("one\n\n .two", "one\n\\&.two"),
+            ("one\ntwo", "one\ntwo"),
+            ("one\n\n .two", "one\n.br\n\\&.two"),
         ] {
             assert_eq!(roff(text), want);
         }

@@ -6,6 +6,7 @@
 //! | 0 | done |
 //! | 1 | it failed; the message says why |
 //! | 3 | there is nothing of what was asked for (commands that ask a running daemon) |
+//! | 2 | `outbox check` could not look (its 1 means damage) |
 //! | 64 | the command line or the configuration is wrong; nothing was started |
 
 mod admin;
@@ -15,6 +16,7 @@ mod document;
 mod form;
 mod log;
 mod manual;
+mod outbox;
 mod paint;
 mod preview;
 mod sandbox;
@@ -36,6 +38,8 @@ const EXIT_USAGE: u8 = 64;
 /// Variables that commands read and that are no configuration of a daemon; the loader knows
 /// `LOOKER_FEED_ADMIN_URL` itself.
 const COMMAND_VARIABLES: [&str; 1] = ["LOOKER_FEED_API_SECRET"];
+/// `outbox check` could not look.
+const EXIT_NOT_CHECKED: u8 = 2;
 
 /// Carries large scheduled Looker deliveries to mParticle, and does not lose or double a row.
 #[derive(Debug, Parser)]
@@ -67,6 +71,8 @@ enum Command {
     Completions(manual::Completions),
     /// Print the man page
     Manual,
+    /// Check or salvage an outbox while no daemon uses it
+    Outbox(outbox::Arguments),
 }
 
 /// Where the configuration is.
@@ -89,6 +95,9 @@ enum Failure {
     /// The text says what and why.
     #[error("{0}")]
     Other(String),
+    /// A check that could not be made, which is not the same as one that finds something.
+    #[error("{0}")]
+    NotChecked(String),
 }
 
 impl Failure {
@@ -125,14 +134,19 @@ pub fn main() -> ExitCode {
             done(manual::completions(&arguments, Arguments::command()))
         }
         Command::Manual => done(manual::manual(Arguments::command())),
+        Command::Outbox(arguments) => done(outbox::run(&arguments)),
     };
     match ended {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("looker-feed: {failure}");
+            // It can quote a document, and the terminal must not obey it.
+            let text = failure.to_string();
+            let lines: Vec<_> = text.lines().map(admin::screen::harmless).collect();
+            eprintln!("looker-feed: {}", lines.join("\n"));
             match failure {
                 Failure::Config(_) | Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
                 Failure::Other(_) => ExitCode::FAILURE,
+                Failure::NotChecked(_) => ExitCode::from(EXIT_NOT_CHECKED),
             }
         }
     }

@@ -20,7 +20,7 @@ use crate::cli::form::FormArguments;
 use crate::cli::{ConfigArgument, Failure, load, with_causes};
 use crate::ingest::{self, IngestError, Progress, Store, Task};
 use crate::mapping;
-use crate::model::{DeliveryId, Header};
+use crate::model::{DeliveryId, DestinationId, Header};
 use crate::mparticle::encode;
 use report::{FirstBatch, Reason, Report};
 
@@ -56,12 +56,13 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     settings.group.directory = std::env::temp_dir();
     let task = Task {
         id: DeliveryId([0; 16]),
+        destination: DestinationId([0; 16]),
         mapping: mapping::Settings {
             data_type: arguments.form.data_type(),
-            identity_names: config.mparticle.identity_names,
-            untagged: config.mparticle.untagged,
+            ..app::mapping_settings(&config.mparticle)
         },
         environment: arguments.form.environment(),
+        data_plan: app::data_plan(&config.mparticle),
     };
     let mut kept = Kept::new(arguments.batches);
     let progress = Progress::default();

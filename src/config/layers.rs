@@ -21,6 +21,8 @@ pub(super) enum Raw {
     Text(String),
     /// A TOML integer that fits.
     Whole(i64),
+    /// A TOML boolean.
+    Truth(bool),
     /// A TOML array of strings.
     List(Vec<String>),
     /// Anything else; no key takes it. Described, not quoted.
@@ -205,7 +207,7 @@ fn raw(value: &DeValue<'_>) -> Raw {
             .collect::<Option<Vec<_>>>()
             .map_or(Raw::Other("a list of other things than text"), Raw::List),
         DeValue::Float(_) => Raw::Other("a number with a fraction"),
-        DeValue::Boolean(_) => Raw::Other("true or false"),
+        DeValue::Boolean(truth) => Raw::Truth(*truth),
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Table(_) => Raw::Other("a table"),
     }

@@ -25,10 +25,12 @@ pub use settings::{
     ShutdownSettings,
 };
 
-use crate::mapping::{IdentityNames, Untagged};
+pub use crate::mapping::{IdentityNames, Nulls, Untagged};
+
 use layers::{Entry, Layers, Raw};
 use values::{
-    address, base_url, duration, endpoint, hosts, is_callback, line, path, size, whole, word,
+    address, base_url, duration, endpoint, hosts, is_callback, line, names, nonces, path, secrets,
+    size, truth, whole, word,
 };
 
 /// The shipped file: every key with its default and what it means.
@@ -36,6 +38,9 @@ pub const DEFAULTS: &str = include_str!("../../config/looker-feed.toml");
 
 /// Far above any configuration or secret; keeps a path such as `/dev/zero` from filling memory.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+/// The shortest admin token, in characters.
+const TOKEN_LENGTH: usize = 16;
 
 /// mParticle's documented limits (256 KB and 128 KB), in the larger reading of "KB".
 const REQUEST_BYTES_LIMIT: u64 = 256 << 10;
@@ -98,10 +103,15 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             base_url: of.maybe("intake.base_url", base_url)?,
             label: of.key("intake.label", line)?,
             secret: of.secret("intake.secret", "intake.secret_file")?,
+            previous_secrets: of.hidden("intake.previous_secrets", secrets)?,
+            revoked_keys: of.hidden("intake.revoked_keys", nonces)?,
+            tls_cert: of.maybe("intake.tls_cert", path)?,
+            tls_key: of.maybe("intake.tls_key", path)?,
             keep_alive: of.key("intake.keep_alive", duration(millis(10)..=hours(1)))?,
         },
         looker: LookerSettings {
             allowed_hosts: of.key("looker.allowed_hosts", hosts)?,
+            ca_file: of.maybe("looker.ca_file", path)?,
             connect_timeout: of.key("looker.connect_timeout", wait())?,
             idle_timeout: of.key("looker.idle_timeout", wait())?,
             max_deliveries: of.key("looker.max_deliveries", whole(1..=1000))?,
@@ -129,6 +139,7 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
                 ]),
             )?,
             endpoint: of.maybe("mparticle.endpoint", endpoint)?,
+            ca_file: of.maybe("mparticle.ca_file", path)?,
             batches_per_second: of.key("mparticle.batches_per_second", whole(1..=1_000_000))?,
             max_in_flight: of.key("mparticle.max_in_flight", whole(1..=1000))?,
             request_timeout: of.key("mparticle.request_timeout", wait())?,
@@ -154,6 +165,19 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
                     ("user_attribute", Untagged::UserAttribute),
                 ]),
             )?,
+            null_attributes: of.key(
+                "mparticle.null_attributes",
+                word(&[
+                    ("omit", Nulls::Omit),
+                    ("null", Nulls::Null),
+                    ("delete", Nulls::Delete),
+                ]),
+            )?,
+            trim_identities: of.key("mparticle.trim_identities", truth)?,
+            lowercase_email: of.key("mparticle.lowercase_email", truth)?,
+            strip_html: of.key("mparticle.strip_html", truth)?,
+            plan_id: of.maybe("mparticle.plan_id", line)?,
+            plan_version: of.maybe("mparticle.plan_version", whole(1..=u32::MAX))?,
             backoff_initial: of.key("mparticle.backoff_initial", wait())?,
             backoff_max: of.key("mparticle.backoff_max", wait())?,
             retry_after_max: of.key("mparticle.retry_after_max", wait())?,
@@ -165,6 +189,8 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
         },
         admin: AdminSettings {
             listen: of.key("admin.listen", address)?,
+            token: of.secret("admin.token", "admin.token_file")?,
+            hosts: of.key("admin.hosts", names)?,
         },
         notify: NotifySettings {
             webhook_url: of.callback("notify.webhook_url", "notify.webhook_url_file")?,
@@ -217,6 +243,12 @@ fn check_relations(config: &Config) -> Result<(), ConfigError> {
             ),
         ),
         (
+            mparticle.plan_version.is_none() || mparticle.plan_id.is_some(),
+            "mparticle.plan_version",
+            mparticle.plan_version.unwrap_or_default().to_string(),
+            "`mparticle.plan_id` is not set, and a version alone names no data plan".to_owned(),
+        ),
+        (
             config.outbox.segment_bytes >= mparticle.max_request_bytes as u64,
             "outbox.segment_bytes",
             config.outbox.segment_bytes.to_string(),
@@ -231,11 +263,48 @@ fn check_relations(config: &Config) -> Result<(), ConfigError> {
             config.admin.listen.to_string(),
             "`intake.listen` is the same, and one address cannot serve both".to_owned(),
         ),
+        (
+            config.admin.listen.ip().to_canonical().is_loopback() || config.admin.token.is_some(),
+            "admin.listen",
+            config.admin.listen.to_string(),
+            "other machines can reach that address, so `admin.token` or `admin.token_file` must be \
+             set; without a token only a loopback address such as 127.0.0.1:8081 will do"
+                .to_owned(),
+        ),
+        (
+            config.intake.tls_cert.is_some() == config.intake.tls_key.is_some(),
+            "intake.tls_cert",
+            shown(&config.intake.tls_cert),
+            format!(
+                "`intake.tls_key` is {}, and TLS needs both or neither",
+                shown(&config.intake.tls_key)
+            ),
+        ),
+        (
+            config.admin.token.as_ref().is_none_or(is_token),
+            "admin.token",
+            "a text that is not shown".to_owned(),
+            format!(
+                "a token has at least {TOKEN_LENGTH} characters, all of them visible ASCII and none \
+                 a space; `openssl rand -hex 32` makes one"
+            ),
+        ),
     ];
     match rules.into_iter().find(|(holds, ..)| !holds) {
         Some((_, key, value, rule)) => Err(ConfigError::Relation { key, value, rule }),
         None => Ok(()),
     }
+}
+
+fn shown(path: &Option<std::path::PathBuf>) -> String {
+    path.as_ref()
+        .map_or("not set".to_owned(), |path| path.display().to_string())
+}
+
+/// Shorter ones can be guessed, and others do not survive an HTTP header.
+fn is_token(token: &Secret) -> bool {
+    let text = token.expose();
+    text.len() >= TOKEN_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Asks the layers for keys and gives their values a type.
@@ -276,6 +345,21 @@ impl Keys<'_> {
             }),
             url => Ok(url),
         }
+    }
+
+    /// A value that is not shown when it is wrong.
+    fn hidden<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&Raw) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let Entry { raw, origin } = self.0.required(key)?;
+        parse(&raw).map_err(|accepted| ConfigError::Value {
+            key,
+            origin,
+            found: "something else (not shown)".to_owned(),
+            accepted,
+        })
     }
 
     /// A secret given by value or by the name of a file that holds nothing else.
@@ -332,6 +416,7 @@ fn accept<T>(
             Raw::Text(text) if text.contains('@') => "a text with an @ (not shown)".to_owned(),
             Raw::Text(text) => format!("{text:?}"),
             Raw::Whole(number) => number.to_string(),
+            Raw::Truth(truth) => truth.to_string(),
             Raw::List(items) => format!("{items:?}"),
             Raw::Other(kind) => kind.to_owned(),
         },

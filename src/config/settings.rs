@@ -9,7 +9,7 @@ use url::{Host, Url};
 
 use super::secret::Secret;
 use super::values::is_loopback;
-use crate::mapping::{IdentityNames, Untagged};
+use crate::mapping::{IdentityNames, Nulls, Untagged};
 
 /// `[intake]`: the Action Hub that Looker is pointed at.
 #[derive(Clone, Debug)]
@@ -23,6 +23,15 @@ pub struct IntakeSettings {
     pub label: String,
     /// What hub keys are checked with, from `secret` or `secret_file`; not empty.
     pub secret: Option<Secret>,
+    /// Secrets that hub keys were made with before, and whose keys stay good; none is empty.
+    pub previous_secrets: Vec<Secret>,
+    /// Nonces of keys that are not good any more.
+    pub revoked_keys: Vec<String>,
+    /// The server's certificate and those between it and the authority, when TLS is served; not
+    /// opened at load. Set if and only if `tls_key` is.
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key.
+    pub tls_key: Option<PathBuf>,
     /// Time between the newlines that keep a connection open while a delivery is received.
     pub keep_alive: Duration,
 }
@@ -32,6 +41,8 @@ pub struct IntakeSettings {
 pub struct LookerSettings {
     /// Empty: any https host with a public address.
     pub allowed_hosts: Vec<AllowedHost>,
+    /// Certificates of authorities that are trusted beside the public ones; not opened at load.
+    pub ca_file: Option<PathBuf>,
     /// For opening a connection, TLS included.
     pub connect_timeout: Duration,
     /// The longest silence while a delivery is received.
@@ -100,6 +111,8 @@ pub struct MparticleSettings {
     pub pod: Pod,
     /// Overrides the pod: a base address that ends with `/v2`.
     pub endpoint: Option<Url>,
+    /// Certificates of authorities that are trusted beside the public ones; not opened at load.
+    pub ca_file: Option<PathBuf>,
     /// The account's rate limit, in batches a second, at least 1.
     pub batches_per_second: u32,
     /// Requests that are under way at once for one destination, at least 1.
@@ -120,6 +133,18 @@ pub struct MparticleSettings {
     pub identity_names: IdentityNames,
     /// What becomes of columns without an `mp_` tag.
     pub untagged: Untagged,
+    /// What is sent for attributes that are null.
+    pub null_attributes: Nulls,
+    /// White space around identities is not sent.
+    pub trim_identities: bool,
+    /// E-mail addresses are sent in lower case.
+    pub lowercase_email: bool,
+    /// Of strings that hold HTML only the text is sent.
+    pub strip_html: bool,
+    /// The data plan that batches name.
+    pub plan_id: Option<String>,
+    /// Its version; `None` although there is a plan: the latest.
+    pub plan_version: Option<u32>,
     /// Upper bound of the first wait after a failure; at most `backoff_max`.
     pub backoff_initial: Duration,
     /// Upper bound of any wait after a failure.
@@ -138,7 +163,7 @@ impl MparticleSettings {
     pub fn base_address(&self) -> String {
         match &self.endpoint {
             Some(url) => url.as_str().to_owned(),
-            None => format!("https://s2s.{}.mparticle.com/v2", self.pod.name()),
+            None => self.pod.base_address(),
         }
     }
 }
@@ -163,6 +188,11 @@ impl Pod {
             Self::Au1 => "au1",
         }
     }
+
+    /// The base address of its Events API, without a slash at its end.
+    pub fn base_address(self) -> String {
+        format!("https://s2s.{}.mparticle.com/v2", self.name())
+    }
 }
 
 /// `[memory]`
@@ -173,10 +203,14 @@ pub struct MemorySettings {
 }
 
 /// `[admin]`: status, metrics, and what the commands talk to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AdminSettings {
-    /// Where it listens; port 0 lets the system choose.
+    /// Where it listens; port 0 lets the system choose. A loopback address unless there is a token.
     pub listen: SocketAddr,
+    /// What callers must know, from `token` or `token_file`: at least 16 visible ASCII characters.
+    pub token: Option<Secret>,
+    /// More names that the `Host` of a request may have when there is no token. Without port.
+    pub hosts: Vec<String>,
 }
 
 /// `[notify]`: who is told of what Looker cannot be told any more. Each is a url that was checked,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::layers::Raw;
+use super::secret::Secret;
 use super::settings::AllowedHost;
 
 /// A whole number within bounds.
@@ -107,6 +108,16 @@ pub(super) fn word<T: Clone>(
     }
 }
 
+/// Yes or no.
+pub(super) fn truth(raw: &Raw) -> Result<bool, String> {
+    match raw {
+        Raw::Truth(truth) => Some(*truth),
+        Raw::Text(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+    .ok_or_else(|| "true or false".to_owned())
+}
+
 /// Text of one line that is not empty.
 pub(super) fn line(raw: &Raw) -> Result<String, String> {
     match raw {
@@ -188,6 +199,47 @@ pub(super) fn hosts(raw: &Raw) -> Result<Vec<AllowedHost>, String> {
          looker.example.com or 127.0.0.1:9999 (no scheme, no path, no *)"
             .to_owned()
     })
+}
+
+/// Secrets; a variable has them comma-separated.
+pub(super) fn secrets(raw: &Raw) -> Result<Vec<Secret>, String> {
+    let secrets = texts(raw, |text| Some(Secret::new(text.to_owned())));
+    secrets.ok_or_else(|| "a list of texts, none of them empty".to_owned())
+}
+
+/// What stands before the slash of a hub key, or whole keys; a variable has them comma-separated.
+pub(super) fn nonces(raw: &Raw) -> Result<Vec<String>, String> {
+    let nonce = |text: &str| {
+        let nonce = text.split('/').next()?.trim();
+        (!nonce.is_empty() && nonce.is_ascii()).then(|| nonce.to_owned())
+    };
+    texts(raw, nonce).ok_or_else(|| {
+        "a list of hub keys, or of the parts before their slash, none of them empty".to_owned()
+    })
+}
+
+fn texts<T>(raw: &Raw, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+    let some = |text: &str| (!text.trim().is_empty()).then(|| parse(text)).flatten();
+    match raw {
+        Raw::Text(text) if text.trim().is_empty() => Some(Vec::new()),
+        Raw::Text(text) => text.split(',').map(some).collect(),
+        Raw::List(items) => items.iter().map(|item| some(item)).collect(),
+        _ => None,
+    }
+}
+
+/// Names that a `Host` header may have: hosts without a port.
+pub(super) fn names(raw: &Raw) -> Result<Vec<String>, String> {
+    let listed = hosts(raw)
+        .ok()
+        .filter(|hosts| hosts.iter().all(|host| host.port.is_none()));
+    let listed = listed.ok_or_else(|| {
+        "a list of host names without a port, such as feed-admin.example.com".to_owned()
+    })?;
+    Ok(listed
+        .into_iter()
+        .map(|host| host.host.to_string())
+        .collect())
 }
 
 fn parse_host(text: &str) -> Option<AllowedHost> {

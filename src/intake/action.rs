@@ -6,8 +6,37 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use crate::config::{Nulls, Pod, Untagged};
+
 /// From this version on Looker streams the lite format.
 const LITE_STREAM_SINCE: [u64; 3] = [6, 2, 0];
+
+/// The option of a field that leaves the matter to the feed's configuration.
+pub(super) const CONFIGURED: &str = "configured";
+
+/// What an optional field offers beside [`CONFIGURED`]: name, label, meaning.
+type Options<T, const N: usize> = [(&'static str, &'static str, T); N];
+
+pub(super) const PODS: Options<Pod, 4> = [
+    ("us1", "US1", Pod::Us1),
+    ("us2", "US2", Pod::Us2),
+    ("eu1", "EU1", Pod::Eu1),
+    ("au1", "AU1", Pod::Au1),
+];
+pub(super) const UNTAGGED: Options<Untagged, 2> = [
+    ("ignore", "Do not send them", Untagged::Ignore),
+    (
+        "user_attribute",
+        "Send them as user attributes (User Profiles only)",
+        Untagged::UserAttribute,
+    ),
+];
+pub(super) const NULLS: Options<Nulls, 3> = [
+    ("omit", "Leave them out", Nulls::Omit),
+    ("null", "Send null", Nulls::Null),
+    ("delete", "Delete the user attribute", Nulls::Delete),
+];
+pub(super) const SKIP_SENT: Options<bool, 2> = [("no", "No", false), ("yes", "Yes", true)];
 
 /// A plain mark of our own: three bars that pass through a funnel.
 const ICON: &str = concat!(
@@ -59,32 +88,85 @@ pub(super) fn action(base: &str, user_agent: Option<&str>) -> Value {
     })
 }
 
-/// The form that a schedule's owner fills in.
+/// The form that a schedule's owner fills in. Schedules that were saved with the first two fields
+/// only, as Looker's own action has them, go on working: every other field may be missing.
 pub(super) fn form() -> Value {
+    let required = |name, label, description, options| {
+        json!({
+            "name": name, "label": label, "description": description,
+            "type": "select", "required": true, "options": options,
+        })
+    };
+    let optional = |name, label, description| {
+        json!({
+            "name": name, "label": label, "description": description,
+            "type": "string", "required": false,
+        })
+    };
     json!({"fields": [
-        {
-            "name": "data_type",
-            "label": "Data Type",
-            "description": "Specify data type: User Profiles or Events",
-            "type": "select",
-            "required": true,
-            "options": [
+        required(
+            "data_type",
+            "Data Type",
+            "Specify data type: User Profiles or Events",
+            json!([
                 {"name": "user_data", "label": "User Profiles"},
                 {"name": "event_data", "label": "Events"},
-            ],
-        },
-        {
-            "name": "environment",
-            "label": "Environment",
-            "description": "Specify environment to send to: Test/Development or Production",
-            "type": "select",
-            "required": true,
-            "options": [
+            ]),
+        ),
+        required(
+            "environment",
+            "Environment",
+            "Specify environment to send to: Test/Development or Production",
+            json!([
                 {"name": "production", "label": "Production"},
                 {"name": "development", "label": "Test/Development"},
-            ],
-        },
+            ]),
+        ),
+        select(
+            "skip_sent",
+            "Skip Events Already Sent",
+            "Events that an earlier delivery has brought do not arrive again, although the rows come again. Needs a column tagged mp_timestamp_unixtime_ms or mp_event_id. Sends one event a batch, which takes longer.",
+            &SKIP_SENT,
+            "no",
+        ),
+        select(
+            "null_attributes",
+            "Null Attributes",
+            "What to send for an attribute that is null",
+            &NULLS,
+            CONFIGURED,
+        ),
+        select(
+            "untagged",
+            "Columns Without a Tag",
+            "What to do with columns that have no mp_ tag in LookML",
+            &UNTAGGED,
+            CONFIGURED,
+        ),
+        select("pod", "Data Center", "The mParticle pod to send to", &PODS, CONFIGURED),
+        optional("plan_id", "Data Plan ID", "The mParticle data plan to check against"),
+        optional("plan_version", "Data Plan Version", "A whole number; without it, the latest"),
     ]})
+}
+
+/// An optional field; if its default is [`CONFIGURED`], that is an option too.
+fn select<T>(
+    name: &str,
+    label: &str,
+    description: &str,
+    options: &[(&str, &str, T)],
+    default: &str,
+) -> Value {
+    let configured = (default == CONFIGURED).then_some((CONFIGURED, "As configured"));
+    let options: Vec<_> = configured
+        .into_iter()
+        .chain(options.iter().map(|(name, label, _)| (*name, *label)))
+        .map(|(name, label)| json!({"name": name, "label": label}))
+        .collect();
+    json!({
+        "name": name, "label": label, "description": description,
+        "type": "select", "required": false, "default": default, "options": options,
+    })
 }
 
 /// The format that this version of Looker can send.

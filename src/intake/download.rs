@@ -4,7 +4,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Uri};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use rustls::ClientConfig;
@@ -90,17 +89,13 @@ pub(super) struct Downloader {
 }
 
 impl Downloader {
-    pub(super) fn new(settings: LookerSettings, live: Handle) -> Result<Self, rustls::Error> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_webpki_roots()
-            .with_no_client_auth();
-        Ok(Self {
+    /// `tls` says whom to trust.
+    pub(super) fn new(settings: LookerSettings, live: Handle, tls: ClientConfig) -> Self {
+        Self {
             settings,
             live,
             tls,
-        })
+        }
     }
 
     /// Spends the url. Returns when the response's head says 200; the rest comes with the source.

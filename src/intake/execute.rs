@@ -85,18 +85,14 @@ pub(super) struct Executor<R> {
 }
 
 impl<R: Receiver> Executor<R> {
-    pub(super) fn new(
-        receiver: Arc<R>,
-        settings: Settings,
-        live: Handle,
-    ) -> Result<Self, rustls::Error> {
-        Ok(Self {
-            downloader: Downloader::new(settings.looker.clone(), live)?,
+    pub(super) fn new(receiver: Arc<R>, settings: Settings, live: Handle) -> Self {
+        Self {
+            downloader: Downloader::new(settings.looker.clone(), live, settings.trust.clone()),
             places: Arc::new(Semaphore::new(settings.looker.max_deliveries)),
             receiving: Arc::default(),
             receiver,
             settings,
-        })
+        }
     }
 
     /// Does the work and logs how it went. Never panics, whatever the receiver does.

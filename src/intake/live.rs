@@ -2,41 +2,56 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::config::{AllowedHost, Secret};
+use super::token::Keys;
+use crate::config::{AllowedHost, IntakeSettings, Secret};
 
 /// The way to change it. Requests that begin afterwards see the new values; those under way go on
 /// with what they began with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Handle(Arc<RwLock<Arc<Live>>>);
 
 /// The values of one moment.
-#[derive(Debug)]
 pub(super) struct Live {
     /// What hub keys are checked with.
-    pub secret: Secret,
+    pub keys: Keys,
     /// Where rows may be fetched from.
     pub allowed_hosts: Vec<AllowedHost>,
 }
 
 impl Handle {
-    pub(super) fn new(secret: Secret, allowed_hosts: Vec<AllowedHost>) -> Self {
-        let live = Live {
-            secret,
-            allowed_hosts,
-        };
-        Self(Arc::new(RwLock::new(Arc::new(live))))
+    pub(super) fn new(
+        secret: &Secret,
+        intake: &IntakeSettings,
+        allowed_hosts: Vec<AllowedHost>,
+    ) -> Self {
+        let live = Live::new(secret, intake, allowed_hosts);
+        Self(Arc::new(RwLock::new(live)))
     }
 
-    /// From now on hub keys are checked with `secret`, and rows fetched from `allowed_hosts` only.
-    pub fn change(&self, secret: Secret, allowed_hosts: Vec<AllowedHost>) {
-        let live = Arc::new(Live {
-            secret,
-            allowed_hosts,
-        });
+    /// From now on hub keys are checked with `secret` and with what `intake` says of previous
+    /// secrets and revoked keys, and rows are fetched from `allowed_hosts` only.
+    pub fn change(
+        &self,
+        secret: &Secret,
+        intake: &IntakeSettings,
+        allowed_hosts: Vec<AllowedHost>,
+    ) {
+        let live = Live::new(secret, intake, allowed_hosts);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = live;
     }
 
     pub(super) fn now(&self) -> Arc<Live> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Live {
+    fn new(secret: &Secret, intake: &IntakeSettings, allowed_hosts: Vec<AllowedHost>) -> Arc<Self> {
+        let mut secrets = vec![secret.clone()];
+        secrets.extend(intake.previous_secrets.iter().cloned());
+        Arc::new(Self {
+            keys: Keys::new(secrets, intake.revoked_keys.clone()),
+            allowed_hosts,
+        })
     }
 }

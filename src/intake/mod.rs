@@ -1,8 +1,8 @@
 //! The Action Hub that Looker is pointed at.
 //!
 //! ```text
-//! server    connections, their limits, the end of them all
-//!   routes    paths, the hub key, one task for each execute request
+//! server    connections, their limits, the end of them all         crowd     who has a place
+//!   routes    paths, the hub key, one task for each execute request  throttle  failed keys
 //!     action    what the hub says about itself
 //!     execute   one delivery: checks, then url, push or spool, then the receiver
 //!       parts     the request's body, part by part       request   what the request asks for
@@ -15,6 +15,7 @@
 
 mod action;
 mod address;
+mod crowd;
 mod download;
 mod execute;
 mod live;
@@ -25,27 +26,34 @@ mod request;
 mod routes;
 mod server;
 mod spool;
+mod throttle;
 mod token;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use live::Handle;
-pub use receiver::{Order, Receipt, Receiver, Refusal, Source, WebhookState};
+pub use receiver::{Choices, Order, Receipt, Receiver, Refusal, Source, WebhookState};
 pub use server::Intake;
 pub use token::new_key;
 
 use crate::config::{IntakeSettings, LookerSettings, Secret};
+use crate::tls::Identity;
 
 /// What the hub needs to be told.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `[intake]`; its `secret` is not looked at.
+    /// `[intake]`; of its secrets only the previous ones are looked at.
     pub intake: IntakeSettings,
     /// `[looker]`
     pub looker: LookerSettings,
     /// What hub keys are checked with; not empty.
     pub secret: Secret,
+    /// Whom downloads trust.
+    pub trust: rustls::ClientConfig,
+    /// With what TLS is served; `None`: plain HTTP.
+    pub identity: Option<Arc<Identity>>,
     /// Where pushed documents wait that come before their settings; must be there. A delivery's
     /// size is its need. Meant to be the outbox directory.
     pub spool_directory: PathBuf,

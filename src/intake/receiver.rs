@@ -6,7 +6,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::config::Secret;
+use crate::config::{Nulls, Pod, Secret, Untagged};
 use crate::model::{DataType, DeliveryId, Environment};
 
 /// Takes deliveries over. Implemented by the composition root; tests bring a scripted one.
@@ -72,6 +72,26 @@ pub struct Order {
     pub instance: Option<String>,
     /// The schedule's id, which is a number in old Looker and text in new.
     pub schedule_id: Option<String>,
+    /// What the form leaves to the schedule's owner.
+    pub choices: Choices,
+}
+
+/// The optional fields of the form. `None`, or a field that is not there, since the schedule was
+/// saved before there was one: as it is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choices {
+    /// mParticle's data centre.
+    pub pod: Option<Pod>,
+    /// What becomes of columns without a tag.
+    pub untagged: Option<Untagged>,
+    /// What is sent for attributes that are null.
+    pub null_attributes: Option<Nulls>,
+    /// Events that were sent before are not to arrive again.
+    pub skip_sent: bool,
+    /// The data plan that batches name.
+    pub plan_id: Option<String>,
+    /// Its version; only with a `plan_id`.
+    pub plan_version: Option<u32>,
 }
 
 /// The bytes of the result document, of any chunking. Ends only if all of them came.

@@ -5,7 +5,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::receiver::Order;
+use super::action::{CONFIGURED, NULLS, PODS, SKIP_SENT, UNTAGGED};
+use super::receiver::{Choices, Order};
 use crate::config::Secret;
 use crate::model::{DataType, Environment};
 
@@ -46,6 +47,23 @@ pub(super) enum RequestError {
     /// the only guard between a trial and real data.
     #[error("Unknown environment {0}: it must be \"production\" or \"development\".")]
     Environment(String),
+    /// None of the options that the form offers for an optional field. Not taken for its default:
+    /// somebody has chosen something else.
+    #[error("Unknown choice {found} for {label}: it must be {known}.")]
+    Choice {
+        /// The field as the form shows it.
+        label: &'static str,
+        /// What came.
+        found: String,
+        /// What the form offers.
+        known: String,
+    },
+    /// Text that is no version.
+    #[error("The data plan version {0} is not a whole number from 1 on.")]
+    PlanVersion(String),
+    /// The version of what?
+    #[error("A data plan version was given without a data plan id.")]
+    NoPlan,
 }
 
 /// What the request's headers say.
@@ -133,6 +151,8 @@ impl Sections {
             Some(other) => return Err(RequestError::Environment(quoted(other))),
         };
 
+        let choices = form.choices()?;
+
         let plan: Plan = section(&self.plan, "scheduled_plan")?.unwrap_or_default();
         let order = Order {
             api_key,
@@ -144,6 +164,7 @@ impl Sections {
             link: text(plan.url),
             instance: origin.instance.clone(),
             schedule_id: text(plan.scheduled_plan_id),
+            choices,
         };
         Ok((order, plan.download_url.filter(|url| !url.is_empty())))
     }
@@ -162,6 +183,66 @@ struct Params {
 struct Form {
     data_type: Option<String>,
     environment: Option<String>,
+    pod: Option<String>,
+    untagged: Option<String>,
+    null_attributes: Option<String>,
+    skip_sent: Option<String>,
+    plan_id: Option<String>,
+    /// Looker sends text; a number is what people write by hand.
+    plan_version: Option<Value>,
+}
+
+impl Form {
+    /// The optional fields.
+    fn choices(&self) -> Result<Choices, RequestError> {
+        let line = |text: Option<&str>| {
+            let text = text.map(str::trim).filter(|text| !text.is_empty());
+            text.map(str::to_owned)
+        };
+        let plan_id = line(self.plan_id.as_deref());
+        let plan_version = match line(text(self.plan_version.clone()).as_deref()) {
+            None => None,
+            Some(_) if plan_id.is_none() => return Err(RequestError::NoPlan),
+            Some(version) => match version.parse() {
+                Ok(version @ 1..) => Some(version),
+                _ => return Err(RequestError::PlanVersion(quoted(&version))),
+            },
+        };
+        Ok(Choices {
+            pod: choice("Data Center", &PODS, &self.pod)?,
+            untagged: choice("Columns Without a Tag", &UNTAGGED, &self.untagged)?,
+            null_attributes: choice("Null Attributes", &NULLS, &self.null_attributes)?,
+            skip_sent: choice("Skip Events Already Sent", &SKIP_SENT, &self.skip_sent)?
+                .unwrap_or_default(),
+            plan_id,
+            plan_version,
+        })
+    }
+}
+
+/// The option that was chosen; `None`: as it is configured.
+fn choice<T: Copy>(
+    label: &'static str,
+    options: &[(&str, &str, T)],
+    given: &Option<String>,
+) -> Result<Option<T>, RequestError> {
+    let given = match given.as_deref() {
+        None | Some("" | CONFIGURED) => return Ok(None),
+        Some(given) => given,
+    };
+    let found = options.iter().find(|(name, ..)| *name == given);
+    match found {
+        Some((.., meaning)) => Ok(Some(*meaning)),
+        None => Err(RequestError::Choice {
+            label,
+            found: quoted(given),
+            known: options
+                .iter()
+                .map(|(name, ..)| format!("\"{name}\""))
+                .collect::<Vec<_>>()
+                .join(" or "),
+        }),
+    }
 }
 
 /// Only `download_url` must have its type: to take a strange one for none would be to take a
@@ -204,6 +285,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Nulls, Pod, Untagged};
 
     const KIND: (&str, &str) = ("type", r#""query""#);
     const PLAN: (&str, &str) = (
@@ -345,6 +427,78 @@ mod tests {
         ] {
             let error = order(&sections).map(|_| "accepted").unwrap_err();
             assert_eq!(error.to_string(), message);
+        }
+    }
+
+    fn choices(optional: &str) -> Result<Choices, RequestError> {
+        let form =
+            format!(r#"{{"data_type": "event_data", "environment": "production"{optional}}}"#);
+        let (order, _) = order(&[KIND, PLAN, DATA, ("form_params", &form)])?;
+        Ok(order.choices)
+    }
+
+    #[test]
+    fn a_schedule_without_the_optional_fields_is_as_it_is_configured() {
+        for optional in [
+            "",
+            r#", "pod": null, "plan_id": "", "plan_version": " ", "skip_sent": "no""#,
+            r#", "pod": "configured", "untagged": "configured", "null_attributes": """#,
+            r#", "a_field_of_another_version": {"x": 1}"#,
+        ] {
+            assert_eq!(choices(optional), Ok(Choices::default()), "{optional}");
+        }
+    }
+
+    #[test]
+    fn what_a_schedule_chooses_is_taken() {
+        let chosen = choices(
+            r#", "pod": "eu1", "untagged": "user_attribute", "null_attributes": "delete",
+                "skip_sent": "yes", "plan_id": " plan ", "plan_version": "2""#,
+        );
+        assert_eq!(
+            chosen,
+            Ok(Choices {
+                pod: Some(Pod::Eu1),
+                untagged: Some(Untagged::UserAttribute),
+                null_attributes: Some(Nulls::Delete),
+                skip_sent: true,
+                plan_id: Some("plan".to_owned()),
+                plan_version: Some(2),
+            })
+        );
+        let number = choices(r#", "plan_id": "p", "plan_version": 3"#).unwrap();
+        assert_eq!(number.plan_version, Some(3));
+    }
+
+    #[test]
+    fn a_choice_that_the_form_does_not_offer_is_refused() {
+        for (optional, message) in [
+            (
+                r#", "skip_sent": "true""#,
+                r#"Unknown choice "true" for Skip Events Already Sent: it must be "no" or "yes"."#,
+            ),
+            (
+                r#", "pod": "EU1""#,
+                r#"Unknown choice "EU1" for Data Center: it must be "us1" or "us2" or "eu1" or "au1"."#,
+            ),
+            (
+                r#", "plan_version": "2""#,
+                "A data plan version was given without a data plan id.",
+            ),
+            (
+                r#", "plan_id": "p", "plan_version": "v2""#,
+                r#"The data plan version "v2" is not a whole number from 1 on."#,
+            ),
+            (
+                r#", "plan_id": "p", "plan_version": 0"#,
+                r#"The data plan version "0" is not a whole number from 1 on."#,
+            ),
+            (
+                r#", "untagged": 5"#,
+                "The `form_params` section of Looker's request is not what an action hub expects.",
+            ),
+        ] {
+            assert_eq!(choices(optional).unwrap_err().to_string(), message);
         }
     }
 

@@ -6,28 +6,31 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
-use hyper::header::{AUTHORIZATION, USER_AGENT};
+use axum::{Extension, Json, Router};
+use hyper::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, RETRY_AFTER, TRANSFER_ENCODING, USER_AGENT,
+};
 use serde_json::json;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use super::Settings;
 use super::action;
+use super::crowd::Guest;
 use super::execute::Executor;
 use super::live::Handle;
 use super::parts::Parts;
 use super::receiver::Receiver;
 use super::reply::{Outcome, when_done};
 use super::request::Origin;
-use super::token;
+use super::throttle::{Throttle, Verdict};
 use crate::decode::EnvelopeLimits;
 use crate::shutdown::Shutdown;
 
@@ -35,12 +38,16 @@ use crate::shutdown::Shutdown;
 const MAX_UNUSED_BODY: usize = 1 << 20;
 const UNUSED_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Shorter secrets are worth a warning, in characters.
+const SHORT_SECRET: usize = 16;
+
 /// What the paths share.
 pub(super) struct Hub<R> {
     executor: Arc<Executor<R>>,
     receiver: Arc<R>,
     settings: Settings,
     live: Handle,
+    throttle: Throttle,
     /// Without a slash at its end.
     base: String,
     shutdown: Shutdown,
@@ -57,7 +64,7 @@ impl<R: Receiver> Hub<R> {
         live: Handle,
         address: SocketAddr,
         shutdown: Shutdown,
-    ) -> Result<Self, rustls::Error> {
+    ) -> Self {
         let base = match &settings.intake.base_url {
             Some(url) => url.as_str().trim_end_matches('/').to_owned(),
             None => {
@@ -67,15 +74,27 @@ impl<R: Receiver> Hub<R> {
                          set: Looker will be told an address that it cannot reach"
                     );
                 }
-                format!("http://{address}")
+                let scheme = if settings.identity.is_some() {
+                    "https"
+                } else {
+                    "http"
+                };
+                format!("{scheme}://{address}")
             }
         };
-        Ok(Self {
+        if settings.secret.expose().len() < SHORT_SECRET {
+            tracing::warn!(
+                "`intake.secret` is shorter than {SHORT_SECRET} characters and could be guessed; \
+                 make one with `openssl rand -hex 32`"
+            );
+        }
+        Self {
+            throttle: Throttle::default(),
             executor: Arc::new(Executor::new(
                 Arc::clone(&receiver),
                 settings.clone(),
                 live.clone(),
-            )?),
+            )),
             live,
             receiver,
             settings,
@@ -83,7 +102,7 @@ impl<R: Receiver> Hub<R> {
             shutdown,
             works: TaskTracker::new(),
             give_up: CancellationToken::new(),
-        })
+        }
     }
 }
 
@@ -107,21 +126,57 @@ pub(super) fn router<R: Receiver>(hub: Arc<Hub<R>>) -> Router {
 
 async fn authorized<R: Receiver>(
     State(hub): State<Arc<Hub<R>>>,
+    Extension(guest): Extension<Arc<Guest>>,
     request: Request,
     next: Next,
 ) -> Response {
     let mut values = request.headers().get_all(AUTHORIZATION).iter();
     let value = values.next().filter(|_| values.next().is_none());
-    let secret = &hub.live.now().secret;
-    if token::accepts(secret, value.map(|value| value.as_bytes())) {
-        return next.run(request).await;
+    if hub
+        .live
+        .now()
+        .keys
+        .accept(value.map(|value| value.as_bytes()))
+    {
+        guest.is_known();
+        return close_after_chunked(request, next).await;
     }
-    tracing::warn!(
-        path = request.uri().path(),
-        "a request without a valid hub key"
-    );
-    let error = json!({"success": false, "error": "Invalid 'Authorization' header."});
-    (StatusCode::FORBIDDEN, Json(error)).into_response()
+    let source = guest.address;
+    match hub.throttle.failed(source, Instant::now()) {
+        Verdict::Refuse => {
+            tracing::warn!(%source, "a request without a valid hub key");
+            refuse(StatusCode::FORBIDDEN, "Invalid 'Authorization' header.")
+        }
+        verdict => {
+            if verdict == Verdict::HoldFirst {
+                tracing::warn!(
+                    %source,
+                    "many requests without a valid hub key; further ones from there are not logged"
+                );
+            }
+            let mut response = refuse(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Too many requests with an invalid 'Authorization' header.",
+            );
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, Verdict::RETRY_AFTER.into());
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            response
+        }
+    }
+}
+
+/// A proxy in front that does not see where a chunked body ends would take what a stranger wrote
+/// behind it for the next request. So nothing behind such a body is read: Looker has one delivery a
+/// connection anyway.
+async fn close_after_chunked(request: Request, next: Next) -> Response {
+    let chunked = request.headers().contains_key(TRANSFER_ENCODING);
+    let mut response = next.run(request).await;
+    if chunked {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
 }
 
 /// Looker sends the same envelope to every path. One that is left unread would make the connection
@@ -199,8 +254,16 @@ async fn execute<R: Receiver>(State(hub): State<Arc<Hub<R>>>, request: Request) 
     let executor = Arc::clone(&hub.executor);
     let give_up = hub.give_up.clone();
     let stopping = hub.shutdown.begun();
+    let compressed = is_compressed(&head.headers);
     let work = async move {
-        let outcome = if stopping {
+        let outcome = if compressed {
+            tracing::warn!("a compressed request was refused");
+            parts.discard().await;
+            Outcome::failure(
+                "The request's body is compressed (Content-Encoding), which Looker does not do and the \
+                 feed does not take. A proxy before the feed must leave it as it is.",
+            )
+        } else if stopping {
             parts.discard().await;
             Outcome::failure(
                 "The feed is shutting down and takes no delivery now. Send it again in a minute.",
@@ -215,6 +278,12 @@ async fn execute<R: Receiver>(State(hub): State<Arc<Hub<R>>>, request: Request) 
     let work = async move { give_up.run_until_cancelled(work).await };
     hub.works.spawn(work.instrument(span));
     when_done(outcome, keep_alive)
+}
+
+/// What is expanded here could be any number of times its size.
+fn is_compressed(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(CONTENT_ENCODING).iter();
+    encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 fn user_agent(headers: &HeaderMap) -> Option<&str> {

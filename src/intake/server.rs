@@ -7,19 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tower_service::Service;
 
 use super::Settings;
+use super::crowd::{Crowd, Guest};
 use super::live::Handle;
 use super::receiver::Receiver;
 use super::routes::{Hub, router};
 use crate::shutdown::Shutdown;
+use crate::tls::Identity;
 
 /// Looker opens a handful; far more than these is not Looker.
 const MAX_CONNECTIONS: usize = 256;
@@ -51,7 +55,8 @@ impl Intake {
         let address = listener.local_addr()?;
         Ok(Self {
             live: Handle::new(
-                settings.secret.clone(),
+                &settings.secret,
+                &settings.intake,
                 settings.looker.allowed_hosts.clone(),
             ),
             listener,
@@ -75,25 +80,25 @@ impl Intake {
     /// client told so. Returns when nothing of it runs any more.
     ///
     /// # Errors
-    /// The TLS library refuses its own defaults.
+    /// None today: what goes wrong with one connection ends that connection only.
     pub async fn run<R: Receiver>(
         self,
         receiver: Arc<R>,
         mut shutdown: Shutdown,
     ) -> io::Result<()> {
         let deadline = self.settings.deadline;
+        let identity = self.settings.identity.clone();
         let hub = Hub::new(
             receiver,
             self.settings,
             self.live,
             self.address,
             shutdown.clone(),
-        )
-        .map_err(io::Error::other)?;
+        );
         let hub = Arc::new(hub);
         let router = router(Arc::clone(&hub));
 
-        let mut connections = accept(self.listener, router, &mut shutdown).await;
+        let mut connections = accept(self.listener, router, identity, &mut shutdown).await;
 
         hub.works.close();
         if timeout(deadline, hub.works.wait()).await.is_err() {
@@ -118,25 +123,45 @@ impl Intake {
 }
 
 /// Takes connections until the shutdown; returns those that are still open.
-async fn accept(listener: TcpListener, router: Router, shutdown: &mut Shutdown) -> JoinSet<()> {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    identity: Option<Arc<Identity>>,
+    shutdown: &mut Shutdown,
+) -> JoinSet<()> {
+    let crowd = Crowd::new(MAX_CONNECTIONS);
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
         let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept().await)
+            let (stream, peer) = listener.accept().await?;
+            Ok((stream, crowd.enter(peer.ip()).await))
         };
-        let (slot, accepted) = tokio::select! {
+        let accepted: io::Result<_> = tokio::select! {
             () = shutdown.wait() => return connections,
             next = next => next,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = serve(stream, router.clone(), shutdown.clone());
+            Ok((stream, seat)) => {
+                // Keep-alive newlines are single bytes that must not wait for company.
+                let _ = stream.set_nodelay(true);
+                let router = router.clone();
+                let shutdown = shutdown.clone();
+                let identity = identity.clone();
                 connections.spawn(async move {
-                    connection.await;
-                    drop(slot);
+                    let guest = Arc::clone(&seat.guest);
+                    let work = async {
+                        match identity {
+                            None => serve(stream, router, guest, shutdown).await,
+                            Some(identity) => {
+                                serve_tls(stream, identity, router, guest, shutdown).await;
+                            }
+                        }
+                    };
+                    tokio::select! {
+                        () = work => {}
+                        () = seat.guest.sent_away() => {}
+                    }
                 });
             }
             Err(error) => {
@@ -150,9 +175,32 @@ async fn accept(listener: TcpListener, router: Router, shutdown: &mut Shutdown) 
     }
 }
 
-async fn serve(stream: TcpStream, router: Router, mut shutdown: Shutdown) {
-    // Keep-alive newlines are single bytes that must not wait for company.
-    let _ = stream.set_nodelay(true);
+async fn serve_tls(
+    stream: TcpStream,
+    identity: Arc<Identity>,
+    router: Router,
+    guest: Arc<Guest>,
+    mut shutdown: Shutdown,
+) {
+    let handshake = async {
+        let current = tokio::task::spawn_blocking(move || identity.current()).await?;
+        TlsAcceptor::from(current).accept(stream).await
+    };
+    let stream = tokio::select! {
+        () = shutdown.wait() => return,
+        stream = timeout(HEAD_TIMEOUT, handshake) => stream,
+    };
+    match stream {
+        Ok(Ok(stream)) => serve(stream, router, guest, shutdown).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+async fn serve<S>(stream: S, router: Router, guest: Arc<Guest>, mut shutdown: Shutdown)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -160,7 +208,11 @@ async fn serve(stream: TcpStream, router: Router, mut shutdown: Shutdown) {
         .max_headers(MAX_HEADERS)
         .max_header_size(MAX_HEAD_BYTES)
         .max_buf_size(READ_BUFFER_BYTES);
-    let service = TowerToHyperService::new(router);
+    let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
+        let mut request: Request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(Arc::clone(&guest));
+        router.clone().call(request)
+    });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let result = tokio::select! {
         result = connection.as_mut() => result,

@@ -1,12 +1,13 @@
 //! Hub keys: what Looker sends as `Authorization: Token token="<key>"`.
 //!
 //! A key is `<nonce>/<hex HMAC-SHA512(secret, nonce)>`, the scheme of Looker's own Action Hub: with
-//! that hub's secret, the keys that it gave out stay valid here. Nothing is stored; a new secret
-//! ends all keys.
+//! that hub's secret, the keys that it gave out stay valid here. Nothing is stored: a new secret ends
+//! all keys, unless the old one is kept among the previous ones while Looker gets a new key; and a
+//! single key is ended by naming it.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha512;
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 
 use crate::config::Secret;
 
@@ -24,14 +25,30 @@ pub fn new_key(secret: &Secret) -> Result<String, getrandom::Error> {
     Ok(format!("{nonce}/{digest}"))
 }
 
-/// Whether the header's value is a key that was made with `secret`. The time taken says nothing
-/// about how much of a wrong key is right.
-pub(super) fn accepts(secret: &Secret, authorization: Option<&[u8]>) -> bool {
-    let Some((nonce, claimed)) = authorization.and_then(key) else {
-        return false;
-    };
-    let right = digest(secret, nonce);
-    right.as_bytes().ct_eq(claimed.as_bytes()).into()
+/// Which keys are good.
+#[derive(Debug)]
+pub(super) struct Keys {
+    secrets: Vec<Secret>,
+    revoked: Vec<String>,
+}
+
+impl Keys {
+    /// Keys made with any of `secrets`, but not those whose nonce is in `revoked`.
+    pub(super) fn new(secrets: Vec<Secret>, revoked: Vec<String>) -> Self {
+        Self { secrets, revoked }
+    }
+
+    /// Whether the header's value is a good key. The time taken says nothing about how much of a
+    /// wrong key is right, nor under which secret.
+    pub(super) fn accept(&self, authorization: Option<&[u8]>) -> bool {
+        let Some((nonce, claimed)) = authorization.and_then(key) else {
+            return false;
+        };
+        let right = self.secrets.iter().fold(Choice::from(0), |right, secret| {
+            right | digest(secret, nonce).as_bytes().ct_eq(claimed.as_bytes())
+        });
+        bool::from(right) && !self.revoked.iter().any(|revoked| revoked == nonce)
+    }
 }
 
 /// Nonce and digest of `Token token="<nonce>/<digest>"`.
@@ -65,6 +82,27 @@ mod tests {
 
     fn secret() -> Secret {
         Secret::new("hub secret".to_owned())
+    }
+
+    fn accepts(secret: &Secret, authorization: Option<&[u8]>) -> bool {
+        Keys::new(vec![secret.clone()], Vec::new()).accept(authorization)
+    }
+
+    #[test]
+    fn keys_of_a_previous_secret_stay_good_and_revoked_ones_do_not() {
+        let old = Secret::new("old secret".to_owned());
+        let header = |key: &str| format!("Token token=\"{key}\"").into_bytes();
+        let [ours, theirs, revoked] =
+            [&secret(), &old, &secret()].map(|secret| new_key(secret).unwrap());
+        let (nonce, _) = revoked.split_once('/').unwrap();
+        let keys = Keys::new(vec![secret(), old], vec![nonce.to_owned()]);
+        assert!(keys.accept(Some(&header(&ours))));
+        assert!(keys.accept(Some(&header(&theirs))));
+        assert!(!keys.accept(Some(&header(&revoked))));
+        let strange = new_key(&Secret::new("other".to_owned())).unwrap();
+        assert!(!keys.accept(Some(&header(&strange))));
+        let shown = format!("{keys:?}");
+        assert!(!shown.contains("old secret"), "{shown}");
     }
 
     #[test]

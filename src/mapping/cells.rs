@@ -1,9 +1,12 @@
 //! One cell of a row, written as the literal that its place in a batch wants.
 
+use std::borrow::Cow;
+
+use super::html;
 use super::notes::{Note, Tally};
 use super::tags::{self, DeviceType};
-use super::values;
-use crate::model::{Row, Value};
+use super::values::{self, quoted};
+use crate::model::{Row, Text, Value};
 
 /// Characters of an attribute's value that mParticle takes. ("Default Service Limits")
 const MOST_VALUE_CHARACTERS: usize = 4096;
@@ -19,16 +22,48 @@ pub(super) fn note_missing(value: Value<'_>, slot: usize, row: u64, tally: &mut 
     true
 }
 
+/// How strings are written; the default is as Looker wrote them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Spelling {
+    /// The text alone of a value that holds HTML.
+    pub(super) strip_html: bool,
+    /// In the one spelling that equal texts share.
+    pub(super) canonical: bool,
+}
+
+/// What is done to an identity before it is sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cleaning {
+    pub(super) strip_html: bool,
+    pub(super) trim: bool,
+    pub(super) lowercase: bool,
+}
+
+impl Cleaning {
+    fn is_any(self) -> bool {
+        self.strip_html || self.trim || self.lowercase
+    }
+}
+
 /// Writes an identity as a JSON string; `false` and nothing when there is none.
 pub(super) fn identity_value(
     out: &mut Vec<u8>,
     row: &Row<'_>,
     slot: usize,
+    cleaning: Cleaning,
     tally: &mut Tally,
 ) -> bool {
     let value = row.value(slot);
     match value {
-        Value::String(text) if text.raw.trim().is_empty() => false,
+        Value::String(text) if is_blank(text.raw) => false,
+        Value::String(text) if cleaning.is_any() => {
+            let cleaned = clean(text, cleaning, slot, row.number, tally);
+            if cleaned.trim().is_empty() {
+                return false;
+            }
+            values::canonical(out, &cleaned);
+            true
+        }
         Value::String(text) => {
             values::canonical_string(out, text);
             true
@@ -52,10 +87,56 @@ pub(super) fn identity_value(
     }
 }
 
-pub(super) fn quoted(out: &mut Vec<u8>, plain: &str) {
-    out.push(b'"');
-    out.extend_from_slice(plain.as_bytes());
-    out.push(b'"');
+/// An identity's text, cleaned. No copy is made of one that is clean.
+fn clean<'a>(
+    text: Text<'a>,
+    cleaning: Cleaning,
+    slot: usize,
+    row: u64,
+    tally: &mut Tally,
+) -> Cow<'a, str> {
+    let mut cleaned = text.decoded();
+    if cleaning.strip_html
+        && let Some(plain) = html::text_of(text)
+    {
+        tally.add(Note::HtmlTakenOut, slot, row);
+        cleaned = Cow::Owned(plain);
+    }
+    if cleaning.trim && cleaned.trim().len() < cleaned.len() {
+        cleaned = match cleaned {
+            Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
+            Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
+        };
+    }
+    let is_lower = |c: char| c.is_ascii_lowercase() || (c.is_ascii() && !c.is_ascii_alphabetic());
+    if cleaning.lowercase && !cleaned.chars().all(is_lower) {
+        cleaned = Cow::Owned(cleaned.to_lowercase());
+    }
+    cleaned
+}
+
+/// Writes mParticle's own id, which is a whole number; `false` and nothing when there is none.
+pub(super) fn mpid_value(out: &mut Vec<u8>, row: &Row<'_>, slot: usize, tally: &mut Tally) -> bool {
+    match integer_value(row, slot) {
+        Some(Ok(digits)) => {
+            out.extend_from_slice(digits.as_bytes());
+            true
+        }
+        Some(Err(())) => {
+            tally.add(Note::NotAnInteger, slot, row.number);
+            false
+        }
+        None => {
+            note_missing(row.value(slot), slot, row.number, tally);
+            false
+        }
+    }
+}
+
+/// Whether there is nothing to be seen.
+fn is_blank(text: &str) -> bool {
+    let seen = text.as_bytes().first().is_some_and(u8::is_ascii_graphic);
+    !seen && text.trim().is_empty()
 }
 
 /// Writes a value as a JSON string of at most `most` characters; `false` and nothing when it is
@@ -65,13 +146,18 @@ pub(super) fn text_value(
     row: &Row<'_>,
     slot: usize,
     most: usize,
+    spelling: Spelling,
     tally: &mut Tally,
 ) -> bool {
     match row.value(slot) {
         Value::String(text) if text.raw.is_empty() => false,
         Value::String(text) => {
-            if values::string_within(out, text, most) {
-                tally.add(Note::Cut, slot, row.number);
+            let start = out.len();
+            string_value(out, text, most, spelling, (slot, row.number), tally);
+            if out.len() == start + 2 {
+                // HTML without a text.
+                out.truncate(start);
+                return false;
             }
             true
         }
@@ -94,8 +180,41 @@ pub(super) fn text_value(
     }
 }
 
+/// Writes a string of at most `most` characters; `place` is its slot and row.
+fn string_value(
+    out: &mut Vec<u8>,
+    text: Text<'_>,
+    most: usize,
+    spelling: Spelling,
+    place: (usize, u64),
+    tally: &mut Tally,
+) {
+    let html = match spelling.strip_html {
+        true => html::text_of(text),
+        false => None,
+    };
+    let cut = match html {
+        Some(plain) => {
+            tally.add(Note::HtmlTakenOut, place.0, place.1);
+            values::plain_within(out, &plain, most)
+        }
+        None if spelling.canonical => values::canonical_within(out, text, most),
+        None => values::string_within(out, text, most),
+    };
+    if cut {
+        tally.add(Note::Cut, place.0, place.1);
+    }
+}
+
 pub(super) fn event_type(row: &Row<'_>, slot: usize, tally: &mut Tally) -> Option<&'static str> {
     let value = row.value(slot);
+    if let Value::String(text) = value
+        && let Some(known) = tags::EVENT_TYPES
+            .into_iter()
+            .find(|known| *known == text.raw)
+    {
+        return Some(known);
+    }
     let Some(text) = values::plain_text(value) else {
         if !note_missing(value, slot, row.number, tally) {
             tally.add(Note::NotASingleValue, slot, row.number);
@@ -116,10 +235,7 @@ pub(super) fn event_type(row: &Row<'_>, slot: usize, tally: &mut Tally) -> Optio
 }
 
 /// The digits of a whole number; `None` when there is no value, an error when it is another.
-pub(super) fn integer_value<'a>(
-    row: &Row<'a>,
-    slot: usize,
-) -> Option<Result<std::borrow::Cow<'a, str>, ()>> {
+pub(super) fn integer_value<'a>(row: &Row<'a>, slot: usize) -> Option<Result<Cow<'a, str>, ()>> {
     let value = row.value(slot);
     if matches!(value, Value::Absent | Value::Null | Value::Pivoted(_)) {
         return None;
@@ -136,29 +252,29 @@ pub(super) fn integer_value<'a>(
     }
 }
 
-/// What to do with a list where mParticle takes single values only.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lists {
-    /// User attributes may be lists.
-    Kept,
-    /// Custom attributes may not: the JSON text is sent.
-    AsText,
+/// What an attribute's place takes, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attribute {
+    /// User attributes may be lists; of custom attributes the JSON text is sent.
+    pub(super) lists: bool,
+    /// What is written for null; nothing leaves it out.
+    pub(super) null: &'static [u8],
+    pub(super) spelling: Spelling,
 }
 
-/// Writes an attribute's value; nothing when it is null.
+/// Writes an attribute's value; nothing when there is none.
 pub(super) fn attribute_value(
     out: &mut Vec<u8>,
     row: &Row<'_>,
     slot: usize,
     tally: &mut Tally,
-    lists: Lists,
+    how: Attribute,
 ) {
     let value = row.value(slot);
     match value {
         Value::String(text) => {
-            if values::string_within(out, text, MOST_VALUE_CHARACTERS) {
-                tally.add(Note::Cut, slot, row.number);
-            }
+            let place = (slot, row.number);
+            string_value(out, text, MOST_VALUE_CHARACTERS, how.spelling, place, tally);
         }
         Value::Number(literal) if literal.len() <= MOST_VALUE_CHARACTERS => {
             out.extend_from_slice(literal.as_bytes());
@@ -166,9 +282,7 @@ pub(super) fn attribute_value(
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
         Value::List(raw)
-            if lists == Lists::Kept
-                && raw.len() <= MOST_VALUE_CHARACTERS
-                && values::is_flat_list(raw) =>
+            if how.lists && raw.len() <= MOST_VALUE_CHARACTERS && values::is_flat_list(raw) =>
         {
             out.extend_from_slice(raw.as_bytes());
         }
@@ -186,7 +300,8 @@ pub(super) fn attribute_value(
             values::canonical(out, &raw[..end]);
         }
         Value::Number(_) => tally.add(Note::NotASingleValue, slot, row.number),
-        Value::Absent | Value::Null | Value::Pivoted(_) => {
+        Value::Null => out.extend_from_slice(how.null),
+        Value::Absent | Value::Pivoted(_) => {
             note_missing(value, slot, row.number, tally);
         }
     }
@@ -198,11 +313,12 @@ pub(super) fn device_value(
     row: &Row<'_>,
     slot: usize,
     kind: DeviceType,
+    spelling: Spelling,
     tally: &mut Tally,
 ) {
     let number = row.number;
     if kind == DeviceType::Text {
-        text_value(out, row, slot, MOST_VALUE_CHARACTERS, tally);
+        text_value(out, row, slot, MOST_VALUE_CHARACTERS, spelling, tally);
         return;
     }
     let value = row.value(slot);

@@ -10,17 +10,22 @@
 //!
 //! Where mParticle's contract leaves a choice:
 //! - An event without a usable time would be filed under the time of its arrival, so a row whose
-//!   timestamp is not a whole number is rejected. Other typed fields that do not fit are left
-//!   out, and counted.
+//!   timestamp cannot be read is rejected. Dates and seconds are turned into milliseconds, and
+//!   counted. Other typed fields that do not fit are left out, and counted.
 //! - A `custom_event_type` that mParticle does not know becomes `other`, and is counted.
-//! - Null attributes are left out; so a later null does not undo an earlier value of the user.
+//! - What a null attribute means is a choice, see [`Nulls`]. Left out, which is the default, a
+//!   later null does not undo an earlier value of the user.
 //! - A measure that is pivoted has many values in one row. Tagged, it fails the delivery, since
 //!   no choice among them could be right.
 
 mod cells;
+mod event;
+mod html;
 mod notes;
+mod place;
 mod plan;
 mod tags;
+mod time;
 mod values;
 
 pub use notes::{Note, Tally};
@@ -51,6 +56,28 @@ pub enum Untagged {
     UserAttribute,
 }
 
+/// What is sent for an attribute that is null.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Nulls {
+    /// Nothing: mParticle keeps what it has.
+    #[default]
+    Omit,
+    /// `null`.
+    Null,
+    /// User attributes are deleted; nothing is sent for an event's attributes.
+    Delete,
+}
+
+/// Stands in a record's attribute settings for "delete it", where else a JSON literal stands. It
+/// is none, so it cannot be mistaken for a value.
+pub const DELETED: &[u8] = b"-";
+
+/// The bits of [`Record::user`](crate::record::Record::user) that tell a user's events apart in a
+/// delivery that skips what was sent (see [`Settings::skip_sent`]): in such a delivery equal events of a user come
+/// one after the other.
+pub const EVENT_BITS: u64 = 0xFF_FFFF;
+
 /// The choices that a mapping depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -60,6 +87,34 @@ pub struct Settings {
     pub identity_names: IdentityNames,
     /// What happens to columns without an `mp_` tag.
     pub untagged: Untagged,
+    /// White space around an identity is not sent.
+    pub trim_identities: bool,
+    /// E-mail addresses are sent in lower case.
+    pub lowercase_email: bool,
+    /// Of a string that holds HTML only the text is sent.
+    pub strip_html: bool,
+    /// What is sent for an attribute that is null.
+    pub nulls: Nulls,
+    /// Events that were sent by an earlier delivery are not to arrive again. Each row must be
+    /// told from others by a timestamp or an event id. Without effect on profiles, which can
+    /// arrive twice without harm.
+    pub skip_sent: bool,
+}
+
+impl Settings {
+    /// All other choices as they are without a configuration.
+    pub fn new(data_type: DataType) -> Self {
+        Self {
+            data_type,
+            identity_names: IdentityNames::default(),
+            untagged: Untagged::default(),
+            trim_identities: false,
+            lowercase_email: false,
+            strip_html: false,
+            nulls: Nulls::default(),
+            skip_sent: false,
+        }
+    }
 }
 
 #[cfg(test)]

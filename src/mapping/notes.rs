@@ -15,10 +15,16 @@ pub enum Note {
     SentAsText,
     Cut,
     TooMany,
+    HtmlTakenOut,
+    FromDate,
+    FromDateAsUtc,
+    FromSeconds,
+    NotAnIp,
+    NotAPlace,
 }
 
 /// How many there are.
-const NOTES: usize = 11;
+const NOTES: usize = 17;
 
 impl Note {
     const ALL: [Self; NOTES] = [
@@ -33,6 +39,12 @@ impl Note {
         Self::SentAsText,
         Self::Cut,
         Self::TooMany,
+        Self::HtmlTakenOut,
+        Self::FromDate,
+        Self::FromDateAsUtc,
+        Self::FromSeconds,
+        Self::NotAnIp,
+        Self::NotAPlace,
     ];
 
     fn what(self) -> &'static str {
@@ -53,6 +65,18 @@ impl Note {
             Self::Cut => "the value was longer than mParticle takes and was cut",
             Self::TooMany => {
                 "the event had 100 attributes already, the most that mParticle takes, so the value was not sent"
+            }
+            Self::HtmlTakenOut => "the value held HTML, and its text alone was sent",
+            Self::FromDate => "the value is a date and was turned into milliseconds since 1970",
+            Self::FromDateAsUtc => {
+                "the value is a date without an offset and was read as UTC, since Looker named no known time zone before the rows"
+            }
+            Self::FromSeconds => {
+                "the value was taken for seconds since 1970 (as milliseconds it would lie in the early 1970s) and was turned into milliseconds"
+            }
+            Self::NotAnIp => "the value is not an IP address and was not sent",
+            Self::NotAPlace => {
+                "latitude and longitude are not both there and within the bounds of the globe, so neither was sent"
             }
         }
     }

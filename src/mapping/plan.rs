@@ -5,20 +5,24 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
 use super::cells::{
-    Lists, attribute_value, device_value, event_type, identity_value, integer_value, text_value,
+    Attribute, Cleaning, Spelling, attribute_value, device_value, identity_value, mpid_value,
 };
-use super::notes::{Note, Tally};
+use super::event::EventColumns;
+use super::notes::Tally;
+use super::place::{ip_value, location_value};
 use super::tags::{self, DeviceType, Identity, Tag};
-use super::{Settings, Untagged, values};
+use super::{DELETED, EVENT_BITS, Nulls, Settings, Untagged, time};
 use crate::model::{DataType, Field, FieldKind, Header, Row};
 use crate::record::{self, Record, Section};
 
 /// Attributes of one event, and characters of names, that mParticle takes.
 /// ("Default Service Limits")
-const MOST_ATTRIBUTES: usize = 100;
-const MOST_NAME_CHARACTERS: usize = 256;
+pub(super) const MOST_ATTRIBUTES: usize = 100;
+pub(super) const MOST_NAME_CHARACTERS: usize = 256;
 /// Columns that a plan can hold: settings name their slot in 16 bits.
 const MOST_COLUMNS: usize = u16::MAX as usize;
+/// Where a place on the globe stands in a batch.
+const LOCATION: &str = "context.location";
 
 /// The mapping of one delivery.
 #[derive(Clone, Debug)]
@@ -29,8 +33,15 @@ pub struct Plan {
     names: Names,
     identities: Vec<IdentityColumns>,
     device: Vec<DeviceColumn>,
+    ip: Vec<usize>,
+    latitude: Vec<usize>,
+    longitude: Vec<usize>,
     attributes: Vec<usize>,
     event: EventColumns,
+    /// What is written for a user attribute that is null.
+    null: &'static [u8],
+    spelling: Spelling,
+    skip_sent: bool,
     key: [u8; 16],
 }
 
@@ -50,8 +61,22 @@ pub struct ColumnFate {
 pub struct Names {
     /// `"looker_<view>.<dimension>":` for each user attribute.
     pub attributes: Vec<Box<str>>,
-    /// `"<field>":` for each `device_info` member.
+    /// `"<field>":` for each `device_info` member; behind them, what else belongs to the place
+    /// that events come from and is a member of the batch.
     pub device: Vec<Box<str>>,
+    /// The slot in `device` that holds the batch's `ip`.
+    pub ip: Option<u16>,
+    /// The slot in `device` that holds `context.location`.
+    pub location: Option<u16>,
+}
+
+impl Names {
+    /// How many slots of `device` are members of `device_info`.
+    pub fn device_info(&self) -> usize {
+        self.ip
+            .or(self.location)
+            .map_or(self.device.len(), usize::from)
+    }
 }
 
 /// The delivery as a whole makes no sense.
@@ -74,6 +99,11 @@ pub enum PlanError {
         /// The first pivot.
         pivot: String,
     },
+    /// Events that were sent before are to be skipped, and nothing tells events apart.
+    #[error(
+        "\"Skip events already sent\" needs a column that tells events apart: tag the event's time with mp_timestamp_unixtime_ms, or its id with mp_event_id. Without one, two events that happen to be equal could not be told from one that is sent twice. Or choose \"No\" for this field of the schedule."
+    )]
+    NothingTellsApart,
     /// More columns than a plan can hold.
     #[error("The result has {0} columns with tags; at most 65,535 can be mapped.")]
     TooManyColumns(usize),
@@ -85,11 +115,16 @@ pub enum Rejection {
     /// Every identity column is null, empty or absent.
     #[error("no identity: {0} null, empty or absent")]
     NoIdentity(String),
-    /// The event's time is not a whole number of milliseconds.
+    /// The event's time is no time.
     #[error(
-        "the timestamp in column {0} is not a whole number of milliseconds since 1970 (in LookML, convert the date to unix milliseconds)"
+        "the timestamp in column {0} is neither a whole number of milliseconds since 1970 nor a date (2026-11-20, 2026-11-20 13:05:00, 2026-11-20T13:05:00Z) nor seconds"
     )]
     Timestamp(String),
+    /// Events that were sent before are to be skipped, and nothing tells this one from others.
+    #[error(
+        "the event has neither a time nor an event id, so it cannot be known whether it was sent before"
+    )]
+    NotDistinct,
 }
 
 #[derive(Clone, Debug)]
@@ -98,23 +133,13 @@ struct IdentityColumns {
     /// `"email":`
     name: &'static str,
     slots: Vec<usize>,
+    cleaning: Cleaning,
 }
 
 #[derive(Clone, Debug)]
 struct DeviceColumn {
     slot: usize,
     kind: DeviceType,
-}
-
-#[derive(Clone, Debug, Default)]
-struct EventColumns {
-    name: Vec<usize>,
-    custom_type: Vec<usize>,
-    timestamp: Vec<usize>,
-    event_id: Vec<usize>,
-    session_id: Vec<usize>,
-    session_uuid: Vec<usize>,
-    attributes: Vec<(usize, Box<str>)>,
 }
 
 impl Plan {
@@ -132,6 +157,12 @@ impl Plan {
             return Err(PlanError::TooManyColumns(plan.columns.len()));
         }
         plan.identities.sort_by_key(|columns| columns.identity);
+        if skips_sent(settings) {
+            if plan.event.timestamp.is_empty() && plan.event.event_id.is_empty() {
+                return Err(PlanError::NothingTellsApart);
+            }
+            plan.sort_by_name();
+        }
         Ok(plan)
     }
 
@@ -145,6 +176,16 @@ impl Plan {
     }
 
     fn place_all(header: &Header, settings: &Settings, key: [u8; 16]) -> Result<Self, PlanError> {
+        let skip_sent = skips_sent(settings);
+        let spelling = Spelling {
+            strip_html: settings.strip_html,
+            canonical: skip_sent,
+        };
+        let (null, event_null): (&[u8], &[u8]) = match settings.nulls {
+            Nulls::Omit => (b"", b""),
+            Nulls::Null => (b"null", b"null"),
+            Nulls::Delete => (DELETED, b""),
+        };
         let mut plan = Self {
             data_type: settings.data_type,
             columns: Vec::new(),
@@ -152,14 +193,27 @@ impl Plan {
             names: Names::default(),
             identities: Vec::new(),
             device: Vec::new(),
+            ip: Vec::new(),
+            latitude: Vec::new(),
+            longitude: Vec::new(),
             attributes: Vec::new(),
-            event: EventColumns::default(),
+            event: EventColumns {
+                zone: time::zone(header.timezone.as_deref()),
+                null: event_null,
+                spelling,
+                must_be_distinct: skip_sent,
+                ..EventColumns::default()
+            },
+            null,
+            spelling,
+            skip_sent,
             key,
         };
         for field in &header.fields {
             let fate = plan.place(field, header, settings)?;
             plan.fates.push(fate);
         }
+        plan.place_origin();
         Ok(plan)
     }
 
@@ -201,20 +255,85 @@ impl Plan {
         let bytes = record.section(Section::Device);
         for (slot, column) in self.device.iter().enumerate() {
             let start = record::begin_setting(bytes, slot as u16);
-            device_value(bytes, row, column.slot, column.kind, tally);
+            device_value(bytes, row, column.slot, column.kind, self.spelling, tally);
             record::end_setting(bytes, start);
         }
+        if let Some(slot) = self.names.ip {
+            let start = record::begin_setting(bytes, slot);
+            ip_value(bytes, row, &self.ip, tally);
+            record::end_setting(bytes, start);
+        }
+        if let Some(slot) = self.names.location {
+            let start = record::begin_setting(bytes, slot);
+            location_value(bytes, row, &self.latitude, &self.longitude, tally);
+            record::end_setting(bytes, start);
+        }
+        let how = Attribute {
+            lists: true,
+            null: self.null,
+            spelling: self.spelling,
+        };
         let bytes = record.section(Section::Attributes);
         for (slot, &column) in self.attributes.iter().enumerate() {
             let start = record::begin_setting(bytes, slot as u16);
-            attribute_value(bytes, row, column, tally, Lists::Kept);
+            attribute_value(bytes, row, column, tally, how);
             record::end_setting(bytes, start);
         }
         if self.data_type == DataType::Event {
-            self.map_event(row, record.section(Section::Event), tally)?;
+            let bytes = record.section(Section::Event);
+            self.event.write(row, bytes, &self.columns, tally)?;
         }
         record.end();
+        if self.skip_sent {
+            self.bring_equals_together(record);
+        }
         Ok(())
+    }
+
+    /// Equal events of a user get the same low bits, see [`EVENT_BITS`].
+    fn bring_equals_together(&self, record: &mut Record) {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        let view = record.view();
+        for part in [view.identities, view.device, view.event] {
+            hasher.write_usize(part.len());
+            hasher.write(part);
+        }
+        record.user = (record.user & !EVENT_BITS) | (hasher.finish() & EVENT_BITS);
+    }
+
+    /// Gives the columns of a place their slots, behind those of the device.
+    fn place_origin(&mut self) {
+        let device = &mut self.names.device;
+        if !self.ip.is_empty() {
+            self.names.ip = Some(device.len() as u16);
+            device.push("\"ip\":".into());
+        }
+        if !self.latitude.is_empty() && !self.longitude.is_empty() {
+            self.names.location = Some(device.len() as u16);
+            device.push("\"location\":".into());
+            return;
+        }
+        for fate in &mut self.fates {
+            let path = fate.goes_to.as_deref().unwrap_or_default();
+            if path.starts_with(LOCATION) {
+                fate.goes_to = None;
+                fate.remark = Some(
+                    "not sent: a place needs a column with mp_latitude and one with mp_longitude"
+                        .to_owned(),
+                );
+            }
+        }
+    }
+
+    /// Makes what is written of a row independent of the order of the columns.
+    fn sort_by_name(&mut self) {
+        self.event.attributes.sort_by(|(_, a), (_, b)| a.cmp(b));
+        let origin = self.names.device.split_off(self.names.device_info());
+        let names = std::mem::take(&mut self.names.device);
+        let mut columns: Vec<_> = self.device.drain(..).zip(names).collect();
+        columns.sort_by(|(_, a), (_, b)| a.cmp(b));
+        (self.device, self.names.device) = columns.into_iter().unzip();
+        self.names.device.extend(origin);
     }
 
     /// Decides one column's fate.
@@ -310,12 +429,33 @@ impl Plan {
                         identity,
                         name,
                         slots: Vec::new(),
+                        cleaning: Cleaning {
+                            strip_html: settings.strip_html,
+                            trim: settings.trim_identities,
+                            lowercase: settings.lowercase_email && identity == Identity::Email,
+                        },
                     });
                     self.identities.len() - 1
                 });
                 let slots = &mut self.identities[at].slots;
                 slots.push(slot);
-                (format!("user_identities.{name}"), twice(slots))
+                let path = match identity {
+                    Identity::Mpid => name.to_owned(),
+                    _ => format!("user_identities.{name}"),
+                };
+                (path, twice(slots))
+            }
+            Tag::Ip => {
+                self.ip.push(slot);
+                ("ip".to_owned(), twice(&self.ip))
+            }
+            Tag::Latitude => {
+                self.latitude.push(slot);
+                (format!("{LOCATION}.latitude"), twice(&self.latitude))
+            }
+            Tag::Longitude => {
+                self.longitude.push(slot);
+                (format!("{LOCATION}.longitude"), twice(&self.longitude))
             }
             Tag::UserAttribute => {
                 let json = json_name(&attribute)?;
@@ -385,10 +525,10 @@ impl Plan {
             bytes.push(b'"');
             bytes.extend_from_slice(columns.name.as_bytes());
             bytes.extend_from_slice(b"\":");
-            let found = columns
-                .slots
-                .iter()
-                .any(|&slot| identity_value(bytes, row, slot, tally));
+            let found = columns.slots.iter().any(|&slot| match columns.identity {
+                Identity::Mpid => mpid_value(bytes, row, slot, tally),
+                _ => identity_value(bytes, row, slot, columns.cleaning, tally),
+            });
             if !found {
                 bytes.truncate(start);
             } else if start == 0 {
@@ -416,102 +556,11 @@ impl Plan {
             several => format!("{} are all", several.join(", ")),
         }
     }
+}
 
-    fn map_event(
-        &self,
-        row: &Row<'_>,
-        out: &mut Vec<u8>,
-        tally: &mut Tally,
-    ) -> Result<(), Rejection> {
-        let event = &self.event;
-        out.extend_from_slice(b"\"event_name\":");
-        if !event
-            .name
-            .iter()
-            .any(|&slot| text_value(out, row, slot, MOST_NAME_CHARACTERS, tally))
-        {
-            out.extend_from_slice(b"\"looker_custom_event\"");
-        }
-        out.extend_from_slice(b",\"custom_event_type\":");
-        let kind = event
-            .custom_type
-            .iter()
-            .find_map(|&slot| event_type(row, slot, tally))
-            .unwrap_or("other");
-        out.push(b'"');
-        out.extend_from_slice(kind.as_bytes());
-        out.push(b'"');
-        for &slot in &event.timestamp {
-            match integer_value(row, slot) {
-                Some(Ok(digits)) => {
-                    member(out, "timestamp_unixtime_ms", &digits);
-                    break;
-                }
-                Some(Err(())) => return Err(Rejection::Timestamp(self.columns[slot].clone())),
-                None => {}
-            }
-        }
-        for (slots, name) in [
-            (&event.event_id, "event_id"),
-            (&event.session_id, "session_id"),
-        ] {
-            for &slot in slots {
-                match integer_value(row, slot) {
-                    Some(Ok(digits)) => {
-                        member(out, name, &digits);
-                        break;
-                    }
-                    Some(Err(())) => tally.add(Note::NotAnInteger, slot, row.number),
-                    None => {}
-                }
-            }
-        }
-        for &slot in &event.session_uuid {
-            match values::plain_text(row.value(slot))
-                .as_deref()
-                .map(str::trim)
-            {
-                Some("") | None => {}
-                Some(text) if values::is_uuid(text) => {
-                    out.extend_from_slice(b",\"session_uuid\":\"");
-                    out.extend_from_slice(text.as_bytes());
-                    out.push(b'"');
-                    break;
-                }
-                Some(_) => tally.add(Note::NotAUuid, slot, row.number),
-            }
-        }
-        self.map_custom_attributes(row, out, tally);
-        Ok(())
-    }
-
-    fn map_custom_attributes(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
-        let begin = out.len();
-        out.extend_from_slice(b",\"custom_attributes\":{");
-        let mut written = 0;
-        for (slot, name) in &self.event.attributes {
-            let start = out.len();
-            if written > 0 {
-                out.push(b',');
-            }
-            out.extend_from_slice(name.as_bytes());
-            let value = out.len();
-            attribute_value(out, row, *slot, tally, Lists::AsText);
-            if out.len() == value {
-                out.truncate(start);
-            } else if written == MOST_ATTRIBUTES {
-                out.truncate(start);
-                tally.add(Note::TooMany, *slot, row.number);
-            } else {
-                written += 1;
-            }
-        }
-        if written == 0 {
-            out.truncate(begin);
-        } else {
-            out.push(b'}');
-        }
-    }
+/// Skipping what was sent is a choice for events only: profiles have no ids.
+fn skips_sent(settings: &Settings) -> bool {
+    settings.skip_sent && settings.data_type == DataType::Event
 }
 
 fn is_pivoted(field: &Field, header: &Header) -> bool {
@@ -528,11 +577,4 @@ fn json_name(name: &str) -> Result<Box<str>, String> {
     let mut json = serde_json::Value::from(name).to_string();
     json.push(':');
     Ok(json.into_boxed_str())
-}
-
-fn member(out: &mut Vec<u8>, name: &str, literal: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-    out.extend_from_slice(literal.as_bytes());
 }

@@ -2,11 +2,13 @@
 
 use crate::mapping::IdentityNames;
 
-/// The eleven identities that a column can be tagged with. The order is the order of precedence:
-/// the first one that a row has decides where the row's user is found.
+/// The identities that a column can be tagged with. The order is the order of precedence: the
+/// first one that a row has decides where the row's user is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
 pub enum Identity {
+    /// mParticle's own id: a whole number, and a member of the batch, not of `user_identities`.
+    Mpid,
     CustomerId,
     Email,
     Facebook,
@@ -18,13 +20,25 @@ pub enum Identity {
     Other2,
     Other3,
     Other4,
+    Other5,
+    Other6,
+    Other7,
+    Other8,
+    Other9,
+    Other10,
+    MobileNumber,
+    PhoneNumber2,
+    PhoneNumber3,
+    Alias,
 }
 
 impl Identity {
-    /// The member of `user_identities`. `Legacy` gives the names that Looker's own action wrote.
+    /// The member of `user_identities` (of the batch: [`Identity::Mpid`]). `Legacy` gives the
+    /// names that Looker's own action wrote; it had none for those it did not know.
     pub fn wire_name(self, names: IdentityNames) -> &'static str {
         let legacy = names == IdentityNames::Legacy;
         match self {
+            Self::Mpid => "mpid",
             Self::CustomerId if legacy => "customerid",
             Self::CustomerId => "customer_id",
             Self::Email => "email",
@@ -40,6 +54,16 @@ impl Identity {
             Self::Other3 => "other_id_3",
             Self::Other4 if legacy => "other4",
             Self::Other4 => "other_id_4",
+            Self::Other5 => "other_id_5",
+            Self::Other6 => "other_id_6",
+            Self::Other7 => "other_id_7",
+            Self::Other8 => "other_id_8",
+            Self::Other9 => "other_id_9",
+            Self::Other10 => "other_id_10",
+            Self::MobileNumber => "mobile_number",
+            Self::PhoneNumber2 => "phone_number_2",
+            Self::PhoneNumber3 => "phone_number_3",
+            Self::Alias => "alias",
         }
     }
 }
@@ -47,7 +71,7 @@ impl Identity {
 /// What a column's tag asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tag {
-    /// A member of `user_identities`.
+    /// A member of `user_identities`, or `mpid`.
     Identity(Identity),
     /// `user_attributes."looker_<view>.<dimension>"`
     UserAttribute,
@@ -67,10 +91,16 @@ pub enum Tag {
     CustomAttribute,
     /// `device_info.<dimension>`
     DeviceInfo,
+    /// `ip`
+    Ip,
+    /// `context.location.latitude`
+    Latitude,
+    /// `context.location.longitude`
+    Longitude,
 }
 
 /// Every tag that is understood, as it is written in LookML.
-pub const TAGS: [(&str, Tag); 20] = [
+pub const TAGS: [(&str, Tag); 34] = [
     ("mp_customer_id", Tag::Identity(Identity::CustomerId)),
     ("mp_email", Tag::Identity(Identity::Email)),
     ("mp_facebook", Tag::Identity(Identity::Facebook)),
@@ -82,6 +112,17 @@ pub const TAGS: [(&str, Tag); 20] = [
     ("mp_other2", Tag::Identity(Identity::Other2)),
     ("mp_other3", Tag::Identity(Identity::Other3)),
     ("mp_other4", Tag::Identity(Identity::Other4)),
+    ("mp_other5", Tag::Identity(Identity::Other5)),
+    ("mp_other6", Tag::Identity(Identity::Other6)),
+    ("mp_other7", Tag::Identity(Identity::Other7)),
+    ("mp_other8", Tag::Identity(Identity::Other8)),
+    ("mp_other9", Tag::Identity(Identity::Other9)),
+    ("mp_other10", Tag::Identity(Identity::Other10)),
+    ("mp_mobile_number", Tag::Identity(Identity::MobileNumber)),
+    ("mp_phone_number_2", Tag::Identity(Identity::PhoneNumber2)),
+    ("mp_phone_number_3", Tag::Identity(Identity::PhoneNumber3)),
+    ("mp_alias", Tag::Identity(Identity::Alias)),
+    ("mp_mpid", Tag::Identity(Identity::Mpid)),
     ("mp_user_attribute", Tag::UserAttribute),
     ("mp_event_name", Tag::EventName),
     ("mp_custom_event_type", Tag::CustomEventType),
@@ -91,6 +132,9 @@ pub const TAGS: [(&str, Tag); 20] = [
     ("mp_session_uuid", Tag::SessionUuid),
     ("mp_custom_attribute", Tag::CustomAttribute),
     ("mp_device_info", Tag::DeviceInfo),
+    ("mp_ip", Tag::Ip),
+    ("mp_latitude", Tag::Latitude),
+    ("mp_longitude", Tag::Longitude),
 ];
 
 /// Looks a tag up; `None` for one that is not understood.

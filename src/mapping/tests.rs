@@ -1,3 +1,5 @@
+mod choice_tests;
+
 use super::*;
 use crate::model::{Cell, CellKind, Field, FieldKind, Header, Row};
 use crate::record::{Record, settings};
@@ -24,6 +26,11 @@ const EVENTS: Settings = Settings {
     data_type: DataType::Event,
     identity_names: IdentityNames::Current,
     untagged: Untagged::Ignore,
+    trim_identities: false,
+    lowercase_email: false,
+    strip_html: false,
+    nulls: Nulls::Omit,
+    skip_sent: false,
 };
 const USERS: Settings = Settings {
     data_type: DataType::User,
@@ -110,6 +117,16 @@ fn every_identity_tag_goes_to_its_wire_name() {
         ("mp_other2", "other_id_2", "other2"),
         ("mp_other3", "other_id_3", "other3"),
         ("mp_other4", "other_id_4", "other4"),
+        ("mp_other5", "other_id_5", "other_id_5"),
+        ("mp_other6", "other_id_6", "other_id_6"),
+        ("mp_other7", "other_id_7", "other_id_7"),
+        ("mp_other8", "other_id_8", "other_id_8"),
+        ("mp_other9", "other_id_9", "other_id_9"),
+        ("mp_other10", "other_id_10", "other_id_10"),
+        ("mp_mobile_number", "mobile_number", "mobile_number"),
+        ("mp_phone_number_2", "phone_number_2", "phone_number_2"),
+        ("mp_phone_number_3", "phone_number_3", "phone_number_3"),
+        ("mp_alias", "alias", "alias"),
     ];
     for (tag, current, legacy) in names {
         let plan_now = plan(&[("a.x", &[tag])], USERS);
@@ -333,7 +350,13 @@ fn an_event_whose_time_cannot_be_read_is_rejected() {
         ],
         EVENTS,
     );
-    for time in ["\"2026-11-20\"", "1.5", "true", "99999999999999999999"] {
+    for time in [
+        "\"2026-11-31\"",
+        "\"2026-11\"",
+        "1.5",
+        "true",
+        "99999999999999999999",
+    ] {
         let error = map(&plan, &["\"a\"", time]).0.unwrap_err();
         assert!(error.to_string().contains("e.at"), "{error}");
     }

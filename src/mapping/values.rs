@@ -7,11 +7,18 @@ use crate::model::{Text, Value};
 /// Writes `text` as a JSON string as it stands. Only escapes that could be half of a surrogate
 /// pair are looked at: a lone half is valid JSON and yet no text, so it becomes U+FFFD.
 pub fn string(out: &mut Vec<u8>, text: Text<'_>) {
-    if text.escaped && text.raw.contains("\\u") {
+    if text.escaped && memchr::memmem::find(text.raw.as_bytes(), b"\\u").is_some() {
         return canonical(out, &text.decoded());
     }
+    quoted(out, text.raw);
+}
+
+/// Writes text that needs no escapes as a JSON string.
+#[inline]
+pub fn quoted(out: &mut Vec<u8>, plain: &str) {
+    out.reserve(plain.len() + 2);
     out.push(b'"');
-    out.extend_from_slice(text.raw.as_bytes());
+    out.extend_from_slice(plain.as_bytes());
     out.push(b'"');
 }
 
@@ -37,6 +44,32 @@ pub fn string_within(out: &mut Vec<u8>, text: Text<'_>, most: usize) -> bool {
         }
         Some((end, _)) => {
             canonical(out, &decoded[..end]);
+            true
+        }
+    }
+}
+
+/// Like [`string_within`], in the one spelling that equal texts share.
+pub fn canonical_within(out: &mut Vec<u8>, text: Text<'_>, most: usize) -> bool {
+    if !text.escaped {
+        return string_within(out, text, most);
+    }
+    plain_within(out, &text.decoded(), most)
+}
+
+/// Writes at most `most` characters of plain text. Returns whether it was cut.
+pub fn plain_within(out: &mut Vec<u8>, text: &str, most: usize) -> bool {
+    let end = match text.len() <= most {
+        true => None,
+        false => text.char_indices().nth(most),
+    };
+    match end {
+        None => {
+            canonical(out, text);
+            false
+        }
+        Some((end, _)) => {
+            canonical(out, &text[..end]);
             true
         }
     }
@@ -79,6 +112,11 @@ pub fn plain_text(value: Value<'_>) -> Option<Cow<'_, str>> {
 /// The digits of a whole number that fits mParticle's 64 bits, from a number or its text;
 /// `1760000000000.0` counts as whole.
 pub fn integer(text: &str) -> Option<&str> {
+    // Nearly all are like this, and too short to pass 64 bits.
+    if matches!(text.as_bytes(), [b'1'..=b'9', rest @ ..] if rest.len() < 18 && rest.iter().all(u8::is_ascii_digit))
+    {
+        return Some(text);
+    }
     let text = text.trim();
     let whole = match text.split_once('.') {
         Some((whole, fraction)) if fraction.bytes().all(|digit| digit == b'0') => whole,
@@ -117,6 +155,14 @@ pub fn is_uuid(text: &str) -> bool {
             8 | 13 | 18 | 23 => byte == b'-',
             _ => byte.is_ascii_hexdigit(),
         })
+}
+
+/// A number with or without a fraction that lies within these bounds, as it is written, from a
+/// number or its text.
+pub fn number_within(text: &str, most: f64) -> Option<&str> {
+    let text = text.trim();
+    let number: f64 = serde_json::from_str(text).ok()?;
+    (number.abs() <= most).then_some(text)
 }
 
 /// Whether a raw JSON list holds only single values (no list or object inside).

@@ -15,7 +15,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, Uri, http};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -111,12 +111,26 @@ impl Client {
         settings: ClientSettings,
         open_account: impl Fn(&[u8]) -> Result<Account, E> + Send + Sync + 'static,
     ) -> Result<Self, rustls::Error> {
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let trust = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_webpki_roots()
+            .with_no_client_auth();
+        Ok(Self::with_trust(settings, trust, open_account))
+    }
+
+    /// The same, but `trust` says whose certificates are good.
+    pub fn with_trust<E: fmt::Display>(
+        settings: ClientSettings,
+        trust: rustls::ClientConfig,
+        open_account: impl Fn(&[u8]) -> Result<Account, E> + Send + Sync + 'static,
+    ) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(settings.connect_timeout));
         let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())?
+            .with_tls_config(trust)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
@@ -125,13 +139,13 @@ impl Client {
             .pool_idle_timeout(settings.idle_timeout)
             .pool_max_idle_per_host(settings.max_idle)
             .build(connector);
-        Ok(Self {
+        Self {
             http,
             request_timeout: settings.request_timeout,
             open_account: Box::new(move |sealed| {
                 open_account(sealed).map_err(|error| printable(&error.to_string(), MAX_WORDS))
             }),
-        })
+        }
     }
 
     async fn post(&self, parcel: Parcel) -> Reply {

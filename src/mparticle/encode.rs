@@ -14,21 +14,31 @@
 //!   what one batch may hold go out in further batches of their own.
 //! - **`source_request_id`** is the delivery's id and the number of the first row in the batch. A
 //!   row is in one batch only, so the id names the batch for ever. `source_message_id` of an
-//!   event is the delivery's id and the number of its row.
+//!   event is the delivery's id and the number of its row. A delivery that skips what was sent
+//!   before has other ids and other batches, see `content.rs`.
 //!
 //! Memory: one request, and what is held of the current user, which is bounded (`MOST_HELD`).
 
+mod content;
 mod latest;
+mod members;
 mod request;
+mod text;
 
-use std::io::Write;
-
-use crate::mapping::Names;
+use crate::mapping::{EVENT_BITS, Names};
 use crate::model::{DataType, DeliveryId, Environment};
 use crate::mparticle::limits;
 use crate::record::{RecordView, settings};
+pub use members::DataPlan;
+
+use content::Content;
 use latest::{Latest, name};
+use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user};
 use request::Request;
+use text::{
+    EVENT, EVENT_FRAME, begin_batch, push_display, push_event, push_member, push_members,
+    push_object,
+};
 
 /// Events of one user that wait for their batch, over all their devices, hold at most this many
 /// bytes; then they go out in batches that are not full.
@@ -135,6 +145,12 @@ pub struct Encoder {
     delivery: Delivery,
     prefix: String,
     suffix: String,
+    /// The member `data_plan` of `context`, or empty.
+    plan: String,
+    /// Set in a delivery that skips what was sent.
+    content: Option<Content>,
+    /// What every event begins with, up to the number of its row.
+    event: String,
     user: Option<u64>,
     people: Vec<Person>,
     /// People that have been used and can be used again with their memory.
@@ -166,6 +182,8 @@ struct Device {
     key: Vec<u8>,
     /// Members of `device_info`.
     json: Vec<u8>,
+    /// `ip` and `context`.
+    origin: Vec<u8>,
     events: Vec<u8>,
     count: usize,
     first_row: u64,
@@ -182,8 +200,11 @@ impl Encoder {
         Self {
             settings,
             prefix: format!("{{\"source_request_id\":\"{}-", delivery.id),
+            event: format!("{EVENT}{}-", delivery.id),
             suffix: format!("\",\"environment\":\"{environment}\",\"user_identities\":{{"),
             delivery,
+            plan: String::new(),
+            content: None,
             user: None,
             people: Vec::new(),
             spare: Vec::new(),
@@ -198,9 +219,13 @@ impl Encoder {
     /// # Errors
     /// The sink's.
     pub fn push<S: Sink>(&mut self, record: RecordView<'_>, sink: &mut S) -> Result<(), S::Error> {
-        if self.user != Some(record.user) {
+        let user = match self.content {
+            None => record.user,
+            Some(_) => record.user & !EVENT_BITS,
+        };
+        if self.user != Some(user) {
             self.end_user(sink)?;
-            self.user = Some(record.user);
+            self.user = Some(user);
         }
         if let Some(bytes) = self.too_large(&record) {
             let most = self.settings.max_batch_bytes;
@@ -215,7 +240,7 @@ impl Encoder {
             None => {
                 if self.people.len() >= MOST_APART {
                     self.end_user(sink)?;
-                    self.user = Some(record.user);
+                    self.user = Some(user);
                 }
                 self.made.users += 1;
                 let mut person = self.spare.pop().unwrap_or_default();
@@ -225,6 +250,9 @@ impl Encoder {
                 self.people.len() - 1
             }
         };
+        if self.content.is_some() {
+            return self.push_alone(at, record, sink);
+        }
         let person = &mut self.people[at];
         person.last_row = record.row;
         person.rows += 1;
@@ -267,11 +295,7 @@ impl Encoder {
             Some(known) => known,
             None => {
                 let mut device = person.spare.pop().unwrap_or_default();
-                device.key.extend_from_slice(record.device);
-                for (slot, literal) in settings(record.device) {
-                    let name = name(&self.delivery.names.device, slot);
-                    push_member(&mut device.json, name, literal);
-                }
+                device.describe(record.device, &self.delivery.names, &self.plan);
                 device.first_row = record.row;
                 person.devices.push(device);
                 person.devices.len() - 1
@@ -281,7 +305,7 @@ impl Encoder {
         let full = {
             let person = &self.people[at];
             let device = &person.devices[device];
-            let bytes = self.head_bytes(person.identities.len(), device.json.len())
+            let bytes = self.head_bytes(person.identities.len(), device.size())
                 + device.events.len()
                 + size;
             device.count > 0
@@ -296,10 +320,17 @@ impl Encoder {
             device.count = 0;
             device.first_row = record.row;
         }
-        let id = self.delivery.id;
         let device = &mut self.people[at].devices[device];
         let before = device.events.len();
-        push_event(&mut device.events, id, &record);
+        if device.count > 0 {
+            device.events.push(b',');
+        }
+        push_event(
+            &mut device.events,
+            &self.event,
+            format_args!("{}", record.row),
+            &record,
+        );
         self.held += device.events.len() - before;
         device.count += 1;
         device.last_row = record.row;
@@ -367,7 +398,7 @@ impl Encoder {
         let Some(device) = person.devices.get(device) else {
             return Ok(());
         };
-        let head = self.head_bytes(person.identities.len(), device.json.len());
+        let head = self.head_bytes(person.identities.len(), device.size());
         let alone = head + device.events.len();
         let fits = person.attributes.count <= limits::ATTRIBUTES
             && alone + person.attributes.bytes(&self.delivery.names.attributes)
@@ -376,15 +407,17 @@ impl Encoder {
         self.request.begin();
         let out = &mut self.request.bytes;
         begin_batch(out, &self.prefix, device.first_row, None, &self.suffix);
-        out.extend_from_slice(&person.identities);
-        out.push(b'}');
+        push_user(out, &person.identities);
         if now && fits && person.attributes.count > 0 {
-            out.extend_from_slice(b",\"user_attributes\":{");
             let names = &self.delivery.names.attributes;
-            push_members(out, person.attributes.members(names));
-            out.push(b'}');
+            let mut writer = AttributeWriter::default();
+            for (name, literal) in person.attributes.members(names) {
+                writer.add(out, name, literal);
+            }
+            writer.end(out);
         }
         push_object(out, ",\"device_info\":{", &device.json);
+        out.extend_from_slice(&device.origin);
         out.extend_from_slice(b",\"events\":[");
         out.extend_from_slice(&device.events);
         out.extend_from_slice(b"]}");
@@ -422,8 +455,8 @@ impl Encoder {
             let out = &mut self.request.bytes;
             let part_name = (event_mode || part > 0).then_some(part);
             begin_batch(out, &self.prefix, person.first_row, part_name, &self.suffix);
-            out.extend_from_slice(&person.identities);
-            out.push(b'}');
+            push_user(out, &person.identities);
+            let mut writer = AttributeWriter::default();
             let mut size = head;
             let mut count = 0;
             while let Some((name, literal)) = members.peek() {
@@ -433,25 +466,21 @@ impl Encoder {
                 if full {
                     break;
                 }
-                out.extend_from_slice(if count == 0 {
-                    b",\"user_attributes\":{"
-                } else {
-                    b","
-                });
-                out.extend_from_slice(name.as_bytes());
-                out.extend_from_slice(literal);
+                writer.add(out, name, literal);
                 size += more;
                 count += 1;
                 members.next();
             }
-            if count > 0 {
-                out.push(b'}');
-            }
-            if person.device.count > 0 {
+            writer.end(out);
+            let fields = names.device.get(..names.device_info()).unwrap_or_default();
+            let mut device = person.device.members(fields).peekable();
+            if device.peek().is_some() {
                 out.extend_from_slice(b",\"device_info\":{");
-                push_members(out, person.device.members(&names.device));
+                push_members(out, device);
                 out.push(b'}');
             }
+            let ip = person.device.get(names.ip);
+            push_origin(out, ip, person.device.get(names.location), &self.plan);
             out.push(b'}');
             let last = members.peek().is_none();
             let rows = if last { rows } else { 0 };
@@ -485,7 +514,12 @@ impl Encoder {
     /// An upper bound of a batch's size beside its events and attributes.
     fn head_bytes(&self, identities: usize, device: usize) -> usize {
         const PUNCTUATION: usize = 128;
-        PUNCTUATION + self.prefix.len() + self.suffix.len() + identities + device
+        let names = &self.delivery.names;
+        let origin = match names.device_info() < names.device.len() || !self.plan.is_empty() {
+            true => ORIGIN_FRAME + self.plan.len(),
+            false => 0,
+        };
+        PUNCTUATION + self.prefix.len() + self.suffix.len() + identities + device + origin
     }
 }
 
@@ -507,69 +541,12 @@ impl Person {
 
     fn retire_devices(&mut self) {
         for mut device in self.devices.drain(..) {
-            device.key.clear();
-            device.json.clear();
-            device.events.clear();
-            device.count = 0;
+            device.clear();
             if self.spare.is_empty() {
                 self.spare.push(device);
             }
         }
     }
-}
-
-/// An upper bound of what an event's JSON has beside the record's members.
-const EVENT_FRAME: usize = 128;
-
-fn push_event(out: &mut Vec<u8>, delivery: DeliveryId, record: &RecordView<'_>) {
-    if !out.is_empty() {
-        out.push(b',');
-    }
-    out.extend_from_slice(b"{\"event_type\":\"custom_event\",\"data\":{\"source_message_id\":\"");
-    push_display(out, format_args!("{delivery}-{}", record.row));
-    out.extend_from_slice(b"\",");
-    out.extend_from_slice(record.event);
-    out.extend_from_slice(b"}}");
-}
-
-fn begin_batch(out: &mut Vec<u8>, prefix: &str, row: u64, part: Option<u32>, suffix: &str) {
-    out.extend_from_slice(prefix.as_bytes());
-    match part {
-        None => push_display(out, format_args!("{row}")),
-        Some(part) => push_display(out, format_args!("{row}-a{part}")),
-    }
-    out.extend_from_slice(suffix.as_bytes());
-}
-
-fn push_display(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // Writing to memory cannot fail.
-    let _ = out.write_fmt(text);
-}
-
-fn push_object(out: &mut Vec<u8>, name: &str, members: &[u8]) {
-    if !members.is_empty() {
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(members);
-        out.push(b'}');
-    }
-}
-
-fn push_members<'a>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'a str, &'a [u8])>) {
-    for (at, (name, literal)) in members.enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(literal);
-    }
-}
-
-fn push_member(out: &mut Vec<u8>, name: &str, literal: &[u8]) {
-    if !out.is_empty() {
-        out.push(b',');
-    }
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(literal);
 }
 
 #[cfg(test)]

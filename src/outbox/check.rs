@@ -11,13 +11,13 @@ use super::dead::read_letter;
 use super::disk::Disk;
 use super::error::{Error, OpenError};
 use super::format::{FileKind, Footer, Header, Place};
-use super::index::Index;
+use super::index::{Index, Segment};
 use super::layout::{
     Layout, SegmentName, parse_dead_name, parse_rejected_name, parse_segment_name,
 };
 use super::load::load;
 use super::owner::{Command, Loss};
-use super::record;
+use super::record::{self, Kind};
 use super::segment::{SegmentFile, read_footer, read_whole};
 use super::state::SegmentRow;
 use super::store::Store;
@@ -44,7 +44,9 @@ pub struct Fault {
     pub file: PathBuf,
     /// Whose rows are in it, where that can be told.
     pub delivery: Option<DeliveryId>,
-    /// How many rows cannot be read, as far as that can be told.
+    /// How many records cannot be read, as far as that can be told.
+    pub records: u64,
+    /// How many rows that have not settled cannot be read, as far as that can be told.
     pub rows: u64,
     /// What is wrong.
     pub what: String,
@@ -58,17 +60,22 @@ pub struct Fault {
 /// The directory is in use, is not an outbox of this version, or the system refuses to read it.
 pub fn check(path: &Path) -> Result<CheckReport, OpenError> {
     let layout = Layout::new(path);
-    let failed = |source| OpenError::Io {
+    let _lock = layout.enter_to_read()?;
+    let (report, _) = look(&layout).map_err(|source| OpenError::Io {
         path: path.to_owned(),
         doing: "it could not be read",
         source,
-    };
-    let _lock = layout.enter_to_read()?;
-    let mut report = CheckReport::default();
-    let index = check_state(&layout, &mut report).map_err(failed)?;
-    check_segments(&layout, index.as_ref(), &mut report).map_err(failed)?;
-    check_others(&layout, index.as_ref(), &mut report).map_err(failed)?;
+    })?;
     Ok(report)
+}
+
+/// The same for one who has the lock; the second value is what the state says, if it can be read.
+pub(super) fn look(layout: &Layout) -> io::Result<(CheckReport, Option<Index>)> {
+    let mut report = CheckReport::default();
+    let index = check_state(layout, &mut report)?;
+    check_segments(layout, index.as_ref(), &mut report)?;
+    check_others(layout, index.as_ref(), &mut report)?;
+    Ok((report, index))
 }
 
 /// sled writes when it opens, so it is a copy that is opened.
@@ -88,7 +95,7 @@ fn check_state(layout: &Layout, report: &mut CheckReport) -> io::Result<Option<I
         Ok(None) => "the state is empty".to_owned(),
         Err(error) => error.to_string(),
     };
-    report.fault(&state, None, 0, what);
+    report.fault(&state, None, (0, 0), what);
     Ok(None)
 }
 
@@ -97,60 +104,101 @@ fn check_segments(
     index: Option<&Index>,
     report: &mut CheckReport,
 ) -> io::Result<()> {
-    let mut missing: HashMap<PathBuf, (DeliveryId, SegmentRow)> = HashMap::new();
+    let mut known: HashMap<PathBuf, (DeliveryId, &Segment)> = HashMap::new();
     for delivery in index.iter().flat_map(|index| index.deliveries.values()) {
         let id = delivery.row.info.id;
         for (&number, segment) in &delivery.segments {
-            missing.insert(layout.segment(id, number), (id, segment.row));
+            known.insert(layout.segment(id, number), (id, segment));
         }
     }
     for entry in fs::read_dir(layout.segments())? {
         let path = entry?.path();
-        missing.remove(&path);
         match path.file_name().and_then(parse_segment_name) {
-            Some(SegmentName::Segment(id, _)) => check_segment(&path, id, report)?,
+            Some(SegmentName::Segment(id, _)) => {
+                let segment = known.remove(&path).map(|(_, segment)| segment);
+                check_segment(&path, id, segment, index.is_some(), report)?;
+            }
             Some(SegmentName::Aborted(_) | SegmentName::Cancelled(_)) => {}
-            None => report.fault(&path, None, 0, "it is no file of an outbox".to_owned()),
+            None => report.fault(&path, None, (0, 0), "it is no file of an outbox".to_owned()),
         }
     }
-    for (path, (id, row)) in missing {
-        report.fault(&path, Some(id), row.left().rows, "it is gone".to_owned());
+    for (path, (id, segment)) in known {
+        let left = (segment.entries_left(), segment.row.left().rows);
+        if left.0 == 0 && segment.row.damaged {
+            // Given up and named before.
+            continue;
+        }
+        report.fault(&path, Some(id), left, "it is gone".to_owned());
     }
     Ok(())
 }
 
-fn check_segment(path: &Path, id: DeliveryId, report: &mut CheckReport) -> io::Result<()> {
+/// `known` is what a sound state says of the segment. One that such a state does not know has
+/// settled, or its delivery was cut short, or the next open takes it up: it need not have an end.
+fn check_segment(
+    path: &Path,
+    id: DeliveryId,
+    known: Option<&Segment>,
+    state_is_sound: bool,
+    report: &mut CheckReport,
+) -> io::Result<()> {
     let file = File::open(path)?;
     let bytes = read_whole(&file)?;
     report.files += 1;
     report.bytes += bytes.len() as u64;
+    let footer = read_footer(&file)?;
+    if footer.is_none() && known.is_none() && state_is_sound {
+        report.records += record::scan(&bytes).count() as u64;
+        return Ok(());
+    }
     let mut faults = Vec::new();
     if !Header::decode(&bytes).is_ok_and(|(header, _)| header.kind == FileKind::Segment) {
         faults.push("its header".to_owned());
     }
-    let mut rows = 0;
-    match read_footer(&file)? {
+    // Records and rows that cannot be read, and of the records those that have not settled.
+    let (mut records, mut rows, mut left) = (0, 0, 0);
+    match footer {
         Some(footer) => {
-            for (n, place) in footer.places.iter().enumerate() {
+            for (n, place) in (0u32..).zip(&footer.places) {
                 if record_at(&bytes, *place).is_ok() {
                     report.records += 1;
-                } else {
-                    rows += u64::from(place.rows);
-                    faults.push(format!("request {n}"));
+                    continue;
                 }
+                records += 1;
+                if !known.is_some_and(|segment| segment.has_settled(n)) {
+                    rows += u64::from(place.rows);
+                    left += 1;
+                }
+                faults.push(format!("request {n}"));
             }
             if faults.is_empty() && !whole_is_sound(&bytes) {
                 faults.push("something between its records".to_owned());
             }
         }
         None => {
-            report.records += record::scan(&bytes).count() as u64;
+            if let Some(segment) = known {
+                (records, rows) = (segment.entries_left(), segment.row.left().rows);
+            }
+            for (_, _, record) in record::scan(&bytes) {
+                report.records += 1;
+                if let Some(segment) = known
+                    && record.kind == Kind::Entry
+                    && let Some(n) = record.ordinal.checked_sub(segment.row.summary.first)
+                    && !segment.has_settled(n)
+                {
+                    let read: u64 = record.rows.iter().map(|rows| u64::from(*rows)).sum();
+                    (records, rows) = (records.saturating_sub(1), rows.saturating_sub(read));
+                }
+            }
+            left = records;
             faults.push("its end, or the delivery was never accepted".to_owned());
         }
     }
-    if !faults.is_empty() {
+    // What was lost with it has been given up and named: it is set aside when the rest is sent.
+    let known_to_be_damaged = known.is_some_and(|segment| segment.row.damaged);
+    if !faults.is_empty() && (left > 0 || !known_to_be_damaged) {
         let what = format!("damaged: {}", faults.join(", "));
-        report.fault(path, Some(id), rows, what);
+        report.fault(path, Some(id), (records, rows), what);
     }
     Ok(())
 }
@@ -179,10 +227,15 @@ fn check_others(
         report.files += 1;
         report.bytes += bytes.len() as u64;
         report.records += record::scan(&bytes).count() as u64;
-        if !whole_is_sound(&bytes) {
-            let id = path.file_name().and_then(parse_rejected_name);
+        let id = path.file_name().and_then(parse_rejected_name);
+        // Rows of a delivery that was cut short: the next open removes them.
+        let cut_short = match (index, id) {
+            (Some(index), Some(id)) => !index.by_id.contains_key(&id),
+            _ => false,
+        };
+        if !whole_is_sound(&bytes) && !cut_short {
             let what = "damaged, or its delivery was never accepted";
-            report.fault(&path, id, 0, what.to_owned());
+            report.fault(&path, id, (0, 0), what.to_owned());
         }
     }
     for entry in fs::read_dir(layout.dead_directory())? {
@@ -190,7 +243,7 @@ fn check_others(
         report.files += 1;
         report.bytes += path.metadata()?.len();
         if path.file_name().and_then(parse_dead_name).is_none() {
-            report.fault(&path, None, 0, "it is no file of an outbox".to_owned());
+            report.fault(&path, None, (0, 0), "it is no file of an outbox".to_owned());
         }
     }
     for (id, letter) in index.iter().flat_map(|index| &index.letters) {
@@ -202,16 +255,33 @@ fn check_others(
             .and_then(|index| index.deliveries.get(&letter.position))
             .map(|delivery| delivery.row.info.id);
         let what = format!("dead letter {id} is damaged or gone");
-        report.fault(&layout.dead(letter.file), delivery, letter.tally.rows, what);
+        let lost = (1, letter.tally.rows);
+        report.fault(&layout.dead(letter.file), delivery, lost, what);
     }
     Ok(())
 }
 
+impl Segment {
+    /// Entries that have not settled.
+    fn entries_left(&self) -> u64 {
+        let row = &self.row;
+        u64::from(row.summary.entries.saturating_sub(row.settled_entries))
+    }
+
+    /// Whether the entry at this place of the segment has settled.
+    pub(super) fn has_settled(&self, place: u32) -> bool {
+        self.settled.as_ref().is_some_and(|bits| bits.get(place))
+    }
+}
+
 impl CheckReport {
-    fn fault(&mut self, file: &Path, delivery: Option<DeliveryId>, rows: u64, what: String) {
+    /// `lost` are records and rows.
+    fn fault(&mut self, file: &Path, delivery: Option<DeliveryId>, lost: (u64, u64), what: String) {
+        let (records, rows) = lost;
         self.faults.push(Fault {
             file: file.to_owned(),
             delivery,
+            records,
             rows,
             what,
         });

@@ -50,6 +50,7 @@ mod layout;
 mod letters;
 mod load;
 mod maintain;
+mod offline;
 mod orphans;
 mod owner;
 mod record;
@@ -78,6 +79,10 @@ pub use delivery::{DeliveryState, MAX_ACCOUNT, NewDelivery, Receipt, Tally, Tota
 pub use disk::{Disk, Op};
 pub use error::{Error, OpenError, StateError};
 pub use letters::Moved;
+pub use offline::{
+    Found, Inspected, Inspection, SalvageIntoError, Salvaged, Standing, inspect, read_batches,
+    salvage_into,
+};
 pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
 pub use settings::Settings;

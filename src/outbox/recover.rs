@@ -29,7 +29,7 @@ use super::segment::SegmentFile;
 use super::settings::Settings;
 use super::state::{Key, Meta};
 use super::store::Store;
-use super::{Damage, cancel, orphans};
+use super::{Damage, Tally, cancel, orphans};
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 
@@ -272,6 +272,10 @@ impl Recovery<'_> {
                     continue;
                 }
                 let tally = change.give_up_missing(&self.index, position, number, file.as_ref());
+                if segment.row.damaged && tally == Tally::default() {
+                    // Named at an earlier open.
+                    continue;
+                }
                 let what = match length {
                     None => format!("segment {number} is gone"),
                     Some(length) => {

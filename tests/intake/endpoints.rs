@@ -103,21 +103,51 @@ async fn an_old_looker_is_offered_the_older_format() {
 }
 
 #[tokio::test]
-async fn the_form_asks_for_data_type_and_environment() {
+async fn the_form_asks_for_data_type_and_environment_and_offers_more() {
     let feed = feed(Script::default()).await;
     let form = ask(&feed, "POST", "/actions/mparticle/form").await;
+    let option = |name: &str, label: &str| json!({"name": name, "label": label});
     assert_eq!(
         form,
         json!({"fields": [
             {"name": "data_type", "label": "Data Type", "description": "Specify data type: User Profiles or Events",
              "type": "select", "required": true,
-             "options": [{"name": "user_data", "label": "User Profiles"}, {"name": "event_data", "label": "Events"}]},
+             "options": [option("user_data", "User Profiles"), option("event_data", "Events")]},
             {"name": "environment", "label": "Environment",
              "description": "Specify environment to send to: Test/Development or Production",
              "type": "select", "required": true,
-             "options": [{"name": "production", "label": "Production"}, {"name": "development", "label": "Test/Development"}]},
+             "options": [option("production", "Production"), option("development", "Test/Development")]},
+            {"name": "skip_sent", "label": "Skip Events Already Sent",
+             "description": "Events that an earlier delivery has brought do not arrive again, although the rows come again. Needs a column tagged mp_timestamp_unixtime_ms or mp_event_id. Sends one event a batch, which takes longer.",
+             "type": "select", "required": false, "default": "no",
+             "options": [option("no", "No"), option("yes", "Yes")]},
+            {"name": "null_attributes", "label": "Null Attributes",
+             "description": "What to send for an attribute that is null",
+             "type": "select", "required": false, "default": "configured",
+             "options": [option("configured", "As configured"), option("omit", "Leave them out"),
+                         option("null", "Send null"), option("delete", "Delete the user attribute")]},
+            {"name": "untagged", "label": "Columns Without a Tag",
+             "description": "What to do with columns that have no mp_ tag in LookML",
+             "type": "select", "required": false, "default": "configured",
+             "options": [option("configured", "As configured"), option("ignore", "Do not send them"),
+                         option("user_attribute", "Send them as user attributes (User Profiles only)")]},
+            {"name": "pod", "label": "Data Center", "description": "The mParticle pod to send to",
+             "type": "select", "required": false, "default": "configured",
+             "options": [option("configured", "As configured"), option("us1", "US1"), option("us2", "US2"),
+                         option("eu1", "EU1"), option("au1", "AU1")]},
+            {"name": "plan_id", "label": "Data Plan ID",
+             "description": "The mParticle data plan to check against", "type": "string", "required": false},
+            {"name": "plan_version", "label": "Data Plan Version",
+             "description": "A whole number; without it, the latest", "type": "string", "required": false},
         ]})
     );
+    // Nobody has to fill in more than Looker's own action asks for.
+    let required = form["fields"].as_array().unwrap().iter();
+    let required: Vec<_> = required
+        .filter(|field| field["required"] == true)
+        .map(|field| field["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(required, ["data_type", "environment"]);
 }
 
 #[tokio::test]
@@ -138,23 +168,24 @@ async fn the_status_needs_no_key_and_tells_whether_deliveries_are_taken() {
 
 #[tokio::test]
 async fn every_other_path_needs_a_valid_key() {
-    let feed = feed(Script::default()).await;
-    let garbage = [
-        None,
-        Some(String::new()),
-        Some("Token".to_owned()),
-        Some("Token token=\"\"".to_owned()),
-        Some("Token token=\"a/b\"".to_owned()),
-        Some(feed.authorization().replace("Token ", "Bearer ")),
-        Some(format!("{}x", feed.authorization())),
-        Some("x".repeat(20_000)),
-    ];
     for path in [
         "/",
         "/actions/mparticle",
         "/actions/mparticle/form",
         "/actions/mparticle/execute",
     ] {
+        // A hub for each path: who fails too often is answered differently.
+        let feed = feed(Script::default()).await;
+        let garbage = [
+            None,
+            Some(String::new()),
+            Some("Token".to_owned()),
+            Some("Token token=\"\"".to_owned()),
+            Some("Token token=\"a/b\"".to_owned()),
+            Some(feed.authorization().replace("Token ", "Bearer ")),
+            Some(format!("{}x", feed.authorization())),
+            Some("x".repeat(20_000)),
+        ];
         for value in &garbage {
             let mut request = feed.request("POST", path).body(Bytes::from("{}")).unwrap();
             request.headers_mut().remove("authorization");
@@ -171,6 +202,7 @@ async fn every_other_path_needs_a_valid_key() {
             );
         }
     }
+    let feed = feed(Script::default()).await;
     // Two of them: a proxy may look at one and the hub at the other.
     let two = feed
         .request("POST", "/")

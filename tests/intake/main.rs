@@ -2,6 +2,7 @@
 //! from, and a client in front.
 
 mod connection;
+mod door;
 mod download;
 mod endpoints;
 mod execute;

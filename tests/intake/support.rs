@@ -19,6 +19,7 @@ use looker_feed::intake::{
 };
 use looker_feed::model::DeliveryId;
 use looker_feed::shutdown::{self, Trigger};
+use looker_feed::tls;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -176,6 +177,8 @@ pub async fn feed_with(script: Script, change: impl FnOnce(&mut Settings)) -> Fe
     let key = new_key(&secret).unwrap();
     let mut settings = Settings {
         secret,
+        trust: tls::client("looker.ca_file", None).unwrap(),
+        identity: None,
         intake: config.intake,
         looker: config.looker,
         spool_directory: spool.path().to_owned(),

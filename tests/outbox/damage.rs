@@ -396,3 +396,21 @@ fn a_salvage_finds_beforehand_what_the_drain_would_have_met() {
     assert_eq!(lost, named);
     check_sums(&outbox);
 }
+
+#[test]
+fn a_loss_is_named_once_and_not_again_at_the_next_open() {
+    let home = home();
+    let path = home.path().join("outbox");
+    let outbox = open(&path);
+    backlog(&outbox);
+    outbox.close();
+    let segment = &files_below(&path.join("segments"))[0];
+    let length = segment.metadata().unwrap().len();
+    do_harm(segment, Harm::Cut(length / 2));
+    for (opened, named) in [(1, true), (2, false), (3, false)] {
+        let outbox = open(&path);
+        let damage = outbox.damage();
+        assert_eq!(!damage.is_empty(), named, "open {opened}: {damage:?}");
+        outbox.close();
+    }
+}

@@ -181,10 +181,11 @@ function glance(now) {
     sending: pace(rate),
     'sending-unit': 'batches/s',
     'sending-more': limit ? `accepted, of ${pace(limit)} a second allowed` : 'accepted by mParticle',
-    care: dead || rejected ? number(dead + rejected) : 'Nothing',
-    'care-more': dead || rejected ? `${count(dead, 'dead letter')}, ${count(rejected, 'rejected row')}` : 'No dead letters, no rejected rows',
+    care: dead ? number(dead) : 'Nothing',
+    'care-unit': dead ? (dead === 1 ? 'dead letter' : 'dead letters') : '',
+    'care-more': `${rejected ? count(rejected, 'rejected row') : 'No rejected rows'} in the listed deliveries`,
   });
-  grade($('care'), dead ? 'bad' : rejected ? 'warn' : '');
+  grade($('care'), dead ? 'bad' : '');
   set($('clock'), `${size(now.outbox.bytes)} in the outbox · ${size(now.outbox.free_bytes)} free`);
   set($('version'), `looker-feed ${now.version}, up for ${span((now.now - now.started) / 1000)}`);
 }
@@ -233,7 +234,7 @@ function destination(node, d) {
     flying: number(d.in_flight),
     latency: d.latency_mean_ms ? `${number(d.latency_mean_ms)} ms` : '–',
     success: d.last_success ? clock(d.last_success) : 'not yet',
-    replies: Object.entries(d.replies).filter(([, n]) => n).map(([kind, n]) => `${kind.replaceAll('_', ' ')} ${number(n)}`).join(' · '),
+    replies: Object.values(d.replies).some(n => n) ? `Replies: ${Object.entries(d.replies).filter(([, n]) => n).map(([kind, n]) => `${kind.replaceAll('_', ' ')} ${number(n)}`).join(' · ')}` : '',
     error: d.last_error ?? '',
   });
   part(node, 'latency').title = `99 of 100 below ${number(d.latency_p99_ms)} ms`;

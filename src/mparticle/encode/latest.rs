@@ -6,6 +6,8 @@ use crate::record::settings;
 #[derive(Debug, Default)]
 pub(super) struct Latest {
     values: Vec<Vec<u8>>,
+    /// The row that each value is from, where rows come in another order than their own.
+    rows: Vec<u64>,
     /// How many slots have a value.
     pub(super) count: usize,
 }
@@ -26,6 +28,35 @@ impl Latest {
         }
     }
 
+    /// Like [`Latest::set`] for rows that come in any order: a value stays if it is from a later
+    /// row.
+    pub(super) fn set_if_later(&mut self, section: &[u8], row: u64) {
+        for (slot, literal) in settings(section) {
+            let slot = usize::from(slot);
+            if slot >= self.values.len() {
+                self.values.resize_with(slot + 1, Vec::new);
+            }
+            if slot >= self.rows.len() {
+                self.rows.resize(slot + 1, 0);
+            }
+            let value = &mut self.values[slot];
+            if value.is_empty() {
+                self.count += 1;
+            } else if row < self.rows[slot] {
+                continue;
+            }
+            self.rows[slot] = row;
+            value.clear();
+            value.extend_from_slice(literal);
+        }
+    }
+
+    /// The value of a slot.
+    pub(super) fn get(&self, slot: Option<u16>) -> Option<&[u8]> {
+        let value = self.values.get(usize::from(slot?))?;
+        (!value.is_empty()).then_some(value)
+    }
+
     pub(super) fn clear(&mut self) {
         if self.count > 0 {
             self.values.iter_mut().for_each(Vec::clear);
@@ -33,15 +64,16 @@ impl Latest {
         }
     }
 
+    /// Name and value of the slots that have both.
     pub(super) fn members<'a>(
         &'a self,
         names: &'a [Box<str>],
     ) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         self.values
             .iter()
-            .enumerate()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(slot, value)| (name(names, slot as u16), value.as_slice()))
+            .zip(names)
+            .filter(|(value, _)| !value.is_empty())
+            .map(|(value, name)| (&**name, value.as_slice()))
     }
 
     pub(super) fn bytes(&self, names: &[Box<str>]) -> usize {

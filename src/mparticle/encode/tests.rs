@@ -1,3 +1,5 @@
+mod choice_tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
@@ -108,6 +110,7 @@ fn encode(rows: &[Given], data_type: DataType, settings: Settings) -> (Kept, Mad
         names: Names {
             attributes: (0..4).map(|slot| format!("\"a{slot}\":").into()).collect(),
             device: vec!["\"brand\":".into()],
+            ..Names::default()
         },
     };
     let mut records: Vec<_> = rows
@@ -291,7 +294,7 @@ fn attributes_beyond_what_a_batch_takes_go_out_in_batches_of_their_own() {
                 attributes: (0..250)
                     .map(|slot| format!("\"a{slot}\":").into())
                     .collect(),
-                device: Vec::new(),
+                ..Names::default()
             },
         };
         let mut encoder = Encoder::new(Settings::default(), delivery);

@@ -1,0 +1,411 @@
+//! `looker-feed outbox`: what a person can do with an outbox that no daemon uses.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::{Failure, with_causes};
+use crate::outbox::{
+    self, Damage, DeliveryState, Found, Inspected, Inspection, Salvaged, Standing,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Read every file and say what is damaged; changes nothing. Exit code 1 means damage
+    Check(Check),
+    /// Bring what can be read to another place; the outbox itself stays as it is
+    Salvage(Salvage),
+}
+
+#[derive(Debug, clap::Args)]
+struct Check {
+    /// The outbox's directory
+    #[arg(long, value_name = "DIR")]
+    path: PathBuf,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Salvage {
+    /// The outbox's directory
+    #[arg(long, value_name = "DIR")]
+    path: PathBuf,
+    #[command(flatten)]
+    target: Target,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true)]
+struct Target {
+    /// A directory that is not there yet: it becomes an outbox that a daemon can be started on
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// A file that is not there yet: every undelivered batch in it, one JSON object a line, for
+    /// people. It holds user data
+    #[arg(long, value_name = "FILE")]
+    json_lines: Option<PathBuf>,
+}
+
+/// Does it, and answers on standard output.
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.action {
+        Action::Check(arguments) => check(arguments),
+        Action::Salvage(arguments) => salvage(arguments),
+    }
+}
+
+fn check(arguments: &Check) -> Result<(), Failure> {
+    let found = outbox::inspect(&arguments.path)
+        .map_err(|error| Failure::NotChecked(with_causes(&error)))?;
+    say(&if arguments.json {
+        json_text(&inspection_json(&found))
+    } else {
+        inspection_text(&arguments.path, &found)
+    })?;
+    match found.report.faults.len() {
+        0 => Ok(()),
+        faults => Err(Failure::Other(format!(
+            "{} in {}; `looker-feed outbox salvage` brings what can be read to another directory.",
+            counted(faults as u64, "damaged place"),
+            arguments.path.display()
+        ))),
+    }
+}
+
+fn salvage(arguments: &Salvage) -> Result<(), Failure> {
+    let mut answer = json!({});
+    let mut text = String::new();
+    if let Some(file) = &arguments.target.json_lines {
+        let written = write_lines(&arguments.path, file)?;
+        answer["batches_written"] = json!(written.batches);
+        answer["state_read"] = json!(written.state_read);
+        text += &format!(
+            "{} written to {}. They hold user data.\n",
+            counted(written.batches, "undelivered batch"),
+            file.display()
+        );
+        if !written.state_read {
+            text +=
+                "The state cannot be read: batches that were delivered already are among them.\n";
+        }
+    }
+    if let Some(to) = &arguments.target.to {
+        let salvaged = outbox::salvage_into(&arguments.path, to).map_err(|e| Failure::of(&e))?;
+        answer["salvaged"] = salvaged_json(&salvaged);
+        text += &salvaged_text(&arguments.path, to, &salvaged);
+    }
+    say(&if arguments.json {
+        json_text(&answer)
+    } else {
+        text
+    })
+}
+
+struct Written {
+    batches: u64,
+    state_read: bool,
+}
+
+fn write_lines(path: &Path, file: &Path) -> Result<Written, Failure> {
+    let cannot =
+        |error: io::Error| Failure::Other(format!("Cannot write {}: {error}", file.display()));
+    let mut options = File::options();
+    // User data: for its owner only.
+    let target = options.write(true).create_new(true).mode(0o600).open(file);
+    let mut out = BufWriter::new(target.map_err(cannot)?);
+    let mut batches = 0;
+    let mut failed = None;
+    let read = outbox::read_batches(path, |found| {
+        let written = write_line(&mut out, &found);
+        batches += 1;
+        written.map_err(|error| {
+            let told = io::Error::new(error.kind(), "the lines could not be written");
+            failed = Some(error);
+            told
+        })
+    });
+    if let Some(error) = failed {
+        return Err(cannot(error));
+    }
+    let state_read = read.map_err(|error| Failure::of(&error))?;
+    let file = out
+        .into_inner()
+        .map_err(|error| cannot(error.into_error()))?;
+    file.sync_all().map_err(cannot)?;
+    Ok(Written {
+        batches,
+        state_read,
+    })
+}
+
+/// `{"delivery","request","rows","dead_letter","batch"}`; a batch that is not JSON stands as
+/// `batch_base64`.
+fn write_line(out: &mut impl Write, found: &Found) -> io::Result<()> {
+    #[derive(serde::Serialize)]
+    struct Line<'a> {
+        delivery: String,
+        request: u32,
+        rows: u32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dead_letter: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        batch: Option<&'a RawValue>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        batch_base64: Option<String>,
+    }
+    let batch: Option<&RawValue> = serde_json::from_slice(&found.payload).ok();
+    let line = Line {
+        delivery: found.delivery.to_string(),
+        request: found.entry,
+        rows: found.rows,
+        dead_letter: found.reason.as_deref(),
+        batch_base64: batch.is_none().then(|| BASE64.encode(&found.payload)),
+        batch,
+    };
+    serde_json::to_writer(&mut *out, &line)?;
+    out.write_all(b"\n")
+}
+
+fn inspection_text(path: &Path, found: &Inspection) -> String {
+    let report = &found.report;
+    let mut text = format!(
+        "Outbox {}: {}, {}, {} bytes.\n",
+        path.display(),
+        counted(report.files, "file"),
+        counted(report.records, "sound record"),
+        report.bytes
+    );
+    for delivery in &found.deliveries {
+        text += &format!(
+            "Delivery {} {:?} to {}: {}; {} in {}",
+            delivery.id,
+            delivery.title,
+            printable(&delivery.destination),
+            standing(delivery.standing).1,
+            counted(delivery.rows, "row"),
+            counted(delivery.entries, "request"),
+        );
+        if delivery.entries_left > 0 {
+            text += &format!(
+                ", of which {} in {} wait",
+                counted(delivery.rows_left, "row"),
+                counted(delivery.entries_left, "request")
+            );
+        }
+        if delivery.rows_dead > 0 {
+            text += &format!(
+                ", {} in the dead letters",
+                counted(delivery.rows_dead, "row")
+            );
+        }
+        if delivery.rows_lost > 0 {
+            text += &format!(
+                ", {} lost to earlier damage",
+                counted(delivery.rows_lost, "row")
+            );
+        }
+        text += ".\n";
+        if is_damaged(delivery) {
+            text += &format!(
+                "  DAMAGED: {} cannot be read, {} of it undelivered.\n",
+                counted(delivery.damaged_records, "record"),
+                counted(delivery.damaged_rows, "row")
+            );
+        }
+    }
+    for fault in &report.faults {
+        text += &format!("Damage in {}: {}", fault.file.display(), fault.what);
+        if fault.rows > 0 {
+            text += &format!(" ({} undelivered)", counted(fault.rows, "row"));
+        }
+        text += ".\n";
+    }
+    if report.faults.is_empty() {
+        text += "Nothing is damaged.\n";
+    }
+    text
+}
+
+fn is_damaged(delivery: &Inspected) -> bool {
+    delivery.damaged_records > 0 || delivery.damaged_rows > 0
+}
+
+fn inspection_json(found: &Inspection) -> Value {
+    let report = &found.report;
+    let deliveries = found.deliveries.iter().map(|delivery| {
+        json!({
+            "id": delivery.id.to_string(),
+            "title": delivery.title,
+            "destination": delivery.destination,
+            "received": delivery.received,
+            "standing": standing(delivery.standing).0,
+            "settled": delivery.standing == Standing::Settled,
+            "requests": delivery.entries,
+            "requests_left": delivery.entries_left,
+            "rows": delivery.rows,
+            "rows_left": delivery.rows_left,
+            "rows_dead": delivery.rows_dead,
+            "rows_lost": delivery.rows_lost,
+            "damaged_records": delivery.damaged_records,
+            "damaged_rows": delivery.damaged_rows,
+        })
+    });
+    let faults = report.faults.iter().map(|fault| {
+        json!({
+            "file": fault.file.display().to_string(),
+            "delivery": fault.delivery.map(|id| id.to_string()),
+            "records": fault.records,
+            "rows": fault.rows,
+            "what": fault.what,
+        })
+    });
+    json!({
+        "sound": report.faults.is_empty(),
+        "files": report.files,
+        "records": report.records,
+        "bytes": report.bytes,
+        "deliveries": deliveries.collect::<Vec<_>>(),
+        "faults": faults.collect::<Vec<_>>(),
+    })
+}
+
+/// For scripts and for people.
+fn standing(standing: Standing) -> (&'static str, &'static str) {
+    match standing {
+        Standing::Settled => ("settled", "settled"),
+        Standing::Unsettled => ("unsettled", "not all sent"),
+        Standing::Unrecorded => (
+            "unrecorded",
+            "accepted, and the state does not know it (the next start takes it up)",
+        ),
+        Standing::NotAccepted => (
+            "not_accepted",
+            "cut short and never accepted (the next start removes it)",
+        ),
+        Standing::Unknown => ("unknown", "cannot be told to be accepted"),
+    }
+}
+
+fn salvaged_text(from: &Path, to: &Path, salvaged: &Salvaged) -> String {
+    let mut text = format!(
+        "Copied {} to {}: {}.\n",
+        counted(salvaged.bytes, "byte"),
+        to.display(),
+        counted(salvaged.deliveries.len() as u64, "delivery")
+    );
+    if salvaged.unreadable > 0 {
+        text += &format!(
+            "The disk did not give {}.\n",
+            counted(salvaged.unreadable, "byte")
+        );
+    }
+    for delivery in salvaged.deliveries.iter().rev() {
+        let (waiting, lost) = (delivery.waiting.rows, delivery.damaged.rows);
+        if waiting > 0 || lost > 0 {
+            text += &format!(
+                "Delivery {} {:?}: {} to be sent, {} lost.\n",
+                delivery.id,
+                delivery.title,
+                counted(waiting, "row"),
+                counted(lost, "row")
+            );
+        }
+    }
+    for damage in &salvaged.damage {
+        text += &damage_text(damage);
+    }
+    if salvaged.damage.is_empty() {
+        text += "Nothing was lost.\n";
+    }
+    text + &format!(
+        "The accounts in it stay sealed: start the daemon with outbox.path = {:?}, and with the key of the old one (a copy of {:?} as {:?}, unless seal.key_file is set).\n",
+        to.display().to_string(),
+        key_of(from),
+        key_of(to)
+    )
+}
+
+/// Where a daemon looks for its key when it is not told.
+fn key_of(outbox: &Path) -> String {
+    format!("{}.key", outbox.display())
+}
+
+fn damage_text(damage: &Damage) -> String {
+    match damage.delivery {
+        Some(id) => format!(
+            "Lost or in doubt: {} of delivery {id}: {}.\n",
+            counted(damage.rows, "row"),
+            damage.what
+        ),
+        None => format!("Lost or in doubt: {}.\n", damage.what),
+    }
+}
+
+fn salvaged_json(salvaged: &Salvaged) -> Value {
+    let deliveries = salvaged.deliveries.iter().map(|delivery: &DeliveryState| {
+        json!({
+            "id": delivery.id.to_string(),
+            "title": delivery.title,
+            "rows": delivery.rows_in,
+            "rows_left": delivery.waiting.rows,
+            "rows_dead": delivery.dead.rows,
+            "rows_lost": delivery.damaged.rows,
+        })
+    });
+    let damage = salvaged.damage.iter().map(|damage| {
+        json!({
+            "delivery": damage.delivery.map(|id| id.to_string()),
+            "rows": damage.rows,
+            "what": damage.what,
+        })
+    });
+    json!({
+        "bytes": salvaged.bytes,
+        "unreadable_bytes": salvaged.unreadable,
+        "deliveries": deliveries.collect::<Vec<_>>(),
+        "damage": damage.collect::<Vec<_>>(),
+    })
+}
+
+/// A pipe that is closed is no failure of ours.
+fn say(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::of(&error)),
+        _ => Ok(()),
+    }
+}
+
+fn json_text(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+/// Text from outside, without what could steer a terminal.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+fn counted(count: u64, what: &str) -> String {
+    match (count, what) {
+        (1, _) => format!("1 {what}"),
+        (_, "delivery") => format!("{count} deliveries"),
+        (_, what) if what.ends_with("ch") => format!("{count} {what}es"),
+        _ => format!("{count} {what}s"),
+    }
+}

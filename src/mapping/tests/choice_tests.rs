@@ -1,0 +1,288 @@
+//! Tags and choices that Looker's own action does not have.
+
+use super::*;
+
+fn one(tag: &str, settings: Settings) -> Plan {
+    plan(&[("a.id", &["mp_other"]), ("a.x", &[tag])], settings)
+}
+
+#[test]
+fn mparticles_own_id_is_a_whole_number_and_comes_first() {
+    let plan = plan(
+        &[("a.mail", &["mp_email"]), ("a.mpid", &["mp_mpid"])],
+        USERS,
+    );
+    let both = &["\"a@b.c\"", "\"-5\""];
+    assert_eq!(identities(&plan, both), r#""mpid":-5,"email":"a@b.c""#);
+    assert_eq!(identities(&plan, &["null", "7"]), r#""mpid":7"#);
+    let (record, tally) = map(&plan, &["\"a@b.c\"", "\"x\""]);
+    assert_eq!(record.unwrap().view().identities, br#""email":"a@b.c""#);
+    assert_eq!(tally.count(Note::NotAnInteger, 1), 1);
+    assert!(map(&plan, &["null", "1.5"]).0.is_err());
+    assert_eq!(plan.fates()[1].goes_to.as_deref(), Some("mpid"));
+}
+
+#[test]
+fn identities_are_cleaned_only_when_asked_for() {
+    let fields: &[(&str, &[&str])] = &[("a.id", &["mp_customer_id"]), ("a.mail", &["mp_email"])];
+    let literals = &[r#"" Ab\t""#, r#"" ÄNN@x.Y ""#];
+    let with = |trim_identities, lowercase_email| {
+        let settings = Settings {
+            trim_identities,
+            lowercase_email,
+            ..USERS
+        };
+        identities(&plan(fields, settings), literals)
+    };
+    assert_eq!(
+        with(false, false),
+        r#""customer_id":" Ab\t","email":" ÄNN@x.Y ""#
+    );
+    assert_eq!(with(true, false), r#""customer_id":"Ab","email":"ÄNN@x.Y""#);
+    assert_eq!(
+        with(false, true),
+        r#""customer_id":" Ab\t","email":" änn@x.y ""#
+    );
+    assert_eq!(with(true, true), r#""customer_id":"Ab","email":"änn@x.y""#);
+
+    let html = plan(
+        fields,
+        Settings {
+            strip_html: true,
+            ..USERS
+        },
+    );
+    let (record, tally) = map(&html, &["\"<a href='x'>7</a>\"", "\"<i></i>\""]);
+    assert_eq!(record.unwrap().view().identities, br#""customer_id":"7""#);
+    assert_eq!(tally.count(Note::HtmlTakenOut, 0), 1);
+}
+
+#[test]
+fn dates_and_seconds_become_milliseconds_and_are_counted() {
+    let head = |timezone: Option<&str>| Header {
+        timezone: timezone.map(str::to_owned),
+        ..header(&[
+            ("e.id", &["mp_email"]),
+            ("e.at", &["mp_timestamp_unixtime_ms"]),
+        ])
+    };
+    let vienna = Plan::new(&head(Some("Europe/Vienna")), &EVENTS, [7; 16]).unwrap();
+    let nowhere = Plan::new(&head(Some("Middle/Earth")), &EVENTS, [7; 16]).unwrap();
+    for (plan, literal, want, note) in [
+        (&vienna, "1760000000000", 1_760_000_000_000i64, None),
+        (&vienna, "\"1760000000000\"", 1_760_000_000_000, None),
+        (&vienna, "0", 0, None),
+        (
+            &vienna,
+            "1760000000",
+            1_760_000_000_000,
+            Some(Note::FromSeconds),
+        ),
+        (
+            &vienna,
+            "1760000000.25",
+            1_760_000_000_250,
+            Some(Note::FromSeconds),
+        ),
+        (
+            &vienna,
+            "\"2026-11-20 13:05:00\"",
+            1_795_176_300_000,
+            Some(Note::FromDate),
+        ),
+        (
+            &nowhere,
+            "\"2026-11-20 13:05:00\"",
+            1_795_179_900_000,
+            Some(Note::FromDateAsUtc),
+        ),
+        (
+            &nowhere,
+            "\"2026-11-20T13:05:00+02:00\"",
+            1_795_172_700_000,
+            Some(Note::FromDate),
+        ),
+    ] {
+        let (event, tally) = event(plan, &["\"a\"", literal]);
+        assert_eq!(event["timestamp_unixtime_ms"], want, "{literal}");
+        for counted in [Note::FromSeconds, Note::FromDate, Note::FromDateAsUtc] {
+            let times = u64::from(note == Some(counted));
+            assert_eq!(tally.count(counted, 1), times, "{literal} {counted:?}");
+        }
+    }
+}
+
+#[test]
+fn html_is_taken_out_of_values_only_when_asked_for() {
+    let fields: &[(&str, &[&str])] = &[
+        ("e.id", &["mp_email"]),
+        ("e.name", &["mp_event_name"]),
+        ("e.a", &["mp_custom_attribute"]),
+        ("e.b", &["mp_custom_attribute"]),
+    ];
+    let literals = &[
+        "\"a\"",
+        "\"<i></i>\"",
+        r#""<a href=\"x\">R&amp;D</a>""#,
+        "\"1 < 2\"",
+    ];
+    let (as_it_is, tally) = event(&plan(fields, EVENTS), literals);
+    assert_eq!(as_it_is["event_name"], "<i></i>");
+    assert_eq!(tally.count(Note::HtmlTakenOut, 2), 0);
+    let stripping = Settings {
+        strip_html: true,
+        ..EVENTS
+    };
+    let (stripped, tally) = event(&plan(fields, stripping), literals);
+    assert_eq!(stripped["event_name"], "looker_custom_event");
+    assert_eq!(
+        stripped["custom_attributes"],
+        serde_json::json!({"looker_e.a": "R&D", "looker_e.b": "1 < 2"})
+    );
+    let counts = [1, 2, 3].map(|slot| tally.count(Note::HtmlTakenOut, slot));
+    assert_eq!(counts, [1, 1, 0]);
+    let long = format!("\"<b>{}</b>\"", "é".repeat(5000));
+    let (cut, tally) = event(&plan(fields, stripping), &["\"a\"", "null", &long, "null"]);
+    let sent = cut["custom_attributes"]["looker_e.a"].as_str().unwrap();
+    assert_eq!(sent.chars().count(), 4096);
+    assert_eq!(tally.count(Note::Cut, 2), 1);
+}
+
+#[test]
+fn a_null_attribute_is_left_out_sent_or_deleted_as_chosen() {
+    for (nulls, user, custom) in [
+        (Nulls::Omit, None, None),
+        (Nulls::Null, Some("null"), Some(serde_json::Value::Null)),
+        (Nulls::Delete, Some("-"), None),
+    ] {
+        let settings = Settings { nulls, ..EVENTS };
+        let sent = attributes(&one("mp_user_attribute", settings), &["1", "null"]);
+        let sent: Vec<_> = sent.iter().map(|(_, literal)| literal.as_str()).collect();
+        assert_eq!(sent, Vec::from_iter(user), "{nulls:?}");
+        let (event, _) = event(&one("mp_custom_attribute", settings), &["1", "null"]);
+        let sent = event
+            .get("custom_attributes")
+            .map(|all| all["looker_a.x"].clone());
+        assert_eq!(sent, custom, "{nulls:?}");
+        // A cell that is not there is no null.
+        let (record, tally) = map(&one("mp_user_attribute", settings), &["1", ""]);
+        assert_eq!(record.unwrap().view().attributes, b"", "{nulls:?}");
+        assert_eq!(tally.count(Note::Absent, 1), 1);
+    }
+    assert_eq!(DELETED, b"-");
+}
+
+fn origin(plan: &Plan, literals: &[&str]) -> (String, Tally) {
+    let (record, tally) = map(plan, literals);
+    let record = record.unwrap();
+    let pairs: Vec<_> = settings(record.view().device)
+        .map(|(slot, literal)| {
+            let name = &plan.names().device[slot as usize];
+            format!("{name}{}", std::str::from_utf8(literal).unwrap())
+        })
+        .collect();
+    (pairs.join(","), tally)
+}
+
+#[test]
+fn ip_and_place_are_checked_and_stand_behind_the_device() {
+    let plan = plan(
+        &[
+            ("a.id", &["mp_customer_id"]),
+            ("a.lat", &["mp_latitude"]),
+            ("a.ip", &["mp_ip"]),
+            ("a.brand", &["mp_device_info"]),
+            ("a.long", &["mp_longitude"]),
+        ],
+        EVENTS,
+    );
+    assert_eq!(plan.names().device_info(), 1);
+    let (good, _) = origin(&plan, &["1", "48.20", "\"::1\"", "\"x\"", "\" 16.37 \""]);
+    assert_eq!(
+        good,
+        r#""brand":"x","ip":"::1","location":{"latitude":48.20,"longitude":16.37}"#
+    );
+    assert_eq!(
+        origin(&plan, &["1", "null", "null", "null", "null"]).0,
+        String::new()
+    );
+    for (literals, note, slot) in [
+        (["1", "null", "\"1.2.3\"", "null", "null"], Note::NotAnIp, 2),
+        (["1", "null", "true", "null", "null"], Note::NotAnIp, 2),
+        (["1", "90.1", "null", "null", "0"], Note::NotAPlace, 1),
+        (["1", "1", "null", "null", "-180.5"], Note::NotAPlace, 1),
+        (["1", "1", "null", "null", "null"], Note::NotAPlace, 1),
+        (["1", "\"NaN\"", "null", "null", "1"], Note::NotAPlace, 1),
+        (["1", "\"01\"", "null", "null", "1"], Note::NotAPlace, 1),
+    ] {
+        let (sent, tally) = origin(&plan, &literals);
+        assert_eq!(sent, "", "{literals:?}");
+        assert_eq!(tally.count(note, slot), 1, "{literals:?}");
+    }
+}
+
+#[test]
+fn half_a_place_is_not_sent_and_the_person_is_told() {
+    let plan = one("mp_latitude", EVENTS);
+    assert_eq!(plan.names().location, None);
+    assert_eq!(plan.fates()[1].goes_to, None);
+    assert!(plan.remarks().any(|told| told.contains("mp_longitude")));
+}
+
+const SKIPPING: Settings = Settings {
+    skip_sent: true,
+    ..EVENTS
+};
+
+#[test]
+fn skipping_what_was_sent_needs_a_column_that_tells_events_apart() {
+    let fields = |tag: &[&str]| header(&[("a.id", &["mp_customer_id"]), ("a.x", tag)]);
+    let refused = Plan::new(&fields(&["mp_custom_attribute"]), &SKIPPING, [0; 16]).unwrap_err();
+    assert_eq!(refused, PlanError::NothingTellsApart);
+    assert!(refused.to_string().contains("mp_timestamp_unixtime_ms"));
+    for tag in ["mp_timestamp_unixtime_ms", "mp_event_id"] {
+        let header = fields(&[tag]);
+        let plan = Plan::new(&header, &SKIPPING, [0; 16]).unwrap();
+        assert!(map(&plan, &["1", "5"]).0.is_ok());
+        assert_eq!(
+            map(&plan, &["1", "null"]).0.unwrap_err(),
+            Rejection::NotDistinct
+        );
+    }
+    let profiles = Settings {
+        skip_sent: true,
+        ..USERS
+    };
+    let plan = Plan::new(&fields(&["mp_user_attribute"]), &profiles, [0; 16]).unwrap();
+    assert!(map(&plan, &["1", "null"]).0.is_ok());
+}
+
+#[test]
+fn when_sent_events_are_skipped_equal_rows_give_equal_records() {
+    let there: &[(&str, &[&str])] = &[
+        ("a.id", &["mp_customer_id"]),
+        ("a.at", &["mp_timestamp_unixtime_ms"]),
+        ("a.x", &["mp_custom_attribute"]),
+        ("a.y", &["mp_custom_attribute"]),
+        ("a.os_version", &["mp_device_info"]),
+        ("a.brand", &["mp_device_info"]),
+        ("a.age", &["mp_user_attribute"]),
+    ];
+    let mut back = there.to_vec();
+    back.reverse();
+    let literals = ["1", "2", r#""a\/b""#, "4", "\"5\"", "\"6\"", "30"];
+    let again = ["31", "\"6\"", "\"5\"", "4", r#""a\u002fb""#, "2", "\"1\""];
+    let first = map(&plan(there, SKIPPING), &literals).0.unwrap();
+    let second = map(&plan(&back, SKIPPING), &again).0.unwrap();
+    let content = |record: &Record| {
+        let view = record.view();
+        [view.identities, view.device, view.event].map(<[u8]>::to_vec)
+    };
+    assert_eq!(content(&first), content(&second));
+    assert_eq!(first.user, second.user);
+    let mut other = literals;
+    other[3] = "5";
+    let third = map(&plan(there, SKIPPING), &other).0.unwrap();
+    assert_eq!(first.user & !EVENT_BITS, third.user & !EVENT_BITS);
+    assert_ne!(first.user, third.user);
+}

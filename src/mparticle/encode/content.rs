@@ -1,0 +1,161 @@
+//! Ids that are functions of what an event says, so that mParticle knows an event that an earlier
+//! delivery has brought.
+//!
+//! mParticle drops a *batch* whose `source_request_id` it has seen, not an event. So an event that
+//! shares a batch with others would be lost or doubled with them as soon as a re-sent delivery
+//! puts other events beside it, which one added row is enough for; batches that end where the
+//! content says so would only make that rarer. Only a batch of one event is the same in every
+//! delivery. That costs the rate: 270 events a second by default, where events grouped by user go
+//! many to a batch.
+//!
+//! What goes into an id: the account (key and address), mParticle's environment, all identities,
+//! the device and the place, and the event's data. User attributes do not: they describe the user
+//! at the time of the delivery and may arrive twice without harm, so they travel in batches of
+//! their own under ids of the delivery. If they went with an event, they would be dropped with it.
+//!
+//! Equal events of one delivery are told apart by counting, so that none is lost: the second of
+//! two equal events has the same id in every delivery that holds two of them.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use crate::mapping::Names;
+use crate::model::{DataType, Environment};
+use crate::record::{RecordView, settings};
+
+use super::latest::name;
+use super::members::push_user;
+use super::{EVENT, Encoder, Sink, push_display, push_event, push_object};
+
+/// Changed whenever the same event would get another id, so that a change is a decision.
+const VERSION: &[u8] = b"looker-feed event 1";
+
+/// Makes ids of events.
+#[derive(Debug)]
+pub(super) struct Content {
+    start: Sha256,
+    /// How often each event has occurred among records with this order key. Equal events have the
+    /// same key and come one after the other, so few are held at once.
+    seen: HashMap<[u8; 16], u32>,
+    key: u64,
+}
+
+/// Names one event for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ContentId {
+    hash: [u8; 16],
+    /// How many equal events came before it in the delivery.
+    before: u32,
+}
+
+impl fmt::Display for ContentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("event-")?;
+        self.hash
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        match self.before {
+            0 => Ok(()),
+            before => write!(f, "-{before}"),
+        }
+    }
+}
+
+impl Encoder {
+    /// Ids become functions of the account and of what each event says, see `content.rs`. Records
+    /// must come from a plan that skips what was sent. Without effect on profiles.
+    pub fn skipping_sent(mut self, account: [u8; 16]) -> Self {
+        if self.delivery.data_type == DataType::Event {
+            self.content = Some(Content::new(account, self.delivery.environment));
+        }
+        self
+    }
+
+    /// An event in a batch of its own, under an id that says what the event says.
+    pub(super) fn push_alone<S: Sink>(
+        &mut self,
+        at: usize,
+        record: RecordView<'_>,
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
+        let names = &self.delivery.names;
+        let person = &mut self.people[at];
+        person.first_row = person.first_row.min(record.row);
+        person.last_row = person.last_row.max(record.row);
+        person
+            .attributes
+            .set_if_later(record.attributes, record.row);
+        let Some(content) = &mut self.content else {
+            return Ok(());
+        };
+        let id = content.id(&record, names);
+        let mut device = person.spare.pop().unwrap_or_default();
+        device.describe(record.device, names, &self.plan);
+        self.request.begin();
+        let out = &mut self.request.bytes;
+        out.extend_from_slice(b"{\"source_request_id\":\"");
+        push_display(out, format_args!("{id}"));
+        out.extend_from_slice(self.suffix.as_bytes());
+        push_user(out, record.identities);
+        push_object(out, ",\"device_info\":{", &device.json);
+        out.extend_from_slice(&device.origin);
+        out.extend_from_slice(b",\"events\":[");
+        push_event(out, EVENT, format_args!("{id}"), &record);
+        out.extend_from_slice(b"]}");
+        device.clear();
+        person.spare.push(device);
+        self.made.events += 1;
+        self.request.end(1, 1, &self.settings, sink, &mut self.made)
+    }
+}
+
+impl Content {
+    /// Ids for one account.
+    pub(super) fn new(account: [u8; 16], environment: Environment) -> Self {
+        let environment: &[u8] = match environment {
+            Environment::Production => b"production",
+            Environment::Development => b"development",
+        };
+        let mut start = Sha256::new();
+        for part in [VERSION, &account, environment] {
+            update(&mut start, part);
+        }
+        Self {
+            start,
+            seen: HashMap::new(),
+            key: 0,
+        }
+    }
+
+    /// The id of a record's event. Equal events must come with the same [`RecordView::user`], one
+    /// after the other.
+    pub(super) fn id(&mut self, record: &RecordView<'_>, names: &Names) -> ContentId {
+        let mut hash = self.start.clone();
+        update(&mut hash, record.identities);
+        for (slot, literal) in settings(record.device) {
+            update(&mut hash, name(&names.device, slot).as_bytes());
+            update(&mut hash, literal);
+        }
+        update(&mut hash, b"");
+        update(&mut hash, record.event);
+        let whole = hash.finalize();
+        let mut hash = [0; 16];
+        hash.iter_mut().zip(whole).for_each(|(to, from)| *to = from);
+        if self.key != record.user {
+            self.seen.clear();
+            self.key = record.user;
+        }
+        let count = self.seen.entry(hash).or_default();
+        let before = *count;
+        *count = count.saturating_add(1);
+        ContentId { hash, before }
+    }
+}
+
+/// With its length, so that no two lists of parts run together to the same bytes.
+fn update(hash: &mut Sha256, part: &[u8]) {
+    hash.update((part.len() as u64).to_le_bytes());
+    hash.update(part);
+}

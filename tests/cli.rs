@@ -1,0 +1,686 @@
+//! The commands, on the real binary: exit codes, output for people and for programs, and that what
+//! `preview` shows is what a delivery sends.
+
+mod support;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use looker_feed::looker::{Shape, document};
+use looker_feed::model::DataType;
+use looker_feed::sandbox::{Fault, Faults, Rule};
+use serde_json::{Value, json};
+use support::{Daemon, SECRET, World, command, from_url, run};
+
+const COMMANDS: [&str; 16] = [
+    "serve",
+    "demo",
+    "preview",
+    "send",
+    "status",
+    "deliveries",
+    "dead-letters",
+    "rejected",
+    "pause",
+    "resume",
+    "retry",
+    "sandbox",
+    "token",
+    "check-config",
+    "completions",
+    "manual",
+];
+
+/// Runs the binary with something on standard input.
+fn run_with(
+    input: &[u8],
+    arguments: &[&str],
+    settings: &[(&str, &str)],
+) -> (Option<i32>, String, String) {
+    let mut child = command()
+        .args(arguments)
+        .envs(
+            settings
+                .iter()
+                .map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)),
+        )
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("its input");
+    let input = input.to_vec();
+    // A command that fails early does not read all of it.
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().expect("it ends");
+    let _ = writer.join().expect("the writer ends");
+    (
+        output.status.code(),
+        String::from_utf8(output.stdout).expect("text"),
+        String::from_utf8(output.stderr).expect("text"),
+    )
+}
+
+fn written(directory: &Path, name: &str, text: &[u8]) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, text).expect("a file");
+    path
+}
+
+fn generated(rows: u64, users: u64, data_type: DataType) -> Vec<u8> {
+    let shape = Shape {
+        rows,
+        users,
+        data_type,
+        ..Shape::default()
+    };
+    document(&shape).flatten().collect()
+}
+
+/// Ids and events of a batch without the delivery's own part.
+fn without_delivery(batch: &Value) -> Value {
+    fn row(id: &mut Value) {
+        let text = id.as_str().expect("an id is text").to_owned();
+        let (delivery, row) = text.rsplit_once('-').expect("delivery and row");
+        assert_eq!(delivery.len(), 32, "{text}");
+        *id = json!(row.parse::<u64>().expect("a row's number"));
+    }
+    let mut batch = batch.clone();
+    row(&mut batch["source_request_id"]);
+    if let Some(events) = batch.get_mut("events").and_then(Value::as_array_mut) {
+        for event in events {
+            row(&mut event["data"]["source_message_id"]);
+        }
+    }
+    batch
+}
+
+fn sorted(mut batches: Vec<Value>) -> Vec<Value> {
+    batches.sort_by_key(|batch| batch["source_request_id"].as_u64());
+    batches
+}
+
+/// Columns first, as Looker streams them; `serde_json` sorts keys, and `data` comes before `fields`.
+fn columns_first(document: &Value) -> String {
+    let mut others = document.clone();
+    let rows = others["data"].take();
+    let others = others.to_string().replacen("\"data\":null,", "", 1);
+    let others = others.strip_suffix('}').expect("an object");
+    format!("{others},\"data\":{rows}}}")
+}
+
+/// Captured streams with tags added, where they are; and generated ones.
+fn documents() -> Vec<(String, Vec<u8>, DataType)> {
+    let mut documents = vec![
+        (
+            "generated events".to_owned(),
+            generated(700, 90, DataType::Event),
+            DataType::Event,
+        ),
+        (
+            "generated users".to_owned(),
+            generated(300, 120, DataType::User),
+            DataType::User,
+        ),
+    ];
+    let rows: Vec<_> = (0..40)
+        .map(|row| json!({"u.id": {"value": (row % 7 > 0).then_some(row % 7)}, "e.n": {"value": row}}))
+        .collect();
+    let early = json!({"data": rows, "fields": {
+        "dimensions": [{"name": "u.id", "tags": ["mp_other"]}],
+        "measures": [{"name": "e.n", "tags": ["mp_custom_attribute"]}],
+    }});
+    let early = early.to_string();
+    assert!(early.starts_with("{\"data\""), "{early}");
+    documents.push((
+        "rows before columns, some without a user".to_owned(),
+        early.into_bytes(),
+        DataType::Event,
+    ));
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/looker");
+    for (file, identity, data_type) in [
+        (
+            "lite_stream_183_rows.json",
+            "order_items.created_week",
+            DataType::Event,
+        ),
+        (
+            "lite_stream_2995_rows_formatted.json",
+            "users.state",
+            DataType::User,
+        ),
+        (
+            "json_detail_2017.json",
+            "orders.created_month",
+            DataType::Event,
+        ),
+    ] {
+        let Ok(text) = std::fs::read_to_string(format!("{folder}/{file}")) else {
+            eprintln!("skipped: no captured stream at {folder}/{file}");
+            continue;
+        };
+        let mut document: Value = serde_json::from_str(&text).expect("a captured stream");
+        let other = match data_type {
+            DataType::Event => "mp_custom_attribute",
+            DataType::User => "mp_user_attribute",
+        };
+        for kind in ["dimensions", "measures"] {
+            for field in document["fields"][kind].as_array_mut().expect("columns") {
+                let tag = if field["name"] == identity {
+                    "mp_customer_id"
+                } else {
+                    other
+                };
+                field["tags"] = json!([tag]);
+            }
+        }
+        documents.push((
+            file.to_owned(),
+            columns_first(&document).into_bytes(),
+            data_type,
+        ));
+        documents.push((
+            format!("{file}, rows first"),
+            document.to_string().into_bytes(),
+            data_type,
+        ));
+    }
+    documents
+}
+
+fn word(data_type: DataType) -> &'static str {
+    match data_type {
+        DataType::Event => "event",
+        DataType::User => "user",
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_preview_shows_is_what_a_delivery_sends() {
+    let home = tempfile::tempdir().unwrap();
+    for (name, document, data_type) in documents() {
+        let file = written(home.path(), "document.json", &document);
+        let (code, out, err) = run(
+            &[
+                "preview",
+                file.to_str().unwrap(),
+                "--data-type",
+                word(data_type),
+                "--batches",
+                "1000000",
+                "--json",
+            ],
+            &[],
+        );
+        assert_eq!(code, Some(0), "{name}: {err}");
+        let preview: Value = serde_json::from_str(&out).expect("one JSON object");
+
+        let world = World::new(None).await;
+        let directory = tempfile::tempdir().unwrap();
+        let daemon = Daemon::start(directory.path(), &world.endpoint, &[]);
+        let url = world.looker.publish_bytes(document);
+        let answer = daemon.execute(from_url(url, data_type)).await;
+        assert!(answer.is_success(), "{name}: {answer:?}");
+        let deliveries = daemon.settled().await;
+
+        let shown = preview["first_batches"].as_array().expect("batches");
+        let shown = shown.iter().map(|batch| without_delivery(&batch["batch"]));
+        let arrived = world.batches();
+        let arrived = arrived.iter().map(|batch| {
+            without_delivery(&serde_json::from_slice(batch).expect("a batch is JSON"))
+        });
+        assert_eq!(sorted(shown.collect()), sorted(arrived.collect()), "{name}");
+
+        let counts = &preview["counts"];
+        let of = &deliveries[0];
+        assert_eq!(counts["rows"], of.rows_in, "{name}");
+        assert_eq!(counts["rejected_rows"], of.rows.rejected, "{name}");
+        assert_eq!(counts["users"], of.users, "{name}");
+        assert_eq!(counts["batches"], of.batches, "{name}");
+        let rejected = preview["rejected"].as_array().expect("reasons");
+        let rejected: u64 = rejected.iter().filter_map(|r| r["rows"].as_u64()).sum();
+        assert_eq!(rejected, of.rows.rejected, "{name}");
+    }
+}
+
+/// A document with everything that a person can get wrong.
+fn muddle() -> String {
+    let rows: Vec<_> = (0..6)
+        .map(|row| {
+            json!({
+                "u.id": {"value": (row != 2).then_some(row % 2)},
+                "u.age": {"value": row},
+                "e.at": {"value": if row == 3 { json!("yesterday") } else { json!(1_760_000_000_000_u64) }},
+                "d.tint": {"value": "x"},
+                "u.mail": {"value": "a@b.c"},
+                "e.tags": {"value": ["a", "b"]},
+            })
+        })
+        .collect();
+    columns_first(&json!({
+        "fields": {"dimensions": [
+            {"name": "u.id", "tags": ["mp_customer_id"]},
+            {"name": "u.age", "tags": ["pii"]},
+            {"name": "e.at", "tags": ["mp_timestamp_unixtime_ms"]},
+            {"name": "d.tint", "tags": ["mp_device_info"]},
+            {"name": "u.mail", "tags": ["mp_emial"]},
+            {"name": "e.tags", "tags": ["mp_custom_attribute", "mp_other"]},
+            {"name": "u.none"},
+        ]},
+        "truncated": true,
+        "errors": [{"message": "Note: a developer's model"}],
+        "data": rows,
+    }))
+}
+
+#[test]
+fn preview_names_each_column_its_fate_and_why() {
+    let home = tempfile::tempdir().unwrap();
+    let file = written(home.path(), "m.json", muddle().as_bytes());
+    let (code, out, err) = run(&["preview", file.to_str().unwrap(), "--batches", "1"], &[]);
+    assert_eq!((code, &*err), (Some(0), ""));
+    let line = |name: &str| {
+        let found = out.lines().find(|line| line.trim().starts_with(name));
+        found.unwrap_or_else(|| panic!("no line {name} in\n{out}"))
+    };
+    for (column, want) in [
+        ("u.id", "→ user_identities.customer_id"),
+        ("u.age", "none of its tags begins with mp_"),
+        ("e.at", "→ events[].data.timestamp_unixtime_ms"),
+        ("d.tint", "device_info has no field named tint"),
+        ("u.mail", "did you mean mp_email?"),
+        (
+            "e.tags",
+            "→ events[].data.custom_attributes.\"looker_e.tags\"",
+        ),
+        ("it has several", "only the first, mp_custom_attribute"),
+        ("u.none", "not sent: no mp_ tag"),
+        ("rejected rows", "2"),
+        ("1 row: no identity", "(row 3)"),
+        ("1 row: the timestamp", "(row 4)"),
+        ("time", "at 270 batches a second"),
+        ("Looker cut the result", "row limit"),
+        ("Column e.tags", "was sent as its JSON text (4 rows"),
+        ("Note:", "a developer's model"),
+        ("FIRST BATCHES", "1 of 2"),
+        ("\"customer_id\"", "\"0\""),
+    ] {
+        assert!(line(column).contains(want), "{want} in {}", line(column));
+    }
+    assert!(!out.contains('\u{1b}'), "no colours in a pipe");
+    let columns: Vec<_> = ["u.id ", "u.age ", "e.at ", "u.none "]
+        .map(|name| line(name).find(['→', '·', '✗']).expect("a mark"))
+        .into();
+    let aligned: Vec<_> = ["u.id ", "u.age ", "e.at ", "u.none "]
+        .map(|name| line(name).chars().position(|c| "→·✗".contains(c)))
+        .into();
+    assert!(
+        aligned.iter().all(|at| *at == aligned[0]),
+        "{columns:?}\n{out}"
+    );
+}
+
+#[test]
+fn preview_says_what_the_daemon_would_say_and_shows_the_columns_all_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    let untagged =
+        r#"{"fields":{"dimensions":[{"name":"u.id","tags":["mp_event_name"]}]},"data":[]}"#;
+    let nobody = r#"{"fields":{"dimensions":[{"name":"u.id","tags":["mp_email"]}]},"data":[{"u.id":{"value":null}}]}"#;
+    let pivoted = r#"{"fields":{"dimensions":[{"name":"u.id","tags":["mp_email"]}],"measures":[{"name":"o.n","tags":["mp_custom_attribute"]}],"pivots":[{"name":"o.y"}]},"data":[]}"#;
+    for (text, column, want) in [
+        (untagged, "u.id", "at least 1 identity tag"),
+        (nobody, "u.id", "None of the 1 rows can be sent"),
+        (pivoted, "o.n", "the query pivots on o.y"),
+        (&muddle()[..muddle().len() - 9], "u.id", "cut off"),
+        ("<html>", "", "byte 0"),
+        ("", "", "empty"),
+    ] {
+        let file = written(home.path(), "bad.json", text.as_bytes());
+        let file = file.to_str().unwrap();
+        let (code, out, err) = run(&["preview", file], &[]);
+        assert_eq!(code, Some(1), "{text}");
+        assert!(err.contains(want), "{want:?} in {err:?}");
+        assert!(out.contains(column), "{column:?} in {out:?}");
+
+        let (code, out, err) = run(&["preview", file, "--json"], &[]);
+        assert_eq!((code, &*err), (Some(1), ""));
+        let report: Value = serde_json::from_str(&out).expect("JSON in any case");
+        let error = report["error"].as_str().expect("an error");
+        assert!(error.contains(want), "{want:?} in {error:?}");
+    }
+}
+
+#[test]
+fn preview_takes_standard_input_the_configuration_and_no_control_characters() {
+    let text = r#"{"fields":{"dimensions":[{"name":"u.id","tags":["mp_other2"]},
+        {"name":"u.x\u001b[31m"}]},"data":[{"u.id":{"value":7},"u.x\u001b[31m":{"value":"\u001b]0;"}}]}"#;
+    let settings = [
+        ("MPARTICLE__IDENTITY_NAMES", "legacy"),
+        ("MPARTICLE__UNTAGGED", "user_attribute"),
+        ("MPARTICLE__BATCHES_PER_SECOND", "4"),
+    ];
+    let arguments = ["preview", "-", "--data-type", "user"];
+    let (code, out, err) = run_with(text.as_bytes(), &arguments, &settings);
+    assert_eq!((code, &*err), (Some(0), ""));
+    assert!(out.contains("user_identities.other2"), "{out}");
+    assert!(out.contains("user_attributes"), "{out}");
+    assert!(out.contains("at 4 batches a second"), "{out}");
+    let obeyed = |c: char| c.is_control() && c != '\n';
+    assert!(!out.contains(obeyed), "{out:?}");
+
+    let pivoted = r#"{"fields":{"dimensions":[{"name":"u.id","tags":["mp_email"]}],"measures":[
+        {"name":"o.\u001b[2J","tags":["mp_custom_attribute"]}],"pivots":[{"name":"o.y"}]},"data":[]}"#;
+    let (code, _, err) = run_with(pivoted.as_bytes(), &["preview", "-"], &[]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("pivots on o.y"), "{err}");
+    assert!(!err.contains(obeyed), "{err:?}");
+
+    let wrong = [("MPARTICLE__UNTAGGED", "maybe")];
+    let (code, _, err) = run_with(text.as_bytes(), &arguments, &wrong);
+    assert_eq!(code, Some(64), "{err}");
+    assert_eq!(run(&["preview", "/nowhere/at/all"], &[]).0, Some(1));
+    assert_eq!(run(&["preview", "/"], &[]).0, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn send_brings_a_file_through_the_daemon_and_waits_for_mparticle() {
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let document = generated(2_000, 300, DataType::Event);
+    let file = written(home.path(), "orders of May.json", &document);
+    let (file, hub, admin) = (
+        file.to_str().unwrap(),
+        daemon.hub.as_str(),
+        daemon.admin.as_str(),
+    );
+    let settings = [("INTAKE__SECRET", SECRET), ("API_SECRET", "account-secret")];
+    let send = ["send", file, "--api-key", "account-key", "--hub", hub];
+
+    let waited = [&send[..], &["--admin", admin, "--wait", "--json"]].concat();
+    let (code, out, err) = run(&waited, &settings);
+    assert_eq!((code, &*err), (Some(0), ""), "{out}\n{}", daemon.log());
+    let report: Value = serde_json::from_str(&out).expect("one JSON object");
+    assert_eq!(report["state"]["rows"]["delivered"], 2_000);
+    assert_eq!(report["state"]["id"], report["delivery"]);
+    assert_eq!(report["state"]["title"], "orders of May.json");
+    assert_eq!(world.mparticle.counts().batches, 300);
+
+    // The same rows again, from standard input, as profiles, without waiting.
+    let users = generated(50, 10, DataType::User);
+    let arguments = [
+        "send",
+        "-",
+        "--api-key",
+        "account-key",
+        "--hub",
+        hub,
+        "--title",
+        "by hand",
+        "--data-type",
+        "user",
+    ];
+    let (code, out, err) = run_with(&users, &arguments, &settings);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.starts_with("50 rows accepted as delivery "), "{out}");
+    let deliveries = daemon.settled().await;
+    assert_eq!(deliveries[0].title, "by hand");
+    assert_eq!(world.mparticle.counts().batches, 310);
+
+    // The secret from standard input, and lines for a pipe.
+    let waited = [
+        &send[..],
+        &["--admin", admin, "--wait", "--api-secret-stdin"],
+    ]
+    .concat();
+    let (code, out, err) = run_with(b"account-secret\n", &waited, &settings[..1]);
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("2,000 of 2,000 rows delivered."), "{out}");
+    assert!(!daemon.log().contains("account-secret"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn send_fails_with_the_daemons_words() {
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let good = written(home.path(), "g.json", &generated(10, 2, DataType::Event));
+    let bad = written(
+        home.path(),
+        "b.json",
+        &muddle().as_bytes()[..muddle().len() - 9],
+    );
+    let good = good.to_str().unwrap();
+    let bad = bad.to_str().unwrap();
+    let hub = daemon.hub.as_str();
+    let ours = ("INTAKE__SECRET", SECRET);
+    let account = ("API_SECRET", "account-secret");
+    let none = ["send", good, "--api-key", "k"];
+    let to = |file, hub| ["send", file, "--api-key", "k", "--hub", hub];
+    for (arguments, settings, code, want) in [
+        (&to(bad, hub)[..], vec![ours, account], 1, "cut off"),
+        (
+            &to(good, hub),
+            vec![("INTAKE__SECRET", "another"), account],
+            1,
+            "another secret",
+        ),
+        (&to(good, hub), vec![ours], 64, "LOOKER_FEED_API_SECRET"),
+        (&to(good, hub), vec![account], 64, "intake.secret"),
+        (
+            &to(good, "http://127.0.0.1:1"),
+            vec![ours, account],
+            1,
+            "no hub answers",
+        ),
+        (
+            &to(good, "ftp://x"),
+            vec![ours, account],
+            1,
+            "not the address",
+        ),
+        (
+            &to(good, daemon.admin.as_str()),
+            vec![ours, account],
+            1,
+            "not an action hub",
+        ),
+        (&to("/nowhere", hub), vec![ours, account], 1, "/nowhere"),
+        (
+            &none,
+            vec![ours, account, ("INTAKE__LISTEN", "127.0.0.1:0")],
+            64,
+            "--hub",
+        ),
+        (
+            &[
+                "send",
+                "-",
+                "--api-key",
+                "k",
+                "--hub",
+                hub,
+                "--api-secret-stdin",
+            ],
+            vec![ours],
+            64,
+            "both",
+        ),
+    ] {
+        let (found, out, err) = run(arguments, &settings);
+        assert_eq!(found, Some(code), "{arguments:?} {out:?} {err:?}");
+        assert!(err.contains(want), "{want:?} in {err:?}");
+        assert!(!err.contains("account-secret"), "{err}");
+    }
+    assert!(daemon.deliveries().await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_steers_and_replays_from_the_command_line() {
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let ask = |arguments: &[&str]| run(arguments, &[("ADMIN_URL", daemon.admin.as_str())]);
+    let json_of = |arguments: &[&str]| {
+        let (code, out, err) = ask(arguments);
+        assert_eq!((code, &*err), (Some(0), ""), "{arguments:?}");
+        serde_json::from_str::<Value>(&out).expect("JSON")
+    };
+
+    // Nothing yet.
+    assert_eq!(ask(&["status"]).0, Some(0));
+    assert_eq!(json_of(&["status", "--json"])["ready"], true);
+    for nothing in [
+        &["deliveries"][..],
+        &["deliveries", "--json"],
+        &["dead-letters", "list"],
+        &["rejected", "0123456789abcdef0123456789abcdef"],
+        &["pause", "nobody"],
+        &["dead-letters", "replay", "--all"],
+    ] {
+        let (code, _, err) = ask(nothing);
+        assert_eq!(code, Some(3), "{nothing:?}: {err}");
+    }
+
+    // Of three users mParticle refuses one, and a row has none.
+    let faults = Faults {
+        seed: 1,
+        rules: vec![Rule::always(Fault::RejectMarker {
+            marker: "unlucky".to_owned(),
+            status: 400,
+        })],
+    };
+    world.mparticle.set_faults(faults).expect("good faults");
+    let rows = ["a", "unlucky", "c"].map(|id| json!({"u.id": {"value": id}}));
+    let rows = [&rows[..], &[json!({"u.id": {"value": null}})]].concat();
+    let document = json!({
+        "fields": {"dimensions": [{"name": "u.id", "tags": ["mp_customer_id"]}]},
+        "data": rows,
+    });
+    let file = written(home.path(), "d.json", document.to_string().as_bytes());
+    let settings = [("INTAKE__SECRET", SECRET), ("API_SECRET", "s")];
+    let (code, out, err) = run(
+        &[
+            "send",
+            file.to_str().unwrap(),
+            "--api-key",
+            "a-key-that-is-long-enough",
+            "--hub",
+            daemon.hub.as_str(),
+            "--admin",
+            daemon.admin.as_str(),
+            "--wait",
+        ],
+        &settings,
+    );
+    assert_eq!(code, Some(1), "a dead letter is not a success: {err}");
+    assert!(
+        out.contains("2 of 4 rows delivered, 1 rejected, 1 in the dead letters."),
+        "{out}"
+    );
+    assert!(err.contains("dead-letters list --delivery"), "{err}");
+
+    let deliveries = json_of(&["deliveries", "--json"]);
+    let id = deliveries[0]["id"].as_str().expect("an id");
+    let (_, table, _) = ask(&["deliveries"]);
+    assert!(table.contains("d.json"), "{table}");
+    let rejected = json_of(&["rejected", id, "--json"]);
+    assert_eq!(rejected[0]["row"], 4);
+    let outbox = &json_of(&["status", "--json"])["outbox"];
+    assert_eq!(
+        (&outbox["dead_letters"], &outbox["rejected_rows"]),
+        (&json!(1), &json!(1))
+    );
+    let letters = json_of(&["dead-letters", "list", "--json"]);
+    let letter = letters[0]["id"].as_str().expect("an id");
+    let (_, shown, _) = ask(&["dead-letters", "show", letter]);
+    assert!(shown.contains("unlucky"), "{shown}");
+    let export = home.path().join("export.jsonl");
+    let export = export.to_str().unwrap();
+    assert_eq!(ask(&["dead-letters", "export", "-o", export]).0, Some(0));
+    let lines = std::fs::read_to_string(export).expect("the export");
+    assert_eq!(lines.lines().count(), 1);
+    serde_json::from_str::<Value>(&lines).expect("a line is JSON");
+
+    // Paused, it stays; resumed and with the fault gone, it arrives.
+    world
+        .mparticle
+        .set_faults(Faults::default())
+        .expect("no faults");
+    let status = json_of(&["status", "--json"]);
+    let destination = status["destinations"][0]["id"].as_str().expect("an id");
+    assert_eq!(ask(&["pause", destination]).0, Some(0));
+    assert_eq!(
+        json_of(&["status", "--json"])["destinations"][0]["state"],
+        "paused"
+    );
+    assert_eq!(ask(&["dead-letters", "discard", "--all"]).0, Some(1));
+    let (code, out, err) = ask(&["dead-letters", "replay", letter]);
+    assert_eq!(code, Some(0), "{out} {err}");
+    assert_eq!(ask(&["resume", &destination[..8]]).0, Some(0));
+    let deliveries = daemon.settled().await;
+    assert_eq!(
+        (deliveries[0].rows.delivered, deliveries[0].rows.dead),
+        (3, 0)
+    );
+    assert_eq!(world.batches().len(), 3);
+    assert_eq!(ask(&["dead-letters", "list"]).0, Some(3));
+
+    // Gone.
+    let admin = daemon.admin.clone();
+    assert!(daemon.terminate().success());
+    let (code, _, err) = run(&["status", "--admin", admin.as_str()], &[]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("no daemon answers"), "{err}");
+}
+
+#[test]
+fn help_the_manual_and_the_completions_know_every_command() {
+    let (code, help, _) = run(&["--help"], &[]);
+    assert_eq!(code, Some(0));
+    let (code, manual, err) = run(&["manual"], &[]);
+    assert_eq!((code, &*err), (Some(0), ""));
+    assert!(manual.starts_with(".ie") && manual.contains(".TH looker-feed 1"));
+    let scripts = ["bash", "zsh", "fish", "elvish", "powershell"].map(|shell| {
+        let (code, script, err) = run(&["completions", shell], &[]);
+        assert_eq!((code, &*err), (Some(0), ""), "{shell}");
+        script
+    });
+    let listed: Vec<_> = help
+        .lines()
+        .skip_while(|line| !line.starts_with("Commands:"))
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    for name in COMMANDS {
+        assert!(listed.contains(&name), "{name} in {listed:?}");
+    }
+    for name in listed {
+        let (code, own, _) = run(&[name, "--help"], &[]);
+        assert_eq!(code, Some(0), "{name}");
+        assert!(own.contains(&format!("Usage: looker-feed {name}")), "{own}");
+        let escaped = name.replace('-', "\\-");
+        assert!(
+            manual.contains(&format!("looker\\-feed {escaped}\"")),
+            "{name} in the manual"
+        );
+        for script in &scripts {
+            assert!(script.contains(name), "{name} in a completion script");
+        }
+    }
+    for wrong in [
+        &["no-such-command"][..],
+        &[],
+        &["completions", "tcl"],
+        &["preview"],
+        &["preview", "x", "--data-type", "row"],
+        &["send", "x"],
+    ] {
+        let (code, out, err) = run(wrong, &[]);
+        assert_eq!((code, &*out), (Some(64), ""), "{wrong:?}: {err}");
+    }
+}

@@ -1,0 +1,549 @@
+//! The status page as a person sees it, in headless Chromium over WebDriver, on the real binary;
+//! and the metrics and alerts as Prometheus sees them.
+//!
+//! Needs Debian's `chromium`, `chromium-driver` and `prometheus`. Without them the tests say so and
+//! end, but for CI, where they fail. Screenshots are left in `target/screenshots`.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use fantoccini::key::Key;
+use fantoccini::wd::{Capabilities, WebDriverCompatibleCommand};
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper::Method;
+use hyper_util::client::legacy::connect::HttpConnector;
+use looker_feed::looker::{Shape, document};
+use looker_feed::model::DataType;
+use looker_feed::sandbox::{Fault, Faults, Rule};
+use serde_json::{Value, json};
+use support::{Daemon, PATIENCE, SECRET, World, run};
+use url::Url;
+
+/// mParticle refuses what holds this.
+const UNLUCKY: &str = "unlucky";
+
+/// Says that a program is missing; CI installs it, so there it is an error.
+fn missing(program: &str) {
+    let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+    assert!(!ci, "{program} is not installed, and CI must have it");
+    eprintln!("skipped: {program} is not installed");
+}
+
+fn installed(program: &str) -> bool {
+    let version = Command::new(program)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    version.is_ok_and(|status| status.success())
+}
+
+/// Chromium under its driver, both of which end with this.
+struct Browser {
+    page: Client,
+    driver: Child,
+    _output: BufReader<ChildStdout>,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// `None` when it is not installed.
+    async fn open() -> Option<Self> {
+        for program in ["chromium", "chromedriver"] {
+            if !installed(program) {
+                missing(program);
+                return None;
+            }
+        }
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("chromedriver starts");
+        let mut output = BufReader::new(driver.stdout.take().expect("its output"));
+        let port = loop {
+            let mut line = String::new();
+            let read = output.read_line(&mut line).expect("a line of its output");
+            assert!(read > 0, "chromedriver ended");
+            let words = line.trim().trim_end_matches('.');
+            if let Some((_, port)) = words.rsplit_once("successfully on port ") {
+                break port.parse::<u16>().expect("a port");
+            }
+        };
+        let profile = tempfile::tempdir().expect("a directory");
+        let arguments = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+            "--lang=en",
+            "--window-size=1280,900",
+        ];
+        let data = format!("--user-data-dir={}", profile.path().display());
+        let arguments: Vec<_> = arguments.into_iter().chain([data.as_str()]).collect();
+        let capabilities = json!({
+            "browserName": "chrome",
+            "goog:chromeOptions": {"args": arguments},
+            "goog:loggingPrefs": {"browser": "ALL"},
+        });
+        let capabilities: Capabilities =
+            serde_json::from_value(capabilities).expect("capabilities are an object");
+        let page = ClientBuilder::new(HttpConnector::new())
+            .capabilities(capabilities)
+            .connect(&format!("http://127.0.0.1:{port}"))
+            .await
+            .expect("a session of Chromium");
+        Some(Self {
+            page,
+            driver,
+            _output: output,
+            _profile: profile,
+        })
+    }
+
+    /// What a script returns.
+    async fn eval(&self, script: &str) -> Value {
+        self.page
+            .execute(script, Vec::new())
+            .await
+            .unwrap_or_else(|error| panic!("{script}: {error}"))
+    }
+
+    /// Waits until an expression is true.
+    async fn until(&self, expression: &str) {
+        let script = format!("return Boolean({expression});");
+        let met = async {
+            while self.eval(&script).await != true {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, met).await.is_err() {
+            let body = self.eval("return document.body.innerText;").await;
+            panic!("never came true: {expression}\n{body}");
+        }
+    }
+
+    async fn text(&self, selector: &str) -> String {
+        let script = format!("return document.querySelector('{selector}')?.textContent ?? '';");
+        self.eval(&script)
+            .await
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    /// A command of the browser's own protocol.
+    async fn devtools(&self, cmd: &'static str, params: Value) -> Value {
+        self.page
+            .issue_cmd(Vendor {
+                path: "goog/cdp/execute",
+                body: json!({"cmd": cmd, "params": params}),
+            })
+            .await
+            .unwrap_or_else(|error| panic!("{cmd}: {error}"))
+    }
+
+    /// Errors of scripts, of the content security policy, and of loading.
+    async fn complaints(&self) -> Vec<String> {
+        let log = self
+            .page
+            .issue_cmd(Vendor {
+                path: "se/log",
+                body: json!({"type": "browser"}),
+            })
+            .await
+            .expect("the browser's log");
+        let entries = log.as_array().cloned().unwrap_or_default();
+        entries
+            .iter()
+            .filter(|entry| matches!(entry["level"].as_str(), Some("SEVERE" | "WARNING")))
+            .map(|entry| entry["message"].to_string())
+            .collect()
+    }
+
+    /// The whole page, at a width and with a colour scheme, as `target/screenshots/<name>.png`.
+    async fn screenshot(&self, name: &str, width: u32, scheme: &str) {
+        self.devtools(
+            "Emulation.setDeviceMetricsOverride",
+            json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}),
+        )
+        .await;
+        let feature = json!({"name": "prefers-color-scheme", "value": scheme});
+        let features = json!({"features": [feature]});
+        self.devtools("Emulation.setEmulatedMedia", features).await;
+        let dark = self
+            .eval("return matchMedia('(prefers-color-scheme: dark)').matches;")
+            .await;
+        assert_eq!(dark, scheme == "dark");
+        // Nothing may stick out to the side.
+        let overflow = self
+            .eval("return document.documentElement.scrollWidth - document.documentElement.clientWidth;")
+            .await;
+        assert_eq!(overflow, 0, "{name}: the page is wider than the window");
+        let shot = self
+            .devtools(
+                "Page.captureScreenshot",
+                json!({"format": "png", "captureBeyondViewport": true}),
+            )
+            .await;
+        let png = BASE64
+            .decode(shot["data"].as_str().expect("a picture"))
+            .expect("base64");
+        assert!(png.starts_with(b"\x89PNG"));
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("screenshots");
+        std::fs::create_dir_all(&folder).expect("the folder for screenshots");
+        std::fs::write(folder.join(format!("{name}.png")), png).expect("a file");
+    }
+
+    /// Nothing was loaded from anywhere else, and nothing went wrong in the browser.
+    async fn close(self, origin: &Url) {
+        let loaded = self
+            .eval("return performance.getEntriesByType('resource').map(entry => entry.name);")
+            .await;
+        let loaded = loaded.as_array().cloned().unwrap_or_default();
+        assert!(!loaded.is_empty());
+        for address in loaded {
+            let address = address.as_str().unwrap_or_default();
+            assert!(address.starts_with(origin.as_str()), "{address}");
+        }
+        let complaints = self.complaints().await;
+        assert!(complaints.is_empty(), "{complaints:#?}");
+        self.page.clone().close().await.expect("the session ends");
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Chromium is in the driver's process group; after a panic there was no goodbye.
+        if let Some(group) = rustix::process::Pid::from_raw(self.driver.id() as i32) {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        let _ = self.driver.wait();
+    }
+}
+
+/// A command that only this driver has.
+#[derive(Debug)]
+struct Vendor {
+    path: &'static str,
+    body: Value,
+}
+
+impl WebDriverCompatibleCommand for Vendor {
+    fn endpoint(&self, base: &Url, session: Option<&str>) -> Result<Url, url::ParseError> {
+        base.join(&format!(
+            "session/{}/{}",
+            session.unwrap_or_default(),
+            self.path
+        ))
+    }
+
+    fn method_and_body(&self, _: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(self.body.to_string()))
+    }
+}
+
+fn unlucky() -> Faults {
+    Faults {
+        seed: 1,
+        rules: vec![Rule::always(Fault::RejectMarker {
+            marker: UNLUCKY.to_owned(),
+            status: 400,
+        })],
+    }
+}
+
+/// `looker-feed send`, so that a delivery has a title.
+fn send(daemon: &Daemon, title: &str, file: &Path, data_type: &str) {
+    let arguments = [
+        "send",
+        file.to_str().expect("a path"),
+        "--title",
+        title,
+        "--api-key",
+        "us1-3f9c2b7d41e8a605",
+        "--hub",
+        daemon.hub.as_str(),
+        "--data-type",
+        data_type,
+    ];
+    let settings = [("INTAKE__SECRET", SECRET), ("API_SECRET", "account-secret")];
+    let (code, out, err) = run(&arguments, &settings);
+    assert_eq!(code, Some(0), "{out}\n{err}");
+}
+
+/// `users` rows, each of a user of its own; the one in the middle is unlucky, the last has no
+/// identity.
+fn file(directory: &Path, users: u64) -> PathBuf {
+    let rows: Vec<_> = (0..users)
+        .map(|user| {
+            let id = match user {
+                user if user == users / 2 => json!(UNLUCKY),
+                user if user + 1 == users => Value::Null,
+                user => json!(user),
+            };
+            json!({"u.id": {"value": id}})
+        })
+        .collect();
+    let document = json!({
+        "fields": {"dimensions": [{"name": "u.id", "tags": ["mp_customer_id"]}]},
+        "data": rows,
+    });
+    written(directory, "marked.json", document.to_string().as_bytes())
+}
+
+fn generated(directory: &Path, rows: u64, users: u64, data_type: DataType) -> PathBuf {
+    let shape = Shape {
+        rows,
+        users,
+        data_type,
+        ..Shape::default()
+    };
+    let bytes: Vec<u8> = document(&shape).flatten().collect();
+    written(directory, &format!("{rows}-{users}.json"), &bytes)
+}
+
+fn written(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, bytes).expect("a file");
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_replayed_by_a_click() {
+    let Some(browser) = Browser::open().await else {
+        return;
+    };
+    let world = World::new(None).await;
+    world.mparticle.set_faults(unlucky()).expect("good faults");
+    let home = tempfile::tempdir().unwrap();
+    // Slow enough to be watched.
+    let settings = [
+        ("MPARTICLE__BATCHES_PER_SECOND", "100"),
+        ("MPARTICLE__MAX_BATCHES_PER_REQUEST", "10"),
+    ];
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    browser
+        .page
+        .goto(daemon.admin.as_str())
+        .await
+        .expect("the page");
+    browser
+        .until("document.querySelector('#state').classList.contains('good')")
+        .await;
+    assert!(!browser.text("#no-deliveries").await.is_empty());
+    // A reload would lose these.
+    browser
+        .eval(
+            "window.seen = new Set();
+             new MutationObserver(() => {
+                 const node = document.querySelector('#deliveries [data-of=delivered]');
+                 if (node) window.seen.add(node.textContent);
+             }).observe(document.body, {subtree: true, childList: true, characterData: true});",
+        )
+        .await;
+
+    let path = file(home.path(), 802);
+    send(&daemon, "Daily <b>users</b>", &path, "event");
+    browser
+        .until("document.querySelector('#deliveries [data-of=state]')?.textContent === 'Done'")
+        .await;
+    assert_eq!(
+        browser.text("#deliveries [data-of=title]").await,
+        "Daily <b>users</b>",
+        "a title is text, never markup"
+    );
+    for (name, want) in [
+        ("rows_in", "802"),
+        ("delivered", "800"),
+        ("rejected", "1"),
+        ("dead", "1"),
+        ("batches", "800 of 801"),
+    ] {
+        let shown = browser.text(&format!("#deliveries [data-of={name}]")).await;
+        assert_eq!(shown, want, "{name}");
+    }
+    let seen = browser.eval("return [...window.seen];").await;
+    let seen: Vec<u64> = seen
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|text| text.as_str()?.parse().ok())
+        .collect();
+    let between = seen.iter().filter(|n| (1..800).contains(*n)).count();
+    assert!(between >= 2, "the number moved on its way: {seen:?}");
+
+    assert_eq!(
+        browser.text("#care").await,
+        "Needs a person1 dead letter1 rejected row in the listed deliveries"
+    );
+
+    // The rejected row, in its dialog.
+    let button = "#deliveries [data-do=rejected]";
+    let button = browser.page.find(Locator::Css(button)).await.unwrap();
+    button.click().await.expect("a click");
+    browser
+        .until("document.querySelector('#rows-list .letter')?.textContent.includes('Row 802')")
+        .await;
+    let close = Locator::Css("#rows [data-do=close-rows]");
+    let close = browser.page.find(close).await.unwrap();
+    close.click().await.expect("a click");
+
+    // The dead letter, with its batch, replayed once mParticle takes it.
+    browser
+        .until("document.querySelectorAll('#letters article').length === 1")
+        .await;
+    let show = Locator::Css("#letters [data-do=show]");
+    let show = browser.page.find(show).await.unwrap();
+    show.click().await.expect("a click");
+    browser
+        .until("document.querySelector('#letters pre').textContent.includes('unlucky')")
+        .await;
+    world
+        .mparticle
+        .set_faults(Faults::default())
+        .expect("no faults");
+    let replay = Locator::Css("#letters [data-do=replay]");
+    let replay = browser.page.find(replay).await.unwrap();
+    replay.click().await.expect("a click");
+    browser
+        .until("document.querySelector('#deliveries [data-of=delivered]').textContent === '801'")
+        .await;
+    browser
+        .until("!document.querySelector('#no-dead').hidden && !document.querySelector('#letters article')")
+        .await;
+    let batches = world.batches();
+    assert_eq!(batches.len(), 801);
+    assert!(
+        batches
+            .iter()
+            .any(|batch| String::from_utf8_lossy(batch).contains(UNLUCKY))
+    );
+
+    // By keyboard: the focused button, and the one that takes its place.
+    browser
+        .eval("document.querySelector('#destinations [data-do=pause]').focus();")
+        .await;
+    for (state, then) in [("Paused", "resume"), ("Idle", "pause")] {
+        let focused = browser.page.active_element().await.expect("a focus");
+        let enter = char::from(Key::Enter).to_string();
+        focused.send_keys(&enter).await.expect("a key");
+        browser
+            .until(&format!(
+                "document.querySelector('#destinations [data-of=state]').textContent === '{state}'"
+            ))
+            .await;
+        browser
+            .until(&format!("document.activeElement.dataset.do === '{then}'"))
+            .await;
+    }
+    let same = browser.eval("return window.seen instanceof Set;").await;
+    assert_eq!(same, true, "the page was not loaded again");
+    browser.close(&daemon.admin).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_fits_wide_and_narrow_in_light_and_dark() {
+    let Some(browser) = Browser::open().await else {
+        return;
+    };
+    let world = World::new(None).await;
+    world.mparticle.set_faults(unlucky()).expect("good faults");
+    let home = tempfile::tempdir().unwrap();
+    let settings = [("MPARTICLE__BATCHES_PER_SECOND", "270")];
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    browser
+        .page
+        .goto(daemon.admin.as_str())
+        .await
+        .expect("the page");
+    let marked = file(home.path(), 1_200);
+    let events = generated(home.path(), 60_000, 13_000, DataType::Event);
+    send(&daemon, "Customers, EU (daily)", &marked, "user");
+    send(&daemon, "Purchases of yesterday", &events, "event");
+    // Enough of a history for the charts to have a form.
+    browser.until("samples.length >= 5").await;
+    browser
+        .until("document.querySelectorAll('#charts figure').length === 4")
+        .await;
+    browser
+        .until("document.querySelector('#deliveries [data-of=state]').textContent === 'Sending'")
+        .await;
+    for (name, width, scheme) in [
+        ("light", 1280, "light"),
+        ("dark", 1280, "dark"),
+        ("narrow", 390, "light"),
+        ("narrow-dark", 390, "dark"),
+    ] {
+        browser.screenshot(name, width, scheme).await;
+    }
+    // What a person may press is large enough to be met.
+    let small = browser
+        .eval(
+            "return [...document.querySelectorAll('button')]
+                .filter(button => button.offsetParent && button.getBoundingClientRect().height < 40)
+                .map(button => button.textContent);",
+        )
+        .await;
+    assert_eq!(small, json!([]));
+    browser.close(&daemon.admin).await;
+}
+
+/// `promtool check ...`, with something on its standard input.
+fn promtool(arguments: &[&str], input: &[u8]) {
+    if !installed("promtool") {
+        missing("promtool");
+        return;
+    }
+    let mut child = Command::new("promtool")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts");
+    let mut stdin = child.stdin.take().expect("its input");
+    stdin.write_all(input).expect("it reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    let text = [output.stdout, output.stderr].concat();
+    assert!(
+        output.status.success(),
+        "promtool {arguments:?}: {}",
+        String::from_utf8_lossy(&text)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_takes_the_metrics_of_a_daemon_that_has_worked_and_the_alerts() {
+    let world = World::new(None).await;
+    world.mparticle.set_faults(unlucky()).expect("good faults");
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let path = file(home.path(), 30);
+    send(&daemon, "With \"quotes\" and \\", &path, "event");
+    daemon.settled().await;
+    let (status, metrics) = daemon.call("GET", "/metrics", "").await;
+    assert_eq!(status, 200);
+    let text = String::from_utf8(metrics.to_vec()).expect("text");
+    assert!(text.contains("looker_feed_dead_letters"), "{text}");
+    promtool(&["check", "metrics"], text.as_bytes());
+    let alerts = concat!(env!("CARGO_MANIFEST_DIR"), "/config/alerts.yml");
+    promtool(&["check", "rules", alerts], b"");
+}

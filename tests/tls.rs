@@ -1,0 +1,305 @@
+//! TLS on every side of the real binary, with an authority made for the test.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use looker_feed::config::Secret;
+use looker_feed::intake;
+use looker_feed::looker::{Shape, audit};
+use looker_feed::model::DataType;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ProtocolVersion, RootCertStore, ServerConfig};
+use support::{Daemon, PATIENCE, SECRET, World, from_url};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+/// An authority of our own, and its certificate as a file.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    directory: tempfile::TempDir,
+    file: PathBuf,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("ca.pem");
+        std::fs::write(&file, issuer.pem()).unwrap();
+        Self {
+            issuer,
+            directory,
+            file,
+        }
+    }
+
+    /// Certificate and key for 127.0.0.1, as PEM.
+    fn server(&self) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        // As certificate tools do it: never half a file.
+        let draft = path.with_extension("new");
+        std::fs::write(&draft, text).unwrap();
+        std::fs::rename(&draft, &path).unwrap();
+        path
+    }
+
+    /// Opens TLS in front of a plain server; returns where.
+    async fn in_front_of(&self, plain: SocketAddr) -> SocketAddr {
+        let (certificate, key) = self.server();
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
+                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+            )
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (outer, _) = listener.accept().await.unwrap();
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    // A client that does not trust us ends here.
+                    let mut outer = acceptor.accept(outer).await?;
+                    let mut inner = TcpStream::connect(plain).await?;
+                    tokio::io::copy_bidirectional(&mut outer, &mut inner).await
+                });
+            }
+        });
+        address
+    }
+
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(address).await?;
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn shape() -> Shape {
+    Shape {
+        rows: 500,
+        users: 50,
+        data_type: DataType::Event,
+        ..Shape::default()
+    }
+}
+
+fn plain_address(url: &str) -> SocketAddr {
+    let url: url::Url = url.parse().unwrap();
+    url.socket_addrs(|| None).unwrap()[0]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_come_and_go_over_tls_under_an_authority_of_ones_own() {
+    let authority = Authority::new();
+    let world = World::new(None).await;
+    let published = world.looker.publish(shape());
+    let looker = authority
+        .in_front_of(plain_address(published.as_str()))
+        .await;
+    let mparticle = authority.in_front_of(plain_address(&world.endpoint)).await;
+    let home = tempfile::tempdir().unwrap();
+    let endpoint = format!("https://{mparticle}/v2");
+    let file = text(&authority.file);
+    let daemon = Daemon::start(
+        home.path(),
+        &endpoint,
+        &[("LOOKER__CA_FILE", &file), ("MPARTICLE__CA_FILE", &file)],
+    );
+    let url = format!("https://{looker}{}", published.path());
+    let answer = daemon
+        .execute(from_url(url.parse().unwrap(), DataType::Event))
+        .await;
+    assert!(answer.is_success(), "{answer:?}\n{}", daemon.log());
+    daemon.settled().await;
+    let batches = world.batches();
+    let rows = audit(&shape(), batches.iter().map(|batch| &batch[..]));
+    assert_eq!(rows.unwrap_or_else(|mismatch| panic!("{mismatch}")), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_nobody_vouches_for_is_not_trusted() {
+    let [ours, theirs] = [Authority::new(), Authority::new()];
+    let world = World::new(None).await;
+    let published = world.looker.publish(shape());
+    let looker = theirs.in_front_of(plain_address(published.as_str())).await;
+    let home = tempfile::tempdir().unwrap();
+    let file = text(&ours.file);
+    let daemon = Daemon::start(home.path(), &world.endpoint, &[("LOOKER__CA_FILE", &file)]);
+    let url = format!("https://{looker}{}", published.path());
+    let answer = daemon
+        .execute(from_url(url.parse().unwrap(), DataType::Event))
+        .await;
+    let message = answer.message().unwrap();
+    assert!(!answer.is_success(), "{message}");
+    assert!(message.contains("could not connect to Looker"), "{message}");
+    assert!(daemon.log().contains("certificate"), "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hub_serves_tls_and_takes_a_new_certificate_without_a_restart() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.server();
+    let cert = text(&authority.write("cert.pem", &certificate));
+    let key = text(&authority.write("key.pem", &key));
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(
+        home.path(),
+        &world.endpoint,
+        &[("INTAKE__TLS_CERT", &cert), ("INTAKE__TLS_KEY", &key)],
+    );
+    assert_eq!(daemon.hub.scheme(), "https");
+    let address = daemon.hub.socket_addrs(|| None).unwrap()[0];
+
+    let token = intake::new_key(&Secret::new(SECRET.to_owned())).unwrap();
+    let request = format!(
+        "POST / HTTP/1.1\r\nhost: x\r\nauthorization: Token token=\"{token}\"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    let both = [
+        (&rustls::version::TLS12, ProtocolVersion::TLSv1_2),
+        (&rustls::version::TLS13, ProtocolVersion::TLSv1_3),
+    ];
+    for (version, name) in both {
+        let mut stream = authority.connect(address, &[version]).await.unwrap();
+        assert_eq!(stream.get_ref().1.protocol_version(), Some(name));
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        // Looker is told addresses that it can reach.
+        let url = format!("\"url\":\"https://{address}/actions/mparticle/execute\"");
+        assert!(answer.contains(&url), "{answer}");
+    }
+    // Plain HTTP and older TLS get nothing.
+    let hello = b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x02";
+    let old = [&hello[..], &[7; 32], &[0, 0, 4, 0, 0x2f, 0, 0x35, 1, 0]].concat();
+    for bytes in [request.as_bytes(), &old] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+        // At most an alert.
+        assert!(answer.len() <= 7, "{answer:?}");
+    }
+
+    let shown = async || {
+        let stream = authority
+            .connect(address, rustls::ALL_VERSIONS)
+            .await
+            .unwrap();
+        stream.get_ref().1.peer_certificates().unwrap()[0].clone()
+    };
+    let until = async |wanted: &str| {
+        let wanted = CertificateDer::from_pem_slice(wanted.as_bytes()).unwrap();
+        let seen = async {
+            while shown().await != wanted {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, seen)
+            .await
+            .expect("the new certificate is shown");
+    };
+    until(&certificate).await;
+    // A new certificate whose key has not come yet is not taken.
+    let (next, next_key) = authority.server();
+    authority.write("cert.pem", &next);
+    let noted = async {
+        while !daemon.log().contains("the one before stays in use") {
+            assert!(
+                authority
+                    .connect(address, rustls::ALL_VERSIONS)
+                    .await
+                    .is_ok()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, noted)
+        .await
+        .expect("a warning");
+    until(&certificate).await;
+    authority.write("key.pem", &next_key);
+    until(&next).await;
+}
+
+#[test]
+fn files_that_are_no_certificates_are_named_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let junk = directory.path().join("junk.pem");
+    std::fs::write(&junk, "not PEM at all").unwrap();
+    let junk = text(&junk);
+    let outbox = text(&directory.path().join("outbox"));
+    let none = text(&directory.path().join("none.pem"));
+    let cases: [(&[(&str, &str)], &str); 4] = [
+        (&[("LOOKER__CA_FILE", &none)], "looker.ca_file"),
+        (&[("MPARTICLE__CA_FILE", &junk)], "mparticle.ca_file"),
+        (
+            &[("INTAKE__TLS_CERT", &junk), ("INTAKE__TLS_KEY", &junk)],
+            "intake.tls_cert",
+        ),
+        (
+            &[("INTAKE__TLS_CERT", &none), ("INTAKE__TLS_KEY", &junk)],
+            "intake.tls_cert",
+        ),
+    ];
+    for (settings, wanted) in cases {
+        let base = [
+            ("INTAKE__SECRET", SECRET),
+            ("INTAKE__LISTEN", "127.0.0.1:0"),
+            ("ADMIN__LISTEN", "127.0.0.1:0"),
+            ("OUTBOX__RESERVE_BYTES", "1MiB"),
+            ("OUTBOX__PATH", &outbox),
+        ];
+        let all: Vec<_> = base.iter().chain(settings).copied().collect();
+        let (code, out, err) = support::run(&["serve"], &all);
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains(wanted), "{wanted}: {err}");
+        assert!(out.is_empty(), "{out}");
+    }
+}
