@@ -136,7 +136,7 @@ impl App {
         });
         let drain = Drain::new(drain_settings(&config), outbox.clone(), Arc::new(client));
 
-        let notifier = Notifier::new(notify_settings(&config))?;
+        let notifier = Notifier::new(notify_settings(&config)).map_err(TlsError::from)?;
 
         let listen = |what| move |source| StartError::Listen { what, source };
         let intake = Intake::bind(intake_settings(&config, secret)?)

@@ -28,15 +28,17 @@ impl Reloader {
                 changed = true;
             }
         };
-        let same_secret = old
-            .intake
-            .secret
-            .as_ref()
-            .is_some_and(|old| old.expose() == secret.expose());
-        taken("intake.secret", !same_secret);
+        let text = |secrets: &[Secret]| -> Vec<String> {
+            let texts = secrets.iter().map(|secret| secret.expose().to_owned());
+            texts.collect()
+        };
+        taken(
+            "intake.secret",
+            old.intake.secret.as_ref().map(Secret::expose) != Some(secret.expose()),
+        );
         taken(
             "intake.previous_secrets",
-            !same_secrets(&old.intake.previous_secrets, &new.intake.previous_secrets),
+            text(&old.intake.previous_secrets) != text(&new.intake.previous_secrets),
         );
         taken(
             "intake.revoked_keys",
@@ -88,7 +90,7 @@ impl Reloader {
 }
 
 /// Sections that differ in more than what can be reloaded. Secrets print alike: the callbacks'
-/// addresses are compared by themselves.
+/// addresses and the admin token are compared by themselves.
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let mut same = new.clone();
     same.intake.secret.clone_from(&old.intake.secret);
@@ -113,7 +115,10 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             ("[outbox]", format!("{:?}", config.outbox)),
             ("[mparticle]", format!("{:?}", config.mparticle)),
             ("[memory]", format!("{:?}", config.memory)),
-            ("[admin]", format!("{:?}", config.admin)),
+            (
+                "[admin]",
+                format!("{:?} {:?}", config.admin, url(&config.admin.token)),
+            ),
             (
                 "[notify]",
                 format!(
@@ -132,15 +137,4 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         .filter(|((_, old), (_, new))| old != new)
         .map(|((section, _), _)| section)
         .collect()
-}
-
-/// Secrets print alike, so they are compared by what they hold.
-fn same_secrets(old: &[Secret], new: &[Secret]) -> bool {
-    let texts = |secrets: &[Secret]| -> Vec<String> {
-        secrets
-            .iter()
-            .map(|secret| secret.expose().to_owned())
-            .collect()
-    };
-    texts(old) == texts(new)
 }

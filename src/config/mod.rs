@@ -328,21 +328,6 @@ impl Keys<'_> {
         entry.map(|entry| accept(key, entry, parse)).transpose()
     }
 
-    /// A value that is not shown when it is wrong.
-    fn hidden<T>(
-        &mut self,
-        key: &'static str,
-        parse: impl Fn(&Raw) -> Result<T, String>,
-    ) -> Result<T, ConfigError> {
-        let Entry { raw, origin } = self.0.required(key)?;
-        parse(&raw).map_err(|accepted| ConfigError::Value {
-            key,
-            origin,
-            found: "something else (not shown)".to_owned(),
-            accepted,
-        })
-    }
-
     /// A callback's address, which is a secret.
     fn callback(
         &mut self,
@@ -360,6 +345,21 @@ impl Keys<'_> {
             }),
             url => Ok(url),
         }
+    }
+
+    /// A value that is not shown when it is wrong.
+    fn hidden<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&Raw) -> Result<T, String>,
+    ) -> Result<T, ConfigError> {
+        let Entry { raw, origin } = self.0.required(key)?;
+        parse(&raw).map_err(|accepted| ConfigError::Value {
+            key,
+            origin,
+            found: "something else (not shown)".to_owned(),
+            accepted,
+        })
     }
 
     /// A secret given by value or by the name of a file that holds nothing else.

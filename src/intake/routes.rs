@@ -132,8 +132,12 @@ async fn authorized<R: Receiver>(
 ) -> Response {
     let mut values = request.headers().get_all(AUTHORIZATION).iter();
     let value = values.next().filter(|_| values.next().is_none());
-    let keys = &hub.live.now().keys;
-    if keys.accept(value.map(|value| value.as_bytes())) {
+    if hub
+        .live
+        .now()
+        .keys
+        .accept(value.map(|value| value.as_bytes()))
+    {
         guest.is_known();
         return close_after_chunked(request, next).await;
     }

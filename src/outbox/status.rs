@@ -81,12 +81,12 @@ pub struct Usage {
     pub entries: u64,
     /// Batches and rows in the dead letters.
     pub dead_letters: Tally,
-    /// Rows of the listed deliveries that could not be mapped and were to be kept.
-    pub rejected_rows: u64,
     /// Deliveries on their way in.
     pub receiving: u64,
     /// Deliveries that are listed.
     pub deliveries: u64,
+    /// Rows that could not be mapped, of listed deliveries, as far as they are kept.
+    pub rejected_rows: u64,
 }
 
 impl Outbox {
