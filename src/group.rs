@@ -15,7 +15,9 @@
 
 mod run;
 
+use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::io;
 use std::path::PathBuf;
 
@@ -141,17 +143,35 @@ impl Grouper {
             directory: settings.directory.clone(),
             source,
         };
-        let mut cursors = BinaryHeap::with_capacity(runs.len());
-        for (order, run) in runs.into_iter().enumerate() {
-            let mut cursor = Cursor::new(run, order, buffer);
+        let mut cursors = Vec::with_capacity(runs.len());
+        // The smallest (user, run) is next. Of the cursors only these move through the heap.
+        let mut turns = BinaryHeap::with_capacity(runs.len());
+        for run in runs {
+            let mut cursor = Cursor::new(run, buffer);
             if cursor.advance(&spill).map_err(failed)? {
+                turns.push(Reverse((cursor.user(), cursors.len())));
                 cursors.push(cursor);
             }
         }
-        while let Some(mut first) = cursors.peek_mut() {
-            visit(first.record())?;
-            if !first.advance(&spill).map_err(failed)? {
-                std::collections::binary_heap::PeekMut::pop(first);
+        while let Some(mut turn) = turns.peek_mut() {
+            let Reverse((user, run)) = *turn;
+            let Some(cursor) = cursors.get_mut(run) else {
+                break;
+            };
+            let next = loop {
+                visit(cursor.record())?;
+                if !cursor.advance(&spill).map_err(failed)? {
+                    break None;
+                }
+                if cursor.user() != user {
+                    break Some(cursor.user());
+                }
+            };
+            match next {
+                Some(user) => *turn = Reverse((user, run)),
+                None => {
+                    PeekMut::pop(turn);
+                }
             }
         }
         Ok(())

@@ -1,8 +1,9 @@
 //! One delivery: bytes in, a durable set of ready requests out.
 //!
 //! The bytes are taken from the stream by a task and handed over a bounded channel to one thread,
-//! which does all the work that needs a processor: decode, map, group, encode, write. So the
-//! network and the work overlap, the runtime stays free, and a slow disk slows the sender down.
+//! which does the work that needs a processor: decode, map, group, encode. So the network and the
+//! work overlap, the runtime stays free, and a slow disk slows the sender down. Once all has come in,
+//! a second thread stores what the first one makes: it compresses and writes.
 //!
 //! A delivery is atomic. Its stream must end well, its document must be whole, and its rows must
 //! make sense before anything of it becomes visible to the drain; else all that was written of it
@@ -15,6 +16,7 @@
 mod early;
 mod work;
 mod worked;
+mod writer;
 
 use std::io;
 use std::sync::Arc;
@@ -76,8 +78,8 @@ pub struct Task {
     pub data_plan: Option<encode::DataPlan>,
 }
 
-/// Takes what a document becomes.
-pub trait Store {
+/// Takes what a document becomes, on one thread after the other.
+pub trait Store: Send {
     /// Called once, when the columns are known and before anything is made of them.
     fn columns(&mut self, _header: &Header) {}
 
@@ -166,6 +168,9 @@ pub enum IngestError {
     /// Rows that came before `fields` were put aside in a temporary file, which failed.
     #[error("Rows that Looker sends before their columns need temporary space, which failed")]
     Early(#[source] io::Error),
+    /// The system would not start a thread.
+    #[error("The delivery needs a thread, which the system refused")]
+    Thread(#[source] io::Error),
     /// The outbox could not keep it.
     #[error(transparent)]
     Outbox(#[from] outbox::Error),

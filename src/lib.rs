@@ -52,7 +52,7 @@
 //! 5. **A claim lives in memory only.** After a crash, what is not settled is due again.
 //! 6. **A reply is an enum, and the decision on it a pure function** ([`drain`]).
 //! 7. **Nothing is dropped in silence**: rows in = delivered + waiting + in flight + dead-lettered +
-//!    rejected + named as damaged, for each delivery, at every moment.
+//!    rejected + cancelled + named as damaged, for each delivery, at every moment.
 //! 8. **Secrets are never written in clear**: what a restart needs of the credentials is sealed ([`seal`])
 //!    under a key that lies outside the outbox.
 //!
@@ -73,6 +73,7 @@ pub mod looker;
 pub mod mapping;
 pub mod model;
 pub mod mparticle;
+pub mod notify;
 pub mod outbox;
 pub mod record;
 pub mod sandbox;

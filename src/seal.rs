@@ -143,7 +143,11 @@ impl Seal {
             source,
         };
         let mode = file.metadata().map_err(io_error)?.permissions().mode();
-        if mode & 0o077 != 0 {
+        // A credential of systemd's has an ACL for the unit's user, which shows as the group's bit.
+        let credential = std::env::var_os("CREDENTIALS_DIRECTORY")
+            .is_some_and(|directory| path.starts_with(directory));
+        let others = if credential { 0o037 } else { 0o077 };
+        if mode & others != 0 {
             return Err(KeyError::Exposed {
                 path: path.to_owned(),
             });

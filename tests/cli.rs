@@ -370,6 +370,13 @@ fn preview_takes_standard_input_the_configuration_and_no_control_characters() {
     let obeyed = |c: char| c.is_control() && c != '\n';
     assert!(!out.contains(obeyed), "{out:?}");
 
+    let pivoted = r#"{"fields":{"dimensions":[{"name":"u.id","tags":["mp_email"]}],"measures":[
+        {"name":"o.\u001b[2J","tags":["mp_custom_attribute"]}],"pivots":[{"name":"o.y"}]},"data":[]}"#;
+    let (code, _, err) = run_with(pivoted.as_bytes(), &["preview", "-"], &[]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("pivots on o.y"), "{err}");
+    assert!(!err.contains(obeyed), "{err:?}");
+
     let wrong = [("MPARTICLE__UNTAGGED", "maybe")];
     let (code, _, err) = run_with(text.as_bytes(), &arguments, &wrong);
     assert_eq!(code, Some(64), "{err}");
@@ -581,6 +588,11 @@ async fn an_operator_sees_steers_and_replays_from_the_command_line() {
     assert!(table.contains("d.json"), "{table}");
     let rejected = json_of(&["rejected", id, "--json"]);
     assert_eq!(rejected[0]["row"], 4);
+    let outbox = &json_of(&["status", "--json"])["outbox"];
+    assert_eq!(
+        (&outbox["dead_letters"], &outbox["rejected_rows"]),
+        (&json!(1), &json!(1))
+    );
     let letters = json_of(&["dead-letters", "list", "--json"]);
     let letter = letters[0]["id"].as_str().expect("an id");
     let (_, shown, _) = ask(&["dead-letters", "show", letter]);

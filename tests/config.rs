@@ -362,6 +362,23 @@ fn variables_that_kubernetes_sets_for_a_service_of_the_same_name_are_not_keys() 
 }
 
 #[test]
+fn the_address_that_commands_use_is_no_key_and_nothing_else_like_it_is_let_through() {
+    load("", &[("LOOKER_FEED_ADMIN_URL", "http://127.0.0.1:8081")]).unwrap();
+    for name in [
+        "LOOKER_FEED_ADMIN_URLS",
+        "LOOKER_FEED_ADMIN",
+        "LOOKER_FEED_admin_url",
+        "LOOKER_FEED_ADMIN__URL",
+    ] {
+        let error = load("", &[(name, "http://127.0.0.1:8081")]).unwrap_err();
+        assert!(
+            error.to_string().contains("is not a key"),
+            "{name}: {error}"
+        );
+    }
+}
+
+#[test]
 fn relations_between_keys_are_checked_and_both_are_named() {
     for (env, keys) in [
         (
@@ -628,4 +645,23 @@ fn a_certificate_needs_its_key_and_a_key_its_certificate() {
     }
     let both = "[intake]\ntls_cert = '/a'\ntls_key = '/b'";
     assert!(load(both, &[]).is_ok());
+}
+
+#[test]
+fn a_callback_goes_to_https_or_this_machine_and_is_never_printed() {
+    let key = "LOOKER_FEED_NOTIFY__WEBHOOK_URL";
+    let good = "https://hooks.example.com/services/T0/secret";
+    let config = load("", &[(key, good)]).unwrap();
+    assert!(!format!("{:?}", config.notify).contains("hooks"));
+    assert_eq!(config.notify.webhook_url.unwrap().expose(), good);
+    load("", &[(key, "http://127.0.0.1:9/x")]).unwrap();
+    for bad in [
+        "http://hooks.example.com/x",
+        "https://a:b@c.example.com/x",
+        "hooks",
+    ] {
+        let error = load("", &[(key, bad)]).unwrap_err().to_string();
+        assert!(error.contains("notify.webhook_url"), "{error}");
+        assert!(!error.contains(bad), "{error}");
+    }
 }

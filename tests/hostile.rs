@@ -66,8 +66,7 @@ impl Siege {
             .filter(|accepted| &*accepted.key == "key-of-the-account")
             .map(|accepted| &accepted.batch[..])
             .collect();
-        let rows =
-            audit(&self.shape, ours.into_iter()).unwrap_or_else(|mismatch| panic!("{mismatch}"));
+        let rows = audit(&self.shape, ours).unwrap_or_else(|mismatch| panic!("{mismatch}"));
         assert_eq!(rows, self.shape.rows);
         let peak = self.peak();
         assert!(peak < MOST_MEMORY, "{peak} bytes of memory");

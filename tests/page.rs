@@ -359,7 +359,7 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
         )
         .await;
 
-    let path = file(home.path(), 402);
+    let path = file(home.path(), 802);
     send(&daemon, "Daily <b>users</b>", &path, "event");
     browser
         .until("document.querySelector('#deliveries [data-of=state]')?.textContent === 'Done'")
@@ -370,11 +370,11 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
         "a title is text, never markup"
     );
     for (name, want) in [
-        ("rows_in", "402"),
-        ("delivered", "400"),
+        ("rows_in", "802"),
+        ("delivered", "800"),
         ("rejected", "1"),
         ("dead", "1"),
-        ("batches", "400 of 401"),
+        ("batches", "800 of 801"),
     ] {
         let shown = browser.text(&format!("#deliveries [data-of={name}]")).await;
         assert_eq!(shown, want, "{name}");
@@ -386,15 +386,20 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
         .iter()
         .filter_map(|text| text.as_str()?.parse().ok())
         .collect();
-    let between = seen.iter().filter(|n| (1..400).contains(*n)).count();
+    let between = seen.iter().filter(|n| (1..800).contains(*n)).count();
     assert!(between >= 2, "the number moved on its way: {seen:?}");
+
+    assert_eq!(
+        browser.text("#care").await,
+        "Needs a person1 dead letter1 rejected row in the listed deliveries"
+    );
 
     // The rejected row, in its dialog.
     let button = "#deliveries [data-do=rejected]";
     let button = browser.page.find(Locator::Css(button)).await.unwrap();
     button.click().await.expect("a click");
     browser
-        .until("document.querySelector('#rows-list .letter')?.textContent.includes('Row 402')")
+        .until("document.querySelector('#rows-list .letter')?.textContent.includes('Row 802')")
         .await;
     let close = Locator::Css("#rows [data-do=close-rows]");
     let close = browser.page.find(close).await.unwrap();
@@ -418,13 +423,13 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
     let replay = browser.page.find(replay).await.unwrap();
     replay.click().await.expect("a click");
     browser
-        .until("document.querySelector('#deliveries [data-of=delivered]').textContent === '401'")
+        .until("document.querySelector('#deliveries [data-of=delivered]').textContent === '801'")
         .await;
     browser
         .until("!document.querySelector('#no-dead').hidden && !document.querySelector('#letters article')")
         .await;
     let batches = world.batches();
-    assert_eq!(batches.len(), 401);
+    assert_eq!(batches.len(), 801);
     assert!(
         batches
             .iter()

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use: the dependency table of the crate's page. `model`, `clock` and
 /// `shutdown` are nobody's secret and may be used by all.
-const ROOMS: [(&str, &[&str]); 21] = [
+const ROOMS: [(&str, &[&str]); 22] = [
     ("model", &[]),
     ("clock", &[]),
     ("shutdown", &[]),
@@ -39,6 +39,7 @@ const ROOMS: [(&str, &[&str]); 21] = [
     ("config", &["mapping"]),
     ("intake", &["config", "decode", "tls"]),
     ("control", &[]),
+    ("notify", &["control"]),
     ("sandbox", &[]),
     ("looker", &["sandbox"]),
 ];

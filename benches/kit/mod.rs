@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use looker_feed::clock::UnixMillis;
 use looker_feed::decode::{Decoder, Limits, Step};
 use looker_feed::looker::{RowOrder, Shape, document};
-use looker_feed::mapping::{self, IdentityNames, Plan, Tally, Untagged};
+use looker_feed::mapping::{self, Plan, Tally};
 use looker_feed::model::{DataType, DeliveryId, DestinationId};
 use looker_feed::outbox::{NewDelivery, Outbox, Settings, Slice, Staging, Totals};
 use looker_feed::record::Record;
@@ -43,11 +43,7 @@ pub fn whole(shape: &Shape) -> Vec<u8> {
 
 /// What a mapping depends on, as the configuration's defaults have it.
 pub fn mapping_settings() -> mapping::Settings {
-    mapping::Settings {
-        data_type: DataType::Event,
-        identity_names: IdentityNames::Current,
-        untagged: Untagged::Ignore,
-    }
+    mapping::Settings::new(DataType::Event)
 }
 
 /// Decodes and maps a document and hands each record on, with the plan that it was made by.
@@ -214,7 +210,7 @@ fn thousands(value: i64) -> String {
     let digits = value.unsigned_abs().to_string();
     let mut out = String::from(if value < 0 { "-" } else { "" });
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);

@@ -1,4 +1,5 @@
-//! The report as a page: verdicts, tables, plots, and what bounds each stage.
+//! The report as a page: verdicts, tables, plots, and what bounds each stage (which is known from
+//! profiles: `perf record` on the daemon while `-- --intake 2000000` runs).
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -105,8 +106,8 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
 impl Measured {
     /// The size at which targets are judged: a million rows, or the largest up to there.
     pub fn reference(&self) -> &Case {
-        let sizes = self.sizes.iter().filter(|case| case.rows() <= 1_000_000);
-        sizes.last().expect("there are sizes")
+        let mut sizes = self.sizes.iter().filter(|case| case.rows() <= 1_000_000);
+        sizes.next_back().expect("there are sizes")
     }
 }
 
@@ -153,7 +154,7 @@ fn page(measured: &Measured) -> String {
          `--bench allocations`.\n\n## How cost grows\n\n",
     );
     table(&mut out, &measured.sizes);
-    out.push_str("\n![Time](report-time.svg) ![Memory](report-memory.svg) ![Disk](report-disk.svg) ![Requests](report-requests.svg)\n");
+    out.push_str("\n![Time](report-time.svg) ![Memory](report-memory.svg) ![Disk](report-disk.svg) ![Requests](report-requests.svg) ![Rate](report-rate.svg)\n");
     out.push_str("\n## Other users\n\n");
     table(&mut out, &measured.others);
     let _ = writeln!(out, "\n## What bounds each stage\n\n{}", bounds(measured));
@@ -303,14 +304,30 @@ fn bounds(measured: &Measured) -> String {
         let share = case.median(|intake, floor| of(floor) / intake.received.as_secs_f64());
         format!("{:.0}%", share * 100.0)
     };
+    let steady = &measured.steady;
     format!(
-        "At {} rows the intake takes {:.2} s. Alone, the download from the stand-in would take {} of that, decoding \
-         and mapping {}, and writing the outbox's bytes {}.",
-        number(case.rows() as f64),
-        case.median(|intake, _| intake.received.as_secs_f64()),
-        share(&|floor| floor.download.as_secs_f64()),
-        share(&|floor| floor.parse.as_secs_f64()),
-        share(&|floor| floor.write.as_secs_f64()),
+        "**Whole intake.** At {rows} rows it takes {seconds:.2} s. Alone, the download from the stand-in would take {download} \
+         of that, decoding and mapping {parse}, and writing the outbox's bytes {write}; a stage that shares the processors \
+         with the others takes longer than alone. Bounded by the processors that daemon and stand-in share.\n\n\
+         **Decode and map.** One thread, while the network is read by another. Bounded by that core: by the row's scan for \
+         the ends of its values, the copies into the record, and the check for UTF-8.\n\n\
+         **Grouping.** What does not fit into the budget is written to a temporary file and read back: at {rows} rows the \
+         daemon's files come to {disk:.0} MB at most, {kept:.0} MB of which stay. Bounded by copies to and from the page \
+         cache, and by the disk when that is slower.\n\n\
+         **Encode and outbox.** Begins when the last row is in; one thread merges and encodes, another compresses and \
+         writes. Bounded by the slower of them: copies and the heap here, lz4 there.\n\n\
+         **Drain.** Bounded by the rate limit: {share:.1}% of it in the worst {window} s. Without a limit, by the stand-in, \
+         which checks every batch.\n\n\
+         **Restart.** No body is read at a start, only the state and one footer. Bounded by opening sled and by syncs.",
+        rows = number(case.rows() as f64),
+        seconds = case.median(|intake, _| intake.received.as_secs_f64()),
+        download = share(&|floor| floor.download.as_secs_f64()),
+        parse = share(&|floor| floor.parse.as_secs_f64()),
+        write = share(&|floor| floor.write.as_secs_f64()),
+        disk = case.median(|intake, _| intake.disk_peak as f64 / 1e6),
+        kept = case.median(|intake, _| intake.disk_received as f64 / 1e6),
+        share = steady.worst_share * 100.0,
+        window = steady.window.as_secs(),
     )
 }
 

@@ -15,7 +15,6 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The rate over a while, after the ramp.
 #[derive(Clone, Debug)]
 pub struct Steady {
-    pub ramp: Duration,
     /// Length of the windows that are judged.
     pub window: Duration,
     /// Share of the allowed batches that was used in the worst window.
@@ -53,7 +52,6 @@ pub fn run(home: &Path, ramp: Duration, window: Duration) -> Steady {
     let windows = (from..samples.len() - length).map(|at| share(at, at + length));
     let (first, last) = (samples[from], samples[samples.len() - 1]);
     Steady {
-        ramp,
         window,
         worst_share: windows.fold(f64::MAX, f64::min),
         throttled: (last.3 - first.3) as f64 / (last.2 - first.2).max(1) as f64,
@@ -65,7 +63,6 @@ pub fn run(home: &Path, ramp: Duration, window: Duration) -> Steady {
 #[derive(Clone, Copy, Debug)]
 pub struct Restart {
     pub batches: u64,
-    pub requests: u64,
     /// From the start of the process to its first request.
     pub first_request: Duration,
     pub memory: u64,
@@ -103,7 +100,6 @@ pub fn restart(home: &Path, batches: u64) -> Restart {
     let first_request = waiter.join().expect("a first request");
     Restart {
         batches,
-        requests: delivery.requests,
         first_request,
         memory: daemon.peak_memory(),
     }

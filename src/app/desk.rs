@@ -345,6 +345,7 @@ fn kind(error: &IngestError) -> &'static str {
         IngestError::Plan(_) => "the columns do not fit",
         IngestError::NothingToSend { .. } => "no row can be sent",
         IngestError::Group(_) | IngestError::Early(_) => "temporary space failed",
+        IngestError::Thread(_) => "the system refused a thread",
         IngestError::Outbox(_) => "the outbox refused",
         IngestError::Stopped => "the daemon is being stopped",
         IngestError::Panicked => "a mistake in looker-feed",

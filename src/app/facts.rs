@@ -16,6 +16,19 @@ use crate::outbox::{
 const MOVED_AT_ONCE: usize = 500;
 
 impl Daemon for Desk {
+    fn alive(&self) -> Result<(), Problem> {
+        if !self.outbox.is_alive() {
+            return Err(Problem::Failed(
+                "The outbox's thread has ended by a mistake in looker-feed; restart it.".to_owned(),
+            ));
+        }
+        // Each takes the lock that the work there is done under.
+        self.outbox.health();
+        self.outbox.delivery(DeliveryId([0; 16]));
+        self.drain.snapshots();
+        Ok(())
+    }
+
     fn overview(&self) -> view::Overview {
         let now = UnixMillis::now();
         let not_ready = crate::intake::Receiver::admit(self)
@@ -150,6 +163,23 @@ impl Daemon for Desk {
         ))
     }
 
+    fn cancel(&self, delivery: &str) -> Result<view::Done, Problem> {
+        let id = delivery_id(delivery)?;
+        let cancelled = self.outbox.cancel(id).map_err(failed)?;
+        let cancelled = cancelled.ok_or_else(|| no_delivery(delivery))?;
+        // Whatever the drain holds of it and has not begun goes back, and is cancelled there.
+        if let Some(state) = self.outbox.delivery(id) {
+            self.drain.cancel(state.destination, id);
+        }
+        Ok(done(
+            cancelled.batches,
+            format!(
+                "{} batches ({} rows) are cancelled. What is under way still ends as it does.",
+                cancelled.batches, cancelled.rows
+            ),
+        ))
+    }
+
     fn pause(&self, destination: &str) -> Result<view::Done, Problem> {
         let id = self.known_destination(destination)?;
         self.drain.pause(id);
@@ -210,7 +240,7 @@ impl Desk {
             max_bytes: Some(self.settings.max_bytes),
             free_bytes: usage.free.unwrap_or(0),
             dead_letters: usage.dead_letters.batches,
-            rejected_rows: 0,
+            rejected_rows: usage.rejected_rows,
             refusing: match self.outbox.health() {
                 Health::Ok => None,
                 Health::RefusingWrites { what, .. } => Some(what.to_string()),
@@ -368,7 +398,9 @@ fn replies(replies: &Replies) -> BTreeMap<String, u64> {
 
 fn delivery(state: DeliveryState) -> view::Delivery {
     let sending = state.in_flight.rows > 0 || state.in_flight.batches > 0;
-    let name = if state.settled {
+    let name = if state.settled && state.cancelled_at.is_some() {
+        "cancelled"
+    } else if state.settled {
         "done"
     } else if sending || state.delivered.batches > 0 {
         "sending"
@@ -383,7 +415,7 @@ fn delivery(state: DeliveryState) -> view::Delivery {
         link: state.link,
         received: state.received,
         state: name.to_owned(),
-        finished: None,
+        finished: state.finished,
         rows_in: state.rows_in,
         rows: view::Rows {
             delivered: state.delivered.rows,
@@ -392,6 +424,7 @@ fn delivery(state: DeliveryState) -> view::Delivery {
             dead: state.dead.rows + state.discarded.rows,
             rejected: state.rejected,
             damaged: state.damaged.rows,
+            cancelled: state.cancelled.rows,
         },
         users: state.users,
         batches: state.batches,

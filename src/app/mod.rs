@@ -7,6 +7,8 @@
 
 mod desk;
 mod facts;
+mod reload;
+mod systemd;
 
 use std::io;
 use std::path::PathBuf;
@@ -25,12 +27,16 @@ use crate::mapping;
 use crate::model::DataType;
 use crate::mparticle::client::{Account, Client, ClientSettings};
 use crate::mparticle::encode;
+use crate::notify::{self, Notifier};
 use crate::outbox::{self, Outbox};
 use crate::seal::{KeyError, Seal};
 use crate::shutdown::{self, Shutdown};
 use crate::tls::{self, Identity, TlsError};
 use crate::{config, decode};
 use desk::Desk;
+use systemd::Systemd;
+
+pub use reload::Reloader;
 
 /// The daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +59,9 @@ pub enum StartError {
     /// A certificate, a key or an authority cannot be read or used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// TLS for callbacks cannot be set up.
+    #[error("TLS for callbacks cannot be set up")]
+    Callbacks(#[from] rustls::Error),
     /// A port cannot be opened.
     #[error("Cannot listen for {what}")]
     Listen {
@@ -89,7 +98,9 @@ pub struct App {
     intake: Intake,
     admin: Admin,
     drain: Drain<Client>,
+    notifier: Notifier,
     desk: Arc<Desk>,
+    reloader: Reloader,
     outbox: Outbox,
     hub_url: Url,
     admin_url: Url,
@@ -125,6 +136,8 @@ impl App {
         });
         let drain = Drain::new(drain_settings(&config), outbox.clone(), Arc::new(client));
 
+        let notifier = Notifier::new(notify_settings(&config))?;
+
         let listen = |what| move |source| StartError::Listen { what, source };
         let intake = Intake::bind(intake_settings(&config, secret)?)
             .await
@@ -141,6 +154,11 @@ impl App {
         })
         .await
         .map_err(listen("the status page (admin.listen)"))?;
+        let reloader = Reloader {
+            config: config.clone(),
+            intake: intake.handle(),
+            drain: drain.handle(),
+        };
         let scheme = config.intake.tls_cert.as_ref().map_or("http", |_| "https");
         let hub_url = Url::parse(&format!("{scheme}://{}", intake.addr()))?;
         let admin_url = Url::parse(&format!("http://{}", admin.addr()))?;
@@ -161,7 +179,9 @@ impl App {
             intake,
             admin,
             drain,
+            notifier,
             desk,
+            reloader,
             outbox,
             hub_url,
             admin_url,
@@ -179,6 +199,11 @@ impl App {
         &self.admin_url
     }
 
+    /// For a new configuration while it runs.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
     /// Works until `stop`, then shuts down in order.
     ///
     /// # Errors
@@ -189,9 +214,16 @@ impl App {
         let (intake_trigger, intake_stop) = shutdown::channel();
         let mut intake = tokio::spawn(self.intake.run(Arc::clone(&self.desk), intake_stop));
         let mut drain = tokio::spawn(self.drain.run(drain_stop));
+        let (watch_trigger, watch_stop) = shutdown::channel();
         let facts: Arc<dyn control::Daemon> = Arc::clone(&self.desk) as _;
+        let systemd = Systemd::from_environment();
+        let mut notifier = tokio::spawn(self.notifier.run(Arc::clone(&facts), watch_stop.clone()));
+        let watched = Arc::clone(&facts);
         let mut admin = tokio::spawn(self.admin.run(facts, admin_stop));
         tracing::info!(hub = %self.hub_url, admin = %self.admin_url, "looker-feed is ready");
+        systemd.ready();
+        let systemd = Arc::new(systemd);
+        let mut dog = tokio::spawn(keep_watch(Arc::clone(&systemd), watched, watch_stop));
 
         // Whatever ends first ends all, in order; only the shutdown should.
         let mut early = None;
@@ -201,6 +233,7 @@ impl App {
             ended = &mut admin => early = Some(ended.map_err(|_| RunError::Panicked("The admin side"))),
             ended = &mut drain => early = Some(ended.map_err(|_| RunError::Panicked("The drain"))),
         }
+        systemd.stopping();
         self.desk.stop();
         intake_trigger.pull();
         let intake = finish(intake, self.deadline, "The Action Hub").await;
@@ -210,6 +243,13 @@ impl App {
             if ended.is_err() {
                 tracing::warn!("requests under way did not end in time; they will be sent again");
                 drain.abort();
+            }
+        }
+        // The last words of the drain are told too.
+        watch_trigger.pull();
+        for task in [&mut notifier, &mut dog] {
+            if !task.is_finished() && tokio::time::timeout(2 * GRACE, &mut *task).await.is_err() {
+                task.abort();
             }
         }
         admin_trigger.pull();
@@ -225,6 +265,34 @@ impl App {
         }
         tracing::info!("stopped");
         early.unwrap_or(Ok(())).and(intake)
+    }
+}
+
+/// Tells the supervisor that the daemon works, as long as it does.
+async fn keep_watch(systemd: Arc<Systemd>, daemon: Arc<dyn control::Daemon>, mut stop: Shutdown) {
+    let Some(every) = systemd.watchdog() else {
+        return;
+    };
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.wait() => return,
+            _ = ticks.tick() => {}
+        }
+        let daemon = Arc::clone(&daemon);
+        let asked = tokio::task::spawn_blocking(move || daemon.alive());
+        match tokio::time::timeout(every, asked).await {
+            Ok(Ok(Ok(()))) => systemd.alive(),
+            Ok(Ok(Err(problem))) => {
+                tracing::error!(%problem, "the daemon is not alive; the supervisor is not told otherwise");
+                systemd.troubled(&problem.to_string());
+            }
+            Ok(Err(error)) => {
+                tracing::error!(%error, "asking whether the daemon is alive has failed")
+            }
+            Err(_) => tracing::error!("the daemon does not say whether it is alive"),
+        }
     }
 }
 
@@ -323,6 +391,21 @@ pub fn ingest_settings(config: &Config) -> ingest::Settings {
             max_request_bytes: config.mparticle.max_request_bytes,
             max_batch_bytes: config.mparticle.max_batch_bytes,
         },
+    }
+}
+
+/// Who is told. The configuration has checked the addresses.
+fn notify_settings(config: &Config) -> notify::Settings {
+    let settings = &config.notify;
+    let targets = [
+        (&settings.webhook_url, notify::Form::Json),
+        (&settings.slack_url, notify::Form::Slack),
+    ];
+    notify::Settings {
+        targets: targets
+            .into_iter()
+            .filter_map(|(url, form)| notify::Target::new(url.as_ref()?.expose(), form).ok())
+            .collect(),
     }
 }
 

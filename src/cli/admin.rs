@@ -45,6 +45,8 @@ pub enum Command {
     DeadLetters(DeadLetters),
     /// List the rows of a delivery that could not be mapped
     Rejected(Rejected),
+    /// Do not send what is left of a delivery
+    Cancel(Cancel),
     /// Send nothing more to a destination until it is resumed
     Pause(Steer),
     /// Go on sending to a destination
@@ -84,6 +86,15 @@ pub struct Rejected {
     delivery: String,
     #[command(flatten)]
     list: ListArguments,
+}
+
+/// `cancel`
+#[derive(Debug, Args)]
+pub struct Cancel {
+    #[command(flatten)]
+    daemon: DaemonArgument,
+    /// Id of the delivery; what has not been sent of it will never reach mParticle
+    delivery: String,
 }
 
 /// `pause`, `resume`, `retry`
@@ -253,6 +264,7 @@ impl Command {
             Self::Deliveries(arguments) => &arguments.daemon,
             Self::DeadLetters(arguments) => &arguments.daemon,
             Self::Rejected(arguments) => &arguments.daemon,
+            Self::Cancel(arguments) => &arguments.daemon,
             Self::Pause(arguments) | Self::Resume(arguments) | Self::Retry(arguments) => {
                 &arguments.daemon
             }
@@ -290,6 +302,12 @@ async fn execute(
                 print::rejected(screen, &items)?;
             }
             Ok(Found::of(items.len() as u64))
+        }
+        Command::Cancel(arguments) => {
+            let path = ["deliveries", &arguments.delivery, "cancel"];
+            let done: Done = client.post(&path, &json!({})).await?;
+            screen.line(&done.message)?;
+            Ok(Found::of(done.changed))
         }
         Command::Pause(arguments) => steer(client, screen, &arguments.destination, "pause").await,
         Command::Resume(arguments) => steer(client, screen, &arguments.destination, "resume").await,

@@ -5,25 +5,50 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use crate::config::{LogFormat, LogSettings};
 
+/// Changes the level of a running program's logs.
+pub type Leveller = Box<dyn Fn(&LogSettings) + Send>;
+
 /// Installs the subscriber. A second call in one process changes nothing.
-pub fn init(settings: &LogSettings) {
-    // sled and the HTTP stack tell their own story at INFO and below; it is not the operator's.
-    let filter = EnvFilter::new(format!(
-        "warn,looker_feed={}",
-        settings.level.as_str().to_lowercase()
-    ));
+pub fn init(settings: &LogSettings) -> Leveller {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
         .with_span_events(FmtSpan::NONE)
         .with_target(false)
         .with_writer(std::io::stderr);
-    let installed = match settings.format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let (leveller, installed): (Leveller, _) = match settings.format {
+        LogFormat::Text => {
+            let builder = builder
+                .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+                .with_env_filter(filter(settings))
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            let leveller = move |settings: &LogSettings| said(handle.reload(filter(settings)));
+            (Box::new(leveller), builder.try_init())
+        }
+        LogFormat::Json => {
+            let builder = builder
+                .json()
+                .flatten_event(true)
+                .with_env_filter(filter(settings))
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            let leveller = move |settings: &LogSettings| said(handle.reload(filter(settings)));
+            (Box::new(leveller), builder.try_init())
+        }
     };
     if let Err(error) = installed {
         eprintln!("looker-feed: logs cannot be set up: {error}");
+    }
+    leveller
+}
+
+/// sled and the HTTP stack tell their own story at INFO and below; it is not the operator's.
+fn filter(settings: &LogSettings) -> EnvFilter {
+    let level = settings.level.as_str().to_lowercase();
+    EnvFilter::new(format!("warn,looker_feed={level}"))
+}
+
+fn said(reloaded: Result<(), tracing_subscriber::reload::Error>) {
+    if let Err(error) = reloaded {
+        tracing::error!(%error, "the level of the log could not be changed");
     }
 }

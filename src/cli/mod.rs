@@ -35,8 +35,9 @@ use crate::intake;
 /// The command line or the configuration is wrong (`EX_USAGE` of sysexits).
 const EXIT_USAGE: u8 = 64;
 
-/// Variables that commands read and that are no configuration of a daemon.
-const COMMAND_VARIABLES: [&str; 2] = ["LOOKER_FEED_ADMIN_URL", "LOOKER_FEED_API_SECRET"];
+/// Variables that commands read and that are no configuration of a daemon; the loader knows
+/// `LOOKER_FEED_ADMIN_URL` itself.
+const COMMAND_VARIABLES: [&str; 1] = ["LOOKER_FEED_API_SECRET"];
 /// `outbox check` could not look.
 const EXIT_NOT_CHECKED: u8 = 2;
 
@@ -138,7 +139,10 @@ pub fn main() -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("looker-feed: {failure}");
+            // It can quote a document, and the terminal must not obey it.
+            let text = failure.to_string();
+            let lines: Vec<_> = text.lines().map(admin::screen::harmless).collect();
+            eprintln!("looker-feed: {}", lines.join("\n"));
             match failure {
                 Failure::Config(_) | Failure::Usage(_) => ExitCode::from(EXIT_USAGE),
                 Failure::Other(_) => ExitCode::FAILURE,

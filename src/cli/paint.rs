@@ -21,12 +21,6 @@ impl Paint {
         }
     }
 
-    /// No colours at all.
-    #[cfg(test)]
-    pub fn none() -> Self {
-        Self { on: false }
-    }
-
     /// A heading.
     pub fn bold(self, text: &str) -> String {
         self.with(Style::new().bold(), text)
@@ -52,5 +46,21 @@ impl Paint {
             return text.to_owned();
         }
         format!("{}{text}{}", style.render(), style.render_reset())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_end_where_the_text_ends_and_can_be_left_out() {
+        let (on, off) = (Paint { on: true }, Paint { on: false });
+        for style in [Paint::bold, Paint::dim, Paint::good, Paint::warn] {
+            let coloured = style(on, "text");
+            assert!(coloured.starts_with("\u{1b}[") && coloured.ends_with("text\u{1b}[0m"));
+            assert_eq!(style(off, "text"), "text");
+            assert_eq!(style(on, ""), "");
+        }
     }
 }

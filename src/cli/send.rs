@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use serde_json::json;
 use url::Url;
 
+use crate::cli::admin::screen::{escaped, harmless};
 use crate::cli::client::DaemonArgument;
 use crate::cli::document::DocumentArgument;
 use crate::cli::form::FormArguments;
@@ -93,7 +94,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         }
         let delivery = answer.delivery();
         if !arguments.json {
-            println!("{}", answer.message);
+            println!("{}", harmless(&answer.message));
         }
         let state = match delivery.as_deref().filter(|_| arguments.wait) {
             Some(delivery) => {
@@ -104,7 +105,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         };
         if arguments.json {
             let all = json!({"message": answer.message, "delivery": delivery, "state": state});
-            println!("{all:#}");
+            println!("{}", escaped(&format!("{all:#}")));
         }
         Ok(match state {
             Some(state) => ended(&state, arguments.json),
@@ -122,7 +123,7 @@ fn ended(state: &view::Delivery, quiet: bool) -> ExitCode {
     if !quiet {
         println!("{}", follow::summary(state));
     }
-    let lost = rows.dead + rows.damaged + rows.waiting + rows.in_flight;
+    let lost = rows.dead + rows.damaged + rows.cancelled + rows.waiting + rows.in_flight;
     if rows.dead > 0 {
         eprintln!(
             "looker-feed: mParticle refused rows for good: see `looker-feed dead-letters list --delivery {}`.",

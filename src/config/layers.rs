@@ -11,6 +11,9 @@ use super::error::{ConfigError, Origin};
 /// Every variable of this program begins so.
 const PREFIX: &str = "LOOKER_FEED_";
 
+/// Behind the prefix: read by the commands, and no configuration of a daemon.
+const COMMANDS_ADDRESS: &str = "ADMIN_URL";
+
 /// A value before its key has said what it takes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Raw {
@@ -81,7 +84,8 @@ impl Layers {
     }
 
     /// Lays the environment over what is there. Names without the prefix are other people's, and
-    /// so are those that Kubernetes sets for a service called `looker-feed`.
+    /// so are those that Kubernetes sets for a service called `looker-feed`, and the address that the
+    /// commands look a daemon up by: whoever has it in the profile may start a daemon too.
     pub(super) fn environment(
         &mut self,
         variables: impl Iterator<Item = (String, String)>,
@@ -101,7 +105,7 @@ impl Layers {
                     let key = format!("{section}.{key}").to_ascii_lowercase();
                     self.entries.insert(key, entry);
                 }
-                None if set_by_kubernetes(rest) => {}
+                None if rest == COMMANDS_ADDRESS || set_by_kubernetes(rest) => {}
                 _ => {
                     return Err(ConfigError::Unknown {
                         key: name.clone(),

@@ -21,15 +21,16 @@ pub use error::{ConfigError, Origin};
 pub use secret::Secret;
 pub use settings::{
     AdminSettings, AllowedHost, IntakeSettings, LogFormat, LogSettings, LookerSettings,
-    MemorySettings, MparticleSettings, OutboxSettings, Pod, SealSettings, ShutdownSettings,
+    MemorySettings, MparticleSettings, NotifySettings, OutboxSettings, Pod, SealSettings,
+    ShutdownSettings,
 };
 
 pub use crate::mapping::{IdentityNames, Nulls, Untagged};
 
 use layers::{Entry, Layers, Raw};
 use values::{
-    address, base_url, duration, endpoint, hosts, line, names, nonces, path, secrets, size, truth,
-    whole, word,
+    address, base_url, duration, endpoint, hosts, is_callback, line, names, nonces, path, secrets,
+    size, truth, whole, word,
 };
 
 /// The shipped file: every key with its default and what it means.
@@ -55,6 +56,7 @@ pub struct Config {
     pub mparticle: MparticleSettings,
     pub memory: MemorySettings,
     pub admin: AdminSettings,
+    pub notify: NotifySettings,
     pub log: LogSettings,
     pub shutdown: ShutdownSettings,
     pub seal: SealSettings,
@@ -189,6 +191,10 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             listen: of.key("admin.listen", address)?,
             token: of.secret("admin.token", "admin.token_file")?,
             hosts: of.key("admin.hosts", names)?,
+        },
+        notify: NotifySettings {
+            webhook_url: of.callback("notify.webhook_url", "notify.webhook_url_file")?,
+            slack_url: of.callback("notify.slack_url", "notify.slack_url_file")?,
         },
         log: LogSettings {
             format: of.key(
@@ -335,6 +341,25 @@ impl Keys<'_> {
             found: "something else (not shown)".to_owned(),
             accepted,
         })
+    }
+
+    /// A callback's address, which is a secret.
+    fn callback(
+        &mut self,
+        key: &'static str,
+        file_key: &'static str,
+    ) -> Result<Option<Secret>, ConfigError> {
+        let url = self.secret(key, file_key)?;
+        match url {
+            Some(url) if !is_callback(url.expose()) => Err(ConfigError::Relation {
+                key,
+                value: "something else (not shown)".to_owned(),
+                rule: "it takes an https url, or plain http to a loopback host, without user name \
+                       and fragment"
+                    .to_owned(),
+            }),
+            url => Ok(url),
+        }
     }
 
     /// A secret given by value or by the name of a file that holds nothing else.

@@ -213,6 +213,16 @@ pub struct AdminSettings {
     pub hosts: Vec<String>,
 }
 
+/// `[notify]`: who is told of what Looker cannot be told any more. Each is a url that was checked,
+/// and kept as a secret: whoever has it can write there.
+#[derive(Clone, Debug)]
+pub struct NotifySettings {
+    /// Gets JSON.
+    pub webhook_url: Option<Secret>,
+    /// Gets `{"text": "..."}`.
+    pub slack_url: Option<Secret>,
+}
+
 /// `[log]`
 #[derive(Clone, Copy, Debug)]
 pub struct LogSettings {

@@ -163,6 +163,16 @@ pub(super) fn endpoint(raw: &Raw) -> Result<Url, String> {
         })
 }
 
+/// Whether a text is a url that messages may be sent to.
+pub(super) fn is_callback(text: &str) -> bool {
+    Url::parse(text.trim()).is_ok_and(|url| {
+        let local = url.host().as_ref().is_some_and(is_loopback);
+        let bare =
+            url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+        bare && (url.scheme() == "https" || (url.scheme() == "http" && local))
+    })
+}
+
 fn plain_url(raw: &Raw) -> Option<Url> {
     let Raw::Text(text) = raw else { return None };
     let url = Url::parse(text.trim().trim_end_matches('/')).ok()?;

@@ -93,7 +93,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/page.css", get(page::css)),
         ("/page.js", get(page::js)),
         ("/icon.svg", get(page::icon)),
-        ("/livez", get(|| async { content(TEXT, "ok\n") })),
+        ("/livez", get(livez)),
         ("/readyz", get(readyz)),
         ("/metrics", get(scrape)),
         (
@@ -110,6 +110,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
             "/api/v1/deliveries/{id}/rejected/export",
             get(rejected_export),
         ),
+        ("/api/v1/deliveries/{id}/cancel", post(cancel)),
         ("/api/v1/dead-letters", get(dead_letters)),
         ("/api/v1/dead-letters/export", get(dead_letters_export)),
         ("/api/v1/dead-letters/replay", post(replay)),
@@ -160,6 +161,18 @@ async fn wrong_method() -> Failure {
         StatusCode::METHOD_NOT_ALLOWED,
         "This address takes another method.",
     )
+}
+
+/// It goes the way of every other call, so that a jam there is seen too.
+async fn livez(State(shared): State<Arc<Shared>>) -> Response<Body> {
+    match shared.calls.ask(|daemon| daemon.alive()).await {
+        Ok(()) => content(TEXT, "ok\n"),
+        Err(problem) => {
+            let mut response = content(TEXT, format!("{problem}\n"));
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response
+        }
+    }
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response<Body> {
@@ -317,6 +330,12 @@ async fn discard(State(shared): State<Arc<Shared>>, request: Request) -> Answer 
             .ask(move |daemon| daemon.discard(&which))
             .await?,
     )
+}
+
+async fn cancel(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
+    let id = name(id)?;
+    tracing::warn!(delivery = ?id, "an operator cancels a delivery");
+    json(&shared.calls.ask(move |daemon| daemon.cancel(&id)).await?)
 }
 
 async fn pause(State(shared): State<Arc<Shared>>, id: Name) -> Answer {

@@ -6,6 +6,12 @@ use super::view;
 /// The daemon as an operator sees and steers it. Each call may block shortly, on the disk or on
 /// another thread: it is made on the blocking pool, never more than a few at a time.
 pub trait Daemon: Send + Sync + 'static {
+    /// Whether the threads that everything else waits for are there and answer.
+    ///
+    /// # Errors
+    /// [`Problem::Failed`]: only a restart helps.
+    fn alive(&self) -> Result<(), Problem>;
+
     /// Everything at a glance.
     fn overview(&self) -> view::Overview;
 
@@ -41,6 +47,9 @@ pub trait Daemon: Send + Sync + 'static {
 
     /// Gives dead letters up for good.
     fn discard(&self, which: &Which) -> Result<view::Done, Problem>;
+
+    /// Cancels what is left of a delivery; requests under way still end as they do.
+    fn cancel(&self, delivery: &str) -> Result<view::Done, Problem>;
 
     /// Sends nothing more to a destination until it is resumed.
     fn pause(&self, destination: &str) -> Result<view::Done, Problem>;

@@ -146,11 +146,12 @@ pub struct Delivery {
     pub link: Option<String>,
     /// When it was received.
     pub received: UnixMillis,
-    /// `waiting`, `sending`, `done` (nothing left to send), `cancelled`.
+    /// `waiting`, `sending`, `done` (nothing left to send), `cancelled` (the same, and a person
+    /// cancelled what was left).
     pub state: String,
     /// When its last entry settled.
     pub finished: Option<UnixMillis>,
-    /// Rows that Looker sent: the sum of the six numbers of `rows`, at every moment.
+    /// Rows that Looker sent: the sum of the seven numbers of `rows`, at every moment.
     pub rows_in: u64,
     /// Where they are.
     pub rows: Rows,
@@ -185,12 +186,16 @@ pub struct Rows {
     pub rejected: u64,
     /// Lost to damage of the disk, and named.
     pub damaged: u64,
+    /// Not sent, since a person cancelled the delivery.
+    #[serde(default)]
+    pub cancelled: u64,
 }
 
 impl Rows {
     /// All of them.
     pub fn total(&self) -> u64 {
-        self.delivered + self.waiting + self.in_flight + self.dead + self.rejected + self.damaged
+        let unsent = self.waiting + self.in_flight + self.cancelled;
+        self.delivered + unsent + self.dead + self.rejected + self.damaged
     }
 }
 

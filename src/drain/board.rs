@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::lane::Lane;
 use super::moment::{Moment, Stopwatch};
 use super::snapshot::Snapshot;
-use crate::model::DestinationId;
+use crate::model::{DeliveryId, DestinationId};
 
 /// Lanes that are kept while they have nothing to do, at most.
 const SEATS: usize = 1_000;
@@ -26,9 +26,13 @@ pub(super) struct Board {
     seats: Mutex<Seats>,
 }
 
+/// What an operator has changed since the start: requests in flight, batches per second.
+type Adjusted = Option<(usize, u32)>;
+
 #[derive(Default)]
 struct Seats {
     taken: BTreeMap<DestinationId, Arc<Seat>>,
+    adjusted: Adjusted,
     /// Paused by an operator before there was a lane.
     paused: BTreeSet<DestinationId>,
 }
@@ -90,6 +94,24 @@ impl Handle {
         self.act(destination, Lane::retry_now)
     }
 
+    /// Another bound on requests in flight and another rate, for all destinations and those to come.
+    pub fn adjust(&self, max_in_flight: usize, batches_per_second: u32) {
+        let mut seats = self.0.seats();
+        seats.adjusted = Some((max_in_flight, batches_per_second));
+        let taken: Vec<_> = seats.taken.values().cloned().collect();
+        drop(seats);
+        let now = self.0.stopwatch.now();
+        for seat in taken {
+            seat.change(|lane| lane.adjust(now, max_in_flight, batches_per_second));
+        }
+    }
+
+    /// Gives back what is held of a delivery and has not been begun. Call it when the outbox has
+    /// cancelled the delivery.
+    pub fn cancel(&self, destination: DestinationId, delivery: DeliveryId) {
+        self.act(destination, |lane, _| lane.cancel(delivery));
+    }
+
     fn act(&self, destination: DestinationId, act: impl FnOnce(&mut Lane, Moment)) -> bool {
         let seat = self.0.seats().taken.get(&destination).cloned();
         let now = self.0.stopwatch.now();
@@ -115,9 +137,14 @@ impl Board {
         let now = self.stopwatch.now();
         let mut seats = self.seats();
         let paused = seats.paused.remove(&destination);
+        let adjusted = seats.adjusted;
         let seat = seats.taken.entry(destination).or_insert_with(|| {
+            let mut lane = make(now);
+            if let Some((max_in_flight, batches_per_second)) = adjusted {
+                lane.adjust(now, max_in_flight, batches_per_second);
+            }
             Arc::new(Seat {
-                lane: Mutex::new(make(now)),
+                lane: Mutex::new(lane),
                 nudged: Notify::new(),
             })
         });

@@ -10,7 +10,7 @@
 //!   with their bodies, and a destination that is down or paused holds at most one that is not
 //!   being halved. So a long outage costs no memory, and the account is read afresh.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +87,8 @@ pub struct Lane {
     notices: Notices,
     /// What the outbox holds is too old by now, and is being taken out.
     expiring: bool,
+    /// Deliveries that were cancelled: a claim may have been under way.
+    cancelled: HashSet<DeliveryId>,
     /// The outbox has changed since a paused destination last looked for a new account.
     stirred: bool,
     peeked: Duration,
@@ -135,6 +137,7 @@ impl Lane {
             releases: Vec::new(),
             notices: Notices::default(),
             expiring: false,
+            cancelled: HashSet::new(),
             stirred: false,
             peeked: now.tick,
             stopping: false,
@@ -173,6 +176,10 @@ impl Lane {
         for claim in claims {
             let key = (claim.delivery, claim.ordinal);
             if self.entries.contains_key(&key) {
+                continue;
+            }
+            if self.cancelled.contains(&key.0) {
+                self.releases.push(key);
                 continue;
             }
             let memo = self.memos.remove(&key);
@@ -323,6 +330,7 @@ impl Lane {
         }
         self.releases.sort_unstable();
         self.expiring = false;
+        self.cancelled.clear();
         self.stopping = false;
     }
 
@@ -364,6 +372,35 @@ impl Lane {
     /// Tries at once what is waiting for its time.
     pub fn retry_now(&mut self, now: Moment) {
         self.circuit.retry_now(now.tick);
+    }
+
+    /// A delivery was cancelled in the outbox, which gives nothing of it out any more: what has not
+    /// been begun is given back, what is in flight or decided in part goes on to its end.
+    pub fn cancel(&mut self, delivery: DeliveryId) {
+        // Kept until the lane has had nothing to do; a person cancels few.
+        self.cancelled.insert(delivery);
+        self.memos.retain(|key, _| key.0 != delivery);
+        let untouched: HashSet<EntryKey> = self
+            .entries
+            .iter()
+            .filter(|(key, entry)| key.0 == delivery && entry.flying == 0 && entry.untouched())
+            .map(|(key, _)| *key)
+            .collect();
+        self.ready.retain(|piece| !untouched.contains(&piece.entry));
+        for key in untouched {
+            self.entries.remove(&key);
+            self.let_go(key.0);
+            self.releases.push(key);
+        }
+    }
+
+    /// Another bound on requests in flight, and another rate, which is come to from below.
+    pub fn adjust(&mut self, now: Moment, max_in_flight: usize, batches_per_second: u32) {
+        self.settings.max_in_flight = max_in_flight.max(1);
+        if self.settings.pace.batches_per_second != batches_per_second {
+            self.settings.pace.batches_per_second = batches_per_second;
+            self.pace = Pace::new(self.settings.pace, now.tick);
+        }
     }
 
     /// What can be seen from outside.

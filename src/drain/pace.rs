@@ -7,6 +7,8 @@
 //! permits as the old one did: in no second do more than the limit and one request's cost pass.
 //!
 //! The rate is additive increase, multiplicative decrease, below the configured limit:
+//! - The first request of all goes at once, whatever it costs, so that it is soon known whether the
+//!   destination works; at a low rate its permits alone would take seconds.
 //! - It starts low, also after an outage or a long silence, and doubles every [`DOUBLING`], since
 //!   mParticle limits the growth of the rate too (`acceleration`).
 //! - A reply that names a speed limit cuts it to [`CUT`] once for a round of requests, and the rate
@@ -75,6 +77,8 @@ pub struct Pace {
     burst: NonZeroU32,
     clock: Tick,
     limiter: Option<Limiter>,
+    /// Nothing has been sent yet.
+    fresh: bool,
     rate: f64,
     /// The rate that the limiter was made for.
     applied: f64,
@@ -112,6 +116,7 @@ impl Pace {
             burst: NonZeroU32::new(settings.burst).unwrap_or(NonZeroU32::MIN),
             clock: Tick::default(),
             limiter: None,
+            fresh: true,
             rate: start_rate(limit),
             applied: 0.0,
             mode: Mode::Ramp { until: limit },
@@ -143,6 +148,12 @@ impl Pace {
             // An entry made under another configuration; the bucket must hold it to let it pass.
             self.burst = cost;
             self.rebuild(now, 0);
+        }
+        if std::mem::take(&mut self.fresh) {
+            self.stepped = now;
+            self.quiet_since = Some(now);
+            self.rebuild(now, 0);
+            return Ok(());
         }
         if self.quiet_since.is_some_and(|last| now > last + SILENCE) {
             self.restart(now);
@@ -365,9 +376,9 @@ mod tests {
             assert!(most_in_a_second(&sent, cost) <= 270 + 100, "cost {cost}");
 
             let first_second = sent.iter().filter(|at| at.as_secs() < 1).count() * cost;
-            assert!(first_second <= 60, "a low start: {first_second}");
+            assert!(first_second <= cost.max(60), "a low start: {first_second}");
             let minute = Duration::from_secs(30)..Duration::from_secs(90);
-            let used = sent.iter().filter(|at| minute.contains(at)).count() * cost;
+            let used = sent.iter().filter(|at| minute.contains(*at)).count() * cost;
             assert!(used as f64 >= 0.98 * 270.0 * 60.0, "cost {cost}: {used}");
             assert!(used as f64 <= 270.0 * 60.0 + 100.0, "cost {cost}: {used}");
         }
@@ -413,6 +424,16 @@ mod tests {
         let later = Duration::from_secs(60);
         assert!(pace.admit(later, 20).is_err(), "drained");
         assert_eq!(pace.rate(), Some(27.0));
+    }
+
+    #[test]
+    fn the_first_request_goes_at_once_and_the_second_waits_for_its_permits() {
+        let mut pace = Pace::new(LIMIT, Duration::ZERO);
+        let start = Duration::from_secs(60);
+        let sent = send(&mut pace, start, start + Duration::from_secs(5), 100);
+        assert_eq!(sent[0], start);
+        assert!(sent[1] >= start + Duration::from_secs(2), "{sent:?}");
+        assert!(most_in_a_second(&sent, 100) <= 270 + 100);
     }
 
     #[test]

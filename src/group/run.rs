@@ -3,7 +3,6 @@
 //! A record in the file is a little-endian head (user u64, row u64, four section ends u32) and
 //! its bytes.
 
-use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -70,12 +69,10 @@ impl Spill {
     }
 }
 
-/// Reads one run, record by record. Cursors compare so that the smallest (user, run) is the
-/// greatest: what a max-heap needs. Within a run, and from run to run, rows ascend.
+/// Reads one run, record by record. Within a run, and from run to run, a user's rows ascend.
 #[derive(Debug)]
 pub struct Cursor {
     run: Run,
-    order: usize,
     buffer: Vec<u8>,
     capacity: usize,
     /// Where the current record's bytes begin in `buffer`, and the first byte after them.
@@ -87,11 +84,10 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Before the first record of a run; `order` is the run's place among the runs.
-    pub fn new(run: Run, order: usize, capacity: usize) -> Self {
+    /// Before the first record of a run.
+    pub fn new(run: Run, capacity: usize) -> Self {
         Self {
             run,
-            order,
             buffer: Vec::new(),
             capacity,
             start: 0,
@@ -127,6 +123,11 @@ impl Cursor {
         Ok(true)
     }
 
+    /// The user of the record that the cursor stands on.
+    pub fn user(&self) -> u64 {
+        self.user
+    }
+
     /// The record that the cursor stands on.
     pub fn record(&self) -> RecordView<'_> {
         let bytes = self.buffer.get(self.start..self.next).unwrap_or(&[]);
@@ -158,25 +159,5 @@ impl Cursor {
             .read_exact_at(&mut self.buffer[held..], self.run.start)?;
         self.run.start += read as u64;
         Ok(true)
-    }
-}
-
-impl PartialEq for Cursor {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Cursor {}
-
-impl PartialOrd for Cursor {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Cursor {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.user, other.order).cmp(&(self.user, self.order))
     }
 }

@@ -6,14 +6,14 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::early::EarlyRows;
-use super::{Feed, IngestError, Order, Progress, Receipt, Settings, Store, Task, Worked};
+use super::{Feed, IngestError, Order, Progress, Receipt, Settings, Store, Task, Worked, writer};
 use crate::decode::{Decoder, RowParser, Step};
 use crate::group::Grouper;
 use crate::mapping::{Plan, Tally};
 use crate::model::{Header, Row};
-use crate::mparticle::encode::{Batch, Delivery, Encoder, Sink, Unsendable};
+use crate::mparticle::encode::{Batch, Delivery, Encoder};
 use crate::outbox::{Entry, Outbox, RejectedRow, Slice, Staging, Totals};
-use crate::record::{Record, RecordView};
+use crate::record::Record;
 
 /// Works until the feed ends and the delivery is committed, or until something fails.
 pub fn run(
@@ -234,15 +234,17 @@ impl<S: Store> Job<'_, S> {
         if self.task.mapping.skip_sent {
             encoder = encoder.skipping_sent(self.task.destination.0);
         }
-        let mut writer = Writer {
-            store: self.store,
-            rejected: &mut self.rejected,
-            first_reason: &mut self.first_reason,
-        };
-        mapper
-            .grouper
-            .finish(|record| -> Result<(), IngestError> { encoder.push(record, &mut writer) })?;
-        let made = encoder.finish(&mut writer)?;
+        let grouper = mapper.grouper;
+        let made = writer::write(
+            self.store,
+            &mut self.rejected,
+            &mut self.first_reason,
+            |feeder| {
+                grouper
+                    .finish(|record| -> Result<(), IngestError> { encoder.push(record, feeder) })?;
+                encoder.finish(feeder)
+            },
+        )?;
         Ok(Worked {
             header,
             plan: mapper.plan,
@@ -252,30 +254,6 @@ impl<S: Store> Job<'_, S> {
             first_reason: self.first_reason,
             made,
         })
-    }
-}
-
-/// Writes what the encoder makes to the store.
-struct Writer<'a, S> {
-    store: &'a mut S,
-    rejected: &'a mut u64,
-    first_reason: &'a mut Option<String>,
-}
-
-impl<S: Store> Sink for Writer<'_, S> {
-    type Error = IngestError;
-
-    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), IngestError> {
-        self.store.request(batches)
-    }
-
-    fn unsendable(&mut self, record: RecordView<'_>, why: Unsendable) -> Result<(), IngestError> {
-        *self.rejected += 1;
-        let reason = why.to_string();
-        let text = [b"{", record.identities, b"}"].concat();
-        self.store.reject(record.row, &reason, &text)?;
-        self.first_reason.get_or_insert(reason);
-        Ok(())
     }
 }
 

@@ -24,8 +24,9 @@ use tower_service::Service;
 use url::{Host, Url};
 
 use super::address::Reach;
+use super::live::Handle;
 use super::receiver::Source;
-use crate::config::LookerSettings;
+use crate::config::{AllowedHost, LookerSettings};
 
 /// The longest head of a response, and how much of its body is read at once.
 const READ_BUFFER_BYTES: usize = 256 << 10;
@@ -83,18 +84,23 @@ pub(super) enum DownloadError {
 /// Fetches from the hosts that the settings allow. One for all deliveries.
 pub(super) struct Downloader {
     settings: LookerSettings,
+    live: Handle,
     tls: ClientConfig,
 }
 
 impl Downloader {
     /// `tls` says whom to trust.
-    pub(super) fn new(settings: LookerSettings, tls: ClientConfig) -> Self {
-        Self { settings, tls }
+    pub(super) fn new(settings: LookerSettings, live: Handle, tls: ClientConfig) -> Self {
+        Self {
+            settings,
+            live,
+            tls,
+        }
     }
 
     /// Spends the url. Returns when the response's head says 200; the rest comes with the source.
     pub(super) async fn fetch(&self, download_url: &str) -> Result<Source, DownloadError> {
-        let target = Target::checked(download_url, &self.settings)?;
+        let target = Target::checked(download_url, &self.live.now().allowed_hosts)?;
         let limit = self.settings.connect_timeout;
         let deadline = Instant::now() + limit;
         let mut connection = timeout_at(deadline, self.connect(&target))
@@ -180,7 +186,7 @@ struct Target {
 }
 
 impl Target {
-    fn checked(download_url: &str, settings: &LookerSettings) -> Result<Self, DownloadError> {
+    fn checked(download_url: &str, allowed_hosts: &[AllowedHost]) -> Result<Self, DownloadError> {
         let mut url = Url::parse(download_url.trim()).map_err(|_| DownloadError::Url)?;
         url.set_fragment(None);
         let (Some(name), Some(port)) = (url.host(), url.port_or_known_default()) else {
@@ -194,14 +200,11 @@ impl Target {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(DownloadError::Url);
         }
-        let entry = settings
-            .allowed_hosts
-            .iter()
-            .find(|entry| entry.covers(&name, port));
+        let entry = allowed_hosts.iter().find(|entry| entry.covers(&name, port));
         let reach = match (url.scheme(), entry) {
             ("http", Some(entry)) if entry.is_loopback() => Reach::Loopback,
             ("https", Some(_)) => Reach::Listed,
-            ("https", None) if settings.allowed_hosts.is_empty() => Reach::Public,
+            ("https", None) if allowed_hosts.is_empty() => Reach::Public,
             ("https", None) => return Err(DownloadError::Host { host }),
             _ => return Err(DownloadError::Scheme { host }),
         };

@@ -22,6 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Settings;
 use super::download::{DownloadError, Downloader};
+use super::live::Handle;
 use super::parts::{Parts, PartsError, Piece};
 use super::receiver::{Order, Receipt, Receiver, Refusal, Source, WebhookState};
 use super::reply::Outcome;
@@ -84,9 +85,9 @@ pub(super) struct Executor<R> {
 }
 
 impl<R: Receiver> Executor<R> {
-    pub(super) fn new(receiver: Arc<R>, settings: Settings) -> Self {
+    pub(super) fn new(receiver: Arc<R>, settings: Settings, live: Handle) -> Self {
         Self {
-            downloader: Downloader::new(settings.looker.clone(), settings.trust.clone()),
+            downloader: Downloader::new(settings.looker.clone(), live, settings.trust.clone()),
             places: Arc::new(Semaphore::new(settings.looker.max_deliveries)),
             receiving: Arc::default(),
             receiver,

@@ -18,6 +18,7 @@ mod address;
 mod crowd;
 mod download;
 mod execute;
+mod live;
 mod parts;
 mod receiver;
 mod reply;
@@ -32,6 +33,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use live::Handle;
 pub use receiver::{Choices, Order, Receipt, Receiver, Refusal, Source, WebhookState};
 pub use server::Intake;
 pub use token::new_key;

@@ -25,12 +25,12 @@ use super::Settings;
 use super::action;
 use super::crowd::Guest;
 use super::execute::Executor;
+use super::live::Handle;
 use super::parts::Parts;
 use super::receiver::Receiver;
 use super::reply::{Outcome, when_done};
 use super::request::Origin;
 use super::throttle::{Throttle, Verdict};
-use super::token::Keys;
 use crate::decode::EnvelopeLimits;
 use crate::shutdown::Shutdown;
 
@@ -46,7 +46,7 @@ pub(super) struct Hub<R> {
     executor: Arc<Executor<R>>,
     receiver: Arc<R>,
     settings: Settings,
-    keys: Keys,
+    live: Handle,
     throttle: Throttle,
     /// Without a slash at its end.
     base: String,
@@ -61,6 +61,7 @@ impl<R: Receiver> Hub<R> {
     pub(super) fn new(
         receiver: Arc<R>,
         settings: Settings,
+        live: Handle,
         address: SocketAddr,
         shutdown: Shutdown,
     ) -> Self {
@@ -87,12 +88,14 @@ impl<R: Receiver> Hub<R> {
                  make one with `openssl rand -hex 32`"
             );
         }
-        let mut secrets = vec![settings.secret.clone()];
-        secrets.extend(settings.intake.previous_secrets.iter().cloned());
         Self {
-            keys: Keys::new(secrets, settings.intake.revoked_keys.clone()),
             throttle: Throttle::default(),
-            executor: Arc::new(Executor::new(Arc::clone(&receiver), settings.clone())),
+            executor: Arc::new(Executor::new(
+                Arc::clone(&receiver),
+                settings.clone(),
+                live.clone(),
+            )),
+            live,
             receiver,
             settings,
             base,
@@ -129,7 +132,8 @@ async fn authorized<R: Receiver>(
 ) -> Response {
     let mut values = request.headers().get_all(AUTHORIZATION).iter();
     let value = values.next().filter(|_| values.next().is_none());
-    if hub.keys.accept(value.map(|value| value.as_bytes())) {
+    let keys = &hub.live.now().keys;
+    if keys.accept(value.map(|value| value.as_bytes())) {
         guest.is_known();
         return close_after_chunked(request, next).await;
     }

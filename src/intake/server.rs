@@ -19,6 +19,7 @@ use tower_service::Service;
 
 use super::Settings;
 use super::crowd::{Crowd, Guest};
+use super::live::Handle;
 use super::receiver::Receiver;
 use super::routes::{Hub, router};
 use crate::shutdown::Shutdown;
@@ -41,6 +42,7 @@ pub struct Intake {
     listener: TcpListener,
     address: SocketAddr,
     settings: Settings,
+    live: Handle,
 }
 
 impl Intake {
@@ -52,6 +54,11 @@ impl Intake {
         let listener = TcpListener::bind(settings.intake.listen).await?;
         let address = listener.local_addr()?;
         Ok(Self {
+            live: Handle::new(
+                &settings.secret,
+                &settings.intake,
+                settings.looker.allowed_hosts.clone(),
+            ),
             listener,
             address,
             settings,
@@ -61,6 +68,11 @@ impl Intake {
     /// Where it listens, with the port that the system chose if none was given.
     pub fn addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// For changes while it serves.
+    pub fn handle(&self) -> Handle {
+        self.live.clone()
     }
 
     /// Serves until the shutdown. Then no connection and no delivery is begun any more, and what is
@@ -76,7 +88,13 @@ impl Intake {
     ) -> io::Result<()> {
         let deadline = self.settings.deadline;
         let identity = self.settings.identity.clone();
-        let hub = Hub::new(receiver, self.settings, self.address, shutdown.clone());
+        let hub = Hub::new(
+            receiver,
+            self.settings,
+            self.live,
+            self.address,
+            shutdown.clone(),
+        );
         let hub = Arc::new(hub);
         let router = router(Arc::clone(&hub));
 

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use super::html;
 use super::notes::{Note, Tally};
 use super::tags::{self, DeviceType};
-use super::{html, values};
+use super::values::{self, quoted};
 use crate::model::{Row, Text, Value};
 
 /// Characters of an attribute's value that mParticle takes. ("Default Service Limits")
@@ -54,7 +55,7 @@ pub(super) fn identity_value(
 ) -> bool {
     let value = row.value(slot);
     match value {
-        Value::String(text) if text.raw.trim().is_empty() => false,
+        Value::String(text) if is_blank(text.raw) => false,
         Value::String(text) if cleaning.is_any() => {
             let cleaned = clean(text, cleaning, slot, row.number, tally);
             if cleaned.trim().is_empty() {
@@ -132,10 +133,10 @@ pub(super) fn mpid_value(out: &mut Vec<u8>, row: &Row<'_>, slot: usize, tally: &
     }
 }
 
-pub(super) fn quoted(out: &mut Vec<u8>, plain: &str) {
-    out.push(b'"');
-    out.extend_from_slice(plain.as_bytes());
-    out.push(b'"');
+/// Whether there is nothing to be seen.
+fn is_blank(text: &str) -> bool {
+    let seen = text.as_bytes().first().is_some_and(u8::is_ascii_graphic);
+    !seen && text.trim().is_empty()
 }
 
 /// Writes a value as a JSON string of at most `most` characters; `false` and nothing when it is
@@ -207,6 +208,13 @@ fn string_value(
 
 pub(super) fn event_type(row: &Row<'_>, slot: usize, tally: &mut Tally) -> Option<&'static str> {
     let value = row.value(slot);
+    if let Value::String(text) = value
+        && let Some(known) = tags::EVENT_TYPES
+            .into_iter()
+            .find(|known| *known == text.raw)
+    {
+        return Some(known);
+    }
     let Some(text) = values::plain_text(value) else {
         if !note_missing(value, slot, row.number, tally) {
             tally.add(Note::NotASingleValue, slot, row.number);

@@ -27,16 +27,20 @@ pub(super) fn text_of(text: Text<'_>) -> Option<String> {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
         match tag(from) {
-            Some((length, breaks)) => {
+            Markup::Tag { length, breaks } => {
                 tags += 1;
                 if breaks && !out.is_empty() && !out.ends_with(' ') {
                     out.push(' ');
                 }
                 rest = from.get(length..).unwrap_or_default();
             }
-            None => {
+            Markup::None => {
                 out.push('<');
                 rest = from.get(1..).unwrap_or_default();
+            }
+            Markup::Unclosed => {
+                rest = from;
+                break;
             }
         }
     }
@@ -47,36 +51,53 @@ pub(super) fn text_of(text: Text<'_>) -> Option<String> {
     Some(entities(&out).trim().to_owned())
 }
 
-/// The length of the tag or comment that `text` begins with, and whether it separates words.
-fn tag(text: &str) -> Option<(usize, bool)> {
+/// What stands at a `<`.
+enum Markup {
+    /// A tag or a comment, so many bytes long; some tags separate words.
+    Tag { length: usize, breaks: bool },
+    /// Just that sign.
+    None,
+    /// A tag or comment that does not end. Nothing behind it is looked at, as in a browser; else
+    /// a value full of them would be read over and over.
+    Unclosed,
+}
+
+fn tag(text: &str) -> Markup {
     if let Some(comment) = text.strip_prefix("<!--") {
-        return Some((4 + comment.find("-->")? + 3, false));
+        return match comment.find("-->") {
+            Some(end) => Markup::Tag {
+                length: "<!--".len() + end + "-->".len(),
+                breaks: false,
+            },
+            None => Markup::Unclosed,
+        };
     }
-    let inside = text.strip_prefix('<')?;
+    let inside = text.get(1..).unwrap_or_default();
     let name = inside.strip_prefix(['/', '!']).unwrap_or(inside);
     if !name.starts_with(|c: char| c.is_ascii_alphabetic()) {
-        return None;
+        return Markup::None;
     }
     // A `>` in a quoted attribute does not end the tag.
     let mut quote = None;
-    for (at, byte) in text.bytes().enumerate().skip(1) {
+    for (at, byte) in text.bytes().enumerate() {
         match (byte, quote) {
             (b'>', None) => {
-                let name: String = name
-                    .chars()
-                    .take_while(char::is_ascii_alphanumeric)
-                    .collect();
+                let end = name.bytes().position(|byte| !byte.is_ascii_alphanumeric());
+                let name = name.get(..end.unwrap_or(name.len())).unwrap_or_default();
                 let breaks = ["br", "p", "div", "li", "tr", "td", "th"]
                     .iter()
                     .any(|known| name.eq_ignore_ascii_case(known));
-                return Some((at + 1, breaks));
+                return Markup::Tag {
+                    length: at + 1,
+                    breaks,
+                };
             }
             (b'"' | b'\'', None) => quote = Some(byte),
             (byte, Some(open)) if byte == open => quote = None,
             _ => {}
         }
     }
-    None
+    Markup::Unclosed
 }
 
 /// Resolves the entities that Looker and people write; others stay as they are.
@@ -140,6 +161,8 @@ mod tests {
             (r"1 <2 3", None),
             (r"<3", None),
             (r"<a href='unclosed", None),
+            (r"<a<a<a<a", None),
+            (r"<b>x</b> <!-- <i>y</i>", Some("x <!-- <i>y</i>")),
             (r"R&amp;D", None),
             (r"plain \\u003 text", None),
             (r"", None),

@@ -2,9 +2,10 @@
 
 use core::net::IpAddr;
 
-use super::cells::{note_missing, quoted};
+use super::cells::note_missing;
 use super::notes::{Note, Tally};
 use super::values;
+use super::values::quoted;
 use crate::model::Row;
 
 const MOST_LATITUDE: f64 = 90.0;

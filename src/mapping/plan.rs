@@ -157,7 +157,6 @@ impl Plan {
             return Err(PlanError::TooManyColumns(plan.columns.len()));
         }
         plan.identities.sort_by_key(|columns| columns.identity);
-        plan.place_origin();
         if skips_sent(settings) {
             if plan.event.timestamp.is_empty() && plan.event.event_id.is_empty() {
                 return Err(PlanError::NothingTellsApart);
@@ -214,6 +213,7 @@ impl Plan {
             let fate = plan.place(field, header, settings)?;
             plan.fates.push(fate);
         }
+        plan.place_origin();
         Ok(plan)
     }
 

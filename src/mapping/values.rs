@@ -7,11 +7,18 @@ use crate::model::{Text, Value};
 /// Writes `text` as a JSON string as it stands. Only escapes that could be half of a surrogate
 /// pair are looked at: a lone half is valid JSON and yet no text, so it becomes U+FFFD.
 pub fn string(out: &mut Vec<u8>, text: Text<'_>) {
-    if text.escaped && text.raw.contains("\\u") {
+    if text.escaped && memchr::memmem::find(text.raw.as_bytes(), b"\\u").is_some() {
         return canonical(out, &text.decoded());
     }
+    quoted(out, text.raw);
+}
+
+/// Writes text that needs no escapes as a JSON string.
+#[inline]
+pub fn quoted(out: &mut Vec<u8>, plain: &str) {
+    out.reserve(plain.len() + 2);
     out.push(b'"');
-    out.extend_from_slice(text.raw.as_bytes());
+    out.extend_from_slice(plain.as_bytes());
     out.push(b'"');
 }
 
@@ -105,6 +112,11 @@ pub fn plain_text(value: Value<'_>) -> Option<Cow<'_, str>> {
 /// The digits of a whole number that fits mParticle's 64 bits, from a number or its text;
 /// `1760000000000.0` counts as whole.
 pub fn integer(text: &str) -> Option<&str> {
+    // Nearly all are like this, and too short to pass 64 bits.
+    if matches!(text.as_bytes(), [b'1'..=b'9', rest @ ..] if rest.len() < 18 && rest.iter().all(u8::is_ascii_digit))
+    {
+        return Some(text);
+    }
     let text = text.trim();
     let whole = match text.split_once('.') {
         Some((whole, fraction)) if fraction.bytes().all(|digit| digit == b'0') => whole,

@@ -23,8 +23,7 @@ mod content;
 mod latest;
 mod members;
 mod request;
-
-use std::io::Write;
+mod text;
 
 use crate::mapping::{EVENT_BITS, Names};
 use crate::model::{DataType, DeliveryId, Environment};
@@ -36,6 +35,10 @@ use content::Content;
 use latest::{Latest, name};
 use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user, split_device};
 use request::Request;
+use text::{
+    EVENT, EVENT_FRAME, begin_batch, push_display, push_event, push_member, push_members,
+    push_object,
+};
 
 /// Events of one user that wait for their batch, over all their devices, hold at most this many
 /// bytes; then they go out in batches that are not full.
@@ -146,6 +149,8 @@ pub struct Encoder {
     plan: String,
     /// Set in a delivery that skips what was sent.
     content: Option<Content>,
+    /// What every event begins with, up to the number of its row.
+    event: String,
     user: Option<u64>,
     people: Vec<Person>,
     /// People that have been used and can be used again with their memory.
@@ -195,6 +200,7 @@ impl Encoder {
         Self {
             settings,
             prefix: format!("{{\"source_request_id\":\"{}-", delivery.id),
+            event: format!("{EVENT}{}-", delivery.id),
             suffix: format!("\",\"environment\":\"{environment}\",\"user_identities\":{{"),
             delivery,
             plan: String::new(),
@@ -314,7 +320,6 @@ impl Encoder {
             device.count = 0;
             device.first_row = record.row;
         }
-        let id = self.delivery.id;
         let device = &mut self.people[at].devices[device];
         let before = device.events.len();
         if device.count > 0 {
@@ -322,7 +327,8 @@ impl Encoder {
         }
         push_event(
             &mut device.events,
-            format_args!("{id}-{}", record.row),
+            &self.event,
+            format_args!("{}", record.row),
             &record,
         );
         self.held += device.events.len() - before;
@@ -562,57 +568,6 @@ impl Device {
         self.events.clear();
         self.count = 0;
     }
-}
-
-/// An upper bound of what an event's JSON has beside the record's members.
-const EVENT_FRAME: usize = 128;
-
-fn push_event(out: &mut Vec<u8>, id: std::fmt::Arguments<'_>, record: &RecordView<'_>) {
-    out.extend_from_slice(b"{\"event_type\":\"custom_event\",\"data\":{\"source_message_id\":\"");
-    push_display(out, id);
-    out.extend_from_slice(b"\",");
-    out.extend_from_slice(record.event);
-    out.extend_from_slice(b"}}");
-}
-
-fn begin_batch(out: &mut Vec<u8>, prefix: &str, row: u64, part: Option<u32>, suffix: &str) {
-    out.extend_from_slice(prefix.as_bytes());
-    match part {
-        None => push_display(out, format_args!("{row}")),
-        Some(part) => push_display(out, format_args!("{row}-a{part}")),
-    }
-    out.extend_from_slice(suffix.as_bytes());
-}
-
-fn push_display(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // Writing to memory cannot fail.
-    let _ = out.write_fmt(text);
-}
-
-fn push_object(out: &mut Vec<u8>, name: &str, members: &[u8]) {
-    if !members.is_empty() {
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(members);
-        out.push(b'}');
-    }
-}
-
-fn push_members<'a>(out: &mut Vec<u8>, members: impl Iterator<Item = (&'a str, &'a [u8])>) {
-    for (at, (name, literal)) in members.enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(literal);
-    }
-}
-
-fn push_member(out: &mut Vec<u8>, name: &str, literal: &[u8]) {
-    if !out.is_empty() {
-        out.push(b',');
-    }
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(literal);
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! only then put into the index. The owner is the only one that makes any, so nothing it has
 //! read from the index is altered under its hands; claims touch other fields.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use super::delivery::{Tally, WebhookKey};
@@ -13,6 +13,7 @@ use super::state::{
     Account, Bits, CHUNK, Counters, Key, Letter, Meta, SegmentRow, Webhook, encode_bits,
     encode_length,
 };
+use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 
 /// What will be different; see the module.
@@ -246,6 +247,37 @@ impl Change {
         self.removed.insert(position);
     }
 
+    /// Cancels what neither flies nor has settled of a delivery, replayed letters included, and
+    /// marks it so that nothing of it is given out again. Returns what it has cancelled.
+    pub fn cancel(&mut self, index: &Index, position: u64, now: UnixMillis) -> Tally {
+        let mut sum = Tally::default();
+        let Some(delivery) = index.deliveries.get(&position) else {
+            return sum;
+        };
+        for &number in delivery.segments.keys() {
+            let claimed = &delivery.flight.claimed;
+            if let Some(segment) = self.segment(index, position, number) {
+                sum += segment.cancel(claimed);
+            }
+        }
+        for (&id, letter) in &index.letters {
+            let waits = letter.position == position && letter.queued.is_some();
+            if waits && !index.claimed_letters.contains(&id) && !self.letters.contains_key(&id) {
+                sum += letter.tally;
+                self.letters.insert(id, None);
+            }
+        }
+        self.counters(index, position).cancelled += sum;
+        self.mark_cancelled(index, position, now);
+        sum
+    }
+
+    /// From now on nothing of the delivery is given out.
+    pub fn mark_cancelled(&mut self, index: &Index, position: u64, now: UnixMillis) {
+        let counters = self.counters(index, position);
+        counters.cancelled_at.get_or_insert(now);
+    }
+
     /// Adds a dead-letter record and returns its name.
     pub fn add_letter(&mut self, index: &Index, letter: Letter) -> u64 {
         let id = self.take_letter(index);
@@ -316,9 +348,21 @@ impl Change {
         self.dead_files.insert(number, length);
     }
 
-    /// Marks the segments that have settled as gone. The last of a delivery stays until all
+    /// Marks the segments that have settled as gone, and deliveries that have settled whole as
+    /// finished `now` (`None`: nobody knows when). The last segment of a delivery stays until all
     /// others have settled: its footer is what proves the delivery. Call it last.
-    pub fn close(&mut self, index: &Index) {
+    pub fn close(&mut self, index: &Index, now: Option<UnixMillis>) {
+        for (position, counters) in &mut self.counters {
+            let known = self.added.get(position);
+            let Some(delivery) = known.or_else(|| index.deliveries.get(position)) else {
+                continue;
+            };
+            if counters.settled() == delivery.row.totals.mapped() {
+                counters.finished = counters.finished.or(now);
+            } else {
+                counters.finished = None;
+            }
+        }
         let positions: BTreeSet<u64> = self
             .segments
             .keys()
@@ -493,6 +537,33 @@ impl Change {
 pub(super) struct Outcome {
     pub dead: Tally,
     pub damaged: Tally,
+}
+
+impl SegmentChange {
+    /// Settles every entry that is not in `claimed`; returns their weight.
+    fn cancel(&mut self, claimed: &HashMap<u32, Tally>) -> Tally {
+        let mut cancelled = self.row.left();
+        let mut count = 0;
+        for local in 0..self.row.summary.entries {
+            if self.bits.get(local) {
+                continue;
+            }
+            match claimed.get(&(self.row.summary.first + local)) {
+                Some(tally) => cancelled -= *tally,
+                None => {
+                    self.bits.set(local, true);
+                    self.touched.insert(local / CHUNK);
+                    count += 1;
+                }
+            }
+        }
+        if count == 0 {
+            return Tally::default();
+        }
+        self.row.settled_entries += count;
+        self.row.settled += cancelled;
+        cancelled
+    }
 }
 
 impl Counters {

@@ -118,7 +118,7 @@ fn check_segments(
                 let segment = known.remove(&path).map(|(_, segment)| segment);
                 check_segment(&path, id, segment, index.is_some(), report)?;
             }
-            Some(SegmentName::Aborted(_)) => {}
+            Some(SegmentName::Aborted(_) | SegmentName::Cancelled(_)) => {}
             None => report.fault(&path, None, (0, 0), "it is no file of an outbox".to_owned()),
         }
     }

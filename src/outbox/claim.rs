@@ -166,6 +166,13 @@ impl Outbox {
                 Ordinal::Unknown => {}
             }
         }
+        let position = index.delivery(delivery).map(|(position, _)| position);
+        let cancelled = position.is_some_and(|position| index.is_cancelled(position));
+        drop(index);
+        if cancelled {
+            // A closed outbox does it when it is opened again.
+            let _ = self.send(Command::Sweep);
+        }
     }
 
     fn open_segment(&self, position: u64, row: SegmentRow, id: DeliveryId) -> Result<(), Error> {

@@ -99,7 +99,8 @@ impl SubAssign for Tally {
 }
 
 /// Where every row of one delivery is. `rows_in` is the sum of the rows of `waiting`,
-/// `in_flight`, `delivered`, `dead`, `discarded` and `damaged`, and of `rejected`, at every moment.
+/// `in_flight`, `delivered`, `dead`, `discarded`, `damaged` and `cancelled`, and of `rejected`, at
+/// every moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryState {
     /// Which.
@@ -136,12 +137,18 @@ pub struct DeliveryState {
     pub discarded: Tally,
     /// Lost to damage of the disk. Each loss was logged as an error when it was found.
     pub damaged: Tally,
+    /// Waited when a person cancelled the delivery, and are not sent.
+    pub cancelled: Tally,
+    /// When a person cancelled it.
+    pub cancelled_at: Option<UnixMillis>,
     /// Rows that could not be mapped.
     pub rejected: u64,
     /// Remarks for people.
     pub notes: Vec<String>,
     /// Nothing of it waits or flies.
     pub settled: bool,
+    /// When the last of it settled; `None` too if the state that said so was lost.
+    pub finished: Option<UnixMillis>,
 }
 
 /// What is known of a webhook id.
@@ -231,6 +238,14 @@ impl Info {
 }
 
 impl Totals {
+    /// What was to be sent.
+    pub(super) fn mapped(&self) -> Tally {
+        Tally {
+            rows: self.rows_in.saturating_sub(self.rows_rejected),
+            batches: self.batches,
+        }
+    }
+
     /// The same with its notes cut to what is kept.
     pub(super) fn bounded(mut self) -> Self {
         let mut room = MAX_NOTES;

@@ -23,6 +23,9 @@ pub(super) struct Index {
     pub letters: BTreeMap<u64, Letter>,
     pub claimed_letters: HashSet<u64>,
     pub dead_files: BTreeMap<u32, DeadFile>,
+    /// Deliveries that are being cancelled: nothing of them is given out from the moment of the
+    /// decision, before it is durable.
+    pub cancelling: HashSet<u64>,
     pub next_position: u64,
     pub next_letter: u64,
 }
@@ -106,7 +109,9 @@ impl Index {
         else {
             return Pick::Nothing;
         };
+        let cancelled = self.is_cancelled(position);
         match work {
+            Work::Delivery if cancelled => Pick::Nothing,
             Work::Delivery => self
                 .deliveries
                 .get_mut(&position)
@@ -115,12 +120,25 @@ impl Index {
                 let free: Vec<u64> = letters
                     .iter()
                     .filter(|id| !self.claimed_letters.contains(id))
+                    .filter(|id| {
+                        let letter = self.letters.get(id);
+                        !letter.is_some_and(|letter| self.is_cancelled(letter.position))
+                    })
                     .take(max)
                     .copied()
                     .collect();
                 self.pick_letters(&free)
             }
         }
+    }
+
+    /// Whether what is left of a delivery is not to be sent.
+    pub fn is_cancelled(&self, position: u64) -> bool {
+        self.cancelling.contains(&position)
+            || self
+                .deliveries
+                .get(&position)
+                .is_some_and(|delivery| delivery.counters.cancelled_at.is_some())
     }
 
     fn pick_letters(&mut self, ids: &[u64]) -> Pick {
@@ -265,11 +283,7 @@ impl Delivery {
 
     /// What neither settled nor flies.
     pub fn waiting(&self) -> Tally {
-        let totals = &self.row.totals;
-        let mut waiting = Tally {
-            rows: totals.rows_in.saturating_sub(totals.rows_rejected),
-            batches: totals.batches,
-        };
+        let mut waiting = self.row.totals.mapped();
         waiting -= self.counters.settled();
         waiting -= self.flight.tally;
         waiting
@@ -312,9 +326,12 @@ impl Delivery {
             dead: self.counters.dead,
             discarded: self.counters.discarded,
             damaged: self.counters.damaged,
+            cancelled: self.counters.cancelled,
+            cancelled_at: self.counters.cancelled_at,
             rejected: totals.rows_rejected,
             notes: totals.notes.clone(),
             settled: self.is_settled(),
+            finished: self.counters.finished,
         }
     }
 

@@ -4,7 +4,8 @@
 //! FORMAT      "looker-feed outbox 1 crc=…"
 //! LOCK        held while a process has the outbox open
 //! state/      sled (see `state`); `state.new`, `state.old` while it is being copied
-//! segments/   <delivery>.<number>.seg; <delivery>.aborted says that the delivery was withdrawn
+//! segments/   <delivery>.<number>.seg; <delivery>.aborted says that the delivery was withdrawn,
+//!             <delivery>.cancelled that what is left of it is not sent
 //! dead/       <number>.dead
 //! rejected/   <delivery>.rejected
 //! damaged/    what was found to be damaged, kept for a person, never read again, not counted
@@ -37,6 +38,7 @@ pub(super) struct Layout {
 pub(super) enum SegmentName {
     Segment(DeliveryId, u32),
     Aborted(DeliveryId),
+    Cancelled(DeliveryId),
 }
 
 impl Layout {
@@ -60,6 +62,10 @@ impl Layout {
 
     pub fn aborted(&self, id: DeliveryId) -> PathBuf {
         self.segments().join(format!("{id}.aborted"))
+    }
+
+    pub fn cancelled(&self, id: DeliveryId) -> PathBuf {
+        self.segments().join(format!("{id}.cancelled"))
     }
 
     pub fn dead_directory(&self) -> PathBuf {
@@ -254,6 +260,9 @@ pub(super) fn parse_segment_name(name: &OsStr) -> Option<SegmentName> {
     if rest == "aborted" {
         return Some(SegmentName::Aborted(id));
     }
+    if rest == "cancelled" {
+        return Some(SegmentName::Cancelled(id));
+    }
     let number = rest.strip_suffix(".seg")?.parse().ok()?;
     Some(SegmentName::Segment(id, number))
 }
@@ -387,6 +396,10 @@ mod tests {
         assert_eq!(
             parse_segment_name(&name(layout.aborted(id))),
             Some(SegmentName::Aborted(id))
+        );
+        assert_eq!(
+            parse_segment_name(&name(layout.cancelled(id))),
+            Some(SegmentName::Cancelled(id))
         );
         assert_eq!(parse_rejected_name(&name(layout.rejected(id))), Some(id));
         assert_eq!(parse_dead_name(&name(layout.dead(9))), Some(9));

@@ -98,7 +98,7 @@ impl Outbox {
     }
 
     /// Sends dead letters again, with the payload they have. They queue behind what waits for
-    /// their destination now. Durable on return. Blocks on the disk.
+    /// their destination now. Those of a cancelled delivery stay where they are. Durable on return. Blocks on the disk.
     ///
     /// # Errors
     /// The state could not be made durable. Of many letters the first may have been moved; the
@@ -185,7 +185,10 @@ impl Owner {
                 continue;
             };
             let letter = change.letter(&index, id);
-            let Some(mut letter) = letter.filter(|letter| letter.queued.is_none()) else {
+            let movable = |letter: &Letter| {
+                letter.queued.is_none() && !(replay && index.is_cancelled(letter.position))
+            };
+            let Some(mut letter) = letter.filter(movable) else {
                 continue;
             };
             let mut taken = Bits::none(letter.live.bytes().len() as u32 * 8);

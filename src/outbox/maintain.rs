@@ -23,6 +23,9 @@ impl Owner {
         }
         let mut change = Change::default();
         let mut rejected = Vec::new();
+        if std::mem::take(&mut self.sweep_due) {
+            self.sweep(&mut change);
+        }
         if std::mem::take(&mut self.history_due) {
             rejected = self.forget_history(&mut change);
         }

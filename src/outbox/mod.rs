@@ -16,7 +16,8 @@
 //! not returned may be lost: after a crash those requests are sent again, byte by byte the same.
 //! If sled's files are lost, the state is built anew from the segments, and more of what had
 //! settled is sent again; dead letters that had been replayed or discarded are dead letters
-//! again, settled deliveries are listed no more, and segments that are gone count as delivered.
+//! again, settled deliveries are listed no more, segments that are gone count as delivered, and of a
+//! cancelled delivery that had work left all that had not settled is cancelled.
 //!
 //! **Commit**, in this order: segments written and fsynced; their directory fsynced; the last
 //! segment's footer, which carries the commit, written and fsynced; sled's batch; flush; fdatasync
@@ -33,6 +34,7 @@
 //! sled and groups what is waiting into one sync (`owner`).
 
 mod adopt;
+mod cancel;
 mod capacity;
 mod change;
 mod check;
@@ -147,7 +149,8 @@ impl Outbox {
             shared.note_damage(damage);
         }
         let (commands, receiver) = sync_channel(COMMANDS);
-        let owner = Owner::new(Arc::clone(&shared), receiver, recovered.store, dead, lock);
+        let mut owner = Owner::new(Arc::clone(&shared), receiver, recovered.store, dead, lock);
+        owner.maintain();
         let thread = std::thread::Builder::new()
             .name("outbox".to_owned())
             .spawn(move || owner.run())
@@ -212,6 +215,11 @@ impl Outbox {
     /// it can be made again.
     pub fn settle(&self, settlements: Vec<Settlement>) -> Result<Settled, Error> {
         self.ask(|reply| Command::Settle(settlements, reply))
+    }
+
+    /// Whether the outbox's thread is there: not after [`Outbox::close`], nor after a panic.
+    pub fn is_alive(&self) -> bool {
+        !self.shared.is_closed()
     }
 
     /// Changes whenever something can be claimed that could not be before.

@@ -24,6 +24,7 @@ use super::settle::Plan;
 use super::state::{DeliveryRow, SegmentRow};
 use super::store::Store;
 use crate::clock::UnixMillis;
+use crate::model::DeliveryId;
 
 /// Commands that share one sync. More would only make the first of them wait longer.
 const GROUP: usize = 256;
@@ -43,6 +44,9 @@ pub(super) enum Command {
     /// Dead letters with their rows.
     Replay(Vec<(LetterId, u32)>, Reply<Moved>),
     Discard(Vec<(LetterId, u32)>, Reply<Moved>),
+    Cancel(DeliveryId, Reply<Option<Tally>>),
+    /// Something of a cancelled delivery was given back.
+    Sweep,
     Close,
 }
 
@@ -87,6 +91,8 @@ pub(super) struct Owner {
     /// A delivery may have become old.
     pub(super) history_due: bool,
     pub(super) webhooks_due: Instant,
+    /// Something of a cancelled delivery may wait.
+    pub(super) sweep_due: bool,
 }
 
 impl Owner {
@@ -107,6 +113,7 @@ impl Owner {
             retry_pause: REOPEN_PAUSE,
             history_due: true,
             webhooks_due: Instant::now(),
+            sweep_due: true,
         }
     }
 
@@ -175,6 +182,13 @@ impl Owner {
                     let moved = self.move_letters(&ids, false, &mut change);
                     acks.push(ack(reply, move |_| moved));
                 }
+                Command::Cancel(id, reply) => match self.cancel(id, &mut change) {
+                    Ok(found) => acks.push(self.cancelled(found, reply)),
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                },
+                Command::Sweep => self.sweep(&mut change),
                 Command::Close => {}
             }
         }
@@ -269,6 +283,16 @@ impl Owner {
             };
             let _ = reply.send(answer);
         }));
+    }
+
+    fn cancelled(&self, found: Option<(u64, Tally)>, reply: Reply<Option<Tally>>) -> Ack {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move |outcome| {
+            if let Some((position, _)) = found {
+                shared.index().cancelling.remove(&position);
+            }
+            let _ = reply.send(outcome.map(|_| found.map(|(_, tally)| tally)));
+        })
     }
 
     fn withdraw(&self, info: &Info, number: u32) -> bool {
@@ -381,7 +405,7 @@ impl Owner {
     pub(super) fn make_durable(&mut self, mut change: Change, acks: Vec<Ack>) {
         let batch = {
             let index = self.shared.index();
-            change.close(&index);
+            change.close(&index, Some(UnixMillis::now()));
             (!change.is_empty()).then(|| change.batch(&index))
         };
         let outcome = match (batch, &self.store) {
@@ -400,6 +424,7 @@ impl Owner {
                 for (path, bytes, damaged) in &effects.spent {
                     self.shared.remove_spent(path, *bytes, *damaged);
                 }
+                self.remove_marks(&effects.finished);
                 self.history_due |= effects.wake;
                 if effects.wake {
                     self.shared.changed.send_modify(|changes| *changes += 1);
@@ -464,6 +489,7 @@ impl Owner {
                 *current = index;
                 drop(current);
                 self.retry_pause = REOPEN_PAUSE;
+                self.sweep_due = true;
                 self.shared.accept_writes();
                 self.shared.changed.send_modify(|changes| *changes += 1);
             }

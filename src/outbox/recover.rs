@@ -7,6 +7,7 @@
 //! 4. Dead letters that the state does not know settle their entries (see `orphans`).
 //! 5. Segments and dead letters that the state knows and that are not there, or shorter than
 //!    they were, are given up, and named.
+//! 6. Deliveries with a mark that they were cancelled are cancelled.
 //!
 //! Each step is durable before the next. A crash between two of them leaves what the next open
 //! starts from.
@@ -28,7 +29,7 @@ use super::segment::SegmentFile;
 use super::settings::Settings;
 use super::state::{Key, Meta};
 use super::store::Store;
-use super::{Damage, Tally, orphans};
+use super::{Damage, Tally, cancel, orphans};
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 
@@ -59,6 +60,7 @@ pub(super) struct Recovery<'a> {
 pub(super) struct Files {
     pub segments: HashMap<DeliveryId, BTreeMap<u32, PathBuf>>,
     pub aborted: Vec<(DeliveryId, PathBuf)>,
+    pub cancelled: Vec<(DeliveryId, PathBuf)>,
     pub dead: BTreeMap<u32, PathBuf>,
     pub rejected: BTreeMap<DeliveryId, PathBuf>,
     strays: Vec<PathBuf>,
@@ -127,6 +129,7 @@ impl Recovery<'_> {
         orphans::take_up(self)?;
         orphans::take_up_rejected(self)?;
         self.give_up_lost()?;
+        cancel::take_up(self)?;
         for stray in std::mem::take(&mut self.files.strays) {
             self.set_aside(&stray, "is no file of the outbox");
         }
@@ -135,7 +138,7 @@ impl Recovery<'_> {
 
     /// Makes a change durable.
     pub fn make(&mut self, mut change: Change) -> Result<(), StateError> {
-        change.close(&self.index);
+        change.close(&self.index, None);
         if change.is_empty() {
             return Ok(());
         }
@@ -367,6 +370,7 @@ impl Files {
                     files.segments.entry(id).or_default().insert(number, path);
                 }
                 Some(SegmentName::Aborted(id)) => files.aborted.push((id, path)),
+                Some(SegmentName::Cancelled(id)) => files.cancelled.push((id, path)),
                 Some(SegmentName::Segment(..)) => {}
                 None => files.strays.push(path),
             }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `m` | next position, next letter |
 //! | `d` position | a delivery: header, totals, when it was committed. Written once |
-//! | `c` position | its counters: how many rows and batches went where |
+//! | `c` position | its counters: how many rows and batches went where, when it was cancelled, when it settled whole |
 //! | `s` position, segment | a segment that is not settled yet: first ordinal, entries, weight, how much has settled |
 //! | `b` position, segment, chunk | which of the chunk's [`CHUNK`] entries have settled, one bit each; absent: none |
 //! | `a` destination | the newest sealed account, the label, and the position that they came with |
@@ -156,6 +156,11 @@ pub(super) struct Counters {
     pub dead: Tally,
     pub discarded: Tally,
     pub damaged: Tally,
+    pub cancelled: Tally,
+    /// From then on nothing of it is given out.
+    pub cancelled_at: Option<UnixMillis>,
+    /// When the last of it settled.
+    pub finished: Option<UnixMillis>,
 }
 
 impl Counters {
@@ -164,17 +169,27 @@ impl Counters {
         for tally in [self.delivered, self.dead, self.discarded, self.damaged] {
             put_tally(&mut out, tally);
         }
+        put_tally(&mut out, self.cancelled);
+        put_time(&mut out, self.cancelled_at);
+        put_time(&mut out, self.finished);
         out.row()
     }
 
+    /// A row of before there was cancelling ends after the first four.
     pub fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut read = Decoder::of_row(value)?;
-        let counters = Self {
+        let mut counters = Self {
             delivered: tally(&mut read)?,
             dead: tally(&mut read)?,
             discarded: tally(&mut read)?,
             damaged: tally(&mut read)?,
+            ..Self::default()
         };
+        if !read.rest.is_empty() {
+            counters.cancelled = tally(&mut read)?;
+            counters.cancelled_at = time(&mut read)?;
+            counters.finished = time(&mut read)?;
+        }
         read.end().map(|()| counters)
     }
 
@@ -184,12 +199,28 @@ impl Counters {
         sum += self.dead;
         sum += self.discarded;
         sum += self.damaged;
+        sum += self.cancelled;
         sum
     }
 }
 
 fn put_tally(out: &mut Encoder, tally: Tally) {
     out.u64(tally.rows).u64(tally.batches);
+}
+
+fn put_time(out: &mut Encoder, time: Option<UnixMillis>) {
+    match time {
+        Some(time) => out.u8(1).time(time),
+        None => out.u8(0),
+    };
+}
+
+fn time(read: &mut Decoder<'_>) -> Result<Option<UnixMillis>, Malformed> {
+    match read.u8()? {
+        0 => Ok(None),
+        1 => read.time().map(Some),
+        _ => Err(Malformed),
+    }
 }
 
 fn tally(read: &mut Decoder<'_>) -> Result<Tally, Malformed> {
@@ -531,6 +562,24 @@ mod tests {
             sealed: Arc::from(*b"sealed"),
         };
         assert_eq!(Account::decode(&account.encode()), Ok(account));
+    }
+
+    #[test]
+    fn counters_of_before_there_was_cancelling_are_read() {
+        let weight = |rows| Tally { rows, batches: 1 };
+        let mut old = Encoder::for_row();
+        (1..=4).for_each(|rows| put_tally(&mut old, weight(rows)));
+        let counters = Counters::decode(&old.row()).unwrap();
+        assert_eq!(counters.damaged, weight(4));
+        assert_eq!(counters.cancelled, Tally::default());
+        assert_eq!((counters.cancelled_at, counters.finished), (None, None));
+        let counters = Counters {
+            cancelled: weight(5),
+            cancelled_at: Some(UnixMillis(6)),
+            finished: Some(UnixMillis(7)),
+            ..counters
+        };
+        assert_eq!(Counters::decode(&counters.encode()), Ok(counters));
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Usage {
     pub entries: u64,
     /// Batches and rows in the dead letters.
     pub dead_letters: Tally,
+    /// Rows of the listed deliveries that could not be mapped and were to be kept.
+    pub rejected_rows: u64,
     /// Deliveries on their way in.
     pub receiving: u64,
     /// Deliveries that are listed.
@@ -195,8 +197,10 @@ impl Outbox {
             deliveries: index.deliveries.len() as u64,
             ..Usage::default()
         };
+        let kept = self.shared.settings.rejected_rows;
         for delivery in index.deliveries.values() {
             usage.dead_letters += delivery.counters.dead;
+            usage.rejected_rows += delivery.row.totals.rows_rejected.min(kept);
             usage.entries += delivery
                 .segments
                 .values()

@@ -501,3 +501,57 @@ fn what_has_settled_is_known_across_restarts_beyond_one_row_of_bits() {
     assert_eq!(rest, want);
     check_sums(&outbox);
 }
+
+#[test]
+fn a_cancelled_delivery_gives_nothing_out_and_the_next_one_has_its_turn() {
+    let directory = home();
+    let outbox = open(directory.path());
+    deliver(&outbox, 1, 0, 30).unwrap();
+    deliver(&outbox, 2, 0, 3).unwrap();
+    let flying = outbox.claim(destination_id(0), 2).unwrap();
+    let back = outbox.claim(destination_id(0), 1).unwrap();
+    let before = outbox.delivery(delivery_id(1)).unwrap();
+    let cancelled = outbox.cancel(delivery_id(1)).unwrap();
+    assert_eq!(cancelled, Some(before.waiting));
+    assert_eq!(outbox.cancel(delivery_id(9)).unwrap(), None);
+    // Its turn lasts as long as something of it is in flight.
+    assert!(outbox.claim(destination_id(0), 9).unwrap().is_empty());
+    outbox.release(delivery_id(1), &[back[0].ordinal]);
+    let dead = settlement(&flying[1], &[0]);
+    let settled = outbox.settle(vec![settlement(&flying[0], &[]), dead]);
+    assert_eq!(settled.unwrap().entries, 2);
+    let state = outbox.delivery(delivery_id(1)).unwrap();
+    assert!(state.settled && state.finished.is_some(), "{state:?}");
+    assert_eq!((state.delivered.batches, state.dead.batches), (2, 1));
+    assert_eq!(state.cancelled.batches, state.batches - 3);
+    // The dead letter can be thrown away and not sent.
+    let page = outbox.dead_letters(DeadFilter::default(), None, 9).unwrap();
+    let ids: Vec<_> = page.letters.iter().map(|letter| letter.id).collect();
+    assert_eq!(outbox.replay(&ids).unwrap().letters, 0);
+    assert_eq!(outbox.discard(&ids).unwrap().letters, 1);
+    assert_eq!(drain(&outbox, 0).len(), 3);
+    check_sums(&outbox);
+    let files = std::fs::read_dir(directory.path().join("segments")).unwrap();
+    assert_eq!(files.count(), 0, "the mark goes with the segments");
+}
+
+#[test]
+fn a_cancelling_is_known_when_the_state_was_lost() {
+    let directory = home();
+    let outbox = open(directory.path());
+    deliver(&outbox, 1, 0, 30).unwrap();
+    let flying = outbox.claim(destination_id(0), 2).unwrap();
+    outbox.cancel(delivery_id(1)).unwrap();
+    drop(flying);
+    outbox.close();
+    std::fs::remove_dir_all(directory.path().join("state")).unwrap();
+    let outbox = open(directory.path());
+    assert!(outbox.claim(destination_id(0), 9).unwrap().is_empty());
+    let state = outbox.delivery(delivery_id(1)).unwrap();
+    assert!(state.settled && state.cancelled_at.is_some(), "{state:?}");
+    assert_eq!(
+        state.delivered.batches + state.cancelled.batches,
+        state.batches
+    );
+    check_sums(&outbox);
+}

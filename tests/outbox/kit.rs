@@ -166,6 +166,7 @@ pub fn check_sum(state: &DeliveryState) {
         state.dead,
         state.discarded,
         state.damaged,
+        state.cancelled,
     ];
     let rows: u64 = columns.iter().map(|tally| tally.rows).sum();
     let batches: u64 = columns.iter().map(|tally| tally.batches).sum();

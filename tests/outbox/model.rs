@@ -36,6 +36,10 @@ enum Step {
     Discard {
         which: u8,
     },
+    /// Cancels one of the deliveries so far.
+    Cancel {
+        which: u8,
+    },
     Reopen,
 }
 
@@ -49,6 +53,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<usize>().prop_map(|which| Step::Release { which }),
         2 => any::<u8>().prop_map(|which| Step::Replay { which }),
         1 => any::<u8>().prop_map(|which| Step::Discard { which }),
+        1 => any::<u8>().prop_map(|which| Step::Cancel { which }),
         2 => Just(Step::Reopen),
     ];
     prop::collection::vec(step, 1..60)
@@ -61,6 +66,7 @@ enum Place {
     Delivered,
     Dead,
     Discarded,
+    Cancelled,
 }
 
 /// One batch, by its payload.
@@ -79,6 +85,7 @@ struct Model {
     /// What each turn of a destination still has to settle, in order.
     turns: BTreeMap<u8, Vec<BTreeSet<Name>>>,
     destinations: BTreeMap<u8, u8>,
+    cancelled: BTreeSet<u8>,
 }
 
 impl Model {
@@ -127,12 +134,36 @@ impl Model {
                 Place::Delivered
             };
             self.put(name, place);
-            for turns in self.turns.values_mut() {
-                turns.iter_mut().for_each(|turn| {
-                    turn.remove(&name[..]);
-                });
-                turns.retain(|turn| !turn.is_empty());
-            }
+            self.leave_turn(name);
+        }
+    }
+
+    fn leave_turn(&mut self, name: &[u8]) {
+        for turns in self.turns.values_mut() {
+            turns.iter_mut().for_each(|turn| {
+                turn.remove(name);
+            });
+            turns.retain(|turn| !turn.is_empty());
+        }
+    }
+
+    /// Nothing is left of it: it cannot be cancelled any more.
+    fn is_settled(&self, delivery: u8) -> bool {
+        let open = |batch: &Batch| matches!(batch.place, Place::Waiting | Place::Flying);
+        let mut batches = self.batches.values();
+        !batches.any(|batch| batch.delivery == delivery && open(batch))
+    }
+
+    /// What waits of cancelled deliveries is cancelled.
+    fn sweep(&mut self) {
+        let waits = |batch: &Batch| {
+            batch.place == Place::Waiting && self.cancelled.contains(&batch.delivery)
+        };
+        let swept = self.batches.iter().filter(|(_, batch)| waits(batch));
+        let swept: Vec<Name> = swept.map(|(name, _)| name.clone()).collect();
+        for name in swept {
+            self.put(&name, Place::Cancelled);
+            self.leave_turn(&name);
         }
     }
 
@@ -158,6 +189,7 @@ impl Model {
                 batch.place = Place::Waiting;
             }
         }
+        self.sweep();
     }
 
     fn tally(&self, delivery: u8, place: Place) -> Tally {
@@ -185,9 +217,13 @@ impl Model {
                 (Place::Delivered, state.delivered),
                 (Place::Dead, state.dead),
                 (Place::Discarded, state.discarded),
+                (Place::Cancelled, state.cancelled),
             ] {
                 assert_eq!(tally, self.tally(delivery, place), "{delivery} {place:?}");
             }
+            assert_eq!(state.finished.is_some(), self.is_settled(delivery));
+            let cancelled = self.cancelled.contains(&delivery);
+            assert_eq!(state.cancelled_at.is_some(), cancelled);
         }
         let dead: BTreeSet<Name> = listed(outbox).into_iter().map(|(_, name)| name).collect();
         let want = self
@@ -270,15 +306,23 @@ fn run(steps: &[Step]) {
             Step::Release { which } if !claims.is_empty() => {
                 let claim = claims.swap_remove(which % claims.len());
                 outbox.release(claim.delivery, &[claim.ordinal]);
+                // The outbox cancels what is given back on its own thread, before this.
+                outbox.settle(Vec::new()).unwrap();
                 claim
                     .slices
                     .iter()
                     .for_each(|name| model.put(name, Place::Waiting));
+                model.sweep();
             }
             Step::Settle { .. } | Step::Release { .. } => {}
             Step::Replay { which } => {
                 let (ids, names) = some(listed(&outbox), which);
-                assert_eq!(outbox.replay(&ids).unwrap().letters, ids.len() as u64);
+                let cancelled = |name: &Name| {
+                    let delivery = model.batches[name].delivery;
+                    model.cancelled.contains(&delivery)
+                };
+                let names: Vec<Name> = names.into_iter().filter(|name| !cancelled(name)).collect();
+                assert_eq!(outbox.replay(&ids).unwrap().letters, names.len() as u64);
                 model.replay(&names);
             }
             Step::Discard { which } => {
@@ -287,6 +331,17 @@ fn run(steps: &[Step]) {
                 names
                     .iter()
                     .for_each(|name| model.put(name, Place::Discarded));
+            }
+            Step::Cancel { which } => {
+                let delivery = which % 8 + 1;
+                let before = model.tally(delivery, Place::Waiting);
+                let known = model.destinations.contains_key(&delivery);
+                let cancelled = outbox.cancel(delivery_id(delivery)).unwrap();
+                assert_eq!(cancelled, known.then_some(before));
+                if known && !model.is_settled(delivery) {
+                    model.cancelled.insert(delivery);
+                    model.sweep();
+                }
             }
             Step::Reopen => {
                 outbox.close();

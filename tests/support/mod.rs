@@ -118,8 +118,12 @@ pub fn spawn(directory: &Path, endpoint: &str, settings: &[(&str, &str)]) -> Chi
 impl Daemon {
     /// [`spawn`], and waits until it is ready.
     pub fn start(directory: &Path, endpoint: &str, settings: &[(&str, &str)]) -> Self {
+        Self::of(spawn(directory, endpoint, settings), directory)
+    }
+
+    /// Waits until a child made like one of [`spawn`] is ready.
+    pub fn of(mut child: Child, directory: &Path) -> Self {
         let log = directory.join("log");
-        let mut child = spawn(directory, endpoint, settings);
         let mut stdout = BufReader::new(child.stdout.take().expect("its output"));
         let mut url = || {
             let mut line = String::new();
@@ -223,6 +227,24 @@ impl Daemon {
         tokio::time::timeout(PATIENCE, wait)
             .await
             .unwrap_or_else(|_| panic!("not settled in time\n{}", self.log()))
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        let pid = rustix::process::Pid::from_raw(self.child.id() as i32).expect("a pid");
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("a signal");
+    }
+
+    /// Waits until the log says `words`.
+    pub async fn says(&self, words: &str) {
+        let wait = async {
+            while !self.log().contains(words) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!("the log does not say {words:?}\n{}", self.log());
+        }
     }
 
     /// SIGKILL.

@@ -44,6 +44,7 @@ fn command_lines_are_parsed_or_refused() {
         "dead-letters export -o file",
         "rejected x --json",
         "pause x",
+        "cancel x",
         "resume x",
         "retry x",
     ] {
@@ -160,6 +161,8 @@ async fn changing_commands_reach_the_daemon() {
         found(&admin, &format!("pause {wanted}"), true).await;
         assert_eq!(last(), format!("pause {DESTINATION}"));
     }
+    found(&admin, &format!("cancel {DELIVERY}"), true).await;
+    assert_eq!(last(), format!("cancel {DELIVERY}"));
     found(&admin, "resume d0", true).await;
     assert_eq!(last(), format!("resume {DESTINATION}"));
     found(&admin, "retry d0", true).await;

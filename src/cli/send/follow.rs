@@ -60,6 +60,7 @@ pub fn summary(delivery: &Delivery) -> String {
         (rows.rejected, "rejected"),
         (rows.dead, "in the dead letters"),
         (rows.damaged, "damaged"),
+        (rows.cancelled, "cancelled"),
     ] {
         if count > 0 {
             parts.push(format!("{} {what}", thousands(count)));
@@ -110,6 +111,7 @@ mod tests {
             dead: 30,
             rejected: 20,
             damaged: 0,
+            cancelled: 0,
         };
         assert_eq!(
             summary(&delivery),

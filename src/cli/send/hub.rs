@@ -79,7 +79,7 @@ pub enum HubError {
         /// Where it was looked for.
         url: Url,
         /// Why it was not found.
-        source: legacy::Error,
+        source: Box<legacy::Error>,
     },
     /// The connection broke, so it is not known whether the delivery was accepted.
     #[error(
@@ -186,7 +186,10 @@ impl Hub {
             let response = self.http.request(request).await.map_err(|source| {
                 let url = self.url.clone();
                 match source.is_connect() {
-                    true => HubError::NoHub { url, source },
+                    true => HubError::NoHub {
+                        url,
+                        source: Box::new(source),
+                    },
                     false => self.broken(source),
                 }
             })?;

@@ -181,10 +181,11 @@ function glance(now) {
     sending: pace(rate),
     'sending-unit': 'batches/s',
     'sending-more': limit ? `accepted, of ${pace(limit)} a second allowed` : 'accepted by mParticle',
-    care: dead || rejected ? number(dead + rejected) : 'Nothing',
-    'care-more': dead || rejected ? `${count(dead, 'dead letter')}, ${count(rejected, 'rejected row')}` : 'No dead letters, no rejected rows',
+    care: dead ? number(dead) : 'Nothing',
+    'care-unit': dead ? (dead === 1 ? 'dead letter' : 'dead letters') : '',
+    'care-more': `${rejected ? count(rejected, 'rejected row') : 'No rejected rows'} in the listed deliveries`,
   });
-  grade($('care'), dead ? 'bad' : rejected ? 'warn' : '');
+  grade($('care'), dead ? 'bad' : '');
   set($('clock'), `${size(now.outbox.bytes)} in the outbox · ${size(now.outbox.free_bytes)} free`);
   set($('version'), `looker-feed ${now.version}, up for ${span((now.now - now.started) / 1000)}`);
 }
@@ -233,7 +234,7 @@ function destination(node, d) {
     flying: number(d.in_flight),
     latency: d.latency_mean_ms ? `${number(d.latency_mean_ms)} ms` : '–',
     success: d.last_success ? clock(d.last_success) : 'not yet',
-    replies: Object.entries(d.replies).filter(([, n]) => n).map(([kind, n]) => `${kind.replaceAll('_', ' ')} ${number(n)}`).join(' · '),
+    replies: Object.values(d.replies).some(n => n) ? `Replies: ${Object.entries(d.replies).filter(([, n]) => n).map(([kind, n]) => `${kind.replaceAll('_', ' ')} ${number(n)}`).join(' · ')}` : '',
     error: d.last_error ?? '',
   });
   part(node, 'latency').title = `99 of 100 below ${number(d.latency_p99_ms)} ms`;
@@ -277,10 +278,11 @@ function delivery(node, d) {
     rows_in: number(d.rows_in), users: number(d.users),
     batches: d.batches_delivered === d.batches ? number(d.batches) : `${number(d.batches_delivered)} of ${number(d.batches)}`,
     delivered: number(rows.delivered), waiting: number(open),
-    rejected: number(rows.rejected), dead: number(rows.dead), damaged: number(rows.damaged),
+    rejected: number(rows.rejected), dead: number(rows.dead), damaged: number(rows.damaged), cancelled: number(rows.cancelled),
     left: open ? left(d.seconds_left) : '–',
   });
   part(node, 'damaged-box').hidden = !rows.damaged;
+  part(node, 'cancelled-box').hidden = !rows.cancelled;
   grade(part(node, 'damaged'), 'bad');
   grade(part(node, 'rejected'), rows.rejected ? 'warn' : '');
   grade(part(node, 'dead'), rows.dead ? 'bad' : '');
@@ -297,6 +299,7 @@ function delivery(node, d) {
   }
   node.querySelector('[data-do=rejected]').hidden = !rows.rejected;
   node.querySelector('[data-do=dead-of]').hidden = !rows.dead;
+  node.querySelector('[data-do=cancel]').hidden = !rows.waiting;
 }
 
 let latest = null;
@@ -401,6 +404,9 @@ const actions = {
   async 'discard-all'() {
     const what = dead.of ? `the dead letters of “${dead.of.title || 'this delivery'}”` : 'all dead letters';
     if (await confirmed(`Discard ${what}? Their rows will never reach mParticle. Download them first if in doubt.`, 'Discard all')) return letters('discard', choice());
+  },
+  async cancel(item) {
+    if (await confirmed(`Cancel the rest of “${item.title || 'Untitled delivery'}”? ${count(item.rows.waiting, 'row')} that wait will never reach mParticle. What was sent stays sent.`, 'Cancel the rest')) return change(`api/v1/deliveries/${encodeURIComponent(item.id)}/cancel`);
   },
   show: (item, button, node) => unfold(button, node, item.id),
   'more-dead': () => dead.load(true),

@@ -197,6 +197,13 @@ fn part<T: Clone>(all: &[T], page: &Page, most: usize) -> Result<Listing<T>, Pro
 }
 
 impl Daemon for Scripted {
+    fn alive(&self) -> Result<(), Problem> {
+        match self.script().problem.clone() {
+            Some(problem) => Err(problem),
+            None => Ok(()),
+        }
+    }
+
     fn overview(&self) -> Overview {
         self.script().overview.clone()
     }
@@ -252,6 +259,18 @@ impl Daemon for Scripted {
 
     fn discard(&self, which: &Which) -> Result<Done, Problem> {
         self.letters("discard", which)
+    }
+
+    fn cancel(&self, delivery: &str) -> Result<Done, Problem> {
+        let mut script = self.called(format!("cancel {delivery}"))?;
+        let found = script.deliveries.iter_mut().find(|one| one.id == delivery);
+        let one = found.ok_or_else(|| Problem::Unknown("There is no such delivery.".into()))?;
+        let changed = std::mem::take(&mut one.rows.waiting);
+        one.rows.cancelled += changed;
+        Ok(Done {
+            changed,
+            message: format!("{changed} rows: cancelled."),
+        })
     }
 
     fn pause(&self, destination: &str) -> Result<Done, Problem> {

@@ -27,7 +27,7 @@ use crate::record::{RecordView, settings};
 
 use super::latest::name;
 use super::members::push_user;
-use super::{Encoder, Sink, push_display, push_event, push_object};
+use super::{EVENT, Encoder, Sink, push_display, push_event, push_object};
 
 /// Changed whenever the same event would get another id, so that a change is a decision.
 const VERSION: &[u8] = b"looker-feed event 1";
@@ -102,7 +102,7 @@ impl Encoder {
         push_object(out, ",\"device_info\":{", &device.json);
         out.extend_from_slice(&device.origin);
         out.extend_from_slice(b",\"events\":[");
-        push_event(out, format_args!("{id}"), &record);
+        push_event(out, EVENT, format_args!("{id}"), &record);
         out.extend_from_slice(b"]}");
         device.clear();
         person.spare.push(device);

@@ -1,0 +1,36 @@
+# syntax=docker/dockerfile:1
+FROM rust:1-slim-bookworm AS build
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends build-essential \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY Cargo.toml Cargo.lock ./
+COPY benches ./benches
+COPY config ./config
+COPY src ./src
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --release --locked --bin looker-feed \
+ && strip -o /looker-feed target/release/looker-feed
+# An empty directory that the runtime's user owns: a new volume takes its owner from here.
+RUN mkdir -m 0700 /outbox
+
+# Holds glibc and libgcc and no shell. The roots of public TLS are in the binary.
+FROM gcr.io/distroless/cc-debian12:nonroot
+COPY --from=build /looker-feed /usr/local/bin/looker-feed
+COPY --from=build --chown=65532:65532 /outbox /var/lib/looker-feed
+# The key that seals credentials must not lie in the volume of the outbox: mount it.
+ENV LOOKER_FEED_OUTBOX__PATH=/var/lib/looker-feed/outbox \
+    LOOKER_FEED_SEAL__KEY_FILE=/run/secrets/looker-feed-seal-key \
+    LOOKER_FEED_INTAKE__SECRET_FILE=/run/secrets/looker-feed-secret \
+    LOOKER_FEED_INTAKE__LISTEN=0.0.0.0:8080 \
+    LOOKER_FEED_LOG__FORMAT=json
+VOLUME /var/lib/looker-feed
+EXPOSE 8080
+USER 65532:65532
+# The daemon is process 1 itself, with handlers of its own for SIGTERM, SIGINT and SIGHUP.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=20s --start-period=60s --retries=3 \
+    CMD ["/usr/local/bin/looker-feed", "status"]
+ENTRYPOINT ["/usr/local/bin/looker-feed"]
+CMD ["serve"]

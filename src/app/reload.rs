@@ -1,0 +1,146 @@
+//! A new configuration for a daemon that runs: what can be changed is changed, and what cannot is
+//! said.
+
+use crate::config::{Config, ConfigError, Secret};
+use crate::{drain, intake};
+
+/// The parts that can be told of a new configuration.
+#[derive(Clone)]
+pub struct Reloader {
+    pub(super) config: Config,
+    pub(super) intake: intake::Handle,
+    pub(super) drain: drain::Handle,
+}
+
+impl Reloader {
+    /// Takes a new configuration over as far as that goes, and logs what has changed and what needs
+    /// a restart, a line each. The log's own level is the caller's.
+    ///
+    /// # Errors
+    /// It lacks what only a daemon needs: nothing has been changed.
+    pub fn reload(&mut self, new: Config) -> Result<(), ConfigError> {
+        let secret = new.require_secret()?.clone();
+        let old = &self.config;
+        let mut changed = false;
+        let mut taken = |key: &str, differs: bool| {
+            if differs {
+                tracing::info!(key, "the new value holds from now on");
+                changed = true;
+            }
+        };
+        let same_secret = old
+            .intake
+            .secret
+            .as_ref()
+            .is_some_and(|old| old.expose() == secret.expose());
+        taken("intake.secret", !same_secret);
+        taken(
+            "intake.previous_secrets",
+            !same_secrets(&old.intake.previous_secrets, &new.intake.previous_secrets),
+        );
+        taken(
+            "intake.revoked_keys",
+            old.intake.revoked_keys != new.intake.revoked_keys,
+        );
+        taken(
+            "looker.allowed_hosts",
+            old.looker.allowed_hosts != new.looker.allowed_hosts,
+        );
+        taken(
+            "mparticle.batches_per_second",
+            old.mparticle.batches_per_second != new.mparticle.batches_per_second,
+        );
+        taken(
+            "mparticle.max_in_flight",
+            old.mparticle.max_in_flight != new.mparticle.max_in_flight,
+        );
+        taken("log.level", old.log.level != new.log.level);
+        let fixed = needs_restart(old, &new);
+        for section in &fixed {
+            tracing::warn!(
+                section,
+                "it has changes that need a restart; the old values stay"
+            );
+        }
+        if !changed && fixed.is_empty() {
+            tracing::info!("the configuration was read again, and nothing in it has changed");
+        }
+        self.intake
+            .change(&secret, &new.intake, new.looker.allowed_hosts.clone());
+        if old.mparticle.batches_per_second != new.mparticle.batches_per_second
+            || old.mparticle.max_in_flight != new.mparticle.max_in_flight
+        {
+            self.drain.adjust(
+                new.mparticle.max_in_flight,
+                new.mparticle.batches_per_second,
+            );
+        }
+        // What is in force, so that the next reload tells the same of what still is not.
+        self.config.intake.secret = Some(secret);
+        self.config.intake.previous_secrets = new.intake.previous_secrets;
+        self.config.intake.revoked_keys = new.intake.revoked_keys;
+        self.config.looker.allowed_hosts = new.looker.allowed_hosts;
+        self.config.mparticle.batches_per_second = new.mparticle.batches_per_second;
+        self.config.mparticle.max_in_flight = new.mparticle.max_in_flight;
+        self.config.log.level = new.log.level;
+        Ok(())
+    }
+}
+
+/// Sections that differ in more than what can be reloaded. Secrets print alike: the callbacks'
+/// addresses are compared by themselves.
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let mut same = new.clone();
+    same.intake.secret.clone_from(&old.intake.secret);
+    same.intake
+        .previous_secrets
+        .clone_from(&old.intake.previous_secrets);
+    same.intake
+        .revoked_keys
+        .clone_from(&old.intake.revoked_keys);
+    same.looker
+        .allowed_hosts
+        .clone_from(&old.looker.allowed_hosts);
+    same.mparticle.batches_per_second = old.mparticle.batches_per_second;
+    same.mparticle.max_in_flight = old.mparticle.max_in_flight;
+    same.log.level = old.log.level;
+    let text = |config: &Config| {
+        let url =
+            |url: &Option<crate::config::Secret>| url.as_ref().map(|url| url.expose().to_owned());
+        [
+            ("[intake]", format!("{:?}", config.intake)),
+            ("[looker]", format!("{:?}", config.looker)),
+            ("[outbox]", format!("{:?}", config.outbox)),
+            ("[mparticle]", format!("{:?}", config.mparticle)),
+            ("[memory]", format!("{:?}", config.memory)),
+            ("[admin]", format!("{:?}", config.admin)),
+            (
+                "[notify]",
+                format!(
+                    "{:?} {:?}",
+                    url(&config.notify.webhook_url),
+                    url(&config.notify.slack_url)
+                ),
+            ),
+            ("[log]", format!("{:?}", config.log)),
+            ("[shutdown]", format!("{:?}", config.shutdown)),
+            ("[seal]", format!("{:?}", config.seal)),
+        ]
+    };
+    let pairs = text(old).into_iter().zip(text(&same));
+    pairs
+        .filter(|((_, old), (_, new))| old != new)
+        .map(|((section, _), _)| section)
+        .collect()
+}
+
+/// Secrets print alike, so they are compared by what they hold.
+fn same_secrets(old: &[Secret], new: &[Secret]) -> bool {
+    let texts = |secrets: &[Secret]| -> Vec<String> {
+        secrets
+            .iter()
+            .map(|secret| secret.expose().to_owned())
+            .collect()
+    };
+    texts(old) == texts(new)
+}
