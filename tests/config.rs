@@ -87,12 +87,21 @@ fn every_key_of_the_shipped_file_can_be_uncommented() {
             keys += usize::from(commented.is_some());
             format!("{}\n", commented.unwrap_or(line))
         })
-        .filter(|line| !line.starts_with("secret_file") && !line.starts_with("token_file"))
+        // Each of these goes with the key that it stands for.
+        .filter(|line| {
+            let either = [
+                "secret_file",
+                "token_file",
+                "webhook_url_file",
+                "slack_url_file",
+            ];
+            !either.iter().any(|key| line.starts_with(key))
+        })
         .collect();
     assert_eq!(
-        keys, 14,
+        keys, 18,
         "base_url, secret, secret_file, tls_cert, tls_key, two ca_files, endpoint, plan_id, \
-         plan_version, max_age, token, token_file, key_file"
+         plan_version, max_age, token, token_file, webhook_url, slack_url, their files, key_file"
     );
     let config = load(&text, &[]).unwrap();
     assert_eq!(config.mparticle.base_address(), "http://127.0.0.1:9100/v2");
