@@ -202,6 +202,7 @@ fn a_short_delivery_at_a_low_rate_still_arrives() {
         end,
         |stations, _| stations[0].is_done(),
     );
-    assert!(done > 200 * SECOND && done < 212 * SECOND, "{done:?}");
+    // The first request does not wait for its permits; the other two need 103.
+    assert!(done > 103 * SECOND && done < 112 * SECOND, "{done:?}");
     stations[0].check_all_settled();
 }
