@@ -59,9 +59,9 @@ pub enum StartError {
     /// A certificate, a key or an authority cannot be read or used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// TLS for callbacks cannot be set up.
-    #[error("TLS for callbacks cannot be set up")]
-    Callbacks(#[from] rustls::Error),
+    /// A callback's address is of no use; it is not shown, since it may hold a secret.
+    #[error("A callback's address ([notify]) cannot be used")]
+    CallbackAddress(#[from] notify::TargetError),
     /// A port cannot be opened.
     #[error("Cannot listen for {what}")]
     Listen {
@@ -136,7 +136,7 @@ impl App {
         });
         let drain = Drain::new(drain_settings(&config), outbox.clone(), Arc::new(client));
 
-        let notifier = Notifier::new(notify_settings(&config)).map_err(TlsError::from)?;
+        let notifier = Notifier::new(notify_settings(&config)?).map_err(TlsError::from)?;
 
         let listen = |what| move |source| StartError::Listen { what, source };
         let intake = Intake::bind(intake_settings(&config, secret)?)
@@ -395,18 +395,17 @@ pub fn ingest_settings(config: &Config) -> ingest::Settings {
 }
 
 /// Who is told. The configuration has checked the addresses.
-fn notify_settings(config: &Config) -> notify::Settings {
+fn notify_settings(config: &Config) -> Result<notify::Settings, notify::TargetError> {
     let settings = &config.notify;
     let targets = [
         (&settings.webhook_url, notify::Form::Json),
         (&settings.slack_url, notify::Form::Slack),
     ];
-    notify::Settings {
-        targets: targets
-            .into_iter()
-            .filter_map(|(url, form)| notify::Target::new(url.as_ref()?.expose(), form).ok())
-            .collect(),
-    }
+    let targets = targets
+        .into_iter()
+        .filter_map(|(url, form)| Some(notify::Target::new(url.as_ref()?.expose(), form)))
+        .collect::<Result<_, _>>()?;
+    Ok(notify::Settings { targets })
 }
 
 fn client_settings(config: &Config) -> ClientSettings {
