@@ -86,7 +86,15 @@ fn steps(text: &[u8], size: usize) -> (String, bool) {
 /// An execute request gives the same sections and the same document however it is cut.
 pub fn envelope(data: &[u8]) {
     let (size, text) = cut(data);
-    assert_eq!(parts(text, usize::MAX), parts(text, size), "cut at {size}");
+    let (whole, cut) = (parts(text, usize::MAX), parts(text, size));
+    // Of a request that is too large and wrong in another way too, either is named.
+    let too_large = |error: &String| error.contains("more than");
+    if let (Err(one), Err(other)) = (&whole.2, &cut.2)
+        && (too_large(one) || too_large(other))
+    {
+        return;
+    }
+    assert_eq!(whole, cut, "cut at {size}");
 }
 
 fn parts(text: &[u8], size: usize) -> (Vec<String>, Vec<u8>, Result<(), String>) {
@@ -111,8 +119,9 @@ fn parts(text: &[u8], size: usize) -> (Vec<String>, Vec<u8>, Result<(), String>)
             }
             Ok(Part::Attachment(bytes)) => document.extend_from_slice(bytes),
             Ok(Part::End) => return (sections, document, Ok(())),
-            // How much of a document is handed on before a fault depends on the cut.
-            Err(error) => return (sections, Vec::new(), Err(error.to_string())),
+            // How much of a document is handed on before a fault depends on the cut, and the place of
+            // a fault in base64 is that of its group.
+            Err(error) => return (sections, Vec::new(), Err(error.problem.to_string())),
         }
     }
 }
