@@ -32,6 +32,8 @@
 //! | [`ingest`] | one delivery from bytes to commit | the data plane's rooms | HTTP: it takes a stream |
 //! | [`intake`] | the Action Hub that Looker calls | `decode`'s envelope, `config` | the outbox, mParticle |
 //! | [`control`] | what an operator sees and steers | its own view values | the data path |
+//! | [`notify`] | callbacks to the operator's own tools | `control`'s views | the data path |
+//! | [`tls`] | certificates: whom to trust, and who we are | nobody | what is sent |
 //! | [`looker`], [`sandbox`] | strict local stand-ins for demo, tests and trials | | the daemon's encoder |
 //! | [`app`] | the composition root: opens, binds, wires, ends in order | all | |
 //!

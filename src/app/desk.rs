@@ -352,11 +352,13 @@ fn kind(error: &IngestError) -> &'static str {
     }
 }
 
-pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+/// An error and what caused it, as one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
+        // Some errors print their cause themselves.
         if !text.contains(&more) {
             text.push_str(": ");
             text.push_str(&more);

@@ -33,6 +33,8 @@ use crate::seal::{KeyError, Seal};
 use crate::shutdown::{self, Shutdown};
 use crate::tls::{self, Identity, TlsError};
 use crate::{config, decode};
+pub(crate) use desk::with_causes;
+
 use desk::Desk;
 use systemd::Systemd;
 

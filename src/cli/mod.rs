@@ -29,6 +29,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::app::with_causes;
 use crate::config::{self, Config, ConfigError};
 use crate::intake;
 
@@ -187,22 +188,6 @@ fn check_config(argument: &ConfigArgument) -> Result<(), Failure> {
         config.mparticle.base_address(),
     );
     Ok(())
-}
-
-/// An error and what caused it, as one line.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Some errors print their cause themselves.
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// The runtime of every command that does anything.

@@ -4,6 +4,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+pub use crate::cli::summary::thousands as number;
+
 /// Where a command writes.
 pub struct Screen<'a> {
     out: &'a mut (dyn Write + Send),
@@ -190,19 +192,6 @@ pub fn indented(json: &str) -> String {
                 out.push(other);
             }
         }
-    }
-    out
-}
-
-/// 1234567 as 1,234,567.
-pub fn number(value: u64) -> String {
-    let digits = value.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
     }
     out
 }
