@@ -37,11 +37,6 @@ impl Spill {
         })
     }
 
-    /// Bytes in the file.
-    pub fn len(&self) -> u64 {
-        self.length
-    }
-
     /// Appends sorted records as one run.
     pub fn write<'a>(
         &mut self,
