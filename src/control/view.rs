@@ -53,7 +53,7 @@ pub struct Destination {
     /// For people: host and the last characters of the API key.
     pub label: String,
     /// `idle`, `flowing`, `waiting` (told to wait, or backing off), `down` (probed now and then),
-    /// `paused` (refused credentials, or an operator).
+    /// `paused` (refused credentials, too much rejected in a row, or an operator).
     pub state: String,
     /// Why it is waiting, down or paused, as a sentence.
     pub why: Option<String>,

@@ -81,7 +81,8 @@ impl Handle {
         }
     }
 
-    /// Ends [`Handle::pause`], and tries at once whatever else the destination waited for.
+    /// Ends [`Handle::pause`], and tries at once whatever else the destination waited for. If it is
+    /// paused because too much was rejected, it goes on all the same, until as much is once more.
     /// Returns whether the destination is known.
     pub fn resume(&self, destination: DestinationId) -> bool {
         let was_paused = self.0.seats().paused.remove(&destination);
@@ -109,7 +110,7 @@ impl Handle {
     /// Gives back what is held of a delivery and has not been begun. Call it when the outbox has
     /// cancelled the delivery.
     pub fn cancel(&self, destination: DestinationId, delivery: DeliveryId) {
-        self.act(destination, |lane, _| lane.cancel(delivery));
+        self.act(destination, |lane, now| lane.cancel(now, delivery));
     }
 
     fn act(&self, destination: DestinationId, act: impl FnOnce(&mut Lane, Moment)) -> bool {

@@ -328,6 +328,13 @@ impl<T: Transport> Courier<T> {
                 "mParticle refuses what is sent here, so sending is paused; check the credentials \
                  and the address. Nothing is lost. The status page has the server's words.",
             ),
+            Notice::Doubted { batches } => error!(
+                %destination, batches,
+                "mParticle has rejected so many batches in a row, and accepted nothing between, that \
+                 sending is paused; no more of them become dead letters. The status page has the \
+                 server's words. If the delivery is wrong, cancel it; else wait, for it is tried \
+                 again at intervals. Resuming the destination goes on all the same.",
+            ),
             Notice::Recovered { after } => info!(
                 %destination, after = ?after, "mParticle takes requests again.",
             ),

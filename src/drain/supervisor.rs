@@ -64,6 +64,7 @@ impl Default for Settings {
                         cap: seconds(60),
                     },
                     paused_probe: seconds(300),
+                    doubt_after: 100,
                 },
             },
             reply_within: seconds(90),

@@ -41,6 +41,7 @@ pub fn settings(max_in_flight: usize, batches_per_second: u32) -> LaneSettings {
                 cap: 60 * SECOND,
             },
             paused_probe: 300 * SECOND,
+            doubt_after: 100,
         },
     }
 }
