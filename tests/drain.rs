@@ -400,7 +400,7 @@ async fn an_operators_pause_works_before_there_is_work() {
     let script = Script::new(|_| async { accepted() });
     let running = Running::fresh(&script);
     assert!(!running.handle.retry_now(ONE), "not known");
-    assert!(running.handle.pause(ONE));
+    running.handle.pause(ONE).unwrap();
     let held = commit(&running.outbox, 1, ONE, 0, &[1; 3]);
     let free = commit(&running.outbox, 2, TWO, 0, &[1; 3]);
     running.settled(free).await;
@@ -410,7 +410,7 @@ async fn an_operators_pause_works_before_there_is_work() {
         running.standing(ONE),
         Some(Standing::Paused { probe_at: None, .. })
     ));
-    assert!(running.handle.resume(ONE));
+    assert!(running.handle.resume(ONE).unwrap());
     running.settled(held).await;
     running.stop().await;
 }

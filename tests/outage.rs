@@ -478,6 +478,44 @@ async fn a_delivery_that_is_wrong_as_a_whole_waits_to_be_resumed_or_cancelled() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_operators_pause_outlives_a_restart_and_a_crash_and_resuming_does_too() {
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let shapes = [shape(500, 1), shape(500, 2)];
+    let start = || Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = start();
+    accepted(&daemon, &world.looker, &shapes[0]).await;
+    daemon.settled().await;
+    let id = overview(&daemon, |_| true).await.destinations[0].id.clone();
+    assert!(told(&daemon, &["pause", &id]).contains("until it is resumed"));
+    let before = overview(&daemon, |_| true).await.destinations[0].clone();
+
+    // It has nothing to send, and is listed all the same, by its name.
+    daemon.kill();
+    let daemon = start();
+    let seen = overview(&daemon, |_| true).await.destinations;
+    assert_eq!(seen.len(), 1);
+    assert_eq!((&seen[0].id, &seen[0].label), (&id, &before.label));
+    assert_eq!(seen[0].state, "paused");
+    assert_eq!(seen[0].why, before.why);
+    assert!(told(&daemon, &["status"]).contains("operator"));
+    accepted(&daemon, &world.looker, &shapes[1]).await;
+    assert!(daemon.terminate().success());
+    let daemon = start();
+    overview(&daemon, |seen| seen.destinations[0].rows == 500).await;
+    let sent = world.mparticle.counts().batches;
+    assert_eq!(sent, 100, "nothing of what came while it was paused");
+
+    told(&daemon, &["resume", &id]);
+    daemon.settled().await;
+    arrived_in_order(&world.mparticle, &shapes);
+    daemon.kill();
+    let daemon = start();
+    let seen = overview(&daemon, |_| true).await.destinations;
+    assert!(seen.iter().all(|one| one.state != "paused"), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_outbox_refuses_before_the_url_is_spent_and_goes_on_sending() {
     let world = World::new(None).await;
     let ill = faults(vec![Rule::always(status(503))]);

@@ -16,7 +16,7 @@
 //! not returned may be lost: after a crash those requests are sent again, byte by byte the same.
 //! If sled's files are lost, the state is built anew from the segments, and more of what had
 //! settled is sent again; dead letters that had been replayed or discarded are dead letters
-//! again, settled deliveries are listed no more, segments that are gone count as delivered, and of a
+//! again, notes are gone, settled deliveries are listed no more, segments that are gone count as delivered, and of a
 //! cancelled delivery that had work left all that had not settled is cancelled.
 //!
 //! **Commit**, in this order: segments written and fsynced; their directory fsynced; the last
@@ -50,6 +50,7 @@ mod layout;
 mod letters;
 mod load;
 mod maintain;
+mod note;
 mod offline;
 mod orphans;
 mod owner;
@@ -80,6 +81,7 @@ pub use delivery::{DeliveryState, MAX_ACCOUNT, NewDelivery, Receipt, Tally, Tota
 pub use disk::{Disk, Op};
 pub use error::{Error, OpenError, StateError};
 pub use letters::Moved;
+pub use note::{MAX_NOTE, NoteKey};
 pub use offline::{
     Found, Inspected, Inspection, SalvageIntoError, Salvaged, Standing, inspect, read_batches,
     salvage_into,

@@ -18,6 +18,7 @@ use super::error::{Error, StateError};
 use super::format::Commit;
 use super::index::{Delivery, Segment};
 use super::letters::Moved;
+use super::note::NoteKey;
 use super::recover::{self, Recovered};
 use super::segment::{SegmentFile, SegmentWriter, Summary};
 use super::settle::Plan;
@@ -45,6 +46,7 @@ pub(super) enum Command {
     Replay(Vec<(LetterId, u32)>, Reply<Moved>),
     Discard(Vec<(LetterId, u32)>, Reply<Moved>),
     Cancel(DeliveryId, Reply<Option<Tally>>),
+    Note(NoteKey, Option<Arc<[u8]>>, Reply<()>),
     /// Something of a cancelled delivery was given back.
     Sweep,
     Close,
@@ -184,6 +186,12 @@ impl Owner {
                 }
                 Command::Cancel(id, reply) => match self.cancel(id, &mut change) {
                     Ok(found) => acks.push(self.cancelled(found, reply)),
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                },
+                Command::Note(key, text, reply) => match self.note(key, text, &mut change) {
+                    Ok(()) => acks.push(ack(reply, |_| ())),
                     Err(error) => {
                         let _ = reply.send(Err(error));
                     }
