@@ -278,7 +278,7 @@ async fn a_destination_that_is_down_does_not_hold_up_another() {
         latency().await;
         if parcel.destination == ONE {
             let what = "status 503".to_owned();
-            return Reply::Unavailable { what };
+            return Reply::unavailable(what);
         }
         accepted()
     });
@@ -504,15 +504,11 @@ async fn a_random_server_and_restarts_lose_and_double_nothing() {
                 };
                 tokio::time::sleep(latency).await;
                 match mood {
-                    0 => Reply::Unavailable {
-                        what: "status 500".into(),
-                    },
+                    0 => Reply::unavailable("status 500"),
                     // Taken, but the reply is lost.
                     1 => {
                         take();
-                        Reply::Unavailable {
-                            what: "connection reset".into(),
-                        }
+                        Reply::unavailable("connection reset")
                     }
                     2 => Reply::Throttled {
                         retry_after: Some(Duration::from_secs(1)),

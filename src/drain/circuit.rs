@@ -258,7 +258,11 @@ impl Circuit {
                 self.wait_longer(now, retry_after);
                 Change::None
             }
-            Bearing::Fails { why } if fresh => self.failed(now, why),
+            Bearing::Fails { why, retry_after } if fresh => self.failed(now, why, retry_after),
+            Bearing::Fails { retry_after, .. } => {
+                self.wait_longer(now, retry_after);
+                Change::None
+            }
             // From before the wait: the destination is alive, so there is no streak.
             Bearing::Works { .. } if !self.shut() => {
                 self.failures = 0;
@@ -401,6 +405,13 @@ impl Circuit {
         Change::Throttled
     }
 
+    /// What a `Retry-After` comes to; nothing, if there is none.
+    fn asked(&mut self, retry_after: Option<Duration>) -> Duration {
+        retry_after.map_or(Duration::ZERO, |asked| {
+            obeyed(asked, self.settings.retry_after_max, &mut self.rng)
+        })
+    }
+
     fn wait_longer(&mut self, now: Moment, retry_after: Option<Duration>) {
         let (State::Waiting { until, .. }, Some(asked)) = (&mut self.state, retry_after) else {
             return;
@@ -409,28 +420,29 @@ impl Circuit {
         *until = (*until).max(now.tick + wait);
     }
 
-    fn failed(&mut self, now: Moment, why: String) -> Change {
+    fn failed(&mut self, now: Moment, why: String, retry_after: Option<Duration>) -> Change {
         self.throttles = 0;
         self.failures = self.failures.saturating_add(1);
         let failures = self.failures;
         match &self.state {
             State::Paused { .. } => {
-                self.probe_again(now, None);
+                self.probe_again(now, retry_after);
                 Change::None
             }
             State::Down { since, .. } => {
                 let since = *since;
-                self.go_down(now, since, why);
+                self.go_down(now, since, why, retry_after);
                 Change::StillDown
             }
             _ if failures >= self.settings.down_after => {
-                self.go_down(now, now, why);
+                self.go_down(now, now, why, retry_after);
                 Change::WentDown
             }
             _ => {
                 let wait = self.settings.backoff.full_jitter(failures, &mut self.rng);
+                let asked = self.asked(retry_after);
                 self.enter(State::Waiting {
-                    until: now.tick + wait,
+                    until: now.tick + wait.max(asked),
                     why,
                 });
                 Change::None
@@ -440,18 +452,17 @@ impl Circuit {
 
     /// A probe of a paused destination has shown nothing of what it is paused for.
     fn probe_again(&mut self, now: Moment, retry_after: Option<Duration>) {
-        let asked = retry_after.unwrap_or_default();
-        let wait = obeyed(asked, self.settings.retry_after_max, &mut self.rng);
-        let wait = wait.max(self.slow_probe());
+        let wait = self.asked(retry_after).max(self.slow_probe());
         if let State::Paused { probe_at, .. } = &mut self.state {
             *probe_at = now.tick + wait;
         }
         self.begin_round();
     }
 
-    fn go_down(&mut self, now: Moment, since: Moment, why: String) {
+    fn go_down(&mut self, now: Moment, since: Moment, why: String, retry_after: Option<Duration>) {
         let beyond = self.failures.saturating_sub(self.settings.down_after) + 1;
         let interval = self.settings.probe.probe(beyond, &mut self.rng);
+        let interval = interval.max(self.asked(retry_after));
         self.enter(State::Down {
             probe_at: now.tick + interval,
             failures: self.failures,

@@ -68,6 +68,8 @@ pub enum Bearing {
     Fails {
         /// Why, as a sentence without its full stop.
         why: String,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
     },
     /// It will not take anything until a person changes something.
     Refuses {
@@ -95,9 +97,12 @@ pub fn decide(reply: Reply, piece: PieceState) -> Verdict {
                 exceeded,
             },
         },
-        Reply::Unavailable { what } => Verdict {
+        Reply::Unavailable { what, retry_after } => Verdict {
             piece: again(piece, &what),
-            destination: Bearing::Fails { why: what },
+            destination: Bearing::Fails {
+                why: what,
+                retry_after,
+            },
         },
         Reply::Unauthorized { status, words } => {
             let why = sentence("the credentials were refused", status, &words);
@@ -196,6 +201,7 @@ mod tests {
         let dead = |reason: &str| Fate::Dead(reason.to_owned());
         let fails = || Bearing::Fails {
             why: "connection refused".to_owned(),
+            retry_after: Some(Duration::from_secs(3)),
         };
         let refuses = |status, why: &str| Bearing::Refuses {
             status,
@@ -211,6 +217,7 @@ mod tests {
         };
         let unavailable = || Reply::Unavailable {
             what: "connection refused".to_owned(),
+            retry_after: Some(Duration::from_secs(3)),
         };
         let accepted = || Reply::Accepted {
             percent_used: Some(40),

@@ -87,9 +87,7 @@ pub fn accepted() -> Reply {
 }
 
 pub fn unavailable() -> Reply {
-    Reply::Unavailable {
-        what: "status 503".into(),
-    }
+    Reply::unavailable("status 503")
 }
 
 pub fn rejected() -> Reply {

@@ -30,7 +30,14 @@ fn at(tick: Duration) -> Moment {
 }
 
 fn fails() -> Bearing {
-    Bearing::Fails { why: "503".into() }
+    asks(None)
+}
+
+fn asks(seconds: Option<u32>) -> Bearing {
+    Bearing::Fails {
+        why: "503".into(),
+        retry_after: seconds.map(|seconds| SECOND * seconds),
+    }
 }
 
 fn works() -> Bearing {
@@ -318,4 +325,46 @@ fn refused_credentials_and_doubt_take_turns_and_a_person_is_told_of_each() {
     assert!(!circuit.refused());
     let change = one(&mut circuit, &mut now, works());
     assert!(matches!(change, Change::Recovered(_)));
+}
+
+#[test]
+fn a_failure_that_says_how_long_to_wait_is_obeyed_within_the_bound() {
+    // At most 120 seconds and, so that senders do not come back together, up to a tenth more.
+    for (asked, least, most) in [
+        (7, 7_000, 7_700),
+        (119, 119_000, 120_000),
+        (900, 120_000, 120_000),
+    ] {
+        let mut circuit = circuit();
+        let mut now = Duration::ZERO;
+        for failure in 1..=5 {
+            // The wait of the backoff, or before the next probe, alone.
+            let own = if failure < 3 {
+                failure
+            } else {
+                1 << (failure - 3)
+            } * 1_000;
+            one(&mut circuit, &mut now, asks(Some(asked)));
+            let Permit::At(tick) = circuit.permit(now) else {
+                panic!("it waits")
+            };
+            let wait = (tick - now).as_millis();
+            assert!(wait >= least && wait <= most.max(own), "{asked}: {wait} ms");
+        }
+        assert!(circuit.shut());
+    }
+    // One that comes late lengthens the wait.
+    let mut circuit = circuit();
+    let (first, second) = (circuit.sent(), circuit.sent());
+    circuit.heard(at(SECOND), first, fails());
+    circuit.heard(at(SECOND), second, asks(Some(50)));
+    assert!(matches!(circuit.permit(2 * SECOND), Permit::At(tick) if tick >= 51 * SECOND));
+    // A paused one is not probed before either.
+    let mut circuit = self::circuit();
+    let pass = circuit.sent();
+    circuit.heard(at(SECOND), pass, refuses());
+    circuit.retry_now(SECOND);
+    let pass = circuit.sent();
+    circuit.heard(at(SECOND), pass, asks(Some(10)));
+    assert!(matches!(circuit.permit(SECOND), Permit::At(tick) if tick >= 271 * SECOND));
 }

@@ -22,7 +22,7 @@ impl Lane {
                 exceeded.clone_from(which);
                 self.complain(now, "The rate limit was exceeded.".to_owned());
             }
-            Bearing::Fails { why } => self.complain(now, format!("Not available: {why}.")),
+            Bearing::Fails { why, .. } => self.complain(now, format!("Not available: {why}.")),
             Bearing::Refuses { status: code, why } => {
                 status = *code;
                 self.refused = Some(account);
