@@ -253,6 +253,7 @@ impl Desk {
             free_bytes: usage.free.unwrap_or(0),
             dead_letters: usage.dead_letters.batches,
             rejected_rows: usage.rejected_rows,
+            set_aside_bytes: usage.set_aside.bytes,
             refusing: match self.outbox.health() {
                 Health::Ok => None,
                 Health::RefusingWrites { what, .. } => Some(what.to_string()),

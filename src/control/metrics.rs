@@ -112,6 +112,12 @@ fn outbox(out: &mut Writer, overview: &Overview) {
         "Rows rejected at mapping that are kept.",
     )
     .one(&[], outbox.rejected_rows);
+    out.family(
+        "outbox_set_aside_bytes",
+        "gauge",
+        "Bytes of damaged files that are kept until somebody removes them.",
+    )
+    .one(&[], outbox.set_aside_bytes);
 }
 
 fn sending(out: &mut Writer, all: &[Destination]) {

@@ -114,6 +114,9 @@ pub struct Outbox {
     pub rejected_rows: u64,
     /// `None`: it writes. Else why it refuses to.
     pub refusing: Option<String>,
+    /// Bytes of damaged files that are kept, beside `bytes`.
+    #[serde(default)]
+    pub set_aside_bytes: u64,
     /// What was found damaged, as sentences that name deliveries and row counts.
     pub damage: Vec<String>,
 }

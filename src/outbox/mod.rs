@@ -91,7 +91,7 @@ pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
 pub use settings::Settings;
 pub use staging::{Appended, Entry, Staging};
-pub use status::{Damage, DestinationState, Health, Usage};
+pub use status::{Damage, DestinationState, Health, SetAside, Usage};
 
 use dead::DeadWriter;
 use delivery::{Info, WebhookKey};
@@ -150,6 +150,7 @@ impl Outbox {
         for damage in recovered.damage {
             shared.note_damage(damage);
         }
+        shared.count_set_aside();
         let (commands, receiver) = sync_channel(COMMANDS);
         let mut owner = Owner::new(Arc::clone(&shared), receiver, recovered.store, dead, lock);
         owner.maintain();

@@ -70,6 +70,16 @@ pub struct DestinationState {
     pub oldest: Option<UnixMillis>,
 }
 
+/// What was found damaged and is kept for a person. It is never removed by the outbox, and not
+/// counted in [`Usage::bytes`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetAside {
+    /// Files.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
 /// How large the outbox is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -87,6 +97,8 @@ pub struct Usage {
     pub deliveries: u64,
     /// Rows that could not be mapped, of listed deliveries, as far as they are kept.
     pub rejected_rows: u64,
+    /// What was set aside as damaged, as of a minute ago at most.
+    pub set_aside: SetAside,
 }
 
 impl Outbox {
@@ -194,6 +206,7 @@ impl Outbox {
             bytes: self.shared.capacity.used(),
             free: free_bytes(&self.shared.settings.path),
             receiving: index.receiving.len() as u64,
+            set_aside: self.shared.set_aside(),
             deliveries: index.deliveries.len() as u64,
             ..Usage::default()
         };
