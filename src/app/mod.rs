@@ -40,6 +40,10 @@ use systemd::Systemd;
 
 pub use reload::Reloader;
 
+/// Clients of both servers that read nothing of their answers for so long are cut off: far longer
+/// than any network that still works needs.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The daemon cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -116,6 +120,8 @@ impl App {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let secret = config.require_secret()?.clone();
+        // First what a person has to mend in the configuration: nothing has been made then.
+        let certificates = Certificates::load(&config)?;
         let key_file = key_file(&config);
         let (seal, made) = Seal::load_or_create(&key_file)?;
         if made {
@@ -129,7 +135,7 @@ impl App {
 
         let endpoint = Url::parse(&config.mparticle.base_address())?;
         let opener = Arc::clone(&seal);
-        let trust = tls::client("mparticle.ca_file", config.mparticle.ca_file.as_deref())?;
+        let trust = certificates.mparticle.clone();
         let client = Client::with_trust(client_settings(&config), trust, move |sealed: &[u8]| {
             let opened = opener
                 .open(sealed, desk::ACCOUNT_CONTEXT)
@@ -141,7 +147,7 @@ impl App {
         let notifier = Notifier::new(notify_settings(&config)?).map_err(TlsError::from)?;
 
         let listen = |what| move |source| StartError::Listen { what, source };
-        let intake = Intake::bind(intake_settings(&config, secret)?)
+        let intake = Intake::bind(intake_settings(&config, secret, certificates))
             .await
             .map_err(listen("Looker (intake.listen)"))?;
         let admin = Admin::bind(control::AdminSettings {
@@ -153,6 +159,7 @@ impl App {
                 .map(|token| Token::new(token.expose()))
                 .transpose()?,
             hosts: config.admin.hosts.clone(),
+            write_timeout: WRITE_TIMEOUT,
         })
         .await
         .map_err(listen("the status page (admin.listen)"))?;
@@ -353,24 +360,47 @@ fn key_file(config: &Config) -> PathBuf {
     })
 }
 
-fn intake_settings(config: &Config, secret: config::Secret) -> Result<intake::Settings, TlsError> {
-    let files = config
-        .intake
-        .tls_cert
-        .as_ref()
-        .zip(config.intake.tls_key.as_ref());
-    let identity = files
-        .map(|(cert, key)| Identity::load(cert, key))
-        .transpose()?;
-    Ok(intake::Settings {
-        trust: tls::client("looker.ca_file", config.looker.ca_file.as_deref())?,
-        identity: identity.map(Arc::new),
+/// What the certificate files of the configuration hold.
+pub(crate) struct Certificates {
+    mparticle: rustls::ClientConfig,
+    looker: rustls::ClientConfig,
+    identity: Option<Identity>,
+}
+
+impl Certificates {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// A file cannot be read, or does not hold what it should; the error names it.
+    pub(crate) fn load(config: &Config) -> Result<Self, TlsError> {
+        let intake = &config.intake;
+        let files = intake.tls_cert.as_ref().zip(intake.tls_key.as_ref());
+        let trust = |what, file: &Option<PathBuf>| tls::client(what, file.as_deref());
+        Ok(Self {
+            mparticle: trust("mparticle.ca_file", &config.mparticle.ca_file)?,
+            looker: trust("looker.ca_file", &config.looker.ca_file)?,
+            identity: files
+                .map(|(cert, key)| Identity::load(cert, key))
+                .transpose()?,
+        })
+    }
+}
+
+fn intake_settings(
+    config: &Config,
+    secret: config::Secret,
+    certificates: Certificates,
+) -> intake::Settings {
+    intake::Settings {
+        trust: certificates.looker,
+        identity: certificates.identity.map(Arc::new),
         intake: config.intake.clone(),
         looker: config.looker.clone(),
         secret,
         spool_directory: config.outbox.path.clone(),
         deadline: config.shutdown.deadline,
-    })
+        write_timeout: WRITE_TIMEOUT,
+    }
 }
 
 /// How deliveries are worked on.
