@@ -234,7 +234,8 @@ mod tests {
         let (stamp, mut piece) = pieces(&mut old.sealer().unwrap(), b"piece");
         assert!(old.is_current(&text) && !both.is_current(&text));
         assert_eq!(&both.open_text(&text, b"").unwrap()[..], b"text");
-        let opened = both.open(&stamp, b"context", &mut piece.clone());
+        let mut again = piece.clone();
+        let opened = both.open(&stamp, b"context", &mut again);
         assert_eq!(opened.unwrap(), b"piece");
         let missing = OpenError::UnknownKey(old.current());
         assert_eq!(new.open_text(&text, b"").unwrap_err(), missing);
