@@ -52,7 +52,7 @@ pub enum StartError {
     Key(#[from] KeyError),
     /// The key file is not there, and the outbox was sealed with it. A new key would not open it.
     #[error(
-        "The key file {path} is not there, and {files} files of the outbox {outbox} are sealed under the key {key}. Put the file back, or name the one that holds that key as seal.key_file, or in seal.previous_key_files if it was replaced. Nothing was changed."
+        "The key file {path} is not there, and the outbox {outbox} needs the key {key} (files sealed under it: {files}). Put the file back, or name the one that holds that key as seal.key_file, or in seal.previous_key_files if it was replaced. Nothing was changed."
     )]
     KeyGone {
         /// Where the key should be.

@@ -39,7 +39,7 @@ pub enum OpenError {
     },
     /// Files are sealed under a key that is not there. Nothing was changed.
     #[error(
-        "the outbox {} holds {files} files sealed under the key {key}, and the keys at hand are {held}; name that key's file as seal.key_file, or in seal.previous_key_files if it was replaced (with --key-file for `outbox check` and `outbox salvage`). Nothing was changed",
+        "the outbox {} needs the key {key} (files sealed under it: {files}), and the keys at hand are {held}; name that key's file as seal.key_file, or in seal.previous_key_files if it was replaced (with --key-file for `outbox check` and `outbox salvage`). Nothing was changed",
         path.display()
     )]
     MissingKey {

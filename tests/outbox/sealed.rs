@@ -178,7 +178,7 @@ fn without_the_right_key_an_outbox_does_not_open_and_nothing_in_it_is_touched() 
     for part in [
         ring(1, &[]).current().to_string(),
         ring(2, &[]).current().to_string(),
-        "3 files".to_owned(),
+        "under it: 3".to_owned(),
         "seal.previous_key_files".to_owned(),
     ] {
         assert!(text.contains(&part), "{part}: {text}");
