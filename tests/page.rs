@@ -459,6 +459,80 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_delivery_is_cancelled_by_a_click_once_a_person_has_agreed() {
+    let Some(browser) = Browser::open().await else {
+        return;
+    };
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    // Two batches a second: the rest would take minutes.
+    let settings = [
+        ("MPARTICLE__BATCHES_PER_SECOND", "2"),
+        ("MPARTICLE__MAX_BATCHES_PER_REQUEST", "1"),
+        ("MPARTICLE__MAX_IN_FLIGHT", "1"),
+    ];
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    browser
+        .page
+        .goto(daemon.admin.as_str())
+        .await
+        .expect("the page");
+    let path = generated(home.path(), 1_000, 1_000, DataType::Event);
+    send(&daemon, "Sent by mistake", &path, "event");
+    let cancel = Locator::Css("#deliveries [data-do=cancel]");
+    browser
+        .until("document.querySelector('#deliveries [data-do=cancel]:not([hidden])')")
+        .await;
+    for answer in ["no", "yes"] {
+        let button = browser.page.find(cancel).await.unwrap();
+        button.click().await.expect("a click");
+        browser.until("document.querySelector('#ask').open").await;
+        let asked = browser.text("#ask-text").await;
+        assert!(asked.contains("Sent by mistake"), "{asked}");
+        let says = format!("#ask [data-answer={answer}]");
+        let button = browser.page.find(Locator::Css(&says)).await.unwrap();
+        button.click().await.expect("a click");
+        browser.until("!document.querySelector('#ask').open").await;
+        if answer == "no" {
+            let kept = daemon.deliveries().await;
+            assert_eq!(kept[0].rows.cancelled, 0, "{kept:?}");
+        }
+    }
+    browser
+        .until("document.querySelector('#deliveries [data-of=state]').textContent === 'Cancelled'")
+        .await;
+    let rows = daemon.settled().await[0].rows;
+    assert!(
+        rows.cancelled > 900 && rows.cancelled + rows.delivered == 1_000,
+        "{rows:?}"
+    );
+    let shown = format!(
+        "document.querySelector('#deliveries [data-of=cancelled]').textContent === '{}'",
+        rows.cancelled
+    );
+    browser.until(&shown).await;
+    // Its part of the bar, in a colour of its own.
+    let bar = browser
+        .eval(
+            "const part = name => document.querySelector(`#deliveries .stack .${name}`);
+             const colour = name => getComputedStyle(part(name)).backgroundColor;
+             const names = ['delivered', 'flying', 'dead', 'rejected', 'cancelled'];
+             return [part('cancelled').style.width, new Set(names.map(colour)).size];",
+        )
+        .await;
+    let share = rows.cancelled as f64 / 10.0;
+    assert_eq!(bar, json!([format!("{share}%"), 5]));
+    let hidden = browser
+        .eval("return document.querySelector('#deliveries [data-do=cancel]').hidden;")
+        .await;
+    assert_eq!(hidden, true, "there is nothing left to cancel");
+    browser.screenshot("cancelled", 1280, "light").await;
+    browser.screenshot("cancelled-dark", 1280, "dark").await;
+    browser.screenshot("cancelled-narrow", 390, "light").await;
+    browser.close(&daemon.admin).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_page_fits_wide_and_narrow_in_light_and_dark() {
     let Some(browser) = Browser::open().await else {
         return;

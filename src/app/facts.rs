@@ -241,6 +241,7 @@ impl Desk {
             free_bytes: usage.free.unwrap_or(0),
             dead_letters: usage.dead_letters.batches,
             rejected_rows: usage.rejected_rows,
+            cancelled_rows: usage.cancelled.rows,
             refusing: match self.outbox.health() {
                 Health::Ok => None,
                 Health::RefusingWrites { what, .. } => Some(what.to_string()),

@@ -112,6 +112,12 @@ fn outbox(out: &mut Writer, overview: &Overview) {
         "Rows rejected at mapping that are kept.",
     )
     .one(&[], outbox.rejected_rows);
+    out.family(
+        "cancelled_rows",
+        "gauge",
+        "Rows of listed deliveries that are not sent since a person cancelled them.",
+    )
+    .one(&[], outbox.cancelled_rows);
 }
 
 fn sending(out: &mut Writer, all: &[Destination]) {

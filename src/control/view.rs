@@ -112,6 +112,9 @@ pub struct Outbox {
     pub dead_letters: u64,
     /// Rows rejected at mapping that are kept.
     pub rejected_rows: u64,
+    /// Rows that are not sent since a person cancelled their delivery, of listed deliveries.
+    #[serde(default)]
+    pub cancelled_rows: u64,
     /// `None`: it writes. Else why it refuses to.
     pub refusing: Option<String>,
     /// What was found damaged, as sentences that name deliveries and row counts.

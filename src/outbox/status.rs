@@ -87,6 +87,8 @@ pub struct Usage {
     pub deliveries: u64,
     /// Rows that could not be mapped, of listed deliveries, as far as they are kept.
     pub rejected_rows: u64,
+    /// What is not sent of listed deliveries, since a person cancelled them.
+    pub cancelled: Tally,
 }
 
 impl Outbox {
@@ -200,6 +202,7 @@ impl Outbox {
         let kept = self.shared.settings.rejected_rows;
         for delivery in index.deliveries.values() {
             usage.dead_letters += delivery.counters.dead;
+            usage.cancelled += delivery.counters.cancelled;
             usage.rejected_rows += delivery.row.totals.rows_rejected.min(kept);
             usage.entries += delivery
                 .segments

@@ -70,7 +70,10 @@ async fn every_command_shows_what_the_daemon_says() {
     let admin = Running::start().await;
     for terminal in [true, false] {
         let text = found(&admin, "status", terminal).await;
-        assert!(text.contains("3 dead letters, 3 rejected rows"), "{text}");
+        assert!(
+            text.contains("3 dead letters, 3 rejected rows, 17 cancelled rows"),
+            "{text}"
+        );
         assert!(
             text.contains("120 of 270") || text.contains("121 of 270"),
             "{text}"

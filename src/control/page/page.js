@@ -169,7 +169,7 @@ function glance(now) {
   const sum = (list, of) => list.reduce((all, one) => all + of(one), 0);
   const all = now.destinations;
   const batches = sum(all, d => d.batches), rate = sum(all, d => d.accepted_rate), limit = sum(all, d => d.limit);
-  const { dead_letters: dead, rejected_rows: rejected } = now.outbox;
+  const { dead_letters: dead, rejected_rows: rejected, cancelled_rows: cancelled } = now.outbox;
   const oldest = all.map(d => d.oldest).filter(Boolean);
   fill(document, {
     receiving: now.receiving.length ? number(sum(now.receiving, r => r.rows)) : 'Nothing',
@@ -183,7 +183,7 @@ function glance(now) {
     'sending-more': limit ? `accepted, of ${pace(limit)} a second allowed` : 'accepted by mParticle',
     care: dead ? number(dead) : 'Nothing',
     'care-unit': dead ? (dead === 1 ? 'dead letter' : 'dead letters') : '',
-    'care-more': `${rejected ? count(rejected, 'rejected row') : 'No rejected rows'} in the listed deliveries`,
+    'care-more': `${rejected ? count(rejected, 'rejected row') : 'No rejected rows'}${cancelled ? ` and ${count(cancelled, 'cancelled row')}` : ''} in the listed deliveries`,
   });
   grade($('care'), dead ? 'bad' : '');
   set($('clock'), `${size(now.outbox.bytes)} in the outbox · ${size(now.outbox.free_bytes)} free`);
@@ -288,7 +288,7 @@ function delivery(node, d) {
   grade(part(node, 'dead'), rows.dead ? 'bad' : '');
   const share = n => d.rows_in ? 100 * n / d.rows_in : 0;
   const bar = node.querySelector('.stack'), settled = d.rows_in ? Math.floor(share(d.rows_in - open)) : 100;
-  for (const [kind, n] of [['delivered', rows.delivered], ['flying', rows.in_flight], ['dead', rows.dead + rows.damaged], ['rejected', rows.rejected]]) {
+  for (const [kind, n] of [['delivered', rows.delivered], ['flying', rows.in_flight], ['dead', rows.dead + rows.damaged], ['rejected', rows.rejected], ['cancelled', rows.cancelled]]) {
     bar.querySelector(`.${kind}`).style.width = `${share(n)}%`;
   }
   bar.setAttribute('aria-valuenow', settled);

@@ -99,6 +99,7 @@ impl Scripted {
                     free_bytes: 1 << 40,
                     dead_letters: 3,
                     rejected_rows: 3,
+                    cancelled_rows: 17,
                     ..Outbox::default()
                 },
                 totals: Totals {
