@@ -526,6 +526,10 @@ async fn what_is_left_of_a_delivery_is_cancelled_by_a_click_once_a_person_has_ag
         .eval("return document.querySelector('#deliveries [data-do=cancel]').hidden;")
         .await;
     assert_eq!(hidden, true, "there is nothing left to cancel");
+    browser
+        .eval("window.scrollTo(0, 0); document.querySelector('#said').hidden = true;")
+        .await;
+    browser.until("document.getAnimations().length === 0").await;
     browser.screenshot("cancelled", 1280, "light").await;
     browser.screenshot("cancelled-dark", 1280, "dark").await;
     browser.screenshot("cancelled-narrow", 390, "light").await;

@@ -43,6 +43,7 @@ mod codec;
 mod dead;
 mod delivery;
 mod disk;
+mod edit;
 mod error;
 mod format;
 mod index;
