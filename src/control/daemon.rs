@@ -41,6 +41,10 @@ pub trait Daemon: Send + Sync + 'static {
     /// One dead letter with its batch.
     fn dead_letter(&self, id: &str) -> Result<view::DeadLetter, Problem>;
 
+    /// Puts another batch, as JSON text, into a dead letter, durably. When mParticle may have the
+    /// old one, [`Problem::Refused`] unless the operator takes the chance that both arrive.
+    fn edit(&self, id: &str, batch: &str, take_chance: bool) -> Result<view::Edited, Problem>;
+
     /// Sends dead letters again, with the ids that they had. Ids that are gone are left out of
     /// the count.
     fn replay(&self, which: &Which) -> Result<view::Done, Problem>;

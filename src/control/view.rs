@@ -219,6 +219,9 @@ pub struct DeadLetter {
     pub first_try: UnixMillis,
     /// When it was sent last.
     pub last_try: UnixMillis,
+    /// Whether mParticle may have it all the same: it was sent, and no answer refused it.
+    #[serde(default)]
+    pub may_have_arrived: bool,
     /// Rows in it.
     pub rows: u64,
     /// Its size in bytes.
@@ -268,6 +271,17 @@ pub struct Done {
     /// How many things it changed.
     pub changed: u64,
     /// What it did, as a sentence.
+    pub message: String,
+}
+
+/// What became of an edited dead letter: `PUT /api/v1/dead-letters/{id}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edited {
+    /// 1; 0 when the text says what was there already.
+    pub changed: u64,
+    /// What names it from now on.
+    pub id: String,
+    /// What was done, as a sentence.
     pub message: String,
 }
 

@@ -184,6 +184,9 @@ pub fn letter(screen: &mut Screen<'_>, letter: &DeadLetter) -> io::Result<()> {
         span(between(letter.first_try, now)),
         span(between(letter.last_try, now)),
     ))?;
+    if letter.may_have_arrived {
+        screen.line("Careful      mParticle may have taken it: no answer refused it")?;
+    }
     screen.line(&format!("Rows         {}", number(letter.rows)))?;
     if let Some(batch) = &letter.batch {
         screen.json(&indented(batch.0.get()))?;
