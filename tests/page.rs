@@ -665,6 +665,24 @@ async fn prometheus_takes_the_metrics_of_a_daemon_that_has_worked_and_the_alerts
     let text = String::from_utf8(metrics.to_vec()).expect("text");
     assert!(text.contains("looker_feed_dead_letters"), "{text}");
     promtool(&["check", "metrics"], text.as_bytes());
+    // When a schedule brought something last is known after a restart too.
+    let of_schedules = |text: &str| -> Vec<String> {
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("looker_feed_schedule_"));
+        lines.map(str::to_owned).collect()
+    };
+    let before = of_schedules(&text);
+    assert_eq!(before.len(), 2, "{before:?}");
+    assert!(
+        before[0].contains(r#"{schedule="With \"quotes\" and \\"}"#),
+        "{before:?}"
+    );
+    assert!(daemon.terminate().success());
+    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let (_, metrics) = daemon.call("GET", "/metrics", "").await;
+    let text = String::from_utf8(metrics.to_vec()).expect("text");
+    assert_eq!(of_schedules(&text), before);
     let alerts = concat!(env!("CARGO_MANIFEST_DIR"), "/config/alerts.yml");
     promtool(&["check", "rules", alerts], b"");
 }

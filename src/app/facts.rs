@@ -73,6 +73,16 @@ impl Daemon for Desk {
         })
     }
 
+    fn schedules(&self) -> Result<Vec<view::Schedule>, Problem> {
+        let titles = self.outbox.titles().into_iter();
+        let schedules = titles.map(|title| view::Schedule {
+            title: title.title,
+            deliveries: title.deliveries,
+            newest: title.newest,
+        });
+        Ok(schedules.collect())
+    }
+
     fn delivery(&self, id: &str) -> Result<view::Delivery, Problem> {
         let state = self.outbox.delivery(delivery_id(id)?);
         state.map(delivery).ok_or_else(|| no_delivery(id))

@@ -22,7 +22,7 @@ use super::daemon::{Daemon, Page, Problem, Which};
 use super::guard::Guard;
 use super::history::Recorder;
 use super::view::Overview;
-use super::{estimate, events, export, metrics, page};
+use super::{estimate, events, export, metrics, page, schedules};
 use crate::clock::UnixMillis;
 use crate::shutdown::Shutdown;
 
@@ -196,15 +196,22 @@ async fn scrape(State(shared): State<Arc<Shared>>) -> Answer {
         after: None,
         limit: 1,
     };
-    let (overview, newest) = shared
+    let (overview, newest, schedules) = shared
         .calls
-        .ask(move |daemon| Ok((daemon.overview(), daemon.deliveries(&newest))))
+        .ask(move |daemon| {
+            let newest = daemon.deliveries(&newest);
+            Ok((daemon.overview(), newest, daemon.schedules()))
+        })
         .await?;
-    // Without the list the other series still count.
+    // Without the lists the other series still count.
     let newest = newest
         .ok()
         .and_then(|listing| listing.items.into_iter().next());
-    let text = metrics::text(&overview, newest.map(|delivery| delivery.received));
+    let text = metrics::text(
+        &overview,
+        newest.map(|delivery| delivery.received),
+        &schedules::shown(schedules.unwrap_or_default()),
+    );
     Ok(content(metrics::CONTENT_TYPE, text))
 }
 

@@ -21,6 +21,9 @@ pub trait Daemon: Send + Sync + 'static {
     /// See [`Problem`]; the same holds for all that follow.
     fn deliveries(&self, page: &Page) -> Result<view::Listing<view::Delivery>, Problem>;
 
+    /// The schedules of all committed deliveries that are on record.
+    fn schedules(&self) -> Result<Vec<view::Schedule>, Problem>;
+
     /// One delivery; [`Problem::Unknown`] when there is none.
     fn delivery(&self, id: &str) -> Result<view::Delivery, Problem>;
 

@@ -285,6 +285,17 @@ pub struct Edited {
     pub message: String,
 }
 
+/// The deliveries of one schedule that are on record. Looker's schedules are told apart by title.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// The schedule's title. Written by a person: escape it.
+    pub title: String,
+    /// How many deliveries of it are on record.
+    pub deliveries: u64,
+    /// When the newest of them was received.
+    pub newest: UnixMillis,
+}
+
 /// A part of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing<T> {

@@ -90,7 +90,7 @@ pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
 pub use settings::Settings;
 pub use staging::{Appended, Entry, Staging};
-pub use status::{Damage, DestinationState, Health, Usage};
+pub use status::{Damage, DestinationState, Health, Title, Usage};
 
 use dead::DeadWriter;
 use delivery::{Info, WebhookKey};

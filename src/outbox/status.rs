@@ -70,6 +70,17 @@ pub struct DestinationState {
     pub oldest: Option<UnixMillis>,
 }
 
+/// The deliveries of one title that are listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Title {
+    /// The title, as it came.
+    pub title: String,
+    /// How many deliveries of it are listed.
+    pub deliveries: u64,
+    /// When the newest of them began.
+    pub newest: UnixMillis,
+}
+
 /// How large the outbox is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -148,6 +159,27 @@ impl Outbox {
             .take(limit)
             .map(|delivery| delivery.state())
             .collect()
+    }
+
+    /// The titles of listed deliveries, in alphabetical order. A schedule is known for as long as one
+    /// of its deliveries is listed.
+    pub fn titles(&self) -> Vec<Title> {
+        let index = self.shared.index();
+        let mut titles: BTreeMap<&str, (u64, UnixMillis)> = BTreeMap::new();
+        for delivery in index.deliveries.values() {
+            let info = &delivery.row.info;
+            let (count, newest) = titles.entry(&info.title).or_insert((0, info.received));
+            *count += 1;
+            *newest = (*newest).max(info.received);
+        }
+        let owned = titles
+            .into_iter()
+            .map(|(title, (deliveries, newest))| Title {
+                title: title.to_owned(),
+                deliveries,
+                newest,
+            });
+        owned.collect()
     }
 
     /// One delivery, while it is listed.

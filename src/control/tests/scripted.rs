@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::clock::UnixMillis;
 use crate::control::view::{
     Batch, DeadLetter, Delivery, Destination, Done, Edited, Listing, Outbox, Overview, Receiving,
-    RejectedRow, Rows, Totals,
+    RejectedRow, Rows, Schedule, Totals,
 };
 use crate::control::{Admin, AdminSettings, Daemon, Page, Problem, Token, Which};
 use crate::shutdown::{self, Trigger};
@@ -213,6 +213,16 @@ impl Daemon for Scripted {
     fn deliveries(&self, page: &Page) -> Result<Listing<Delivery>, Problem> {
         let script = self.called(format!("deliveries {}", page.limit))?;
         part(&script.deliveries, page, script.part)
+    }
+
+    fn schedules(&self) -> Result<Vec<Schedule>, Problem> {
+        let script = self.called("schedules".into())?;
+        let schedules = script.deliveries.iter().map(|delivery| Schedule {
+            title: delivery.title.clone(),
+            deliveries: 1,
+            newest: delivery.received,
+        });
+        Ok(schedules.collect())
     }
 
     fn delivery(&self, id: &str) -> Result<Delivery, Problem> {
