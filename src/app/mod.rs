@@ -6,6 +6,7 @@
 //! outbox is closed.
 
 mod desk;
+mod edit;
 mod facts;
 mod keys;
 mod reload;

@@ -46,6 +46,7 @@ mod codec;
 mod dead;
 mod delivery;
 mod disk;
+mod edit;
 mod error;
 mod format;
 mod index;
@@ -94,7 +95,7 @@ pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
 pub use settings::Settings;
 pub use staging::{Appended, Entry, Staging};
-pub use status::{Damage, DestinationState, Health, Usage};
+pub use status::{Damage, DestinationState, Health, Title, Usage};
 
 use dead::DeadWriter;
 use delivery::{Info, WebhookKey};
