@@ -19,6 +19,7 @@ use super::error::{Error, StateError};
 use super::format::Commit;
 use super::index::{Delivery, Segment};
 use super::letters::Moved;
+use super::note::NoteKey;
 use super::recover::{self, Recovered};
 use super::segment::{SegmentFile, SegmentWriter, Summary};
 use super::settle::Plan;
@@ -49,6 +50,7 @@ pub(super) enum Command {
     Edit(LetterId, Vec<u8>, Reply<Option<LetterId>>),
     Cancel(DeliveryId, Reply<Option<Tally>>),
     Reseal(Vec<Resealed>, Reply<()>),
+    Note(NoteKey, Option<Arc<[u8]>>, Reply<()>),
     /// Something of a cancelled delivery was given back.
     Sweep,
     Close,
@@ -198,6 +200,12 @@ impl Owner {
                     self.reseal(resealed, &mut change);
                     acks.push(ack(reply, |_| ()));
                 }
+                Command::Note(key, text, reply) => match self.note(key, text, &mut change) {
+                    Ok(()) => acks.push(ack(reply, |_| ())),
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                },
                 Command::Sweep => self.sweep(&mut change),
                 Command::Close => {}
             }
