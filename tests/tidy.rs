@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use: the dependency table of the crate's page. `model`, `clock` and
 /// `shutdown` are nobody's secret and may be used by all.
-const ROOMS: [(&str, &[&str]); 22] = [
+const ROOMS: [(&str, &[&str]); 23] = [
     ("model", &[]),
     ("clock", &[]),
     ("shutdown", &[]),
@@ -15,15 +15,16 @@ const ROOMS: [(&str, &[&str]); 22] = [
     ("tls", &[]),
     ("decode", &[]),
     ("mapping", &["record"]),
-    ("group", &["record"]),
+    ("group", &["record", "seal"]),
     (
         "mparticle::encode",
         &["mapping", "record", "mparticle::limits"],
     ),
     ("mparticle::limits", &[]),
+    ("mparticle::edit", &[]),
     ("mparticle::client", &["drain", "mparticle::reply"]),
     ("mparticle::reply", &["drain"]),
-    ("outbox", &[]),
+    ("outbox", &["seal"]),
     ("drain", &["outbox"]),
     (
         "ingest",
@@ -34,10 +35,11 @@ const ROOMS: [(&str, &[&str]); 22] = [
             "mparticle::encode",
             "outbox",
             "record",
+            "seal",
         ],
     ),
     ("config", &["mapping"]),
-    ("intake", &["config", "decode", "tls"]),
+    ("intake", &["config", "decode", "seal", "tls"]),
     ("control", &[]),
     ("notify", &["control"]),
     ("sandbox", &[]),

@@ -129,9 +129,18 @@ pub fn decide(reply: Reply, piece: PieceState) -> Verdict {
     }
 }
 
+/// Begins the reason of a dead letter that became too old to be sent.
+const TOO_OLD: &str = "not delivered within the longest age allowed";
+
 /// The reason of a dead letter that became too old to be sent.
 pub fn too_old(why: &str) -> String {
-    format!("not delivered within the longest age allowed; last: {why}")
+    format!("{TOO_OLD}; last: {why}")
+}
+
+/// Whether the server may have taken a dead letter of this reason all the same: it was sent, and the
+/// last that was heard is no refusal of it.
+pub fn may_have_arrived(reason: &str, attempts: u32) -> bool {
+    attempts > 0 && reason.starts_with(TOO_OLD)
 }
 
 fn again(piece: PieceState, why: &str) -> Fate {
@@ -194,6 +203,18 @@ mod tests {
         expired: true,
         ..DOUBTED
     };
+
+    #[test]
+    fn only_what_was_sent_and_not_refused_may_have_arrived() {
+        let refused = sentence("rejected", 400, "bad");
+        for (reason, attempts, may) in [
+            (too_old("connection refused"), 3, true),
+            (too_old("connection refused"), 0, false),
+            (refused, 3, false),
+        ] {
+            assert_eq!(may_have_arrived(&reason, attempts), may, "{reason}");
+        }
+    }
 
     #[test]
     fn every_reply_has_its_decision() {

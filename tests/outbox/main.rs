@@ -2,8 +2,10 @@
 
 mod basics;
 mod damage;
+mod edits;
 mod faults;
 mod kit;
 mod model;
 mod power;
+mod sealed;
 mod space;
