@@ -23,6 +23,7 @@ mod sandbox;
 mod send;
 mod serve;
 mod summary;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
