@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use: the dependency table of the crate's page. `model`, `clock` and
 /// `shutdown` are nobody's secret and may be used by all.
-const ROOMS: [(&str, &[&str]); 22] = [
+const ROOMS: [(&str, &[&str]); 23] = [
     ("model", &[]),
     ("clock", &[]),
     ("shutdown", &[]),
@@ -18,10 +18,14 @@ const ROOMS: [(&str, &[&str]); 22] = [
     ("group", &["record"]),
     (
         "mparticle::encode",
-        &["mapping", "record", "mparticle::limits"],
+        &["mapping", "record", "mparticle::era", "mparticle::limits"],
     ),
+    ("mparticle::era", &[]),
     ("mparticle::limits", &[]),
-    ("mparticle::client", &["drain", "mparticle::reply"]),
+    (
+        "mparticle::client",
+        &["drain", "mparticle::era", "mparticle::reply"],
+    ),
     ("mparticle::reply", &["drain"]),
     ("outbox", &[]),
     ("drain", &["outbox"]),
@@ -32,6 +36,7 @@ const ROOMS: [(&str, &[&str]); 22] = [
             "mapping",
             "group",
             "mparticle::encode",
+            "mparticle::era",
             "outbox",
             "record",
         ],

@@ -9,9 +9,10 @@ use super::early::EarlyRows;
 use super::{Feed, IngestError, Order, Progress, Receipt, Settings, Store, Task, Worked, writer};
 use crate::decode::{Decoder, RowParser, Step};
 use crate::group::Grouper;
-use crate::mapping::{Plan, Tally};
+use crate::mapping::{self, Plan, Tally};
 use crate::model::{Header, Row};
 use crate::mparticle::encode::{Batch, Delivery, Encoder};
+use crate::mparticle::era::Era;
 use crate::outbox::{Entry, Outbox, RejectedRow, Slice, Staging, Totals};
 use crate::record::Record;
 
@@ -26,7 +27,10 @@ pub fn run(
     let task = Task {
         id: order.delivery.id,
         destination: order.delivery.destination,
-        mapping: order.mapping,
+        mapping: mapping::Settings {
+            now: order.delivery.received,
+            ..order.mapping
+        },
         environment: order.environment,
         data_plan: order.data_plan,
     };
@@ -265,7 +269,7 @@ fn refuse_failed_query(header: &Header) -> Result<(), IngestError> {
 }
 
 impl Store for Staging {
-    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), IngestError> {
+    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), IngestError> {
         let slices: Vec<_> = batches
             .iter()
             .map(|batch| Slice {
@@ -273,7 +277,10 @@ impl Store for Staging {
                 rows: batch.rows,
             })
             .collect();
-        self.append(Entry { slices: &slices })?;
+        self.append(Entry {
+            slices: &slices,
+            route: era.route(),
+        })?;
         Ok(())
     }
 

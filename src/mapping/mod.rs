@@ -19,7 +19,9 @@
 //!   no choice among them could be right.
 
 mod cells;
+mod error;
 mod event;
+mod historical;
 mod html;
 mod notes;
 mod place;
@@ -28,10 +30,13 @@ mod tags;
 mod time;
 mod values;
 
+pub use error::{PlanError, Rejection};
+pub use historical::Historical;
 pub use notes::{Note, Tally};
-pub use plan::{ColumnFate, Names, Plan, PlanError, Rejection};
+pub use plan::{ColumnFate, Names, Plan};
 pub use tags::{DeviceType, EVENT_TYPES, Identity, TAGS, Tag, device_field, tag};
 
+use crate::clock::UnixMillis;
 use crate::model::DataType;
 
 /// Names of the identities on the wire.
@@ -99,6 +104,10 @@ pub struct Settings {
     /// told from others by a timestamp or an event id. Without effect on profiles, which can
     /// arrive twice without harm.
     pub skip_sent: bool,
+    /// Which events are sent as historical ones.
+    pub historical: Historical,
+    /// When the delivery came in: what the age of an event is measured against.
+    pub now: UnixMillis,
 }
 
 impl Settings {
@@ -113,6 +122,8 @@ impl Settings {
             strip_html: false,
             nulls: Nulls::default(),
             skip_sent: false,
+            historical: Historical::default(),
+            now: UnixMillis::default(),
         }
     }
 }

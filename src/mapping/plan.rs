@@ -7,7 +7,9 @@ use siphasher::sip::SipHasher13;
 use super::cells::{
     Attribute, Cleaning, Spelling, attribute_value, device_value, identity_value, mpid_value,
 };
+use super::error::{PlanError, Rejection};
 use super::event::EventColumns;
+use super::historical::{Ages, Historical};
 use super::notes::Tally;
 use super::place::{ip_value, location_value};
 use super::tags::{self, DeviceType, Identity, Tag};
@@ -79,54 +81,6 @@ impl Names {
     }
 }
 
-/// The delivery as a whole makes no sense.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// No column has an identity tag. The wording is that of Looker's own action.
-    #[error(
-        "Each row must specify at least 1 identity tag. Add a tag such as mp_customer_id or mp_email to a dimension of the Look, in its LookML."
-    )]
-    NoIdentity,
-    /// A measure or table calculation with a tag, in a query with pivots.
-    #[error(
-        "Column {column} has the tag {tag}, but the query pivots on {pivot}, so each row holds several values of it. Remove the pivot from the Look, or the tag from the column."
-    )]
-    Pivoted {
-        /// The tagged column.
-        column: String,
-        /// Its tag.
-        tag: String,
-        /// The first pivot.
-        pivot: String,
-    },
-    /// Events that were sent before are to be skipped, and nothing tells events apart.
-    #[error(
-        "\"Skip events already sent\" needs a column that tells events apart: tag the event's time with mp_timestamp_unixtime_ms, or its id with mp_event_id. Without one, two events that happen to be equal could not be told from one that is sent twice. Or choose \"No\" for this field of the schedule."
-    )]
-    NothingTellsApart,
-    /// More columns than a plan can hold.
-    #[error("The result has {0} columns with tags; at most 65,535 can be mapped.")]
-    TooManyColumns(usize),
-}
-
-/// One row cannot be sent. Its text never holds a value of the row.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
-    /// Every identity column is null, empty or absent.
-    #[error("no identity: {0} null, empty or absent")]
-    NoIdentity(String),
-    /// The event's time is no time.
-    #[error(
-        "the timestamp in column {0} is neither a whole number of milliseconds since 1970 nor a date (2026-11-20, 2026-11-20 13:05:00, 2026-11-20T13:05:00Z) nor seconds"
-    )]
-    Timestamp(String),
-    /// Events that were sent before are to be skipped, and nothing tells this one from others.
-    #[error(
-        "the event has neither a time nor an event id, so it cannot be known whether it was sent before"
-    )]
-    NotDistinct,
-}
-
 #[derive(Clone, Debug)]
 struct IdentityColumns {
     identity: Identity,
@@ -157,6 +111,13 @@ impl Plan {
             return Err(PlanError::TooManyColumns(plan.columns.len()));
         }
         plan.identities.sort_by_key(|columns| columns.identity);
+        let event_mode = settings.data_type == DataType::Event;
+        if event_mode
+            && settings.historical == Historical::Always
+            && plan.event.timestamp.is_empty()
+        {
+            return Err(PlanError::HistoricalWithoutTime);
+        }
         if skips_sent(settings) {
             if plan.event.timestamp.is_empty() && plan.event.event_id.is_empty() {
                 return Err(PlanError::NothingTellsApart);
@@ -202,6 +163,10 @@ impl Plan {
                 null: event_null,
                 spelling,
                 must_be_distinct: skip_sent,
+                ages: Ages {
+                    historical: settings.historical,
+                    now: settings.now,
+                },
                 ..EventColumns::default()
             },
             null,

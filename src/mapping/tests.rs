@@ -2,7 +2,7 @@ mod choice_tests;
 
 use super::*;
 use crate::model::{Cell, CellKind, Field, FieldKind, Header, Row};
-use crate::record::{Record, settings};
+use crate::record::{Mark, Record, settings};
 
 fn field(name: &str, tags: &[&str]) -> Field {
     Field {
@@ -31,6 +31,8 @@ const EVENTS: Settings = Settings {
     strip_html: false,
     nulls: Nulls::Omit,
     skip_sent: false,
+    historical: Historical::Never,
+    now: UnixMillis(0),
 };
 const USERS: Settings = Settings {
     data_type: DataType::User,

@@ -9,8 +9,10 @@
 //! - **A batch describes one device.** Events of one user from several devices are sent in one
 //!   batch for each device, since `device_info` belongs to the batch. In user mode there are no
 //!   events, and device fields merge as attributes do: later rows win.
+//! - **Old events travel apart**: those that the mapping has marked are sent in batches and requests
+//!   of their own, to mParticle's address for historical events.
 //! - **User attributes merge over all rows of the user**, later rows win, and go out with the
-//!   user's last batch, so that no older value can arrive after a newer one. Attributes beyond
+//!   last of the user's batches that is not historical, so that no older value can arrive after a newer one. Attributes beyond
 //!   what one batch may hold go out in further batches of their own.
 //! - **`source_request_id`** is the delivery's id and the number of the first row in the batch. A
 //!   row is in one batch only, so the id names the batch for ever. `source_message_id` of an
@@ -27,8 +29,9 @@ mod text;
 
 use crate::mapping::{EVENT_BITS, Names};
 use crate::model::{DataType, DeliveryId, Environment};
+use crate::mparticle::era::Era;
 use crate::mparticle::limits;
-use crate::record::{RecordView, settings};
+use crate::record::{Mark, RecordView, settings};
 pub use members::DataPlan;
 
 use content::Content;
@@ -101,7 +104,7 @@ pub trait Sink {
     ///
     /// # Errors
     /// It could not be kept; the delivery must be given up.
-    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), Self::Error>;
+    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), Self::Error>;
     /// A row that no batch can hold.
     ///
     /// # Errors
@@ -135,6 +138,19 @@ pub struct Made {
     pub requests: u64,
     /// Bytes of all batches.
     pub bytes: u64,
+    /// What of these goes to mParticle's address for historical events.
+    pub historical: Share,
+}
+
+/// A part of what was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Batches.
+    pub batches: u64,
+    /// Events.
+    pub events: u64,
+    /// Requests.
+    pub requests: u64,
 }
 
 /// Writes the batches of one delivery. Records must come grouped: those of one user together,
@@ -157,6 +173,8 @@ pub struct Encoder {
     spare: Vec<Person>,
     held: usize,
     request: Request,
+    /// The request that is being filled with old events.
+    old_request: Request,
     made: Made,
 }
 
@@ -188,6 +206,7 @@ struct Device {
     count: usize,
     first_row: u64,
     last_row: u64,
+    era: Era,
 }
 
 impl Encoder {
@@ -209,7 +228,8 @@ impl Encoder {
             people: Vec::new(),
             spare: Vec::new(),
             held: 0,
-            request: Request::default(),
+            request: Request::of(Era::Current),
+            old_request: Request::of(Era::Historical),
             made: Made::default(),
         }
     }
@@ -273,6 +293,7 @@ impl Encoder {
     pub fn finish<S: Sink>(mut self, sink: &mut S) -> Result<Made, S::Error> {
         self.end_user(sink)?;
         self.request.flush(sink, &mut self.made)?;
+        self.old_request.flush(sink, &mut self.made)?;
         Ok(self.made)
     }
 
@@ -286,22 +307,25 @@ impl Encoder {
         if self.held > MOST_HELD || apart >= MOST_APART {
             self.end_devices(sink)?;
         }
+        let (mark, members) = Mark::split(record.event);
+        let era = era(mark);
         let person = &mut self.people[at];
         let known = person
             .devices
             .iter()
-            .rposition(|device| device.key == record.device);
+            .rposition(|device| device.key == record.device && device.era == era);
         let device = match known {
             Some(known) => known,
             None => {
                 let mut device = person.spare.pop().unwrap_or_default();
                 device.describe(record.device, &self.delivery.names, &self.plan);
                 device.first_row = record.row;
+                device.era = era;
                 person.devices.push(device);
                 person.devices.len() - 1
             }
         };
-        let size = record.event.len() + EVENT_FRAME;
+        let size = members.len() + EVENT_FRAME;
         let full = {
             let person = &self.people[at];
             let device = &person.devices[device];
@@ -329,7 +353,7 @@ impl Encoder {
             &mut device.events,
             &self.event,
             format_args!("{}", record.row),
-            &record,
+            members,
         );
         self.held += device.events.len() - before;
         device.count += 1;
@@ -359,12 +383,16 @@ impl Encoder {
                     let person = &mut self.people[at];
                     person.devices.sort_by_key(|device| device.last_row);
                     let count = person.devices.len();
-                    if count == 0 && person.attributes.count > 0 {
-                        // All events went out early; the attributes are still to go.
+                    let has_attributes = person.attributes.count > 0;
+                    // What a user is like now has no place among what the user did long ago.
+                    let is_current = |device: &Device| device.era == Era::Current;
+                    let last = person.devices.iter().rposition(is_current);
+                    if last.is_none() && has_attributes {
+                        // All current events, if any, went out early; the attributes are to go.
                         self.write_attributes(at, 0, sink)?;
                     }
                     for device in 0..count {
-                        let which = if device + 1 == count {
+                        let which = if Some(device) == last {
                             Attributes::Now
                         } else {
                             Attributes::Later
@@ -404,8 +432,12 @@ impl Encoder {
             && alone + person.attributes.bytes(&self.delivery.names.attributes)
                 <= self.settings.max_batch_bytes;
         let now = attributes == Attributes::Now;
-        self.request.begin();
-        let out = &mut self.request.bytes;
+        let request = match device.era {
+            Era::Current => &mut self.request,
+            Era::Historical => &mut self.old_request,
+        };
+        request.begin();
+        let out = &mut request.bytes;
         begin_batch(out, &self.prefix, device.first_row, None, &self.suffix);
         push_user(out, &person.identities);
         if now && fits && person.attributes.count > 0 {
@@ -422,9 +454,7 @@ impl Encoder {
         out.extend_from_slice(&device.events);
         out.extend_from_slice(b"]}");
         let rows = device.count as u32;
-        self.made.events += device.count as u64;
-        self.request
-            .end(rows, device.count, &self.settings, sink, &mut self.made)?;
+        request.end(rows, device.count, &self.settings, sink, &mut self.made)?;
         if now && !fits {
             self.write_attributes(at, 0, sink)?;
         }
@@ -520,6 +550,14 @@ impl Encoder {
             false => 0,
         };
         PUNCTUATION + self.prefix.len() + self.suffix.len() + identities + device + origin
+    }
+}
+
+/// Where an event goes.
+fn era(mark: Mark) -> Era {
+    match mark.old {
+        true => Era::Historical,
+        false => Era::Current,
     }
 }
 

@@ -3,5 +3,6 @@
 
 pub mod client;
 pub mod encode;
+pub mod era;
 pub mod limits;
 pub mod reply;

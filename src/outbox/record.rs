@@ -12,7 +12,7 @@
 //! slices   4  number of slices
 //! raw      4  length of the body before compression: the sum of the slices' lengths
 //! table    8 a slice: length, rows
-//! meta        what the kind says
+//! meta        what the kind says; of an entry one byte, its route
 //! body        the slices, one after the other
 //! ```
 //! All numbers are little-endian. The marker is there for salvage: a reader that has lost its

@@ -23,7 +23,8 @@ use sha2::{Digest, Sha256};
 
 use crate::mapping::Names;
 use crate::model::{DataType, Environment};
-use crate::record::{RecordView, settings};
+use crate::mparticle::era::Era;
+use crate::record::{Mark, RecordView, settings};
 
 use super::latest::name;
 use super::members::push_user;
@@ -93,8 +94,13 @@ impl Encoder {
         let id = content.id(&record, names);
         let mut device = person.spare.pop().unwrap_or_default();
         device.describe(record.device, names, &self.plan);
-        self.request.begin();
-        let out = &mut self.request.bytes;
+        let (mark, members) = Mark::split(record.event);
+        let request = match super::era(mark) {
+            Era::Current => &mut self.request,
+            Era::Historical => &mut self.old_request,
+        };
+        request.begin();
+        let out = &mut request.bytes;
         out.extend_from_slice(b"{\"source_request_id\":\"");
         push_display(out, format_args!("{id}"));
         out.extend_from_slice(self.suffix.as_bytes());
@@ -102,12 +108,11 @@ impl Encoder {
         push_object(out, ",\"device_info\":{", &device.json);
         out.extend_from_slice(&device.origin);
         out.extend_from_slice(b",\"events\":[");
-        push_event(out, EVENT, format_args!("{id}"), &record);
+        push_event(out, EVENT, format_args!("{id}"), members);
         out.extend_from_slice(b"]}");
         device.clear();
         person.spare.push(device);
-        self.made.events += 1;
-        self.request.end(1, 1, &self.settings, sink, &mut self.made)
+        request.end(1, 1, &self.settings, sink, &mut self.made)
     }
 }
 
@@ -139,7 +144,9 @@ impl Content {
             update(&mut hash, literal);
         }
         update(&mut hash, b"");
-        update(&mut hash, record.event);
+        // Without the mark: an event is the same when it has grown old since.
+        let (_, members) = Mark::split(record.event);
+        update(&mut hash, members);
         let whole = hash.finalize();
         let mut hash = [0; 16];
         hash.iter_mut().zip(whole).for_each(|(to, from)| *to = from);

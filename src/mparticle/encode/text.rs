@@ -2,8 +2,6 @@
 
 use std::io::Write;
 
-use crate::record::RecordView;
-
 /// What every event begins with, up to its id.
 pub(super) const EVENT: &str =
     "{\"event_type\":\"custom_event\",\"data\":{\"source_message_id\":\"";
@@ -14,12 +12,12 @@ pub(super) fn push_event(
     out: &mut Vec<u8>,
     prefix: &str,
     id: std::fmt::Arguments<'_>,
-    record: &RecordView<'_>,
+    members: &[u8],
 ) {
     out.extend_from_slice(prefix.as_bytes());
     push_display(out, id);
     out.extend_from_slice(b"\",");
-    out.extend_from_slice(record.event);
+    out.extend_from_slice(members);
     out.extend_from_slice(b"}}");
 }
 
