@@ -17,6 +17,10 @@
 //! *Settings* are a list of (slot, literal); the names of the slots are the plan's, once for the
 //! whole delivery.
 
+mod event;
+
+pub use event::{EventKind, Mark, Purchase, PurchaseWriter};
+
 /// One row, mapped. Made once and refilled for every row.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
@@ -118,40 +122,6 @@ impl<'a> RecordView<'a> {
     }
 }
 
-/// What an event is, where that is not the usual: one byte in front of its members, which begin
-/// with a quotation mark and so cannot be taken for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Mark {
-    /// So old that it is sent as a historical event.
-    pub old: bool,
-}
-
-impl Mark {
-    const OLD: u8 = 1;
-    const ALL: u8 = 1;
-
-    /// The byte.
-    pub fn byte(self) -> u8 {
-        match self.old {
-            true => Self::OLD,
-            false => 0,
-        }
-    }
-
-    /// Takes an event section apart: its mark, and the members.
-    pub fn split(event: &[u8]) -> (Self, &[u8]) {
-        match event.split_first() {
-            Some((&byte, members)) if byte <= Self::ALL => (
-                Self {
-                    old: byte & Self::OLD != 0,
-                },
-                members,
-            ),
-            _ => (Self::default(), event),
-        }
-    }
-}
-
 /// Begins a setting of `slot`; what is appended to `bytes` until [`end_setting`] is its literal.
 pub fn begin_setting(bytes: &mut Vec<u8>, slot: u16) -> usize {
     bytes.extend_from_slice(&slot.to_le_bytes());
@@ -183,17 +153,6 @@ pub fn settings(mut section: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_mark_is_told_from_members_and_from_nothing() {
-        for mark in [Mark { old: true }, Mark { old: false }] {
-            let event = [&[mark.byte()], &b"\"a\":1"[..]].concat();
-            assert_eq!(Mark::split(&event), (mark, &b"\"a\":1"[..]));
-        }
-        for event in [&b"\"a\":1"[..], b""] {
-            assert_eq!(Mark::split(event), (Mark::default(), event));
-        }
-    }
 
     #[test]
     fn sections_come_back_as_they_were_written() {

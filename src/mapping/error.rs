@@ -51,6 +51,19 @@ pub enum Rejection {
         "the event has neither a time nor an event id, so it cannot be known whether it was sent before"
     )]
     NotDistinct,
+    /// The event's type is not one that is understood.
+    #[error("the event type in column {0} is none of custom_event, screen_view and commerce_event")]
+    EventType(String),
+    /// The row is a screen view, and its screen has no name.
+    #[error(
+        "the row is a screen_view, and no column with mp_screen_name has a name for the screen"
+    )]
+    NoScreenName,
+    /// The action is not one that mParticle knows.
+    #[error(
+        "the product action in column {0} is not one that mParticle knows, such as purchase, refund or add_to_cart"
+    )]
+    ProductAction(String),
     /// All events are to be sent as historical ones, and this one has no time.
     #[error("the event has no time, and mParticle drops historical events without one")]
     HistoricalWithoutTime,

@@ -3,17 +3,22 @@
 use jiff::tz::TimeZone;
 
 use super::cells::{Attribute, Spelling, attribute_value, event_type, integer_value, text_value};
+use super::commerce::{self, CommerceColumns};
 use super::error::Rejection;
 use super::historical::Ages;
 use super::notes::{Note, Tally};
 use super::plan::{MOST_ATTRIBUTES, MOST_NAME_CHARACTERS};
 use super::{time, values};
 use crate::model::Row;
-use crate::record::Mark;
+use crate::record::{EventKind, Mark};
 
 /// Slots of the columns that each member of `data` is taken from, in Looker's order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct EventColumns {
+    /// Empty: all are custom events.
+    pub(super) kind: Vec<usize>,
+    /// Of other than custom events.
+    pub(super) commerce: CommerceColumns,
     pub(super) name: Vec<usize>,
     pub(super) custom_type: Vec<usize>,
     pub(super) timestamp: Vec<usize>,
@@ -42,10 +47,52 @@ impl EventColumns {
         columns: &[String],
         tally: &mut Tally,
     ) -> Result<(), Rejection> {
+        let kind = match self.kind.as_slice() {
+            [] => EventKind::Custom,
+            slots => commerce::event_kind(row, slots, columns, tally)?,
+        };
         let start = out.len();
         if self.is_marked() {
             out.push(Mark::default().byte());
         }
+        let commerce = match kind {
+            EventKind::Custom => {
+                self.write_custom(row, out, tally);
+                None
+            }
+            EventKind::ScreenView => {
+                let slots = &self.commerce.screen;
+                commerce::write_screen(row, slots, out, self.spelling, tally)?;
+                None
+            }
+            EventKind::Commerce => Some(self.commerce.begin(row, out, columns, tally)?),
+        };
+        let time = self.write_time(row, out, columns, tally)?;
+        let mark = Mark {
+            old: self.ages.is_old(time)?,
+            kind,
+        };
+        if mark != Mark::default()
+            && let Some(place) = out.get_mut(start)
+        {
+            *place = mark.byte();
+        }
+        let mut is_distinct = time.is_some() || commerce.as_ref().is_some_and(|one| one.is_grouped);
+        is_distinct |= write_integer(out, row, &self.event_id, "event_id", tally);
+        if self.must_be_distinct && !is_distinct {
+            return Err(Rejection::NotDistinct);
+        }
+        self.write_session(row, out, tally);
+        self.write_attributes(row, out, tally);
+        if let Some(begun) = commerce {
+            self.commerce
+                .end(begun, row, out, &self.name, self.spelling, tally);
+        }
+        Ok(())
+    }
+
+    /// Writes what every custom event has.
+    fn write_custom(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
         out.extend_from_slice(b"\"event_name\":");
         if !self
             .name
@@ -63,16 +110,9 @@ impl EventColumns {
         out.push(b'"');
         out.extend_from_slice(kind.as_bytes());
         out.push(b'"');
-        let time = self.write_time(row, out, columns, tally)?;
-        let old = self.ages.is_old(time)?;
-        if old && let Some(mark) = out.get_mut(start) {
-            *mark = Mark { old }.byte();
-        }
-        let mut is_distinct = time.is_some();
-        is_distinct |= write_integer(out, row, &self.event_id, "event_id", tally);
-        if self.must_be_distinct && !is_distinct {
-            return Err(Rejection::NotDistinct);
-        }
+    }
+
+    fn write_session(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
         write_integer(out, row, &self.session_id, "session_id", tally);
         for &slot in &self.session_uuid {
             match values::plain_text(row.value(slot))
@@ -89,13 +129,11 @@ impl EventColumns {
                 Some(_) => tally.add(Note::NotAUuid, slot, row.number),
             }
         }
-        self.write_attributes(row, out, tally);
-        Ok(())
     }
 
-    /// Whether a mark stands before the members. An event without a time is never an old one.
+    /// Whether a mark stands before the members. A custom event without a time needs none.
     fn is_marked(&self) -> bool {
-        self.ages.matter() && !self.timestamp.is_empty()
+        (self.ages.matter() && !self.timestamp.is_empty()) || !self.kind.is_empty()
     }
 
     /// Writes the event's time and returns it: milliseconds since 1970.

@@ -19,6 +19,7 @@
 //!   no choice among them could be right.
 
 mod cells;
+mod commerce;
 mod error;
 mod event;
 mod historical;
@@ -34,7 +35,10 @@ pub use error::{PlanError, Rejection};
 pub use historical::Historical;
 pub use notes::{Note, Tally};
 pub use plan::{ColumnFate, Names, Plan};
-pub use tags::{DeviceType, EVENT_TYPES, Identity, TAGS, Tag, device_field, tag};
+pub use tags::{
+    CommerceTag, DeviceType, EVENT_TYPES, Identity, PRODUCT_ACTIONS, ProductField, TAGS, Tag,
+    device_field, tag,
+};
 
 use crate::clock::UnixMillis;
 use crate::model::DataType;
@@ -80,7 +84,7 @@ pub const DELETED: &[u8] = b"-";
 
 /// The bits of [`Record::user`](crate::record::Record::user) that tell a user's events apart in a
 /// delivery that skips what was sent (see [`Settings::skip_sent`]): in such a delivery equal events of a user come
-/// one after the other.
+/// one after the other. So do the rows of a user's transaction, where rows are grouped by it.
 pub const EVENT_BITS: u64 = 0xFF_FFFF;
 
 /// The choices that a mapping depends on.

@@ -7,6 +7,7 @@ use siphasher::sip::SipHasher13;
 use super::cells::{
     Attribute, Cleaning, Spelling, attribute_value, device_value, identity_value, mpid_value,
 };
+use super::commerce::needs_event_type;
 use super::error::{PlanError, Rejection};
 use super::event::EventColumns;
 use super::historical::{Ages, Historical};
@@ -15,7 +16,7 @@ use super::place::{ip_value, location_value};
 use super::tags::{self, DeviceType, Identity, Tag};
 use super::{DELETED, EVENT_BITS, Nulls, Settings, Untagged, time};
 use crate::model::{DataType, Field, FieldKind, Header, Row};
-use crate::record::{self, Record, Section};
+use crate::record::{self, EventKind, Mark, Purchase, Record, Section};
 
 /// Attributes of one event, and characters of names, that mParticle takes.
 /// ("Default Service Limits")
@@ -70,6 +71,9 @@ pub struct Names {
     pub ip: Option<u16>,
     /// The slot in `device` that holds `context.location`.
     pub location: Option<u16>,
+    /// Rows may be parts of a transaction; those of one come one after the other, see
+    /// [`EVENT_BITS`].
+    pub transactions: bool,
 }
 
 impl Names {
@@ -119,7 +123,9 @@ impl Plan {
             return Err(PlanError::HistoricalWithoutTime);
         }
         if skips_sent(settings) {
-            if plan.event.timestamp.is_empty() && plan.event.event_id.is_empty() {
+            let event = &plan.event;
+            let nothing = event.timestamp.is_empty() && event.event_id.is_empty();
+            if nothing && !plan.names.transactions {
                 return Err(PlanError::NothingTellsApart);
             }
             plan.sort_by_name();
@@ -179,6 +185,7 @@ impl Plan {
             plan.fates.push(fate);
         }
         plan.place_origin();
+        plan.place_kinds();
         Ok(plan)
     }
 
@@ -249,16 +256,31 @@ impl Plan {
             self.event.write(row, bytes, &self.columns, tally)?;
         }
         record.end();
-        if self.skip_sent {
-            self.bring_equals_together(record);
+        if self.skip_sent || self.names.transactions {
+            self.bring_together(record);
         }
         Ok(())
     }
 
-    /// Equal events of a user get the same low bits, see [`EVENT_BITS`].
-    fn bring_equals_together(&self, record: &mut Record) {
+    /// Rows of one transaction of a user get the same low bits, and so do equal events if what was sent
+    /// is skipped; see [`EVENT_BITS`].
+    fn bring_together(&self, record: &mut Record) {
         let mut hasher = SipHasher13::new_with_key(&self.key);
         let view = record.view();
+        let (mark, members) = Mark::split(view.event);
+        let key = match mark.kind {
+            EventKind::Commerce => Purchase::read(members).key,
+            _ => b"",
+        };
+        if !key.is_empty() {
+            hasher.write(key);
+            record.user = (record.user & !EVENT_BITS) | (hasher.finish() & EVENT_BITS);
+            return;
+        }
+        if !self.skip_sent {
+            record.user &= !EVENT_BITS;
+            return;
+        }
         for part in [view.identities, view.device, view.event] {
             hasher.write_usize(part.len());
             hasher.write(part);
@@ -290,9 +312,28 @@ impl Plan {
         }
     }
 
+    /// Without a column that says what kind an event is, all are custom events.
+    fn place_kinds(&mut self) {
+        self.names.transactions =
+            !self.event.kind.is_empty() && !self.event.commerce.transaction.is_empty();
+        if !self.event.kind.is_empty() {
+            return;
+        }
+        for fate in &mut self.fates {
+            if fate.goes_to.as_deref().is_some_and(needs_event_type) {
+                fate.goes_to = None;
+                fate.remark = Some(
+                    "not sent: it is for screen views or commerce events, and no column with mp_event_type says which rows are such"
+                        .to_owned(),
+                );
+            }
+        }
+    }
+
     /// Makes what is written of a row independent of the order of the columns.
     fn sort_by_name(&mut self) {
         self.event.attributes.sort_by(|(_, a), (_, b)| a.cmp(b));
+        self.event.commerce.sort_by_name();
         let origin = self.names.device.split_off(self.names.device_info());
         let names = std::mem::take(&mut self.names.device);
         let mut columns: Vec<_> = self.device.drain(..).zip(names).collect();
@@ -456,6 +497,16 @@ impl Plan {
                     )
                 });
                 (path, crowded)
+            }
+            Tag::EventType if event_mode => {
+                self.event.kind.push(slot);
+                ("events[].event_type".to_owned(), twice(&self.event.kind))
+            }
+            Tag::ScreenName if event_mode => place(&mut self.event.commerce.screen, "screen_name"),
+            Tag::Commerce(tag) if event_mode => {
+                let commerce = &mut self.event.commerce;
+                let (path, slots) = commerce.place(tag, slot, &attribute, json_name)?;
+                (path, twice(slots))
             }
             Tag::EventName if event_mode => place(&mut self.event.name, "event_name"),
             Tag::CustomEventType if event_mode => {
