@@ -9,13 +9,16 @@ use std::thread::JoinHandle;
 use super::buffer::Buffer;
 use super::run::{Run, Spill};
 
+/// The file and its runs.
+type Written = io::Result<(Spill, Vec<Run>)>;
+
 /// The thread, and the two buffers' way to it and back.
 #[derive(Debug)]
 pub struct Spiller {
     /// `None` once no more will come.
     full: Option<SyncSender<Buffer>>,
     spare: Receiver<Buffer>,
-    thread: Option<JoinHandle<io::Result<(Spill, Vec<Run>)>>>,
+    thread: Option<JoinHandle<Written>>,
 }
 
 impl Spiller {
@@ -60,11 +63,11 @@ impl Spiller {
     ///
     /// # Errors
     /// The file failed.
-    pub fn finish(mut self) -> io::Result<(Spill, Vec<Run>)> {
+    pub fn finish(mut self) -> Written {
         self.join()
     }
 
-    fn join(&mut self) -> io::Result<(Spill, Vec<Run>)> {
+    fn join(&mut self) -> Written {
         self.full = None;
         let ended = self.thread.take().map(JoinHandle::join);
         match ended {
@@ -85,7 +88,7 @@ fn write_runs(
     mut spill: Spill,
     work: &Receiver<Buffer>,
     done: &SyncSender<Buffer>,
-) -> io::Result<(Spill, Vec<Run>)> {
+) -> Written {
     let mut runs = Vec::new();
     while let Ok(mut buffer) = work.recv() {
         buffer.sort();
