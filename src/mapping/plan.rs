@@ -71,9 +71,9 @@ pub struct Names {
     pub ip: Option<u16>,
     /// The slot in `device` that holds `context.location`.
     pub location: Option<u16>,
-    /// Rows may be parts of a transaction; those of one come one after the other, see
+    /// Rows may be purchases; those of one transaction come one after the other, see
     /// [`EVENT_BITS`].
-    pub transactions: bool,
+    pub purchases: bool,
 }
 
 impl Names {
@@ -131,7 +131,8 @@ impl Plan {
         if skips_sent(settings) {
             let event = &plan.event;
             let nothing = event.timestamp.is_empty() && event.event_id.is_empty();
-            if nothing && !plan.names.transactions {
+            let transactions = !event.kind.is_empty() && !event.commerce.transaction.is_empty();
+            if nothing && !transactions {
                 return Err(PlanError::NothingTellsApart);
             }
             plan.sort_by_name();
@@ -262,7 +263,7 @@ impl Plan {
             self.event.write(row, bytes, &self.columns, tally)?;
         }
         record.end();
-        if self.skip_sent || self.names.transactions {
+        if self.skip_sent || self.names.purchases {
             self.bring_together(record);
         }
         Ok(())
@@ -320,8 +321,7 @@ impl Plan {
 
     /// Without a column that says what kind an event is, all are custom events.
     fn place_kinds(&mut self) {
-        self.names.transactions =
-            !self.event.kind.is_empty() && !self.event.commerce.transaction.is_empty();
+        self.names.purchases = !self.event.kind.is_empty();
         if !self.event.kind.is_empty() {
             return;
         }

@@ -19,27 +19,33 @@
 //!   event is the delivery's id and the number of its row. A delivery that skips what was sent
 //!   before has other ids and other batches, see `content.rs`.
 //!
+//! - **Rows of one transaction are one event** of a user, with the product of each: see `commerce.rs`.
+//!
 //! Memory: one request, and what is held of the current user, which is bounded (`MOST_HELD`).
 
+mod commerce;
 mod content;
 mod latest;
 mod members;
 mod request;
+mod sink;
 mod text;
 
 use crate::mapping::{EVENT_BITS, Names};
 use crate::model::{DataType, DeliveryId, Environment};
 use crate::mparticle::era::Era;
 use crate::mparticle::limits;
-use crate::record::{Mark, RecordView, settings};
+use crate::record::{EventKind, Mark, RecordView, settings};
 pub use members::DataPlan;
+pub use sink::{Batch, Made, Share, Sink, Unsendable};
 
+use commerce::Purchases;
 use content::Content;
 use latest::{Latest, name};
 use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user, split_device};
 use request::Request;
 use text::{
-    EVENT, EVENT_FRAME, begin_batch, push_display, push_event, push_member, push_members,
+    EVENT_FRAME, begin_batch, begin_event, push_display, push_event, push_member, push_members,
     push_object,
 };
 
@@ -87,72 +93,6 @@ pub struct Delivery {
     pub names: Names,
 }
 
-/// One batch in a request's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Batch<'a> {
-    /// The batch as JSON.
-    pub json: &'a [u8],
-    /// Rows of the delivery that are settled when this batch is.
-    pub rows: u32,
-}
-
-/// Takes what the encoder makes.
-pub trait Sink {
-    /// Why it could not.
-    type Error;
-    /// A request that is ready to be sent: a JSON array of these batches.
-    ///
-    /// # Errors
-    /// It could not be kept; the delivery must be given up.
-    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), Self::Error>;
-    /// A row that no batch can hold.
-    ///
-    /// # Errors
-    /// It could not be kept; the delivery must be given up.
-    fn unsendable(&mut self, row: RecordView<'_>, why: Unsendable) -> Result<(), Self::Error>;
-}
-
-/// Why no batch can hold a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unsendable {
-    /// The row's event alone is larger than a batch may be.
-    #[error("the row needs a batch of {bytes} bytes, and mParticle takes at most {most}")]
-    TooLarge {
-        /// What it would need.
-        bytes: usize,
-        /// The limit.
-        most: usize,
-    },
-}
-
-/// How much was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Made {
-    /// Sets of identities (see the module's page).
-    pub users: u64,
-    /// Batches.
-    pub batches: u64,
-    /// Events.
-    pub events: u64,
-    /// Requests.
-    pub requests: u64,
-    /// Bytes of all batches.
-    pub bytes: u64,
-    /// What of these goes to mParticle's address for historical events.
-    pub historical: Share,
-}
-
-/// A part of what was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Share {
-    /// Batches.
-    pub batches: u64,
-    /// Events.
-    pub events: u64,
-    /// Requests.
-    pub requests: u64,
-}
-
 /// Writes the batches of one delivery. Records must come grouped: those of one user together,
 /// rows ascending.
 #[derive(Debug)]
@@ -165,8 +105,10 @@ pub struct Encoder {
     plan: String,
     /// Set in a delivery that skips what was sent.
     content: Option<Content>,
-    /// What every event begins with, up to the number of its row.
-    event: String,
+    /// What every event of a kind begins with, up to the number of its row.
+    events: [String; 3],
+    /// Purchases whose rows are still coming; empty in a delivery that has none.
+    purchases: Purchases,
     user: Option<u64>,
     people: Vec<Person>,
     /// People that have been used and can be used again with their memory.
@@ -206,6 +148,8 @@ struct Device {
     origin: Vec<u8>,
     events: Vec<u8>,
     count: usize,
+    /// Rows that the events are of.
+    rows: u32,
     first_row: u64,
     last_row: u64,
     era: Era,
@@ -221,7 +165,8 @@ impl Encoder {
         Self {
             settings,
             prefix: format!("{{\"source_request_id\":\"{}-", delivery.id),
-            event: format!("{EVENT}{}-", delivery.id),
+            events: EventKind::ALL.map(|kind| format!("{}{}-", begin_event(kind), delivery.id)),
+            purchases: Purchases::default(),
             names_bytes: delivery.names.bytes(),
             suffix: format!("\",\"environment\":\"{environment}\",\"user_identities\":{{"),
             delivery,
@@ -242,51 +187,75 @@ impl Encoder {
     /// # Errors
     /// The sink's.
     pub fn push<S: Sink>(&mut self, record: RecordView<'_>, sink: &mut S) -> Result<(), S::Error> {
-        let user = match self.content {
-            None => record.user,
-            Some(_) => record.user & !EVENT_BITS,
+        if let Some(bytes) = self.too_large(&record) {
+            let most = self.settings.max_batch_bytes;
+            return sink.unsendable(record, Unsendable::TooLarge { bytes, most });
+        }
+        if self.delivery.names.purchases {
+            return self.push_perhaps_purchase(record, sink);
+        }
+        self.push_whole(record, 1, sink)
+    }
+
+    /// Adds a record that fits, and whose event is complete and stands for `rows`.
+    fn push_whole<S: Sink>(
+        &mut self,
+        record: RecordView<'_>,
+        rows: u32,
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
+        let at = self.person(&record, sink)?;
+        if self.content.is_some() {
+            return self.push_alone(at, record, rows, sink);
+        }
+        let person = &mut self.people[at];
+        if self.delivery.names.purchases {
+            person.note_in_any_order(&record);
+        } else {
+            person.last_row = record.row;
+            person.attributes.set(record.attributes);
+        }
+        match self.delivery.data_type {
+            DataType::User => {
+                person.rows += 1;
+                person.device.set(record.device);
+                Ok(())
+            }
+            DataType::Event => self.push_event(at, record, rows, sink),
+        }
+    }
+
+    /// Where the person of a record is kept. Whoever came before is done with.
+    fn person<S: Sink>(
+        &mut self,
+        record: &RecordView<'_>,
+        sink: &mut S,
+    ) -> Result<usize, S::Error> {
+        let user = match self.content.is_some() || self.delivery.names.purchases {
+            false => record.user,
+            true => record.user & !EVENT_BITS,
         };
         if self.user != Some(user) {
             self.end_user(sink)?;
             self.user = Some(user);
         }
-        if let Some(bytes) = self.too_large(&record) {
-            let most = self.settings.max_batch_bytes;
-            return sink.unsendable(record, Unsendable::TooLarge { bytes, most });
-        }
         let known = self
             .people
             .iter()
             .rposition(|person| person.identities == record.identities);
-        let at = match known {
-            Some(at) => at,
-            None => {
-                if self.people.len() >= MOST_APART {
-                    self.end_user(sink)?;
-                    self.user = Some(user);
-                }
-                self.made.users += 1;
-                let mut person = self.spare.pop().unwrap_or_default();
-                person.identities.extend_from_slice(record.identities);
-                person.first_row = record.row;
-                self.people.push(person);
-                self.people.len() - 1
-            }
-        };
-        if self.content.is_some() {
-            return self.push_alone(at, record, sink);
+        if let Some(at) = known {
+            return Ok(at);
         }
-        let person = &mut self.people[at];
-        person.last_row = record.row;
-        person.rows += 1;
-        person.attributes.set(record.attributes);
-        match self.delivery.data_type {
-            DataType::User => {
-                person.device.set(record.device);
-                Ok(())
-            }
-            DataType::Event => self.push_event(at, record, sink),
+        if self.people.len() >= MOST_APART {
+            self.end_user(sink)?;
+            self.user = Some(user);
         }
+        self.made.users += 1;
+        let mut person = self.spare.pop().unwrap_or_default();
+        person.identities.extend_from_slice(record.identities);
+        person.first_row = record.row;
+        self.people.push(person);
+        Ok(self.people.len() - 1)
     }
 
     /// Writes what is still held and returns how much was made in all.
@@ -294,6 +263,7 @@ impl Encoder {
     /// # Errors
     /// The sink's.
     pub fn finish<S: Sink>(mut self, sink: &mut S) -> Result<Made, S::Error> {
+        self.end_purchases(sink)?;
         self.end_user(sink)?;
         self.request.flush(sink, &mut self.made)?;
         self.old_request.flush(sink, &mut self.made)?;
@@ -304,6 +274,7 @@ impl Encoder {
         &mut self,
         at: usize,
         record: RecordView<'_>,
+        rows: u32,
         sink: &mut S,
     ) -> Result<(), S::Error> {
         let apart: usize = self.people.iter().map(|person| person.devices.len()).sum();
@@ -345,6 +316,7 @@ impl Encoder {
             self.held -= device.events.len();
             device.events.clear();
             device.count = 0;
+            device.rows = 0;
             device.first_row = record.row;
         }
         let device = &mut self.people[at].devices[device];
@@ -354,12 +326,13 @@ impl Encoder {
         }
         push_event(
             &mut device.events,
-            &self.event,
+            &self.events[mark.kind as usize],
             format_args!("{}", record.row),
             members,
         );
         self.held += device.events.len() - before;
         device.count += 1;
+        device.rows += rows;
         device.last_row = record.row;
         Ok(())
     }
@@ -456,7 +429,7 @@ impl Encoder {
         out.extend_from_slice(b",\"events\":[");
         out.extend_from_slice(&device.events);
         out.extend_from_slice(b"]}");
-        let rows = device.count as u32;
+        let rows = device.rows;
         request.end(rows, device.count, &self.settings, sink, &mut self.made)?;
         if now && !fits {
             self.write_attributes(at, 0, sink)?;
@@ -576,6 +549,18 @@ enum Attributes {
 }
 
 impl Person {
+    /// Takes note of a row among rows that come in any order. The first of those with attributes names
+    /// the batches of attributes: each is noted once, so that no name is used twice.
+    fn note_in_any_order(&mut self, record: &RecordView<'_>) {
+        if self.attributes.count == 0 {
+            self.first_row = record.row;
+        } else if !record.attributes.is_empty() {
+            self.first_row = self.first_row.min(record.row);
+        }
+        self.last_row = self.last_row.max(record.row);
+        self.attributes.set_if_later(record.attributes, record.row);
+    }
+
     fn clear(&mut self) {
         self.identities.clear();
         self.rows = 0;
@@ -612,6 +597,7 @@ impl Device {
         self.origin.clear();
         self.events.clear();
         self.count = 0;
+        self.rows = 0;
     }
 }
 

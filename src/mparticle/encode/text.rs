@@ -2,9 +2,21 @@
 
 use std::io::Write;
 
-/// What every event begins with, up to its id.
-pub(super) const EVENT: &str =
-    "{\"event_type\":\"custom_event\",\"data\":{\"source_message_id\":\"";
+use crate::record::EventKind;
+
+/// What every event of a kind begins with, up to its id.
+pub(super) fn begin_event(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Custom => "{\"event_type\":\"custom_event\",\"data\":{\"source_message_id\":\"",
+        EventKind::ScreenView => {
+            "{\"event_type\":\"screen_view\",\"data\":{\"source_message_id\":\""
+        }
+        EventKind::Commerce => {
+            "{\"event_type\":\"commerce_event\",\"data\":{\"source_message_id\":\""
+        }
+    }
+}
+
 /// An upper bound of what an event's JSON has beside the record's members.
 pub(super) const EVENT_FRAME: usize = 128;
 
