@@ -1,4 +1,5 @@
 mod choice_tests;
+mod commerce_tests;
 
 use super::*;
 use crate::model::{Cell, CellKind, Field, FieldKind, Header, Row};

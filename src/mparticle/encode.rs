@@ -187,23 +187,23 @@ impl Encoder {
     /// # Errors
     /// The sink's.
     pub fn push<S: Sink>(&mut self, record: RecordView<'_>, sink: &mut S) -> Result<(), S::Error> {
-        if let Some(bytes) = self.too_large(&record) {
-            let most = self.settings.max_batch_bytes;
-            return sink.unsendable(record, Unsendable::TooLarge { bytes, most });
-        }
         if self.delivery.names.purchases {
             return self.push_perhaps_purchase(record, sink);
         }
         self.push_whole(record, 1, sink)
     }
 
-    /// Adds a record that fits, and whose event is complete and stands for `rows`.
+    /// Adds a record whose event is complete and stands for `rows`: for one, if it may not fit.
     fn push_whole<S: Sink>(
         &mut self,
         record: RecordView<'_>,
         rows: u32,
         sink: &mut S,
     ) -> Result<(), S::Error> {
+        if let Some(bytes) = self.too_large(&record) {
+            let most = self.settings.max_batch_bytes;
+            return sink.unsendable(record, Unsendable::TooLarge { bytes, most });
+        }
         let at = self.person(&record, sink)?;
         if self.content.is_some() {
             return self.push_alone(at, record, rows, sink);

@@ -3,7 +3,7 @@
 //! Rows of a user that share a transaction come one after the other (the mapping gives them the same
 //! order key), so that one purchase at a time is held, and at most as much of it as a batch may be.
 //! A purchase that is larger is refused whole, row by row: half of it, with the total of all, would
-//! be a wrong purchase, and two halves would be two.
+//! be a wrong purchase, and two halves would be two. (What its rows say of the user may stand.)
 //!
 //! What the rows say of the purchase as a whole (time, total, attributes, device) is taken from its
 //! first row. In a delivery that skips what was sent, where the order of rows must not matter, it is
@@ -47,7 +47,7 @@ struct Open {
 }
 
 impl Encoder {
-    /// Adds a record that fits by itself, of a delivery that has purchases.
+    /// Adds a record of a delivery that has purchases.
     pub(super) fn push_perhaps_purchase<S: Sink>(
         &mut self,
         record: RecordView<'_>,
@@ -134,12 +134,14 @@ impl Encoder {
             self.purchases.open.push(open);
             return Ok(());
         }
-        // The event comes when it is whole; what it says of the user counts from now on.
-        let at = self.person(&record, sink)?;
-        self.people[at].note_in_any_order(&record);
         open.add(&record, mark, purchase, self.content.is_some());
-        if open.size() > self.settings.max_batch_bytes {
+        let too_large = self.too_large(&record).is_some();
+        if too_large || open.size() > self.settings.max_batch_bytes {
             self.refuse(&mut open, record.user, sink)?;
+        } else {
+            // The event comes when it is whole; what the row says of the user counts from now on.
+            let at = self.person(&record, sink)?;
+            self.people[at].note_in_any_order(&record);
         }
         self.purchases.open.push(open);
         Ok(())

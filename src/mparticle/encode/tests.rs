@@ -1,4 +1,5 @@
 mod choice_tests;
+mod commerce_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -67,9 +68,13 @@ fn record(row: u64, given: &Given, data_type: DataType) -> Record {
     }
     if data_type == DataType::Event {
         if given.old {
-            record
-                .section(Section::Event)
-                .push(Mark { old: true }.byte());
+            record.section(Section::Event).push(
+                Mark {
+                    old: true,
+                    ..Mark::default()
+                }
+                .byte(),
+            );
         }
         push_display(
             record.section(Section::Event),

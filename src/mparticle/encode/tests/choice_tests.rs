@@ -23,6 +23,7 @@ fn names() -> Names {
         ],
         ip: Some(1),
         location: Some(2),
+        ..Names::default()
     }
 }
 
