@@ -335,6 +335,8 @@ async fn what_waits_in_temporary_files_cannot_be_read_either() {
             .values()
             .any(|bytes| holds(bytes, &deliveries[0].title))
     );
+    let link = deliveries[0].link.clone().expect("a link back to Looker");
+    assert!(!titled.values().any(|bytes| holds(bytes, &link)));
     let customer = shape.row(3).customer_id;
     assert!(!titled.values().any(|bytes| holds(bytes, &customer)));
 }

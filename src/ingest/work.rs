@@ -7,7 +7,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::early::EarlyRows;
-use super::{CHUNKS_WAITING, Feed, IngestError, Order, Progress, Receipt, Settings, Store, Task, Worked, writer};
+use super::{
+    CHUNKS_WAITING, Feed, IngestError, Order, Progress, Receipt, Settings, Store, Task, Worked,
+    writer,
+};
 use crate::decode::{Decoder, RowParser, Step};
 use crate::group::Grouper;
 use crate::mapping::{Plan, Tally};
