@@ -141,7 +141,9 @@ impl Daemon {
         // value behind it.
         let values = stat.rsplit(')').next().unwrap_or_default();
         let values = values.split_whitespace().skip(11).take(2);
-        let ticks: f64 = values.map(|value| value.parse::<f64>().expect("ticks")).sum();
+        let ticks: f64 = values
+            .map(|value| value.parse::<f64>().expect("ticks"))
+            .sum();
         Duration::from_secs_f64(ticks / TICKS)
     }
 

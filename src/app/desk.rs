@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use super::traces::Receiving;
+
 use crate::clock::{self, UnixMillis};
 use crate::drain;
 use crate::ingest::{self, IngestError, Progress};
@@ -18,6 +20,7 @@ use crate::mparticle::client::Account;
 use crate::mparticle::encode::DataPlan;
 use crate::outbox::{self, NewDelivery, Outbox};
 use crate::seal::Seal;
+use crate::telemetry::Telemetry;
 
 /// What credentials are sealed for.
 pub const ACCOUNT_CONTEXT: &[u8] = b"looker-feed account v1";
@@ -86,6 +89,7 @@ pub struct Desk {
     pub(super) drain: drain::Handle,
     pub(super) started: UnixMillis,
     pub(super) counters: Counters,
+    pub(super) telemetry: Telemetry,
     seal: Arc<Seal>,
     receiving: Mutex<HashMap<DeliveryId, Incoming>>,
     stopping: AtomicBool,
@@ -117,9 +121,16 @@ pub struct Incoming {
 
 impl Desk {
     /// A desk for one outbox.
-    pub fn new(settings: Settings, outbox: Outbox, seal: Arc<Seal>, drain: drain::Handle) -> Self {
+    pub fn new(
+        settings: Settings,
+        outbox: Outbox,
+        seal: Arc<Seal>,
+        drain: drain::Handle,
+        telemetry: Telemetry,
+    ) -> Self {
         Self {
             settings,
+            telemetry,
             outbox,
             drain,
             started: UnixMillis::now(),
@@ -226,6 +237,7 @@ impl Receiver for Desk {
         let delivery = self.new_delivery(id, &order)?;
         let progress = Arc::new(Progress::default());
         let _listed = Listed::enter(self, id, &order.title, now, &progress);
+        let trace = Receiving::new(id, delivery.destination, order.data_type);
         let ingest_order = ingest::Order {
             delivery,
             mapping: self.settings.mapping_of(&order),
@@ -241,6 +253,7 @@ impl Receiver for Desk {
         )
         .await;
         self.count(&outcome);
+        trace.ended(&self.telemetry, &progress, &outcome);
         match outcome {
             Ok(receipt) => {
                 tracing::info!(
@@ -337,7 +350,7 @@ fn refusal(message: &str) -> Refusal {
 }
 
 /// What failed, for a log that must not quote the delivery.
-fn kind(error: &IngestError) -> &'static str {
+pub(super) fn kind(error: &IngestError) -> &'static str {
     match error {
         IngestError::Stream { .. } => "the stream broke off",
         IngestError::Decode(_) => "the document is not valid or not whole",

@@ -10,6 +10,7 @@ mod edit;
 mod facts;
 mod reload;
 mod systemd;
+mod traces;
 
 use std::io;
 use std::path::PathBuf;
@@ -32,12 +33,14 @@ use crate::notify::{self, Notifier};
 use crate::outbox::{self, Outbox};
 use crate::seal::{KeyError, Seal};
 use crate::shutdown::{self, Shutdown};
+use crate::telemetry::{self, Exporter, Telemetry};
 use crate::tls::{self, Identity, TlsError};
 use crate::{config, decode};
 pub(crate) use desk::with_causes;
 
 use desk::Desk;
 use systemd::Systemd;
+use traces::Traced;
 
 pub use reload::Reloader;
 
@@ -100,8 +103,9 @@ pub enum RunError {
 pub struct App {
     intake: Intake,
     admin: Admin,
-    drain: Drain<Client>,
+    drain: Drain<Traced<Client>>,
     notifier: Notifier,
+    exporter: Option<Exporter>,
     desk: Arc<Desk>,
     reloader: Reloader,
     outbox: Outbox,
@@ -137,9 +141,11 @@ impl App {
                 .map_err(|error| error.to_string())?;
             Account::decode(&opened).map_err(|error| error.to_string())
         });
-        let drain = Drain::new(drain_settings(&config), outbox.clone(), Arc::new(client));
+        let (telemetry, exporter) = open_telemetry(&config)?;
+        let client = Arc::new(Traced::new(client, telemetry.clone()));
+        let drain = Drain::new(drain_settings(&config), outbox.clone(), client);
 
-        let notifier = Notifier::new(notify_settings(&config)?).map_err(TlsError::from)?;
+        let notifier = Notifier::new(notify_settings(&config)?);
 
         let listen = |what| move |source| StartError::Listen { what, source };
         let intake = Intake::bind(intake_settings(&config, secret)?)
@@ -177,12 +183,14 @@ impl App {
             outbox.clone(),
             seal,
             drain.handle(),
+            telemetry,
         ));
         Ok(Self {
             intake,
             admin,
             drain,
             notifier,
+            exporter,
             desk,
             reloader,
             outbox,
@@ -226,6 +234,13 @@ impl App {
         tracing::info!(hub = %self.hub_url, admin = %self.admin_url, "looker-feed is ready");
         systemd.ready();
         let systemd = Arc::new(systemd);
+        let exporter = self.exporter;
+        let (export_trigger, export_stop) = shutdown::channel();
+        let mut exporter = tokio::spawn(async move {
+            if let Some(exporter) = exporter {
+                exporter.run(export_stop).await;
+            }
+        });
         let mut dog = tokio::spawn(keep_watch(Arc::clone(&systemd), watched, watch_stop));
 
         // Whatever ends first ends all, in order; only the shutdown should.
@@ -250,7 +265,8 @@ impl App {
         }
         // The last words of the drain are told too.
         watch_trigger.pull();
-        for task in [&mut notifier, &mut dog] {
+        export_trigger.pull();
+        for task in [&mut notifier, &mut dog, &mut exporter] {
             if !task.is_finished() && tokio::time::timeout(2 * GRACE, &mut *task).await.is_err() {
                 task.abort();
             }
@@ -345,6 +361,20 @@ async fn open_outbox(config: &Config) -> Result<Outbox, StartError> {
     Ok(opened.map_err(|_| StartError::Panicked)??)
 }
 
+/// Off, unless a collector is configured.
+fn open_telemetry(config: &Config) -> Result<(Telemetry, Option<Exporter>), TlsError> {
+    let settings = &config.telemetry;
+    let Some(endpoint) = settings.otlp_endpoint.clone() else {
+        return Ok((Telemetry::off(), None));
+    };
+    let (telemetry, exporter) = Telemetry::new(telemetry::Settings {
+        endpoint,
+        ratio: settings.sample_ratio,
+        trust: tls::client("telemetry.ca_file", settings.ca_file.as_deref())?,
+    });
+    Ok((telemetry, Some(exporter)))
+}
+
 /// Beside the outbox and not in it, so that a copy of the outbox holds no key.
 fn key_file(config: &Config) -> PathBuf {
     config.seal.key_file.clone().unwrap_or_else(|| {
@@ -398,7 +428,7 @@ pub fn ingest_settings(config: &Config) -> ingest::Settings {
 }
 
 /// Who is told. The configuration has checked the addresses.
-fn notify_settings(config: &Config) -> Result<notify::Settings, notify::TargetError> {
+fn notify_settings(config: &Config) -> Result<notify::Settings, StartError> {
     let settings = &config.notify;
     let targets = [
         (&settings.webhook_url, notify::Form::Json),
@@ -408,7 +438,10 @@ fn notify_settings(config: &Config) -> Result<notify::Settings, notify::TargetEr
         .into_iter()
         .filter_map(|(url, form)| Some(notify::Target::new(url.as_ref()?.expose(), form)))
         .collect::<Result<_, _>>()?;
-    Ok(notify::Settings { targets })
+    Ok(notify::Settings {
+        targets,
+        trust: tls::client("notify.ca_file", settings.ca_file.as_deref())?,
+    })
 }
 
 fn client_settings(config: &Config) -> ClientSettings {

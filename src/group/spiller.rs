@@ -84,11 +84,7 @@ impl Drop for Spiller {
     }
 }
 
-fn write_runs(
-    mut spill: Spill,
-    work: &Receiver<Buffer>,
-    done: &SyncSender<Buffer>,
-) -> Written {
+fn write_runs(mut spill: Spill, work: &Receiver<Buffer>, done: &SyncSender<Buffer>) -> Written {
     let mut runs = Vec::new();
     while let Ok(mut buffer) = work.recv() {
         buffer.sort();

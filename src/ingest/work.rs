@@ -2,12 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::early::EarlyRows;
-use super::{CHUNKS_WAITING, Feed, IngestError, Order, Progress, Receipt, Settings, Store, Task, Worked, writer};
+use super::{
+    CHUNKS_WAITING, Feed, IngestError, Order, Progress, Receipt, Settings, Store, Task, Worked,
+    writer,
+};
 use crate::decode::{Decoder, RowParser, Step};
 use crate::group::Grouper;
 use crate::mapping::{Plan, Tally};
@@ -51,6 +55,7 @@ pub fn run(
     let worked = work(&task, &mut next, &mut staging, settings, progress)?;
     worked.check()?;
     let notes = worked.notes();
+    progress.written.get_or_init(SystemTime::now);
     staging.commit(Totals {
         rows_in: worked.rows,
         rows_rejected: worked.rejected,
@@ -99,6 +104,7 @@ pub fn work<S: Store>(
     let mut decoder = Decoder::new(settings.decode);
     let header = job.read(&mut decoder, next)?;
     drop(decoder);
+    progress.read.get_or_init(SystemTime::now);
     job.finish(header)
 }
 

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::clock::UnixMillis;
 use crate::control::view::{
     Batch, DeadLetter, Delivery, Destination, Done, Edited, Listing, Outbox, Overview, Receiving,
-    RejectedRow, Rows, Schedule, Totals,
+    RejectedRow, Rows, Schedule, Spans, Totals,
 };
 use crate::control::{Admin, AdminSettings, Daemon, Page, Problem, Token, Which};
 use crate::shutdown::{self, Trigger};
@@ -108,6 +108,10 @@ impl Scripted {
                     rows_in: 1_200,
                     ..Totals::default()
                 },
+                spans: Some(Spans {
+                    exported: 70,
+                    dropped: 2,
+                }),
                 ..Overview::default()
             },
             deliveries: vec![Delivery {
