@@ -46,6 +46,8 @@ pub(crate) struct Script {
     /// A dead letter that cannot be read, and why.
     pub unreadable: Option<(String, Problem)>,
     pub calls: Vec<String>,
+    /// The next question whether it is alive is not answered before the other end of this goes.
+    pub stuck: Option<std::sync::mpsc::Receiver<()>>,
     /// Entries in a part of a list: two, so that each list takes two parts.
     pub part: usize,
 }
@@ -204,6 +206,13 @@ fn part<T: Clone>(all: &[T], page: &Page, most: usize) -> Result<Listing<T>, Pro
 
 impl Daemon for Scripted {
     fn alive(&self) -> Result<(), Problem> {
+        let stuck = self
+            .called("alive".into())
+            .ok()
+            .and_then(|mut script| script.stuck.take());
+        if let Some(stuck) = stuck {
+            let _ = stuck.recv();
+        }
         match self.script().problem.clone() {
             Some(problem) => Err(problem),
             None => Ok(()),
