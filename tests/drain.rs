@@ -10,6 +10,7 @@ use looker_feed::clock::UnixMillis;
 use looker_feed::drain::{Drain, Handle, Parcel, Reply, Settings, Standing, Transport};
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{self, DeadFilter, Entry, NewDelivery, Outbox, Slice, Totals};
+use looker_feed::seal::{Key, Keyring};
 use looker_feed::shutdown::{self, Trigger};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -143,9 +144,10 @@ fn settings() -> Settings {
 }
 
 fn open(path: &Path) -> Outbox {
+    let keys = Arc::new(Keyring::new(Key::new([1; 32]), Vec::new()));
     Outbox::open(outbox::Settings {
         reserve_bytes: 0,
-        ..outbox::Settings::new(path)
+        ..outbox::Settings::new(path, keys)
     })
     .unwrap()
 }
@@ -278,7 +280,7 @@ async fn a_destination_that_is_down_does_not_hold_up_another() {
         latency().await;
         if parcel.destination == ONE {
             let what = "status 503".to_owned();
-            return Reply::Unavailable { what };
+            return Reply::unavailable(what);
         }
         accepted()
     });
@@ -400,7 +402,7 @@ async fn an_operators_pause_works_before_there_is_work() {
     let script = Script::new(|_| async { accepted() });
     let running = Running::fresh(&script);
     assert!(!running.handle.retry_now(ONE), "not known");
-    assert!(running.handle.pause(ONE));
+    running.handle.pause(ONE).unwrap();
     let held = commit(&running.outbox, 1, ONE, 0, &[1; 3]);
     let free = commit(&running.outbox, 2, TWO, 0, &[1; 3]);
     running.settled(free).await;
@@ -410,7 +412,7 @@ async fn an_operators_pause_works_before_there_is_work() {
         running.standing(ONE),
         Some(Standing::Paused { probe_at: None, .. })
     ));
-    assert!(running.handle.resume(ONE));
+    assert!(running.handle.resume(ONE).unwrap());
     running.settled(held).await;
     running.stop().await;
 }
@@ -504,15 +506,11 @@ async fn a_random_server_and_restarts_lose_and_double_nothing() {
                 };
                 tokio::time::sleep(latency).await;
                 match mood {
-                    0 => Reply::Unavailable {
-                        what: "status 500".into(),
-                    },
+                    0 => Reply::unavailable("status 500"),
                     // Taken, but the reply is lost.
                     1 => {
                         take();
-                        Reply::Unavailable {
-                            what: "connection reset".into(),
-                        }
+                        Reply::unavailable("connection reset")
                     }
                     2 => Reply::Throttled {
                         retry_after: Some(Duration::from_secs(1)),

@@ -19,7 +19,7 @@ use crate::model::{DeliveryId, DestinationId};
 use crate::mparticle::client::Account;
 use crate::mparticle::encode::DataPlan;
 use crate::outbox::{self, NewDelivery, Outbox};
-use crate::seal::Seal;
+use crate::seal::{KeyError, Keyring};
 use crate::telemetry::Telemetry;
 
 /// What credentials are sealed for.
@@ -90,7 +90,7 @@ pub struct Desk {
     pub(super) started: UnixMillis,
     pub(super) counters: Counters,
     pub(super) telemetry: Telemetry,
-    seal: Arc<Seal>,
+    keys: Arc<Keyring>,
     receiving: Mutex<HashMap<DeliveryId, Incoming>>,
     stopping: AtomicBool,
 }
@@ -124,7 +124,7 @@ impl Desk {
     pub fn new(
         settings: Settings,
         outbox: Outbox,
-        seal: Arc<Seal>,
+        keys: Arc<Keyring>,
         drain: drain::Handle,
         telemetry: Telemetry,
     ) -> Self {
@@ -135,7 +135,7 @@ impl Desk {
             drain,
             started: UnixMillis::now(),
             counters: Counters::default(),
-            seal,
+            keys,
             receiving: Mutex::default(),
             stopping: AtomicBool::new(false),
         }
@@ -167,7 +167,7 @@ impl Desk {
     /// What the outbox must know of a delivery before it begins.
     fn new_delivery(&self, id: DeliveryId, order: &Order) -> Result<NewDelivery, Refusal> {
         let endpoint = self.settings.endpoint_of(&order.choices)?;
-        let failed = |error: crate::seal::KeyError| {
+        let failed = |error: KeyError| {
             tracing::error!(%error, "credentials cannot be sealed");
             refusal(
                 "looker-feed cannot keep the mParticle credentials safely, so it took nothing. Its log says why.",
@@ -180,8 +180,8 @@ impl Desk {
         )
         .map_err(|error| refusal(&error.to_string()))?;
         let sealed = self
-            .seal
-            .seal(&account.encode(), ACCOUNT_CONTEXT)
+            .keys
+            .seal_text(&account.encode(), ACCOUNT_CONTEXT)
             .map_err(failed)?;
         Ok(NewDelivery {
             id,

@@ -196,18 +196,30 @@ impl Daemon for Desk {
 
     fn pause(&self, destination: &str) -> Result<view::Done, Problem> {
         let id = self.known_destination(destination)?;
-        self.drain.pause(id);
-        Ok(done(
-            1,
-            "Paused until it is resumed or the daemon restarts. Requests under way still land."
-                .to_owned(),
-        ))
+        let text = match self.drain.pause(id) {
+            Ok(()) => "Paused until it is resumed. Requests under way still land.".to_owned(),
+            Err(error) => format!(
+                "Paused until it is resumed or the daemon restarts; that it stays so over a \
+                 restart could not be written down: {}.",
+                with_causes(&error)
+            ),
+        };
+        Ok(done(1, text))
     }
 
     fn resume(&self, destination: &str) -> Result<view::Done, Problem> {
         let id = self.known_destination(destination)?;
-        let changed = u64::from(self.drain.resume(id));
-        Ok(done(changed, "Resumed.".to_owned()))
+        Ok(match self.drain.resume(id) {
+            Ok(known) => done(u64::from(known), "Resumed.".to_owned()),
+            Err(error) => done(
+                1,
+                format!(
+                    "Resumed. That could not be written down, so if it was paused by a person, it \
+                     is again after a restart: {}.",
+                    with_causes(&error)
+                ),
+            ),
+        })
     }
 
     fn retry_now(&self, destination: &str) -> Result<view::Done, Problem> {
@@ -256,6 +268,7 @@ impl Desk {
             dead_letters: usage.dead_letters.batches,
             rejected_rows: usage.rejected_rows,
             cancelled_rows: usage.cancelled.rows,
+            set_aside_bytes: usage.set_aside.bytes,
             refusing: match self.outbox.health() {
                 Health::Ok => None,
                 Health::RefusingWrites { what, .. } => Some(what.to_string()),

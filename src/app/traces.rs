@@ -232,6 +232,7 @@ mod tests {
             (
                 Reply::Unavailable {
                     what: words.clone(),
+                    retry_after: None,
                 },
                 None,
                 "unavailable",

@@ -30,7 +30,7 @@ pub use crate::mapping::{IdentityNames, Nulls, Untagged};
 use layers::{Entry, Layers, Raw};
 use values::{
     address, base_url, collector, duration, endpoint, hosts, is_callback, line, names, nonces,
-    path, secrets, share, size, truth, whole, word,
+    path, paths, secrets, share, size, truth, whole, word,
 };
 
 /// The shipped file: every key with its default and what it means.
@@ -183,6 +183,7 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             backoff_max: of.key("mparticle.backoff_max", wait())?,
             retry_after_max: of.key("mparticle.retry_after_max", wait())?,
             paused_probe: of.key("mparticle.paused_probe", wait())?,
+            pause_after_rejected: of.key("mparticle.pause_after_rejected", whole(0..=1_000_000))?,
             max_age: of.maybe("mparticle.max_age", duration(millis(1000)..=days(3650)))?,
         },
         memory: MemorySettings {
@@ -224,6 +225,7 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
         },
         seal: SealSettings {
             key_file: of.maybe("seal.key_file", path)?,
+            previous_key_files: of.key("seal.previous_key_files", paths)?,
         },
     })
 }

@@ -130,6 +130,12 @@ fn outbox(out: &mut Writer, overview: &Overview) {
         "Rows of listed deliveries that are not sent since a person cancelled them.",
     )
     .one(&[], outbox.cancelled_rows);
+    out.family(
+        "outbox_set_aside_bytes",
+        "gauge",
+        "Bytes of damaged files that are kept until somebody removes them.",
+    )
+    .one(&[], outbox.set_aside_bytes);
 }
 
 fn sending(out: &mut Writer, all: &[Destination]) {

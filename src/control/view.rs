@@ -65,7 +65,7 @@ pub struct Destination {
     /// For people: host and the last characters of the API key.
     pub label: String,
     /// `idle`, `flowing`, `waiting` (told to wait, or backing off), `down` (probed now and then),
-    /// `paused` (refused credentials, or an operator).
+    /// `paused` (refused credentials, too much rejected in a row, or an operator).
     pub state: String,
     /// Why it is waiting, down or paused, as a sentence.
     pub why: Option<String>,
@@ -129,6 +129,9 @@ pub struct Outbox {
     pub cancelled_rows: u64,
     /// `None`: it writes. Else why it refuses to.
     pub refusing: Option<String>,
+    /// Bytes of damaged files that are kept, beside `bytes`.
+    #[serde(default)]
+    pub set_aside_bytes: u64,
     /// What was found damaged, as sentences that name deliveries and row counts.
     pub damage: Vec<String>,
 }

@@ -9,7 +9,7 @@
 use super::Outbox;
 use super::change::Change;
 use super::codec::cut;
-use super::dead::{DeadMeta, LetterId, MAX_REASON, read_letter};
+use super::dead::{DeadMeta, LetterId, MAX_REASON};
 use super::delivery::Tally;
 use super::error::Error;
 use super::owner::{Command, Loss, Owner};
@@ -42,11 +42,12 @@ impl Owner {
     ) -> Result<Option<LetterId>, Error> {
         self.shared().check_healthy()?;
         let letter = change.letter(&self.shared().index(), id.letter);
+        let known = self.shared().index().letter(id.letter);
         let dead = |letter: &Letter| letter.queued.is_none() && letter.live.get(id.slice);
-        let Some(mut old) = letter.filter(dead) else {
+        let (Some(mut old), Some((delivery, _))) = (letter.filter(dead), known) else {
             return Ok(None);
         };
-        let Ok(read) = read_letter(&self.shared().layout, &old) else {
+        let Ok(read) = self.shared().read_letter(delivery, &old) else {
             self.lose(&[Loss::Letter(id.letter)], change);
             return Ok(None);
         };

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::accounts::Resealed;
 use super::change::{Change, Effects, Outcome};
 use super::claim::{Settled, Settlement};
 use super::dead::{DeadWriter, LetterId};
@@ -18,6 +19,7 @@ use super::error::{Error, StateError};
 use super::format::Commit;
 use super::index::{Delivery, Segment};
 use super::letters::Moved;
+use super::note::NoteKey;
 use super::recover::{self, Recovered};
 use super::segment::{SegmentFile, SegmentWriter, Summary};
 use super::settle::Plan;
@@ -47,6 +49,8 @@ pub(super) enum Command {
     /// A dead letter and its new payload.
     Edit(LetterId, Vec<u8>, Reply<Option<LetterId>>),
     Cancel(DeliveryId, Reply<Option<Tally>>),
+    Reseal(Vec<Resealed>, Reply<()>),
+    Note(NoteKey, Option<Arc<[u8]>>, Reply<()>),
     /// Something of a cancelled delivery was given back.
     Sweep,
     Close,
@@ -188,6 +192,16 @@ impl Owner {
                 Command::Edit(id, payload, reply) => edits.push((id, payload, reply)),
                 Command::Cancel(id, reply) => match self.cancel(id, &mut change) {
                     Ok(found) => acks.push(self.cancelled(found, reply)),
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                },
+                Command::Reseal(resealed, reply) => {
+                    self.reseal(resealed, &mut change);
+                    acks.push(ack(reply, |_| ()));
+                }
+                Command::Note(key, text, reply) => match self.note(key, text, &mut change) {
+                    Ok(()) => acks.push(ack(reply, |_| ())),
                     Err(error) => {
                         let _ = reply.send(Err(error));
                     }
@@ -499,7 +513,7 @@ impl Owner {
                     &self.shared.disk,
                     &self.shared.layout,
                     next_dead_file,
-                    self.shared.settings.segment_bytes,
+                    &self.shared.settings,
                 );
                 let mut current = self.shared.index();
                 index.take_over(&mut current);

@@ -81,6 +81,16 @@ pub struct Title {
     pub newest: UnixMillis,
 }
 
+/// What was found damaged and is kept for a person. It is never removed by the outbox, and not
+/// counted in [`Usage::bytes`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetAside {
+    /// Files.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
 /// How large the outbox is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -100,6 +110,8 @@ pub struct Usage {
     pub rejected_rows: u64,
     /// What is not sent of listed deliveries, since a person cancelled them.
     pub cancelled: Tally,
+    /// What was set aside as damaged, as of a minute ago at most.
+    pub set_aside: SetAside,
 }
 
 impl Outbox {
@@ -207,7 +219,9 @@ impl Outbox {
             ..RejectedPage::default()
         };
         let path = self.shared.layout.rejected(delivery);
-        match File::open(path).and_then(|file| rejected::read(&file, skip, limit)) {
+        match File::open(path).and_then(|file| {
+            rejected::read(&file, delivery, &self.shared.settings.keys, skip, limit)
+        }) {
             Ok((rows, kept)) => {
                 page.rows = rows;
                 page.kept = kept;
@@ -228,6 +242,7 @@ impl Outbox {
             bytes: self.shared.capacity.used(),
             free: free_bytes(&self.shared.settings.path),
             receiving: index.receiving.len() as u64,
+            set_aside: self.shared.set_aside(),
             deliveries: index.deliveries.len() as u64,
             ..Usage::default()
         };

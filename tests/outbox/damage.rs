@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use looker_feed::model::DeliveryId;
-use looker_feed::outbox::{self, DeadFilter, DeliveryState, Outbox, RejectedRow};
+use looker_feed::outbox::{self, DeadFilter, DeliveryState, Outbox, RejectedRow, SetAside};
 
 use crate::kit::*;
 
@@ -304,6 +304,23 @@ fn what_is_damaged_is_kept() {
         kept.iter().any(|name| name.starts_with("state")),
         "{kept:?}"
     );
+    // Counted, when it is set aside and at the next opening, until a person removes it.
+    let files = files_below(&path.join("damaged"));
+    let bytes = files.iter().map(|file| file.metadata().unwrap().len());
+    let sum = SetAside {
+        files: files.len() as u64,
+        bytes: bytes.sum(),
+    };
+    assert!(sum.files > 1 && sum.bytes > 300, "{sum:?}");
+    assert_eq!(outbox.usage().set_aside, sum);
+    outbox.close();
+    let outbox = open(&path);
+    assert_eq!(outbox.usage().set_aside, sum);
+    outbox.close();
+    files.iter().for_each(|file| fs::remove_file(file).unwrap());
+    let outbox = open(&path);
+    assert_eq!(outbox.usage().set_aside, SetAside::default());
+    assert_eq!(outbox.damage(), []);
 }
 
 #[test]
@@ -313,7 +330,7 @@ fn a_check_changes_nothing_and_names_what_is_damaged() {
         let path = home.path().join("outbox");
         let outbox = open(&path);
         fill(&outbox);
-        let error = outbox::check(&path).unwrap_err();
+        let error = outbox::check(&path, Some(&keys())).unwrap_err();
         assert!(error.to_string().contains("another process"), "{error}");
         outbox.close();
         let files = |path: &Path| -> Vec<(PathBuf, Vec<u8>)> {
@@ -322,7 +339,7 @@ fn a_check_changes_nothing_and_names_what_is_damaged() {
                 .collect()
         };
         let before = files(&path);
-        let report = outbox::check(&path).unwrap();
+        let report = outbox::check(&path, Some(&keys())).unwrap();
         assert_eq!(report.faults, []);
         assert!(report.records > 2, "{report:?}");
         assert_eq!(files(&path), before);
@@ -346,7 +363,7 @@ fn a_check_changes_nothing_and_names_what_is_damaged() {
                     continue;
                 }
                 do_harm(file, harm);
-                let report = outbox::check(&path).unwrap();
+                let report = outbox::check(&path, Some(&keys())).unwrap();
                 assert!(
                     report.faults.iter().any(|fault| fault.file == *file),
                     "{harm:?} of {}: {report:?}",
@@ -362,10 +379,10 @@ fn a_check_changes_nothing_and_names_what_is_damaged() {
 fn a_check_of_what_is_no_outbox_is_refused_and_makes_nothing() {
     let home = home();
     let path = home.path().join("nothing");
-    outbox::check(&path).unwrap_err();
+    outbox::check(&path, Some(&keys())).unwrap_err();
     assert!(!path.exists());
     fs::create_dir(&path).unwrap();
-    outbox::check(&path).unwrap_err();
+    outbox::check(&path, Some(&keys())).unwrap_err();
     assert_eq!(files_below(&path), Vec::<PathBuf>::new());
 }
 

@@ -46,6 +46,12 @@ pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
         ))?;
     }
     let outbox = &now.outbox;
+    if outbox.set_aside_bytes > 0 {
+        screen.line(&format!(
+            "KEPT         {} of damaged files, until somebody removes them",
+            size(outbox.set_aside_bytes),
+        ))?;
+    }
     let bound = outbox.max_bytes.map(|max| format!(" of {}", size(max)));
     screen.line(&format!(
         "Outbox       {}{}, {} free on its disk",

@@ -111,6 +111,7 @@ async fn metrics_are_well_formed_and_hold_the_numbers() {
     assert_eq!(samples["looker_feed_rows_received_total"], 1_200.0);
     assert_eq!(samples["looker_feed_dead_letters"], 3.0);
     assert_eq!(samples["looker_feed_cancelled_rows"], 17.0);
+    assert_eq!(samples["looker_feed_outbox_set_aside_bytes"], 77.0);
     assert_eq!(samples["looker_feed_last_delivery_timestamp_seconds"], 31.0);
     assert_eq!(samples["looker_feed_ready"], 1.0);
     // The hostile title, without what would end its label or its line.

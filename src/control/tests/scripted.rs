@@ -103,6 +103,7 @@ impl Scripted {
                     dead_letters: 3,
                     rejected_rows: 3,
                     cancelled_rows: 17,
+                    set_aside_bytes: 77,
                     ..Outbox::default()
                 },
                 totals: Totals {
