@@ -145,6 +145,7 @@ fn parcel_to(endpoint: &str) -> Parcel {
         account: account.encode().as_slice().into(),
         delivery: DeliveryId([2; 16]),
         attempt: 1,
+        route: 0,
         batches: vec![Bytes::from_static(b"{\"a\":1}"), Bytes::from_static(b"{}")],
     }
 }

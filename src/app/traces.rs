@@ -203,6 +203,7 @@ mod tests {
             account: std::sync::Arc::from(*b"a-secret"),
             delivery: DeliveryId([2; 16]),
             attempt: 3,
+            route: 0,
             batches: vec![bytes::Bytes::from_static(
                 b"{\"email\":\"who@example.com\"}",
             )],

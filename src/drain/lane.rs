@@ -371,6 +371,7 @@ impl Lane {
             account: account.clone(),
             delivery: piece.entry.0,
             attempt: piece.attempts,
+            route: entry.route,
             batches: entry.batches(&piece),
         };
         self.record.requests += 1;

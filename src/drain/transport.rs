@@ -28,6 +28,8 @@ pub struct Parcel {
     pub delivery: DeliveryId,
     /// How often this piece has been sent with it, from 1.
     pub attempt: u32,
+    /// Which of the destination's doors it goes to: opaque to the drain, as in the outbox.
+    pub route: u8,
     /// The batches, one JSON object each, never empty.
     pub batches: Vec<Bytes>,
 }

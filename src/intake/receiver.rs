@@ -6,7 +6,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::config::{Nulls, Pod, Secret, Untagged};
+use crate::config::{Historical, Nulls, Pod, Secret, Untagged};
 use crate::model::{DataType, DeliveryId, Environment};
 
 /// Takes deliveries over. Implemented by the composition root; tests bring a scripted one.
@@ -86,6 +86,8 @@ pub struct Choices {
     pub untagged: Option<Untagged>,
     /// What is sent for attributes that are null.
     pub null_attributes: Option<Nulls>,
+    /// Which events are sent as historical ones.
+    pub historical_events: Option<Historical>,
     /// Events that were sent before are not to arrive again.
     pub skip_sent: bool,
     /// The data plan that batches name.

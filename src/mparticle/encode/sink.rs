@@ -1,0 +1,81 @@
+//! What the encoder hands out: requests, rows that fit in none, and how much was made.
+
+use crate::mparticle::era::Era;
+use crate::record::RecordView;
+
+/// One batch in a request's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch<'a> {
+    /// The batch as JSON.
+    pub json: &'a [u8],
+    /// Rows of the delivery that are settled when this batch is.
+    pub rows: u32,
+}
+
+/// Takes what the encoder makes.
+pub trait Sink {
+    /// Why it could not.
+    type Error;
+    /// A request that is ready to be sent: a JSON array of these batches.
+    ///
+    /// # Errors
+    /// It could not be kept; the delivery must be given up.
+    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), Self::Error>;
+    /// A row that no batch can hold.
+    ///
+    /// # Errors
+    /// It could not be kept; the delivery must be given up.
+    fn unsendable(&mut self, row: RecordView<'_>, why: Unsendable) -> Result<(), Self::Error>;
+}
+
+/// Why no batch can hold a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsendable {
+    /// The row's event alone is larger than a batch may be.
+    #[error("the row needs a batch of {bytes} bytes, and mParticle takes at most {most}")]
+    TooLarge {
+        /// What it would need.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
+    /// The row is part of a purchase that needs more than a batch may be, and half a purchase would
+    /// be a wrong one.
+    #[error(
+        "the row is one of {rows} or more of a transaction that is too large for one event: mParticle takes at most {most} bytes"
+    )]
+    Purchase {
+        /// Rows of the transaction that had come.
+        rows: usize,
+        /// The limit.
+        most: usize,
+    },
+}
+
+/// How much was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// Sets of identities (see the module's page).
+    pub users: u64,
+    /// Batches.
+    pub batches: u64,
+    /// Events.
+    pub events: u64,
+    /// Requests.
+    pub requests: u64,
+    /// Bytes of all batches.
+    pub bytes: u64,
+    /// What of these goes to mParticle's address for historical events.
+    pub historical: Share,
+}
+
+/// A part of what was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Batches.
+    pub batches: u64,
+    /// Events.
+    pub events: u64,
+    /// Requests.
+    pub requests: u64,
+}
