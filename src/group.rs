@@ -11,7 +11,8 @@
 //! little beside decoding it.)
 //!
 //! The temporary file has no name and is not synced: it dies with the process, and a delivery
-//! that was being received dies with it.
+//! that was being received dies with it. It is sealed under a key that nobody keeps
+//! ([`Scratch`](crate::seal::Scratch)).
 
 mod buffer;
 mod run;
@@ -28,8 +29,8 @@ use buffer::Buffer;
 use run::Cursor;
 use spiller::Spiller;
 
-/// Reading a run back takes at least this much memory; see [`Grouper::finish`].
-const LEAST_READ_BUFFER: usize = 4 * 1024;
+/// Reading a run back takes at least this much memory (a sealed block); see [`Grouper::finish`].
+const LEAST_READ_BUFFER: usize = 8 * 1024;
 /// Larger does not read faster.
 const MOST_READ_BUFFER: usize = 128 * 1024;
 

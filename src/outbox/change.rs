@@ -96,6 +96,10 @@ impl Change {
         self.added.insert(position, delivery);
     }
 
+    pub fn put_account(&mut self, destination: DestinationId, account: Account) {
+        self.accounts.insert(destination, Some(account));
+    }
+
     /// Forgets a delivery that has settled, and its account if nobody needs that any more.
     pub fn remove_delivery(&mut self, index: &Index, position: u64) {
         let Some(delivery) = index.deliveries.get(&position) else {

@@ -6,4 +6,5 @@ mod faults;
 mod kit;
 mod model;
 mod power;
+mod sealed;
 mod space;
