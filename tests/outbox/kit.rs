@@ -77,7 +77,8 @@ pub fn route(ordinal: u64) -> u8 {
     (ordinal % 4) as u8
 }
 
-/// Checks that a claim, also of a replayed dead letter, has the route of its entry.
+/// Checks that a claim, also of a replayed dead letter, has the route of its entry, which payloads
+/// made here name.
 pub fn check_route(claim: &Claim) {
     let text = claim
         .slices
@@ -87,7 +88,9 @@ pub fn check_route(claim: &Claim) {
         let (_, behind) = text.split_once("entry ")?;
         behind.split_once(',')?.0.parse().ok()
     });
-    assert_eq!(entry.map(route), Some(claim.route), "{text:?}");
+    if let Some(entry) = entry {
+        assert_eq!(route(entry), claim.route, "{text:?}");
+    }
 }
 
 /// Appends entry `ordinal` of a generated delivery.
