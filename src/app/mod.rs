@@ -39,6 +39,7 @@ pub(crate) use desk::with_causes;
 use desk::Desk;
 use systemd::Systemd;
 
+pub use desk::{chosen, chosen_plan};
 pub use reload::Reloader;
 
 /// The daemon cannot start.

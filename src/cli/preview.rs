@@ -52,6 +52,7 @@ pub struct Arguments {
 /// take it.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let config = load(&arguments.config)?;
+    let choices = arguments.form.choices()?;
     let mut document = arguments.document.open("read")?;
     let mut settings = app::ingest_settings(&config);
     // The outbox belongs to a daemon, and need not be there.
@@ -62,10 +63,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         mapping: mapping::Settings {
             data_type: arguments.form.data_type(),
             now: UnixMillis::now(),
-            ..app::mapping_settings(&config.mparticle)
+            ..app::chosen(&choices, app::mapping_settings(&config.mparticle))
         },
         environment: arguments.form.environment(),
-        data_plan: app::data_plan(&config.mparticle),
+        data_plan: app::chosen_plan(&choices, app::data_plan(&config.mparticle).as_ref()),
     };
     let mut kept = Kept::new(arguments.batches);
     let progress = Progress::default();

@@ -20,14 +20,13 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use url::Url;
 
 use crate::cli::document::Document;
 use crate::config::Secret;
-use crate::model::{DataType, Environment};
 
 /// Parts of the document between the file and the connection: each waits little for the other.
 const PARTS_AHEAD: usize = 4;
@@ -43,8 +42,8 @@ pub struct Request<'a> {
     pub title: &'a str,
     pub api_key: &'a str,
     pub api_secret: &'a Secret,
-    pub data_type: DataType,
-    pub environment: Environment,
+    /// The form as Looker would send it.
+    pub form: Value,
 }
 
 /// What the hub said.
@@ -276,7 +275,7 @@ fn body(
 ) -> (Body, oneshot::Receiver<(String, io::Error)>) {
     let plan = json!({"title": request.title, "type": "Look"});
     let data = json!({"apiKey": request.api_key, "apiSecret": request.api_secret.expose()});
-    let form = json!({"data_type": request.data_type, "environment": request.environment});
+    let form = &request.form;
     let before = format!(
         r#"{{"type":"query","scheduled_plan":{plan},"data":{data},"form_params":{form},"attachment":{{"mimetype":"application/json;base64","extension":"json","data":""#
     );
