@@ -63,6 +63,7 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.mparticle.backoff_max, Duration::from_secs(60));
     assert_eq!(config.mparticle.retry_after_max, Duration::from_secs(300));
     assert_eq!(config.mparticle.paused_probe, Duration::from_secs(60));
+    assert_eq!(config.mparticle.pause_after_rejected, 100);
     assert_eq!(config.mparticle.max_age, None);
     assert_eq!(config.memory.group_budget, 64 << 20);
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8081");

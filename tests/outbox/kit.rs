@@ -77,8 +77,8 @@ pub fn route(ordinal: u64) -> u8 {
     (ordinal % 4) as u8
 }
 
-/// Checks that a claim, also of a replayed dead letter, has the route of its entry, which payloads
-/// made here name.
+/// Checks that a claim, also of a replayed dead letter, has the route of its entry, if that is one
+/// of a generated delivery.
 pub fn check_route(claim: &Claim) {
     let text = claim
         .slices

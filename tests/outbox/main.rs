@@ -2,6 +2,7 @@
 
 mod basics;
 mod damage;
+mod edits;
 mod faults;
 mod kit;
 mod model;
