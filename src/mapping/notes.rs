@@ -82,7 +82,7 @@ impl Note {
             Self::ConsentWithoutTime => {
                 "the row has no usable time of the consent, which mParticle needs, so it was not sent"
             }
-            Self::NotANumber => "the value is not a number and was not sent",
+            Self::NotANumber => "the value is no number, or too large a one, and was not sent",
             Self::NotAPlace => {
                 "latitude and longitude are not both there and within the bounds of the globe, so neither was sent"
             }

@@ -388,3 +388,31 @@ fn a_consent_needs_a_boolean_and_a_time() {
     let found: Vec<_> = settings(record.view().device).collect();
     assert_eq!(found, [(without.names().partners.start, &b"\"x\""[..])]);
 }
+
+#[test]
+fn a_number_that_no_double_holds_is_left_out_and_counted() {
+    let plan = one("mp_user_attribute", USERS);
+    let long = "9".repeat(300);
+    for (literal, sent) in [
+        ("1e999", false),
+        ("-1E400", false),
+        ("1e308", true),
+        ("1.5E-3", true),
+        (long.as_str(), true),
+        ("123456789012345678901234567890", true),
+    ] {
+        let (record, tally) = map(&plan, &["7", literal]);
+        let record = record.unwrap();
+        let found: Vec<_> = settings(record.view().attributes).collect();
+        assert_eq!(found == [(0, literal.as_bytes())], sent, "{literal}");
+        assert_eq!(
+            tally.count(Note::NotANumber, 1),
+            u64::from(!sent),
+            "{literal}"
+        );
+    }
+    let digits = "9".repeat(400);
+    let (record, tally) = map(&plan, &["7", &digits]);
+    assert!(record.unwrap().view().attributes.is_empty());
+    assert_eq!(tally.count(Note::NotANumber, 1), 1);
+}
