@@ -43,6 +43,7 @@ use desk::Desk;
 use systemd::Systemd;
 use traces::Traced;
 
+pub use desk::{chosen, chosen_plan};
 pub use reload::Reloader;
 
 /// Clients of both servers that read nothing of their answers for so long are cut off: far longer
