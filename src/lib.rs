@@ -26,6 +26,7 @@
 //! | [`mapping`] | columns to fields, by LookML tag | `record` | HTTP, time, the outbox |
 //! | [`group`] | rows of a user together, in fixed memory | `record` | what a record means |
 //! | [`mparticle`]`::encode` | batches and requests within the limits | `record`, names of `mapping` | HTTP, outbox, drain |
+//! | [`changes`] | what each schedule delivered last, user by user | `record`, `seal` | what is sent, HTTP, JSON, sled |
 //! | [`outbox`] | the durable store between | sled | JSON, mParticle, HTTP, retry policy |
 //! | [`drain`] | when, how fast, and what a reply means | `outbox` | HTTP, JSON: it sees a `Transport` |
 //! | [`mparticle`]`::client` | the wire | `drain`'s `Transport` and `Reply` | the outbox |
@@ -54,14 +55,16 @@
 //! 5. **A claim lives in memory only.** After a crash, what is not settled is due again.
 //! 6. **A reply is an enum, and the decision on it a pure function** ([`drain`]).
 //! 7. **Nothing is dropped in silence**: rows in = delivered + waiting + in flight + dead-lettered +
-//!    rejected + cancelled + named as damaged, for each delivery, at every moment.
-//! 8. **Secrets are never written in clear**: what a restart needs of the credentials is sealed ([`seal`])
+//!    rejected + cancelled + unchanged + named as damaged, for each delivery, at every moment.
+//! 8. **Who is passed over as unchanged is known to have it.** In doubt all users are sent ([`changes`]).
+//! 9. **Secrets are never written in clear**: what a restart needs of the credentials is sealed ([`seal`])
 //!    under a key that lies outside the outbox.
 //!
 //! Where mapping and grouping differ from what one might expect: values stay the JSON literals that Looker
 //! sent, from the decoder's buffer to the request ([`record`] says why).
 
 pub mod app;
+pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -189,6 +189,7 @@ fn commit(
     let totals = Totals {
         rows_in: rows,
         rows_rejected: 0,
+        rows_unchanged: 0,
         users: rows,
         batches: rows,
         requests: entries.len() as u64,

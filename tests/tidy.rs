@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use: the dependency table of the crate's page. `model`, `clock` and
 /// `shutdown` are nobody's secret and may be used by all.
-const ROOMS: [(&str, &[&str]); 22] = [
+const ROOMS: [(&str, &[&str]); 23] = [
     ("model", &[]),
     ("clock", &[]),
     ("shutdown", &[]),
@@ -25,9 +25,11 @@ const ROOMS: [(&str, &[&str]); 22] = [
     ("mparticle::reply", &["drain"]),
     ("outbox", &[]),
     ("drain", &["outbox"]),
+    ("changes", &["record", "seal"]),
     (
         "ingest",
         &[
+            "changes",
             "decode",
             "mapping",
             "group",

@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use crate::changes::Changes;
 use crate::clock::{self, UnixMillis};
 use crate::drain;
 use crate::ingest::{self, IngestError, Progress};
@@ -41,6 +43,8 @@ pub struct Settings {
     pub ingest: ingest::Settings,
     /// Bound of the outbox.
     pub max_bytes: u64,
+    /// After so long a schedule that sends only changes sends all, if it does not say otherwise.
+    pub full_refresh: Duration,
 }
 
 impl Settings {
@@ -84,6 +88,7 @@ pub struct Desk {
     pub(super) settings: Settings,
     pub(super) outbox: Outbox,
     pub(super) drain: drain::Handle,
+    pub(super) changes: Changes,
     pub(super) started: UnixMillis,
     pub(super) counters: Counters,
     seal: Arc<Seal>,
@@ -102,6 +107,8 @@ pub struct Counters {
     pub rows_in: AtomicU64,
     /// Rows of them that were rejected.
     pub rows_rejected: AtomicU64,
+    /// Rows of them that were not sent, since what they say was delivered before.
+    pub rows_unchanged: AtomicU64,
 }
 
 /// A delivery that is being received.
@@ -117,8 +124,15 @@ pub struct Incoming {
 
 impl Desk {
     /// A desk for one outbox.
-    pub fn new(settings: Settings, outbox: Outbox, seal: Arc<Seal>, drain: drain::Handle) -> Self {
+    pub fn new(
+        settings: Settings,
+        outbox: Outbox,
+        seal: Arc<Seal>,
+        drain: drain::Handle,
+        changes: Changes,
+    ) -> Self {
         Self {
+            changes,
             settings,
             outbox,
             drain,
@@ -192,6 +206,7 @@ impl Desk {
                 add(&counters.accepted, 1);
                 add(&counters.rows_in, receipt.rows);
                 add(&counters.rows_rejected, receipt.rejected);
+                add(&counters.rows_unchanged, receipt.made.unchanged_rows);
             }
             Err(_) => {
                 add(&counters.refused, 1);
@@ -224,6 +239,7 @@ impl Receiver for Desk {
         let now = UnixMillis::now();
         let id = clock::new_delivery_id(now).map_err(|error| refusal(&error.to_string()))?;
         let delivery = self.new_delivery(id, &order)?;
+        let changes = self.changes_of(&order, delivery.destination).await?;
         let progress = Arc::new(Progress::default());
         let _listed = Listed::enter(self, id, &order.title, now, &progress);
         let ingest_order = ingest::Order {
@@ -231,6 +247,7 @@ impl Receiver for Desk {
             mapping: self.settings.mapping_of(&order),
             environment: order.environment,
             data_plan: self.settings.data_plan_of(&order.choices),
+            changes,
         };
         let outcome = ingest::receive(
             ingest_order,
@@ -246,6 +263,7 @@ impl Receiver for Desk {
                 tracing::info!(
                     rows = receipt.rows,
                     rejected = receipt.rejected,
+                    unchanged = receipt.made.unchanged_rows,
                     users = receipt.made.users,
                     batches = receipt.made.batches,
                     requests = receipt.made.requests,
@@ -330,7 +348,7 @@ fn label(endpoint: &Url, api_key: &str) -> String {
     format!("{host}, key …{shown}")
 }
 
-fn refusal(message: &str) -> Refusal {
+pub(super) fn refusal(message: &str) -> Refusal {
     Refusal {
         message: message.to_owned(),
     }
@@ -344,6 +362,7 @@ fn kind(error: &IngestError) -> &'static str {
         IngestError::Query(_) => "Looker's query failed",
         IngestError::Plan(_) => "the columns do not fit",
         IngestError::NothingToSend { .. } => "no row can be sent",
+        IngestError::Changes(_) => "only changes cannot be sent",
         IngestError::Group(_) | IngestError::Early(_) => "temporary space failed",
         IngestError::Thread(_) => "the system refused a thread",
         IngestError::Outbox(_) => "the outbox refused",
@@ -397,6 +416,7 @@ mod tests {
                 encode: crate::mparticle::encode::Settings::default(),
             },
             max_bytes: 1,
+            full_refresh: Duration::from_secs(1),
         }
     }
 

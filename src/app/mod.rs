@@ -7,6 +7,7 @@
 
 mod desk;
 mod facts;
+mod past;
 mod reload;
 mod systemd;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::changes::Changes;
 use crate::config::Config;
 use crate::control::{self, Admin, Token, TokenError};
 use crate::drain::{self, Drain};
@@ -103,6 +105,7 @@ pub struct App {
     notifier: Notifier,
     desk: Arc<Desk>,
     reloader: Reloader,
+    changes: Changes,
     outbox: Outbox,
     hub_url: Url,
     admin_url: Url,
@@ -126,6 +129,12 @@ impl App {
         }
         let seal = Arc::new(seal);
         let outbox = open_outbox(&config).await?;
+        let changes = Changes::new(past::settings(&config), Arc::clone(&seal));
+        // Before anything is accepted or forgotten.
+        let (settling, ledger) = (changes.clone(), outbox.clone());
+        tokio::task::spawn_blocking(move || settling.settle(&ledger))
+            .await
+            .map_err(|_| StartError::Panicked)?;
 
         let endpoint = Url::parse(&config.mparticle.base_address())?;
         let opener = Arc::clone(&seal);
@@ -172,10 +181,12 @@ impl App {
                 data_plan: data_plan(&config.mparticle),
                 ingest: ingest_settings(&config),
                 max_bytes: config.outbox.max_bytes,
+                full_refresh: config.changes.full_refresh,
             },
             outbox.clone(),
             seal,
             drain.handle(),
+            changes.clone(),
         ));
         Ok(Self {
             intake,
@@ -184,6 +195,7 @@ impl App {
             notifier,
             desk,
             reloader,
+            changes,
             outbox,
             hub_url,
             admin_url,
@@ -225,7 +237,13 @@ impl App {
         tracing::info!(hub = %self.hub_url, admin = %self.admin_url, "looker-feed is ready");
         systemd.ready();
         let systemd = Arc::new(systemd);
-        let mut dog = tokio::spawn(keep_watch(Arc::clone(&systemd), watched, watch_stop));
+        let mut dog = tokio::spawn(keep_watch(
+            Arc::clone(&systemd),
+            watched,
+            watch_stop.clone(),
+        ));
+        let follower = past::follow(self.changes, self.outbox.clone(), watch_stop);
+        let mut follower = tokio::spawn(follower);
 
         // Whatever ends first ends all, in order; only the shutdown should.
         let mut early = None;
@@ -249,7 +267,7 @@ impl App {
         }
         // The last words of the drain are told too.
         watch_trigger.pull();
-        for task in [&mut notifier, &mut dog] {
+        for task in [&mut notifier, &mut dog, &mut follower] {
             if !task.is_finished() && tokio::time::timeout(2 * GRACE, &mut *task).await.is_err() {
                 task.abort();
             }

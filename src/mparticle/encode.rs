@@ -19,10 +19,12 @@
 //!
 //! Memory: one request, and what is held of the current user, which is bounded (`MOST_HELD`).
 
+mod changes;
 mod content;
 mod latest;
 mod members;
 mod request;
+mod sink;
 mod text;
 
 use crate::mapping::{EVENT_BITS, Names};
@@ -30,7 +32,9 @@ use crate::model::{DataType, DeliveryId, Environment};
 use crate::mparticle::limits;
 use crate::record::{RecordView, settings};
 pub use members::DataPlan;
+pub use sink::{Batch, Sink, Unsendable};
 
+use changes::Changes;
 use content::Content;
 use latest::{Latest, name};
 use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user, split_device};
@@ -84,44 +88,6 @@ pub struct Delivery {
     pub names: Names,
 }
 
-/// One batch in a request's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Batch<'a> {
-    /// The batch as JSON.
-    pub json: &'a [u8],
-    /// Rows of the delivery that are settled when this batch is.
-    pub rows: u32,
-}
-
-/// Takes what the encoder makes.
-pub trait Sink {
-    /// Why it could not.
-    type Error;
-    /// A request that is ready to be sent: a JSON array of these batches.
-    ///
-    /// # Errors
-    /// It could not be kept; the delivery must be given up.
-    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), Self::Error>;
-    /// A row that no batch can hold.
-    ///
-    /// # Errors
-    /// It could not be kept; the delivery must be given up.
-    fn unsendable(&mut self, row: RecordView<'_>, why: Unsendable) -> Result<(), Self::Error>;
-}
-
-/// Why no batch can hold a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unsendable {
-    /// The row's event alone is larger than a batch may be.
-    #[error("the row needs a batch of {bytes} bytes, and mParticle takes at most {most}")]
-    TooLarge {
-        /// What it would need.
-        bytes: usize,
-        /// The limit.
-        most: usize,
-    },
-}
-
 /// How much was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Made {
@@ -135,6 +101,12 @@ pub struct Made {
     pub requests: u64,
     /// Bytes of all batches.
     pub bytes: u64,
+    /// Rows of users who were not sent, since they are as they were.
+    pub unchanged_rows: u64,
+    /// Those users.
+    pub unchanged_users: u64,
+    /// Users who are told that they are not in the result any more.
+    pub gone: u64,
 }
 
 /// Writes the batches of one delivery. Records must come grouped: those of one user together,
@@ -149,6 +121,8 @@ pub struct Encoder {
     plan: String,
     /// Set in a delivery that skips what was sent.
     content: Option<Content>,
+    /// Set in a delivery that sends only changes.
+    changes: Option<Changes>,
     /// What every event begins with, up to the number of its row.
     event: String,
     user: Option<u64>,
@@ -205,6 +179,7 @@ impl Encoder {
             delivery,
             plan: String::new(),
             content: None,
+            changes: None,
             user: None,
             people: Vec::new(),
             spare: Vec::new(),
@@ -226,6 +201,9 @@ impl Encoder {
         if self.user != Some(user) {
             self.end_user(sink)?;
             self.user = Some(user);
+            if let Some(changes) = &mut self.changes {
+                changes.begin_user();
+            }
         }
         if let Some(bytes) = self.too_large(&record) {
             let most = self.settings.max_batch_bytes;
@@ -239,6 +217,9 @@ impl Encoder {
             Some(at) => at,
             None => {
                 if self.people.len() >= MOST_APART {
+                    if let Some(changes) = &mut self.changes {
+                        changes.crowd();
+                    }
                     self.end_user(sink)?;
                     self.user = Some(user);
                 }
@@ -272,6 +253,7 @@ impl Encoder {
     /// The sink's.
     pub fn finish<S: Sink>(mut self, sink: &mut S) -> Result<Made, S::Error> {
         self.end_user(sink)?;
+        self.write_gone(sink)?;
         self.request.flush(sink, &mut self.made)?;
         Ok(self.made)
     }
@@ -352,6 +334,24 @@ impl Encoder {
     /// Writes all that is held of the current user.
     fn end_user<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
         self.people.sort_by_key(|person| person.last_row);
+        match self.changes {
+            None => self.write_people(sink)?,
+            Some(_) => self.end_user_if_changed(sink)?,
+        }
+        for mut person in self.people.drain(..) {
+            person.clear();
+            // One spare is what almost every delivery needs; more would only hold memory.
+            if self.spare.is_empty() {
+                self.spare.push(person);
+            }
+        }
+        self.held = 0;
+        self.user = None;
+        Ok(())
+    }
+
+    /// Writes the people of the current user.
+    fn write_people<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
         for at in 0..self.people.len() {
             match self.delivery.data_type {
                 DataType::User => self.write_profile(at, sink)?,
@@ -374,15 +374,6 @@ impl Encoder {
                 }
             }
         }
-        for mut person in self.people.drain(..) {
-            person.clear();
-            // One spare is what almost every delivery needs; more would only hold memory.
-            if self.spare.is_empty() {
-                self.spare.push(person);
-            }
-        }
-        self.held = 0;
-        self.user = None;
         Ok(())
     }
 

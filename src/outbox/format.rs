@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header   magic     8  "LFOUTBOX"
-//!          version   2  1
+//!          version   2  2
 //!          kind      1  1 segment, 2 dead letters, 3 rejected rows
 //!          codec     1  0: records are lz4 blocks or plain, as each says
 //!          number    4  of the segment in its delivery, or of the dead-letter file
@@ -26,7 +26,7 @@ use super::delivery::{Info, Totals};
 use crate::clock::UnixMillis;
 
 /// Version of the files and of the directory.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 const MAGIC: [u8; 8] = *b"LFOUTBOX";
 const END: [u8; 4] = *b"LFe1";
 const CODEC_LZ4: u8 = 0;

@@ -43,6 +43,7 @@ mod codec;
 mod dead;
 mod delivery;
 mod disk;
+mod ending;
 mod error;
 mod format;
 mod index;
@@ -78,6 +79,7 @@ pub use codec::Malformed;
 pub use dead::{Dead, DeadFilter, DeadLetter, DeadPage, LetterId, LetterIdError};
 pub use delivery::{DeliveryState, MAX_ACCOUNT, NewDelivery, Receipt, Tally, Totals, WebhookState};
 pub use disk::{Disk, Op};
+pub use ending::Ending;
 pub use error::{Error, OpenError, StateError};
 pub use letters::Moved;
 pub use offline::{

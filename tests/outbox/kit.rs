@@ -88,6 +88,7 @@ pub fn totals(entries: u64, rejected: u64) -> Totals {
     Totals {
         rows_in: rows + rejected,
         rows_rejected: rejected,
+        rows_unchanged: 0,
         users: entries,
         batches: shapes.iter().map(|shape| shape.len() as u64).sum(),
         requests: entries,

@@ -120,6 +120,7 @@ pub fn deliveries(screen: &mut Screen<'_>, items: &[Delivery]) -> io::Result<()>
                 number(delivery.rows_in),
                 number(rows.delivered),
                 number(rows.waiting + rows.in_flight),
+                number(rows.unchanged),
                 number(rows.rejected),
                 number(rows.dead + rows.damaged),
                 delivery
@@ -136,6 +137,7 @@ pub fn deliveries(screen: &mut Screen<'_>, items: &[Delivery]) -> io::Result<()>
         ">ROWS",
         ">DELIVERED",
         ">WAITING",
+        ">UNCHANGED",
         ">REJECTED",
         ">DEAD",
         ">LEFT",

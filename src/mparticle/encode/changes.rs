@@ -1,0 +1,167 @@
+//! A delivery of profiles that sends only changes: what decides is not here, but behind the
+//! [`Sink`], which is told a fingerprint of each user and where the user was put.
+//!
+//! The unit is all people with the same [`RecordView::user`](crate::record::RecordView::user): they share their first identity, so
+//! which of them is sent last decides what mParticle has of them, and none can be passed over alone.
+//!
+//! A fingerprint is of what is sent, not of how it is cut into batches and named: identities,
+//! attributes and device as they are after merging, and the data plan. Where it goes (the account,
+//! the environment) is for the one to tell apart who remembers it.
+
+use std::hash::Hasher;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::mapping::Names;
+use crate::model::DataType;
+use crate::record::{begin_setting, end_setting, parts, push_part};
+
+use super::members::{AttributeWriter, push_origin, push_user};
+use super::{Encoder, Person, Sink, push_display};
+
+/// Changed whenever the same user would get another fingerprint, so that a change is a decision.
+const VERSION: &[u8] = b"looker-feed user 1";
+
+/// What an encoder needs that sends only changes.
+#[derive(Debug)]
+pub(super) struct Changes {
+    key: [u8; 16],
+    /// The attribute of an audience: `"name":`, and the setting that sets it to true.
+    attribute: Option<(Box<str>, Vec<u8>)>,
+    /// The current user has more people than are held at once, so there is no fingerprint of all.
+    crowded: bool,
+    people: Vec<u8>,
+    gone: u64,
+}
+
+impl Changes {
+    pub(super) fn begin_user(&mut self) {
+        self.crowded = false;
+    }
+
+    pub(super) fn crowd(&mut self) {
+        self.crowded = true;
+    }
+}
+
+impl Encoder {
+    /// Asks the sink of each user whether they are known. Records must come sorted by user under a
+    /// key that is the same in all deliveries that are compared. `key` makes fingerprints
+    /// unforeseeable. `attribute` is set to true for all users, and to false for those that the sink
+    /// names at the end. Without effect on events.
+    pub fn sending_changes(mut self, key: [u8; 16], attribute: Option<&str>) -> Self {
+        if self.delivery.data_type != DataType::User {
+            return self;
+        }
+        let attribute = attribute.map(|name| {
+            let names = &mut self.delivery.names.attributes;
+            let slot = u16::try_from(names.len()).unwrap_or(u16::MAX);
+            let name: Box<str> = format!("{}:", serde_json::Value::from(name)).into();
+            names.push(name.clone());
+            let mut setting = Vec::new();
+            let start = begin_setting(&mut setting, slot);
+            setting.extend_from_slice(b"true");
+            end_setting(&mut setting, start);
+            (name, setting)
+        });
+        self.changes = Some(Changes {
+            key,
+            attribute,
+            crowded: false,
+            people: Vec::new(),
+            gone: 0,
+        });
+        self
+    }
+
+    /// Writes the current user unless the sink knows them as they are.
+    pub(super) fn end_user_if_changed<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
+        let (Some(user), Some(changes)) = (self.user, &mut self.changes) else {
+            return Ok(());
+        };
+        changes.people.clear();
+        for person in &mut self.people {
+            push_part(&mut changes.people, &person.identities);
+            if let Some((_, setting)) = &changes.attribute {
+                person.attributes.set(setting);
+            }
+        }
+        // Nobody at all: their rows can be put into no batch. They are in the result all the same.
+        let whole = !changes.crowded && !self.people.is_empty();
+        let fingerprint = whole.then(|| {
+            let plan = self.plan.as_bytes();
+            fingerprint(&changes.key, &self.people, &self.delivery.names, plan)
+        });
+        if sink.is_known(user, fingerprint, &changes.people)? {
+            for person in &self.people {
+                self.made.unchanged_rows += u64::from(person.rows);
+                self.made.unchanged_users += 1;
+            }
+            return Ok(());
+        }
+        // The request that is being filled, or one behind it.
+        let first = self.made.requests;
+        self.write_people(sink)?;
+        match fingerprint {
+            Some(_) => sink.placed(first, self.made.requests),
+            None => Ok(()),
+        }
+    }
+
+    /// Tells those who are not in the result any more.
+    pub(super) fn write_gone<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
+        let Some(changes) = &mut self.changes else {
+            return Ok(());
+        };
+        let Some((name, _)) = &changes.attribute else {
+            return Ok(());
+        };
+        let mut people = std::mem::take(&mut changes.people);
+        while sink.next_gone(&mut people)? {
+            let first = self.made.requests;
+            for identities in parts(&people) {
+                self.request.begin();
+                let out = &mut self.request.bytes;
+                out.extend_from_slice(self.prefix.as_bytes());
+                push_display(out, format_args!("gone-{}", changes.gone));
+                out.extend_from_slice(self.suffix.as_bytes());
+                push_user(out, identities);
+                let mut writer = AttributeWriter::default();
+                writer.add(out, name, b"false");
+                writer.end(out);
+                push_origin(out, None, None, &self.plan);
+                out.push(b'}');
+                self.request
+                    .end(0, 0, &self.settings, sink, &mut self.made)?;
+                changes.gone += 1;
+            }
+            sink.placed(first, self.made.requests)?;
+            self.made.gone += 1;
+        }
+        Ok(())
+    }
+}
+
+fn fingerprint(key: &[u8; 16], people: &[Person], names: &Names, plan: &[u8]) -> u128 {
+    let mut hasher = SipHasher13::new_with_key(key);
+    update(&mut hasher, VERSION);
+    update(&mut hasher, plan);
+    for person in people {
+        update(&mut hasher, &person.identities);
+        let attributes = person.attributes.members(&names.attributes);
+        let device = person.device.members(&names.device);
+        // A name is never empty, so the two cannot run together.
+        for (name, literal) in attributes.chain([("", &b""[..])]).chain(device) {
+            update(&mut hasher, name.as_bytes());
+            update(&mut hasher, literal);
+        }
+        update(&mut hasher, b"");
+    }
+    hasher.finish128().as_u128()
+}
+
+/// With its length, so that no two lists of parts run together to the same bytes.
+fn update(hasher: &mut SipHasher13, part: &[u8]) {
+    hasher.write(&(part.len() as u64).to_le_bytes());
+    hasher.write(part);
+}

@@ -1,0 +1,67 @@
+//! Where what the encoder makes goes.
+
+use crate::record::RecordView;
+
+/// One batch in a request's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch<'a> {
+    /// The batch as JSON.
+    pub json: &'a [u8],
+    /// Rows of the delivery that are settled when this batch is.
+    pub rows: u32,
+}
+
+/// Takes what the encoder makes.
+pub trait Sink {
+    /// Why it could not.
+    type Error;
+    /// A request that is ready to be sent: a JSON array of these batches.
+    ///
+    /// # Errors
+    /// It could not be kept; the delivery must be given up.
+    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), Self::Error>;
+    /// A row that no batch can hold.
+    ///
+    /// # Errors
+    /// It could not be kept; the delivery must be given up.
+    fn unsendable(&mut self, row: RecordView<'_>, why: Unsendable) -> Result<(), Self::Error>;
+
+    /// Whether a user need not be sent; asked only by an encoder that sends only changes, see
+    /// [`Encoder::sending_changes`]. `people` are the sets of identities (`record::parts`);
+    /// `fingerprint` is of all that would be sent, `None`: the user must be sent.
+    ///
+    /// # Errors
+    /// It could not be noted; the delivery must be given up.
+    fn is_known(&mut self, _: u64, _: Option<u128>, _: &[u8]) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
+
+    /// The requests, from 0, that hold whoever was asked about last, unless there was no fingerprint.
+    ///
+    /// # Errors
+    /// It could not be noted; the delivery must be given up.
+    fn placed(&mut self, _first: u64, _last: u64) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    /// Fills `people` with the next user who is not in the result any more; `false`: no other.
+    ///
+    /// # Errors
+    /// It is not known; the delivery must be given up.
+    fn next_gone(&mut self, _people: &mut Vec<u8>) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
+}
+
+/// Why no batch can hold a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unsendable {
+    /// The row's event alone is larger than a batch may be.
+    #[error("the row needs a batch of {bytes} bytes, and mParticle takes at most {most}")]
+    TooLarge {
+        /// What it would need.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
+}
