@@ -2,6 +2,7 @@
 
 mod basics;
 mod damage;
+mod ending;
 mod faults;
 mod kit;
 mod model;
