@@ -29,6 +29,7 @@
 //! What is not known here: values of the same users that come to mParticle on other ways. A full
 //! refresh every few days evens that out.
 
+mod past;
 mod seen;
 mod session;
 mod shelf;
