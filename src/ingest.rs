@@ -37,9 +37,9 @@ use crate::outbox::{self, NewDelivery, Outbox};
 
 pub use worked::Worked;
 
-/// Chunks that wait for the worker: enough to keep it busy while the network hesitates, and at
-/// most some 2 MiB with the chunks that HTTP gives.
-const CHUNKS_WAITING: usize = 32;
+/// Chunks that wait for the worker, and as many that it has taken: enough to keep it busy while the
+/// network hesitates, and at most some 2 MiB with the chunks that HTTP gives.
+const CHUNKS_WAITING: usize = 16;
 
 /// How deliveries are worked on.
 #[derive(Clone, Debug)]

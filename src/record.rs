@@ -104,6 +104,11 @@ impl Record {
 }
 
 impl<'a> RecordView<'a> {
+    /// Bytes of all sections together.
+    pub fn size(&self) -> usize {
+        self.identities.len() + self.device.len() + self.attributes.len() + self.event.len()
+    }
+
     /// Takes a record apart again. Ends beyond `bytes` give empty sections.
     pub fn from_parts(row: u64, user: u64, ends: [u32; 4], bytes: &'a [u8]) -> Self {
         let section = |from: u32, to: u32| bytes.get(from as usize..to as usize).unwrap_or(&[]);

@@ -75,6 +75,7 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.log.level, tracing::Level::INFO);
     assert_eq!(config.shutdown.deadline, Duration::from_secs(25));
     assert_eq!(config.seal.key_file, None);
+    assert!(config.seal.previous_key_files.is_empty());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use looker_feed::clock::UnixMillis;
 use looker_feed::drain::{Drain, Handle, Parcel, Reply, Settings, Standing, Transport};
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{self, DeadFilter, Entry, NewDelivery, Outbox, Slice, Totals};
+use looker_feed::seal::{Key, Keyring};
 use looker_feed::shutdown::{self, Trigger};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -143,9 +144,10 @@ fn settings() -> Settings {
 }
 
 fn open(path: &Path) -> Outbox {
+    let keys = Arc::new(Keyring::new(Key::new([1; 32]), Vec::new()));
     Outbox::open(outbox::Settings {
         reserve_bytes: 0,
-        ..outbox::Settings::new(path)
+        ..outbox::Settings::new(path, keys)
     })
     .unwrap()
 }

@@ -4,6 +4,7 @@
 
 pub mod made;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use looker_feed::clock::UnixMillis;
@@ -13,6 +14,7 @@ use looker_feed::mapping::{self, Plan, Tally};
 use looker_feed::model::{DataType, DeliveryId, DestinationId};
 use looker_feed::outbox::{NewDelivery, Outbox, Settings, Slice, Staging, Totals};
 use looker_feed::record::Record;
+use looker_feed::seal::{Key, Keyring};
 
 /// Rows of one user in the shape that is measured.
 pub const ROWS_A_USER: u64 = 5;
@@ -234,9 +236,10 @@ pub fn new_delivery(number: u8, account: Vec<u8>) -> NewDelivery {
 
 /// An outbox in `path` with the defaults, whatever else the disk holds.
 pub fn outbox(path: &std::path::Path) -> Outbox {
+    let keys = Arc::new(Keyring::new(Key::new([1; 32]), Vec::new()));
     let settings = Settings {
         reserve_bytes: 0,
-        ..Settings::new(path)
+        ..Settings::new(path, keys)
     };
     Outbox::open(settings).expect("the outbox opens")
 }

@@ -131,6 +131,22 @@ impl Daemon {
         memory(self.child.id(), "VmHWM:")
     }
 
+    /// Processor time of all its threads so far.
+    pub fn processor(&self) -> Duration {
+        /// Clock ticks a second of `/proc`, on every Linux that Rust supports.
+        const TICKS: f64 = 100.0;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.expect("it runs");
+        // The name, in parentheses, may hold spaces; user and system time are the 12th and 13th
+        // value behind it.
+        let values = stat.rsplit(')').next().unwrap_or_default();
+        let values = values.split_whitespace().skip(11).take(2);
+        let ticks: f64 = values
+            .map(|value| value.parse::<f64>().expect("ticks"))
+            .sum();
+        Duration::from_secs_f64(ticks / TICKS)
+    }
+
     /// Bytes of its files, those without a name included.
     pub fn disk(&self) -> u64 {
         disk(self.child.id(), &self.outbox)

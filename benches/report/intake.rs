@@ -28,6 +28,8 @@ pub struct Intake {
     pub bytes: u64,
     /// From Looker's call to the answer: everything is durable.
     pub received: Duration,
+    /// Processor time of the daemon for it.
+    pub processor: Duration,
     /// From then until mParticle, without a limit, has taken all of it.
     pub sent: Option<Duration>,
     pub memory_received: u64,
@@ -78,6 +80,7 @@ pub fn run(home: &Path, shape: &Shape, send: bool) -> Intake {
     let start = Instant::now();
     world.runtime.block_on(daemon.execute(url));
     let received = start.elapsed();
+    let processor = daemon.processor();
     let (memory_received, disk_received) = (daemon.peak_memory(), daemon.disk());
     let (delivery, sent) = if send {
         let delivery = world.runtime.block_on(daemon.sent());
@@ -97,6 +100,7 @@ pub fn run(home: &Path, shape: &Shape, send: bool) -> Intake {
         users: shape.users,
         bytes,
         received,
+        processor,
         sent,
         memory_received,
         memory_sent: daemon.peak_memory(),

@@ -136,9 +136,10 @@ fn case(name: &str, shape: &Shape, runs: usize, home: &Path, send: bool) -> Case
         let intake = intake::run(home, shape, send);
         let floor = Floor::measure(home, shape, intake.disk_received);
         println!(
-            "  {:>9} rows/s, {:>4} MB/s, {:>5} MB resident, {:>5} MB on disk at most; alone: parse {:.2} s, write {:.2} s, download {:.2} s",
+            "  {:>9} rows/s, {:>4} MB/s, {:.2} processor s, {:>5} MB resident, {:>5} MB on disk at most; alone: parse {:.2} s, write {:.2} s, download {:.2} s",
             kit::number(intake.rows_a_second().round()),
             kit::number((intake.bytes as f64 / 1e6 / intake.received.as_secs_f64()).round()),
+            intake.processor.as_secs_f64(),
             kit::number((intake.memory_sent as f64 / 1e6).round()),
             kit::number((intake.disk_peak as f64 / 1e6).round()),
             floor.parse.as_secs_f64(),

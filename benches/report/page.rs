@@ -163,8 +163,8 @@ fn page(measured: &Measured) -> String {
 
 fn table(out: &mut String, cases: &[Case]) {
     out.push_str(
-        "| rows | users | runs | durable in | rows/s | MB/s | resident | disk, most | after commit | after sending | batches | requests | sent in | parse alone | write alone | download alone |\n\
-         |---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+        "| rows | users | runs | durable in | processor | rows/s | MB/s | resident | disk, most | after commit | after sending | batches | requests | sent in | parse alone | write alone | download alone |\n\
+         |---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for case in cases {
         let seconds = |value: f64| format!("{value:.2} s");
@@ -174,6 +174,7 @@ fn table(out: &mut String, cases: &[Case]) {
             case.name.clone(),
             case.runs.len().to_string(),
             seconds(case.median(|i, _| i.received.as_secs_f64())),
+            seconds(case.median(|i, _| i.processor.as_secs_f64())),
             number(case.median(|i, _| i.rows_a_second()).round()),
             number(
                 case.median(|i, _| i.bytes as f64 / 1e6 / i.received.as_secs_f64())

@@ -19,7 +19,7 @@ use crate::model::{DeliveryId, DestinationId};
 use crate::mparticle::client::Account;
 use crate::mparticle::encode::DataPlan;
 use crate::outbox::{self, NewDelivery, Outbox};
-use crate::seal::Seal;
+use crate::seal::{KeyError, Keyring};
 
 /// What credentials are sealed for.
 pub const ACCOUNT_CONTEXT: &[u8] = b"looker-feed account v1";
@@ -91,7 +91,7 @@ pub struct Desk {
     pub(super) changes: Changes,
     pub(super) started: UnixMillis,
     pub(super) counters: Counters,
-    seal: Arc<Seal>,
+    keys: Arc<Keyring>,
     receiving: Mutex<HashMap<DeliveryId, Incoming>>,
     stopping: AtomicBool,
 }
@@ -127,7 +127,7 @@ impl Desk {
     pub fn new(
         settings: Settings,
         outbox: Outbox,
-        seal: Arc<Seal>,
+        keys: Arc<Keyring>,
         drain: drain::Handle,
         changes: Changes,
     ) -> Self {
@@ -138,7 +138,7 @@ impl Desk {
             drain,
             started: UnixMillis::now(),
             counters: Counters::default(),
-            seal,
+            keys,
             receiving: Mutex::default(),
             stopping: AtomicBool::new(false),
         }
@@ -170,7 +170,7 @@ impl Desk {
     /// What the outbox must know of a delivery before it begins.
     fn new_delivery(&self, id: DeliveryId, order: &Order) -> Result<NewDelivery, Refusal> {
         let endpoint = self.settings.endpoint_of(&order.choices)?;
-        let failed = |error: crate::seal::KeyError| {
+        let failed = |error: KeyError| {
             tracing::error!(%error, "credentials cannot be sealed");
             refusal(
                 "looker-feed cannot keep the mParticle credentials safely, so it took nothing. Its log says why.",
@@ -183,8 +183,8 @@ impl Desk {
         )
         .map_err(|error| refusal(&error.to_string()))?;
         let sealed = self
-            .seal
-            .seal(&account.encode(), ACCOUNT_CONTEXT)
+            .keys
+            .seal_text(&account.encode(), ACCOUNT_CONTEXT)
             .map_err(failed)?;
         Ok(NewDelivery {
             id,

@@ -7,6 +7,7 @@
 
 mod desk;
 mod facts;
+mod keys;
 mod past;
 mod reload;
 mod systemd;
@@ -31,7 +32,7 @@ use crate::mparticle::client::{Account, Client, ClientSettings};
 use crate::mparticle::encode;
 use crate::notify::{self, Notifier};
 use crate::outbox::{self, Outbox};
-use crate::seal::{KeyError, Seal};
+use crate::seal::{KeyError, KeyId, Keyring};
 use crate::shutdown::{self, Shutdown};
 use crate::tls::{self, Identity, TlsError};
 use crate::{config, decode};
@@ -48,12 +49,29 @@ pub enum StartError {
     /// The configuration misses what only a daemon needs.
     #[error(transparent)]
     Config(#[from] config::ConfigError),
-    /// The key that seals credentials.
+    /// A key that seals what is at rest.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The key file is not there, and the outbox was sealed with it. A new key would not open it.
+    #[error(
+        "The key file {path} is not there, and the outbox {outbox} needs the key {key} (files sealed under it: {files}). Put the file back, or name the one that holds that key as seal.key_file, or in seal.previous_key_files if it was replaced. Nothing was changed."
+    )]
+    KeyGone {
+        /// Where the key should be.
+        path: PathBuf,
+        /// The outbox's directory.
+        outbox: PathBuf,
+        /// The key that is missing.
+        key: KeyId,
+        /// How many files need it.
+        files: u64,
+    },
     /// The outbox does not open.
     #[error(transparent)]
     Outbox(#[from] outbox::OpenError),
+    /// Credentials could not be sealed under a new key.
+    #[error("Credentials could not be sealed under the new key")]
+    Reseal(#[from] outbox::Error),
     /// The endpoint is no address.
     #[error("mparticle.endpoint is not a usable address")]
     Endpoint(#[from] url::ParseError),
@@ -119,17 +137,8 @@ impl App {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let secret = config.require_secret()?.clone();
-        let key_file = key_file(&config);
-        let (seal, made) = Seal::load_or_create(&key_file)?;
-        if made {
-            tracing::warn!(
-                path = %key_file.display(),
-                "made a key that seals mParticle credentials; keep a copy of it, and not beside the outbox"
-            );
-        }
-        let seal = Arc::new(seal);
-        let outbox = open_outbox(&config).await?;
-        let changes = Changes::new(past::settings(&config), Arc::clone(&seal));
+        let (outbox, keys) = open_outbox(&config).await?;
+        let changes = Changes::new(past::settings(&config), Arc::clone(&keys));
         // Before anything is accepted or forgotten.
         let (settling, ledger) = (changes.clone(), outbox.clone());
         tokio::task::spawn_blocking(move || settling.settle(&ledger))
@@ -137,11 +146,11 @@ impl App {
             .map_err(|_| StartError::Panicked)?;
 
         let endpoint = Url::parse(&config.mparticle.base_address())?;
-        let opener = Arc::clone(&seal);
+        let opener = Arc::clone(&keys);
         let trust = tls::client("mparticle.ca_file", config.mparticle.ca_file.as_deref())?;
         let client = Client::with_trust(client_settings(&config), trust, move |sealed: &[u8]| {
             let opened = opener
-                .open(sealed, desk::ACCOUNT_CONTEXT)
+                .open_text(sealed, desk::ACCOUNT_CONTEXT)
                 .map_err(|error| error.to_string())?;
             Account::decode(&opened).map_err(|error| error.to_string())
         });
@@ -184,7 +193,7 @@ impl App {
                 full_refresh: config.changes.full_refresh,
             },
             outbox.clone(),
-            seal,
+            keys,
             drain.handle(),
             changes.clone(),
         ));
@@ -348,27 +357,27 @@ fn server(what: &'static str, ended: Ended) -> Result<(), RunError> {
     }
 }
 
-async fn open_outbox(config: &Config) -> Result<Outbox, StartError> {
-    let settings = outbox::Settings {
+async fn open_outbox(config: &Config) -> Result<(Outbox, Arc<Keyring>), StartError> {
+    let config = config.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let keys = keys::load(&config)?;
+        let outbox = Outbox::open(outbox_settings(&config, Arc::clone(&keys)))?;
+        keys::renew(&outbox, &config, &keys)?;
+        Ok((outbox, keys))
+    });
+    opened.await.map_err(|_| StartError::Panicked)?
+}
+
+fn outbox_settings(config: &Config, keys: Arc<Keyring>) -> outbox::Settings {
+    outbox::Settings {
         max_bytes: Some(config.outbox.max_bytes),
         reserve_bytes: config.outbox.reserve_bytes,
         segment_bytes: config.outbox.segment_bytes,
         webhook_memory: config.outbox.webhook_memory,
         rejected_rows: config.outbox.rejected_rows_kept,
         history: config.outbox.history as usize,
-        ..outbox::Settings::new(&config.outbox.path)
-    };
-    let opened = tokio::task::spawn_blocking(move || Outbox::open(settings)).await;
-    Ok(opened.map_err(|_| StartError::Panicked)??)
-}
-
-/// Beside the outbox and not in it, so that a copy of the outbox holds no key.
-fn key_file(config: &Config) -> PathBuf {
-    config.seal.key_file.clone().unwrap_or_else(|| {
-        let mut name = config.outbox.path.clone().into_os_string();
-        name.push(".key");
-        PathBuf::from(name)
-    })
+        ..outbox::Settings::new(&config.outbox.path, keys)
+    }
 }
 
 fn intake_settings(config: &Config, secret: config::Secret) -> Result<intake::Settings, TlsError> {

@@ -46,7 +46,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
-use crate::seal::{KeyError, Seal};
+use crate::seal::{KeyError, Keyring};
 
 pub use session::Session;
 use shelf::{Item, Kind, Shelf};
@@ -189,7 +189,7 @@ pub struct Changes {
 
 struct Inner {
     settings: Settings,
-    seal: Arc<Seal>,
+    keys: Arc<Keyring>,
     /// Held while files are listed, named or removed.
     state: Mutex<State>,
 }
@@ -216,11 +216,11 @@ impl std::fmt::Debug for Changes {
 
 impl Changes {
     /// Those in the directory. Touches no file before a delivery asks.
-    pub fn new(settings: Settings, seal: Arc<Seal>) -> Self {
+    pub fn new(settings: Settings, keys: Arc<Keyring>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 settings,
-                seal,
+                keys,
                 state: Mutex::default(),
             }),
         }

@@ -213,7 +213,7 @@ impl Past {
         };
         let file = File::open(shelf.path(item.number, delivery, kind))?;
         Ok(Self {
-            cursor: Cursor::open(file, name, Arc::clone(&inner.seal))?,
+            cursor: Cursor::open(file, name, Arc::clone(&inner.keys))?,
             ended: item.settled.then(|| shelf.missing(item.number, delivery)),
             damaged: false,
             delivery,

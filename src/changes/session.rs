@@ -374,8 +374,8 @@ impl Session {
             delivery: self.delivery,
             role: Role::Absent,
         };
-        let seal = Arc::clone(&self.inner.seal);
-        let absent = Cursor::open(file, name, seal).map_err(|error| unreadable(shelf, error))?;
+        let keys = Arc::clone(&self.inner.keys);
+        let absent = Cursor::open(file, name, keys).map_err(|error| unreadable(shelf, error))?;
         name.role = Role::Gone;
         let file = shelf.draft(self.number, self.delivery, Kind::Gone);
         let file = file.map_err(|error| failed(shelf, error))?;
@@ -421,8 +421,7 @@ fn writer(
     name: Name,
     head: &Head,
 ) -> Result<Writer, Error> {
-    Writer::new(file, name, Arc::clone(&inner.seal), head)
-        .map_err(|error| write_failed(shelf, error))
+    Writer::new(file, name, &inner.keys, head).map_err(|error| write_failed(shelf, error))
 }
 
 fn failed(shelf: &Shelf, source: std::io::Error) -> Error {

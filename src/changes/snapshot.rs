@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! file     magic 8 "LFCHANGE" · version 1 · frames
-//! frame    kind 1 · length 4 · sealed bytes
+//! frame    kind 1 · length 4 · stamp 48 · sealed bytes · tag 16
 //! head     key 16 · time of the last full delivery 8 · name of the audience's attribute, or nothing
 //! entries  user 8 · fingerprint 16 · first 4 · last 4 · length 4 · people, again and again
 //! end      number of entries 8
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use super::ScheduleKey;
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
-use crate::seal::{KeyError, OpenError, Seal};
+use crate::seal::{KeyError, Keyring, OpenError, STAMP, Sealer, TAG};
 
 const MAGIC: [u8; 8] = *b"LFCHANGE";
 const VERSION: u8 = 1;
@@ -123,18 +123,18 @@ fn context(name: &Name, kind: Kind, number: u32) -> Vec<u8> {
 pub(super) struct Writer {
     out: BufWriter<File>,
     name: Name,
-    seal: Arc<Seal>,
+    sealer: Sealer,
     frames: u32,
     entries: u64,
     frame: Vec<u8>,
 }
 
 impl Writer {
-    pub fn new(file: File, name: Name, seal: Arc<Seal>, head: &Head) -> Result<Self, WriteError> {
+    pub fn new(file: File, name: Name, keys: &Keyring, head: &Head) -> Result<Self, WriteError> {
         let mut writer = Self {
             out: BufWriter::with_capacity(FILE_BUFFER, file),
             name,
-            seal,
+            sealer: keys.sealer()?,
             frames: 0,
             entries: 0,
             frame: Vec::with_capacity(FRAME + 1024),
@@ -180,11 +180,15 @@ impl Writer {
 
     fn end_frame(&mut self, kind: Kind) -> Result<(), WriteError> {
         let context = context(&self.name, kind, self.frames);
-        let sealed = self.seal.seal(&self.frame, &context)?;
-        let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
+        let length = u32::try_from(self.frame.len()).map_err(io::Error::other)?;
+        let piece = self.sealer.next_piece();
+        let stamp = *piece.stamp();
+        let tag = piece.seal(&context, &mut self.frame)?;
         self.out.write_all(&[kind as u8])?;
         self.out.write_all(&length.to_le_bytes())?;
-        self.out.write_all(&sealed)?;
+        self.out.write_all(&stamp)?;
+        self.out.write_all(&self.frame)?;
+        self.out.write_all(&tag)?;
         self.frames = self.frames.wrapping_add(1);
         self.frame.clear();
         Ok(())
@@ -195,7 +199,7 @@ impl Writer {
 pub(super) struct Cursor {
     input: BufReader<File>,
     name: Name,
-    seal: Arc<Seal>,
+    keys: Arc<Keyring>,
     head: Head,
     frames: u32,
     entries: u64,
@@ -215,7 +219,7 @@ struct Current {
 
 impl Cursor {
     /// Stands on the first user.
-    pub fn open(file: File, name: Name, seal: Arc<Seal>) -> Result<Self, ReadError> {
+    pub fn open(file: File, name: Name, keys: Arc<Keyring>) -> Result<Self, ReadError> {
         let mut input = BufReader::with_capacity(FILE_BUFFER, file);
         let mut magic = [0; MAGIC.len() + 1];
         input
@@ -231,7 +235,7 @@ impl Cursor {
         let mut cursor = Self {
             input,
             name,
-            seal,
+            keys,
             head: Head {
                 key: [0; 16],
                 full_at: UnixMillis(0),
@@ -335,13 +339,16 @@ impl Cursor {
         if length > MOST_FRAME {
             return Err(ReadError::Malformed);
         }
-        let mut sealed = vec![0; length];
-        self.read(&mut sealed)?;
+        let mut stamp = [0; STAMP];
+        self.read(&mut stamp)?;
+        let mut frame = std::mem::take(&mut self.frame);
+        frame.resize(length + TAG, 0);
+        self.read(&mut frame)?;
         let context = context(&self.name, kind, self.frames);
-        let opened = self.seal.open(&sealed, &context)?;
+        self.keys.open(&stamp, &context, &mut frame)?;
+        frame.truncate(length);
         self.frames = self.frames.wrapping_add(1);
-        self.frame.clear();
-        self.frame.extend_from_slice(&opened);
+        self.frame = frame;
         self.next = 0;
         Ok(kind)
     }
@@ -376,9 +383,9 @@ mod tests {
         }
     }
 
-    fn written(seal: &Arc<Seal>, users: u64) -> Vec<u8> {
+    fn written(keys: &Arc<Keyring>, users: u64) -> Vec<u8> {
         let file = tempfile::tempfile().unwrap();
-        let mut writer = Writer::new(file, NAME, Arc::clone(seal), &head()).unwrap();
+        let mut writer = Writer::new(file, NAME, keys, &head()).unwrap();
         for user in 0..users {
             let people = vec![user as u8; user as usize % 50];
             writer.push(&entry(user, &people)).unwrap();
@@ -400,11 +407,11 @@ mod tests {
     }
 
     /// Users that are read before the end or an error.
-    fn read(bytes: &[u8], name: Name, seal: &Arc<Seal>) -> (u64, Result<(), ReadError>) {
+    fn read(bytes: &[u8], name: Name, keys: &Arc<Keyring>) -> (u64, Result<(), ReadError>) {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         file.rewind().unwrap();
-        let mut cursor = match Cursor::open(file, name, Arc::clone(seal)) {
+        let mut cursor = match Cursor::open(file, name, Arc::clone(keys)) {
             Ok(cursor) => cursor,
             Err(error) => return (0, Err(error)),
         };
@@ -423,10 +430,10 @@ mod tests {
 
     #[test]
     fn users_come_back_as_they_were_written() {
-        let seal = Arc::new(Seal::ephemeral().unwrap());
+        let keys = Arc::new(Keyring::ephemeral().unwrap());
         for users in [0, 1, 5_000] {
-            let bytes = written(&seal, users);
-            let (count, end) = read(&bytes, NAME, &seal);
+            let bytes = written(&keys, users);
+            let (count, end) = read(&bytes, NAME, &keys);
             assert_eq!(count, users);
             end.unwrap();
         }
@@ -434,23 +441,23 @@ mod tests {
 
     #[test]
     fn a_file_that_is_cut_or_altered_anywhere_is_told_and_what_came_before_it_is_good() {
-        let seal = Arc::new(Seal::ephemeral().unwrap());
-        let bytes = written(&seal, 5_000);
+        let keys = Arc::new(Keyring::ephemeral().unwrap());
+        let bytes = written(&keys, 5_000);
         assert!(bytes.len() > 3 * FRAME, "several frames");
         for at in (0..bytes.len()).step_by(bytes.len() / 97) {
-            let (count, end) = read(&bytes[..at], NAME, &seal);
+            let (count, end) = read(&bytes[..at], NAME, &keys);
             assert!(end.is_err() && count <= 5_000, "cut at {at}");
             let mut altered = bytes.clone();
             altered[at] ^= 1;
-            assert!(read(&altered, NAME, &seal).1.is_err(), "altered at {at}");
+            assert!(read(&altered, NAME, &keys).1.is_err(), "altered at {at}");
         }
     }
 
     #[test]
     fn another_key_another_place_and_another_version_are_refused() {
-        let seal = Arc::new(Seal::ephemeral().unwrap());
-        let mut bytes = written(&seal, 3);
-        let other = Arc::new(Seal::ephemeral().unwrap());
+        let keys = Arc::new(Keyring::ephemeral().unwrap());
+        let mut bytes = written(&keys, 3);
+        let other = Arc::new(Keyring::ephemeral().unwrap());
         assert!(matches!(
             read(&bytes, NAME, &other).1,
             Err(ReadError::Sealed(_))
@@ -470,27 +477,27 @@ mod tests {
             },
         ] {
             assert!(matches!(
-                read(&bytes, name, &seal).1,
+                read(&bytes, name, &keys).1,
                 Err(ReadError::Sealed(_))
             ));
         }
         bytes[8] = 2;
         assert!(matches!(
-            read(&bytes, NAME, &seal).1,
+            read(&bytes, NAME, &keys).1,
             Err(ReadError::Version(2))
         ));
         bytes[0] = 0;
         assert!(matches!(
-            read(&bytes, NAME, &seal).1,
+            read(&bytes, NAME, &keys).1,
             Err(ReadError::NotOurs)
         ));
     }
 
     #[test]
     fn nothing_of_a_user_can_be_read_in_the_file() {
-        let seal = Arc::new(Seal::ephemeral().unwrap());
+        let keys = Arc::new(Keyring::ephemeral().unwrap());
         let file = tempfile::tempfile().unwrap();
-        let mut writer = Writer::new(file, NAME, Arc::clone(&seal), &head()).unwrap();
+        let mut writer = Writer::new(file, NAME, &keys, &head()).unwrap();
         writer.push(&entry(1, b"someone@example.com")).unwrap();
         let mut file = writer.finish().unwrap();
         file.rewind().unwrap();

@@ -262,7 +262,7 @@ fn schedules_go_when_there_is_no_room_and_when_they_are_old() {
             forget_after,
             ..settings(world.home.path().join("changes"))
         };
-        world.changes = Changes::new(tight, Arc::clone(&world.seal));
+        world.changes = Changes::new(tight, Arc::clone(&world.keys));
         world.changes.settle(&world.outbox);
         assert_eq!(!world.files().is_empty(), left);
         assert_eq!(world.run(&result(0..3, 1)), if left { 0 } else { 3 });
@@ -279,7 +279,7 @@ fn a_schedule_that_was_forgotten_or_is_under_another_key_or_audience_sends_all()
     world.changes.forget(SCHEDULE).unwrap();
     assert_eq!(world.run(&all), 3);
     world.send_all();
-    world.seal = Arc::new(Seal::ephemeral().unwrap());
+    world.keys = Arc::new(Keyring::ephemeral().unwrap());
     world.restart();
     assert_eq!(world.run(&all), 3);
     world.send_all();

@@ -1,5 +1,7 @@
 //! `looker-feed outbox`: what a person can do with an outbox that no daemon uses.
 
+mod keys;
+
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -15,6 +17,8 @@ use super::{Failure, with_causes};
 use crate::outbox::{
     self, Damage, DeliveryState, Found, Inspected, Inspection, Salvaged, Standing,
 };
+use crate::seal::Keyring;
+use keys::{Keys, beside};
 
 /// A check could not look, which is not the same as finding damage.
 const NOT_CHECKED: u8 = 2;
@@ -27,7 +31,8 @@ pub struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Read every file and say what is damaged; changes nothing. Exit code 1 means damage
+    /// Read every file and say what is damaged; changes nothing. Exit code 1 means damage. Without
+    /// a key, what is sealed is held against its checksums only
     Check(Check),
     /// Bring what can be read to another place; the outbox itself stays as it is
     Salvage(Salvage),
@@ -38,6 +43,8 @@ struct Check {
     /// The outbox's directory
     #[arg(long, value_name = "DIR")]
     path: PathBuf,
+    #[command(flatten)]
+    keys: Keys,
     /// Answer in JSON
     #[arg(long)]
     json: bool,
@@ -48,6 +55,8 @@ struct Salvage {
     /// The outbox's directory
     #[arg(long, value_name = "DIR")]
     path: PathBuf,
+    #[command(flatten)]
+    keys: Keys,
     #[command(flatten)]
     target: Target,
     /// Answer in JSON
@@ -76,12 +85,17 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 fn check(arguments: &Check) -> Result<ExitCode, Failure> {
-    let found = match outbox::inspect(&arguments.path) {
+    let not_checked = |why: &dyn std::fmt::Display| {
+        eprintln!("looker-feed: {why}");
+        Ok(ExitCode::from(NOT_CHECKED))
+    };
+    let keys = match arguments.keys.load(&arguments.path) {
+        Ok(keys) => keys,
+        Err(failure) => return not_checked(&failure),
+    };
+    let found = match outbox::inspect(&arguments.path, keys.as_deref()) {
         Ok(found) => found,
-        Err(error) => {
-            eprintln!("looker-feed: {}", with_causes(&error));
-            return Ok(ExitCode::from(NOT_CHECKED));
-        }
+        Err(error) => return not_checked(&with_causes(&error)),
     };
     say(&if arguments.json {
         json_text(&inspection_json(&found))
@@ -100,10 +114,11 @@ fn check(arguments: &Check) -> Result<ExitCode, Failure> {
 }
 
 fn salvage(arguments: &Salvage) -> Result<(), Failure> {
+    let keys = arguments.keys.require(&arguments.path)?;
     let mut answer = json!({});
     let mut text = String::new();
     if let Some(file) = &arguments.target.json_lines {
-        let written = write_lines(&arguments.path, file)?;
+        let written = write_lines(&arguments.path, &keys, file)?;
         answer["batches_written"] = json!(written.batches);
         answer["state_read"] = json!(written.state_read);
         text += &format!(
@@ -118,7 +133,7 @@ fn salvage(arguments: &Salvage) -> Result<(), Failure> {
     }
     if let Some(to) = &arguments.target.to {
         let salvaged =
-            outbox::salvage_into(&arguments.path, to).map_err(|error| Failure::of(&error))?;
+            outbox::salvage_into(&arguments.path, to, keys).map_err(|error| Failure::of(&error))?;
         answer["salvaged"] = salvaged_json(&salvaged);
         text += &salvaged_text(&arguments.path, to, &salvaged);
     }
@@ -134,7 +149,7 @@ struct Written {
     state_read: bool,
 }
 
-fn write_lines(path: &Path, file: &Path) -> Result<Written, Failure> {
+fn write_lines(path: &Path, keys: &Keyring, file: &Path) -> Result<Written, Failure> {
     let cannot =
         |error: io::Error| Failure::Other(format!("Cannot write {}: {error}", file.display()));
     let mut options = File::options();
@@ -143,7 +158,7 @@ fn write_lines(path: &Path, file: &Path) -> Result<Written, Failure> {
     let mut out = BufWriter::new(target.map_err(cannot)?);
     let mut batches = 0;
     let mut failed = None;
-    let read = outbox::read_batches(path, |found| {
+    let read = outbox::read_batches(path, keys, |found| {
         let written = write_line(&mut out, &found);
         batches += 1;
         written.map_err(|error| {
@@ -248,6 +263,15 @@ fn inspection_text(path: &Path, found: &Inspection) -> String {
         }
         text += ".\n";
     }
+    for (key, files) in &report.keys {
+        text += &format!("Sealed under the key {key}: {}.\n", counted(*files, "file"));
+    }
+    if !report.opened && !report.keys.is_empty() {
+        text += &format!(
+            "Nothing was opened, since {} is not there and no --key-file was given: what a disk damages is found, what somebody changed is not.\n",
+            beside(path).display()
+        );
+    }
     if report.faults.is_empty() {
         text += "Nothing is damaged.\n";
     }
@@ -278,6 +302,10 @@ fn inspection_json(found: &Inspection) -> Value {
             "damaged_rows": delivery.damaged_rows,
         })
     });
+    let keys = report
+        .keys
+        .iter()
+        .map(|(key, files)| json!({ "id": key.to_string(), "files": files }));
     let faults = report.faults.iter().map(|fault| {
         json!({
             "file": fault.file.display().to_string(),
@@ -292,6 +320,8 @@ fn inspection_json(found: &Inspection) -> Value {
         "files": report.files,
         "records": report.records,
         "bytes": report.bytes,
+        "keys": keys.collect::<Vec<_>>(),
+        "opened": report.opened,
         "deliveries": deliveries.collect::<Vec<_>>(),
         "faults": faults.collect::<Vec<_>>(),
     })
@@ -346,16 +376,11 @@ fn salvaged_text(from: &Path, to: &Path, salvaged: &Salvaged) -> String {
         text += "Nothing was lost.\n";
     }
     text + &format!(
-        "The accounts in it stay sealed: start the daemon with outbox.path = {:?}, and with the key of the old one (a copy of {:?} as {:?}, unless seal.key_file is set).\n",
+        "What is in it stays sealed: start the daemon with outbox.path = {:?}, and with the key of the old one (a copy of {:?} as {:?}, unless seal.key_file is set).\n",
         to.display().to_string(),
-        key_of(from),
-        key_of(to)
+        beside(from).display().to_string(),
+        beside(to).display().to_string()
     )
-}
-
-/// Where a daemon looks for its key when it is not told.
-fn key_of(outbox: &Path) -> String {
-    format!("{}.key", outbox.display())
 }
 
 fn damage_text(damage: &Damage) -> String {

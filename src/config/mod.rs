@@ -29,8 +29,8 @@ pub use crate::mapping::{IdentityNames, Nulls, Untagged};
 
 use layers::{Entry, Layers, Raw};
 use values::{
-    address, base_url, duration, endpoint, hosts, is_callback, line, names, nonces, path, secrets,
-    size, truth, whole, word,
+    address, base_url, duration, endpoint, hosts, is_callback, line, names, nonces, path, paths,
+    secrets, size, truth, whole, word,
 };
 
 /// The shipped file: every key with its default and what it means.
@@ -225,6 +225,7 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
         },
         seal: SealSettings {
             key_file: of.maybe("seal.key_file", path)?,
+            previous_key_files: of.key("seal.previous_key_files", paths)?,
         },
     })
 }

@@ -266,6 +266,8 @@ pub struct ShutdownSettings {
 /// `[seal]`
 #[derive(Clone, Debug)]
 pub struct SealSettings {
-    /// Holds the key under which credentials are sealed; not opened at load.
+    /// Holds the key under which credentials and rows are sealed; not opened at load.
     pub key_file: Option<PathBuf>,
+    /// Hold keys of before, which still open; not opened at load.
+    pub previous_key_files: Vec<PathBuf>,
 }

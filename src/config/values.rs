@@ -136,6 +136,12 @@ pub(super) fn path(raw: &Raw) -> Result<PathBuf, String> {
     }
 }
 
+/// Paths; a variable has them comma-separated.
+pub(super) fn paths(raw: &Raw) -> Result<Vec<PathBuf>, String> {
+    let path = |text: &str| (!text.contains('\0')).then(|| PathBuf::from(text.trim()));
+    texts(raw, path).ok_or_else(|| "a list of paths, none of them empty".to_owned())
+}
+
 /// An address to listen on.
 pub(super) fn address(raw: &Raw) -> Result<SocketAddr, String> {
     match raw {

@@ -10,19 +10,23 @@
 //!   with their bodies, and a destination that is down or paused holds at most one that is not
 //!   being halved. So a long outage costs no memory, and the account is read afresh.
 
+mod landing;
+mod letting_go;
+mod steering;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::circuit::{Change, Circuit, CircuitSettings, Pass, Permit, State};
+use super::circuit::{Circuit, CircuitSettings, Pass, Permit, State};
 use super::entry::{Entry, EntryKey, Memo, Piece};
 use super::latency::Latencies;
 use super::moment::Moment;
 use super::notice::{Notice, Notices};
 use super::pace::{Pace, PaceSettings};
-use super::policy::{Bearing, Fate, PieceState, decide, too_old};
+use super::policy::{PieceState, decide, too_old};
 use super::snapshot::{Record, Snapshot, Standing};
 use super::transport::{Parcel, Reply};
 use crate::clock::UnixMillis;
@@ -315,25 +319,6 @@ impl Lane {
         self.stopping = true;
     }
 
-    /// Ends the lane's run: what has not landed is given up on, what is undecided is given back.
-    /// The lane can be used again afterwards.
-    pub fn abandon(&mut self) {
-        for (_, flight) in self.flying.drain() {
-            self.circuit.abandoned(flight.pass);
-        }
-        self.ready.clear();
-        self.memos.clear();
-        let keys: Vec<_> = self.entries.drain().map(|(key, _)| key).collect();
-        for key in keys {
-            self.let_go(key.0);
-            self.releases.push(key);
-        }
-        self.releases.sort_unstable();
-        self.expiring = false;
-        self.cancelled.clear();
-        self.stopping = false;
-    }
-
     /// Nothing is held, in flight, or to be told to the outbox.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty() && self.flying.is_empty() && self.releases.is_empty()
@@ -347,60 +332,6 @@ impl Lane {
     /// Entries held with their bodies.
     pub fn open_entries(&self) -> usize {
         self.entries.len()
-    }
-
-    /// Calls the destination by another name.
-    pub fn relabel(&mut self, label: String) {
-        self.label = label;
-    }
-
-    /// Whether an operator has stopped the destination.
-    pub fn paused_by_operator(&self) -> bool {
-        self.circuit.held().is_some()
-    }
-
-    /// An operator stops the destination until [`Lane::resume`]. Requests in flight land.
-    pub fn pause(&mut self, now: Moment) {
-        self.circuit.pause(now);
-    }
-
-    /// Ends an operator's pause, and tries at once whatever else was waited for.
-    pub fn resume(&mut self, now: Moment) {
-        self.circuit.resume(now.tick);
-    }
-
-    /// Tries at once what is waiting for its time.
-    pub fn retry_now(&mut self, now: Moment) {
-        self.circuit.retry_now(now.tick);
-    }
-
-    /// A delivery was cancelled in the outbox, which gives nothing of it out any more: what has not
-    /// been begun is given back, what is in flight or decided in part goes on to its end.
-    pub fn cancel(&mut self, delivery: DeliveryId) {
-        // Kept until the lane has had nothing to do; a person cancels few.
-        self.cancelled.insert(delivery);
-        self.memos.retain(|key, _| key.0 != delivery);
-        let untouched: HashSet<EntryKey> = self
-            .entries
-            .iter()
-            .filter(|(key, entry)| key.0 == delivery && entry.flying == 0 && entry.untouched())
-            .map(|(key, _)| *key)
-            .collect();
-        self.ready.retain(|piece| !untouched.contains(&piece.entry));
-        for key in untouched {
-            self.entries.remove(&key);
-            self.let_go(key.0);
-            self.releases.push(key);
-        }
-    }
-
-    /// Another bound on requests in flight, and another rate, which is come to from below.
-    pub fn adjust(&mut self, now: Moment, max_in_flight: usize, batches_per_second: u32) {
-        self.settings.max_in_flight = max_in_flight.max(1);
-        if self.settings.pace.batches_per_second != batches_per_second {
-            self.settings.pace.batches_per_second = batches_per_second;
-            self.pace = Pace::new(self.settings.pace, now.tick);
-        }
     }
 
     /// What can be seen from outside.
@@ -451,139 +382,6 @@ impl Lane {
         self.next_ticket += 1;
         self.flying.insert(ticket, flight);
         Some((ticket, parcel))
-    }
-
-    /// What a reply says of the destination.
-    fn heard(&mut self, now: Moment, pass: Pass, account: Arc<[u8]>, bearing: Bearing) {
-        let mut status = 0;
-        let mut exceeded = None;
-        match &bearing {
-            Bearing::Works { percent_used } => self.pace.clean(now.tick, *percent_used),
-            Bearing::Throttles {
-                exceeded: which, ..
-            } => {
-                exceeded.clone_from(which);
-                self.complain(now, "The rate limit was exceeded.".to_owned());
-            }
-            Bearing::Fails { why } => self.complain(now, format!("Not available: {why}.")),
-            Bearing::Refuses { status: code, why } => {
-                status = *code;
-                self.refused = Some(account);
-                self.complain(now, format!("Refused: {why}."));
-            }
-        }
-        let shut_since = self.circuit.shut_since();
-        match self.circuit.heard(now, pass, bearing) {
-            Change::None => {}
-            Change::Throttled => {
-                // A server that throttles a probe is back.
-                if let Some(since) = shut_since {
-                    self.notices.recovered(now.tick.saturating_sub(since));
-                }
-                self.pace.throttled(now.tick, exceeded.as_ref());
-                self.notices.throttled(now);
-            }
-            Change::WentDown => {
-                self.pace.restart(now.tick);
-                self.notices.down(now, self.why());
-            }
-            Change::StillDown => self.notices.still_down(now, self.why()),
-            Change::WentPaused => {
-                self.pace.restart(now.tick);
-                self.notices.paused(status);
-            }
-            Change::Recovered(after) => {
-                self.pace.restart(now.tick);
-                self.notices.recovered(after);
-            }
-        }
-    }
-
-    /// What becomes of a piece whose reply has come.
-    fn landed(&mut self, now: Moment, piece: Piece, fate: Fate, expired: bool) {
-        let key = piece.entry;
-        let decided = match fate {
-            Fate::Delivered => {
-                self.record.last_success = Some(now.wall);
-                let entry = self.entries.get_mut(&key);
-                entry.is_some_and(|entry| entry.deliver(&piece))
-            }
-            Fate::Again => {
-                self.ready.push_front(piece);
-                false
-            }
-            Fate::Halve => {
-                let [left, right] = piece.halves();
-                self.ready.push_front(right);
-                self.ready.push_front(left);
-                false
-            }
-            Fate::Dead(reason) => {
-                self.expiring |= expired && self.circuit.shut();
-                self.buried(now, &piece);
-                self.complain(now, format!("A batch went to the dead letters: {reason}."));
-                let entry = self.entries.get_mut(&key);
-                entry.is_some_and(|entry| entry.bury(&piece, &reason, now.wall))
-            }
-        };
-        if decided && let Some(entry) = self.entries.remove(&key) {
-            self.settlements.push(entry.settlement(key));
-        }
-    }
-
-    fn buried(&mut self, now: Moment, piece: &Piece) {
-        self.record.dead_letters += piece.slices.len() as u64;
-        self.notices.buried(now, piece.entry.0, piece.slices.len());
-    }
-
-    fn complain(&mut self, now: Moment, sentence: String) {
-        self.record.last_error = Some(sentence);
-        self.record.last_error_at = Some(now.wall);
-    }
-
-    /// Gives back what need not be held while only probes go out. When paused, all of it, so that
-    /// the next claim brings the account as it is then; when down, all but the first, and what is
-    /// being halved.
-    fn shed(&mut self) {
-        let paused = matches!(self.circuit.state(), State::Paused { .. });
-        let mut spare = usize::from(!paused);
-        let mut shed: Vec<EntryKey> = Vec::new();
-        for piece in &self.ready {
-            let Some(entry) = self.entries.get(&piece.entry) else {
-                continue;
-            };
-            let idle = entry.flying == 0 && (paused || entry.untouched());
-            if !idle || shed.contains(&piece.entry) {
-                continue;
-            }
-            if spare > 0 {
-                spare -= 1;
-            } else {
-                shed.push(piece.entry);
-            }
-        }
-        for key in shed {
-            let (pieces, rest): (VecDeque<_>, _) =
-                self.ready.drain(..).partition(|piece| piece.entry == key);
-            self.ready = rest;
-            if let Some(entry) = self.entries.remove(&key) {
-                self.memos.insert(key, entry.memo(Vec::from(pieces)));
-            }
-            self.let_go(key.0);
-            self.releases.push(key);
-        }
-    }
-
-    fn let_go(&mut self, delivery: DeliveryId) {
-        if let Some(held) = self.held.get_mut(&delivery) {
-            *held -= 1;
-            if *held == 0 {
-                self.held.remove(&delivery);
-                if self.head == Some(delivery) {
-                    self.head = None;
-                }
-            }
-        }
     }
 
     /// When a paused destination looks whether there is a new account.

@@ -1,45 +1,34 @@
-//! A run: records sorted by user, in a temporary file, and the cursor that reads it back.
+//! A run: records sorted by user, in a temporary file that is sealed, and the cursor that reads it
+//! back.
 //!
 //! A record in the file is a little-endian head (user u64, row u64, four section ends u32) and
 //! its bytes.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::Path;
 
 use crate::record::RecordView;
+use crate::seal::{Scratch, Stretch};
 
 /// user, row, ends
 const HEAD: usize = 8 + 8 + 16;
-const WRITE_BUFFER: usize = 256 * 1024;
 
 /// The temporary file that holds all runs of one delivery.
 #[derive(Debug)]
 pub struct Spill {
-    file: File,
-    length: u64,
+    file: Scratch,
 }
 
 /// One run's place in the file.
 #[derive(Debug)]
-pub struct Run {
-    start: u64,
-    end: u64,
-}
+pub struct Run(Stretch);
 
 impl Spill {
     /// Makes an unnamed file in `directory`.
     pub fn create(directory: &Path) -> io::Result<Self> {
         Ok(Self {
-            file: tempfile::tempfile_in(directory)?,
-            length: 0,
+            file: Scratch::create(directory)?,
         })
-    }
-
-    /// Bytes in the file.
-    pub fn len(&self) -> u64 {
-        self.length
     }
 
     /// Appends sorted records as one run.
@@ -47,8 +36,6 @@ impl Spill {
         &mut self,
         records: impl Iterator<Item = (u64, u64, [u32; 4], &'a [u8])>,
     ) -> io::Result<Run> {
-        let start = self.length;
-        let mut out = io::BufWriter::with_capacity(WRITE_BUFFER, &self.file);
         for (user, row, ends, bytes) in records {
             let mut head = [0; HEAD];
             head[..8].copy_from_slice(&user.to_le_bytes());
@@ -56,16 +43,10 @@ impl Spill {
             for (place, end) in head[16..].chunks_exact_mut(4).zip(ends) {
                 place.copy_from_slice(&end.to_le_bytes());
             }
-            out.write_all(&head)?;
-            out.write_all(bytes)?;
-            self.length += (HEAD + bytes.len()) as u64;
+            self.file.write(&head)?;
+            self.file.write(bytes)?;
         }
-        out.flush()?;
-        drop(out);
-        Ok(Run {
-            start,
-            end: self.length,
-        })
+        self.file.end_stretch().map(Run)
     }
 }
 
@@ -141,23 +122,14 @@ impl Cursor {
         if held >= wanted {
             return Ok(true);
         }
-        let left = (self.run.end - self.run.start) as usize;
-        if held + left < wanted {
-            return if held + left == 0 {
-                Ok(false)
-            } else {
-                Err(io::ErrorKind::UnexpectedEof.into())
-            };
-        }
         self.buffer.drain(..self.next);
         self.next = 0;
-        let target = wanted.max(self.capacity).min(held + left);
-        self.buffer.resize(target, 0);
-        let read = target - held;
-        spill
-            .file
-            .read_exact_at(&mut self.buffer[held..], self.run.start)?;
-        self.run.start += read as u64;
-        Ok(true)
+        let more = wanted.max(self.capacity) - held;
+        self.run.0.read(&spill.file, &mut self.buffer, more)?;
+        match self.buffer.len() {
+            0 => Ok(false),
+            length if length < wanted => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(true),
+        }
     }
 }

@@ -1,13 +1,15 @@
-//! Rows that came before the columns are known: kept in an unnamed temporary file, read once.
+//! Rows that came before the columns are known: kept in an unnamed temporary file, which is sealed,
+//! and read once.
 
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, Read};
 use std::path::Path;
+
+use crate::seal::Scratch;
 
 /// Raw rows, each behind its length (u32, little-endian).
 #[derive(Debug)]
 pub struct EarlyRows {
-    file: BufWriter<File>,
+    file: Scratch,
     rows: u64,
 }
 
@@ -15,7 +17,7 @@ impl EarlyRows {
     /// An empty file in `directory`.
     pub fn create(directory: &Path) -> io::Result<Self> {
         Ok(Self {
-            file: BufWriter::new(tempfile::tempfile_in(directory)?),
+            file: Scratch::create(directory)?,
             rows: 0,
         })
     }
@@ -23,8 +25,8 @@ impl EarlyRows {
     /// Adds a row. The decoder bounds its size.
     pub fn push(&mut self, row: &[u8]) -> io::Result<()> {
         let length = u32::try_from(row.len()).map_err(io::Error::other)?;
-        self.file.write_all(&length.to_le_bytes())?;
-        self.file.write_all(row)?;
+        self.file.write(&length.to_le_bytes())?;
+        self.file.write(row)?;
         self.rows += 1;
         Ok(())
     }
@@ -34,9 +36,7 @@ impl EarlyRows {
         self,
         mut visit: impl FnMut(&[u8], u64) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut file = self.file.into_inner().map_err(io::Error::from)?;
-        file.rewind()?;
-        let mut file = BufReader::with_capacity(64 * 1024, file);
+        let mut file = self.file.into_reader()?;
         let mut row = Vec::new();
         for number in 0..self.rows {
             let mut length = [0; 4];

@@ -1,12 +1,16 @@
 //! The worker of one delivery: everything between the bytes and the outbox, on one thread.
 
+use std::collections::VecDeque;
 use std::io;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::early::EarlyRows;
-use super::{Feed, IngestError, Order, Progress, Receipt, Settings, Store, Task, Worked, writer};
+use super::{
+    CHUNKS_WAITING, Feed, IngestError, Order, Progress, Receipt, Settings, Store, Task, Worked,
+    writer,
+};
 use crate::changes::Session;
 use crate::decode::{Decoder, RowParser, Step};
 use crate::group::Grouper;
@@ -39,11 +43,20 @@ pub fn run(
         Some((changes, order)) => Some(changes.begin(order, task.id, received, outbox)?),
         None => None,
     };
-    let mut next = || match feed.blocking_recv() {
-        Some(Feed::Chunk(chunk)) => Ok(Some(chunk)),
-        Some(Feed::End) => Ok(None),
-        Some(Feed::Broken(source)) => Err(Gone::Broken(source)),
-        None => Err(Gone::Stopped),
+    // All that waits is taken at once, so that neither side is woken for every chunk.
+    let mut taken = VecDeque::with_capacity(CHUNKS_WAITING);
+    let mut arrived = Vec::with_capacity(CHUNKS_WAITING);
+    let mut next = || {
+        if taken.is_empty() {
+            feed.blocking_recv_many(&mut arrived, CHUNKS_WAITING);
+            taken.extend(arrived.drain(..));
+        }
+        match taken.pop_front() {
+            Some(Feed::Chunk(chunk)) => Ok(Some(chunk)),
+            Some(Feed::End) => Ok(None),
+            Some(Feed::Broken(source)) => Err(Gone::Broken(source)),
+            None => Err(Gone::Stopped),
+        }
     };
     let worked = work(
         &task,

@@ -2,13 +2,15 @@
 //! try, no redirect, no range: what fails here fails the delivery, with a sentence that says how.
 //! The url is as good as a password and stands in no message and no log line; its host does.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{FutureExt, stream};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -18,7 +20,6 @@ use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use rustls::ClientConfig;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower_service::Service;
 use url::{Host, Url};
@@ -162,15 +163,9 @@ impl Downloader {
             .handshake(stream)
             .await
             .map_err(|error| connect_error(error.into()))?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            // Its errors are seen by the request or the body that it drives.
-            let _ = driver.await;
-        });
-        Ok(Connection {
-            sender,
-            _driver: tasks,
-        })
+        // Its errors are seen by the request or the body that it drives.
+        let driver = Some(Box::pin(driver.map(drop)) as Pin<Box<_>>);
+        Ok(Connection { sender, driver })
     }
 }
 
@@ -248,10 +243,31 @@ impl Service<Name> for Resolved {
     }
 }
 
-/// One connection for one request; dropping it ends its task.
+/// One connection for one request.
 struct Connection {
     sender: http1::SendRequest<Empty<Bytes>>,
-    _driver: JoinSet<()>,
+    driver: Option<Driver>,
+}
+
+/// What moves a connection's bytes; `None` once the connection has ended.
+type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Waits for something that comes over the connection. In a task of its own the driver would wake
+/// another thread for each part of a body, which takes longer than reading it.
+async fn driven<T>(driver: &mut Option<Driver>, wanted: impl Future<Output = T>) -> T {
+    let mut wanted = pin!(wanted);
+    poll_fn(|context| {
+        if let Poll::Ready(came) = wanted.as_mut().poll(context) {
+            return Poll::Ready(came);
+        }
+        if let Some(running) = driver
+            && running.as_mut().poll(context).is_ready()
+        {
+            *driver = None;
+        }
+        wanted.as_mut().poll(context)
+    })
+    .await
 }
 
 impl Connection {
@@ -269,8 +285,7 @@ impl Connection {
             .header(ACCEPT_ENCODING, "identity")
             .body(Empty::new())
             .map_err(|_| DownloadError::Url)?;
-        self.sender
-            .send_request(request)
+        driven(&mut self.driver, self.sender.send_request(request))
             .await
             .map_err(|source| DownloadError::NoResponse { source })
     }
@@ -280,9 +295,10 @@ impl Connection {
 fn body(body: Incoming, connection: Connection, idle: Duration) -> Source {
     let state = Some((body, connection));
     Box::pin(stream::unfold(state, move |state| async move {
-        let (mut body, connection) = state?;
+        let (mut body, mut connection) = state?;
         loop {
-            let error = match timeout(idle, body.frame()).await {
+            let frame = driven(&mut connection.driver, body.frame());
+            let error = match timeout(idle, frame).await {
                 Ok(None) => return None,
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(data) => return Some((Ok(data), Some((body, connection)))),

@@ -1,43 +1,62 @@
 //! Where a pushed document waits when it comes before the settings that say what to do with it,
 //! which is the order in which Looker writes them. The file has no name, so that nothing is left
-//! behind however the daemon ends; it lies in the outbox directory, whose file system is meant for
-//! deliveries, unlike `/tmp`, which is memory on many machines.
+//! behind however the daemon ends, and is sealed, since its blocks reach the disk all the same; it
+//! lies in the outbox directory, whose file system is meant for deliveries, unlike `/tmp`, which is
+//! memory on many machines.
 
-use std::io::{self, SeekFrom};
+use std::io;
 use std::path::PathBuf;
 
-use tokio::fs::File;
-use tokio::io::{AsyncSeekExt, AsyncWriteExt};
-use tokio_util::io::ReaderStream;
+use bytes::Bytes;
+use futures::stream;
 
 use super::receiver::Source;
-
-/// How much is read at once.
-const READ_BYTES: usize = 256 << 10;
+use crate::seal::Scratch;
 
 /// A temporary file that is written once and read once.
 pub(super) struct Spool {
-    file: File,
+    /// `None` after a failure.
+    scratch: Option<Scratch>,
 }
 
 impl Spool {
     /// An empty file in `directory`, which must be there.
     pub(super) async fn create(directory: PathBuf) -> io::Result<Self> {
-        let file = tokio::task::spawn_blocking(move || tempfile::tempfile_in(directory)).await??;
+        let scratch = blocking(move || Scratch::create(&directory)).await?;
         Ok(Self {
-            file: File::from_std(file),
+            scratch: Some(scratch),
         })
     }
 
     pub(super) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes).await
+        let mut scratch = self.scratch.take().ok_or_else(failed_before)?;
+        if scratch.keep(bytes)? {
+            scratch = blocking(move || scratch.flush().map(|()| scratch)).await?;
+        }
+        self.scratch = Some(scratch);
+        Ok(())
     }
 
     /// What was written, from its beginning.
-    pub(super) async fn into_source(mut self) -> io::Result<Source> {
-        // The last write may still be under way, and only the flush tells how it went.
-        self.file.flush().await?;
-        self.file.seek(SeekFrom::Start(0)).await?;
-        Ok(Box::pin(ReaderStream::with_capacity(self.file, READ_BYTES)))
+    pub(super) async fn into_source(self) -> io::Result<Source> {
+        let scratch = self.scratch.ok_or_else(failed_before)?;
+        let reader = blocking(move || scratch.into_reader()).await?;
+        Ok(Box::pin(stream::try_unfold(reader, |mut reader| {
+            blocking(move || {
+                let chunk = reader.chunk()?;
+                Ok(chunk.map(|chunk| (Bytes::from(chunk), reader)))
+            })
+        })))
     }
+}
+
+/// Waits for work on the disk without holding up the runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await?
+}
+
+fn failed_before() -> io::Error {
+    io::Error::other("a write to the temporary file has failed before")
 }

@@ -71,6 +71,12 @@ pub struct Names {
 }
 
 impl Names {
+    /// Bytes that a batch with all of them needs for names.
+    pub fn bytes(&self) -> usize {
+        let names = self.attributes.iter().chain(&self.device);
+        names.map(|name| name.len() + 1).sum()
+    }
+
     /// How many slots of `device` are members of `device_info`.
     pub fn device_info(&self) -> usize {
         self.ip

@@ -130,6 +130,8 @@ pub struct Encoder {
     /// People that have been used and can be used again with their memory.
     spare: Vec<Person>,
     held: usize,
+    /// Bytes of all names together, so that most records need no look at their settings.
+    names_bytes: usize,
     request: Request,
     made: Made,
 }
@@ -175,6 +177,7 @@ impl Encoder {
             settings,
             prefix: format!("{{\"source_request_id\":\"{}-", delivery.id),
             event: format!("{EVENT}{}-", delivery.id),
+            names_bytes: delivery.names.bytes(),
             suffix: format!("\",\"environment\":\"{environment}\",\"user_identities\":{{"),
             delivery,
             plan: String::new(),
@@ -486,6 +489,10 @@ impl Encoder {
 
     /// The size of a batch that could hold this record and nothing else, if it is too large.
     fn too_large(&self, record: &RecordView<'_>) -> Option<usize> {
+        let whole = record.size() + self.names_bytes + EVENT_FRAME;
+        if self.head_bytes(whole, 0) <= self.settings.max_batch_bytes {
+            return None;
+        }
         let names = &self.delivery.names;
         let device: usize = settings(record.device)
             .map(|(slot, literal)| name(&names.device, slot).len() + literal.len() + 1)

@@ -114,7 +114,7 @@ fn adopt(
     for (&number, found) in segments {
         let path = recovery.layout.segment(id, number);
         let next = segments.get(&(number + 1));
-        let summary = found.summary(&path, number, next);
+        let summary = found.summary(&path, id, number, next);
         sound &= found.header.is_some() && found.footer.is_some();
         missing -= summary.tally;
         let segment = Segment {
@@ -166,7 +166,7 @@ fn adopt(
     let mut change = Change::default();
     for summary in damaged {
         let path = recovery.layout.segment(id, summary.number);
-        let file = SegmentFile::open(&path, summary.first, summary.entries).ok();
+        let file = SegmentFile::open(&path, id, summary.first, summary.entries).ok();
         change.give_up_missing(&recovery.index, position, summary.number, file.as_ref());
     }
     recovery.make(change)
@@ -191,7 +191,13 @@ impl Found {
     }
 
     /// What the segment holds; of a damaged one, what can still be read.
-    fn summary(&self, path: &std::path::Path, number: u32, next: Option<&Found>) -> Summary {
+    fn summary(
+        &self,
+        path: &std::path::Path,
+        id: DeliveryId,
+        number: u32,
+        next: Option<&Found>,
+    ) -> Summary {
         let mut summary = Summary {
             number,
             bytes: self.bytes,
@@ -207,16 +213,17 @@ impl Found {
         let bytes = bytes.unwrap_or_default();
         let mut span: Option<(u32, u32)> = None;
         let mut tally = Tally::default();
-        for (_, _, record) in record::scan(&bytes) {
-            if record.kind != Kind::Entry {
+        for (_, _, frame) in record::scan(&bytes) {
+            if (frame.name.kind, frame.name.delivery) != (Kind::Entry, id) {
                 continue;
             }
             tally += Tally {
-                rows: record.rows.iter().map(|rows| u64::from(*rows)).sum(),
-                batches: record.slices.len() as u64,
+                rows: frame.total_rows(),
+                batches: u64::from(frame.slices()),
             };
-            let (first, last) = span.unwrap_or((record.ordinal, record.ordinal));
-            span = Some((first.min(record.ordinal), last.max(record.ordinal)));
+            let ordinal = frame.name.ordinal;
+            let (first, last) = span.unwrap_or((ordinal, ordinal));
+            span = Some((first.min(ordinal), last.max(ordinal)));
         }
         let (first, last) = span.map_or((0, 0), |(first, last)| (first, last + 1));
         summary.first = self.header.as_ref().map_or(first, |header| header.first);

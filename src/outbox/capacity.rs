@@ -88,7 +88,10 @@ pub(super) fn free_bytes(path: &Path) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::seal::Keyring;
 
     #[test]
     fn the_bound_counts_files_and_state_together() {
@@ -96,7 +99,7 @@ mod tests {
         let settings = Settings {
             max_bytes: Some(100),
             reserve_bytes: 0,
-            ..Settings::new("/")
+            ..Settings::new("/", Arc::new(Keyring::ephemeral().unwrap()))
         };
         capacity.add(60);
         capacity.set_state(30);
@@ -121,7 +124,7 @@ mod tests {
         let capacity = Capacity::default();
         let settings = Settings {
             reserve_bytes: u64::MAX,
-            ..Settings::new("/")
+            ..Settings::new("/", Arc::new(Keyring::ephemeral().unwrap()))
         };
         assert!(matches!(
             capacity.admit(&settings),

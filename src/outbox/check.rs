@@ -12,17 +12,19 @@ use super::disk::Disk;
 use super::error::{Error, OpenError};
 use super::format::{FileKind, Footer, Header, Place};
 use super::index::{Index, Segment};
+use super::keys::{KeyUse, check_keys, needed};
 use super::layout::{
     Layout, SegmentName, parse_dead_name, parse_rejected_name, parse_segment_name,
 };
 use super::load::load;
 use super::owner::{Command, Loss};
-use super::record::{self, Kind};
-use super::segment::{SegmentFile, read_footer, read_whole};
-use super::state::SegmentRow;
+use super::record::{self, Frame, Kind, Name};
+use super::segment::{SegmentFile, is_framed, read_footer, read_whole};
+use super::state::{Letter, SegmentRow};
 use super::store::Store;
-use super::{Outbox, Settings};
+use super::{Outbox, Settings, rejected};
 use crate::model::DeliveryId;
+use crate::seal::Keyring;
 
 /// What a look through an outbox has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +37,10 @@ pub struct CheckReport {
     pub bytes: u64,
     /// What is not as it was written; empty: all is well.
     pub faults: Vec<Fault>,
+    /// The keys that its files are sealed under.
+    pub keys: KeyUse,
+    /// Whether records were opened, and not only held against their checksums.
+    pub opened: bool,
 }
 
 /// One file, or the state, that is not as it was written.
@@ -53,15 +59,20 @@ pub struct Fault {
 }
 
 /// Reads everything in the outbox at `path` and changes nothing. No process may have it open.
-/// Opening it afterwards salvages what can be read and sets the rest aside;
+/// Without `keys` what is sealed is held against its checksums only, which finds what a disk does
+/// and not what a hand does. Opening it afterwards salvages what can be read and sets the rest aside;
 /// [`Outbox::verify`] then gives up what cannot.
 ///
 /// # Errors
-/// The directory is in use, is not an outbox of this version, or the system refuses to read it.
-pub fn check(path: &Path) -> Result<CheckReport, OpenError> {
+/// The directory is in use, is not an outbox of this version, holds files sealed under a key that is
+/// not among `keys`, or the system refuses to read it.
+pub fn check(path: &Path, keys: Option<&Keyring>) -> Result<CheckReport, OpenError> {
     let layout = Layout::new(path);
     let _lock = layout.enter_to_read()?;
-    let (report, _) = look(&layout).map_err(|source| OpenError::Io {
+    if let Some(keys) = keys {
+        check_keys(path, &layout, keys)?;
+    }
+    let (report, _) = look(&layout, keys).map_err(|source| OpenError::Io {
         path: path.to_owned(),
         doing: "it could not be read",
         source,
@@ -70,11 +81,19 @@ pub fn check(path: &Path) -> Result<CheckReport, OpenError> {
 }
 
 /// The same for one who has the lock; the second value is what the state says, if it can be read.
-pub(super) fn look(layout: &Layout) -> io::Result<(CheckReport, Option<Index>)> {
-    let mut report = CheckReport::default();
+pub(super) fn look(
+    layout: &Layout,
+    keys: Option<&Keyring>,
+) -> io::Result<(CheckReport, Option<Index>)> {
+    let mut report = CheckReport {
+        keys: needed(layout)?,
+        opened: keys.is_some(),
+        ..CheckReport::default()
+    };
     let index = check_state(layout, &mut report)?;
-    check_segments(layout, index.as_ref(), &mut report)?;
-    check_others(layout, index.as_ref(), &mut report)?;
+    check_segments(layout, index.as_ref(), keys, &mut report)?;
+    check_rejected(layout, index.as_ref(), keys, &mut report)?;
+    check_dead(layout, index.as_ref(), keys, &mut report)?;
     Ok((report, index))
 }
 
@@ -102,6 +121,7 @@ fn check_state(layout: &Layout, report: &mut CheckReport) -> io::Result<Option<I
 fn check_segments(
     layout: &Layout,
     index: Option<&Index>,
+    keys: Option<&Keyring>,
     report: &mut CheckReport,
 ) -> io::Result<()> {
     let mut known: HashMap<PathBuf, (DeliveryId, &Segment)> = HashMap::new();
@@ -116,7 +136,7 @@ fn check_segments(
         match path.file_name().and_then(parse_segment_name) {
             Some(SegmentName::Segment(id, _)) => {
                 let segment = known.remove(&path).map(|(_, segment)| segment);
-                check_segment(&path, id, segment, index.is_some(), report)?;
+                check_segment(&path, id, segment, index.is_some(), keys, report)?;
             }
             Some(SegmentName::Aborted(_) | SegmentName::Cancelled(_)) => {}
             None => report.fault(&path, None, (0, 0), "it is no file of an outbox".to_owned()),
@@ -140,6 +160,7 @@ fn check_segment(
     id: DeliveryId,
     known: Option<&Segment>,
     state_is_sound: bool,
+    keys: Option<&Keyring>,
     report: &mut CheckReport,
 ) -> io::Result<()> {
     let file = File::open(path)?;
@@ -160,7 +181,7 @@ fn check_segment(
     match footer {
         Some(footer) => {
             for (n, place) in (0u32..).zip(&footer.places) {
-                if record_at(&bytes, *place).is_ok() {
+                if record_at(&bytes, *place, id, keys).is_ok() {
                     report.records += 1;
                     continue;
                 }
@@ -179,15 +200,18 @@ fn check_segment(
             if let Some(segment) = known {
                 (records, rows) = (segment.entries_left(), segment.row.left().rows);
             }
-            for (_, _, record) in record::scan(&bytes) {
+            for (_, _, frame) in record::scan(&bytes) {
+                if !opens(&frame, keys) {
+                    continue;
+                }
                 report.records += 1;
                 if let Some(segment) = known
-                    && record.kind == Kind::Entry
-                    && let Some(n) = record.ordinal.checked_sub(segment.row.summary.first)
+                    && frame.name.kind == Kind::Entry
+                    && let Some(n) = frame.name.ordinal.checked_sub(segment.row.summary.first)
                     && !segment.has_settled(n)
                 {
-                    let read: u64 = record.rows.iter().map(|rows| u64::from(*rows)).sum();
-                    (records, rows) = (records.saturating_sub(1), rows.saturating_sub(read));
+                    records = records.saturating_sub(1);
+                    rows = rows.saturating_sub(frame.total_rows());
                 }
             }
             left = records;
@@ -203,10 +227,25 @@ fn check_segment(
     Ok(())
 }
 
-fn record_at(bytes: &[u8], place: Place) -> Result<(), Malformed> {
+fn record_at(
+    bytes: &[u8],
+    place: Place,
+    id: DeliveryId,
+    keys: Option<&Keyring>,
+) -> Result<(), Malformed> {
     let start = place.offset as usize;
     let end = start.checked_add(place.length as usize).ok_or(Malformed)?;
-    record::decode(bytes.get(start..end).ok_or(Malformed)?).map(|_| ())
+    let frame = Frame::decode(bytes.get(start..end).ok_or(Malformed)?)?;
+    if frame.name.delivery == id && opens(&frame, keys) {
+        Ok(())
+    } else {
+        Err(Malformed)
+    }
+}
+
+/// Whether a record opens, as far as that can be told.
+fn opens(frame: &Frame<'_>, keys: Option<&Keyring>) -> bool {
+    keys.is_none_or(|keys| frame.open(keys).is_ok())
 }
 
 /// The checksum of the whole file, which the footer carries.
@@ -216,9 +255,10 @@ fn whole_is_sound(bytes: &[u8]) -> bool {
     })
 }
 
-fn check_others(
+fn check_rejected(
     layout: &Layout,
     index: Option<&Index>,
+    keys: Option<&Keyring>,
     report: &mut CheckReport,
 ) -> io::Result<()> {
     for entry in fs::read_dir(layout.rejected_directory())? {
@@ -226,18 +266,28 @@ fn check_others(
         let bytes = read_whole(&File::open(&path)?)?;
         report.files += 1;
         report.bytes += bytes.len() as u64;
-        report.records += record::scan(&bytes).count() as u64;
         let id = path.file_name().and_then(parse_rejected_name);
+        let (sound, shut) = id.map_or((0, 0), |id| rejected::weigh(&bytes, id, keys));
+        report.records += sound - shut;
         // Rows of a delivery that was cut short: the next open removes them.
         let cut_short = match (index, id) {
             (Some(index), Some(id)) => !index.by_id.contains_key(&id),
             _ => false,
         };
-        if !whole_is_sound(&bytes) && !cut_short {
+        if (!whole_is_sound(&bytes) || shut > 0) && !cut_short {
             let what = "damaged, or its delivery was never accepted";
-            report.fault(&path, id, (0, 0), what.to_owned());
+            report.fault(&path, id, (shut, 0), what.to_owned());
         }
     }
+    Ok(())
+}
+
+fn check_dead(
+    layout: &Layout,
+    index: Option<&Index>,
+    keys: Option<&Keyring>,
+    report: &mut CheckReport,
+) -> io::Result<()> {
     for entry in fs::read_dir(layout.dead_directory())? {
         let path = entry?.path();
         report.files += 1;
@@ -247,18 +297,37 @@ fn check_others(
         }
     }
     for (id, letter) in index.iter().flat_map(|index| &index.letters) {
-        if read_letter(layout, letter).is_ok() {
-            report.records += 1;
-            continue;
-        }
         let delivery = index
             .and_then(|index| index.deliveries.get(&letter.position))
             .map(|delivery| delivery.row.info.id);
+        if delivery.is_some_and(|delivery| letter_is_sound(layout, keys, delivery, letter)) {
+            report.records += 1;
+            continue;
+        }
         let what = format!("dead letter {id} is damaged or gone");
         let lost = (1, letter.tally.rows);
         report.fault(&layout.dead(letter.file), delivery, lost, what);
     }
     Ok(())
+}
+
+fn letter_is_sound(
+    layout: &Layout,
+    keys: Option<&Keyring>,
+    delivery: DeliveryId,
+    letter: &Letter,
+) -> bool {
+    match keys {
+        Some(keys) => read_letter(layout, keys, delivery, letter).is_ok(),
+        None => File::open(layout.dead(letter.file)).is_ok_and(|file| {
+            let name = Name {
+                kind: Kind::Dead,
+                delivery,
+                ordinal: letter.ordinal,
+            };
+            is_framed(&file, letter.offset, letter.length, name)
+        }),
+    }
 }
 
 impl Segment {
@@ -326,7 +395,12 @@ impl Outbox {
         let letters = self.shared.index().letters.clone();
         let lost: Vec<Loss> = letters
             .iter()
-            .filter(|(_, letter)| read_letter(&self.shared.layout, letter).is_err())
+            .filter(|(id, _)| {
+                let letter = self.shared.index().letter(**id);
+                letter.is_none_or(|(delivery, letter)| {
+                    self.shared.read_letter(delivery, &letter).is_err()
+                })
+            })
             // One that has gone since is not lost.
             .filter(|(id, _)| self.shared.index().letters.contains_key(*id))
             .map(|(id, _)| Loss::Letter(*id))
@@ -337,7 +411,7 @@ impl Outbox {
     fn verify_segment(&self, position: u64, id: DeliveryId, row: SegmentRow) -> Result<(), Error> {
         let summary = row.summary;
         let path = self.shared.layout.segment(id, summary.number);
-        let file = match SegmentFile::open(&path, summary.first, summary.entries) {
+        let file = match SegmentFile::open(&path, id, summary.first, summary.entries) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let gone = self
@@ -368,7 +442,9 @@ impl Outbox {
             });
         }
         for ordinal in summary.first..summary.first.saturating_add(summary.entries) {
-            if file.place(ordinal).is_some() && file.read(ordinal).is_err() {
+            if file.place(ordinal).is_some()
+                && file.read(ordinal, &self.shared.settings.keys).is_err()
+            {
                 lost.push(Loss::Entry {
                     position,
                     ordinal,

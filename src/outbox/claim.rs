@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Outbox;
 use super::codec::Malformed;
-use super::dead::{Dead, read_letter};
+use super::dead::Dead;
 use super::error::Error;
 use super::index::Pick;
 use super::owner::{Command, Loss};
@@ -178,7 +178,7 @@ impl Outbox {
     fn open_segment(&self, position: u64, row: SegmentRow, id: DeliveryId) -> Result<(), Error> {
         let summary = row.summary;
         let path = self.shared.layout.segment(id, summary.number);
-        let file = match SegmentFile::open(&path, summary.first, summary.entries) {
+        let file = match SegmentFile::open(&path, id, summary.first, summary.entries) {
             Ok(file) => Some(Arc::new(file)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(Error::io("a segment could not be opened")(error)),
@@ -208,7 +208,7 @@ impl Outbox {
         let mut claims = Vec::new();
         let mut lost = Vec::new();
         for (ordinal, file) in entries {
-            match file.read(ordinal) {
+            match file.read(ordinal, &self.shared.settings.keys) {
                 Ok(Record { slices, rows, .. }) => claims.push(Claim {
                     delivery: delivery.info.id,
                     ordinal: u64::from(ordinal),
@@ -236,7 +236,8 @@ impl Outbox {
         let mut claims = Vec::new();
         let mut lost = Vec::new();
         for (id, letter, delivery) in letters {
-            let Ok(read) = read_letter(&self.shared.layout, &letter) else {
+            let read = self.shared.read_letter(delivery.info.id, &letter);
+            let Ok(read) = read else {
                 lost.push(Loss::Letter(id));
                 continue;
             };

@@ -24,11 +24,13 @@ use super::delivery::Info;
 use super::disk::Disk;
 use super::format::{FileKind, Header};
 use super::layout::Layout;
-use super::record::{Kind, Record, Slice};
+use super::record::{Kind, Name, Record, Slice};
 use super::segment::{AppendError, LogWriter, read_record};
+use super::settings::Settings;
 use super::state::Letter;
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
+use crate::seal::Keyring;
 
 const MAX_REASON: usize = 1 << 10;
 const NONE: u64 = u64::MAX;
@@ -192,9 +194,6 @@ impl DeadMeta {
 
     /// Reads the meta part of `record`; there is one slice here for each there.
     pub fn decode(record: &Record) -> Result<Self, Malformed> {
-        if record.kind != Kind::Dead {
-            return Err(Malformed);
-        }
         let mut read = Decoder::new(&record.meta);
         let mut meta = Self {
             delivery: DeliveryId(read.array()?),
@@ -215,7 +214,11 @@ impl DeadMeta {
                 reason: read.text()?,
             });
         }
-        read.end().map(|()| meta)
+        read.end()?;
+        if (record.name.kind, record.name.delivery) != (Kind::Dead, meta.delivery) {
+            return Err(Malformed);
+        }
+        Ok(meta)
     }
 }
 
@@ -233,6 +236,7 @@ pub(super) struct DeadPlace {
 pub(super) struct DeadWriter {
     disk: Disk,
     layout: Layout,
+    keys: Arc<Keyring>,
     next_file: u32,
     roll_at: u64,
     current: Option<(u32, LogWriter)>,
@@ -242,12 +246,13 @@ pub(super) struct DeadWriter {
 }
 
 impl DeadWriter {
-    pub fn new(disk: &Disk, layout: &Layout, next_file: u32, roll_at: u64) -> Self {
+    pub fn new(disk: &Disk, layout: &Layout, next_file: u32, settings: &Settings) -> Self {
         Self {
             disk: disk.clone(),
             layout: layout.clone(),
+            keys: Arc::clone(&settings.keys),
             next_file,
-            roll_at,
+            roll_at: settings.segment_bytes,
             current: None,
             durable: 0,
             fresh: false,
@@ -289,16 +294,23 @@ impl DeadWriter {
                     kind: FileKind::Dead,
                     number,
                     first: 0,
+                    key: self.keys.current(),
                     info: None,
                 };
-                let log = LogWriter::create(&self.disk, self.layout.dead(number), &header)?;
+                let path = self.layout.dead(number);
+                let log = LogWriter::create(&self.disk, path, &header, &self.keys)?;
                 self.fresh = true;
                 self.durable = 0;
                 let (_, log) = none.insert((number, log));
                 (number, log)
             }
         };
-        let (offset, length) = log.append(Kind::Dead, ordinal, &meta.encode(), slices)?;
+        let name = Name {
+            kind: Kind::Dead,
+            delivery: meta.delivery,
+            ordinal,
+        };
+        let (offset, length) = log.append(name, &meta.encode(), slices)?;
         Ok(DeadPlace {
             file,
             offset,
@@ -360,17 +372,24 @@ pub(super) struct LetterRecord {
     pub meta: DeadMeta,
 }
 
-/// Reads the record of a letter.
+/// Reads the record of a letter of `delivery`.
 ///
 /// # Errors
 /// It is damaged, or its file is gone.
-pub(super) fn read_letter(layout: &Layout, letter: &Letter) -> Result<LetterRecord, Malformed> {
+pub(super) fn read_letter(
+    layout: &Layout,
+    keys: &Keyring,
+    delivery: DeliveryId,
+    letter: &Letter,
+) -> Result<LetterRecord, Malformed> {
     let file = File::open(layout.dead(letter.file)).map_err(|_| Malformed)?;
-    let record = read_record(&file, letter.offset, letter.length)?;
+    let name = Name {
+        kind: Kind::Dead,
+        delivery,
+        ordinal: letter.ordinal,
+    };
+    let record = read_record(&file, letter.offset, letter.length, name, keys)?;
     let meta = DeadMeta::decode(&record)?;
-    if record.ordinal != letter.ordinal {
-        return Err(Malformed);
-    }
     Ok(LetterRecord { record, meta })
 }
 
@@ -397,7 +416,7 @@ impl LetterRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outbox::record;
+    use crate::outbox::record::{self, Frame};
 
     #[test]
     fn letter_ids_print_and_parse_back() {
@@ -430,13 +449,27 @@ mod tests {
                 reason: "reason".to_owned(),
             }],
         };
-        let mut bytes = Vec::new();
         let slices = [Slice {
             bytes: b"payload",
             rows: 1,
         }];
-        record::encode(&mut bytes, Kind::Dead, 9, &meta.encode(), &slices).unwrap();
-        let read = record::decode(&bytes).unwrap();
-        assert_eq!(DeadMeta::decode(&read), Ok(meta));
+        let keys = Keyring::ephemeral().unwrap();
+        let written = |delivery| {
+            let name = Name {
+                kind: Kind::Dead,
+                delivery,
+                ordinal: 9,
+            };
+            let (mut bytes, mut sealer) = (Vec::new(), keys.sealer().unwrap());
+            record::encode(&mut bytes, &mut sealer, name, &meta.encode(), &slices).unwrap();
+            Frame::decode(&bytes).unwrap().open(&keys).unwrap()
+        };
+        assert_eq!(
+            DeadMeta::decode(&written(meta.delivery)).as_ref(),
+            Ok(&meta)
+        );
+        // The record says so in the clear, and its text says otherwise.
+        let other = DeliveryId([7; 16]);
+        assert_eq!(DeadMeta::decode(&written(other)), Err(Malformed));
     }
 }

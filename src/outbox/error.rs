@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::delivery::WebhookState;
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
+use crate::seal::KeyId;
 
 /// The outbox could not be opened. Damage is no reason: it is set aside and named.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,21 @@ pub enum OpenError {
         found: u32,
         /// What this program reads.
         known: u32,
+    },
+    /// Files are sealed under a key that is not there. Nothing was changed.
+    #[error(
+        "the outbox {} needs the key {key} (files sealed under it: {files}), and the keys at hand are {held}; name that key's file as seal.key_file, or in seal.previous_key_files if it was replaced (with --key-file for `outbox check` and `outbox salvage`). Nothing was changed",
+        path.display()
+    )]
+    MissingKey {
+        /// The directory.
+        path: PathBuf,
+        /// The key that is missing.
+        key: KeyId,
+        /// How many files need it.
+        files: u64,
+        /// The ids of the keys that are there.
+        held: String,
     },
     /// The settings contradict themselves.
     #[error("outbox setting {0}")]

@@ -4,9 +4,10 @@
 //! header   magic     8  "LFOUTBOX"
 //!          version   2  2
 //!          kind      1  1 segment, 2 dead letters, 3 rejected rows
-//!          codec     1  0: records are lz4 blocks or plain, as each says
+//!          codec     1  1: records are lz4 blocks or plain, as each says, and sealed
 //!          number    4  of the segment in its delivery, or of the dead-letter file
 //!          first     4  ordinal of the first entry
+//!          key       8  id of the key that the records are sealed under
 //!          info      4+ length and text: the delivery; empty in dead-letter files
 //!          crc       4  CRC32C of all of the above
 //! records           see `record`
@@ -24,15 +25,16 @@
 use super::codec::{Decoder, Encoder, Malformed};
 use super::delivery::{Info, Totals};
 use crate::clock::UnixMillis;
+use crate::seal::KeyId;
 
 /// Version of the files and of the directory.
 pub(super) const VERSION: u16 = 2;
 const MAGIC: [u8; 8] = *b"LFOUTBOX";
 const END: [u8; 4] = *b"LFe1";
-const CODEC_LZ4: u8 = 0;
+const CODEC_SEALED: u8 = 1;
 /// Bytes at the very end of a file that has a footer.
 pub(super) const TRAILER: usize = 16;
-const FIXED: usize = 24;
+const FIXED: usize = 32;
 /// Most bytes that a header may have.
 pub(super) const MAX_HEADER: usize = FIXED + 16 * 1024;
 
@@ -50,6 +52,7 @@ pub(super) struct Header {
     pub kind: FileKind,
     pub number: u32,
     pub first: u32,
+    pub key: KeyId,
     pub info: Option<Info>,
 }
 
@@ -63,9 +66,10 @@ impl Header {
         out.raw(&MAGIC)
             .u16(VERSION)
             .u8(self.kind as u8)
-            .u8(CODEC_LZ4)
+            .u8(CODEC_SEALED)
             .u32(self.number)
             .u32(self.first)
+            .raw(&self.key.0)
             .blob(&info.bytes);
         let crc = crc32c::crc32c(&out.bytes);
         out.u32(crc);
@@ -84,10 +88,11 @@ impl Header {
             3 => FileKind::Rejected,
             _ => return Err(Malformed),
         };
-        if read.u8()? != CODEC_LZ4 {
+        if read.u8()? != CODEC_SEALED {
             return Err(Malformed);
         }
         let (number, first) = (read.u32()?, read.u32()?);
+        let key = KeyId(read.array()?);
         let info = read.blob()?;
         let framed = bytes.len() - read.rest.len();
         let crc = read.u32()?;
@@ -106,6 +111,7 @@ impl Header {
             kind,
             number,
             first,
+            key,
             info,
         };
         Ok((header, framed + 4))
@@ -233,6 +239,7 @@ mod tests {
             kind: FileKind::Segment,
             number: 3,
             first: 70,
+            key: KeyId([5; 8]),
             info: Some(Info {
                 id: DeliveryId([1; 16]),
                 destination: DestinationId([2; 16]),

@@ -1,7 +1,7 @@
 //! The directory of an outbox: its names, its lock, its version.
 //!
 //! ```text
-//! FORMAT      "looker-feed outbox 1 crc=…"
+//! FORMAT      "looker-feed outbox 2 crc=…"
 //! LOCK        held while a process has the outbox open
 //! state/      sled (see `state`); `state.new`, `state.old` while it is being copied
 //! segments/   <delivery>.<number>.seg; <delivery>.aborted says that the delivery was withdrawn,
@@ -349,7 +349,7 @@ mod tests {
                 error,
                 OpenError::Version {
                     found: 7,
-                    known: 1,
+                    known: 2,
                     ..
                 }
             ),

@@ -12,12 +12,13 @@ use bytes::Bytes;
 
 use super::Outbox;
 use super::change::Change;
-use super::dead::{DeadFilter, DeadLetter, DeadPage, LetterId, read_letter};
+use super::dead::{DeadFilter, DeadLetter, DeadPage, LetterId};
 use super::delivery::Tally;
 use super::error::Error;
 use super::index::Index;
 use super::owner::{Command, Loss, Owner, Reply};
 use super::state::{Bits, Letter};
+use crate::model::DeliveryId;
 
 /// Letters moved with one sync.
 const MOVE: usize = 4096;
@@ -49,8 +50,8 @@ impl Outbox {
         let more_records = records.len() > limit;
         let mut page = DeadPage::default();
         let mut lost = Vec::new();
-        'records: for (id, letter) in records.into_iter().take(limit) {
-            let Ok(read) = read_letter(&self.shared.layout, &letter) else {
+        'records: for (id, delivery, letter) in records.into_iter().take(limit) {
+            let Ok(read) = self.shared.read_letter(delivery, &letter) else {
                 lost.push(Loss::Letter(id));
                 continue;
             };
@@ -84,11 +85,11 @@ impl Outbox {
     /// # Errors
     /// It is damaged and the state that says so could not be made durable.
     pub fn dead_letter(&self, id: LetterId) -> Result<Option<(DeadLetter, Bytes)>, Error> {
-        let letter = self.shared.index().letters.get(&id.letter).cloned();
-        let Some(letter) = letter.filter(|letter| letter.is_dead(id.slice)) else {
+        let letter = self.shared.index().letter(id.letter);
+        let Some((delivery, letter)) = letter.filter(|(_, letter)| letter.is_dead(id.slice)) else {
             return Ok(None);
         };
-        match read_letter(&self.shared.layout, &letter) {
+        match self.shared.read_letter(delivery, &letter) {
             Ok(read) => Ok(read.slice(id)),
             Err(_) => {
                 self.ask(|reply| Command::Lost(vec![Loss::Letter(id.letter)], reply))?;
@@ -141,11 +142,11 @@ impl Outbox {
             let Some(first) = group.first() else {
                 continue;
             };
-            let letter = self.shared.index().letters.get(&first.letter).cloned();
-            let Some(letter) = letter else {
+            let letter = self.shared.index().letter(first.letter);
+            let Some((delivery, letter)) = letter else {
                 continue;
             };
-            match read_letter(&self.shared.layout, &letter) {
+            match self.shared.read_letter(delivery, &letter) {
                 Ok(read) => weighed.extend(group.iter().filter_map(|id| {
                     let rows = read.record.rows.get(id.slice as usize)?;
                     Some((*id, *rows))
@@ -230,13 +231,20 @@ impl Owner {
 }
 
 impl Index {
+    /// A letter and its delivery.
+    pub(super) fn letter(&self, id: u64) -> Option<(DeliveryId, Letter)> {
+        let letter = self.letters.get(&id)?;
+        let delivery = self.deliveries.get(&letter.position)?;
+        Some((delivery.row.info.id, letter.clone()))
+    }
+
     /// Up to `limit` + 1 dead records that may hold letters behind `after`.
     fn dead_after(
         &self,
         filter: DeadFilter,
         after: Option<LetterId>,
         limit: usize,
-    ) -> Vec<(u64, Letter)> {
+    ) -> Vec<(u64, DeliveryId, Letter)> {
         let from = after.map_or(Bound::Unbounded, |after| Bound::Included(after.letter));
         self.letters
             .range((from, Bound::Unbounded))
@@ -249,8 +257,11 @@ impl Index {
                 };
                 left && letter.queued.is_none() && self.matches(filter, letter)
             })
+            .filter_map(|(id, _)| {
+                let (delivery, letter) = self.letter(*id)?;
+                Some((*id, delivery, letter))
+            })
             .take(limit + 1)
-            .map(|(id, letter)| (*id, letter.clone()))
             .collect()
     }
 

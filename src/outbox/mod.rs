@@ -6,7 +6,9 @@
 //! of what the payloads mean: an entry is some opaque slices, each with a number of rows.
 //!
 //! Bodies lie in append-only segment files (`format`, `record`, `segment`); what is small and
-//! changes together lies in sled (`state`, `store`). `layout` names the files.
+//! changes together lies in sled (`state`, `store`). `layout` names the files. Payloads, rejected
+//! rows and dead letters with their reasons are sealed under [`Settings::keys`]; titles, labels,
+//! times, sizes and counts are not.
 //!
 //! **What is promised.** When `commit` or `settle` returns `Ok`, it survives the loss of power.
 //! A delivery that was not committed vanishes whole. First in, first out by delivery for each
@@ -33,6 +35,7 @@
 //! Calls block on the disk: a caller on tokio uses `spawn_blocking`. One thread of its own holds
 //! sled and groups what is waiting into one sync (`owner`).
 
+mod accounts;
 mod adopt;
 mod cancel;
 mod capacity;
@@ -47,6 +50,7 @@ mod ending;
 mod error;
 mod format;
 mod index;
+mod keys;
 mod layout;
 mod letters;
 mod load;
@@ -81,12 +85,13 @@ pub use delivery::{DeliveryState, MAX_ACCOUNT, NewDelivery, Receipt, Tally, Tota
 pub use disk::{Disk, Op};
 pub use ending::Ending;
 pub use error::{Error, OpenError, StateError};
+pub use keys::{KeyUse, needed_keys};
 pub use letters::Moved;
 pub use offline::{
     Found, Inspected, Inspection, SalvageIntoError, Salvaged, Standing, inspect, read_batches,
     salvage_into,
 };
-pub use probe::{Probe, probe};
+pub use probe::{Probe, probe, probe_sealed};
 pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
 pub use settings::Settings;
@@ -95,6 +100,7 @@ pub use status::{Damage, DestinationState, Health, Usage};
 
 use dead::DeadWriter;
 use delivery::{Info, WebhookKey};
+use keys::check_keys;
 use layout::Layout;
 use owner::{Command, Owner};
 use recover::recover;
@@ -122,7 +128,8 @@ impl Outbox {
     /// Opens the directory, makes it if it is not there, and mends what a crash has left.
     ///
     /// # Errors
-    /// The directory is in use, holds something else or another version, or the system refuses.
+    /// The directory is in use, holds something else or another version, or files sealed under a key
+    /// that is not there, or the system refuses.
     /// Damage is no error: see [`Outbox::damage`].
     pub fn open(settings: Settings) -> Result<Self, OpenError> {
         Self::open_on(settings, Disk::default())
@@ -136,13 +143,9 @@ impl Outbox {
         settings.check()?;
         let layout = Layout::new(&settings.path);
         let lock = layout.enter(&disk)?;
+        check_keys(&settings.path, &layout, &settings.keys)?;
         let recovered = recover(&settings, &layout, &disk, &Default::default())?;
-        let dead = DeadWriter::new(
-            &disk,
-            &layout,
-            recovered.next_dead_file,
-            settings.segment_bytes,
-        );
+        let dead = DeadWriter::new(&disk, &layout, recovered.next_dead_file, &settings);
         let path = settings.path.clone();
         let shared = Arc::new(Shared::new(settings, layout, disk, recovered.index));
         shared.capacity.set_files(shared.layout.files_size());

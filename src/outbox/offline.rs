@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use super::dead::{DeadMeta, read_letter};
 use super::delivery::Info;
 use super::error::{Error, OpenError};
 use super::index::Index;
+use super::keys::check_keys;
 use super::layout::{Layout, SegmentName, parse_segment_name};
 use super::record::{self, Kind, Record};
 use super::segment::{SegmentFile, read_footer, read_header, read_whole};
@@ -23,6 +25,7 @@ use super::state::Bits;
 use super::{Damage, DeliveryState, Outbox, Settings, Tally};
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
+use crate::seal::Keyring;
 
 /// Longer than any daemon is told to remember: a salvage forgets nothing.
 const FOR_EVER: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
@@ -86,14 +89,19 @@ pub enum Standing {
     Unknown,
 }
 
-/// Reads everything in the outbox at `path` and says how each delivery stands.
+/// Reads everything in the outbox at `path` and says how each delivery stands. Without `keys`, as far
+/// as that can be told ([`check`](super::check)).
 ///
 /// # Errors
-/// A daemon has it open, it is not an outbox of this version, or the system refuses to read it.
-pub fn inspect(path: &Path) -> Result<Inspection, OpenError> {
+/// A daemon has it open, it is not an outbox of this version, it needs a key that is not among `keys`,
+/// or the system refuses to read it.
+pub fn inspect(path: &Path, keys: Option<&Keyring>) -> Result<Inspection, OpenError> {
     let layout = Layout::new(path);
     let _lock = layout.enter_to_read()?;
-    let (report, index) = look(&layout).map_err(read_error(path))?;
+    if let Some(keys) = keys {
+        check_keys(path, &layout, keys)?;
+    }
+    let (report, index) = look(&layout, keys).map_err(read_error(path))?;
     let mut deliveries = recorded(index.as_ref());
     unrecorded(&layout, index.as_ref(), &mut deliveries).map_err(read_error(path))?;
     for fault in &report.faults {
@@ -159,8 +167,8 @@ fn unrecorded(
             entries += 1;
         }
         if footer.places.is_empty() {
-            for (_, _, record) in record::scan(&read_whole(&file)?) {
-                tally.rows += rows_of(&record);
+            for (_, _, frame) in record::scan(&read_whole(&file)?) {
+                tally.rows += frame.total_rows();
                 entries += 1;
             }
         }
@@ -248,13 +256,18 @@ pub enum SalvageIntoError {
 /// it, so that what cannot be read is given up and named now and not when its turn comes. The
 /// damaged files are in `damaged/` of the copy. Needs as much disk as the outbox has.
 ///
-/// The accounts in it stay sealed: the copy needs the same key as `from`.
+/// What is in it stays sealed: the copy needs the same keys as `from`.
 ///
 /// # Errors
 /// See [`SalvageIntoError`]. What has been copied by then stays in `to`.
-pub fn salvage_into(from: &Path, to: &Path) -> Result<Salvaged, SalvageIntoError> {
+pub fn salvage_into(
+    from: &Path,
+    to: &Path,
+    keys: Arc<Keyring>,
+) -> Result<Salvaged, SalvageIntoError> {
     let layout = Layout::new(from);
     let _lock = layout.enter_to_read()?;
+    check_keys(from, &layout, &keys)?;
     if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(SalvageIntoError::NotEmpty(to.to_owned()));
     }
@@ -275,7 +288,7 @@ pub fn salvage_into(from: &Path, to: &Path) -> Result<Salvaged, SalvageIntoError
         reserve_bytes: 0,
         webhook_memory: FOR_EVER,
         history: usize::MAX,
-        ..Settings::new(to)
+        ..Settings::new(to, keys)
     })?;
     let verified = outbox.verify();
     let (deliveries, damage) = (outbox.deliveries(0, usize::MAX), outbox.damage());
@@ -372,18 +385,20 @@ pub struct Found {
 /// As for [`inspect`], or `visit` failed, which ends it.
 pub fn read_batches(
     path: &Path,
+    keys: &Keyring,
     mut visit: impl FnMut(Found) -> io::Result<()>,
 ) -> Result<bool, OpenError> {
     let layout = Layout::new(path);
     let _lock = layout.enter_to_read()?;
-    let (_, index) = look(&layout).map_err(read_error(path))?;
+    check_keys(path, &layout, keys)?;
+    let (_, index) = look(&layout, None).map_err(read_error(path))?;
     (|| {
         for (id, number, path) in segments(&layout)? {
-            read_segment(&path, id, number, index.as_ref(), &mut visit)?;
+            read_segment(&path, id, number, index.as_ref(), keys, &mut visit)?;
         }
         match &index {
-            Some(index) => read_letters(&layout, index, &mut visit),
-            None => read_dead_files(&layout, &mut visit),
+            Some(index) => read_letters(&layout, index, keys, &mut visit),
+            None => read_dead_files(&layout, keys, &mut visit),
         }
     })()
     .map_err(read_error(path))?;
@@ -395,6 +410,7 @@ fn read_segment(
     id: DeliveryId,
     number: u32,
     index: Option<&Index>,
+    keys: &Keyring,
     visit: &mut impl FnMut(Found) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut show = |record: &Record| {
@@ -402,7 +418,7 @@ fn read_segment(
         payloads.try_for_each(|(payload, rows)| {
             visit(Found {
                 delivery: id,
-                entry: record.ordinal,
+                entry: record.name.ordinal,
                 rows: *rows,
                 reason: None,
                 payload: payload.clone(),
@@ -415,28 +431,31 @@ fn read_segment(
             return Ok(());
         };
         let summary = segment.row.summary;
-        let file = SegmentFile::open(path, summary.first, summary.entries)?;
+        let file = SegmentFile::open(path, id, summary.first, summary.entries)?;
         for place in (0..summary.entries).filter(|place| !segment.has_settled(*place)) {
-            if let Ok(record) = file.read(summary.first.saturating_add(place)) {
+            if let Ok(record) = file.read(summary.first.saturating_add(place), keys) {
                 show(&record)?;
             }
         }
         return Ok(());
     }
     let bytes = read_whole(&File::open(path)?)?;
-    let entries = record::scan(&bytes).map(|(_, _, record)| record);
-    entries
-        .filter(|record| record.kind == Kind::Entry)
+    record::scan(&bytes)
+        .filter(|(_, _, frame)| (frame.name.kind, frame.name.delivery) == (Kind::Entry, id))
+        .filter_map(|(_, _, frame)| frame.open(keys).ok())
         .try_for_each(|record| show(&record))
 }
 
 fn read_letters(
     layout: &Layout,
     index: &Index,
+    keys: &Keyring,
     visit: &mut impl FnMut(Found) -> io::Result<()>,
 ) -> io::Result<()> {
-    for letter in index.letters.values() {
-        if let Ok(read) = read_letter(layout, letter) {
+    for id in index.letters.keys() {
+        if let Some((delivery, letter)) = index.letter(*id)
+            && let Ok(read) = read_letter(layout, keys, delivery, &letter)
+        {
             show_letter(&read.record, &read.meta, &letter.live, visit)?;
         }
     }
@@ -445,12 +464,15 @@ fn read_letters(
 
 fn read_dead_files(
     layout: &Layout,
+    keys: &Keyring,
     visit: &mut impl FnMut(Found) -> io::Result<()>,
 ) -> io::Result<()> {
     for entry in fs::read_dir(layout.dead_directory())? {
         let bytes = read_whole(&File::open(entry?.path())?)?;
-        for (_, _, record) in record::scan(&bytes) {
-            if let Ok(meta) = DeadMeta::decode(&record) {
+        for (_, _, frame) in record::scan(&bytes) {
+            if let Ok(record) = frame.open(keys)
+                && let Ok(meta) = DeadMeta::decode(&record)
+            {
                 let all = Bits::all(record.slices.len() as u32);
                 show_letter(&record, &meta, &all, visit)?;
             }
@@ -470,7 +492,7 @@ fn show_letter(
         if live.get(at) {
             visit(Found {
                 delivery: meta.delivery,
-                entry: record.ordinal,
+                entry: record.name.ordinal,
                 rows: *rows,
                 reason: Some(slice.reason.clone()),
                 payload: payload.clone(),
@@ -493,10 +515,6 @@ fn segments(layout: &Layout) -> io::Result<Vec<(DeliveryId, u32, PathBuf)>> {
     }
     found.sort();
     Ok(found)
-}
-
-fn rows_of(record: &Record) -> u64 {
-    record.rows.iter().map(|rows| u64::from(*rows)).sum()
 }
 
 /// Whether `path`, which need not be there, is below `directory`.

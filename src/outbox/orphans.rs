@@ -16,6 +16,7 @@ use super::recover::Recovery;
 use super::segment::{read_footer, read_header, read_whole};
 use super::state::{Bits, DeliveryRow, Letter};
 use crate::model::DeliveryId;
+use crate::seal::Keyring;
 
 /// A dead-letter record that the state does not know.
 struct Orphan {
@@ -29,6 +30,7 @@ pub(super) fn take_up(recovery: &mut Recovery<'_>) -> Result<(), StateError> {
     let mut by_entry: BTreeMap<(DeliveryId, u32), Vec<Orphan>> = BTreeMap::new();
     let mut lengths = Change::default();
     let mut found = Vec::new();
+    let mut shut = Vec::new();
     for (&number, path) in &recovery.files.dead {
         let known = recovery.index.dead_files.get(&number);
         // One that the state does not know at all is taken in even if it is empty, so that it goes.
@@ -43,12 +45,20 @@ pub(super) fn take_up(recovery: &mut Recovery<'_>) -> Result<(), StateError> {
             tracing::warn!(file = %path.display(), "a dead-letter file could not be read");
             continue;
         };
-        for orphan in orphans(&bytes, number, known) {
-            let entry = (orphan.meta.delivery, orphan.letter.ordinal);
+        for (delivery, orphan) in orphans(&bytes, number, known, recovery.keys) {
+            let Some(orphan) = orphan else {
+                shut.push(delivery);
+                continue;
+            };
+            let entry = (delivery, orphan.letter.ordinal);
             by_entry.entry(entry).or_default().push(orphan);
         }
         lengths.set_dead_file(number, Some(length));
         found.push(path.clone());
+    }
+    for delivery in shut {
+        let what = "a dead letter of it was changed and is left out";
+        recovery.lost(Some(delivery), 0, what.to_owned());
     }
     recovery.sync(&found)?;
     // First, so that the letters have a file when their batch is made.
@@ -95,26 +105,36 @@ pub(super) fn take_up_rejected(recovery: &mut Recovery<'_>) -> Result<(), StateE
     Ok(())
 }
 
-fn orphans(bytes: &[u8], file: u32, known: u64) -> Vec<Orphan> {
+/// The dead letters behind what is `known`; `None`: it is sound by its checksum and does not open.
+fn orphans(
+    bytes: &[u8],
+    file: u32,
+    known: u64,
+    keys: &Keyring,
+) -> Vec<(DeliveryId, Option<Orphan>)> {
     let known = usize::try_from(known).unwrap_or(usize::MAX);
     let tail = bytes.get(known..).unwrap_or_default();
     record::scan(tail)
-        .filter_map(|(offset, length, record)| {
-            let meta = DeadMeta::decode(&record).ok()?;
-            Some(Orphan {
+        .map(|(offset, length, frame)| {
+            let opened = frame.open(keys).and_then(|record| {
+                let meta = DeadMeta::decode(&record)?;
+                Ok((record, meta))
+            });
+            let orphan = opened.ok().map(|(record, meta)| Orphan {
                 letter: Letter {
                     position: 0,
                     file,
                     offset: (known + offset) as u64,
                     length: length as u32,
-                    ordinal: record.ordinal,
+                    ordinal: record.name.ordinal,
                     live: Bits::all(record.slices.len() as u32),
                     tally: Tally::default(),
                     queued: None,
                 },
                 meta,
                 rows: record.rows,
-            })
+            });
+            (frame.name.delivery, orphan)
         })
         .collect()
 }
@@ -197,10 +217,9 @@ fn take_up_known(
 fn weight_of(recovery: &Recovery<'_>, position: u64, ordinal: u32) -> Option<Tally> {
     let delivery = recovery.index.deliveries.get(&position)?;
     let summary = delivery.segment_of(ordinal)?.row.summary;
-    let path = recovery
-        .layout
-        .segment(delivery.row.info.id, summary.number);
-    let file = super::segment::SegmentFile::open(&path, summary.first, summary.entries).ok()?;
+    let id = delivery.row.info.id;
+    let path = recovery.layout.segment(id, summary.number);
+    let file = super::segment::SegmentFile::open(&path, id, summary.first, summary.entries).ok()?;
     let place = file.place(ordinal)?;
     Some(place.tally())
 }

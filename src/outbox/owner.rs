@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use super::Shared;
+use super::accounts::Resealed;
 use super::change::{Change, Effects, Outcome};
 use super::claim::{Settled, Settlement};
 use super::dead::{DeadWriter, LetterId};
@@ -45,6 +46,7 @@ pub(super) enum Command {
     Replay(Vec<(LetterId, u32)>, Reply<Moved>),
     Discard(Vec<(LetterId, u32)>, Reply<Moved>),
     Cancel(DeliveryId, Reply<Option<Tally>>),
+    Reseal(Vec<Resealed>, Reply<()>),
     /// Something of a cancelled delivery was given back.
     Sweep,
     Close,
@@ -188,6 +190,10 @@ impl Owner {
                         let _ = reply.send(Err(error));
                     }
                 },
+                Command::Reseal(resealed, reply) => {
+                    self.reseal(resealed, &mut change);
+                    acks.push(ack(reply, |_| ()));
+                }
                 Command::Sweep => self.sweep(&mut change),
                 Command::Close => {}
             }
@@ -482,7 +488,7 @@ impl Owner {
                     &self.shared.disk,
                     &self.shared.layout,
                     next_dead_file,
-                    self.shared.settings.segment_bytes,
+                    &self.shared.settings,
                 );
                 let mut current = self.shared.index();
                 index.take_over(&mut current);

@@ -1,31 +1,41 @@
 //! Records: what the files of the outbox hold between header and footer.
 //!
 //! ```text
-//! marker   4  "LFr1"
+//! marker   4  "LFr2"
 //! length   4  bytes that follow the checksum
 //! crc      4  CRC32C of the length and of those bytes
 //! kind     1  1 entry, 2 dead letter, 3 rejected row
-//! flags    1  bit 0: the body is an lz4 block; the other bits are 0 (kept for sealing)
+//! flags    1  bit 0: the body is an lz4 block; the other bits are 0
 //! zero     2
 //! ordinal  4  place in the delivery, from 0
+//! delivery 16
 //! meta     4  length of the meta part
 //! slices   4  number of slices
 //! raw      4  length of the body before compression: the sum of the slices' lengths
 //! table    8 a slice: length, rows
-//! meta        what the kind says
-//! body        the slices, one after the other
+//! stamp    48 under which key, salt and count the rest is sealed (see `seal`)
+//! sealed      meta (what the kind says) and body (the slices, one after the other)
+//! tag      16 authenticates the sealed part, and all from the kind on in front of it
 //! ```
 //! All numbers are little-endian. The marker is there for salvage: a reader that has lost its
 //! place looks for the next marker whose record passes its checksum.
+//!
+//! A record is read in two steps. A [`Frame`] is what its checksum vouches for: whose it is, how
+//! many batches and rows. That needs no key. [`Frame::open`] opens what is sealed, which tells
+//! damage by accident or by hand, and a record that lies where another belongs. Nothing that is
+//! not sealed is accepted in its place. Each record opens by itself: damage to the header of the
+//! file or to its neighbours costs it nothing.
 
 use bytes::Bytes;
 
 use super::codec::{Decoder, Encoder, Malformed};
+use crate::model::DeliveryId;
+use crate::seal::{KeyError, KeyId, Keyring, STAMP, Sealer, TAG};
 
 /// Bytes in front of what the length counts.
 pub(super) const PREFIX: usize = 12;
 /// First bytes of every record.
-pub(super) const MARKER: [u8; 4] = *b"LFr1";
+pub(super) const MARKER: [u8; 4] = *b"LFr2";
 /// Most bytes that the slices of one record may have together.
 pub(super) const MAX_RAW: usize = 32 << 20;
 /// Most slices of one record.
@@ -44,6 +54,14 @@ pub(super) enum Kind {
     Rejected = 3,
 }
 
+/// Which record it is: what it must be when it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    pub kind: Kind,
+    pub delivery: DeliveryId,
+    pub ordinal: u32,
+}
+
 /// One batch of a ready request.
 #[derive(Clone, Copy, Debug)]
 pub struct Slice<'a> {
@@ -53,63 +71,128 @@ pub struct Slice<'a> {
     pub rows: u32,
 }
 
-/// A record, read back and checked.
+/// A record, read back, checked and opened.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
-    pub kind: Kind,
-    pub ordinal: u32,
+    pub name: Name,
     pub meta: Bytes,
     pub slices: Vec<Bytes>,
     pub rows: Vec<u32>,
 }
 
+/// A record whose checksum is right, not opened yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame<'a> {
+    pub name: Name,
+    flags: u8,
+    meta: usize,
+    raw: usize,
+    table: &'a [u8],
+    stamp: &'a [u8; STAMP],
+    /// What is authenticated beside the sealed part.
+    clear: &'a [u8],
+    sealed: &'a [u8],
+}
+
+/// A record was not written.
+#[derive(Debug)]
+pub(super) enum EncodeError {
+    /// It passes [`MAX_RAW`], [`MAX_SLICES`] or the bound of its meta part.
+    TooLarge,
+    Seal(KeyError),
+}
+
 /// Appends one record to `out`.
 ///
 /// # Errors
-/// It passes [`MAX_RAW`] or [`MAX_SLICES`]; `out` is as it was.
+/// See [`EncodeError`]; `out` is as it was.
 pub(super) fn encode(
     out: &mut Vec<u8>,
-    kind: Kind,
-    ordinal: u32,
+    sealer: &mut Sealer,
+    name: Name,
     meta: &[u8],
     slices: &[Slice<'_>],
-) -> Result<(), Malformed> {
+) -> Result<(), EncodeError> {
     let raw: usize = slices.iter().map(|slice| slice.bytes.len()).sum();
     if raw > MAX_RAW || slices.len() > MAX_SLICES || meta.len() > MAX_META {
-        return Err(Malformed);
+        return Err(EncodeError::TooLarge);
     }
-    let mut body = Vec::with_capacity(raw);
-    for slice in slices {
-        body.extend_from_slice(slice.bytes);
-    }
-    let mut flags = 0;
-    if raw >= MIN_COMPRESSED {
-        let packed = lz4_flex::block::compress(&body);
-        if packed.len() < raw {
-            flags = LZ4;
-            body = packed;
-        }
-    }
+    let seal = sealer.next_piece();
     let start = out.len();
     let mut encoder = Encoder {
         bytes: std::mem::take(out),
     };
     encoder.raw(&MARKER).u32(0).u32(0);
-    encoder.u8(kind as u8).u8(flags).u16(0).u32(ordinal);
+    encoder.u8(name.kind as u8).u8(0).u16(0).u32(name.ordinal);
     encoder
+        .raw(&name.delivery.0)
         .u32(meta.len() as u32)
         .u32(slices.len() as u32)
         .u32(raw as u32);
     for slice in slices {
         encoder.u32(slice.bytes.len() as u32).u32(slice.rows);
     }
-    encoder.raw(meta).raw(&body);
+    encoder.raw(seal.stamp());
     *out = encoder.bytes;
-    let length = (out.len() - start - PREFIX) as u32;
-    out[start + 4..start + 8].copy_from_slice(&length.to_le_bytes());
-    let crc = checksum(length, &out[start + PREFIX..]);
-    out[start + 8..start + PREFIX].copy_from_slice(&crc.to_le_bytes());
+    let clear = out.len();
+    out.extend_from_slice(meta);
+    out[start + PREFIX + 1] = put_body(out, raw, slices);
+    let (head, secret) = out.split_at_mut(clear);
+    match seal.seal(&head[start + PREFIX..], secret) {
+        Ok(tag) => out.extend_from_slice(&tag),
+        Err(error) => {
+            out.truncate(start);
+            return Err(EncodeError::Seal(error));
+        }
+    }
+    frame(&mut out[start..]);
     Ok(())
+}
+
+/// Puts length and checksum in front of what they are of.
+fn frame(record: &mut [u8]) {
+    let length = (record.len() - PREFIX) as u32;
+    record[4..8].copy_from_slice(&length.to_le_bytes());
+    let crc = checksum(length, &record[PREFIX..]);
+    record[8..PREFIX].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Any bytes with a record's marker, length and checksum in front: as one who knows the format
+/// writes them.
+pub(super) fn framed(payload: &[u8]) -> Vec<u8> {
+    let mut record = [&MARKER[..], &[0; PREFIX - 4], payload].concat();
+    frame(&mut record);
+    record
+}
+
+/// Appends the slices, compressed where that makes them shorter; returns the record's flags.
+fn put_body(out: &mut Vec<u8>, raw: usize, slices: &[Slice<'_>]) -> u8 {
+    let put_plain = |out: &mut Vec<u8>| {
+        out.reserve(raw);
+        for slice in slices {
+            out.extend_from_slice(slice.bytes);
+        }
+    };
+    if raw < MIN_COMPRESSED {
+        put_plain(out);
+        return 0;
+    }
+    let mut body = Vec::with_capacity(raw);
+    put_plain(&mut body);
+    let at = out.len();
+    // Compressed in place; what does not fit is not shorter.
+    out.resize(at + lz4_flex::block::get_maximum_output_size(raw), 0);
+    match lz4_flex::block::compress_into(&body, &mut out[at..]) {
+        Ok(packed) if packed < raw => {
+            out.truncate(at + packed);
+            LZ4
+        }
+        _ => {
+            out.truncate(at);
+            out.extend_from_slice(&body);
+            0
+        }
+    }
 }
 
 /// How long the record is that begins with `prefix`, prefix included.
@@ -119,69 +202,135 @@ pub(super) fn length(prefix: &[u8; PREFIX]) -> Result<usize, Malformed> {
         return Err(Malformed);
     }
     let length = read.u32()? as usize;
-    // The table is the only part beside meta and body, and lz4 is used only where it is shorter.
-    if length > MAX_RAW + MAX_META + MAX_SLICES * 8 + 64 {
+    // The table is the only large part beside meta and body, and lz4 is used only where it is
+    // shorter.
+    if length > MAX_RAW + MAX_META + MAX_SLICES * 8 + 256 {
         return Err(Malformed);
     }
     Ok(length + PREFIX)
 }
 
-/// Reads the record that fills `bytes` from end to end.
-pub(super) fn decode(bytes: &[u8]) -> Result<Record, Malformed> {
-    let (prefix, payload) = bytes.split_first_chunk::<PREFIX>().ok_or(Malformed)?;
-    if length(prefix)? != bytes.len() {
-        return Err(Malformed);
-    }
-    let mut read = Decoder::new(&prefix[4..]);
-    let (length, crc) = (read.u32()?, read.u32()?);
-    if checksum(length, payload) != crc {
-        return Err(Malformed);
-    }
-    let mut read = Decoder::new(payload);
-    let kind = match read.u8()? {
-        1 => Kind::Entry,
-        2 => Kind::Dead,
-        3 => Kind::Rejected,
-        _ => return Err(Malformed),
-    };
-    let (flags, _zero, ordinal) = (read.u8()?, read.u16()?, read.u32()?);
-    let (meta, count, raw) = (read.u32()?, read.u32()? as usize, read.u32()? as usize);
-    if flags & !LZ4 != 0 || count > MAX_SLICES || raw > MAX_RAW {
-        return Err(Malformed);
-    }
-    let mut table = Decoder::new(read.take(count * 8)?);
-    let meta = Bytes::copy_from_slice(read.take(meta as usize)?);
-    let body = if flags & LZ4 == 0 {
-        Bytes::copy_from_slice(read.rest)
-    } else {
-        let plain = lz4_flex::block::decompress(read.rest, raw).map_err(|_| Malformed)?;
-        Bytes::from(plain)
-    };
-    if body.len() != raw {
-        return Err(Malformed);
-    }
-    let mut slices = Vec::with_capacity(count);
-    let mut rows = Vec::with_capacity(count);
-    let mut at = 0usize;
-    for _ in 0..count {
-        let end = at + table.u32()? as usize;
-        if end > raw {
+impl<'a> Frame<'a> {
+    /// Reads the record that fills `bytes` from end to end.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let (prefix, payload) = bytes.split_first_chunk::<PREFIX>().ok_or(Malformed)?;
+        if length(prefix)? != bytes.len() {
             return Err(Malformed);
         }
-        slices.push(body.slice(at..end));
-        rows.push(table.u32()?);
-        at = end;
+        let mut read = Decoder::new(&prefix[4..]);
+        let (length, crc) = (read.u32()?, read.u32()?);
+        if checksum(length, payload) != crc {
+            return Err(Malformed);
+        }
+        let mut read = Decoder::new(payload);
+        let kind = match read.u8()? {
+            1 => Kind::Entry,
+            2 => Kind::Dead,
+            3 => Kind::Rejected,
+            _ => return Err(Malformed),
+        };
+        let (flags, _zero, ordinal) = (read.u8()?, read.u16()?, read.u32()?);
+        let delivery = DeliveryId(read.array()?);
+        let (meta, count, raw) = (read.u32()?, read.u32()? as usize, read.u32()? as usize);
+        let meta = meta as usize;
+        if flags & !LZ4 != 0 || count > MAX_SLICES || raw > MAX_RAW || meta > MAX_META {
+            return Err(Malformed);
+        }
+        let table = read.take(count * 8)?;
+        let (stamp, sealed) = read.rest.split_first_chunk().ok_or(Malformed)?;
+        let clear = payload.len() - sealed.len();
+        if sealed.len() < meta + TAG {
+            return Err(Malformed);
+        }
+        let frame = Self {
+            name: Name {
+                kind,
+                delivery,
+                ordinal,
+            },
+            flags,
+            meta,
+            raw,
+            table,
+            stamp,
+            clear: payload.get(..clear).ok_or(Malformed)?,
+            sealed,
+        };
+        let slices: u64 = frame.table().map(|(length, _)| u64::from(length)).sum();
+        if slices != raw as u64 {
+            return Err(Malformed);
+        }
+        Ok(frame)
     }
-    if at != raw {
-        return Err(Malformed);
+
+    /// How many slices it has.
+    pub fn slices(&self) -> u32 {
+        (self.table.len() / 8) as u32
     }
-    Ok(Record {
-        kind,
-        ordinal,
-        meta,
-        slices,
-        rows,
-    })
+
+    /// Rows in each slice.
+    pub fn rows(&self) -> impl Iterator<Item = u32> + 'a {
+        self.table().map(|(_, rows)| rows)
+    }
+
+    /// Rows in all of them.
+    pub fn total_rows(&self) -> u64 {
+        self.rows().map(u64::from).sum()
+    }
+
+    /// The key that opens it.
+    pub fn key_id(&self) -> Option<KeyId> {
+        self.stamp.first_chunk().copied().map(KeyId)
+    }
+
+    /// Opens what is sealed.
+    ///
+    /// # Errors
+    /// It was changed, belongs elsewhere, or is sealed under a key that `keys` has not.
+    pub fn open(&self, keys: &Keyring) -> Result<Record, Malformed> {
+        let mut sealed = self.sealed.to_vec();
+        let opened = keys.open(self.stamp, self.clear, &mut sealed);
+        let length = opened.map_err(|_| Malformed)?.len();
+        sealed.truncate(length);
+        let plain = Bytes::from(sealed);
+        if plain.len() < self.meta {
+            return Err(Malformed);
+        }
+        let (meta, mut body) = (plain.slice(..self.meta), plain.slice(self.meta..));
+        if self.flags & LZ4 != 0 {
+            body = lz4_flex::block::decompress(&body, self.raw)
+                .map_err(|_| Malformed)?
+                .into();
+        }
+        if body.len() != self.raw {
+            return Err(Malformed);
+        }
+        let mut slices = Vec::with_capacity(self.table.len() / 8);
+        let mut at = 0usize;
+        for (length, _) in self.table() {
+            let end = at + length as usize;
+            if end > self.raw {
+                return Err(Malformed);
+            }
+            slices.push(body.slice(at..end));
+            at = end;
+        }
+        Ok(Record {
+            name: self.name,
+            meta,
+            slices,
+            rows: self.rows().collect(),
+        })
+    }
+
+    /// Length and rows of each slice.
+    fn table(&self) -> impl Iterator<Item = (u32, u32)> + 'a {
+        self.table.chunks_exact(8).map(|row| {
+            let mut read = Decoder::new(row);
+            // A row has eight bytes.
+            (read.u32().unwrap_or(0), read.u32().unwrap_or(0))
+        })
+    }
 }
 
 /// All sound records in `bytes`, each with its offset and length, in order. Where a record is
@@ -196,8 +345,8 @@ pub(super) struct Scan<'a> {
     at: usize,
 }
 
-impl Iterator for Scan<'_> {
-    type Item = (usize, usize, Record);
+impl<'a> Iterator for Scan<'a> {
+    type Item = (usize, usize, Frame<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
@@ -207,11 +356,11 @@ impl Iterator for Scan<'_> {
             let prefix = rest.first_chunk::<PREFIX>()?;
             if let Ok(length) = length(prefix)
                 && let Some(whole) = rest.get(..length)
-                && let Ok(record) = decode(whole)
+                && let Ok(frame) = Frame::decode(whole)
             {
                 let offset = self.at;
                 self.at += length;
-                return Some((offset, length, record));
+                return Some((offset, length, frame));
             }
             self.at += 1;
         }
@@ -225,12 +374,29 @@ fn checksum(length: u32, payload: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seal::Key;
+
+    fn keys() -> Keyring {
+        Keyring::new(Key::new([1; 32]), Vec::new())
+    }
+
+    fn name(ordinal: u32) -> Name {
+        Name {
+            kind: Kind::Entry,
+            delivery: DeliveryId([7; 16]),
+            ordinal,
+        }
+    }
 
     fn record(ordinal: u32, parts: &[&[u8]]) -> Vec<u8> {
         let slices: Vec<_> = parts.iter().map(|bytes| Slice { bytes, rows: 3 }).collect();
-        let mut out = Vec::new();
-        encode(&mut out, Kind::Entry, ordinal, b"meta", &slices).unwrap();
+        let (mut out, mut sealer) = (Vec::new(), keys().sealer().unwrap());
+        encode(&mut out, &mut sealer, name(ordinal), b"meta", &slices).unwrap();
         out
+    }
+
+    fn open(bytes: &[u8]) -> Result<Record, Malformed> {
+        Frame::decode(bytes)?.open(&keys())
     }
 
     #[test]
@@ -239,8 +405,11 @@ mod tests {
         let cases: [&[&[u8]]; 5] = [&[], &[b""], &[b"a", b"", b"b"], &[&long, b"y"], &[&[7; 63]]];
         for parts in cases {
             let bytes = record(9, parts);
-            let read = decode(&bytes).unwrap();
-            assert_eq!((read.kind, read.ordinal), (Kind::Entry, 9));
+            let frame = Frame::decode(&bytes).unwrap();
+            assert_eq!(frame.name, name(9));
+            assert_eq!(frame.total_rows(), 3 * parts.len() as u64);
+            let read = frame.open(&keys()).unwrap();
+            assert_eq!(read.name, name(9));
             assert_eq!(&read.meta[..], b"meta");
             assert_eq!(read.slices, parts);
             assert_eq!(read.rows, vec![3; parts.len()]);
@@ -258,10 +427,71 @@ mod tests {
             for bit in 0..8 {
                 let mut bad = bytes.clone();
                 bad[at] ^= 1 << bit;
-                assert!(decode(&bad).is_err(), "byte {at} bit {bit}");
+                assert!(Frame::decode(&bad).is_err(), "byte {at} bit {bit}");
             }
-            assert!(decode(&bytes[..at]).is_err(), "cut at {at}");
+            assert!(Frame::decode(&bytes[..at]).is_err(), "cut at {at}");
         }
+    }
+
+    #[test]
+    fn a_record_that_was_changed_by_hand_does_not_open() {
+        let bytes = record(1, &[b"hello", &b"world ".repeat(100)]);
+        assert!(open(&framed(&bytes[PREFIX..])).is_ok());
+        for at in PREFIX..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(open(&framed(&bad[PREFIX..])).is_err(), "byte {at}");
+        }
+        for cut in PREFIX..bytes.len() {
+            assert!(open(&framed(&bytes[PREFIX..cut])).is_err(), "cut at {cut}");
+        }
+        let other = Keyring::new(Key::new([2; 32]), Vec::new());
+        assert!(Frame::decode(&bytes).unwrap().open(&other).is_err());
+    }
+
+    #[test]
+    fn nothing_of_meta_and_body_can_be_read_without_the_key() {
+        // Too short for lz4, and long enough.
+        for body in [b"ada@example.com".to_vec(), b"ada@example.com ".repeat(9)] {
+            let bytes = record(1, &[&body]);
+            for part in [&b"ada@"[..], b"meta"] {
+                assert_eq!(memchr::memmem::find(&bytes, part), None);
+            }
+            // The search would find it: lz4 alone hides nothing of this.
+            let packed = lz4_flex::block::compress(&body);
+            assert!(memchr::memmem::find(&packed, b"ada@").is_some());
+        }
+    }
+
+    #[test]
+    fn the_same_record_never_looks_the_same_twice() {
+        let slices = [Slice {
+            bytes: b"the same text",
+            rows: 1,
+        }];
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..3 {
+            let mut sealer = keys().sealer().unwrap();
+            for _ in 0..3 {
+                let mut out = Vec::new();
+                encode(&mut out, &mut sealer, name(0), b"", &slices).unwrap();
+                assert!(seen.insert(out[out.len() - TAG - 13..].to_vec()));
+            }
+        }
+    }
+
+    #[test]
+    fn too_much_for_one_record_is_refused_and_leaves_nothing_behind() {
+        let mut sealer = keys().sealer().unwrap();
+        let huge = vec![0; MAX_RAW + 1];
+        let slices = [Slice {
+            bytes: &huge,
+            rows: 1,
+        }];
+        let mut out = b"before".to_vec();
+        let refused = encode(&mut out, &mut sealer, name(0), b"", &slices);
+        assert!(matches!(refused, Err(EncodeError::TooLarge)));
+        assert_eq!(out, b"before");
     }
 
     #[test]
@@ -275,7 +505,7 @@ mod tests {
         // The length of the third record: its end can no longer be known.
         bytes[places[2] + 4] ^= 0x40;
         let found: Vec<_> = scan(&bytes)
-            .map(|(at, _, record)| (at, record.ordinal))
+            .map(|(at, _, frame)| (at, frame.name.ordinal))
             .collect();
         assert_eq!(
             found,
@@ -286,17 +516,5 @@ mod tests {
                 (places[4], 4)
             ]
         );
-    }
-
-    #[test]
-    fn too_much_for_one_record_is_refused_and_leaves_nothing_behind() {
-        let mut out = b"before".to_vec();
-        let huge = vec![0; MAX_RAW + 1];
-        let slices = [Slice {
-            bytes: &huge,
-            rows: 1,
-        }];
-        assert!(encode(&mut out, Kind::Entry, 0, b"", &slices).is_err());
-        assert_eq!(out, b"before");
     }
 }

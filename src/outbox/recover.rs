@@ -32,6 +32,7 @@ use super::store::Store;
 use super::{Damage, Tally, cancel, orphans};
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
+use crate::seal::Keyring;
 
 /// An outbox that is ready to work.
 pub(super) struct Recovered {
@@ -45,6 +46,7 @@ pub(super) struct Recovered {
 pub(super) struct Recovery<'a> {
     pub layout: &'a Layout,
     pub disk: &'a Disk,
+    pub keys: &'a Keyring,
     pub store: Store,
     pub index: Index,
     pub damage: Vec<Damage>,
@@ -92,6 +94,7 @@ pub(super) fn recover(
     let mut recovery = Recovery {
         layout,
         disk,
+        keys: &settings.keys,
         store,
         index: index.unwrap_or_default(),
         damage,
@@ -266,7 +269,7 @@ impl Recovery<'_> {
                 if length == Some(summary.bytes) || segment.row.is_settled() {
                     continue;
                 }
-                let file = SegmentFile::open(&path, summary.first, summary.entries).ok();
+                let file = SegmentFile::open(&path, id, summary.first, summary.entries).ok();
                 if file.is_none() && length.is_some() {
                     // Not for its contents: the claim will say what the system says.
                     continue;

@@ -6,11 +6,14 @@ use std::fs::File;
 use std::io;
 
 use super::codec::{Decoder, Encoder, Malformed, cut};
+use super::delivery::Info;
 use super::disk::Disk;
 use super::format::{Commit, FileKind, Footer, Header};
 use super::layout::Layout;
-use super::record::{self, Kind, Record, Slice};
+use super::record::{self, Frame, Kind, Name, Record, Slice};
 use super::segment::{AppendError, LogWriter, read_whole};
+use crate::model::DeliveryId;
+use crate::seal::Keyring;
 
 const MAX_REASON: usize = 1 << 10;
 const MAX_TEXT: usize = 64 << 10;
@@ -54,22 +57,22 @@ pub struct RejectedPage {
 #[derive(Debug)]
 pub(super) struct RejectedWriter {
     log: LogWriter,
+    delivery: DeliveryId,
     kept: u32,
 }
 
 impl RejectedWriter {
-    pub fn create(disk: &Disk, layout: &Layout, header: &Header) -> io::Result<Self> {
-        let info = header.info.clone();
-        let id = info.as_ref().map(|info| info.id);
-        let id = id.ok_or_else(|| io::Error::other("a file of rejected rows has a delivery"))?;
+    pub fn create(disk: &Disk, layout: &Layout, info: &Info, keys: &Keyring) -> io::Result<Self> {
         let header = Header {
             kind: FileKind::Rejected,
             number: 0,
             first: 0,
-            info,
+            key: keys.current(),
+            info: Some(info.clone()),
         };
         Ok(Self {
-            log: LogWriter::create(disk, layout.rejected(id), &header)?,
+            log: LogWriter::create(disk, layout.rejected(info.id), &header, keys)?,
+            delivery: info.id,
             kept: 0,
         })
     }
@@ -85,8 +88,12 @@ impl RejectedWriter {
             bytes: rejected.text.get(..MAX_TEXT).unwrap_or(rejected.text),
             rows: 1,
         };
-        self.log
-            .append(Kind::Rejected, self.kept, &meta.bytes, &[slice])?;
+        let name = Name {
+            kind: Kind::Rejected,
+            delivery: self.delivery,
+            ordinal: self.kept,
+        };
+        self.log.append(name, &meta.bytes, &[slice])?;
         self.kept += 1;
         Ok(())
     }
@@ -105,28 +112,49 @@ impl RejectedWriter {
 }
 
 /// Reads up to `limit` of the rows kept, leaving out the first `skip`; the second value is how
-/// many can be read in all. A damaged row is left out.
-pub(super) fn read(file: &File, skip: usize, limit: usize) -> io::Result<(Vec<Rejected>, u64)> {
+/// many there are in all. A damaged row is left out.
+pub(super) fn read(
+    file: &File,
+    delivery: DeliveryId,
+    keys: &Keyring,
+    skip: usize,
+    limit: usize,
+) -> io::Result<(Vec<Rejected>, u64)> {
     let bytes = read_whole(file)?;
     let mut rows = Vec::new();
     let mut kept = 0u64;
-    for (n, (_, _, record)) in record::scan(&bytes).enumerate() {
-        kept += 1;
-        if n >= skip
+    for (_, _, frame) in frames(&bytes, delivery) {
+        if kept >= skip as u64
             && rows.len() < limit
-            && let Ok(row) = decode(&record)
+            && let Ok(row) = frame.open(keys).and_then(|record| decode(&record))
         {
             rows.push(row);
         }
+        kept += 1;
     }
     Ok((rows, kept))
 }
 
-fn decode(record: &Record) -> Result<Rejected, Malformed> {
-    let text = record.slices.first().ok_or(Malformed)?;
-    if record.kind != Kind::Rejected {
-        return Err(Malformed);
+/// The rows of this delivery that are sound by their checksum.
+fn frames(bytes: &[u8], delivery: DeliveryId) -> impl Iterator<Item = (usize, usize, Frame<'_>)> {
+    record::scan(bytes).filter(move |(_, _, frame)| {
+        (frame.name.kind, frame.name.delivery) == (Kind::Rejected, delivery)
+    })
+}
+
+/// How many rows are sound by their checksum, and how many of them do not open.
+pub(super) fn weigh(bytes: &[u8], delivery: DeliveryId, keys: Option<&Keyring>) -> (u64, u64) {
+    let (mut sound, mut shut) = (0, 0);
+    for (_, _, frame) in frames(bytes, delivery) {
+        sound += 1;
+        shut += u64::from(keys.is_some_and(|keys| frame.open(keys).is_err()));
     }
+    (sound, shut)
+}
+
+/// What a record holds.
+pub(super) fn decode(record: &Record) -> Result<Rejected, Malformed> {
+    let text = record.slices.first().ok_or(Malformed)?;
     let mut meta = Decoder::new(&record.meta);
     Ok(Rejected {
         row: meta.u64()?,

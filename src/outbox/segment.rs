@@ -11,7 +11,9 @@ use super::codec::Malformed;
 use super::delivery::Tally;
 use super::disk::Disk;
 use super::format::{Commit, FileKind, Footer, Header, MAX_HEADER, Place, TRAILER};
-use super::record::{self, Kind, Record, Slice};
+use super::record::{self, EncodeError, Frame, Kind, Name, Record, Slice};
+use crate::model::DeliveryId;
+use crate::seal::{Keyring, Sealer};
 
 /// Bytes gathered before a write.
 const BUFFER: usize = 256 << 10;
@@ -24,18 +26,22 @@ pub(super) struct LogWriter {
     disk: Disk,
     path: PathBuf,
     file: File,
+    /// Made with the file and never used for another, whatever becomes of what was written.
+    sealer: Sealer,
     buffer: Vec<u8>,
     written: u64,
     crc: u32,
 }
 
 impl LogWriter {
-    pub fn create(disk: &Disk, path: PathBuf, header: &Header) -> io::Result<Self> {
+    pub fn create(disk: &Disk, path: PathBuf, header: &Header, keys: &Keyring) -> io::Result<Self> {
+        let sealer = keys.sealer().map_err(io::Error::other)?;
         let file = disk.create(&path)?;
         Ok(Self {
             disk: disk.clone(),
             path,
             file,
+            sealer,
             buffer: header.encode(),
             written: 0,
             crc: 0,
@@ -53,13 +59,12 @@ impl LogWriter {
     /// Appends one record and returns its offset and length.
     pub fn append(
         &mut self,
-        kind: Kind,
-        ordinal: u32,
+        name: Name,
         meta: &[u8],
         slices: &[Slice<'_>],
     ) -> Result<(u64, usize), AppendError> {
         let (offset, before) = (self.length(), self.buffer.len());
-        record::encode(&mut self.buffer, kind, ordinal, meta, slices)?;
+        record::encode(&mut self.buffer, &mut self.sealer, name, meta, slices)?;
         let length = self.buffer.len() - before;
         if self.buffer.len() >= BUFFER {
             self.flush()?;
@@ -99,9 +104,12 @@ pub(super) enum AppendError {
     Io(io::Error),
 }
 
-impl From<Malformed> for AppendError {
-    fn from(_: Malformed) -> Self {
-        Self::TooLarge
+impl From<EncodeError> for AppendError {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::TooLarge => Self::TooLarge,
+            EncodeError::Seal(error) => Self::Io(io::Error::other(error)),
+        }
     }
 }
 
@@ -125,6 +133,7 @@ pub(super) struct Summary {
 #[derive(Debug)]
 pub(super) struct SegmentWriter {
     log: LogWriter,
+    delivery: DeliveryId,
     number: u32,
     first: u32,
     tally: Tally,
@@ -132,9 +141,16 @@ pub(super) struct SegmentWriter {
 }
 
 impl SegmentWriter {
-    pub fn create(disk: &Disk, path: PathBuf, header: &Header) -> io::Result<Self> {
+    pub fn create(
+        disk: &Disk,
+        path: PathBuf,
+        delivery: DeliveryId,
+        header: &Header,
+        keys: &Keyring,
+    ) -> io::Result<Self> {
         Ok(Self {
-            log: LogWriter::create(disk, path, header)?,
+            log: LogWriter::create(disk, path, header, keys)?,
+            delivery,
             number: header.number,
             first: header.first,
             tally: Tally::default(),
@@ -146,7 +162,12 @@ impl SegmentWriter {
         let ordinal = self.next_ordinal();
         let rows = slices.iter().map(|slice| u64::from(slice.rows)).sum();
         let place_rows = u32::try_from(rows).map_err(|_| AppendError::TooLarge)?;
-        let (offset, length) = self.log.append(Kind::Entry, ordinal, &[], slices)?;
+        let name = Name {
+            kind: Kind::Entry,
+            delivery: self.delivery,
+            ordinal,
+        };
+        let (offset, length) = self.log.append(name, &[], slices)?;
         self.footer.places.push(Place {
             offset: u32::try_from(offset).map_err(|_| AppendError::TooLarge)?,
             length: u32::try_from(length).map_err(|_| AppendError::TooLarge)?,
@@ -207,6 +228,7 @@ impl Place {
 #[derive(Debug)]
 pub(super) struct SegmentFile {
     file: File,
+    delivery: DeliveryId,
     first: u32,
     places: Vec<Place>,
     /// Header and footer are as they were written.
@@ -214,12 +236,12 @@ pub(super) struct SegmentFile {
 }
 
 impl SegmentFile {
-    /// Opens the segment that holds the `entries` ordinals from `first` on. One that is damaged
-    /// is searched for what can still be read.
+    /// Opens the segment of `delivery` that holds the `entries` ordinals from `first` on. One that
+    /// is damaged is searched for what can still be read.
     ///
     /// # Errors
     /// The system will not open or read it.
-    pub fn open(path: &Path, first: u32, entries: u32) -> io::Result<Self> {
+    pub fn open(path: &Path, delivery: DeliveryId, first: u32, entries: u32) -> io::Result<Self> {
         let file = File::open(path)?;
         let header = read_header(&file);
         if let Some(footer) = read_footer(&file)?
@@ -228,33 +250,30 @@ impl SegmentFile {
             let sound = header.is_some_and(|header| header.kind == FileKind::Segment);
             return Ok(Self {
                 file,
+                delivery,
                 first,
                 places: footer.places,
                 sound,
             });
         }
         let mut places = vec![Place::default(); entries as usize];
-        for (offset, length, record) in record::scan(&read_whole(&file)?) {
-            let local = record
-                .ordinal
-                .checked_sub(first)
-                .map(|local| local as usize);
-            if record.kind == Kind::Entry
+        for (offset, length, frame) in record::scan(&read_whole(&file)?) {
+            let local = frame.name.ordinal.checked_sub(first);
+            let local = local.map(|local| local as usize);
+            if (frame.name.kind, frame.name.delivery) == (Kind::Entry, delivery)
                 && let Some(place) = local.and_then(|local| places.get_mut(local))
             {
                 *place = Place {
                     offset: offset as u32,
                     length: length as u32,
-                    batches: record.slices.len() as u32,
-                    rows: record
-                        .rows
-                        .iter()
-                        .fold(0, |sum, rows| rows.saturating_add(sum)),
+                    batches: frame.slices(),
+                    rows: u32::try_from(frame.total_rows()).unwrap_or(u32::MAX),
                 };
             }
         }
         Ok(Self {
             file,
+            delivery,
             first,
             places,
             sound: false,
@@ -278,19 +297,41 @@ impl SegmentFile {
     ///
     /// # Errors
     /// It is damaged: not to be found, not readable, or not what was written.
-    pub fn read(&self, ordinal: u32) -> Result<Record, Malformed> {
+    pub fn read(&self, ordinal: u32, keys: &Keyring) -> Result<Record, Malformed> {
         let place = self.place(ordinal).ok_or(Malformed)?;
-        let record = read_record(&self.file, u64::from(place.offset), place.length)?;
-        if record.kind == Kind::Entry && record.ordinal == ordinal {
-            Ok(record)
-        } else {
-            Err(Malformed)
-        }
+        let name = Name {
+            kind: Kind::Entry,
+            delivery: self.delivery,
+            ordinal,
+        };
+        let offset = u64::from(place.offset);
+        read_record(&self.file, offset, place.length, name, keys)
     }
 }
 
-/// Reads the record of known place and length.
-pub(super) fn read_record(file: &File, offset: u64, length: u32) -> Result<Record, Malformed> {
+/// Reads the record of known place and length, which must be the one of this name.
+pub(super) fn read_record(
+    file: &File,
+    offset: u64,
+    length: u32,
+    name: Name,
+    keys: &Keyring,
+) -> Result<Record, Malformed> {
+    let bytes = read_framed(file, offset, length)?;
+    let frame = Frame::decode(&bytes)?;
+    if frame.name != name {
+        return Err(Malformed);
+    }
+    frame.open(keys)
+}
+
+/// Whether the record of known place, length and name is sound by its checksum.
+pub(super) fn is_framed(file: &File, offset: u64, length: u32, name: Name) -> bool {
+    read_framed(file, offset, length)
+        .is_ok_and(|bytes| Frame::decode(&bytes).is_ok_and(|frame| frame.name == name))
+}
+
+fn read_framed(file: &File, offset: u64, length: u32) -> Result<Vec<u8>, Malformed> {
     let within = file.metadata().is_ok_and(|meta| {
         offset
             .checked_add(u64::from(length))
@@ -302,7 +343,7 @@ pub(super) fn read_record(file: &File, offset: u64, length: u32) -> Result<Recor
     let mut bytes = vec![0; length as usize];
     file.read_exact_at(&mut bytes, offset)
         .map_err(|_| Malformed)?;
-    record::decode(&bytes)
+    Ok(bytes)
 }
 
 /// The header, when it is sound.
@@ -364,16 +405,25 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
+    use crate::seal::Key;
+
+    const DELIVERY: DeliveryId = DeliveryId([4; 16]);
+
+    fn keys() -> Keyring {
+        Keyring::new(Key::new([1; 32]), Vec::new())
+    }
 
     fn written(path: &Path) -> Summary {
         let header = Header {
             kind: FileKind::Segment,
             number: 0,
             first: 10,
+            key: keys().current(),
             info: None,
         };
         let disk = Disk::default();
-        let mut writer = SegmentWriter::create(&disk, path.to_owned(), &header).unwrap();
+        let mut writer =
+            SegmentWriter::create(&disk, path.to_owned(), DELIVERY, &header, &keys()).unwrap();
         for n in 0..20u32 {
             let text = format!("entry {n} ").repeat(n as usize);
             let slices = [Slice {
@@ -394,12 +444,12 @@ mod tests {
         assert_eq!(summary.entries, 20);
         assert_eq!(summary.tally.rows, 190);
         assert_eq!(summary.bytes, path.metadata().unwrap().len());
-        let segment = SegmentFile::open(&path, 10, 20).unwrap();
+        let segment = SegmentFile::open(&path, DELIVERY, 10, 20).unwrap();
         assert!(segment.sound);
-        let record = segment.read(17).unwrap();
+        let record = segment.read(17, &keys()).unwrap();
         assert_eq!(&record.slices[0][..], "entry 7 ".repeat(7).as_bytes());
-        assert!(segment.read(9).is_err());
-        assert!(segment.read(30).is_err());
+        assert!(segment.read(9, &keys()).is_err());
+        assert!(segment.read(30, &keys()).is_err());
     }
 
     #[test]
@@ -407,16 +457,28 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("segment");
         written(&path);
-        let places = SegmentFile::open(&path, 10, 20).unwrap().places;
+        let places = SegmentFile::open(&path, DELIVERY, 10, 20).unwrap().places;
         let file = File::options().write(true).open(&path).unwrap();
         file.set_len(u64::from(places[15].offset) + 5).unwrap();
         file.write_all_at(b"!", u64::from(places[3].offset) + 20)
             .unwrap();
-        let segment = SegmentFile::open(&path, 10, 20).unwrap();
+        let segment = SegmentFile::open(&path, DELIVERY, 10, 20).unwrap();
         assert!(!segment.sound);
         for ordinal in 10..30 {
             let lost = ordinal == 13 || ordinal >= 25;
-            assert_eq!(segment.read(ordinal).is_err(), lost, "{ordinal}");
+            assert_eq!(segment.read(ordinal, &keys()).is_err(), lost, "{ordinal}");
         }
+    }
+
+    #[test]
+    fn a_segment_that_lies_where_another_belongs_gives_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("segment");
+        written(&path);
+        let other = DeliveryId([9; 16]);
+        let segment = SegmentFile::open(&path, other, 10, 20).unwrap();
+        assert!(segment.read(17, &keys()).is_err());
+        let shifted = SegmentFile::open(&path, DELIVERY, 11, 20).unwrap();
+        assert!(shifted.read(17, &keys()).is_err());
     }
 }

@@ -1,9 +1,11 @@
 //! How an outbox is kept.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::OpenError;
+use crate::seal::Keyring;
 
 /// How an outbox is kept. The defaults suit a single daemon with a disk of its own.
 #[derive(Clone, Debug)]
@@ -27,11 +29,13 @@ pub struct Settings {
     /// How many rejected rows of a delivery are kept (and at most 64 MiB of them); more are only
     /// counted.
     pub rejected_rows: u64,
+    /// What records are sealed with, and opened with.
+    pub keys: Arc<Keyring>,
 }
 
 impl Settings {
-    /// The defaults, at `path`.
-    pub fn new(path: impl Into<PathBuf>) -> Self {
+    /// The defaults, at `path`, sealed with `keys`.
+    pub fn new(path: impl Into<PathBuf>, keys: Arc<Keyring>) -> Self {
         Self {
             path: path.into(),
             max_bytes: None,
@@ -41,6 +45,7 @@ impl Settings {
             webhook_memory: Duration::from_secs(7 * 24 * 60 * 60),
             history: 1_000,
             rejected_rows: 10_000,
+            keys,
         }
     }
 

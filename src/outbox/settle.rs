@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Shared;
 use super::change::{Change, Effects, Outcome};
 use super::claim::{Ordinal, Settled, Settlement};
-use super::dead::{Dead, DeadMeta, DeadSlice, read_letter};
+use super::dead::{Dead, DeadMeta, DeadSlice};
 use super::delivery::{Info, Tally};
 use super::error::Error;
 use super::owner::Owner;
@@ -173,7 +173,7 @@ impl Owner {
                     Some(file) => file,
                     None => {
                         let path = shared.layout.segment(info.id, summary.number);
-                        SegmentFile::open(&path, summary.first, summary.entries)
+                        SegmentFile::open(&path, info.id, summary.first, summary.entries)
                             .map(Arc::new)
                             .map_err(Error::io("a segment could not be opened"))?
                     }
@@ -198,14 +198,16 @@ impl Owner {
         let shared = self.shared();
         let account = shared.account(found.info.destination);
         let body = match &found.body {
-            Body::Segment(file, ordinal) => file.read(*ordinal).map(|record| {
-                (
-                    dead_of_entry(&record, &found.settlement.dead),
-                    *ordinal,
-                    None,
-                )
-            }),
-            Body::Letter(id, letter) => read_letter(&shared.layout, letter).map(|old| {
+            Body::Segment(file, ordinal) => {
+                file.read(*ordinal, &shared.settings.keys).map(|record| {
+                    (
+                        dead_of_entry(&record, &found.settlement.dead),
+                        *ordinal,
+                        None,
+                    )
+                })
+            }
+            Body::Letter(id, letter) => shared.read_letter(found.info.id, letter).map(|old| {
                 let originals = old.meta.slices.iter().map(|slice| slice.original);
                 let dead = dead_of_letter(
                     &old.record,

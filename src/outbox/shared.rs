@@ -8,12 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::capacity::Capacity;
+use super::codec::Malformed;
+use super::dead::{LetterRecord, read_letter};
 use super::delivery::{Info, WebhookKey, WebhookState};
 use super::disk::Disk;
 use super::error::Error;
 use super::index::Index;
 use super::layout::Layout;
 use super::settings::Settings;
+use super::state::Letter;
 use super::status::{Damage, Health};
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
@@ -121,6 +124,15 @@ impl Shared {
             known.pop_front();
         }
         known.push_back(damage);
+    }
+
+    /// Reads a letter of `delivery`.
+    pub fn read_letter(
+        &self,
+        delivery: DeliveryId,
+        letter: &Letter,
+    ) -> Result<LetterRecord, Malformed> {
+        read_letter(&self.layout, &self.settings.keys, delivery, letter)
     }
 
     pub fn account(&self, destination: DestinationId) -> Arc<[u8]> {

@@ -148,9 +148,13 @@ impl Staging {
         let writer = match &mut self.rejected {
             Some(writer) => writer,
             none => {
-                let header = header(&self.info, 0, 0);
-                let writer = RejectedWriter::create(&shared.disk, &shared.layout, &header)
-                    .map_err(Error::io(failed))?;
+                let writer = RejectedWriter::create(
+                    &shared.disk,
+                    &shared.layout,
+                    &self.info,
+                    &shared.settings.keys,
+                );
+                let writer = writer.map_err(Error::io(failed))?;
                 none.insert(writer)
             }
         };
@@ -247,9 +251,16 @@ impl Staging {
                     .full
                     .last()
                     .map_or((0, 0), |last| (last.number + 1, last.first + last.entries));
-                let header = header(&self.info, number, first);
-                let path = shared.layout.segment(self.info.id, number);
-                let writer = SegmentWriter::create(&shared.disk, path, &header)
+                let keys = &shared.settings.keys;
+                let header = Header {
+                    kind: FileKind::Segment,
+                    number,
+                    first,
+                    key: keys.current(),
+                    info: Some((*self.info).clone()),
+                };
+                let (id, path) = (self.info.id, shared.layout.segment(self.info.id, number));
+                let writer = SegmentWriter::create(&shared.disk, path, id, &header, keys)
                     .map_err(Error::io("a segment could not be made"))?;
                 Ok(none.insert(writer))
             }
@@ -313,15 +324,6 @@ impl Drop for Staging {
         }
         shared.capacity.give_back(self.counted);
         shared.index().receiving.remove(&self.info.id);
-    }
-}
-
-fn header(info: &Info, number: u32, first: u32) -> Header {
-    Header {
-        kind: FileKind::Segment,
-        number,
-        first,
-        info: Some(info.clone()),
     }
 }
 

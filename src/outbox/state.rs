@@ -15,82 +15,21 @@
 //!
 //! A position is a delivery's place in the queue: given out at commit, never twice.
 
+mod bits;
+mod counters;
+mod key;
+
 use std::sync::Arc;
 
+pub(super) use bits::{Bits, CHUNK, decode_bits, encode_bits};
+pub(super) use counters::Counters;
+pub(super) use key::Key;
+
 use super::codec::{Decoder, Encoder, Malformed};
-use super::delivery::{Info, Tally, Totals, WebhookKey};
+use super::delivery::{Info, Tally, Totals};
 use super::segment::Summary;
 use crate::clock::UnixMillis;
-use crate::model::{DeliveryId, DestinationId};
-
-/// Entries whose settled bits share a row.
-pub(super) const CHUNK: u32 = 1024;
-
-/// Names a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Key {
-    Meta,
-    Delivery(u64),
-    Counters(u64),
-    Segment(u64, u32),
-    Bits(u64, u32, u32),
-    Account(DestinationId),
-    Webhook(WebhookKey),
-    Letter(u64),
-    DeadFile(u32),
-}
-
-impl Key {
-    pub fn encode(self) -> Vec<u8> {
-        let mut key = Vec::with_capacity(33);
-        let mut put = |letter: u8, parts: &[&[u8]]| {
-            key.push(letter);
-            parts.iter().for_each(|part| key.extend_from_slice(part));
-        };
-        match self {
-            Self::Meta => put(b'm', &[]),
-            Self::Delivery(at) => put(b'd', &[&at.to_be_bytes()]),
-            Self::Counters(at) => put(b'c', &[&at.to_be_bytes()]),
-            Self::Segment(at, n) => put(b's', &[&at.to_be_bytes(), &n.to_be_bytes()]),
-            Self::Bits(at, n, chunk) => put(
-                b'b',
-                &[&at.to_be_bytes(), &n.to_be_bytes(), &chunk.to_be_bytes()],
-            ),
-            Self::Account(id) => put(b'a', &[&id.0]),
-            Self::Webhook(key) => put(b'w', &[&key.0]),
-            Self::Letter(id) => put(b'l', &[&id.to_be_bytes()]),
-            Self::DeadFile(n) => put(b'f', &[&n.to_be_bytes()]),
-        }
-        key
-    }
-
-    pub fn decode(key: &[u8]) -> Result<Self, Malformed> {
-        let (&letter, rest) = key.split_first().ok_or(Malformed)?;
-        let mut read = Decoder::new(rest);
-        let key = match letter {
-            b'm' => Self::Meta,
-            b'd' => Self::Delivery(wide(&mut read)?),
-            b'c' => Self::Counters(wide(&mut read)?),
-            b's' => Self::Segment(wide(&mut read)?, narrow(&mut read)?),
-            b'b' => Self::Bits(wide(&mut read)?, narrow(&mut read)?, narrow(&mut read)?),
-            b'a' => Self::Account(DestinationId(read.array()?)),
-            b'w' => Self::Webhook(WebhookKey(read.array()?)),
-            b'l' => Self::Letter(wide(&mut read)?),
-            b'f' => Self::DeadFile(narrow(&mut read)?),
-            _ => return Err(Malformed),
-        };
-        read.end()?;
-        Ok(key)
-    }
-}
-
-fn wide(read: &mut Decoder<'_>) -> Result<u64, Malformed> {
-    read.array().map(u64::from_be_bytes)
-}
-
-fn narrow(read: &mut Decoder<'_>) -> Result<u32, Malformed> {
-    read.array().map(u32::from_be_bytes)
-}
+use crate::model::DeliveryId;
 
 /// The counters that all others are numbered by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,78 +88,8 @@ impl DeliveryRow {
     }
 }
 
-/// Where rows and batches of a delivery went; what is in none of these waits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counters {
-    pub delivered: Tally,
-    pub dead: Tally,
-    pub discarded: Tally,
-    pub damaged: Tally,
-    pub cancelled: Tally,
-    /// From then on nothing of it is given out.
-    pub cancelled_at: Option<UnixMillis>,
-    /// When the last of it settled.
-    pub finished: Option<UnixMillis>,
-}
-
-impl Counters {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Encoder::for_row();
-        for tally in [self.delivered, self.dead, self.discarded, self.damaged] {
-            put_tally(&mut out, tally);
-        }
-        put_tally(&mut out, self.cancelled);
-        put_time(&mut out, self.cancelled_at);
-        put_time(&mut out, self.finished);
-        out.row()
-    }
-
-    /// A row of before there was cancelling ends after the first four.
-    pub fn decode(value: &[u8]) -> Result<Self, Malformed> {
-        let mut read = Decoder::of_row(value)?;
-        let mut counters = Self {
-            delivered: tally(&mut read)?,
-            dead: tally(&mut read)?,
-            discarded: tally(&mut read)?,
-            damaged: tally(&mut read)?,
-            ..Self::default()
-        };
-        if !read.rest.is_empty() {
-            counters.cancelled = tally(&mut read)?;
-            counters.cancelled_at = time(&mut read)?;
-            counters.finished = time(&mut read)?;
-        }
-        read.end().map(|()| counters)
-    }
-
-    /// All that does not wait and does not fly.
-    pub fn settled(&self) -> Tally {
-        let mut sum = self.delivered;
-        sum += self.dead;
-        sum += self.discarded;
-        sum += self.damaged;
-        sum += self.cancelled;
-        sum
-    }
-}
-
 fn put_tally(out: &mut Encoder, tally: Tally) {
     out.u64(tally.rows).u64(tally.batches);
-}
-
-fn put_time(out: &mut Encoder, time: Option<UnixMillis>) {
-    match time {
-        Some(time) => out.u8(1).time(time),
-        None => out.u8(0),
-    };
-}
-
-fn time(read: &mut Decoder<'_>) -> Result<Option<UnixMillis>, Malformed> {
-    match read.u8()? {
-        0 => Ok(None),
-        1 => read.time().map(Some),
-        _ => Err(Malformed),
-    }
 }
 
 fn tally(read: &mut Decoder<'_>) -> Result<Tally, Malformed> {
@@ -284,93 +153,6 @@ impl SegmentRow {
             .checked_sub(self.summary.first)
             .is_some_and(|local| local < self.summary.entries)
     }
-}
-
-/// One bit for each of a number of things.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bits(Vec<u8>);
-
-impl Bits {
-    pub fn none(count: u32) -> Self {
-        Self(vec![0; (count as usize).div_ceil(8)])
-    }
-
-    pub fn all(count: u32) -> Self {
-        let mut bits = Self::none(count);
-        (0..count).for_each(|at| {
-            bits.set(at, true);
-        });
-        bits
-    }
-
-    pub fn from_bytes(bytes: &[u8]) -> Self {
-        Self(bytes.to_vec())
-    }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    pub fn get(&self, at: u32) -> bool {
-        self.0
-            .get(at as usize / 8)
-            .is_some_and(|byte| byte & (1 << (at % 8)) != 0)
-    }
-
-    /// Returns whether the bit changed. A bit beyond the last never does.
-    pub fn set(&mut self, at: u32, value: bool) -> bool {
-        let before = self.get(at);
-        let Some(byte) = self.0.get_mut(at as usize / 8) else {
-            return false;
-        };
-        if value {
-            *byte |= 1 << (at % 8);
-        } else {
-            *byte &= !(1 << (at % 8));
-        }
-        before != value
-    }
-
-    pub fn count(&self) -> u32 {
-        self.0.iter().map(|byte| byte.count_ones()).sum()
-    }
-
-    pub fn ones(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..self.0.len() as u32 * 8).filter(|&at| self.get(at))
-    }
-
-    /// The bytes of one chunk of [`CHUNK`] bits.
-    pub fn chunk(&self, chunk: u32) -> &[u8] {
-        const BYTES: usize = CHUNK as usize / 8;
-        let start = (chunk as usize * BYTES).min(self.0.len());
-        let end = (start + BYTES).min(self.0.len());
-        &self.0[start..end]
-    }
-
-    /// Puts the bytes of one chunk back; a row of another size is malformed.
-    pub fn put_chunk(&mut self, chunk: u32, bytes: &[u8]) -> Result<(), Malformed> {
-        const BYTES: usize = CHUNK as usize / 8;
-        let start = chunk as usize * BYTES;
-        let end = (start + BYTES).min(self.0.len());
-        let place = self.0.get_mut(start..end).ok_or(Malformed)?;
-        if place.len() != bytes.len() {
-            return Err(Malformed);
-        }
-        place.copy_from_slice(bytes);
-        Ok(())
-    }
-}
-
-pub(super) fn encode_bits(bytes: &[u8]) -> Vec<u8> {
-    let mut out = Encoder::for_row();
-    out.blob(bytes);
-    out.row()
-}
-
-pub(super) fn decode_bits(value: &[u8]) -> Result<Vec<u8>, Malformed> {
-    let mut read = Decoder::of_row(value)?;
-    let bytes = read.blob()?.to_vec();
-    read.end().map(|()| bytes)
 }
 
 /// The newest account of a destination.
@@ -497,34 +279,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_come_back_and_sort_by_their_numbers() {
-        let keys = [
-            Key::Account(DestinationId([9; 16])),
-            Key::Bits(1, 2, 3),
-            Key::Bits(1, 2, 256),
-            Key::Bits(1, 300, 0),
-            Key::Counters(7),
-            Key::Delivery(255),
-            Key::Delivery(256),
-            Key::DeadFile(4),
-            Key::Letter(u64::MAX),
-            Key::Meta,
-            Key::Segment(5, 6),
-            Key::Webhook(WebhookKey([3; 32])),
-        ];
-        let encoded: Vec<_> = keys.iter().map(|key| key.encode()).collect();
-        assert!(encoded.is_sorted());
-        for (key, bytes) in keys.iter().zip(&encoded) {
-            assert_eq!(Key::decode(bytes), Ok(*key));
-            assert_eq!(
-                Key::decode(&[bytes.as_slice(), b"x"].concat()),
-                Err(Malformed)
-            );
-        }
-        assert_eq!(Key::decode(b""), Err(Malformed));
-    }
-
-    #[test]
     fn rows_come_back() {
         let segment = SegmentRow {
             summary: Summary {
@@ -562,41 +316,5 @@ mod tests {
             sealed: Arc::from(*b"sealed"),
         };
         assert_eq!(Account::decode(&account.encode()), Ok(account));
-    }
-
-    #[test]
-    fn counters_of_before_there_was_cancelling_are_read() {
-        let weight = |rows| Tally { rows, batches: 1 };
-        let mut old = Encoder::for_row();
-        (1..=4).for_each(|rows| put_tally(&mut old, weight(rows)));
-        let counters = Counters::decode(&old.row()).unwrap();
-        assert_eq!(counters.damaged, weight(4));
-        assert_eq!(counters.cancelled, Tally::default());
-        assert_eq!((counters.cancelled_at, counters.finished), (None, None));
-        let counters = Counters {
-            cancelled: weight(5),
-            cancelled_at: Some(UnixMillis(6)),
-            finished: Some(UnixMillis(7)),
-            ..counters
-        };
-        assert_eq!(Counters::decode(&counters.encode()), Ok(counters));
-    }
-
-    #[test]
-    fn bits_are_cut_into_chunks_and_put_together_again() {
-        let mut bits = Bits::none(2_500);
-        for at in [0, 1023, 1024, 2047, 2048, 2499] {
-            assert!(bits.set(at, true));
-            assert!(!bits.set(at, true));
-        }
-        assert!(!bits.set(9_999, true));
-        let mut other = Bits::none(2_500);
-        for chunk in 0..3 {
-            other.put_chunk(chunk, bits.chunk(chunk)).unwrap();
-        }
-        assert_eq!(other, bits);
-        assert_eq!(other.count(), 6);
-        assert!(other.put_chunk(3, &[1]).is_err());
-        assert!(other.put_chunk(0, &[1]).is_err());
     }
 }

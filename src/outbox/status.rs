@@ -173,7 +173,9 @@ impl Outbox {
             ..RejectedPage::default()
         };
         let path = self.shared.layout.rejected(delivery);
-        match File::open(path).and_then(|file| rejected::read(&file, skip, limit)) {
+        match File::open(path).and_then(|file| {
+            rejected::read(&file, delivery, &self.shared.settings.keys, skip, limit)
+        }) {
             Ok((rows, kept)) => {
                 page.rows = rows;
                 page.kept = kept;

@@ -8,7 +8,7 @@ use looker_feed::config;
 use looker_feed::decode::{Decoder, Envelope, EnvelopeLimits, Limits, Part, Step};
 use looker_feed::drain::Reply;
 use looker_feed::mparticle::reply;
-use looker_feed::outbox::probe;
+use looker_feed::outbox::{probe, probe_sealed};
 
 /// A property of any bytes.
 pub type Property = fn(&[u8]);
@@ -149,14 +149,17 @@ pub fn outbox(data: &[u8]) {
 
     let length = (data.len() as u32).to_le_bytes();
     let crc = crc32c::crc32c_append(crc32c::crc32c(&length), data).to_le_bytes();
-    probe(&[b"LFr1", &length[..], &crc, data].concat());
+    probe(&[b"LFr2", &length[..], &crc, data].concat());
 
-    let header = [&b"LFOUTBOX\x01\x00"[..], data].concat();
+    let header = [&b"LFOUTBOX\x02\x00"[..], data].concat();
     probe(&[&header[..], &crc32c::crc32c(&header).to_le_bytes()].concat());
 
     let framed = [data, &length, &[0; 4]].concat();
     let crc = crc32c::crc32c(&framed).to_le_bytes();
     probe(&[&framed[..], &crc, b"LFe1"].concat());
+
+    let sealed = probe_sealed(data);
+    assert!(sealed.opened <= sealed.records, "{sealed:?}");
 }
 
 /// The first two bytes are the status, lines with a colon are headers up to an empty one, the rest

@@ -313,7 +313,7 @@ fn a_check_changes_nothing_and_names_what_is_damaged() {
         let path = home.path().join("outbox");
         let outbox = open(&path);
         fill(&outbox);
-        let error = outbox::check(&path).unwrap_err();
+        let error = outbox::check(&path, Some(&keys())).unwrap_err();
         assert!(error.to_string().contains("another process"), "{error}");
         outbox.close();
         let files = |path: &Path| -> Vec<(PathBuf, Vec<u8>)> {
@@ -322,7 +322,7 @@ fn a_check_changes_nothing_and_names_what_is_damaged() {
                 .collect()
         };
         let before = files(&path);
-        let report = outbox::check(&path).unwrap();
+        let report = outbox::check(&path, Some(&keys())).unwrap();
         assert_eq!(report.faults, []);
         assert!(report.records > 2, "{report:?}");
         assert_eq!(files(&path), before);
@@ -346,7 +346,7 @@ fn a_check_changes_nothing_and_names_what_is_damaged() {
                     continue;
                 }
                 do_harm(file, harm);
-                let report = outbox::check(&path).unwrap();
+                let report = outbox::check(&path, Some(&keys())).unwrap();
                 assert!(
                     report.faults.iter().any(|fault| fault.file == *file),
                     "{harm:?} of {}: {report:?}",
@@ -362,10 +362,10 @@ fn a_check_changes_nothing_and_names_what_is_damaged() {
 fn a_check_of_what_is_no_outbox_is_refused_and_makes_nothing() {
     let home = home();
     let path = home.path().join("nothing");
-    outbox::check(&path).unwrap_err();
+    outbox::check(&path, Some(&keys())).unwrap_err();
     assert!(!path.exists());
     fs::create_dir(&path).unwrap();
-    outbox::check(&path).unwrap_err();
+    outbox::check(&path, Some(&keys())).unwrap_err();
     assert_eq!(files_below(&path), Vec::<PathBuf>::new());
 }
 

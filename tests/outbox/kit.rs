@@ -1,6 +1,7 @@
 //! What the tests of the outbox share.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use looker_feed::clock::UnixMillis;
 use looker_feed::model::{DeliveryId, DestinationId};
@@ -8,6 +9,7 @@ use looker_feed::outbox::{
     Claim, Dead, DeliveryState, Entry, Error, NewDelivery, Outbox, Receipt, Settings, Settlement,
     Slice, Staging, Totals,
 };
+use looker_feed::seal::{Key, Keyring};
 
 /// A directory for one test; in memory where the system has that, since the tests sync a lot.
 pub fn home() -> tempfile::TempDir {
@@ -19,8 +21,13 @@ pub fn settings(path: &Path) -> Settings {
     Settings {
         segment_bytes: 1 << 10,
         reserve_bytes: 0,
-        ..Settings::new(path)
+        ..Settings::new(path, keys())
     }
+}
+
+/// The same whenever it is asked for: as a daemon has it after a restart.
+pub fn keys() -> Arc<Keyring> {
+    Arc::new(Keyring::new(Key::new([1; 32]), Vec::new()))
 }
 
 pub fn open(path: &Path) -> Outbox {

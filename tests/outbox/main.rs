@@ -7,4 +7,5 @@ mod faults;
 mod kit;
 mod model;
 mod power;
+mod sealed;
 mod space;

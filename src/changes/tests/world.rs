@@ -61,7 +61,7 @@ impl Ledger for Outbox {
 /// The daemon, its disk and what lies behind.
 pub(super) struct World {
     pub home: tempfile::TempDir,
-    pub seal: Arc<Seal>,
+    pub keys: Arc<Keyring>,
     pub changes: Changes,
     pub outbox: Outbox,
     /// Value and audience of each user at mParticle.
@@ -77,11 +77,11 @@ pub(super) struct World {
 impl World {
     pub fn new(audience: bool) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let seal = Arc::new(Seal::ephemeral().unwrap());
-        let changes = Changes::new(settings(home.path().join("changes")), Arc::clone(&seal));
+        let keys = Arc::new(Keyring::ephemeral().unwrap());
+        let changes = Changes::new(settings(home.path().join("changes")), Arc::clone(&keys));
         Self {
             home,
-            seal,
+            keys,
             changes,
             outbox: Outbox::default(),
             values: BTreeMap::new(),
@@ -107,7 +107,7 @@ impl World {
     pub fn restart(&mut self) {
         self.changes = Changes::new(
             settings(self.home.path().join("changes")),
-            Arc::clone(&self.seal),
+            Arc::clone(&self.keys),
         );
         self.changes.settle(&self.outbox);
     }

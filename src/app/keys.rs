@@ -1,0 +1,106 @@
+//! The keys of the installation: where they lie, and what happens when they change.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::StartError;
+use super::desk::ACCOUNT_CONTEXT;
+use crate::config::Config;
+use crate::outbox::{self, Outbox};
+use crate::seal::{Key, Keyring};
+
+/// Beside the outbox and not in it, so that a copy of the outbox holds no key.
+fn key_file(config: &Config) -> PathBuf {
+    config.seal.key_file.clone().unwrap_or_else(|| {
+        let mut name = config.outbox.path.clone().into_os_string();
+        name.push(".key");
+        PathBuf::from(name)
+    })
+}
+
+/// Reads the keys; makes the current one if there is none and no file of the outbox needs it.
+///
+/// # Errors
+/// A key is missing or of no use.
+pub(super) fn load(config: &Config) -> Result<Arc<Keyring>, StartError> {
+    let previous = config.seal.previous_key_files.iter();
+    let previous: Vec<Key> = previous
+        .map(|path| Key::load(path))
+        .collect::<Result<_, _>>()?;
+    let path = key_file(config);
+    if matches!(path.try_exists(), Ok(false)) {
+        let needed = outbox::needed_keys(&config.outbox.path)?;
+        let is_there = |id| previous.iter().any(|key| key.id() == id);
+        if let Some((&key, &files)) = needed.iter().find(|(id, _)| !is_there(**id)) {
+            return Err(StartError::KeyGone {
+                path,
+                outbox: config.outbox.path.clone(),
+                key,
+                files,
+            });
+        }
+    }
+    let (key, made) = Key::load_or_create(&path)?;
+    if made {
+        tracing::warn!(
+            path = %path.display(),
+            "made a key that seals credentials and people's data in the outbox; keep a copy of it, and not beside the outbox: without it the outbox cannot be read"
+        );
+    }
+    Ok(Arc::new(Keyring::new(key, previous)))
+}
+
+/// Seals credentials that are sealed under a previous key with the current one, and says which
+/// previous keys are still needed. Blocks on the disk.
+///
+/// # Errors
+/// The state of the outbox could not be made durable, or its files not be listed.
+pub(super) fn renew(outbox: &Outbox, config: &Config, keys: &Keyring) -> Result<(), StartError> {
+    let resealed = outbox.reseal_accounts(|destination, sealed| {
+        if keys.is_current(sealed) {
+            return None;
+        }
+        let opened = keys.open_text(sealed, ACCOUNT_CONTEXT);
+        let resealed = opened
+            .map_err(|error| error.to_string())
+            .and_then(|plain| {
+                let sealed = keys.seal_text(&plain, ACCOUNT_CONTEXT);
+                sealed.map_err(|error| error.to_string())
+            });
+        // Nothing waits for it, or the outbox would not have opened.
+        resealed
+            .inspect_err(|error| {
+                tracing::warn!(%destination, error, "credentials cannot be opened; the next delivery brings them again");
+            })
+            .ok()
+    })?;
+    if resealed > 0 {
+        tracing::info!(
+            accounts = resealed,
+            "credentials were sealed anew under the current key"
+        );
+    }
+    if config.seal.previous_key_files.is_empty() {
+        return Ok(());
+    }
+    let needed = outbox::needed_keys(&config.outbox.path)?;
+    // The current key is the first.
+    for (path, key) in config
+        .seal
+        .previous_key_files
+        .iter()
+        .zip(keys.ids().skip(1))
+    {
+        match needed.get(&key).filter(|_| key != keys.current()) {
+            Some(files) => tracing::info!(
+                path = %path.display(), %key, files,
+                "this previous key is still needed"
+            ),
+            None => tracing::info!(
+                path = %path.display(), %key,
+                "no file needs this previous key any more; it can be taken out of seal.previous_key_files"
+            ),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,359 @@
+//! A temporary file without a name, sealed under a random key of its own that is in memory only:
+//! whatever becomes of its blocks on the disk, nobody can read them once it is dropped.
+//!
+//! It is a row of blocks of [`BLOCK`] bytes, each sealed with its number as the nonce and followed by
+//! its tag. A block is sealed once, when it is full or its stretch ends, and nothing is ever
+//! written over another, so no number is used twice.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, UnboundKey};
+use zeroize::Zeroizing;
+
+use super::key::KeyError;
+use super::nonce;
+use super::sealer::TAG;
+
+/// Plain bytes of a block; the last of a stretch has less.
+const BLOCK: usize = 8 << 10;
+/// Sealed blocks are gathered up to this before they are written.
+const BUFFER: usize = 256 << 10;
+
+/// See the module.
+pub struct Scratch {
+    file: File,
+    key: LessSafeKey,
+    /// Sealed blocks, and behind them the block that is being filled.
+    buffer: Vec<u8>,
+    /// Where in the buffer that block begins.
+    open: usize,
+    /// How many blocks are sealed.
+    blocks: u64,
+    /// Bytes of the file.
+    written: u64,
+    /// The stretch that is being written.
+    begun: Stretch,
+}
+
+/// A part of a scratch file that is read from its beginning to its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stretch {
+    offset: u64,
+    end: u64,
+    block: u64,
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Scratch");
+        shown.field("written", &self.written);
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl Scratch {
+    /// An empty one in `directory`, which must be there.
+    ///
+    /// # Errors
+    /// The system makes no file, or gives no random bytes.
+    pub fn create(directory: &Path) -> io::Result<Self> {
+        let mut key = Zeroizing::new([0; 32]);
+        getrandom::fill(&mut *key).map_err(io::Error::other)?;
+        let key = UnboundKey::new(&AES_256_GCM, &*key).map_err(|_| refused())?;
+        Ok(Self {
+            file: tempfile::tempfile_in(directory)?,
+            key: LessSafeKey::new(key),
+            buffer: Vec::new(),
+            open: 0,
+            blocks: 0,
+            written: 0,
+            begun: Stretch::default(),
+        })
+    }
+
+    /// Bytes on the disk.
+    pub fn len(&self) -> u64 {
+        self.written
+    }
+
+    /// Whether nothing is on the disk.
+    pub fn is_empty(&self) -> bool {
+        self.written == 0
+    }
+
+    /// Appends to the stretch at hand.
+    ///
+    /// # Errors
+    /// The file cannot be written; nothing more can be done with it then.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.keep(bytes)? {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// The same in memory only. Returns whether it is time to [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// The cipher refused.
+    pub fn keep(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
+        loop {
+            let room = BLOCK.saturating_sub(self.buffer.len() - self.open);
+            let (now, rest) = bytes.split_at(room.min(bytes.len()));
+            self.buffer.extend_from_slice(now);
+            if now.len() < room {
+                return Ok(self.open >= BUFFER);
+            }
+            self.seal_block()?;
+            bytes = rest;
+        }
+    }
+
+    /// Writes the blocks that are full.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let sealed = self.buffer.get(..self.open).unwrap_or_default();
+        self.file.write_all_at(sealed, self.written)?;
+        self.written += self.open as u64;
+        self.buffer.drain(..self.open);
+        self.open = 0;
+        Ok(())
+    }
+
+    /// Ends the stretch at hand; what is written next begins another.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn end_stretch(&mut self) -> io::Result<Stretch> {
+        if self.buffer.len() > self.open {
+            self.seal_block()?;
+        }
+        self.flush()?;
+        let next = Stretch {
+            offset: self.written,
+            end: self.written,
+            block: self.blocks,
+        };
+        let begun = std::mem::replace(&mut self.begun, next);
+        Ok(Stretch {
+            end: self.written,
+            ..begun
+        })
+    }
+
+    /// Ends the stretch at hand and reads it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn into_reader(mut self) -> io::Result<Reader> {
+        let stretch = self.end_stretch()?;
+        self.buffer = Vec::new();
+        Ok(Reader {
+            scratch: self,
+            stretch,
+            plain: Vec::new(),
+            at: 0,
+        })
+    }
+
+    fn seal_block(&mut self) -> io::Result<()> {
+        let block = self.buffer.get_mut(self.open..).unwrap_or_default();
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(nonce(self.blocks), Aad::empty(), block)
+            .map_err(|_| refused())?;
+        self.buffer.extend_from_slice(tag.as_ref());
+        self.blocks += 1;
+        self.open = self.buffer.len();
+        Ok(())
+    }
+}
+
+impl Stretch {
+    /// Appends the next plain bytes of it to `out`: at least `wanted` and less than a block more, or
+    /// all that is left. Returns whether it was anything.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not what was written.
+    pub fn read(
+        &mut self,
+        scratch: &Scratch,
+        out: &mut Vec<u8>,
+        wanted: usize,
+    ) -> io::Result<bool> {
+        let blocks = wanted.div_ceil(BLOCK).max(1);
+        let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
+        let sealed = blocks.saturating_mul(BLOCK + TAG).min(left);
+        if sealed == 0 {
+            return Ok(false);
+        }
+        // Opening moves the plain text of each block over the tags of those before it.
+        let mut plain = out.len();
+        let mut from = plain;
+        out.resize(plain + sealed, 0);
+        let read = out.get_mut(plain..).unwrap_or_default();
+        scratch.file.read_exact_at(read, self.offset)?;
+        while from < out.len() {
+            let to = out.len().min(from + BLOCK + TAG);
+            let place = out.get_mut(plain..to).unwrap_or_default();
+            let opened = scratch
+                .key
+                .open_within(nonce(self.block), Aad::empty(), place, from - plain..)
+                .map_err(|_| changed())?;
+            plain += opened.len();
+            self.block += 1;
+            from = to;
+        }
+        self.offset += sealed as u64;
+        out.truncate(plain);
+        Ok(true)
+    }
+}
+
+/// Reads a scratch file from its beginning.
+#[derive(Debug)]
+pub struct Reader {
+    scratch: Scratch,
+    stretch: Stretch,
+    plain: Vec<u8>,
+    at: usize,
+}
+
+impl Reader {
+    /// The next bytes, some hundred thousand at a time; `None` at the end.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not what was written.
+    pub fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut plain = Vec::new();
+        let more = self.stretch.read(&self.scratch, &mut plain, BUFFER)?;
+        Ok(more.then_some(plain))
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.plain.len() {
+            self.plain.clear();
+            self.at = 0;
+            self.stretch.read(&self.scratch, &mut self.plain, BUFFER)?;
+        }
+        let left = self.plain.get(self.at..).unwrap_or_default();
+        let now = left.len().min(out.len());
+        out[..now].copy_from_slice(&left[..now]);
+        self.at += now;
+        Ok(now)
+    }
+}
+
+fn refused() -> io::Error {
+    io::Error::other(KeyError::Cipher)
+}
+
+fn changed() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "a temporary file is not what was written to it",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scratch() -> (tempfile::TempDir, Scratch) {
+        let directory = tempfile::tempdir().unwrap();
+        let scratch = Scratch::create(directory.path()).unwrap();
+        (directory, scratch)
+    }
+
+    proptest! {
+        #[test]
+        fn stretches_come_back_whole_however_they_are_written_and_read(
+            stretches in prop::collection::vec(
+                prop::collection::vec((any::<u8>(), 0..40_000usize), 0..5), 1..5),
+            wanted in 1..30_000usize,
+        ) {
+            let (_directory, mut scratch) = scratch();
+            let mut written = Vec::new();
+            for parts in &stretches {
+                let mut plain = Vec::new();
+                for (byte, length) in parts {
+                    let part = vec![*byte; *length];
+                    scratch.write(&part).unwrap();
+                    plain.extend_from_slice(&part);
+                }
+                written.push((scratch.end_stretch().unwrap(), plain));
+            }
+            // In any order.
+            for (mut stretch, plain) in written.into_iter().rev() {
+                let mut back = Vec::new();
+                loop {
+                    let before = back.len();
+                    if !stretch.read(&scratch, &mut back, wanted).unwrap() {
+                        break;
+                    }
+                    let all = back.len() == plain.len();
+                    prop_assert!(all || back.len() >= before + wanted);
+                }
+                prop_assert!(back == plain);
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_gives_the_bytes_in_chunks_or_bit_by_bit() {
+        let plain: Vec<u8> = (0..1_000_000u32).map(|n| (n % 251) as u8).collect();
+        let (_directory, mut one) = scratch();
+        one.write(&plain).unwrap();
+        let mut back = Vec::new();
+        let mut reader = one.into_reader().unwrap();
+        while let Some(chunk) = reader.chunk().unwrap() {
+            assert!(!chunk.is_empty());
+            back.extend_from_slice(&chunk);
+        }
+        assert_eq!(back, plain);
+        let (_directory, mut other) = scratch();
+        plain
+            .chunks(997)
+            .for_each(|part| other.write(part).unwrap());
+        let mut back = Vec::new();
+        other.into_reader().unwrap().read_to_end(&mut back).unwrap();
+        assert_eq!(back, plain);
+    }
+
+    #[test]
+    fn nothing_plain_is_in_the_file_and_a_changed_byte_is_seen() {
+        let (_directory, mut scratch) = scratch();
+        let plain = b"ada@example.com ".repeat(4_000);
+        scratch.write(&plain).unwrap();
+        let stretch = scratch.end_stretch().unwrap();
+        let mut bytes = vec![0; scratch.len() as usize];
+        scratch.file.read_exact_at(&mut bytes, 0).unwrap();
+        let holds = |bytes: &[u8]| memchr::memmem::find(bytes, b"ada@example").is_some();
+        assert!(!holds(&bytes) && holds(&plain));
+        for at in (0..bytes.len()).step_by(7_919) {
+            let changed = [bytes[at] ^ 1];
+            scratch.file.write_all_at(&changed, at as u64).unwrap();
+            let mut out = Vec::new();
+            let read = stretch.clone().read(&scratch, &mut out, plain.len());
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::InvalidData);
+            scratch
+                .file
+                .write_all_at(&bytes[at..=at], at as u64)
+                .unwrap();
+        }
+        let mut out = Vec::new();
+        let mut stretch = stretch;
+        stretch.read(&scratch, &mut out, plain.len()).unwrap();
+        assert_eq!(out, plain);
+    }
+}

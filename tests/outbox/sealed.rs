@@ -1,0 +1,366 @@
+//! What lies on the disk cannot be read or changed without the key, and a key that is missing is no
+//! damage.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use looker_feed::outbox::{
+    self, DeadFilter, KeyUse, OpenError, Outbox, RejectedRow, Settings, needed_keys,
+};
+use looker_feed::seal::{Key, Keyring};
+
+use crate::kit::*;
+
+/// What must not be found. Nothing of it repeats, so lz4 alone would leave it as it is.
+const EMAIL: &[u8] = b"ada.lovelace@example.com";
+const ATTRIBUTE: &[u8] = b"Kx7-plum-Qz";
+const REJECTED: &[u8] = b"bernoulli@example.org";
+const QUOTED: &[u8] = b"gauss@example.net";
+const SECRETS: [&[u8]; 4] = [EMAIL, ATTRIBUTE, REJECTED, QUOTED];
+
+/// One request that is delivered to the dead letters with words that quote it, one that waits,
+/// one rejected row.
+fn fill(outbox: &Outbox) {
+    let mut staging = outbox.begin(new_delivery(1, 1)).unwrap();
+    let batch = [EMAIL, b" has ", ATTRIBUTE, b" and more of this".as_slice()].concat();
+    for _ in 0..2 {
+        let slices = [outbox::Slice {
+            bytes: &batch,
+            rows: 1,
+        }];
+        staging.append(outbox::Entry { slices: &slices }).unwrap();
+    }
+    let row = RejectedRow {
+        row: 2,
+        reason: &format!("{} has no name", String::from_utf8_lossy(REJECTED)),
+        text: REJECTED,
+    };
+    staging.reject(row).unwrap();
+    staging
+        .commit(outbox::Totals {
+            rows_in: 3,
+            rows_rejected: 1,
+            rows_unchanged: 0,
+            users: 1,
+            batches: 2,
+            requests: 2,
+            notes: Vec::new(),
+        })
+        .unwrap();
+    let claims = outbox.claim(destination_id(1), 1).unwrap();
+    let mut dead = settlement(&claims[0], &[0]);
+    dead.dead[0].reason = format!("refused: {}", String::from_utf8_lossy(QUOTED));
+    outbox.settle(vec![dead]).unwrap();
+}
+
+fn files(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path.clone(), fs::read(path).unwrap());
+        }
+    }
+    found
+}
+
+fn holds(bytes: &[u8], what: &[u8]) -> bool {
+    memchr::memmem::find(bytes, what).is_some()
+}
+
+fn ring(current: u8, previous: &[u8]) -> Arc<Keyring> {
+    let key = |byte: u8| Key::new([byte; 32]);
+    let previous = previous.iter().map(|byte| key(*byte)).collect();
+    Arc::new(Keyring::new(key(current), previous))
+}
+
+fn try_open(path: &Path, keys: Arc<Keyring>) -> Result<Outbox, OpenError> {
+    Outbox::open(Settings {
+        keys,
+        ..settings(path)
+    })
+}
+
+fn needs(path: &Path, keys: &[(u8, u64)]) {
+    let told = needed_keys(path).unwrap();
+    let want: KeyUse = keys
+        .iter()
+        .map(|(key, files)| (ring(*key, &[]).current(), *files))
+        .collect();
+    assert_eq!(told, want);
+}
+
+/// Changes a byte of what is sealed in each record of a file, with the checksum made right.
+fn tamper(file: &Path) -> usize {
+    const PREFIX: usize = 12;
+    let mut bytes = fs::read(file).unwrap();
+    let places: Vec<usize> = memchr::memmem::find_iter(&bytes, b"LFr2").collect();
+    for &at in &places {
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let length = word(at + 4);
+        let end = at + PREFIX + length as usize;
+        // In front of the tag.
+        bytes[end - 20] ^= 1;
+        let payload = &bytes[at + PREFIX..end];
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&length.to_le_bytes()), payload);
+        bytes[at + 8..at + PREFIX].copy_from_slice(&crc.to_le_bytes());
+    }
+    fs::write(file, bytes).unwrap();
+    places.len()
+}
+
+#[test]
+fn nothing_that_a_delivery_says_of_people_is_on_the_disk_in_the_clear() {
+    let home = home();
+    let path = home.path().join("outbox");
+    let outbox = open(&path);
+    fill(&outbox);
+    let look = |when: &str| {
+        let files = files(&path);
+        for kind in ["segments", "dead", "rejected", "state"] {
+            let directory = path.join(kind);
+            let some = files.keys().any(|file| file.starts_with(&directory));
+            assert!(some, "{when}: there is something in {kind}");
+        }
+        for (file, bytes) in &files {
+            for secret in SECRETS {
+                let secret_text = String::from_utf8_lossy(secret);
+                assert!(
+                    !holds(bytes, secret),
+                    "{when}: {secret_text} in {}",
+                    file.display()
+                );
+            }
+        }
+        // The search finds what is there: the title is not sealed.
+        let titled = files.values().any(|bytes| holds(bytes, b"delivery 1"));
+        assert!(titled, "{when}");
+    };
+    look("open");
+    // Nor would it be hidden by compression alone.
+    let body = [EMAIL, ATTRIBUTE, b" ".repeat(200).as_slice()].concat();
+    let packed = lz4_flex::block::compress(&body);
+    assert!(packed.len() < body.len() && holds(&packed, EMAIL) && holds(&packed, ATTRIBUTE));
+
+    let page = outbox.dead_letters(DeadFilter::default(), None, 9).unwrap();
+    assert!(holds(page.letters[0].reason.as_bytes(), QUOTED));
+    let (_, payload) = outbox.dead_letter(page.letters[0].id).unwrap().unwrap();
+    assert!(holds(&payload, EMAIL), "the key opens it");
+    let rows = outbox.rejected(delivery_id(1), 0, 9).unwrap().unwrap();
+    assert_eq!(rows.rows[0].text, REJECTED);
+    outbox.close();
+    look("closed");
+    let outbox = open(&path);
+    look("open again");
+    assert_eq!(drain(&outbox, 1).len(), 1);
+}
+
+#[test]
+fn without_the_right_key_an_outbox_does_not_open_and_nothing_in_it_is_touched() {
+    let home = home();
+    let path = home.path().join("outbox");
+    let outbox = open(&path);
+    fill(&outbox);
+    outbox.close();
+    // The key can be told although the header of a file is damaged.
+    let segment = files(&path.join("segments")).into_keys().next().unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    needs(&path, &[(1, 3)]);
+
+    let before = files(&path);
+    let error = try_open(&path, ring(2, &[3])).unwrap_err();
+    let text = error.to_string();
+    for part in [
+        ring(1, &[]).current().to_string(),
+        ring(2, &[]).current().to_string(),
+        "under it: 3".to_owned(),
+        "seal.previous_key_files".to_owned(),
+    ] {
+        assert!(text.contains(&part), "{part}: {text}");
+    }
+    assert!(matches!(error, OpenError::MissingKey { files: 3, .. }));
+    for refused in [
+        outbox::check(&path, Some(&ring(2, &[]))).err(),
+        outbox::inspect(&path, Some(&ring(2, &[]))).err(),
+        outbox::read_batches(&path, &ring(2, &[]), |_| Ok(())).err(),
+    ] {
+        let refused = refused.expect("it is refused");
+        assert!(matches!(refused, OpenError::MissingKey { .. }), "{refused}");
+    }
+    let elsewhere = home.path().join("elsewhere");
+    let refused = outbox::salvage_into(&path, &elsewhere, ring(2, &[])).unwrap_err();
+    assert!(refused.to_string().contains("--key-file"), "{refused}");
+    assert!(!elsewhere.exists());
+    assert_eq!(files(&path), before, "nothing was changed");
+
+    // What checksums tell can be told without any key.
+    let report = outbox::check(&path, None).unwrap();
+    assert!(!report.opened && report.records == 4, "{report:?}");
+    assert_eq!(report.faults.len(), 1, "the header: {report:?}");
+
+    let outbox = try_open(&path, ring(1, &[])).unwrap();
+    assert_eq!(drain(&outbox, 1).len(), 1, "all is there with the key");
+}
+
+#[test]
+fn what_a_previous_key_has_sealed_opens_until_nothing_needs_it() {
+    let home = home();
+    let path = home.path().join("outbox");
+    needs(&path, &[]);
+    let outbox = try_open(&path, ring(1, &[])).unwrap();
+    fill(&outbox);
+    outbox.close();
+    needs(&path, &[(1, 3)]);
+
+    let outbox = try_open(&path, ring(2, &[1])).unwrap();
+    deliver(&outbox, 2, 1, 3).unwrap();
+    let claims = outbox.claim(destination_id(1), 1).unwrap();
+    // Dies under the new key what was sealed under the old one.
+    outbox.settle(vec![settlement(&claims[0], &[0])]).unwrap();
+    needs(&path, &[(1, 2), (2, 2)]);
+    let page = outbox.dead_letters(DeadFilter::default(), None, 9).unwrap();
+    assert_eq!(page.letters.len(), 2);
+    outbox.replay(&[page.letters[0].id]).unwrap();
+    assert_eq!(drain(&outbox, 1).len(), 4);
+    assert_eq!(outbox.damage(), []);
+    outbox.close();
+
+    // The rejected row stays as long as its delivery is listed.
+    assert!(try_open(&path, ring(2, &[])).is_err());
+    let outbox = Outbox::open(Settings {
+        history: 0,
+        keys: ring(2, &[1]),
+        ..settings(&path)
+    })
+    .unwrap();
+    let page = outbox.dead_letters(DeadFilter::default(), None, 9).unwrap();
+    outbox.discard(&[page.letters[0].id]).unwrap();
+    outbox.close();
+    let outbox = Outbox::open(Settings {
+        history: 0,
+        keys: ring(2, &[1]),
+        ..settings(&path)
+    })
+    .unwrap();
+    outbox.close();
+    needs(&path, &[]);
+    let outbox = try_open(&path, ring(2, &[])).unwrap();
+    assert_eq!(outbox.damage(), []);
+}
+
+#[test]
+fn accounts_are_sealed_anew_and_stay_so() {
+    let home = home();
+    let path = home.path().join("outbox");
+    let outbox = open(&path);
+    deliver(&outbox, 1, 1, 2).unwrap();
+    deliver(&outbox, 2, 2, 2).unwrap();
+    let mut shown = Vec::new();
+    let resealed = outbox.reseal_accounts(|destination, sealed| {
+        shown.push((destination, sealed.to_vec()));
+        (destination == destination_id(2)).then(|| b"new".to_vec())
+    });
+    assert_eq!(resealed.unwrap(), 1);
+    shown.sort();
+    let want = [1, 2].map(|n| (destination_id(n), format!("sealed {n}").into_bytes()));
+    assert_eq!(shown, want);
+    for again in [false, true] {
+        let outbox = match again {
+            false => outbox.clone(),
+            true => {
+                outbox.close();
+                open(&path)
+            }
+        };
+        let accounts = [1, 2].map(|n| {
+            outbox.claim(destination_id(n), 1).unwrap()[0]
+                .account
+                .to_vec()
+        });
+        assert_eq!(accounts, [b"sealed 1".to_vec(), b"new".to_vec()]);
+        assert_eq!(outbox.reseal_accounts(|_, _| None).unwrap(), 0);
+    }
+}
+
+#[test]
+fn what_was_changed_by_hand_is_named_and_the_rest_goes_on() {
+    let home = home();
+    let path = home.path().join("outbox");
+    let outbox = open(&path);
+    fill(&outbox);
+    deliver(&outbox, 2, 2, 3).unwrap();
+    outbox.close();
+    let before = files(&path);
+    let changed: Vec<&PathBuf> = before
+        .keys()
+        .filter(|file| {
+            let name = file.display().to_string();
+            name.contains("/dead/") || name.contains("/rejected/") || name.contains("/0101")
+        })
+        .collect();
+    assert_eq!(changed.len(), 3, "{changed:?}");
+    for (file, records) in changed.iter().zip([1, 1, 2]) {
+        assert_eq!(tamper(file), records);
+    }
+    // Checksums do not tell, but for the one of a whole file.
+    let told = |report: &outbox::CheckReport| report.records;
+    let (without, with) = (
+        outbox::check(&path, None).unwrap(),
+        outbox::check(&path, Some(&keys())).unwrap(),
+    );
+    assert_eq!(told(&without), told(&with) + 4, "{with:?}");
+    for file in &changed {
+        assert!(
+            with.faults.iter().any(|fault| fault.file == **file),
+            "{file:?}: {with:?}"
+        );
+    }
+
+    let outbox = open(&path);
+    assert_eq!(outbox.damage(), []);
+    assert_eq!(drain(&outbox, 1).len(), 0);
+    let page = outbox.dead_letters(DeadFilter::default(), None, 9).unwrap();
+    assert_eq!(page.letters, []);
+    let rows = outbox.rejected(delivery_id(1), 0, 9).unwrap().unwrap();
+    assert_eq!((rows.rows.len(), rows.kept), (0, 1));
+    let damage = outbox.damage();
+    assert_eq!(damage.len(), 2, "{damage:?}");
+    assert!(
+        damage
+            .iter()
+            .all(|one| one.delivery == Some(delivery_id(1)))
+    );
+    let state = outbox.delivery(delivery_id(1)).unwrap();
+    assert_eq!(state.damaged.rows, 2);
+    check_sum(&state);
+    assert_eq!(drain(&outbox, 2).len(), 3, "the other delivery goes on");
+}
+
+#[test]
+fn records_that_were_put_in_anothers_place_are_not_sent() {
+    let home = home();
+    let path = home.path().join("outbox");
+    let outbox = open(&path);
+    deliver(&outbox, 1, 1, 1).unwrap();
+    deliver(&outbox, 2, 2, 1).unwrap();
+    outbox.close();
+    let segments: Vec<_> = files(&path.join("segments")).into_iter().collect();
+    let [(first, one), (second, other)] = &segments[..] else {
+        panic!("two segments: {segments:?}");
+    };
+    assert_eq!(one.len(), other.len(), "the state cannot tell them apart");
+    fs::write(first, other).unwrap();
+    fs::write(second, one).unwrap();
+    let outbox = open(&path);
+    for destination in [1, 2] {
+        assert_eq!(drain(&outbox, destination).len(), 0);
+        let state = outbox.delivery(delivery_id(destination)).unwrap();
+        assert_eq!(state.damaged.batches, 1);
+    }
+}
