@@ -143,7 +143,7 @@ proptest! {
         for ((user, ..), (first, last)) in sink.asked.iter().zip(&sink.placed) {
             for (at, request) in sink.kept.requests.iter().enumerate() {
                 let holds = request.iter().any(|(batch, ..)| {
-                    batch["user_identities"]["customer_id"] == user.to_string()
+                    batch["user_identities"]["customer_id"].as_str() == Some(&user.to_string())
                 });
                 if holds {
                     prop_assert!((*first..=*last).contains(&(at as u64)));
