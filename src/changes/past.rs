@@ -66,6 +66,11 @@ impl Past {
         self.cursor.entry().filter(|_| !self.damaged)
     }
 
+    /// Whether it ended too early.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
     /// Whether it says that a user has this fingerprint. The cursor must have come to the user.
     pub fn has(&self, user: u64, fingerprint: Option<u128>) -> bool {
         self.entry().is_some_and(|entry| {

@@ -128,8 +128,14 @@ impl Session {
 
     /// What a person should know of the delivery.
     pub fn note(&self) -> Option<String> {
-        let mut note = self.full?.sentence().to_owned();
-        if self.audience.is_some() && self.past.is_empty() && self.full != Some(Full::Audience) {
+        let damaged = self.past.iter().chain(&self.owed).any(Past::is_damaged);
+        let mut note = match self.full {
+            Some(full) => full.sentence().to_owned(),
+            None if damaged => "More users were sent than have changed, since what was kept of an earlier delivery is damaged.".to_owned(),
+            None => return None,
+        };
+        let unknown = self.past.is_empty() && self.full != Some(Full::Audience);
+        if self.audience.is_some() && (unknown || damaged) {
             note.push_str(" Users who left the audience before are not known.");
         }
         Some(note)

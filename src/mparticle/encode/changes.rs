@@ -4,23 +4,25 @@
 //! The unit is all people with the same [`RecordView::user`](crate::record::RecordView::user): they share their first identity, so
 //! which of them is sent last decides what mParticle has of them, and none can be passed over alone.
 //!
-//! A fingerprint is of what is sent, not of how it is cut into batches and named: identities,
-//! attributes and device as they are after merging, and the data plan. Where it goes (the account,
-//! the environment) is for the one to tell apart who remembers it.
+//! A fingerprint is of the very batches that would be sent, written under an id that is the same in
+//! all deliveries: whatever a batch may ever say of a user is in it. To which account it goes is for
+//! the one to tell apart who remembers it.
 
+use std::convert::Infallible;
 use std::hash::Hasher;
+use std::mem::{replace, swap, take};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::mapping::Names;
 use crate::model::DataType;
-use crate::record::{begin_setting, end_setting, parts, push_part};
+use crate::record::{RecordView, begin_setting, end_setting, parts, push_part};
 
 use super::members::{AttributeWriter, push_origin, push_user};
-use super::{Encoder, Person, Sink, push_display};
+use super::request::Request;
+use super::{Batch, Encoder, Sink, Unsendable, push_display};
 
-/// Changed whenever the same user would get another fingerprint, so that a change is a decision.
-const VERSION: &[u8] = b"looker-feed user 1";
+/// What a batch begins with while its fingerprint is made.
+const PREFIX: &str = "{\"source_request_id\":\"";
 
 /// What an encoder needs that sends only changes.
 #[derive(Debug)]
@@ -32,6 +34,10 @@ pub(super) struct Changes {
     crowded: bool,
     people: Vec<u8>,
     gone: u64,
+    /// What takes the place of the encoder's own while a fingerprint is made.
+    prefix: String,
+    request: Request,
+    first_rows: Vec<u64>,
 }
 
 impl Changes {
@@ -70,6 +76,9 @@ impl Encoder {
             crowded: false,
             people: Vec::new(),
             gone: 0,
+            prefix: PREFIX.to_owned(),
+            request: Request::default(),
+            first_rows: Vec::new(),
         });
         self
     }
@@ -88,11 +97,16 @@ impl Encoder {
         }
         // Nobody at all: their rows can be put into no batch. They are in the result all the same.
         let whole = !changes.crowded && !self.people.is_empty();
-        let fingerprint = whole.then(|| {
-            let plan = self.plan.as_bytes();
-            fingerprint(&changes.key, &self.people, &self.delivery.names, plan)
-        });
-        if sink.is_known(user, fingerprint, &changes.people)? {
+        let people = take(&mut changes.people);
+        let fingerprint = match whole {
+            true => self.fingerprint(),
+            false => None,
+        };
+        let known = sink.is_known(user, fingerprint, &people);
+        if let Some(changes) = &mut self.changes {
+            changes.people = people;
+        }
+        if known? {
             for person in &self.people {
                 self.made.unchanged_rows += u64::from(person.rows);
                 self.made.unchanged_users += 1;
@@ -108,6 +122,29 @@ impl Encoder {
         }
     }
 
+    /// Of what would be sent of the current user.
+    fn fingerprint(&mut self) -> Option<u128> {
+        let changes = self.changes.as_mut()?;
+        swap(&mut self.prefix, &mut changes.prefix);
+        swap(&mut self.request, &mut changes.request);
+        let rows = self.people.iter_mut();
+        let rows = rows.map(|person| replace(&mut person.first_row, 0));
+        changes.first_rows.clear();
+        changes.first_rows.extend(rows);
+        let made = self.made;
+        let mut hash = Fingerprint(SipHasher13::new_with_key(&changes.key));
+        let Ok(()) = self.write_people(&mut hash);
+        let Ok(()) = self.request.flush(&mut hash, &mut self.made);
+        self.made = made;
+        let changes = self.changes.as_mut()?;
+        for (person, row) in self.people.iter_mut().zip(&changes.first_rows) {
+            person.first_row = *row;
+        }
+        swap(&mut self.request, &mut changes.request);
+        swap(&mut self.prefix, &mut changes.prefix);
+        Some(hash.0.finish128().as_u128())
+    }
+
     /// Tells those who are not in the result any more.
     pub(super) fn write_gone<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
         let Some(changes) = &mut self.changes else {
@@ -116,7 +153,7 @@ impl Encoder {
         let Some((name, _)) = &changes.attribute else {
             return Ok(());
         };
-        let mut people = std::mem::take(&mut changes.people);
+        let mut people = take(&mut changes.people);
         while sink.next_gone(&mut people)? {
             let first = self.made.requests;
             for identities in parts(&people) {
@@ -142,26 +179,21 @@ impl Encoder {
     }
 }
 
-fn fingerprint(key: &[u8; 16], people: &[Person], names: &Names, plan: &[u8]) -> u128 {
-    let mut hasher = SipHasher13::new_with_key(key);
-    update(&mut hasher, VERSION);
-    update(&mut hasher, plan);
-    for person in people {
-        update(&mut hasher, &person.identities);
-        let attributes = person.attributes.members(&names.attributes);
-        let device = person.device.members(&names.device);
-        // A name is never empty, so the two cannot run together.
-        for (name, literal) in attributes.chain([("", &b""[..])]).chain(device) {
-            update(&mut hasher, name.as_bytes());
-            update(&mut hasher, literal);
-        }
-        update(&mut hasher, b"");
-    }
-    hasher.finish128().as_u128()
-}
+/// Takes what would be sent and keeps a hash of it.
+struct Fingerprint(SipHasher13);
 
-/// With its length, so that no two lists of parts run together to the same bytes.
-fn update(hasher: &mut SipHasher13, part: &[u8]) {
-    hasher.write(&(part.len() as u64).to_le_bytes());
-    hasher.write(part);
+impl Sink for Fingerprint {
+    type Error = Infallible;
+
+    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), Infallible> {
+        for batch in batches {
+            self.0.write(&(batch.json.len() as u64).to_le_bytes());
+            self.0.write(batch.json);
+        }
+        Ok(())
+    }
+
+    fn unsendable(&mut self, _: RecordView<'_>, _: Unsendable) -> Result<(), Infallible> {
+        Ok(())
+    }
 }
