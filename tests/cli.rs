@@ -13,7 +13,7 @@ use looker_feed::sandbox::{Fault, Faults, Rule};
 use serde_json::{Value, json};
 use support::{Daemon, SECRET, World, command, from_url, run};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "serve",
     "demo",
     "preview",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 16] = [
     "deliveries",
     "dead-letters",
     "rejected",
+    "cancel",
     "pause",
     "resume",
     "retry",
@@ -683,4 +684,172 @@ fn help_the_manual_and_the_completions_know_every_command() {
         let (code, out, err) = run(wrong, &[]);
         assert_eq!((code, &*out), (Some(64), ""), "{wrong:?}: {err}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_mended_in_an_editor_and_arrives_once_under_an_id_of_its_own() {
+    let world = World::new(None).await;
+    let faults = Faults {
+        seed: 1,
+        rules: vec![Rule::always(Fault::RejectMarker {
+            marker: "unlucky".to_owned(),
+            status: 400,
+        })],
+    };
+    world.mparticle.set_faults(faults).expect("good faults");
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let admin = daemon.admin.as_str();
+    let rows = ["a", "unlucky", "c"].map(|id| json!({"u.id": {"value": id}}));
+    let document = json!({
+        "fields": {"dimensions": [{"name": "u.id", "tags": ["mp_customer_id"]}]},
+        "data": rows,
+    });
+    let file = written(home.path(), "d.json", document.to_string().as_bytes());
+    let (hub, key) = (daemon.hub.as_str(), "a-key-that-is-long-enough");
+    let send = [
+        "send",
+        file.to_str().unwrap(),
+        "--api-key",
+        key,
+        "--hub",
+        hub,
+    ];
+    let settings = [("INTAKE__SECRET", SECRET), ("API_SECRET", "s")];
+    assert_eq!(run(&send, &settings).0, Some(0));
+    daemon.settled().await;
+    let letter = async || {
+        let letters: Value = daemon.get("/api/v1/dead-letters").await;
+        letters["items"][0]["id"].as_str().map(str::to_owned)
+    };
+    let first = letter().await.expect("a dead letter");
+    let temporary = home.path().join("drafts");
+    std::fs::create_dir(&temporary).unwrap();
+    let edit = |editor: Option<&str>, arguments: &[&str]| {
+        let output = command()
+            .args(["dead-letters", "edit", "--admin", admin])
+            .args(arguments)
+            .env_remove("VISUAL")
+            .env_remove("EDITOR")
+            .env("TMPDIR", &temporary)
+            .envs(editor.map(|editor| ("EDITOR", editor)))
+            .stdin(Stdio::null())
+            .output()
+            .expect("it runs");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        let (out, err) = (text(output.stdout), text(output.stderr));
+        (output.status.code(), out, err)
+    };
+    let drafts = || std::fs::read_dir(&temporary).unwrap().count();
+
+    // No editor, one that fails, one that changes nothing: nothing is changed.
+    let (code, _, err) = edit(None, &[&first]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("set VISUAL or EDITOR"), "{err}");
+    assert_eq!(edit(Some("false"), &[&first]).0, Some(1));
+    let (code, out, _) = edit(Some("true"), &[&first]);
+    assert_eq!((code, &*out), (Some(3), "Nothing has changed.\n"));
+    assert_eq!(edit(Some("true"), &["99-0"]).0, Some(3));
+    assert_eq!(drafts(), 0);
+
+    // What mParticle would not take is refused, and what was written is kept for its owner.
+    let (code, _, err) = edit(Some("sed -i s/customer_id/customer_idd/"), &[&first]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("user_identities.customer_idd"), "{err}");
+    assert_eq!(drafts(), 1);
+    let draft = std::fs::read_dir(&temporary).unwrap().next().unwrap();
+    let draft = draft.unwrap().path();
+    let mode = std::fs::metadata(&draft).unwrap().permissions();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&mode);
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(err.contains(draft.to_str().unwrap()), "{err}");
+    assert_eq!(letter().await.as_deref(), Some(&*first), "it is as it was");
+
+    // Mended, it has another name; and it is that after a restart.
+    let (code, out, err) = edit(Some("sed -i s/unlucky/lucky/"), &[&first]);
+    assert_eq!(code, Some(0), "{err}");
+    let second = letter().await.expect("it waits for its replay");
+    assert_ne!(second, first);
+    assert!(out.contains(&second), "{out}");
+    assert_eq!(world.batches().len(), 2, "nothing is sent by an edit");
+    assert!(daemon.log().contains("an operator edits a dead letter"));
+    assert!(!daemon.log().contains("lucky"), "{}", daemon.log());
+    assert!(daemon.terminate().success());
+    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let admin = daemon.admin.as_str();
+    let ask = |arguments: &[&str]| run(arguments, &[("ADMIN_URL", admin)]);
+    let (_, shown, _) = ask(&["dead-letters", "show", &second]);
+    assert!(
+        shown.contains("\"lucky\"") && shown.contains("edited since"),
+        "{shown}"
+    );
+
+    let (code, _, err) = ask(&["dead-letters", "replay", &second]);
+    assert_eq!(code, Some(0), "{err}");
+    let deliveries = daemon.settled().await;
+    assert_eq!(
+        (deliveries[0].rows.delivered, deliveries[0].rows.dead),
+        (3, 0)
+    );
+    let arrived: Vec<Value> = world
+        .batches()
+        .iter()
+        .map(|batch| serde_json::from_slice(batch).expect("JSON"))
+        .collect();
+    assert_eq!(arrived.len(), 3);
+    let mended = &arrived[2];
+    assert_eq!(mended["user_identities"]["customer_id"], "lucky");
+    let id = mended["source_request_id"].as_str().expect("an id");
+    assert!(
+        id.starts_with(&deliveries[0].id) && id.contains(".e"),
+        "{id}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_may_have_arrived_is_edited_only_by_one_who_knows_it() {
+    let world = World::new(None).await;
+    let down = Faults {
+        seed: 1,
+        rules: vec![Rule::always(Fault::DropAfter)],
+    };
+    world.mparticle.set_faults(down).expect("good faults");
+    let home = tempfile::tempdir().unwrap();
+    let settings = [("MPARTICLE__MAX_AGE", "1s")];
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    let document = world.looker.publish(Shape {
+        rows: 1,
+        users: 1,
+        ..Shape::default()
+    });
+    let answer = daemon.execute(from_url(document, DataType::Event)).await;
+    assert!(answer.is_success(), "{answer:?}");
+    daemon.settled().await;
+    // The stand-in has taken it, and the daemon never heard of that.
+    assert_eq!(world.batches().len(), 1);
+    world
+        .mparticle
+        .set_faults(Faults::default())
+        .expect("no faults");
+    let letters: Value = daemon.get("/api/v1/dead-letters").await;
+    let letter = &letters["items"][0];
+    assert_eq!(letter["may_have_arrived"], true, "{letter}");
+    let id = letter["id"].as_str().expect("an id");
+    let whole: Value = daemon.get(&format!("/api/v1/dead-letters/{id}")).await;
+    let mut batch = whole["batch"].clone();
+    batch["user_identities"] = json!({"email": "mended@example.com"});
+    let admin = [("ADMIN_URL", daemon.admin.as_str())];
+    let edit = ["dead-letters", "edit", id, "--file", "-", "--replay"];
+    let (code, _, err) = run_with(batch.to_string().as_bytes(), &edit, &admin);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("--may-double"), "{err}");
+    // As long as the destination counts as down, what is too old dies again without being sent.
+    assert!(daemon.terminate().success());
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    let admin = [("ADMIN_URL", daemon.admin.as_str())];
+    let edit = [&edit[..], &["--may-double"]].concat();
+    let (code, out, err) = run_with(batch.to_string().as_bytes(), &edit, &admin);
+    assert_eq!(code, Some(0), "{out} {err}");
+    daemon.settled().await;
+    assert_eq!(world.batches().len(), 2);
 }

@@ -62,6 +62,7 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.mparticle.backoff_max, Duration::from_secs(60));
     assert_eq!(config.mparticle.retry_after_max, Duration::from_secs(300));
     assert_eq!(config.mparticle.paused_probe, Duration::from_secs(60));
+    assert_eq!(config.mparticle.pause_after_rejected, 100);
     assert_eq!(config.mparticle.max_age, None);
     let changes = &config.changes;
     assert_eq!(changes.path, None);

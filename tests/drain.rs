@@ -281,7 +281,7 @@ async fn a_destination_that_is_down_does_not_hold_up_another() {
         latency().await;
         if parcel.destination == ONE {
             let what = "status 503".to_owned();
-            return Reply::Unavailable { what };
+            return Reply::unavailable(what);
         }
         accepted()
     });
@@ -403,7 +403,7 @@ async fn an_operators_pause_works_before_there_is_work() {
     let script = Script::new(|_| async { accepted() });
     let running = Running::fresh(&script);
     assert!(!running.handle.retry_now(ONE), "not known");
-    assert!(running.handle.pause(ONE));
+    running.handle.pause(ONE).unwrap();
     let held = commit(&running.outbox, 1, ONE, 0, &[1; 3]);
     let free = commit(&running.outbox, 2, TWO, 0, &[1; 3]);
     running.settled(free).await;
@@ -413,7 +413,7 @@ async fn an_operators_pause_works_before_there_is_work() {
         running.standing(ONE),
         Some(Standing::Paused { probe_at: None, .. })
     ));
-    assert!(running.handle.resume(ONE));
+    assert!(running.handle.resume(ONE).unwrap());
     running.settled(held).await;
     running.stop().await;
 }
@@ -507,15 +507,11 @@ async fn a_random_server_and_restarts_lose_and_double_nothing() {
                 };
                 tokio::time::sleep(latency).await;
                 match mood {
-                    0 => Reply::Unavailable {
-                        what: "status 500".into(),
-                    },
+                    0 => Reply::unavailable("status 500"),
                     // Taken, but the reply is lost.
                     1 => {
                         take();
-                        Reply::Unavailable {
-                            what: "connection reset".into(),
-                        }
+                        Reply::unavailable("connection reset")
                     }
                     2 => Reply::Throttled {
                         retry_after: Some(Duration::from_secs(1)),

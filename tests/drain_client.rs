@@ -153,7 +153,7 @@ fn accepted() -> Reply {
 
 fn unavailable(reply: Reply) -> String {
     match reply {
-        Reply::Unavailable { what } => what,
+        Reply::Unavailable { what, .. } => what,
         other => panic!("{other:?}"),
     }
 }

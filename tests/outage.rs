@@ -3,10 +3,11 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use looker_feed::control::view::{DeadLetter, Done, Listing, Overview};
+use looker_feed::control::view::{DeadLetter, Delivery, Done, Listing, Overview};
 use looker_feed::looker::{Looker, Publisher, Shape, audit};
 use looker_feed::model::DataType;
 use looker_feed::sandbox::{self, Accepted, Fault, Faults, Handle, Rule, Sandbox};
@@ -344,6 +345,174 @@ async fn a_batch_that_is_refused_stands_alone_among_the_dead_letters_until_a_per
     assert_eq!(last.id.as_ref(), Some(request), "the id that it had");
     assert!(holds(&last.batch, &mended));
     assert_eq!(world.mparticle.counts().conflicts, 0);
+}
+
+/// What `looker-feed` prints when it is told `arguments`; fails if it fails.
+fn told(daemon: &Daemon, arguments: &[&str]) -> String {
+    let (code, out, err) = support::run(arguments, &[("ADMIN_URL", daemon.admin.as_str())]);
+    assert_eq!(code, Some(0), "{arguments:?}: {err}");
+    out
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_mparticle_that_rejects_everything_pauses_itself_and_no_backlog_dies_of_it() {
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let incident = Fault::Status {
+        status: 400,
+        retry_after: None,
+        exceeded: None,
+        body: Some("something on the way is broken".to_owned()),
+    };
+    let ill = faults(vec![Rule::always(incident)]);
+    world.mparticle.set_faults(ill).unwrap();
+    let settings = [
+        ("MPARTICLE__PAUSE_AFTER_REJECTED", "7"),
+        ("MPARTICLE__BACKOFF_INITIAL", "20ms"),
+        ("MPARTICLE__PAUSED_PROBE", "100ms"),
+    ];
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    let shapes = [shape(2_000, 1), shape(1_000, 2)];
+    for shape in &shapes {
+        accepted(&daemon, &world.looker, shape).await;
+    }
+    let seen = overview(&daemon, |seen| {
+        let one = seen.destinations.first();
+        one.is_some_and(|one| one.state == "paused" && one.replies["rejected"] > 40)
+    })
+    .await;
+    let one = &seen.destinations[0];
+    let why = one.why.clone().unwrap_or_default();
+    for words in ["7 batches in a row", "is broken", "cancel", "resume"] {
+        assert!(why.contains(words), "{why}");
+    }
+    assert!(one.next_try.is_some(), "it is probed");
+    let dead = |deliveries: &[Delivery]| -> u64 {
+        deliveries.iter().map(|delivery| delivery.rows.dead).sum()
+    };
+    // A request's dead letters are written when all of it is decided.
+    assert!(dead(&daemon.deliveries().await) <= 7 * 5);
+    assert!(told(&daemon, &["status"]).contains("7 batches in a row"));
+    let log = daemon.log();
+    let told_once = |line: &&str| line.contains("ERROR") && line.contains("in a row");
+    assert_eq!(log.lines().filter(told_once).count(), 1, "{log}");
+    assert!(!log.contains("is broken"), "the server's words: {log}");
+
+    // The incident ends, and it goes on by itself; what had died of it is replayed.
+    world.mparticle.set_faults(Faults::default()).unwrap();
+    let settled = daemon.settled().await;
+    assert_eq!(dead(&settled), 7 * 5);
+    told(&daemon, &["dead-letters", "replay", "--all"]);
+    let settled = daemon.settled().await;
+    assert_eq!(dead(&settled), 0);
+    for delivery in settled {
+        assert_eq!(delivery.rows.delivered, delivery.rows_in);
+    }
+    let ledger = world.mparticle.ledger();
+    let ids: BTreeSet<&str> = ledger.iter().map(delivery_of).collect();
+    assert_eq!(ids.len(), shapes.len());
+    for (shape, id) in shapes.iter().zip(ids) {
+        let own = ledger.iter().filter(|one| delivery_of(one) == id);
+        let rows = audit(shape, own.map(|accepted| &accepted.batch[..]));
+        assert_eq!(rows.unwrap(), shape.rows);
+    }
+    assert_eq!(world.mparticle.counts().conflicts, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delivery_that_is_wrong_as_a_whole_waits_to_be_resumed_or_cancelled() {
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let (wrong, good) = (shape(2_000, 1), shape(1_000, 2));
+    // The mark that all customer ids of this shape begin with.
+    let user = wrong.row(0).customer_id;
+    let mark = user.split('-').next().unwrap();
+    let refuse = Rule::always(Fault::RejectMarker {
+        marker: format!("\"{mark}-"),
+        status: 400,
+    });
+    world.mparticle.set_faults(faults(vec![refuse])).unwrap();
+    let settings = [
+        ("MPARTICLE__PAUSE_AFTER_REJECTED", "10"),
+        ("MPARTICLE__PAUSED_PROBE", "24h"),
+        ("MPARTICLE__BACKOFF_INITIAL", "24h"),
+        ("MPARTICLE__BACKOFF_MAX", "24h"),
+    ];
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    accepted(&daemon, &world.looker, &wrong).await;
+    accepted(&daemon, &world.looker, &good).await;
+    let paused = async || {
+        let seen = overview(&daemon, |seen| {
+            let one = seen.destinations.first();
+            one.is_some_and(|one| one.state == "paused" && one.in_flight == 0)
+        })
+        .await;
+        seen.destinations[0].clone()
+    };
+    let before = paused().await;
+    told(&daemon, &["resume", &before.id]);
+    let after = paused().await;
+    assert!(after.requests_sent >= before.requests_sent + 10);
+    let log = daemon.log();
+    let pauses = log.lines().filter(|line| line.contains("in a row"));
+    assert_eq!(pauses.count(), 2, "{log}");
+    assert_eq!(world.mparticle.counts().batches, 0);
+
+    let deliveries = daemon.deliveries().await;
+    let first = deliveries.iter().find(|one| one.rows_in == wrong.rows);
+    let first = first.expect("the wrong one").id.clone();
+    told(&daemon, &["cancel", &first]);
+    let settled = daemon.settled().await;
+    let rows = |rows_in: u64| {
+        settled
+            .iter()
+            .find(|one| one.rows_in == rows_in)
+            .unwrap()
+            .rows
+    };
+    let left = rows(wrong.rows);
+    assert!(left.dead <= 20 * 5, "{left:?}");
+    assert_eq!(left.dead + left.cancelled, wrong.rows);
+    assert_eq!(rows(good.rows).delivered, good.rows);
+    arrived_in_order(&world.mparticle, &[good]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operators_pause_outlives_a_restart_and_a_crash_and_resuming_does_too() {
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let shapes = [shape(500, 1), shape(500, 2)];
+    let start = || Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = start();
+    accepted(&daemon, &world.looker, &shapes[0]).await;
+    daemon.settled().await;
+    let id = overview(&daemon, |_| true).await.destinations[0].id.clone();
+    assert!(told(&daemon, &["pause", &id]).contains("until it is resumed"));
+    let before = overview(&daemon, |_| true).await.destinations[0].clone();
+
+    // It has nothing to send, and is listed all the same, by its name.
+    daemon.kill();
+    let daemon = start();
+    let seen = overview(&daemon, |_| true).await.destinations;
+    assert_eq!(seen.len(), 1);
+    assert_eq!((&seen[0].id, &seen[0].label), (&id, &before.label));
+    assert_eq!(seen[0].state, "paused");
+    assert_eq!(seen[0].why, before.why);
+    assert!(told(&daemon, &["status"]).contains("operator"));
+    accepted(&daemon, &world.looker, &shapes[1]).await;
+    assert!(daemon.terminate().success());
+    let daemon = start();
+    overview(&daemon, |seen| seen.destinations[0].rows == 500).await;
+    let sent = world.mparticle.counts().batches;
+    assert_eq!(sent, 100, "nothing of what came while it was paused");
+
+    told(&daemon, &["resume", &id]);
+    daemon.settled().await;
+    arrived_in_order(&world.mparticle, &shapes);
+    daemon.kill();
+    let daemon = start();
+    let seen = overview(&daemon, |_| true).await.destinations;
+    assert!(seen.iter().all(|one| one.state != "paused"), "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

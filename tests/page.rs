@@ -174,6 +174,8 @@ impl Browser {
             .iter()
             .filter(|entry| matches!(entry["level"].as_str(), Some("SEVERE" | "WARNING")))
             .map(|entry| entry["message"].to_string())
+            // A refusal is an answer, and the page says it.
+            .filter(|message| !message.contains("status of 409"))
             .collect()
     }
 
@@ -415,6 +417,47 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
     browser
         .until("document.querySelector('#letters pre').textContent.includes('unlucky')")
         .await;
+    // Edited: what is no JSON and what mParticle would not take is said, and the text stays.
+    let press = async |selector: &str| {
+        let button = browser.page.find(Locator::Css(selector)).await.unwrap();
+        button.click().await.expect("a click");
+    };
+    press("#letters [data-do=edit]").await;
+    browser.until("document.querySelector('#edit').open").await;
+    let write = async |from: &str, to: &str| {
+        let script = format!(
+            "const text = document.querySelector('#edit-text');
+             text.value = text.value.replace('{from}', '{to}');"
+        );
+        browser.eval(&script).await;
+    };
+    for (from, to, why) in [
+        ("{", "", "This is not JSON"),
+        ("", "{", ""),
+        (UNLUCKY, "mended", ""),
+        (
+            "customer_id",
+            "customer_idd",
+            "user_identities.customer_idd",
+        ),
+    ] {
+        write(from, to).await;
+        if !why.is_empty() {
+            press("#edit [type=submit]").await;
+            let said =
+                format!("document.querySelector('#edit-problem').textContent.includes('{why}')");
+            browser.until(&said).await;
+        }
+    }
+    browser.screenshot("edit", 1280, "light").await;
+    browser.screenshot("edit-dark", 1280, "dark").await;
+    browser.screenshot("edit-narrow", 390, "light").await;
+    write("customer_idd", "customer_id").await;
+    press("#edit [type=submit]:not([value])").await;
+    browser.until("!document.querySelector('#edit').open").await;
+    browser
+        .until("document.querySelector('#letters [data-of=reason]').textContent.includes('edited since')")
+        .await;
     world
         .mparticle
         .set_faults(Faults::default())
@@ -433,7 +476,7 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
     assert!(
         batches
             .iter()
-            .any(|batch| String::from_utf8_lossy(batch).contains(UNLUCKY))
+            .any(|batch| String::from_utf8_lossy(batch).contains("mended"))
     );
 
     // By keyboard: the focused button, and the one that takes its place.
@@ -455,6 +498,84 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
     }
     let same = browser.eval("return window.seen instanceof Set;").await;
     assert_eq!(same, true, "the page was not loaded again");
+    browser.close(&daemon.admin).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_delivery_is_cancelled_by_a_click_once_a_person_has_agreed() {
+    let Some(browser) = Browser::open().await else {
+        return;
+    };
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    // Two batches a second: the rest would take minutes.
+    let settings = [
+        ("MPARTICLE__BATCHES_PER_SECOND", "2"),
+        ("MPARTICLE__MAX_BATCHES_PER_REQUEST", "1"),
+        ("MPARTICLE__MAX_IN_FLIGHT", "1"),
+    ];
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    browser
+        .page
+        .goto(daemon.admin.as_str())
+        .await
+        .expect("the page");
+    let path = generated(home.path(), 1_000, 1_000, DataType::Event);
+    send(&daemon, "Sent by mistake", &path, "event");
+    let cancel = Locator::Css("#deliveries [data-do=cancel]");
+    browser
+        .until("document.querySelector('#deliveries [data-do=cancel]:not([hidden])')")
+        .await;
+    for answer in ["no", "yes"] {
+        let button = browser.page.find(cancel).await.unwrap();
+        button.click().await.expect("a click");
+        browser.until("document.querySelector('#ask').open").await;
+        let asked = browser.text("#ask-text").await;
+        assert!(asked.contains("Sent by mistake"), "{asked}");
+        let says = format!("#ask [data-answer={answer}]");
+        let button = browser.page.find(Locator::Css(&says)).await.unwrap();
+        button.click().await.expect("a click");
+        browser.until("!document.querySelector('#ask').open").await;
+        if answer == "no" {
+            let kept = daemon.deliveries().await;
+            assert_eq!(kept[0].rows.cancelled, 0, "{kept:?}");
+        }
+    }
+    browser
+        .until("document.querySelector('#deliveries [data-of=state]').textContent === 'Cancelled'")
+        .await;
+    let rows = daemon.settled().await[0].rows;
+    assert!(
+        rows.cancelled > 900 && rows.cancelled + rows.delivered == 1_000,
+        "{rows:?}"
+    );
+    let shown = format!(
+        "document.querySelector('#deliveries [data-of=cancelled]').textContent === '{}'",
+        rows.cancelled
+    );
+    browser.until(&shown).await;
+    // Its part of the bar, in a colour of its own.
+    let bar = browser
+        .eval(
+            "const part = name => document.querySelector(`#deliveries .stack .${name}`);
+             const colour = name => getComputedStyle(part(name)).backgroundColor;
+             const names = ['delivered', 'flying', 'dead', 'rejected', 'cancelled'];
+             return [part('cancelled').style.width, new Set(names.map(colour)).size];",
+        )
+        .await;
+    let share = rows.cancelled as f64 / 10.0;
+    assert_eq!(bar, json!([format!("{share}%"), 5]));
+    let hidden = browser
+        .eval("return document.querySelector('#deliveries [data-do=cancel]').hidden;")
+        .await;
+    assert_eq!(hidden, true, "there is nothing left to cancel");
+    browser
+        .eval("window.scrollTo(0, 0); document.querySelector('#said').hidden = true;")
+        .await;
+    browser.until("document.getAnimations().length === 0").await;
+    browser.screenshot("cancelled", 1280, "light").await;
+    browser.screenshot("cancelled-dark", 1280, "dark").await;
+    browser.screenshot("cancelled-narrow", 390, "light").await;
     browser.close(&daemon.admin).await;
 }
 
@@ -544,6 +665,24 @@ async fn prometheus_takes_the_metrics_of_a_daemon_that_has_worked_and_the_alerts
     let text = String::from_utf8(metrics.to_vec()).expect("text");
     assert!(text.contains("looker_feed_dead_letters"), "{text}");
     promtool(&["check", "metrics"], text.as_bytes());
+    // When a schedule brought something last is known after a restart too.
+    let of_schedules = |text: &str| -> Vec<String> {
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with("looker_feed_schedule_"));
+        lines.map(str::to_owned).collect()
+    };
+    let before = of_schedules(&text);
+    assert_eq!(before.len(), 2, "{before:?}");
+    assert!(
+        before[0].contains(r#"{schedule="With \"quotes\" and \\"}"#),
+        "{before:?}"
+    );
+    assert!(daemon.terminate().success());
+    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let (_, metrics) = daemon.call("GET", "/metrics", "").await;
+    let text = String::from_utf8(metrics.to_vec()).expect("text");
+    assert_eq!(of_schedules(&text), before);
     let alerts = concat!(env!("CARGO_MANIFEST_DIR"), "/config/alerts.yml");
     promtool(&["check", "rules", alerts], b"");
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use: the dependency table of the crate's page. `model`, `clock` and
 /// `shutdown` are nobody's secret and may be used by all.
-const ROOMS: [(&str, &[&str]); 23] = [
+const ROOMS: [(&str, &[&str]); 24] = [
     ("model", &[]),
     ("clock", &[]),
     ("shutdown", &[]),
@@ -21,6 +21,7 @@ const ROOMS: [(&str, &[&str]); 23] = [
         &["mapping", "record", "mparticle::limits"],
     ),
     ("mparticle::limits", &[]),
+    ("mparticle::edit", &[]),
     ("mparticle::client", &["drain", "mparticle::reply"]),
     ("mparticle::reply", &["drain"]),
     ("outbox", &["seal"]),

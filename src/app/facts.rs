@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::desk::{Desk, with_causes};
 use crate::clock::UnixMillis;
 use crate::control::{Daemon, Page, Problem, Which, view};
-use crate::drain::{Replies, Snapshot, Standing};
+use crate::drain::{Replies, Snapshot, Standing, policy};
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::{
     self, DeadFilter, DeadLetter, DeliveryState, DestinationState, Health, LetterId,
@@ -74,6 +74,16 @@ impl Daemon for Desk {
         })
     }
 
+    fn schedules(&self) -> Result<Vec<view::Schedule>, Problem> {
+        let titles = self.outbox.titles().into_iter();
+        let schedules = titles.map(|title| view::Schedule {
+            title: title.title,
+            deliveries: title.deliveries,
+            newest: title.newest,
+        });
+        Ok(schedules.collect())
+    }
+
     fn delivery(&self, id: &str) -> Result<view::Delivery, Problem> {
         let state = self.outbox.delivery(delivery_id(id)?);
         state.map(delivery).ok_or_else(|| no_delivery(id))
@@ -130,16 +140,16 @@ impl Daemon for Desk {
 
     fn dead_letter(&self, id: &str) -> Result<view::DeadLetter, Problem> {
         let found = self.outbox.dead_letter(letter_id(id)?).map_err(failed)?;
-        let (letter, batch) = found.ok_or_else(|| {
-            Problem::Unknown(format!(
-                "There is no dead letter {id}; it may have been replayed."
-            ))
-        })?;
+        let (letter, batch) = found.ok_or_else(|| no_letter(id))?;
         let mut letter = self.dead_letter_view(letter);
         letter.batch = String::from_utf8(batch.to_vec())
             .ok()
             .and_then(|text| view::Batch::from_text(text).ok());
         Ok(letter)
+    }
+
+    fn edit(&self, id: &str, batch: &str, take_chance: bool) -> Result<view::Edited, Problem> {
+        self.edit_letter(id, batch, take_chance)
     }
 
     fn replay(&self, which: &Which) -> Result<view::Done, Problem> {
@@ -192,18 +202,30 @@ impl Daemon for Desk {
 
     fn pause(&self, destination: &str) -> Result<view::Done, Problem> {
         let id = self.known_destination(destination)?;
-        self.drain.pause(id);
-        Ok(done(
-            1,
-            "Paused until it is resumed or the daemon restarts. Requests under way still land."
-                .to_owned(),
-        ))
+        let text = match self.drain.pause(id) {
+            Ok(()) => "Paused until it is resumed. Requests under way still land.".to_owned(),
+            Err(error) => format!(
+                "Paused until it is resumed or the daemon restarts; that it stays so over a \
+                 restart could not be written down: {}.",
+                with_causes(&error)
+            ),
+        };
+        Ok(done(1, text))
     }
 
     fn resume(&self, destination: &str) -> Result<view::Done, Problem> {
         let id = self.known_destination(destination)?;
-        let changed = u64::from(self.drain.resume(id));
-        Ok(done(changed, "Resumed.".to_owned()))
+        Ok(match self.drain.resume(id) {
+            Ok(known) => done(u64::from(known), "Resumed.".to_owned()),
+            Err(error) => done(
+                1,
+                format!(
+                    "Resumed. That could not be written down, so if it was paused by a person, it \
+                     is again after a restart: {}.",
+                    with_causes(&error)
+                ),
+            ),
+        })
     }
 
     fn retry_now(&self, destination: &str) -> Result<view::Done, Problem> {
@@ -251,6 +273,8 @@ impl Desk {
             free_bytes: usage.free.unwrap_or(0),
             dead_letters: usage.dead_letters.batches,
             rejected_rows: usage.rejected_rows,
+            cancelled_rows: usage.cancelled.rows,
+            set_aside_bytes: usage.set_aside.bytes,
             refusing: match self.outbox.health() {
                 Health::Ok => None,
                 Health::RefusingWrites { what, .. } => Some(what.to_string()),
@@ -281,6 +305,7 @@ impl Desk {
             id: letter.id.to_string(),
             delivery: letter.delivery.to_string(),
             title,
+            may_have_arrived: policy::may_have_arrived(&letter.reason, letter.attempts),
             reason: letter.reason,
             attempts: letter.attempts,
             first_try: letter.first_try,
@@ -456,7 +481,13 @@ fn no_delivery(text: &str) -> Problem {
     ))
 }
 
-fn letter_id(text: &str) -> Result<LetterId, Problem> {
+pub(super) fn no_letter(text: &str) -> Problem {
+    Problem::Unknown(format!(
+        "There is no dead letter {text}; it may have been replayed, or edited."
+    ))
+}
+
+pub(super) fn letter_id(text: &str) -> Result<LetterId, Problem> {
     text.parse()
         .map_err(|error: outbox::LetterIdError| Problem::Unknown(error.to_string()))
 }
@@ -470,7 +501,7 @@ fn offset(page: &Page) -> Result<usize, Problem> {
     }
 }
 
-fn failed(error: outbox::Error) -> Problem {
+pub(super) fn failed(error: outbox::Error) -> Problem {
     Problem::Failed(with_causes(&error))
 }
 

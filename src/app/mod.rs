@@ -6,6 +6,7 @@
 //! outbox is closed.
 
 mod desk;
+mod edit;
 mod facts;
 mod keys;
 mod past;
@@ -459,6 +460,7 @@ fn drain_settings(config: &Config) -> drain::Settings {
     circuit.probe.cap = mparticle.backoff_max;
     circuit.retry_after_max = mparticle.retry_after_max;
     circuit.paused_probe = mparticle.paused_probe;
+    circuit.doubt_after = mparticle.pause_after_rejected;
     settings.reply_within = mparticle.request_timeout + mparticle.connect_timeout + GRACE;
     settings.deadline = config.shutdown.deadline;
     settings

@@ -6,6 +6,7 @@
 //! | 1 | it failed; the message says why |
 //! | 3 | there is nothing: an empty list, an unknown id, a call that changed nothing |
 
+mod edit;
 mod print;
 pub(super) mod screen;
 #[cfg(test)]
@@ -41,7 +42,7 @@ pub enum Command {
     Status(Status),
     /// List deliveries, newest first
     Deliveries(Deliveries),
-    /// List, show, replay, discard or export batches that mParticle refused for good
+    /// List, show, edit, replay, discard or export batches that mParticle refused for good
     DeadLetters(DeadLetters),
     /// List the rows of a delivery that could not be mapped
     Rejected(Rejected),
@@ -133,6 +134,8 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
+    /// Change the batch of one, in $VISUAL or $EDITOR, to be replayed then
+    Edit(edit::Edit),
     /// Send them again, with the ids that they had
     Replay(Choice),
     /// Give them up for good
@@ -186,6 +189,9 @@ enum Failure {
     /// Standard output or a file cannot be written.
     #[error("{0} cannot be written")]
     Output(String, #[source] io::Error),
+    /// A file or standard input cannot be read.
+    #[error("{0} cannot be read")]
+    Input(String, #[source] io::Error),
     /// The command line asks for something that is not safe or not clear.
     #[error("{0}")]
     Usage(String),
@@ -347,6 +353,7 @@ async fn dead_letters(
             }
             Ok(Found::Something)
         }
+        Action::Edit(arguments) => edit::edit(arguments, client, screen).await,
         Action::Replay(choice) => change(client, screen, "replay", choice).await,
         Action::Discard { choice, yes } => {
             if choice.ids.is_empty() && !yes {

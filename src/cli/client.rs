@@ -172,6 +172,16 @@ impl Client {
         self.read(&self.whole(response).await?)
     }
 
+    /// `PUT` with JSON text.
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: String,
+    ) -> Result<T, ClientError> {
+        let response = self.call(Method::PUT, path, &[], body).await?;
+        self.read(&self.whole(response).await?)
+    }
+
     /// `GET`, handed on part by part. An error means that what came is not whole.
     pub async fn download<E>(
         &self,

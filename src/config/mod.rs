@@ -183,6 +183,7 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             backoff_max: of.key("mparticle.backoff_max", wait())?,
             retry_after_max: of.key("mparticle.retry_after_max", wait())?,
             paused_probe: of.key("mparticle.paused_probe", wait())?,
+            pause_after_rejected: of.key("mparticle.pause_after_rejected", whole(0..=1_000_000))?,
             max_age: of.maybe("mparticle.max_age", duration(millis(1000)..=days(3650)))?,
         },
         changes: ChangesSettings {

@@ -153,6 +153,9 @@ pub struct MparticleSettings {
     pub retry_after_max: Duration,
     /// How often a destination is tried whose credentials were refused.
     pub paused_probe: Duration,
+    /// A destination is paused when so many batches in a row were rejected, each on its own; 0: it
+    /// never is.
+    pub pause_after_rejected: u32,
     /// What could not be sent for so long goes to the dead letters; `None`: never.
     pub max_age: Option<Duration>,
 }

@@ -13,6 +13,7 @@ use axum::routing::{MethodRouter, get, post};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, watch};
 
 use super::answer::{Failure, JSON, content, json, protect};
@@ -21,7 +22,7 @@ use super::daemon::{Daemon, Page, Problem, Which};
 use super::guard::Guard;
 use super::history::Recorder;
 use super::view::Overview;
-use super::{estimate, events, export, metrics, page};
+use super::{estimate, events, export, metrics, page, schedules};
 use crate::clock::UnixMillis;
 use crate::shutdown::Shutdown;
 
@@ -40,6 +41,9 @@ const NAME: usize = 128;
 
 /// Bytes of a request's body: [`IDS`] ids fit.
 const BODY: usize = 256 << 10;
+
+/// Bytes of an edited batch with what stands around it: a batch may have 128,000, and indents.
+const EDIT: usize = 1 << 20;
 
 /// A client that sends its body slower than this is given up.
 const BODY_WITHIN: Duration = Duration::from_secs(10);
@@ -115,7 +119,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/api/v1/dead-letters/export", get(dead_letters_export)),
         ("/api/v1/dead-letters/replay", post(replay)),
         ("/api/v1/dead-letters/discard", post(discard)),
-        ("/api/v1/dead-letters/{id}", get(dead_letter)),
+        ("/api/v1/dead-letters/{id}", get(dead_letter).put(edit)),
         ("/api/v1/destinations/{id}/pause", post(pause)),
         ("/api/v1/destinations/{id}/resume", post(resume)),
         ("/api/v1/destinations/{id}/retry", post(retry)),
@@ -192,15 +196,22 @@ async fn scrape(State(shared): State<Arc<Shared>>) -> Answer {
         after: None,
         limit: 1,
     };
-    let (overview, newest) = shared
+    let (overview, newest, schedules) = shared
         .calls
-        .ask(move |daemon| Ok((daemon.overview(), daemon.deliveries(&newest))))
+        .ask(move |daemon| {
+            let newest = daemon.deliveries(&newest);
+            Ok((daemon.overview(), newest, daemon.schedules()))
+        })
         .await?;
-    // Without the list the other series still count.
+    // Without the lists the other series still count.
     let newest = newest
         .ok()
         .and_then(|listing| listing.items.into_iter().next());
-    let text = metrics::text(&overview, newest.map(|delivery| delivery.received));
+    let text = metrics::text(
+        &overview,
+        newest.map(|delivery| delivery.received),
+        &schedules::shown(schedules.unwrap_or_default()),
+    );
     Ok(content(metrics::CONTENT_TYPE, text))
 }
 
@@ -306,6 +317,27 @@ async fn dead_letter(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
         &shared
             .calls
             .ask(move |daemon| daemon.dead_letter(&id))
+            .await?,
+    )
+}
+
+/// `{"batch": {...}}`, and `"may_double": true` where that is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edit {
+    batch: Box<RawValue>,
+    #[serde(default)]
+    may_double: bool,
+}
+
+async fn edit(State(shared): State<Arc<Shared>>, id: Name, request: Request) -> Answer {
+    let id = name(id)?;
+    let edit: Edit = body(request, EDIT).await?;
+    tracing::warn!(letter = ?id, may_double = edit.may_double, "an operator edits a dead letter");
+    json(
+        &shared
+            .calls
+            .ask(move |daemon| daemon.edit(&id, edit.batch.get(), edit.may_double))
             .await?,
     )
 }
@@ -417,14 +449,15 @@ struct Choice {
     all: bool,
 }
 
-async fn which(request: Request) -> Result<Which, Failure> {
-    let body = axum::body::to_bytes(request.into_body(), BODY);
+/// A request's body, as JSON of at most so many bytes.
+async fn body<T: DeserializeOwned>(request: Request, most: usize) -> Result<T, Failure> {
+    let body = axum::body::to_bytes(request.into_body(), most);
     let body = match tokio::time::timeout(BODY_WITHIN, body).await {
         Ok(Ok(body)) => body,
         Ok(Err(_)) => {
             return Err(Failure::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
-                format!("The request has more than {BODY} bytes, or was cut short."),
+                format!("The request has more than {most} bytes, or was cut short."),
             ));
         }
         Err(_) => {
@@ -434,9 +467,12 @@ async fn which(request: Request) -> Result<Which, Failure> {
             ));
         }
     };
-    let choice: Choice = serde_json::from_slice(&body)
-        .map_err(|error| bad(format!("The request cannot be read: {error}.")))?;
-    match choice {
+    serde_json::from_slice(&body)
+        .map_err(|error| bad(format!("The request cannot be read: {error}.")))
+}
+
+async fn which(request: Request) -> Result<Which, Failure> {
+    match body(request, BODY).await? {
         Choice {
             ids: Some(ids),
             delivery: None,

@@ -21,6 +21,9 @@ pub trait Daemon: Send + Sync + 'static {
     /// See [`Problem`]; the same holds for all that follow.
     fn deliveries(&self, page: &Page) -> Result<view::Listing<view::Delivery>, Problem>;
 
+    /// The schedules of all committed deliveries that are on record.
+    fn schedules(&self) -> Result<Vec<view::Schedule>, Problem>;
+
     /// One delivery; [`Problem::Unknown`] when there is none.
     fn delivery(&self, id: &str) -> Result<view::Delivery, Problem>;
 
@@ -40,6 +43,10 @@ pub trait Daemon: Send + Sync + 'static {
 
     /// One dead letter with its batch.
     fn dead_letter(&self, id: &str) -> Result<view::DeadLetter, Problem>;
+
+    /// Puts another batch, as JSON text, into a dead letter, durably. When mParticle may have the
+    /// old one, [`Problem::Refused`] unless the operator takes the chance that both arrive.
+    fn edit(&self, id: &str, batch: &str, take_chance: bool) -> Result<view::Edited, Problem>;
 
     /// Sends dead letters again, with the ids that they had. Ids that are gone are left out of
     /// the count.

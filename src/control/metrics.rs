@@ -3,6 +3,7 @@
 
 use std::fmt::{Display, Write};
 
+use super::schedules::Shown;
 use super::view::{Destination, Overview};
 use crate::clock::UnixMillis;
 
@@ -12,12 +13,13 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 const STATES: [&str; 5] = ["idle", "flowing", "waiting", "down", "paused"];
 
 /// The whole page. `newest`: when the newest delivery was received.
-pub(super) fn text(overview: &Overview, newest: Option<UnixMillis>) -> String {
+pub(super) fn text(overview: &Overview, newest: Option<UnixMillis>, schedules: &Shown) -> String {
     let mut out = Writer(String::with_capacity(8 << 10));
     daemon(&mut out, overview, newest);
     outbox(&mut out, overview);
     sending(&mut out, &overview.destinations);
     backlog(&mut out, overview);
+    by_schedule(&mut out, schedules);
     out.0
 }
 
@@ -118,6 +120,18 @@ fn outbox(out: &mut Writer, overview: &Overview) {
         "Rows rejected at mapping that are kept.",
     )
     .one(&[], outbox.rejected_rows);
+    out.family(
+        "cancelled_rows",
+        "gauge",
+        "Rows of listed deliveries that are not sent since a person cancelled them.",
+    )
+    .one(&[], outbox.cancelled_rows);
+    out.family(
+        "outbox_set_aside_bytes",
+        "gauge",
+        "Bytes of damaged files that are kept until somebody removes them.",
+    )
+    .one(&[], outbox.set_aside_bytes);
 }
 
 fn sending(out: &mut Writer, all: &[Destination]) {
@@ -215,6 +229,31 @@ fn backlog(out: &mut Writer, overview: &Overview) {
             .map(|oldest| overview.now.0.saturating_sub(oldest.0));
         Some(age.unwrap_or_default() as f64 / 1000.0)
     });
+}
+
+fn by_schedule(out: &mut Writer, shown: &Shown) {
+    let mut last = out.family(
+        "schedule_last_delivery_timestamp_seconds",
+        "gauge",
+        "When the newest delivery on record of a schedule was received.",
+    );
+    for (schedule, (_, newest)) in &shown.schedules {
+        last.one(&[("schedule", schedule)], seconds(*newest));
+    }
+    let mut count = out.family(
+        "schedule_deliveries",
+        "gauge",
+        "Deliveries of a schedule on record.",
+    );
+    for (schedule, (deliveries, _)) in &shown.schedules {
+        count.one(&[("schedule", schedule)], deliveries);
+    }
+    out.family(
+        "schedules_left_out",
+        "gauge",
+        "Schedules on record beyond those that have series of their own.",
+    )
+    .one(&[], shown.left_out);
 }
 
 fn labels(destination: &Destination) -> [(&str, &str); 2] {

@@ -21,6 +21,7 @@ mod guard;
 mod history;
 mod metrics;
 mod page;
+mod schedules;
 mod serve;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -53,7 +53,7 @@ pub struct Destination {
     /// For people: host and the last characters of the API key.
     pub label: String,
     /// `idle`, `flowing`, `waiting` (told to wait, or backing off), `down` (probed now and then),
-    /// `paused` (refused credentials, or an operator).
+    /// `paused` (refused credentials, too much rejected in a row, or an operator).
     pub state: String,
     /// Why it is waiting, down or paused, as a sentence.
     pub why: Option<String>,
@@ -112,8 +112,14 @@ pub struct Outbox {
     pub dead_letters: u64,
     /// Rows rejected at mapping that are kept.
     pub rejected_rows: u64,
+    /// Rows that are not sent since a person cancelled their delivery, of listed deliveries.
+    #[serde(default)]
+    pub cancelled_rows: u64,
     /// `None`: it writes. Else why it refuses to.
     pub refusing: Option<String>,
+    /// Bytes of damaged files that are kept, beside `bytes`.
+    #[serde(default)]
+    pub set_aside_bytes: u64,
     /// What was found damaged, as sentences that name deliveries and row counts.
     pub damage: Vec<String>,
 }
@@ -222,6 +228,9 @@ pub struct DeadLetter {
     pub first_try: UnixMillis,
     /// When it was sent last.
     pub last_try: UnixMillis,
+    /// Whether mParticle may have it all the same: it was sent, and no answer refused it.
+    #[serde(default)]
+    pub may_have_arrived: bool,
     /// Rows in it.
     pub rows: u64,
     /// Its size in bytes.
@@ -272,6 +281,28 @@ pub struct Done {
     pub changed: u64,
     /// What it did, as a sentence.
     pub message: String,
+}
+
+/// What became of an edited dead letter: `PUT /api/v1/dead-letters/{id}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edited {
+    /// 1; 0 when the text says what was there already.
+    pub changed: u64,
+    /// What names it from now on.
+    pub id: String,
+    /// What was done, as a sentence.
+    pub message: String,
+}
+
+/// The deliveries of one schedule that are on record. Looker's schedules are told apart by title.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Schedule {
+    /// The schedule's title. Written by a person: escape it.
+    pub title: String,
+    /// How many deliveries of it are on record.
+    pub deliveries: u64,
+    /// When the newest of them was received.
+    pub newest: UnixMillis,
 }
 
 /// A part of a list.

@@ -1,19 +1,20 @@
 //! What others may see of the drain, and what an operator may tell it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use fastrand::Rng;
 use tokio::sync::Notify;
 
-use super::lane::Lane;
+use super::lane::{Lane, LaneSettings};
 use super::moment::{Moment, Stopwatch};
+use super::remembered::Paused;
 use super::snapshot::Snapshot;
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::{Error, Outbox};
 
 /// Lanes that are kept while they have nothing to do, at most.
 const SEATS: usize = 1_000;
-/// Destinations that can be paused before they have had work, at most.
-const PAUSED: usize = 10_000;
 
 /// A view of a running drain. Cheap to clone; outlives the drain.
 #[derive(Clone)]
@@ -23,18 +24,17 @@ pub struct Handle(pub(super) Arc<Board>);
 /// counters and an operator's pause are kept.
 pub(super) struct Board {
     pub(super) stopwatch: Stopwatch,
+    outbox: Outbox,
     seats: Mutex<Seats>,
+    /// Held while a pause begins or ends, so that what is written down is what is done.
+    pausing: Mutex<()>,
 }
 
-/// What an operator has changed since the start: requests in flight, batches per second.
-type Adjusted = Option<(usize, u32)>;
-
-#[derive(Default)]
 struct Seats {
     taken: BTreeMap<DestinationId, Arc<Seat>>,
-    adjusted: Adjusted,
-    /// Paused by an operator before there was a lane.
-    paused: BTreeSet<DestinationId>,
+    /// Of the lanes to come.
+    settings: LaneSettings,
+    rng: Rng,
 }
 
 /// One lane, shared between its courier and the board. The lock is held for single steps of the
@@ -46,8 +46,9 @@ pub(super) struct Seat {
 }
 
 impl Handle {
-    /// Every destination that has had work since the start of the daemon, in the order of their
-    /// ids (idle ones may be left out when there are more than 1,000).
+    /// Every destination that has had work since the start of the daemon, or is paused by an
+    /// operator, in the order of their ids (idle ones may be left out when there are more than
+    /// 1,000).
     pub fn snapshots(&self) -> Vec<Snapshot> {
         let seats: Vec<_> = self.0.seats().taken.values().cloned().collect();
         let now = self.0.stopwatch.now();
@@ -61,31 +62,32 @@ impl Handle {
         Some(seat.lane().snapshot(now))
     }
 
-    /// Stops a destination until [`Handle::resume`] or a restart of the daemon. What is in flight
-    /// lands. Works for a destination that has no work yet too. Returns whether it could be done:
-    /// not if more than 10,000 unknown destinations are paused already.
-    pub fn pause(&self, destination: DestinationId) -> bool {
-        let mut seats = self.0.seats();
-        match seats.taken.get(&destination).cloned() {
-            Some(seat) => {
-                drop(seats);
-                seat.change(|lane| lane.pause(self.0.stopwatch.now()));
-                true
-            }
-            None => {
-                if seats.paused.len() < PAUSED {
-                    seats.paused.insert(destination);
-                }
-                seats.paused.contains(&destination)
-            }
-        }
+    /// Stops a destination until [`Handle::resume`], also over a restart. What is in flight lands.
+    /// Works for a destination that has no work yet too. Blocks on the disk.
+    ///
+    /// # Errors
+    /// It is paused, and that could not be written down: it ends with a restart.
+    pub fn pause(&self, destination: DestinationId) -> Result<(), Error> {
+        let _one = self.0.pausing();
+        let seat = self.0.seat(destination);
+        let now = self.0.stopwatch.now();
+        seat.change(|lane| lane.pause(now));
+        let seen = seat.lane().snapshot(now);
+        Paused::write(&self.0.outbox, destination, &seen.label, &seen.state)
     }
 
-    /// Ends [`Handle::pause`], and tries at once whatever else the destination waited for.
-    /// Returns whether the destination is known.
-    pub fn resume(&self, destination: DestinationId) -> bool {
-        let was_paused = self.0.seats().paused.remove(&destination);
-        self.act(destination, Lane::resume) || was_paused
+    /// Ends [`Handle::pause`], and tries at once whatever else the destination waited for. If it is
+    /// paused because too much was rejected, it goes on all the same, until as much is once more.
+    /// Returns whether the destination is known. Blocks on the disk.
+    ///
+    /// # Errors
+    /// It goes on, and that could not be written down: an operator's pause is there again after a
+    /// restart.
+    pub fn resume(&self, destination: DestinationId) -> Result<bool, Error> {
+        let _one = self.0.pausing();
+        let known = self.act(destination, Lane::resume);
+        Paused::erase(&self.0.outbox, destination)?;
+        Ok(known)
     }
 
     /// Tries at once what waits for its time: the end of a wait, or the next probe. Does not end an
@@ -97,7 +99,8 @@ impl Handle {
     /// Another bound on requests in flight and another rate, for all destinations and those to come.
     pub fn adjust(&self, max_in_flight: usize, batches_per_second: u32) {
         let mut seats = self.0.seats();
-        seats.adjusted = Some((max_in_flight, batches_per_second));
+        seats.settings.max_in_flight = max_in_flight;
+        seats.settings.pace.batches_per_second = batches_per_second;
         let taken: Vec<_> = seats.taken.values().cloned().collect();
         drop(seats);
         let now = self.0.stopwatch.now();
@@ -109,7 +112,7 @@ impl Handle {
     /// Gives back what is held of a delivery and has not been begun. Call it when the outbox has
     /// cancelled the delivery.
     pub fn cancel(&self, destination: DestinationId, delivery: DeliveryId) {
-        self.act(destination, |lane, _| lane.cancel(delivery));
+        self.act(destination, |lane, now| lane.cancel(now, delivery));
     }
 
     fn act(&self, destination: DestinationId, act: impl FnOnce(&mut Lane, Moment)) -> bool {
@@ -121,36 +124,53 @@ impl Handle {
 }
 
 impl Board {
-    pub(super) fn new(stopwatch: Stopwatch) -> Self {
-        Self {
+    /// A board with the destinations that an operator has paused.
+    pub(super) fn new(
+        stopwatch: Stopwatch,
+        outbox: Outbox,
+        settings: LaneSettings,
+        rng: Rng,
+    ) -> Self {
+        let seats = Seats {
+            taken: BTreeMap::new(),
+            settings,
+            rng,
+        };
+        let board = Self {
             stopwatch,
-            seats: Mutex::default(),
+            outbox,
+            seats: Mutex::new(seats),
+            pausing: Mutex::default(),
+        };
+        let now = stopwatch.now();
+        for (destination, paused) in Paused::all(&board.outbox, now.wall) {
+            let seat = board.seat(destination);
+            let mut lane = seat.lane();
+            lane.relabel(paused.label);
+            lane.pause(Moment {
+                wall: paused.since,
+                ..now
+            });
         }
+        board
     }
 
     /// The lane of a destination, made if there is none.
-    pub(super) fn seat(
-        &self,
-        destination: DestinationId,
-        make: impl FnOnce(Moment) -> Lane,
-    ) -> Arc<Seat> {
+    pub(super) fn seat(&self, destination: DestinationId) -> Arc<Seat> {
         let now = self.stopwatch.now();
         let mut seats = self.seats();
-        let paused = seats.paused.remove(&destination);
-        let adjusted = seats.adjusted;
-        let seat = seats.taken.entry(destination).or_insert_with(|| {
-            let mut lane = make(now);
-            if let Some((max_in_flight, batches_per_second)) = adjusted {
-                lane.adjust(now, max_in_flight, batches_per_second);
-            }
+        let Seats {
+            taken,
+            settings,
+            rng,
+        } = &mut *seats;
+        let seat = taken.entry(destination).or_insert_with(|| {
+            let lane = Lane::new(*settings, destination, String::new(), now, rng.fork());
             Arc::new(Seat {
                 lane: Mutex::new(lane),
                 nudged: Notify::new(),
             })
         });
-        if paused {
-            seat.lane().pause(now);
-        }
         Arc::clone(seat)
     }
 
@@ -163,6 +183,10 @@ impl Board {
                 .taken
                 .retain(|id, seat| busy(id) || seat.lane().paused_by_operator());
         }
+    }
+
+    fn pausing(&self) -> MutexGuard<'_, ()> {
+        self.pausing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {

@@ -3,6 +3,11 @@
 //! Requests fly in parallel, so one cause brings several bad replies. Only the first of a round
 //! counts: a request carries the [`Pass`] that it was sent with, and a pass from before the last
 //! change is stale. What it says can make a wait longer, but never counts as another failure.
+//!
+//! Rejected batches concern the batches, until there are too many of them: when so many in a row
+//! were rejected, each on its own, and nothing was accepted between, then the server, something on
+//! the way to it, or the delivery as a whole is wrong. The destination is *doubted*: it is paused,
+//! and no further batch becomes a dead letter before something is accepted or an operator resumes.
 
 use std::time::Duration;
 
@@ -24,8 +29,12 @@ pub struct CircuitSettings {
     pub down_after: u32,
     /// Intervals between the probes of a destination that is down.
     pub probe: Backoff,
-    /// Interval between the probes of a destination that refuses everything.
+    /// Interval between the probes of a destination that refuses everything, and the longest one
+    /// of a destination that is doubted.
     pub paused_probe: Duration,
+    /// Batches that are rejected in a row, each on its own and with nothing accepted between, before
+    /// the destination is doubted; 0: it never is.
+    pub doubt_after: u32,
 }
 
 /// How a destination stands.
@@ -51,14 +60,28 @@ pub enum State {
         /// When it began.
         since: Moment,
     },
-    /// Refuses everything until a person changes something: probed at a slow rate.
+    /// Takes nothing until a person changes something: probed at a slow rate.
     Paused {
+        /// What a person is needed for.
+        cause: Cause,
         /// Tick of the next probe.
         probe_at: Duration,
         /// What happened, as a clause.
         why: String,
         /// When it began.
         since: Moment,
+    },
+}
+
+/// Why a destination is paused, other than by an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It refuses the credentials, or answers what is not documented.
+    Refused,
+    /// It is doubted.
+    Doubted {
+        /// Probes that have not been accepted.
+        probes: u32,
     },
 }
 
@@ -95,6 +118,8 @@ pub enum Change {
     StillDown,
     /// The destination refuses everything from now on.
     WentPaused,
+    /// The destination is doubted from now on, after so many rejected batches.
+    WentDoubted(u32),
     /// It is back after so long; the pace must ramp up.
     Recovered(Duration),
 }
@@ -108,6 +133,8 @@ pub struct Circuit {
     round: u64,
     failures: u32,
     throttles: u32,
+    /// Batches that were rejected on their own since the last accepted request.
+    rejected: u32,
     probing: bool,
     held: Option<UnixMillis>,
 }
@@ -122,6 +149,7 @@ impl Circuit {
             round: 0,
             failures: 0,
             throttles: 0,
+            rejected: 0,
             probing: false,
             held: None,
         }
@@ -141,6 +169,17 @@ impl Circuit {
     pub fn troubled(&self) -> bool {
         let streak = self.failures.max(self.throttles) >= self.settings.down_after;
         streak || self.shut()
+    }
+
+    /// So much was rejected in a row that no batch may be given up for it.
+    pub fn doubted(&self) -> bool {
+        self.settings.doubt_after > 0 && self.rejected >= self.settings.doubt_after
+    }
+
+    /// Paused until there are other credentials.
+    pub fn refused(&self) -> bool {
+        let cause = Cause::Refused;
+        matches!(&self.state, State::Paused { cause: now, .. } if *now == cause)
     }
 
     /// Down or paused: only probes go out.
@@ -202,14 +241,28 @@ impl Circuit {
         if fresh && pass.probe {
             self.probing = false;
         }
+        let doubt = self.paused_by_doubt().is_some();
+        if matches!(bearing, Bearing::Works { .. }) {
+            self.rejected = 0;
+        }
         match bearing {
-            Bearing::Works { .. } if fresh => self.works(now),
+            // Also one from before: it does take something, and that is what was in doubt.
+            Bearing::Works { .. } if fresh || doubt => self.works(now),
+            Bearing::Rejects { alone, why } => self.rejects(now, fresh, alone, why),
+            Bearing::Throttles { retry_after, .. } if fresh && doubt => {
+                self.probe_again(now, retry_after);
+                Change::None
+            }
             Bearing::Throttles { retry_after, .. } if fresh => self.throttled(now, retry_after),
             Bearing::Throttles { retry_after, .. } => {
                 self.wait_longer(now, retry_after);
                 Change::None
             }
-            Bearing::Fails { why } if fresh => self.failed(now, why),
+            Bearing::Fails { why, retry_after } if fresh => self.failed(now, why, retry_after),
+            Bearing::Fails { retry_after, .. } => {
+                self.wait_longer(now, retry_after);
+                Change::None
+            }
             // From before the wait: the destination is alive, so there is no streak.
             Bearing::Works { .. } if !self.shut() => {
                 self.failures = 0;
@@ -217,7 +270,7 @@ impl Circuit {
                 Change::None
             }
             // Refused credentials are no accident, so even a stale reply counts, once.
-            Bearing::Refuses { why, .. } if fresh || !self.shut() => self.refused(now, why),
+            Bearing::Refuses { why, .. } if fresh || !self.shut() => self.refuses(now, why),
             _ => Change::None,
         }
     }
@@ -236,10 +289,35 @@ impl Circuit {
         self.held.get_or_insert(now.wall);
     }
 
-    /// Ends an operator's pause, and tries at once whatever else was waited for.
-    pub fn resume(&mut self, now: Duration) {
+    /// Ends an operator's pause, and tries at once whatever else was waited for. What is doubted
+    /// goes on all the same, until as much is rejected once more. Returns whether it was doubted.
+    pub fn resume(&mut self, now: Duration) -> bool {
         self.held = None;
+        self.rejected = 0;
+        let doubted = self.paused_by_doubt().is_some();
+        if doubted {
+            self.enter(State::Flowing);
+        }
         self.retry_now(now);
+        doubted
+    }
+
+    /// Something of what was rejected is gone: a destination that is doubted is probed at once.
+    pub fn cancelled(&mut self, now: Duration) {
+        if self.paused_by_doubt().is_some() {
+            self.retry_now(now);
+        }
+    }
+
+    /// Probes without success, if the destination is paused because it is doubted.
+    fn paused_by_doubt(&self) -> Option<u32> {
+        match self.state {
+            State::Paused {
+                cause: Cause::Doubted { probes },
+                ..
+            } => Some(probes),
+            _ => None,
+        }
     }
 
     fn works(&mut self, now: Moment) -> Change {
@@ -250,6 +328,64 @@ impl Circuit {
         };
         self.enter(State::Flowing);
         Change::Recovered(now.tick.saturating_sub(since))
+    }
+
+    /// Something of a request was not taken: `alone`, if it held one batch only.
+    fn rejects(&mut self, now: Moment, fresh: bool, alone: bool, why: String) -> Change {
+        if let Some(probes) = self.paused_by_doubt() {
+            if fresh {
+                self.doubt(now, probes.saturating_add(1), why);
+            }
+            return Change::None;
+        }
+        if alone {
+            self.rejected = self.rejected.saturating_add(1);
+        }
+        if self.doubted() && (fresh || !self.shut()) {
+            self.failures = 0;
+            self.throttles = 0;
+            self.doubt(now, 1, why);
+            return Change::WentDoubted(self.rejected);
+        }
+        // It is up, whatever it thinks of the batches.
+        if fresh {
+            return self.works(now);
+        }
+        if !self.shut() {
+            self.failures = 0;
+            self.throttles = 0;
+        }
+        Change::None
+    }
+
+    fn doubt(&mut self, now: Moment, probes: u32, last: String) {
+        let since = self.paused_by_doubt().and(self.paused_since());
+        let rejected = self.rejected;
+        let probe_at = now.tick + self.doubtful_probe(probes);
+        self.enter(State::Paused {
+            cause: Cause::Doubted { probes },
+            probe_at,
+            why: format!(
+                "{rejected} batches in a row were rejected and none was accepted, the last one \
+                 {last}; cancel the delivery if it is wrong, or resume to go on all the same"
+            ),
+            since: since.unwrap_or(now),
+        });
+    }
+
+    fn doubtful_probe(&mut self, probes: u32) -> Duration {
+        let intervals = Backoff {
+            base: self.settings.probe.base,
+            cap: self.settings.paused_probe,
+        };
+        intervals.probe(probes, &mut self.rng)
+    }
+
+    fn paused_since(&self) -> Option<Moment> {
+        match &self.state {
+            State::Paused { since, .. } => Some(*since),
+            _ => None,
+        }
     }
 
     fn throttled(&mut self, now: Moment, retry_after: Option<Duration>) -> Change {
@@ -269,6 +405,13 @@ impl Circuit {
         Change::Throttled
     }
 
+    /// What a `Retry-After` comes to; nothing, if there is none.
+    fn asked(&mut self, retry_after: Option<Duration>) -> Duration {
+        retry_after.map_or(Duration::ZERO, |asked| {
+            obeyed(asked, self.settings.retry_after_max, &mut self.rng)
+        })
+    }
+
     fn wait_longer(&mut self, now: Moment, retry_after: Option<Duration>) {
         let (State::Waiting { until, .. }, Some(asked)) = (&mut self.state, retry_after) else {
             return;
@@ -277,34 +420,29 @@ impl Circuit {
         *until = (*until).max(now.tick + wait);
     }
 
-    fn failed(&mut self, now: Moment, why: String) -> Change {
+    fn failed(&mut self, now: Moment, why: String, retry_after: Option<Duration>) -> Change {
         self.throttles = 0;
         self.failures = self.failures.saturating_add(1);
         let failures = self.failures;
         match &self.state {
-            State::Paused { why, since, .. } => {
-                let (why, since) = (why.clone(), *since);
-                let probe_at = now.tick + self.slow_probe();
-                self.enter(State::Paused {
-                    probe_at,
-                    why,
-                    since,
-                });
+            State::Paused { .. } => {
+                self.probe_again(now, retry_after);
                 Change::None
             }
             State::Down { since, .. } => {
                 let since = *since;
-                self.go_down(now, since, why);
+                self.go_down(now, since, why, retry_after);
                 Change::StillDown
             }
             _ if failures >= self.settings.down_after => {
-                self.go_down(now, now, why);
+                self.go_down(now, now, why, retry_after);
                 Change::WentDown
             }
             _ => {
                 let wait = self.settings.backoff.full_jitter(failures, &mut self.rng);
+                let asked = self.asked(retry_after);
                 self.enter(State::Waiting {
-                    until: now.tick + wait,
+                    until: now.tick + wait.max(asked),
                     why,
                 });
                 Change::None
@@ -312,9 +450,19 @@ impl Circuit {
         }
     }
 
-    fn go_down(&mut self, now: Moment, since: Moment, why: String) {
+    /// A probe of a paused destination has shown nothing of what it is paused for.
+    fn probe_again(&mut self, now: Moment, retry_after: Option<Duration>) {
+        let wait = self.asked(retry_after).max(self.slow_probe());
+        if let State::Paused { probe_at, .. } = &mut self.state {
+            *probe_at = now.tick + wait;
+        }
+        self.begin_round();
+    }
+
+    fn go_down(&mut self, now: Moment, since: Moment, why: String, retry_after: Option<Duration>) {
         let beyond = self.failures.saturating_sub(self.settings.down_after) + 1;
         let interval = self.settings.probe.probe(beyond, &mut self.rng);
+        let interval = interval.max(self.asked(retry_after));
         self.enter(State::Down {
             probe_at: now.tick + interval,
             failures: self.failures,
@@ -323,20 +471,18 @@ impl Circuit {
         });
     }
 
-    fn refused(&mut self, now: Moment, why: String) -> Change {
-        let paused_since = match &self.state {
-            State::Paused { since, .. } => Some(*since),
-            _ => None,
-        };
+    fn refuses(&mut self, now: Moment, why: String) -> Change {
+        let refused_since = self.paused_since().filter(|_| self.refused());
         self.failures = 0;
         self.throttles = 0;
         let probe_at = now.tick + self.slow_probe();
         self.enter(State::Paused {
+            cause: Cause::Refused,
             probe_at,
             why,
-            since: paused_since.unwrap_or(now),
+            since: refused_since.unwrap_or(now),
         });
-        match paused_since {
+        match refused_since {
             Some(_) => Change::None,
             None => Change::WentPaused,
         }
@@ -351,232 +497,14 @@ impl Circuit {
     /// Begins a new round: replies to what is still in flight are stale from now on.
     fn enter(&mut self, state: State) {
         self.state = state;
+        self.begin_round();
+    }
+
+    fn begin_round(&mut self) {
         self.round += 1;
         self.probing = false;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn circuit() -> Circuit {
-        let settings = CircuitSettings {
-            backoff: Backoff {
-                base: SECOND,
-                cap: 60 * SECOND,
-            },
-            retry_after_max: 120 * SECOND,
-            down_after: 3,
-            probe: Backoff {
-                base: SECOND,
-                cap: 60 * SECOND,
-            },
-            paused_probe: 300 * SECOND,
-        };
-        Circuit::new(settings, Rng::with_seed(1))
-    }
-
-    fn at(tick: Duration) -> Moment {
-        Moment {
-            tick,
-            wall: UnixMillis(1_000_000 + tick.as_millis() as u64),
-        }
-    }
-
-    fn fails() -> Bearing {
-        Bearing::Fails { why: "503".into() }
-    }
-
-    fn works() -> Bearing {
-        Bearing::Works { percent_used: None }
-    }
-
-    fn refuses() -> Bearing {
-        Bearing::Refuses {
-            status: 401,
-            why: "401".into(),
-        }
-    }
-
-    fn throttles(seconds: u32) -> Bearing {
-        Bearing::Throttles {
-            retry_after: Some(seconds * SECOND),
-            exceeded: None,
-        }
-    }
-
-    /// Waits as long as the circuit says, then sends one request that gets this reply.
-    fn one(circuit: &mut Circuit, now: &mut Duration, bearing: Bearing) -> Change {
-        if let Permit::At(tick) = circuit.permit(*now) {
-            *now = tick;
-        }
-        assert!(matches!(circuit.permit(*now), Permit::Go | Permit::Probe));
-        let pass = circuit.sent();
-        circuit.heard(at(*now), pass, bearing)
-    }
-
-    #[test]
-    fn one_cause_counts_once_however_many_requests_it_hits() {
-        let mut circuit = circuit();
-        let passes: Vec<_> = (0..8).map(|_| circuit.sent()).collect();
-        for pass in passes {
-            circuit.heard(at(SECOND), pass, fails());
-        }
-        assert!(matches!(circuit.state(), State::Waiting { .. }));
-        assert_eq!(circuit.failures, 1);
-    }
-
-    #[test]
-    fn failures_in_a_row_open_the_circuit_and_one_good_probe_closes_it() {
-        let mut circuit = circuit();
-        let mut now = Duration::ZERO;
-        assert_eq!(one(&mut circuit, &mut now, fails()), Change::None);
-        assert_eq!(one(&mut circuit, &mut now, fails()), Change::None);
-        assert_eq!(one(&mut circuit, &mut now, fails()), Change::WentDown);
-        let down_since = now;
-        let mut before = now;
-        let mut intervals = Vec::new();
-        for _ in 0..10 {
-            assert_eq!(one(&mut circuit, &mut now, fails()), Change::StillDown);
-            intervals.push(now - before);
-            before = now;
-        }
-        assert!(intervals[0] <= SECOND);
-        for (probe, &interval) in intervals.iter().enumerate() {
-            let most = (SECOND * (1 << probe)).min(60 * SECOND);
-            assert!(interval >= most / 2 && interval <= most, "{intervals:?}");
-        }
-
-        let Permit::At(tick) = circuit.permit(now) else {
-            panic!("down")
-        };
-        assert_eq!(circuit.permit(tick), Permit::Probe);
-        let probe = circuit.sent();
-        assert_eq!(
-            circuit.permit(tick + 900 * SECOND),
-            Permit::Shut,
-            "one probe at a time"
-        );
-        let change = circuit.heard(at(tick), probe, works());
-        assert_eq!(change, Change::Recovered(tick - down_since));
-        assert_eq!(circuit.permit(tick), Permit::Go);
-    }
-
-    #[test]
-    fn a_good_reply_between_failures_keeps_the_circuit_closed() {
-        let mut circuit = circuit();
-        let mut now = Duration::ZERO;
-        for _ in 0..20 {
-            one(&mut circuit, &mut now, fails());
-            one(&mut circuit, &mut now, fails());
-            assert_eq!(one(&mut circuit, &mut now, works()), Change::None);
-        }
-        assert_eq!(circuit.permit(now), Permit::Go);
-    }
-
-    #[test]
-    fn a_good_reply_from_before_the_outage_does_not_close_the_circuit() {
-        let mut circuit = circuit();
-        let early = circuit.sent();
-        let mut now = Duration::ZERO;
-        for _ in 0..3 {
-            one(&mut circuit, &mut now, fails());
-        }
-        assert_eq!(circuit.heard(at(now), early, works()), Change::None);
-        assert!(circuit.shut());
-    }
-
-    #[test]
-    fn a_good_reply_from_before_a_wait_ends_the_streak() {
-        let mut circuit = circuit();
-        let mut now = Duration::ZERO;
-        for _ in 0..20 {
-            let early = circuit.sent();
-            one(&mut circuit, &mut now, fails());
-            assert!(!circuit.troubled());
-            assert_eq!(circuit.heard(at(now), early, works()), Change::None);
-            assert!(
-                matches!(circuit.state(), State::Waiting { .. }),
-                "still waits"
-            );
-            circuit.retry_now(now);
-        }
-    }
-
-    #[test]
-    fn retry_after_is_waited_for_and_a_later_one_lengthens_the_wait() {
-        let mut circuit = circuit();
-        let (first, second) = (circuit.sent(), circuit.sent());
-        assert_eq!(
-            circuit.heard(at(SECOND), first, throttles(5)),
-            Change::Throttled
-        );
-        assert!(matches!(circuit.permit(5 * SECOND), Permit::At(tick) if tick >= 6 * SECOND));
-        assert_eq!(
-            circuit.heard(at(SECOND), second, throttles(9)),
-            Change::None
-        );
-        assert!(matches!(circuit.permit(9 * SECOND), Permit::At(tick) if tick >= 10 * SECOND));
-        assert_eq!(circuit.permit(11 * SECOND), Permit::Go);
-        assert_eq!(circuit.throttles, 1);
-    }
-
-    #[test]
-    fn refused_credentials_pause_it_once_and_a_good_probe_resumes() {
-        let mut circuit = circuit();
-        let (first, second) = (circuit.sent(), circuit.sent());
-        assert_eq!(
-            circuit.heard(at(SECOND), first, refuses()),
-            Change::WentPaused
-        );
-        assert_eq!(circuit.heard(at(SECOND), second, refuses()), Change::None);
-        let mut now = SECOND;
-        for bearing in [refuses(), fails(), fails(), fails(), fails(), refuses()] {
-            let before = now;
-            assert_eq!(one(&mut circuit, &mut now, bearing), Change::None);
-            assert!(now - before >= 270 * SECOND, "a slow rate");
-            assert!(matches!(circuit.state(), State::Paused { .. }));
-        }
-        assert_eq!(
-            one(&mut circuit, &mut now, works()),
-            Change::Recovered(now - SECOND)
-        );
-        assert_eq!(circuit.state(), &State::Flowing);
-    }
-
-    #[test]
-    fn a_throttled_probe_shows_that_the_server_is_back() {
-        let mut circuit = circuit();
-        let mut now = Duration::ZERO;
-        for _ in 0..3 {
-            one(&mut circuit, &mut now, fails());
-        }
-        assert_eq!(one(&mut circuit, &mut now, throttles(2)), Change::Throttled);
-        assert!(matches!(circuit.state(), State::Waiting { .. }));
-        one(&mut circuit, &mut now, works());
-        assert_eq!(circuit.permit(now), Permit::Go);
-    }
-
-    #[test]
-    fn an_operator_pauses_resumes_and_retries() {
-        let mut circuit = circuit();
-        circuit.pause(at(SECOND));
-        assert_eq!(circuit.permit(100 * SECOND), Permit::Shut);
-        circuit.retry_now(100 * SECOND);
-        assert_eq!(circuit.permit(100 * SECOND), Permit::Shut);
-        circuit.resume(100 * SECOND);
-        assert_eq!(circuit.permit(100 * SECOND), Permit::Go);
-
-        let pass = circuit.sent();
-        circuit.heard(at(SECOND), pass, refuses());
-        assert!(matches!(circuit.permit(2 * SECOND), Permit::At(_)));
-        circuit.retry_now(2 * SECOND);
-        assert_eq!(circuit.permit(2 * SECOND), Permit::Probe);
-        let probe = circuit.sent();
-        circuit.abandoned(probe);
-        assert_eq!(circuit.permit(2 * SECOND), Permit::Probe);
-    }
-}
+mod tests;

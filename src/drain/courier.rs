@@ -139,11 +139,9 @@ impl<T: Transport> Courier<T> {
                     let within = self.reply_within;
                     let task = work.flights.spawn(async move {
                         let sending = transport.send(parcel);
-                        timeout(within, sending)
-                            .await
-                            .unwrap_or_else(|_| Reply::Unavailable {
-                                what: format!("no reply within {within:?}"),
-                            })
+                        timeout(within, sending).await.unwrap_or_else(|_| {
+                            Reply::unavailable(format!("no reply within {within:?}"))
+                        })
                     });
                     work.tickets.insert(task.id(), ticket);
                 }
@@ -163,7 +161,7 @@ impl<T: Transport> Courier<T> {
                 Err(error) if error.is_cancelled() => (error.id(), None),
                 Err(error) => {
                     let what = "the task that sent the request has panicked".to_owned();
-                    (error.id(), Some(Reply::Unavailable { what }))
+                    (error.id(), Some(Reply::unavailable(what)))
                 }
             };
             if let (Some(ticket), Some(reply)) = (work.tickets.remove(&id), reply) {
@@ -327,6 +325,13 @@ impl<T: Transport> Courier<T> {
                 %destination, status,
                 "mParticle refuses what is sent here, so sending is paused; check the credentials \
                  and the address. Nothing is lost. The status page has the server's words.",
+            ),
+            Notice::Doubted { batches } => error!(
+                %destination, batches,
+                "mParticle has rejected so many batches in a row, and accepted nothing between, that \
+                 sending is paused; no more of them become dead letters. The status page has the \
+                 server's words. If the delivery is wrong, cancel it; else wait, for it is tried \
+                 again at intervals. Resuming the destination goes on all the same.",
             ),
             Notice::Recovered { after } => info!(
                 %destination, after = ?after, "mParticle takes requests again.",

@@ -204,8 +204,8 @@ impl Lane {
                 self.ready.extend(pieces);
             }
         }
-        let paused = matches!(self.circuit.state(), State::Paused { .. });
-        if paused && self.account.is_some() && self.account != self.refused {
+        let another = self.account.is_some() && self.account != self.refused;
+        if self.circuit.refused() && another {
             // Once for each account: if it is refused too, it is the refused one.
             self.refused.clone_from(&self.account);
             self.circuit.retry_now(now.tick);
@@ -268,6 +268,7 @@ impl Lane {
             PieceState {
                 batches: flight.piece.slices.len(),
                 expired,
+                doubted: self.circuit.doubted(),
             },
         );
         self.heard(now, flight.pass, flight.account, verdict.destination);
@@ -386,8 +387,8 @@ impl Lane {
 
     /// When a paused destination looks whether there is a new account.
     fn peek_at(&self) -> Option<Duration> {
-        let paused = matches!(self.circuit.state(), State::Paused { .. });
-        (paused && self.stirred && self.ready.is_empty()).then_some(self.peeked + PEEK)
+        let looks = self.circuit.refused() && self.stirred && self.ready.is_empty();
+        looks.then_some(self.peeked + PEEK)
     }
 
     fn too_old(&self, now: Moment, received: UnixMillis) -> bool {

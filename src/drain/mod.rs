@@ -25,6 +25,7 @@ pub mod moment;
 pub mod notice;
 pub mod pace;
 pub mod policy;
+mod remembered;
 pub mod snapshot;
 mod supervisor;
 pub mod transport;

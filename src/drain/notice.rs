@@ -31,6 +31,12 @@ pub enum Notice {
         /// The HTTP status; 0 when no request could be made.
         status: u16,
     },
+    /// So many batches in a row were rejected that sending is paused: a person is needed. Nothing
+    /// more becomes a dead letter.
+    Doubted {
+        /// How many.
+        batches: u32,
+    },
     /// It is back.
     Recovered {
         /// For how long it was away.
@@ -83,6 +89,11 @@ impl Notices {
     /// The destination refuses everything.
     pub fn paused(&mut self, status: u16) {
         self.pending.push(Notice::Paused { status });
+    }
+
+    /// Too much was rejected in a row.
+    pub fn doubted(&mut self, batches: u32) {
+        self.pending.push(Notice::Doubted { batches });
     }
 
     /// It is back.

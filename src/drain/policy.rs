@@ -2,7 +2,7 @@
 //!
 //! A pure function, so that the whole policy is one table (see the tests). The two halves do not
 //! mix: what concerns the destination never drops a batch, and what concerns a batch never stops
-//! the destination.
+//! the destination, unless nothing but rejections comes back (see [`circuit`](super::circuit)).
 
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ pub struct PieceState {
     pub batches: usize,
     /// The destination has been failing, and the piece is older than the longest age allowed.
     pub expired: bool,
+    /// So much was rejected in a row that the destination is in doubt, and not the batches.
+    pub doubted: bool,
 }
 
 /// The decision on one reply.
@@ -48,6 +50,13 @@ pub enum Bearing {
         /// Share of the rate limit in use, 0 to 100.
         percent_used: Option<u8>,
     },
+    /// It is up, and does not take this.
+    Rejects {
+        /// The request held one batch only.
+        alone: bool,
+        /// What it said, as a clause.
+        why: String,
+    },
     /// It is up, and wants less.
     Throttles {
         /// How long it asks to wait.
@@ -59,6 +68,8 @@ pub enum Bearing {
     Fails {
         /// Why, as a sentence without its full stop.
         why: String,
+        /// How long it asks to wait.
+        retry_after: Option<Duration>,
     },
     /// It will not take anything until a person changes something.
     Refuses {
@@ -71,7 +82,6 @@ pub enum Bearing {
 
 /// Decides on a reply.
 pub fn decide(reply: Reply, piece: PieceState) -> Verdict {
-    let works = Bearing::Works { percent_used: None };
     match reply {
         Reply::Accepted { percent_used } => Verdict {
             piece: Fate::Delivered,
@@ -87,9 +97,12 @@ pub fn decide(reply: Reply, piece: PieceState) -> Verdict {
                 exceeded,
             },
         },
-        Reply::Unavailable { what } => Verdict {
+        Reply::Unavailable { what, retry_after } => Verdict {
             piece: again(piece, &what),
-            destination: Bearing::Fails { why: what },
+            destination: Bearing::Fails {
+                why: what,
+                retry_after,
+            },
         },
         Reply::Unauthorized { status, words } => {
             let why = sentence("the credentials were refused", status, &words);
@@ -105,22 +118,29 @@ pub fn decide(reply: Reply, piece: PieceState) -> Verdict {
                 destination: Bearing::Refuses { status, why },
             }
         }
-        Reply::Rejected { status, words } => Verdict {
-            piece: halve(piece, || sentence("rejected", status, &words)),
-            destination: works,
-        },
-        Reply::TooLarge { words } => Verdict {
-            piece: halve(piece, || {
-                sentence("too large even when sent alone,", 413, &words)
-            }),
-            destination: works,
-        },
+        Reply::Rejected { status, words } => {
+            let why = sentence("rejected", status, &words);
+            rejected(piece, why)
+        }
+        Reply::TooLarge { words } => {
+            let why = sentence("too large even when sent alone,", 413, &words);
+            rejected(piece, why)
+        }
     }
 }
 
+/// Begins the reason of a dead letter that became too old to be sent.
+const TOO_OLD: &str = "not delivered within the longest age allowed";
+
 /// The reason of a dead letter that became too old to be sent.
 pub fn too_old(why: &str) -> String {
-    format!("not delivered within the longest age allowed; last: {why}")
+    format!("{TOO_OLD}; last: {why}")
+}
+
+/// Whether the server may have taken a dead letter of this reason all the same: it was sent, and the
+/// last that was heard is no refusal of it.
+pub fn may_have_arrived(reason: &str, attempts: u32) -> bool {
+    attempts > 0 && reason.starts_with(TOO_OLD)
 }
 
 fn again(piece: PieceState, why: &str) -> Fate {
@@ -131,11 +151,16 @@ fn again(piece: PieceState, why: &str) -> Fate {
     }
 }
 
-fn halve(piece: PieceState, why: impl FnOnce() -> String) -> Fate {
-    if piece.batches > 1 {
-        Fate::Halve
-    } else {
-        Fate::Dead(why())
+fn rejected(piece: PieceState, why: String) -> Verdict {
+    let alone = piece.batches <= 1;
+    let fate = match (alone, piece.doubted) {
+        (false, _) => Fate::Halve,
+        (true, true) => again(piece, &why),
+        (true, false) => Fate::Dead(why.clone()),
+    };
+    Verdict {
+        piece: fate,
+        destination: Bearing::Rejects { alone, why },
     }
 }
 
@@ -158,18 +183,37 @@ mod tests {
     const WHOLE: PieceState = PieceState {
         batches: 100,
         expired: false,
+        doubted: false,
     };
     const ALONE: PieceState = PieceState {
         batches: 1,
         expired: false,
+        doubted: false,
     };
     const OLD: PieceState = PieceState {
         batches: 100,
         expired: true,
+        doubted: false,
+    };
+    const DOUBTED: PieceState = PieceState {
+        doubted: true,
+        ..ALONE
+    };
+    const OLD_DOUBTED: PieceState = PieceState {
+        expired: true,
+        ..DOUBTED
     };
 
-    fn works() -> Bearing {
-        Bearing::Works { percent_used: None }
+    #[test]
+    fn only_what_was_sent_and_not_refused_may_have_arrived() {
+        let refused = sentence("rejected", 400, "bad");
+        for (reason, attempts, may) in [
+            (too_old("connection refused"), 3, true),
+            (too_old("connection refused"), 0, false),
+            (refused, 3, false),
+        ] {
+            assert_eq!(may_have_arrived(&reason, attempts), may, "{reason}");
+        }
     }
 
     #[test]
@@ -178,6 +222,7 @@ mod tests {
         let dead = |reason: &str| Fate::Dead(reason.to_owned());
         let fails = || Bearing::Fails {
             why: "connection refused".to_owned(),
+            retry_after: Some(Duration::from_secs(3)),
         };
         let refuses = |status, why: &str| Bearing::Refuses {
             status,
@@ -193,6 +238,7 @@ mod tests {
         };
         let unavailable = || Reply::Unavailable {
             what: "connection refused".to_owned(),
+            retry_after: Some(Duration::from_secs(3)),
         };
         let accepted = || Reply::Accepted {
             percent_used: Some(40),
@@ -218,6 +264,12 @@ mod tests {
         let sealed = "the credentials were refused: no such key";
         let lost = "the endpoint gave an unexpected answer with status 404";
         let old = |why: &str| dead(&too_old(why));
+        let bad = "rejected with status 400: no such key";
+        let large = "too large even when sent alone, with status 413: no such key";
+        let rejects = |alone, why: &str| Bearing::Rejects {
+            alone,
+            why: why.to_owned(),
+        };
 
         for (reply, piece, fate, bearing) in [
             (accepted(), WHOLE, Fate::Delivered, accepts()),
@@ -240,27 +292,20 @@ mod tests {
             (unauthorized(0), WHOLE, Fate::Again, refuses(0, sealed)),
             (unexpected(), WHOLE, Fate::Again, refuses(404, lost)),
             (unexpected(), OLD, old(lost), refuses(404, lost)),
-            (rejected(400), WHOLE, Fate::Halve, works()),
-            (rejected(422), OLD, Fate::Halve, works()),
-            (
-                rejected(400),
-                ALONE,
-                dead("rejected with status 400: no such key"),
-                works(),
-            ),
+            (rejected(400), WHOLE, Fate::Halve, rejects(false, bad)),
+            (rejected(400), OLD, Fate::Halve, rejects(false, bad)),
+            (rejected(400), ALONE, dead(bad), rejects(true, bad)),
+            (rejected(400), DOUBTED, Fate::Again, rejects(true, bad)),
+            (rejected(400), OLD_DOUBTED, old(bad), rejects(true, bad)),
             (
                 rejected(422),
                 ALONE,
                 dead("rejected with status 422: no such key"),
-                works(),
+                rejects(true, "rejected with status 422: no such key"),
             ),
-            (too_large(), WHOLE, Fate::Halve, works()),
-            (
-                too_large(),
-                ALONE,
-                dead("too large even when sent alone, with status 413: no such key"),
-                works(),
-            ),
+            (too_large(), WHOLE, Fate::Halve, rejects(false, large)),
+            (too_large(), ALONE, dead(large), rejects(true, large)),
+            (too_large(), DOUBTED, Fate::Again, rejects(true, large)),
         ] {
             let verdict = decide(reply.clone(), piece);
             assert_eq!(verdict.piece, fate, "{reply:?} {piece:?}");

@@ -145,6 +145,7 @@ impl Standing {
                 probe_at,
                 why,
                 since,
+                ..
             } => Self::Paused {
                 since: since.wall,
                 why: why.clone(),

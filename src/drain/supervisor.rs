@@ -13,7 +13,7 @@ use super::backoff::Backoff;
 use super::board::{Board, Handle};
 use super::circuit::CircuitSettings;
 use super::courier::Courier;
-use super::lane::{Lane, LaneSettings};
+use super::lane::LaneSettings;
 use super::moment::Stopwatch;
 use super::pace::PaceSettings;
 use super::transport::Transport;
@@ -64,6 +64,7 @@ impl Default for Settings {
                         cap: seconds(60),
                     },
                     paused_probe: seconds(300),
+                    doubt_after: 100,
                 },
             },
             reply_within: seconds(90),
@@ -96,12 +97,19 @@ impl<T: Transport> Drain<T> {
     /// A drain that has not begun. Its waits run on tokio's clock, so this needs no runtime yet, but
     /// time counts from here.
     pub fn new(settings: Settings, outbox: Outbox, transport: Arc<T>) -> Self {
+        let mut rng = settings.seed.map_or_else(Rng::new, Rng::with_seed);
+        let board = Board::new(
+            Stopwatch::start(),
+            outbox.clone(),
+            settings.lane,
+            rng.fork(),
+        );
         Self {
             settings,
             outbox,
             transport,
-            board: Arc::new(Board::new(Stopwatch::start())),
-            rng: settings.seed.map_or_else(Rng::new, Rng::with_seed),
+            board: Arc::new(board),
+            rng,
         }
     }
 
@@ -174,11 +182,8 @@ impl<T: Transport> Drain<T> {
             if idle || !has_work(&state) {
                 continue;
             }
-            let (rng, settings) = (self.rng.fork(), self.settings.lane);
             let (id, label) = (state.id, state.label);
-            let seat = self
-                .board
-                .seat(id, |now| Lane::new(settings, id, String::new(), now, rng));
+            let seat = self.board.seat(id);
             seat.lane().relabel(label);
             let courier = Courier {
                 destination: id,

@@ -47,6 +47,8 @@ pub enum Reply {
     Unavailable {
         /// What happened, as a clause.
         what: String,
+        /// How long the server asks to wait, if it answered.
+        retry_after: Option<Duration>,
     },
     /// 401, 403, or an account that cannot be opened (status 0).
     Unauthorized {
@@ -74,6 +76,16 @@ pub enum Reply {
         /// The server's words.
         words: String,
     },
+}
+
+impl Reply {
+    /// No answer, or none that says how long to wait.
+    pub fn unavailable(what: impl Into<String>) -> Self {
+        Self::Unavailable {
+            what: what.into(),
+            retry_after: None,
+        }
+    }
 }
 
 /// Which limit a throttled request has passed.

@@ -158,12 +158,8 @@ impl Client {
         let until = Instant::now() + self.request_timeout;
         match timeout_at(until, self.http.request(request)).await {
             Ok(Ok(response)) => read(response, self.request_timeout.min(ANSWER_WITHIN)).await,
-            Ok(Err(error)) => Reply::Unavailable {
-                what: describe(&error),
-            },
-            Err(_) => Reply::Unavailable {
-                what: format!("no answer within {:?}", self.request_timeout),
-            },
+            Ok(Err(error)) => Reply::unavailable(describe(&error)),
+            Err(_) => Reply::unavailable(format!("no answer within {:?}", self.request_timeout)),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! travel, and what its replies mean.
 
 pub mod client;
+pub mod edit;
 pub mod encode;
 pub mod limits;
 pub mod reply;

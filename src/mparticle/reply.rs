@@ -43,6 +43,7 @@ pub fn read(status: u16, headers: &HeaderMap, body: &[u8], now: UnixMillis) -> R
         413 => Reply::TooLarge { words: words(body) },
         408 | 425 | 500..=599 => Reply::Unavailable {
             what: format!("status {status}"),
+            retry_after: retry_after(headers, now),
         },
         _ => Reply::Unexpected {
             status,
@@ -268,30 +269,10 @@ mod tests {
                     exceeded: None,
                 },
             ),
-            (
-                408,
-                Reply::Unavailable {
-                    what: "status 408".into(),
-                },
-            ),
-            (
-                500,
-                Reply::Unavailable {
-                    what: "status 500".into(),
-                },
-            ),
-            (
-                503,
-                Reply::Unavailable {
-                    what: "status 503".into(),
-                },
-            ),
-            (
-                599,
-                Reply::Unavailable {
-                    what: "status 599".into(),
-                },
-            ),
+            (408, Reply::unavailable("status 408")),
+            (500, Reply::unavailable("status 500")),
+            (503, Reply::unavailable("status 503")),
+            (599, Reply::unavailable("status 599")),
         ] {
             assert_eq!(read(status, &HeaderMap::new(), b"no", NOW), want);
         }
@@ -312,12 +293,20 @@ mod tests {
             ("soon", None),
             ("", None),
         ] {
-            let reply = read(429, &headers(&[("retry-after", value)]), b"", NOW);
-            let want = Reply::Throttled {
-                retry_after: want.map(Duration::from_secs),
+            let headers = headers(&[("retry-after", value)]);
+            let retry_after = want.map(Duration::from_secs);
+            let throttled = Reply::Throttled {
+                retry_after,
                 exceeded: None,
             };
-            assert_eq!(reply, want, "{value:?}");
+            assert_eq!(read(429, &headers, b"", NOW), throttled, "{value:?}");
+            for status in [500, 503] {
+                let unavailable = Reply::Unavailable {
+                    what: format!("status {status}"),
+                    retry_after,
+                };
+                assert_eq!(read(status, &headers, b"", NOW), unavailable, "{value:?}");
+            }
         }
     }
 
@@ -426,7 +415,7 @@ mod tests {
                 | Reply::Unexpected { words, .. }
                 | Reply::Rejected { words, .. }
                 | Reply::TooLarge { words } => words,
-                Reply::Unavailable { what } => what,
+                Reply::Unavailable { what, .. } => what,
                 Reply::Throttled { exceeded: Some(Exceeded::Speed(name)), .. } => name,
                 Reply::Accepted { .. } | Reply::Throttled { .. } => String::new(),
             };

@@ -5,11 +5,13 @@
 mod effects;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 pub(super) use effects::Effects;
 
 use super::delivery::{Tally, WebhookKey};
 use super::index::{Delivery, Index};
+use super::note::NoteKey;
 use super::segment::SegmentFile;
 use super::state::{Account, Bits, CHUNK, Counters, Letter, SegmentRow, Webhook};
 use crate::clock::UnixMillis;
@@ -26,6 +28,7 @@ pub(super) struct Change {
     dead_files: BTreeMap<u32, Option<u64>>,
     webhooks: BTreeMap<WebhookKey, Option<Webhook>>,
     accounts: BTreeMap<DestinationId, Option<Account>>,
+    notes: BTreeMap<NoteKey, Option<Arc<[u8]>>>,
     next_position: Option<u64>,
     next_letter: Option<u64>,
 }
@@ -48,6 +51,7 @@ impl Change {
             && self.dead_files.is_empty()
             && self.webhooks.is_empty()
             && self.accounts.is_empty()
+            && self.notes.is_empty()
     }
 
     /// The next free place in the queues.
@@ -113,6 +117,20 @@ impl Change {
         if !needed {
             self.accounts.insert(destination, None);
         }
+    }
+
+    /// Whether a note is not yet as wanted.
+    pub fn alters_note(&self, index: &Index, key: NoteKey, text: Option<&Arc<[u8]>>) -> bool {
+        let there = match self.notes.get(&key) {
+            Some(note) => note.as_ref(),
+            None => index.notes.get(&key),
+        };
+        there != text
+    }
+
+    /// Writes or removes a note.
+    pub fn note(&mut self, key: NoteKey, text: Option<Arc<[u8]>>) {
+        self.notes.insert(key, text);
     }
 
     pub fn forget_webhook(&mut self, key: WebhookKey) {

@@ -32,7 +32,8 @@ use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::seal::Keyring;
 
-const MAX_REASON: usize = 1 << 10;
+/// Bytes of a reason that are kept.
+pub(super) const MAX_REASON: usize = 1 << 10;
 const NONE: u64 = u64::MAX;
 
 /// Names one dead letter. Printed as `letter-slice`.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::delivery::{DeliveryState, Tally, WebhookKey};
+use super::note::NoteKey;
 use super::segment::SegmentFile;
 use super::state::{Account, Bits, Counters, DeliveryRow, Letter, SegmentRow, Webhook};
 use crate::model::{DeliveryId, DestinationId};
@@ -17,6 +18,7 @@ pub(super) struct Index {
     pub by_id: HashMap<DeliveryId, u64>,
     pub queues: HashMap<DestinationId, BTreeMap<u64, Work>>,
     pub accounts: HashMap<DestinationId, Account>,
+    pub notes: BTreeMap<NoteKey, Arc<[u8]>>,
     pub webhooks: HashMap<WebhookKey, Webhook>,
     /// Deliveries that have begun and not ended, with their webhook ids.
     pub receiving: HashMap<DeliveryId, Option<WebhookKey>>,

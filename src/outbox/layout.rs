@@ -21,6 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::disk::Disk;
 use super::error::OpenError;
 use super::format::VERSION;
+use super::status::SetAside;
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 
@@ -99,6 +100,34 @@ impl Layout {
             .filter_map(|entry| entry.ok()?.metadata().ok())
             .map(|meta| meta.len())
             .sum()
+    }
+
+    /// Where damaged files go.
+    pub fn damaged(&self) -> PathBuf {
+        self.root.join("damaged")
+    }
+
+    /// What lies in `damaged/`. What cannot be read does not count.
+    pub fn set_aside_size(&self) -> SetAside {
+        let mut sum = SetAside::default();
+        let mut open = vec![self.damaged()];
+        while let Some(directory) = open.pop() {
+            let entries = fs::read_dir(directory).into_iter().flatten();
+            for (entry, meta) in entries.filter_map(|entry| {
+                let entry = entry.ok()?;
+                let meta = entry.metadata().ok()?;
+                Some((entry, meta))
+            }) {
+                // Links are not followed.
+                if meta.is_dir() {
+                    open.push(entry.path());
+                } else {
+                    sum.files += 1;
+                    sum.bytes += meta.len();
+                }
+            }
+        }
+        sum
     }
 
     /// Makes the directory, or checks that it is ours, and locks it. The lock is held as long as
@@ -236,7 +265,7 @@ impl Layout {
     pub fn set_aside(&self, disk: &Disk, path: &Path) -> io::Result<PathBuf> {
         let name = path.file_name().unwrap_or(OsStr::new("unnamed"));
         let now = UnixMillis::now().0;
-        let damaged = self.root.join("damaged");
+        let damaged = self.damaged();
         for attempt in 0..1_000 {
             let target = damaged.join(format!("{}.{now}.{attempt}", name.display()));
             if !target.exists() {

@@ -10,7 +10,7 @@ use super::error::StateError;
 use super::index::{DeadFile, Delivery, Index, Segment};
 use super::state::{
     Account, Bits, CHUNK, Counters, DeliveryRow, Key, Letter, Meta, SegmentRow, Webhook,
-    decode_bits, decode_length,
+    decode_bytes, decode_length,
 };
 use super::store::Store;
 
@@ -55,10 +55,14 @@ impl Rows {
                 self.segments.insert((at, number), row);
             }
             Key::Bits(at, number, chunk) => {
-                self.bits.push((at, number, chunk, decode_bits(value)?));
+                self.bits.push((at, number, chunk, decode_bytes(value)?));
             }
             Key::Account(id) => {
                 self.index.accounts.insert(id, Account::decode(value)?);
+            }
+            Key::Note(id, topic) => {
+                let text = decode_bytes(value)?.into();
+                self.index.notes.insert((id, topic), text);
             }
             Key::Webhook(key) => {
                 self.index.webhooks.insert(key, Webhook::decode(value)?);

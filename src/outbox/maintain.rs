@@ -32,6 +32,7 @@ impl Owner {
         if Instant::now() >= self.webhooks_due {
             self.webhooks_due = Instant::now() + IDLE;
             self.forget_webhooks(&mut change);
+            self.shared().count_set_aside();
         }
         self.remove_empty_dead_files(&mut change);
         if !change.is_empty() {

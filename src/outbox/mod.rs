@@ -18,7 +18,7 @@
 //! not returned may be lost: after a crash those requests are sent again, byte by byte the same.
 //! If sled's files are lost, the state is built anew from the segments, and more of what had
 //! settled is sent again; dead letters that had been replayed or discarded are dead letters
-//! again, settled deliveries are listed no more, segments that are gone count as delivered, and of a
+//! again, notes are gone, settled deliveries are listed no more, segments that are gone count as delivered, and of a
 //! cancelled delivery that had work left all that had not settled is cancelled.
 //!
 //! **Commit**, in this order: segments written and fsynced; their directory fsynced; the last
@@ -46,6 +46,7 @@ mod codec;
 mod dead;
 mod delivery;
 mod disk;
+mod edit;
 mod ending;
 mod error;
 mod format;
@@ -55,6 +56,7 @@ mod layout;
 mod letters;
 mod load;
 mod maintain;
+mod note;
 mod offline;
 mod orphans;
 mod owner;
@@ -87,6 +89,7 @@ pub use ending::Ending;
 pub use error::{Error, OpenError, StateError};
 pub use keys::{KeyUse, needed_keys};
 pub use letters::Moved;
+pub use note::{MAX_NOTE, NoteKey};
 pub use offline::{
     Found, Inspected, Inspection, SalvageIntoError, Salvaged, Standing, inspect, read_batches,
     salvage_into,
@@ -96,7 +99,7 @@ pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
 pub use settings::Settings;
 pub use staging::{Appended, Entry, Staging};
-pub use status::{Damage, DestinationState, Health, Usage};
+pub use status::{Damage, DestinationState, Health, SetAside, Title, Usage};
 
 use dead::DeadWriter;
 use delivery::{Info, WebhookKey};
@@ -153,6 +156,7 @@ impl Outbox {
         for damage in recovered.damage {
             shared.note_damage(damage);
         }
+        shared.count_set_aside();
         let (commands, receiver) = sync_channel(COMMANDS);
         let mut owner = Owner::new(Arc::clone(&shared), receiver, recovered.store, dead, lock);
         owner.maintain();

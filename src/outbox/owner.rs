@@ -19,6 +19,7 @@ use super::error::{Error, StateError};
 use super::format::Commit;
 use super::index::{Delivery, Segment};
 use super::letters::Moved;
+use super::note::NoteKey;
 use super::recover::{self, Recovered};
 use super::segment::{SegmentFile, SegmentWriter, Summary};
 use super::settle::Plan;
@@ -45,8 +46,11 @@ pub(super) enum Command {
     /// Dead letters with their rows.
     Replay(Vec<(LetterId, u32)>, Reply<Moved>),
     Discard(Vec<(LetterId, u32)>, Reply<Moved>),
+    /// A dead letter and its new payload.
+    Edit(LetterId, Vec<u8>, Reply<Option<LetterId>>),
     Cancel(DeliveryId, Reply<Option<Tally>>),
     Reseal(Vec<Resealed>, Reply<()>),
+    Note(NoteKey, Option<Arc<[u8]>>, Reply<()>),
     /// Something of a cancelled delivery was given back.
     Sweep,
     Close,
@@ -164,6 +168,7 @@ impl Owner {
         let mut change = Change::default();
         let mut acks: Vec<Ack> = Vec::new();
         let mut plans = Vec::new();
+        let mut edits = Vec::new();
         for command in group {
             match command {
                 Command::Commit(prepared, reply) => {
@@ -184,6 +189,7 @@ impl Owner {
                     let moved = self.move_letters(&ids, false, &mut change);
                     acks.push(ack(reply, move |_| moved));
                 }
+                Command::Edit(id, payload, reply) => edits.push((id, payload, reply)),
                 Command::Cancel(id, reply) => match self.cancel(id, &mut change) {
                     Ok(found) => acks.push(self.cancelled(found, reply)),
                     Err(error) => {
@@ -194,11 +200,27 @@ impl Owner {
                     self.reseal(resealed, &mut change);
                     acks.push(ack(reply, |_| ()));
                 }
+                Command::Note(key, text, reply) => match self.note(key, text, &mut change) {
+                    Ok(()) => acks.push(ack(reply, |_| ())),
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                },
                 Command::Sweep => self.sweep(&mut change),
                 Command::Close => {}
             }
         }
         self.settle(plans, &mut change, &mut acks);
+        // After the settlements: what those wrote to the dead-letter file is durable by now, so that
+        // an edit that fails cuts off nothing but itself.
+        for (id, payload, reply) in edits {
+            match self.edit(id, &payload, &mut change) {
+                Ok(edited) => acks.push(ack(reply, move |_| edited)),
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                }
+            }
+        }
         self.make_durable(change, acks);
     }
 
@@ -317,15 +339,7 @@ impl Owner {
             .iter()
             .any(|(plan, _)| plan.as_ref().is_ok_and(Plan::has_letters))
         {
-            dead = self
-                .dead
-                .sync()
-                .map_err(Error::io("dead letters could not be written"));
-            if let Err(Error::Io { source, .. }) = &dead {
-                self.shared
-                    .refuse_writes(&format!("a sync of the dead letters failed: {source}"));
-                self.store = None;
-            }
+            dead = self.sync_dead();
         }
         for (plan, _) in &plans {
             if let (Ok(()), Err(error @ Error::Io { .. })) = (&dead, plan) {
@@ -356,7 +370,18 @@ impl Owner {
         self.dead.roll();
     }
 
-    fn lose(&mut self, losses: &[Loss], change: &mut Change) {
+    /// Makes durable what was put into the dead-letter file.
+    pub(super) fn sync_dead(&mut self) -> Result<(), Error> {
+        let synced = self.dead.sync();
+        synced.map_err(|error| {
+            self.shared
+                .refuse_writes(&format!("a sync of the dead letters failed: {error}"));
+            self.store = None;
+            Error::io("dead letters could not be written")(error)
+        })
+    }
+
+    pub(super) fn lose(&mut self, losses: &[Loss], change: &mut Change) {
         let index = self.shared.index();
         for loss in losses {
             let (position, rows, what) = match loss {

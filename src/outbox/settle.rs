@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Shared;
 use super::change::{Change, Effects, Outcome};
 use super::claim::{Ordinal, Settled, Settlement};
-use super::dead::{Dead, DeadMeta, DeadSlice};
+use super::dead::{Dead, DeadMeta, DeadPlace, DeadSlice};
 use super::delivery::{Info, Tally};
 use super::error::Error;
 use super::owner::Owner;
@@ -244,23 +244,7 @@ impl Owner {
             rows: slices.iter().map(|slice| u64::from(slice.rows)).sum(),
             batches: slices.len() as u64,
         };
-        let before = self.dead.current();
-        let place = self
-            .dead
-            .append(&meta, ordinal, &slices)
-            .map_err(|error| match error {
-                AppendError::TooLarge => Error::TooLarge {
-                    what: "a dead letter",
-                    limit: super::record::MAX_RAW,
-                },
-                AppendError::Io(error) => Error::io("a dead letter could not be written")(error),
-            })?;
-        let grown = match (before, self.dead.current()) {
-            (Some((file, length)), Some((now, longer))) if file == now => longer - length,
-            (_, Some((_, length))) => length,
-            _ => 0,
-        };
-        self.shared().capacity.add(grown);
+        let place = self.append_dead(&meta, ordinal, &slices)?;
         let letter = Letter {
             position: found.position,
             file: place.file,
@@ -276,6 +260,35 @@ impl Owner {
             ..Outcome::default()
         };
         Ok((outcome, Some(letter)))
+    }
+}
+
+impl Owner {
+    /// Puts a record into the dead-letter file. It is not durable before the file is synced.
+    pub(super) fn append_dead(
+        &mut self,
+        meta: &DeadMeta,
+        ordinal: u32,
+        slices: &[Slice<'_>],
+    ) -> Result<DeadPlace, Error> {
+        let before = self.dead.current();
+        let place = self
+            .dead
+            .append(meta, ordinal, slices)
+            .map_err(|error| match error {
+                AppendError::TooLarge => Error::TooLarge {
+                    what: "a dead letter",
+                    limit: super::record::MAX_RAW,
+                },
+                AppendError::Io(error) => Error::io("a dead letter could not be written")(error),
+            })?;
+        let grown = match (before, self.dead.current()) {
+            (Some((file, length)), Some((now, longer))) if file == now => longer - length,
+            (_, Some((_, length))) => length,
+            _ => 0,
+        };
+        self.shared().capacity.add(grown);
+        Ok(place)
     }
 }
 

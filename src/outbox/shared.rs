@@ -17,7 +17,7 @@ use super::index::Index;
 use super::layout::Layout;
 use super::settings::Settings;
 use super::state::Letter;
-use super::status::{Damage, Health};
+use super::status::{Damage, Health, SetAside};
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 
@@ -36,6 +36,7 @@ pub(super) struct Shared {
     health: Mutex<Health>,
     closed: AtomicBool,
     damage: Mutex<VecDeque<Damage>>,
+    set_aside: Mutex<SetAside>,
 }
 
 impl Shared {
@@ -50,6 +51,7 @@ impl Shared {
             health: Mutex::new(Health::Ok),
             closed: AtomicBool::new(false),
             damage: Mutex::new(VecDeque::new()),
+            set_aside: Mutex::default(),
         }
     }
 
@@ -135,6 +137,25 @@ impl Shared {
         read_letter(&self.layout, &self.settings.keys, delivery, letter)
     }
 
+    /// What lay in `damaged/` when it was counted last.
+    pub fn set_aside(&self) -> SetAside {
+        *lock(&self.set_aside)
+    }
+
+    /// Counts what lies in `damaged/`, and says so when it has become more: it is kept for ever, and
+    /// takes room.
+    pub fn count_set_aside(&self) {
+        let now = self.layout.set_aside_size();
+        let before = std::mem::replace(&mut *lock(&self.set_aside), now);
+        if now.bytes > before.bytes || now.files > before.files {
+            tracing::warn!(
+                files = now.files, bytes = now.bytes,
+                directory = %self.layout.damaged().display(),
+                "damaged files are kept, and count towards no bound; remove them when nobody needs them any more"
+            );
+        }
+    }
+
     pub fn account(&self, destination: DestinationId) -> Arc<[u8]> {
         self.index()
             .accounts
@@ -167,6 +188,9 @@ impl Shared {
         match removed {
             Ok(()) => {
                 self.capacity.give_back(bytes);
+                if damaged {
+                    self.count_set_aside();
+                }
                 true
             }
             Err(error) => {

@@ -9,6 +9,7 @@
 //! | `s` position, segment | a segment that is not settled yet: first ordinal, entries, weight, how much has settled |
 //! | `b` position, segment, chunk | which of the chunk's [`CHUNK`] entries have settled, one bit each; absent: none |
 //! | `a` destination | the newest sealed account, the label, and the position that they came with |
+//! | `n` destination, topic | a note, see `note` |
 //! | `w` SHA-256 of a webhook id | delivery, rows, when |
 //! | `l` letter | a dead-letter record: where it lies, which slices are left, whether it is replayed |
 //! | `f` file | length of a dead-letter file as the state knows it |
@@ -21,7 +22,7 @@ mod key;
 
 use std::sync::Arc;
 
-pub(super) use bits::{Bits, CHUNK, decode_bits, encode_bits};
+pub(super) use bits::{Bits, CHUNK, decode_bytes, encode_bytes};
 pub(super) use counters::Counters;
 pub(super) use key::Key;
 

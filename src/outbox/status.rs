@@ -70,6 +70,27 @@ pub struct DestinationState {
     pub oldest: Option<UnixMillis>,
 }
 
+/// The deliveries of one title that are listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Title {
+    /// The title, as it came.
+    pub title: String,
+    /// How many deliveries of it are listed.
+    pub deliveries: u64,
+    /// When the newest of them began.
+    pub newest: UnixMillis,
+}
+
+/// What was found damaged and is kept for a person. It is never removed by the outbox, and not
+/// counted in [`Usage::bytes`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetAside {
+    /// Files.
+    pub files: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
 /// How large the outbox is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -87,6 +108,10 @@ pub struct Usage {
     pub deliveries: u64,
     /// Rows that could not be mapped, of listed deliveries, as far as they are kept.
     pub rejected_rows: u64,
+    /// What is not sent of listed deliveries, since a person cancelled them.
+    pub cancelled: Tally,
+    /// What was set aside as damaged, as of a minute ago at most.
+    pub set_aside: SetAside,
 }
 
 impl Outbox {
@@ -148,6 +173,27 @@ impl Outbox {
             .collect()
     }
 
+    /// The titles of listed deliveries, in alphabetical order. A schedule is known for as long as one
+    /// of its deliveries is listed.
+    pub fn titles(&self) -> Vec<Title> {
+        let index = self.shared.index();
+        let mut titles: BTreeMap<&str, (u64, UnixMillis)> = BTreeMap::new();
+        for delivery in index.deliveries.values() {
+            let info = &delivery.row.info;
+            let (count, newest) = titles.entry(&info.title).or_insert((0, info.received));
+            *count += 1;
+            *newest = (*newest).max(info.received);
+        }
+        let owned = titles
+            .into_iter()
+            .map(|(title, (deliveries, newest))| Title {
+                title: title.to_owned(),
+                deliveries,
+                newest,
+            });
+        owned.collect()
+    }
+
     /// One delivery, while it is listed.
     pub fn delivery(&self, id: DeliveryId) -> Option<DeliveryState> {
         let index = self.shared.index();
@@ -196,12 +242,14 @@ impl Outbox {
             bytes: self.shared.capacity.used(),
             free: free_bytes(&self.shared.settings.path),
             receiving: index.receiving.len() as u64,
+            set_aside: self.shared.set_aside(),
             deliveries: index.deliveries.len() as u64,
             ..Usage::default()
         };
         let kept = self.shared.settings.rejected_rows;
         for delivery in index.deliveries.values() {
             usage.dead_letters += delivery.counters.dead;
+            usage.cancelled += delivery.counters.cancelled;
             usage.rejected_rows += delivery.row.totals.rows_rejected.min(kept);
             usage.entries += delivery
                 .segments

@@ -54,6 +54,16 @@ use ledger::Ledger;
 pub use faults::{Fault, Faults, FaultsError, Rule, Window};
 pub use ledger::{Accepted, Counts, Second};
 
+/// Whether one batch, as JSON text, keeps to mParticle's documented contract.
+///
+/// # Errors
+/// Where it does not, and how, in the words of a reply.
+pub fn check_batch(batch: &str) -> Result<(), String> {
+    check::check(batch, i64::MIN)
+        .map(drop)
+        .map_err(|refusal| refusal.to_string())
+}
+
 /// What the stand-in listens on, whom it lets in, and what it enforces.
 #[derive(Clone, Debug)]
 pub struct Settings {

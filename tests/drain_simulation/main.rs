@@ -1,5 +1,6 @@
 //! The drain's lane, policy, pace and circuit in virtual time, against a scripted server.
 
+mod doubt;
 mod halving;
 mod outage;
 mod rate;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::world::{
-    Batch, SECOND, Server, Station, accepted, rejected, run, settings, unavailable,
+    Batch, SECOND, Server, Station, accepted, at, rejected, run, settings, unavailable,
 };
-use looker_feed::drain::{Exceeded, Reply};
+use looker_feed::drain::{Exceeded, Reply, Standing};
 
 /// A server that changes its mood.
 struct Moody {
@@ -116,6 +116,7 @@ fn check(seed: u64) {
     if rng.u8(..) < 50 {
         settings.max_age = Some(SECOND * rng.u32(1..2_000));
     }
+    settings.circuit.doubt_after = [0, 5, 100][rng.usize(0..3)];
     let mut server = Moody {
         rng: rng.fork(),
         mood: Mood::Good,
@@ -147,15 +148,22 @@ fn check(seed: u64) {
         }
     }
     let end = now + 24 * 3_600 * SECOND;
-    let done = run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        now,
-        end,
-        |stations, _| stations[0].is_done(),
-    );
-    assert!(done < end, "it never ends");
+    while now < end && !stations[0].is_done() {
+        now = run(
+            &mut stations,
+            &mut server,
+            &mut rng,
+            now,
+            now + 300 * SECOND,
+            |stations, _| stations[0].is_done(),
+        );
+        // An operator looks at it now and then, and finds that what was rejected is to go on.
+        let standing = stations[0].lane.snapshot(at(now)).state;
+        if matches!(standing, Standing::Paused { why, .. } if why.contains("in a row")) {
+            stations[0].lane.resume(at(now));
+        }
+    }
+    assert!(now < end, "it never ends");
     stations[0].check_all_settled();
 }
 

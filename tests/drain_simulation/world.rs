@@ -41,6 +41,7 @@ pub fn settings(max_in_flight: usize, batches_per_second: u32) -> LaneSettings {
                 cap: 60 * SECOND,
             },
             paused_probe: 300 * SECOND,
+            doubt_after: 100,
         },
     }
 }
@@ -86,9 +87,7 @@ pub fn accepted() -> Reply {
 }
 
 pub fn unavailable() -> Reply {
-    Reply::Unavailable {
-        what: "status 503".into(),
-    }
+    Reply::unavailable("status 503")
 }
 
 pub fn rejected() -> Reply {

@@ -186,7 +186,7 @@ pub fn answer(data: &[u8]) {
             return;
         }
         Reply::Throttled { exceeded, .. } => format!("{exceeded:?}"),
-        Reply::Unavailable { what } => what,
+        Reply::Unavailable { what, .. } => what,
         Reply::Unauthorized { words, .. }
         | Reply::Unexpected { words, .. }
         | Reply::Rejected { words, .. }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use looker_feed::model::DeliveryId;
 use looker_feed::outbox::{
-    DeadFilter, Entry, Error, Health, OpenError, Outbox, RejectedRow, Settings, Slice, Tally,
-    Totals, WebhookState,
+    DeadFilter, Entry, Error, Health, MAX_NOTE, NoteKey, OpenError, Outbox, RejectedRow, Settings,
+    Slice, Tally, Totals, WebhookState,
 };
 
 use crate::kit::*;
@@ -554,4 +554,32 @@ fn a_cancelling_is_known_when_the_state_was_lost() {
         state.batches
     );
     check_sums(&outbox);
+}
+
+#[test]
+fn notes_outlive_a_restart_until_they_are_replaced_or_removed() {
+    let home = home();
+    let outbox = open(home.path());
+    let (one, two) = ((destination_id(1), 1), (destination_id(1), 2));
+    outbox.note(two, Some(b"second")).unwrap();
+    outbox.note(one, Some(b"first")).unwrap();
+    outbox.note((destination_id(2), 1), None).unwrap();
+    drop(outbox);
+    let outbox = open(home.path());
+    let notes = |outbox: &Outbox| -> Vec<(NoteKey, Vec<u8>)> {
+        let notes = outbox.notes().into_iter();
+        notes.map(|(key, text)| (key, text.to_vec())).collect()
+    };
+    let both = [(one, b"first".to_vec()), (two, b"second".to_vec())];
+    assert_eq!(notes(&outbox), both);
+    outbox.note(one, Some(b"another")).unwrap();
+    outbox.note(two, None).unwrap();
+    let longest = vec![7; MAX_NOTE];
+    let key = (destination_id(3), 0);
+    outbox.note(key, Some(&longest)).unwrap();
+    let error = outbox.note(key, Some(&vec![7; MAX_NOTE + 1])).unwrap_err();
+    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    drop(outbox);
+    let left = [(one, b"another".to_vec()), (key, longest)];
+    assert_eq!(notes(&open(home.path())), left);
 }

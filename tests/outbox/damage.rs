@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use looker_feed::model::DeliveryId;
-use looker_feed::outbox::{self, DeadFilter, DeliveryState, Outbox, RejectedRow};
+use looker_feed::outbox::{self, DeadFilter, DeliveryState, Outbox, RejectedRow, SetAside};
 
 use crate::kit::*;
 
@@ -304,6 +304,23 @@ fn what_is_damaged_is_kept() {
         kept.iter().any(|name| name.starts_with("state")),
         "{kept:?}"
     );
+    // Counted, when it is set aside and at the next opening, until a person removes it.
+    let files = files_below(&path.join("damaged"));
+    let bytes = files.iter().map(|file| file.metadata().unwrap().len());
+    let sum = SetAside {
+        files: files.len() as u64,
+        bytes: bytes.sum(),
+    };
+    assert!(sum.files > 1 && sum.bytes > 300, "{sum:?}");
+    assert_eq!(outbox.usage().set_aside, sum);
+    outbox.close();
+    let outbox = open(&path);
+    assert_eq!(outbox.usage().set_aside, sum);
+    outbox.close();
+    files.iter().for_each(|file| fs::remove_file(file).unwrap());
+    let outbox = open(&path);
+    assert_eq!(outbox.usage().set_aside, SetAside::default());
+    assert_eq!(outbox.damage(), []);
 }
 
 #[test]

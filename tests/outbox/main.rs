@@ -2,6 +2,7 @@
 
 mod basics;
 mod damage;
+mod edits;
 mod ending;
 mod faults;
 mod kit;

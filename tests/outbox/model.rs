@@ -36,6 +36,10 @@ enum Step {
     Discard {
         which: u8,
     },
+    /// Puts another payload into one of the dead letters.
+    Edit {
+        which: usize,
+    },
     /// Cancels one of the deliveries so far.
     Cancel {
         which: u8,
@@ -53,6 +57,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<usize>().prop_map(|which| Step::Release { which }),
         2 => any::<u8>().prop_map(|which| Step::Replay { which }),
         1 => any::<u8>().prop_map(|which| Step::Discard { which }),
+        2 => any::<usize>().prop_map(|which| Step::Edit { which }),
         1 => any::<u8>().prop_map(|which| Step::Cancel { which }),
         2 => Just(Step::Reopen),
     ];
@@ -331,6 +336,19 @@ fn run(steps: &[Step]) {
                 names
                     .iter()
                     .for_each(|name| model.put(name, Place::Discarded));
+            }
+            Step::Edit { which } => {
+                let letters = listed(&outbox);
+                let Some((id, name)) = letters.get(which % letters.len().max(1)) else {
+                    continue;
+                };
+                let other = [name, &b"!"[..]].concat();
+                let edited = outbox.edit(*id, other.clone()).unwrap().unwrap();
+                let (_, body) = outbox.dead_letter(edited).unwrap().unwrap();
+                assert_eq!(&body[..], other);
+                assert_eq!(outbox.edit(*id, other.clone()).unwrap(), None);
+                let batch = model.batches.remove(name).unwrap();
+                model.batches.insert(other, batch);
             }
             Step::Cancel { which } => {
                 let delivery = which % 8 + 1;

@@ -34,6 +34,8 @@ enum Told {
     Delivered(Vec<Vec<u8>>),
     Dead(Vec<u8>),
     Replayed(Vec<u8>),
+    /// A dead letter has [`mended`] content from now on.
+    Edited(Vec<u8>),
 }
 
 type Log = Arc<Mutex<Vec<Event>>>;
@@ -223,6 +225,10 @@ fn brief(path: &Path) -> Settings {
     }
 }
 
+fn mended(payload: &[u8]) -> Vec<u8> {
+    [payload, b"!"].concat()
+}
+
 /// Everything the outbox does, once, with what its callers were told in between.
 fn record(path: &Path) -> Vec<Event> {
     let log = Log::default();
@@ -273,6 +279,12 @@ fn record(path: &Path) -> Vec<Event> {
     let page = outbox.dead_letters(DeadFilter::default(), None, 9).unwrap();
     outbox.replay(&[page.letters[0].id]).unwrap();
     tell(Told::Replayed(payload(1, 0, 0)));
+    let (second, (_, body)) = (page.letters[1].id, {
+        let letter = outbox.dead_letter(page.letters[1].id).unwrap();
+        letter.unwrap()
+    });
+    outbox.edit(second, mended(&body)).unwrap().unwrap();
+    tell(Told::Edited(body.to_vec()));
     send(20, false);
     send(4, false);
     send(4, false);
@@ -312,16 +324,24 @@ fn check(path: &Path, told: &[Told], next: Option<&Told>, what: &str) {
             Told::Replayed(slice) => {
                 done.remove(slice);
             }
+            Told::Edited(slice) => {
+                assert_eq!(done.insert(slice.clone(), "edited"), Some("dead"));
+            }
         }
     }
     let mut dead = BTreeSet::new();
+    let mut edited = BTreeSet::new();
     for letter in outbox
         .dead_letters(DeadFilter::default(), None, 99)
         .unwrap()
         .letters
     {
         let (_, body) = outbox.dead_letter(letter.id).unwrap().unwrap();
-        dead.insert(body.to_vec());
+        let name = body.strip_suffix(b"!").unwrap_or(&body).to_vec();
+        if name.len() < body.len() {
+            edited.insert(name.clone());
+        }
+        assert!(dead.insert(name), "{what}: a dead letter is there twice");
     }
     let before = outbox.deliveries(0, 99);
     let mut came = BTreeSet::new();
@@ -361,6 +381,11 @@ fn check(path: &Path, told: &[Told], next: Option<&Told>, what: &str) {
                 };
                 let fine = match place {
                     Some("delivered" | "either") => true,
+                    Some("edited") => edited.contains(&name) && !came.contains(&name),
+                    Some("dead") if next == Some(&Told::Edited(name.clone())) => {
+                        dead.contains(&name) && !came.contains(&name)
+                    }
+                    Some(_) if edited.contains(&name) => false,
                     Some(_) => dead.contains(&name) && !came.contains(&name),
                     None => came.contains(&name) && !dead.contains(&name),
                 };

@@ -11,12 +11,13 @@ use crate::control::view::{DeadLetter, Delivery, Overview, RejectedRow};
 pub fn summary(now: &Overview) -> String {
     let all = &now.destinations;
     format!(
-        "received {} rows, waiting {} batches, accepted {:.1}/s, dead {}, rejected {}, {}",
+        "received {} rows, waiting {} batches, accepted {:.1}/s, dead {}, rejected {}, cancelled {}, {}",
         now.totals.rows_in,
         all.iter().map(|d| d.batches).sum::<u64>(),
         all.iter().map(|d| d.accepted_rate).sum::<f64>(),
         now.outbox.dead_letters,
         now.outbox.rejected_rows,
+        now.outbox.cancelled_rows,
         if now.ready { "ready" } else { "not ready" },
     )
 }
@@ -45,6 +46,12 @@ pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
         ))?;
     }
     let outbox = &now.outbox;
+    if outbox.set_aside_bytes > 0 {
+        screen.line(&format!(
+            "KEPT         {} of damaged files, until somebody removes them",
+            size(outbox.set_aside_bytes),
+        ))?;
+    }
     let bound = outbox.max_bytes.map(|max| format!(" of {}", size(max)));
     screen.line(&format!(
         "Outbox       {}{}, {} free on its disk",
@@ -59,9 +66,10 @@ pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
         number(now.totals.deliveries_refused),
     ))?;
     screen.line(&format!(
-        "For you      {} dead letters, {} rejected rows",
+        "For you      {} dead letters, {} rejected rows, {} cancelled rows",
         number(outbox.dead_letters),
         number(outbox.rejected_rows),
+        number(outbox.cancelled_rows),
     ))?;
     if now.destinations.is_empty() {
         return Ok(());
@@ -123,6 +131,7 @@ pub fn deliveries(screen: &mut Screen<'_>, items: &[Delivery]) -> io::Result<()>
                 number(rows.unchanged),
                 number(rows.rejected),
                 number(rows.dead + rows.damaged),
+                number(rows.cancelled),
                 delivery
                     .seconds_left
                     .map_or_else(dash, |left| span(Duration::from_secs(left))),
@@ -140,6 +149,7 @@ pub fn deliveries(screen: &mut Screen<'_>, items: &[Delivery]) -> io::Result<()>
         ">UNCHANGED",
         ">REJECTED",
         ">DEAD",
+        ">CANCELLED",
         ">LEFT",
         "TITLE",
     ];
@@ -182,6 +192,9 @@ pub fn letter(screen: &mut Screen<'_>, letter: &DeadLetter) -> io::Result<()> {
         span(between(letter.first_try, now)),
         span(between(letter.last_try, now)),
     ))?;
+    if letter.may_have_arrived {
+        screen.line("Careful      mParticle may have taken it: no answer refused it")?;
+    }
     screen.line(&format!("Rows         {}", number(letter.rows)))?;
     if let Some(batch) = &letter.batch {
         screen.json(&indented(batch.0.get()))?;

@@ -40,6 +40,7 @@ fn command_lines_are_parsed_or_refused() {
         "dead-letters list --delivery x --admin http://127.0.0.1:9",
         "dead-letters --admin http://127.0.0.1:9 show 17-1",
         "dead-letters replay 17-1 17-2",
+        "dead-letters edit 17-1 --file - --replay",
         "dead-letters discard --all --yes",
         "dead-letters export -o file",
         "rejected x --json",
@@ -70,7 +71,10 @@ async fn every_command_shows_what_the_daemon_says() {
     let admin = Running::start().await;
     for terminal in [true, false] {
         let text = found(&admin, "status", terminal).await;
-        assert!(text.contains("3 dead letters, 3 rejected rows"), "{text}");
+        assert!(
+            text.contains("3 dead letters, 3 rejected rows, 17 cancelled rows"),
+            "{text}"
+        );
         assert!(
             text.contains("120 of 270") || text.contains("121 of 270"),
             "{text}"
@@ -93,6 +97,9 @@ async fn every_command_shows_what_the_daemon_says() {
 
         let text = found(&admin, "dead-letters show 17-1", terminal).await;
         assert!(text.contains("\"n\": 9007199254740993"), "{text}");
+        assert!(!text.contains("Careful"), "{text}");
+        let text = found(&admin, "dead-letters show 17-2", terminal).await;
+        assert!(text.contains("mParticle may have taken it"), "{text}");
 
         let text = found(&admin, &format!("rejected {DELIVERY}"), terminal).await;
         assert!(text.contains("no identity"), "{text}");
@@ -175,6 +182,51 @@ async fn changing_commands_reach_the_daemon() {
     assert_eq!(admin.daemon.script().letters.len(), 2);
     found(&admin, "dead-letters discard --all --yes", true).await;
     assert_eq!(admin.daemon.script().letters.len(), 0);
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn an_edited_batch_is_handed_in_from_a_file_and_replayed_under_its_new_id() {
+    let admin = Running::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("batch.json");
+    let line = format!("dead-letters edit 17-1 --replay --file {}", path.display());
+    let (done, _) = ran(&admin, &line, false).await;
+    assert!(matches!(done, Err(Failure::Input(..))), "{done:?}");
+    for wrong in ["not JSON", "{} {}", &" ".repeat(2 << 20)] {
+        std::fs::write(&path, wrong).unwrap();
+        let (done, _) = ran(&admin, &line, false).await;
+        assert!(matches!(done, Err(Failure::Usage(_))), "{done:?}");
+    }
+    let calls = |what: &str| {
+        let script = admin.daemon.script();
+        script
+            .calls
+            .iter()
+            .filter(|call| call.starts_with(what))
+            .count()
+    };
+    assert_eq!(calls("edit"), 0);
+
+    std::fs::write(&path, " {\"x\": 1.10}\n").unwrap();
+    let text = found(&admin, &line, false).await;
+    assert_eq!(text, "Now it is 18-17-1.\n1 batches: replay.\n");
+    let script = admin.daemon.script().calls.clone();
+    assert!(
+        script.contains(&"edit 17-1 {\"x\": 1.10} false".to_owned()),
+        "{script:?}"
+    );
+    assert_eq!(script.last().unwrap(), "replay Ids([\"18-17-1\"])");
+
+    // Nothing changed, nothing is replayed.
+    std::fs::write(&path, EXACT).unwrap();
+    let line = line.replace("17-1", "17-2");
+    let (done, text) = ran(&admin, &format!("{line} --may-double"), false).await;
+    assert_eq!(
+        (done.unwrap(), &*text),
+        (Found::Nothing, "Nothing has changed.\n")
+    );
+    assert_eq!(calls("replay"), 1);
     admin.stop().await;
 }
 

@@ -64,11 +64,11 @@ async function ask(path, options = {}) {
   }
 }
 const read = async path => (await ask(path)).json();
-async function change(path, body) {
+async function change(path, body, method = 'POST') {
   const answer = await ask(path, {
-    method: 'POST',
+    method,
     headers: { 'X-Looker-Feed': '1', 'Content-Type': 'application/json' },
-    body: JSON.stringify(body ?? {}),
+    body: typeof body === 'string' ? body : JSON.stringify(body ?? {}),
   });
   return answer.json();
 }
@@ -169,7 +169,7 @@ function glance(now) {
   const sum = (list, of) => list.reduce((all, one) => all + of(one), 0);
   const all = now.destinations;
   const batches = sum(all, d => d.batches), rate = sum(all, d => d.accepted_rate), limit = sum(all, d => d.limit);
-  const { dead_letters: dead, rejected_rows: rejected } = now.outbox;
+  const { dead_letters: dead, rejected_rows: rejected, cancelled_rows: cancelled } = now.outbox;
   const oldest = all.map(d => d.oldest).filter(Boolean);
   fill(document, {
     receiving: now.receiving.length ? number(sum(now.receiving, r => r.rows)) : 'Nothing',
@@ -183,7 +183,7 @@ function glance(now) {
     'sending-more': limit ? `accepted, of ${pace(limit)} a second allowed` : 'accepted by mParticle',
     care: dead ? number(dead) : 'Nothing',
     'care-unit': dead ? (dead === 1 ? 'dead letter' : 'dead letters') : '',
-    'care-more': `${rejected ? count(rejected, 'rejected row') : 'No rejected rows'} in the listed deliveries`,
+    'care-more': `${rejected ? count(rejected, 'rejected row') : 'No rejected rows'}${cancelled ? ` and ${count(cancelled, 'cancelled row')}` : ''} in the listed deliveries`,
   });
   grade($('care'), dead ? 'bad' : '');
   set($('clock'), `${size(now.outbox.bytes)} in the outbox · ${size(now.outbox.free_bytes)} free`);
@@ -289,7 +289,7 @@ function delivery(node, d) {
   grade(part(node, 'dead'), rows.dead ? 'bad' : '');
   const share = n => d.rows_in ? 100 * n / d.rows_in : 0;
   const bar = node.querySelector('.stack'), settled = d.rows_in ? Math.floor(share(d.rows_in - open)) : 100;
-  for (const [kind, n] of [['delivered', rows.delivered], ['flying', rows.in_flight], ['dead', rows.dead + rows.damaged], ['rejected', rows.rejected]]) {
+  for (const [kind, n] of [['delivered', rows.delivered], ['flying', rows.in_flight], ['dead', rows.dead + rows.damaged], ['rejected', rows.rejected], ['cancelled', rows.cancelled]]) {
     bar.querySelector(`.${kind}`).style.width = `${share(n)}%`;
   }
   bar.setAttribute('aria-valuenow', settled);
@@ -372,17 +372,50 @@ function pretty(text) {
   return out;
 }
 
+async function batch(id) {
+  const text = await (await ask(`api/v1/dead-letters/${encodeURIComponent(id)}`)).text();
+  // `batch` is the last key, and no string can hold an unescaped quote.
+  const at = text.indexOf(',"batch":');
+  if (at < 0) throw new Refused('The batch is not there any more.');
+  return pretty(text.slice(at + 9, -1));
+}
+
 async function unfold(button, node, id) {
   const pre = node.querySelector('pre');
-  if (pre.hidden && !pre.textContent) {
-    const text = await (await ask(`api/v1/dead-letters/${encodeURIComponent(id)}`)).text();
-    // `batch` is the last key, and no string can hold an unescaped quote.
-    const at = text.indexOf(',"batch":');
-    pre.textContent = at < 0 ? 'The batch is not there any more.' : pretty(text.slice(at + 9, -1));
-  }
+  if (pre.hidden && !pre.textContent) pre.textContent = await batch(id);
   pre.hidden = !pre.hidden;
   button.setAttribute('aria-expanded', String(!pre.hidden));
   set(button, pre.hidden ? 'Show the batch' : 'Hide the batch');
+}
+
+// The text goes to the daemon as it was written, so that numbers keep their digits.
+async function edit(item) {
+  const box = $('edit'), form = box.querySelector('form'), before = await batch(item.id);
+  $('edit-text').value = before;
+  $('edit-chance').hidden = !item.may_have_arrived;
+  $('edit-double').checked = false;
+  set($('edit-problem'), '');
+  form.onsubmit = event => {
+    event.preventDefault();
+    const button = event.submitter, text = $('edit-text').value;
+    during(button, async () => {
+      set($('edit-problem'), '');
+      try {
+        JSON.parse(text);
+        let done = await change(`api/v1/dead-letters/${encodeURIComponent(item.id)}`, `{"batch":${text},"may_double":${$('edit-double').checked}}`, 'PUT');
+        box.close();
+        if (done.changed && button.value === 'replay') done = await change('api/v1/dead-letters/replay', { ids: [done.id] });
+        await dead.load();
+        return done;
+      } catch (error) {
+        if (!(error instanceof Refused || error instanceof SyntaxError)) throw error;
+        set($('edit-problem'), error instanceof Refused ? error.message : `This is not JSON: ${error.message}`);
+      }
+    });
+  };
+  // Nothing that was written goes with one key.
+  box.oncancel = event => { if ($('edit-text').value !== before) event.preventDefault(); };
+  box.showModal();
 }
 
 // What buttons do. `item` is the entry that the button stands in.
@@ -410,6 +443,8 @@ const actions = {
     if (await confirmed(`Cancel the rest of “${item.title || 'Untitled delivery'}”? ${count(item.rows.waiting, 'row')} that wait will never reach mParticle. What was sent stays sent.`, 'Cancel the rest')) return change(`api/v1/deliveries/${encodeURIComponent(item.id)}/cancel`);
   },
   show: (item, button, node) => unfold(button, node, item.id),
+  edit: item => edit(item),
+  'close-edit': () => $('edit').close(),
   'more-dead': () => dead.load(true),
   'download-dead': () => download(`api/v1/dead-letters/export${dead.of ? `?delivery=${encodeURIComponent(dead.of.id)}` : ''}`, 'looker-feed-dead-letters.jsonl'),
   async 'all-dead'() { dead.of = null; await dead.load(); },

@@ -108,8 +108,22 @@ async fn metrics_are_well_formed_and_hold_the_numbers() {
     assert_eq!(of("pace_batches_per_second", ""), 120.5);
     assert_eq!(samples["looker_feed_rows_received_total"], 1_200.0);
     assert_eq!(samples["looker_feed_dead_letters"], 3.0);
+    assert_eq!(samples["looker_feed_cancelled_rows"], 17.0);
+    assert_eq!(samples["looker_feed_outbox_set_aside_bytes"], 77.0);
     assert_eq!(samples["looker_feed_last_delivery_timestamp_seconds"], 31.0);
     assert_eq!(samples["looker_feed_ready"], 1.0);
+    // The hostile title, without what would end its label or its line.
+    let schedule: Vec<_> = samples
+        .iter()
+        .filter(|(series, _)| series.starts_with("looker_feed_schedule_last"))
+        .collect();
+    let [(series, at)] = schedule[..] else {
+        panic!("{schedule:?}");
+    };
+    assert_eq!(*at, 31.0);
+    assert!(series.contains("onerror=alert(1)>\\\"'&"), "{series}");
+    assert!(!series.contains(['\u{1b}', '\u{202e}', '\r']), "{series}");
+    assert_eq!(samples["looker_feed_schedules_left_out"], 0.0);
     assert!(!samples.contains_key("looker_feed_outbox_max_bytes"));
     promtool(&["check", "metrics"], &text);
 
@@ -118,7 +132,9 @@ async fn metrics_are_well_formed_and_hold_the_numbers() {
     admin.daemon.script().problem = Some(problem);
     let (status, text) = admin.get("/metrics").await;
     assert_eq!(status, 200);
-    assert!(!parse(&text).contains_key("looker_feed_last_delivery_timestamp_seconds"));
+    assert!(!text.contains("\nlooker_feed_last_delivery_timestamp_seconds"));
+    assert!(!text.contains("\nlooker_feed_schedule_last"));
+    parse(&text);
     admin.stop().await;
 }
 
@@ -168,19 +184,39 @@ async fn alerts_and_dashboard_use_only_series_that_exist() {
 #[test]
 fn alerts_are_raised_when_they_should_be_and_not_before() {
     let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/alerts.yml");
-    let at = |alert: &str, series: &str, values: &str, minute: u32, raised: bool| {
+    let all_at = |alert: &str, series: &[(&str, &str)], minute: u32, raised: bool| {
         let expect = match raised {
             true => "1",
             false => "0",
         };
-        let labelled = series.replace('}', ",label=\"here\"}");
+        let series: String = series
+            .iter()
+            .map(|(series, values)| {
+                let labelled = series.replace('}', ",label=\"here\"}");
+                format!("      - series: '{labelled}'\n        values: '{values}'\n")
+            })
+            .collect();
         format!(
-            "  - interval: 1m\n    input_series:\n      - series: '{labelled}'\n        \
-             values: '{values}'\n    promql_expr_test:\n      - expr: \
+            "  - interval: 1m\n    input_series:\n{series}    promql_expr_test:\n      - expr: \
              'count(ALERTS{{alertname=\"{alert}\",alertstate=\"firing\"}}) or vector(0)'\n        \
              eval_time: {minute}m\n        exp_samples:\n          - labels: '{{}}'\n            \
              value: {expect}\n"
         )
+    };
+    let at = |alert: &str, series: &str, values: &str, minute: u32, raised: bool| {
+        all_at(alert, &[(series, values)], minute, raised)
+    };
+    let scheduled = |deliveries: &str, minute: u32, raised: bool| {
+        let of = |name: &str| {
+            format!(
+                "looker_feed_schedule_{name}{{instance=\"i\",schedule=\"A \\\"daily\\\" one\"}}"
+            )
+        };
+        let series = [
+            (&*of("last_delivery_timestamp_seconds"), "0x1700"),
+            (&*of("deliveries"), deliveries),
+        ];
+        all_at("LookerFeedScheduleSilent", &series, minute, raised)
     };
     let state = |state: &str| {
         format!("looker_feed_destination_state{{destination=\"d\",state=\"{state}\"}}")
@@ -276,6 +312,10 @@ fn alerts_are_raised_when_they_should_be_and_not_before() {
             1600,
             true,
         ),
+        scheduled("3x1700", 1500, false),
+        scheduled("3x1700", 1600, true),
+        // What a person sent once or twice is no schedule.
+        scheduled("2x1700", 1600, false),
     ];
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("tests.yml");

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, Running};
 use crate::control::api::{OPENAPI, routes};
-use crate::control::view::{DeadLetter, Delivery, Done, Listing, Overview, RejectedRow};
+use crate::control::view::{DeadLetter, Delivery, Done, Edited, Listing, Overview, RejectedRow};
 use crate::control::{Admin, AdminSettings, Problem, Which};
 
 #[tokio::test]
@@ -114,6 +114,52 @@ async fn changing_calls_reach_the_daemon_and_say_what_they_did() {
         assert_eq!(done.changed, changed, "{target} {body}");
         assert_eq!(admin.daemon.script().calls.last(), Some(&call));
     }
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn an_edited_batch_reaches_the_daemon_to_the_letter() {
+    let admin = Running::start().await;
+    let put = async |target: &str, headers: &[(&str, &str)], body: &str| {
+        admin.ask("PUT", target, headers, body).await
+    };
+    let marked = [("x-looker-feed", "1")];
+    let target = "/api/v1/dead-letters/17-1";
+    let batch = r#"{"n":9007199254740993, "x":1.10}"#;
+    let body = format!("{{\"batch\":{batch}}}");
+    // A foreign page, and a form.
+    let foreign = [("x-looker-feed", "1"), ("origin", "https://evil.example")];
+    assert_eq!(put(target, &foreign, &body).await.0, 403);
+    assert_eq!(put(target, &[], &body).await.0, 403);
+    for (wrong, want) in [
+        ("{}", 400),
+        (r#"{"batch":{},"more":1}"#, 400),
+        (
+            &*format!("{{\"batch\":{{\"a\":\"{}\"}}}}", "a".repeat(1 << 20)),
+            413,
+        ),
+    ] {
+        assert_eq!(put(target, &marked, wrong).await.0, want, "{wrong:.40}");
+    }
+    assert_eq!(admin.daemon.script().calls, Vec::<String>::new());
+
+    let (status, text) = put(target, &marked, &body).await;
+    assert_eq!(status, 200, "{text}");
+    let edited: Edited = serde_json::from_str(&text).unwrap();
+    assert_eq!((edited.changed, &*edited.id), (1, "18-17-1"));
+    let call = format!("edit 17-1 {batch} false");
+    assert_eq!(admin.daemon.script().calls.last(), Some(&call));
+    assert_eq!(
+        put(target, &marked, &body).await.0,
+        404,
+        "it has another id"
+    );
+    let body = format!("{{\"batch\":{EXACT},\"may_double\":true}}");
+    let (_, text) = put("/api/v1/dead-letters/17-2", &marked, &body).await;
+    let edited: Edited = serde_json::from_str(&text).unwrap();
+    assert_eq!(edited.changed, 0);
+    let call = format!("edit 17-2 {EXACT} true");
+    assert_eq!(admin.daemon.script().calls.last(), Some(&call));
     admin.stop().await;
 }
 

@@ -14,8 +14,8 @@ use tokio::task::JoinHandle;
 
 use crate::clock::UnixMillis;
 use crate::control::view::{
-    Batch, DeadLetter, Delivery, Destination, Done, Listing, Outbox, Overview, Receiving,
-    RejectedRow, Rows, Totals,
+    Batch, DeadLetter, Delivery, Destination, Done, Edited, Listing, Outbox, Overview, Receiving,
+    RejectedRow, Rows, Schedule, Totals,
 };
 use crate::control::{Admin, AdminSettings, Daemon, Page, Problem, Token, Which};
 use crate::shutdown::{self, Trigger};
@@ -62,6 +62,7 @@ impl Scripted {
             title: HOSTILE.into(),
             reason: format!("mParticle answered 400: {HOSTILE}"),
             attempts: 2,
+            may_have_arrived: n == 2,
             first_try: UnixMillis(1_000),
             last_try: UnixMillis(2_000),
             rows: 4,
@@ -99,6 +100,8 @@ impl Scripted {
                     free_bytes: 1 << 40,
                     dead_letters: 3,
                     rejected_rows: 3,
+                    cancelled_rows: 17,
+                    set_aside_bytes: 77,
                     ..Outbox::default()
                 },
                 totals: Totals {
@@ -213,6 +216,16 @@ impl Daemon for Scripted {
         part(&script.deliveries, page, script.part)
     }
 
+    fn schedules(&self) -> Result<Vec<Schedule>, Problem> {
+        let script = self.called("schedules".into())?;
+        let schedules = script.deliveries.iter().map(|delivery| Schedule {
+            title: delivery.title.clone(),
+            deliveries: 1,
+            newest: delivery.received,
+        });
+        Ok(schedules.collect())
+    }
+
     fn delivery(&self, id: &str) -> Result<Delivery, Problem> {
         let script = self.called(format!("delivery {id}"))?;
         let found = script.deliveries.iter().find(|delivery| delivery.id == id);
@@ -251,6 +264,25 @@ impl Daemon for Scripted {
             .ok_or_else(|| Problem::Unknown("There is no such dead letter.".into()))?;
         letter.batch = Some(Batch::from_text(EXACT.into()).unwrap());
         Ok(letter)
+    }
+
+    fn edit(&self, id: &str, batch: &str, take_chance: bool) -> Result<Edited, Problem> {
+        let mut script = self.called(format!("edit {id} {batch} {take_chance}"))?;
+        let found = script.letters.iter_mut().find(|letter| letter.id == id);
+        let letter = found.ok_or_else(|| Problem::Unknown("There is no such letter.".into()))?;
+        if batch == EXACT {
+            return Ok(Edited {
+                changed: 0,
+                id: id.into(),
+                message: "Nothing has changed.".into(),
+            });
+        }
+        letter.id = format!("18-{id}");
+        Ok(Edited {
+            changed: 1,
+            id: letter.id.clone(),
+            message: format!("Now it is {}.", letter.id),
+        })
     }
 
     fn replay(&self, which: &Which) -> Result<Done, Problem> {

@@ -15,13 +15,14 @@ impl Lane {
         let mut exceeded = None;
         match &bearing {
             Bearing::Works { percent_used } => self.pace.clean(now.tick, *percent_used),
+            Bearing::Rejects { .. } => self.pace.clean(now.tick, None),
             Bearing::Throttles {
                 exceeded: which, ..
             } => {
                 exceeded.clone_from(which);
                 self.complain(now, "The rate limit was exceeded.".to_owned());
             }
-            Bearing::Fails { why } => self.complain(now, format!("Not available: {why}.")),
+            Bearing::Fails { why, .. } => self.complain(now, format!("Not available: {why}.")),
             Bearing::Refuses { status: code, why } => {
                 status = *code;
                 self.refused = Some(account);
@@ -48,6 +49,11 @@ impl Lane {
                 self.pace.restart(now.tick);
                 self.notices.paused(status);
             }
+            Change::WentDoubted(batches) => {
+                self.pace.restart(now.tick);
+                self.notices.doubted(batches);
+                self.complain(now, format!("Sending is paused: {}.", self.why()));
+            }
             Change::Recovered(after) => {
                 self.pace.restart(now.tick);
                 self.notices.recovered(after);
@@ -63,6 +69,18 @@ impl Lane {
                 self.record.last_success = Some(now.wall);
                 let entry = self.entries.get_mut(&key);
                 entry.is_some_and(|entry| entry.deliver(&piece))
+            }
+            // While there is doubt, probes come soon to a single batch, and the next ones to
+            // another: this one may really be bad.
+            Fate::Again if self.circuit.doubted() => {
+                self.ready.push_back(piece);
+                false
+            }
+            Fate::Halve if self.circuit.doubted() => {
+                let [left, right] = piece.halves();
+                self.ready.push_back(right);
+                self.ready.push_front(left);
+                false
             }
             Fate::Again => {
                 self.ready.push_front(piece);

@@ -5,6 +5,7 @@ use std::collections::{HashSet, VecDeque};
 
 use super::super::circuit::State;
 use super::super::entry::EntryKey;
+use super::super::moment::Moment;
 use super::Lane;
 use crate::model::DeliveryId;
 
@@ -30,7 +31,8 @@ impl Lane {
 
     /// A delivery was cancelled in the outbox, which gives nothing of it out any more: what has not
     /// been begun is given back, what is in flight or decided in part goes on to its end.
-    pub fn cancel(&mut self, delivery: DeliveryId) {
+    pub fn cancel(&mut self, now: Moment, delivery: DeliveryId) {
+        self.circuit.cancelled(now.tick);
         // Kept until the lane has had nothing to do; a person cancels few.
         self.cancelled.insert(delivery);
         self.memos.retain(|key, _| key.0 != delivery);

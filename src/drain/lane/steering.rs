@@ -20,9 +20,12 @@ impl Lane {
         self.circuit.pause(now);
     }
 
-    /// Ends an operator's pause, and tries at once whatever else was waited for.
+    /// Ends an operator's pause, and tries at once whatever else was waited for. What is paused
+    /// because too much was rejected goes on all the same.
     pub fn resume(&mut self, now: Moment) {
-        self.circuit.resume(now.tick);
+        if self.circuit.resume(now.tick) {
+            self.pace.restart(now.tick);
+        }
     }
 
     /// Tries at once what is waiting for its time.

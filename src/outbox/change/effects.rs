@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use super::super::index::{Delivery, Index};
 use super::super::layout::Layout;
-use super::super::state::{Account, CHUNK, Key, Letter, Meta, Webhook, encode_bits, encode_length};
+use super::super::state::{
+    Account, CHUNK, Key, Letter, Meta, Webhook, encode_bytes, encode_length,
+};
 use super::{Change, SegmentChange};
 use crate::model::DeliveryId;
 
@@ -46,7 +48,7 @@ impl Change {
             batch.insert(key, segment.row.encode());
             for &chunk in &segment.touched {
                 let key = Key::Bits(position, number, chunk).encode();
-                batch.insert(key, encode_bits(segment.bits.chunk(chunk)));
+                batch.insert(key, encode_bytes(segment.bits.chunk(chunk)));
             }
         }
         for &position in &self.removed {
@@ -76,6 +78,12 @@ impl Change {
             &self.accounts,
             |id| Key::Account(*id),
             Account::encode,
+        );
+        put(
+            &mut batch,
+            &self.notes,
+            |&(id, topic)| Key::Note(id, topic),
+            |text| encode_bytes(text),
         );
         let meta = Meta {
             next_position: self.next_position.unwrap_or(index.next_position),
@@ -149,6 +157,12 @@ impl Change {
             match account {
                 Some(account) => index.accounts.insert(id, account),
                 None => index.accounts.remove(&id),
+            };
+        }
+        for (key, note) in self.notes {
+            match note {
+                Some(text) => index.notes.insert(key, text),
+                None => index.notes.remove(&key),
             };
         }
         index.next_position = index.next_position.max(self.next_position.unwrap_or(0));

@@ -80,13 +80,13 @@ impl Bits {
     }
 }
 
-pub(in crate::outbox) fn encode_bits(bytes: &[u8]) -> Vec<u8> {
+pub(in crate::outbox) fn encode_bytes(bytes: &[u8]) -> Vec<u8> {
     let mut out = Encoder::for_row();
     out.blob(bytes);
     out.row()
 }
 
-pub(in crate::outbox) fn decode_bits(value: &[u8]) -> Result<Vec<u8>, Malformed> {
+pub(in crate::outbox) fn decode_bytes(value: &[u8]) -> Result<Vec<u8>, Malformed> {
     let mut read = Decoder::of_row(value)?;
     let bytes = read.blob()?.to_vec();
     read.end().map(|()| bytes)
