@@ -287,3 +287,81 @@ fn a_schedule_that_was_forgotten_or_is_under_another_key_or_audience_sends_all()
     world.audience = false;
     assert_eq!(world.run(&all), 3);
 }
+
+#[test]
+fn after_a_replay_all_are_told_also_when_it_comes_while_a_delivery_comes_in() {
+    for meanwhile in [false, true] {
+        let mut world = World::new(false);
+        world.run(&result(0..2, 1));
+        world.send_all();
+        world.run(&result(0..2, 2));
+        world.send(false);
+        let all = result(0..4, 3);
+        world.run(&all);
+        world.send_all();
+        if meanwhile {
+            let (id, mut session, requests) = world.receive(&all);
+            assert!(requests.is_empty());
+            world.replay();
+            session.finish().unwrap();
+            world.commit(id, requests);
+            session.committed();
+        } else {
+            world.replay();
+        }
+        world.send_all();
+        assert_eq!(world.values[&0], 2, "the old value came last");
+        assert_eq!(world.run(&all), 4);
+        world.check(&all).unwrap();
+    }
+}
+
+#[test]
+fn a_delivery_that_ended_before_one_ahead_of_it_proves_nothing_yet() {
+    let mut world = World::new(false);
+    world.run(&result(0..2, 1));
+    world.send_all();
+    world.run(&result(0..2, 2));
+    // Cancelled, it has ended, and the one ahead of it still waits.
+    world.run(&result(0..3, 1));
+    world.cancel(2);
+    world.changes.settle(&world.outbox);
+    assert_eq!(world.run(&result(0..2, 1)), 2, "the other value may arrive");
+    world.check(&result(0..2, 1)).unwrap();
+}
+
+#[test]
+fn who_was_away_is_told_again_unless_what_was_told_arrived() {
+    let mut world = World::new(false);
+    world.run(&result(0..2, 1));
+    world.send_all();
+    world.run(&result(0..2, 2));
+    world.send(false);
+    assert_eq!(world.run(&Night::new()), 0);
+    assert_eq!(world.run(&result(0..2, 2)), 2);
+    // The same while the other value waits.
+    world.send_all();
+    world.run(&result(0..2, 3));
+    assert_eq!(world.run(&Night::new()), 0);
+    assert_eq!(world.run(&result(0..2, 2)), 2);
+    world.check(&result(0..2, 2)).unwrap();
+}
+
+#[test]
+fn a_lost_state_and_a_delivery_that_nobody_knows_of_drop_what_was_kept() {
+    let all = result(0..3, 1);
+    let mut world = World::new(false);
+    world.run(&all);
+    world.send_all();
+    world.outbox.lost = Some(UnixMillis(1));
+    assert_eq!(world.run(&all), 3);
+    world.send_all();
+    assert_eq!(world.run(&all), 0, "it is heard of once");
+    // The process dies between the snapshot and the commit.
+    let (_, mut session, _) = world.receive(&result(0..3, 2));
+    session.finish().unwrap();
+    std::mem::forget(session);
+    world.restart();
+    assert_eq!(world.files(), Vec::<PathBuf>::new());
+    assert_eq!(world.run(&all), 3);
+}
