@@ -33,6 +33,7 @@ use crate::group::{self, GroupError};
 use crate::mapping::{self, PlanError};
 use crate::model::{DeliveryId, DestinationId, Environment, Header};
 use crate::mparticle::encode;
+use crate::mparticle::era::Era;
 use crate::outbox::{self, NewDelivery, Outbox};
 
 pub use worked::Worked;
@@ -57,7 +58,8 @@ pub struct Settings {
 pub struct Order {
     /// How the outbox knows it.
     pub delivery: NewDelivery,
-    /// The choices that its mapping depends on.
+    /// The choices that its mapping depends on. Ages are measured against the time at which the
+    /// outbox's delivery was received, whatever stands here.
     pub mapping: mapping::Settings,
     /// mParticle's `environment`.
     pub environment: Environment,
@@ -87,11 +89,12 @@ pub trait Store: Send {
     /// Called once, when the columns are known and before anything is made of them.
     fn columns(&mut self, _header: &Header) {}
 
-    /// A request that is ready to be sent: a JSON array of these batches.
+    /// A request that is ready to be sent to one of mParticle's addresses: a JSON array of these
+    /// batches.
     ///
     /// # Errors
     /// It could not be kept; the delivery is given up.
-    fn request(&mut self, batches: &[encode::Batch<'_>]) -> Result<(), IngestError>;
+    fn request(&mut self, era: Era, batches: &[encode::Batch<'_>]) -> Result<(), IngestError>;
 
     /// A row (0 for the first) that cannot be sent: why, and its text as far as it is known.
     ///

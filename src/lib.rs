@@ -25,7 +25,7 @@
 //! | [`decode`] | Looker's documents, fed bytes and asked for rows | `model` | HTTP, tokio, tags |
 //! | [`mapping`] | columns to fields, by LookML tag | `record` | HTTP, time, the outbox |
 //! | [`group`] | rows of a user together, in fixed memory | `record` | what a record means |
-//! | [`mparticle`]`::encode` | batches and requests within the limits | `record`, names of `mapping` | HTTP, outbox, drain |
+//! | [`mparticle`]`::encode`, `::era` | batches and requests within the limits; which address takes them | `record`, names of `mapping` | HTTP, outbox, drain |
 //! | [`changes`] | what each schedule delivered last, user by user | `record`, `seal` | what is sent, HTTP, JSON, sled |
 //! | [`outbox`] | the durable store between | sled | JSON, mParticle, HTTP, retry policy |
 //! | [`drain`] | when, how fast, and what a reply means | `outbox` | HTTP, JSON: it sees a `Transport` |
@@ -51,7 +51,9 @@
 //!    `source_request_id` lets mParticle drop what it has. At-least-once sending becomes exactly-once
 //!    arrival.
 //! 4. **The drain is first in, first out by delivery for each destination**; destinations do not wait for
-//!    each other.
+//!    each other. A destination is an account at a pod, not an address: mParticle takes old events at a
+//!    second address, but counts its rate by account. So both share one pace and one order, and an entry
+//!    carries its address as a number (its *route*), which outbox and drain hand through unread.
 //! 5. **A claim lives in memory only.** After a crash, what is not settled is due again.
 //! 6. **A reply is an enum, and the decision on it a pure function** ([`drain`]).
 //! 7. **Nothing is dropped in silence**: rows in = delivered + waiting + in flight + dead-lettered +

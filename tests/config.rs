@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use looker_feed::config::{self, Config, ConfigError, LogFormat, Pod};
-use looker_feed::mapping::{IdentityNames, Nulls, Untagged};
+use looker_feed::mapping::{Historical, IdentityNames, Nulls, Untagged};
 
 fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let directory = tempfile::tempdir().unwrap();
@@ -50,6 +50,7 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.mparticle.identity_names, IdentityNames::Current);
     assert_eq!(config.mparticle.untagged, Untagged::Ignore);
     assert_eq!(config.mparticle.null_attributes, Nulls::Omit);
+    assert_eq!(config.mparticle.historical_events, Historical::Auto);
     let cleaning = [
         config.mparticle.trim_identities,
         config.mparticle.lowercase_email,
@@ -543,7 +544,7 @@ fn a_callback_goes_to_https_or_this_machine_and_is_never_printed() {
 #[test]
 fn what_is_sent_can_be_chosen_by_file_and_by_variable() {
     let config = load(
-        "[mparticle]\ntrim_identities = true\nnull_attributes = 'delete'\nplan_id = 'p'\n",
+        "[mparticle]\ntrim_identities = true\nnull_attributes = 'delete'\nplan_id = 'p'\nhistorical_events = 'always'\n",
         &[
             ("LOOKER_FEED_MPARTICLE__LOWERCASE_EMAIL", "true"),
             ("LOOKER_FEED_MPARTICLE__PLAN_VERSION", "3"),
@@ -553,6 +554,7 @@ fn what_is_sent_can_be_chosen_by_file_and_by_variable() {
     .mparticle;
     assert!(config.trim_identities && config.lowercase_email && !config.strip_html);
     assert_eq!(config.null_attributes, Nulls::Delete);
+    assert_eq!(config.historical_events, Historical::Always);
     assert_eq!(config.plan_id.as_deref(), Some("p"));
     assert_eq!(config.plan_version, Some(3));
 
@@ -562,6 +564,10 @@ fn what_is_sent_can_be_chosen_by_file_and_by_variable() {
         (
             "null_attributes = 'drop'",
             "it takes \"omit\" or \"null\" or \"delete\"",
+        ),
+        (
+            "historical_events = 'old'",
+            "it takes \"auto\" or \"never\" or \"always\"",
         ),
         ("plan_version = 2", "`mparticle.plan_id` is not set"),
         (

@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::LazyLock;
 
+use looker_feed::clock::UnixMillis;
 use looker_feed::decode::{Decoder, Limits, Step};
 use looker_feed::group::{self, GroupError, Grouper};
-use looker_feed::mapping::{self, Nulls, Plan, Tally, Untagged};
+use looker_feed::mapping::{self, Historical, Nulls, Plan, Tally, Untagged};
 use looker_feed::model::{DataType, DeliveryId, Environment};
 use looker_feed::mparticle::encode::{self, Batch, DataPlan, Encoder, Sink, Unsendable};
+use looker_feed::mparticle::era::Era;
 use looker_feed::record::{Record, RecordView};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -44,11 +46,9 @@ static SCHEMA: LazyLock<Option<jsonschema::Validator>> = LazyLock::new(|| {
     Some(validator)
 });
 
-/// The schema leaves `events[].data` open; these are the members that it names for a custom event
-/// and that we send.
-const EVENT_DATA: [&str; 8] = [
-    "event_name",
-    "custom_event_type",
+/// The schema leaves `events[].data` and products open; these are the members that it names and
+/// that we send: of every event, and of each kind.
+const EVENT_DATA: [&str; 6] = [
     "timestamp_unixtime_ms",
     "event_id",
     "session_id",
@@ -56,8 +56,31 @@ const EVENT_DATA: [&str; 8] = [
     "source_message_id",
     "custom_attributes",
 ];
+const KINDS: [(&str, &[&str]); 3] = [
+    ("custom_event", &["event_name", "custom_event_type"]),
+    ("screen_view", &["screen_name"]),
+    (
+        "commerce_event",
+        &[
+            "event_name",
+            "screen_name",
+            "currency_code",
+            "product_action",
+        ],
+    ),
+];
+const PRODUCT: [&str; 8] = [
+    "id",
+    "name",
+    "brand",
+    "category",
+    "variant",
+    "price",
+    "quantity",
+    "custom_attributes",
+];
 
-const COLUMNS: [(&str, &str); 49] = [
+const COLUMNS: [(&str, &str); 67] = [
     ("u.id", "mp_customer_id"),
     ("u.email", "mp_email"),
     ("u.facebook", "mp_facebook"),
@@ -107,6 +130,48 @@ const COLUMNS: [(&str, &str); 49] = [
     ("e.ip2", "mp_ip"),
     ("e.lat", "mp_latitude"),
     ("e.long", "mp_longitude"),
+    ("e.kind", "mp_event_type"),
+    ("o.action", "mp_product_action"),
+    ("o.id", "mp_transaction_id"),
+    ("e.screen", "mp_screen_name"),
+    ("o.total", "mp_total_amount"),
+    ("o.tax", "mp_tax_amount"),
+    ("o.shipping", "mp_shipping_amount"),
+    ("o.coupon", "mp_coupon_code"),
+    ("o.currency", "mp_currency_code"),
+    ("p.sku", "mp_product_id"),
+    ("p.name", "mp_product_name"),
+    ("p.brand", "mp_product_brand"),
+    ("p.category", "mp_product_category"),
+    ("p.variant", "mp_product_variant"),
+    ("p.price", "mp_product_price"),
+    ("p.quantity", "mp_product_quantity"),
+    ("p.size", "mp_product_custom_attribute"),
+    ("p.color", "mp_product_custom_attribute"),
+];
+/// Columns whose values are words; others would refuse the row.
+const WORDS: [(usize, &[Option<&str>]); 3] = [
+    (
+        49,
+        &[
+            None,
+            Some("custom_event"),
+            Some("screen_view"),
+            Some("commerce_event"),
+            Some("Commerce_Event "),
+            Some("crash_report"),
+        ],
+    ),
+    (
+        50,
+        &[
+            None,
+            Some("refund"),
+            Some("remove_from_wishlist"),
+            Some("steal"),
+        ],
+    ),
+    (51, &[None, Some("T 1"), Some("T 2")]),
 ];
 /// The columns of COLUMNS that tell events apart.
 const TIME: usize = 33;
@@ -114,8 +179,13 @@ const TIME: usize = 33;
 fn choices() -> impl Strategy<Value = (mapping::Settings, Option<DataPlan>)> {
     let nulls = prop::sample::select(vec![Nulls::Omit, Nulls::Null, Nulls::Delete]);
     let plan = prop::option::of(("[a-z\"]{1,5}", prop::option::of(1..9u32)));
-    (nulls, any::<[bool; 5]>(), plan).prop_map(
-        |(nulls, [trim, lower, html, untagged, skip], plan)| {
+    let historical = prop::sample::select(vec![
+        Historical::Auto,
+        Historical::Never,
+        Historical::Always,
+    ]);
+    (nulls, any::<[bool; 5]>(), plan, historical).prop_map(
+        |(nulls, [trim, lower, html, untagged, skip], plan, historical)| {
             let settings = mapping::Settings {
                 trim_identities: trim,
                 lowercase_email: lower,
@@ -127,6 +197,8 @@ fn choices() -> impl Strategy<Value = (mapping::Settings, Option<DataPlan>)> {
                     Untagged::Ignore
                 },
                 skip_sent: skip,
+                historical,
+                now: UnixMillis(1_795_000_000_000),
                 ..mapping::Settings::new(DataType::User)
             };
             (settings, plan.map(|(id, version)| DataPlan { id, version }))
@@ -164,7 +236,13 @@ fn cell() -> impl Strategy<Value = Value> {
 fn document() -> impl Strategy<Value = (Value, usize)> {
     (
         prop::collection::btree_set(0..COLUMNS.len(), 1..COLUMNS.len()),
-        prop::collection::vec(prop::collection::vec(cell(), COLUMNS.len()), 0..25),
+        prop::collection::vec(
+            (
+                prop::collection::vec(cell(), COLUMNS.len()),
+                any::<[u8; 3]>(),
+            ),
+            0..25,
+        ),
     )
         .prop_map(|(chosen, rows)| {
             let chosen: BTreeSet<usize> = chosen.into_iter().chain([0, TIME]).collect();
@@ -175,7 +253,10 @@ fn document() -> impl Strategy<Value = (Value, usize)> {
             let count = rows.len();
             let data: Vec<_> = rows
                 .into_iter()
-                .map(|cells| {
+                .map(|(mut cells, words)| {
+                    for ((column, known), word) in WORDS.iter().zip(words) {
+                        cells[*column] = json!(known[usize::from(word) % known.len()]);
+                    }
                     let row: Map<_, _> = chosen
                         .iter()
                         .map(|&at| (COLUMNS[at].0.to_owned(), json!({"value": cells[at]})))
@@ -200,7 +281,7 @@ struct Collected {
 impl Sink for Collected {
     type Error = GroupError;
 
-    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), GroupError> {
+    fn request(&mut self, _: Era, batches: &[Batch<'_>]) -> Result<(), GroupError> {
         self.rows += batches
             .iter()
             .map(|batch| u64::from(batch.rows))
@@ -282,7 +363,14 @@ fn run(document: &Value, settings: mapping::Settings, data_plan: Option<&DataPla
 }
 
 fn check(collected: &Collected) {
+    let mut ids = BTreeSet::new();
     for request in &collected.requests {
+        for batch in request {
+            assert!(
+                ids.insert(batch["source_request_id"].to_string()),
+                "{batch}"
+            );
+        }
         if let Some(schema) = SCHEMA.as_ref() {
             let errors: Vec<_> = schema
                 .iter_errors(&Value::Array(request.clone()))
@@ -292,8 +380,18 @@ fn check(collected: &Collected) {
         }
         for batch in request {
             for event in batch["events"].as_array().into_iter().flatten() {
+                let kind = event["event_type"].as_str().expect("an event has a type");
+                let own = KINDS.iter().find(|(known, _)| *known == kind);
+                let (_, own) = own.expect("a kind that is sent");
                 for (name, _) in event["data"].as_object().expect("data is an object") {
-                    assert!(EVENT_DATA.contains(&name.as_str()), "{name}");
+                    let name = name.as_str();
+                    assert!(EVENT_DATA.contains(&name) || own.contains(&name), "{name}");
+                }
+                let products = event["data"]["product_action"]["products"].as_array();
+                for product in products.into_iter().flatten() {
+                    for (name, _) in product.as_object().expect("a product is an object") {
+                        assert!(PRODUCT.contains(&name.as_str()), "{name}");
+                    }
                 }
             }
             for value in batch["user_identities"].as_object().into_iter().flatten() {
@@ -329,6 +427,8 @@ fn full_row(tag: &str, column: &str) -> Value {
             json!("84E1B361-A282-4ADF-8A6D-1D31E6DD5A9E")
         }
         ("mp_custom_event_type", _) => json!("search"),
+        ("mp_event_type" | "mp_product_action", _) => Value::Null,
+        ("mp_total_amount" | "mp_product_price", _) => json!("45.50"),
         ("mp_ip", _) => json!("2001:db8::1"),
         ("mp_latitude" | "mp_longitude", _) => json!("45.50"),
         (_, "d.platform") => json!("web"),

@@ -185,7 +185,12 @@ fn commit(
                 rows: 1,
             })
             .collect();
-        staging.append(Entry { slices: &slices }).unwrap();
+        staging
+            .append(Entry {
+                slices: &slices,
+                route: 0,
+            })
+            .unwrap();
         rows += count as u64;
     }
     let totals = Totals {

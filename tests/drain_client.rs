@@ -143,6 +143,7 @@ fn parcel_to(endpoint: &str) -> Parcel {
     Parcel {
         destination: DestinationId([1; 16]),
         account: account.encode().as_slice().into(),
+        route: 0,
         batches: vec![Bytes::from_static(b"{\"a\":1}"), Bytes::from_static(b"{}")],
     }
 }

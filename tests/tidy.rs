@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use: the dependency table of the crate's page. `model`, `clock` and
 /// `shutdown` are nobody's secret and may be used by all.
-const ROOMS: [(&str, &[&str]); 24] = [
+const ROOMS: [(&str, &[&str]); 25] = [
     ("model", &[]),
     ("clock", &[]),
     ("shutdown", &[]),
@@ -18,11 +18,15 @@ const ROOMS: [(&str, &[&str]); 24] = [
     ("group", &["record", "seal"]),
     (
         "mparticle::encode",
-        &["mapping", "record", "mparticle::limits"],
+        &["mapping", "record", "mparticle::era", "mparticle::limits"],
     ),
+    ("mparticle::era", &[]),
     ("mparticle::limits", &[]),
     ("mparticle::edit", &[]),
-    ("mparticle::client", &["drain", "mparticle::reply"]),
+    (
+        "mparticle::client",
+        &["drain", "mparticle::era", "mparticle::reply"],
+    ),
     ("mparticle::reply", &["drain"]),
     ("outbox", &["seal"]),
     ("drain", &["outbox"]),
@@ -35,6 +39,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
             "mapping",
             "group",
             "mparticle::encode",
+            "mparticle::era",
             "outbox",
             "record",
             "seal",

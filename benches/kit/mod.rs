@@ -254,7 +254,10 @@ pub fn commit(mut staging: Staging, requests: &[Vec<Vec<u8>>]) {
             .collect();
         batches += slices.len() as u64;
         staging
-            .append(looker_feed::outbox::Entry { slices: &slices })
+            .append(looker_feed::outbox::Entry {
+                slices: &slices,
+                route: 0,
+            })
             .expect("an entry");
     }
     let totals = Totals {

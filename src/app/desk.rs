@@ -68,6 +68,7 @@ impl Settings {
             untagged: choices.untagged.unwrap_or(self.mapping.untagged),
             nulls: choices.null_attributes.unwrap_or(self.mapping.nulls),
             skip_sent: choices.skip_sent,
+            historical: choices.historical_events.unwrap_or(self.mapping.historical),
             ..self.mapping
         }
     }
@@ -390,7 +391,7 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Nulls, Pod, Untagged};
+    use crate::config::{Historical, Nulls, Pod, Untagged};
     use crate::group;
     use crate::model::DataType;
 
@@ -466,6 +467,7 @@ mod tests {
         let choices = Choices {
             untagged: Some(Untagged::Ignore),
             null_attributes: Some(Nulls::Delete),
+            historical_events: Some(Historical::Never),
             skip_sent: true,
             plan_id: Some("theirs".to_owned()),
             ..Choices::default()
@@ -473,6 +475,8 @@ mod tests {
         let chosen = settings.mapping_of(&order(choices.clone()));
         assert_eq!(chosen.untagged, Untagged::Ignore);
         assert_eq!((chosen.nulls, chosen.skip_sent), (Nulls::Delete, true));
+        assert_eq!(kept.historical, Historical::Auto);
+        assert_eq!(chosen.historical, Historical::Never);
         assert!(chosen.trim_identities);
         let plan = settings.data_plan_of(&choices);
         assert_eq!(

@@ -476,6 +476,7 @@ pub(crate) fn mapping_settings(mparticle: &config::MparticleSettings) -> mapping
         lowercase_email: mparticle.lowercase_email,
         strip_html: mparticle.strip_html,
         nulls: mparticle.null_attributes,
+        historical: mparticle.historical_events,
         // Each delivery has its own.
         ..mapping::Settings::new(DataType::User)
     }

@@ -18,10 +18,12 @@ use crate::app;
 use crate::cli::document::DocumentArgument;
 use crate::cli::form::FormArguments;
 use crate::cli::{ConfigArgument, Failure, load, with_causes};
+use crate::clock::UnixMillis;
 use crate::ingest::{self, IngestError, Progress, Store, Task};
 use crate::mapping;
 use crate::model::{DeliveryId, DestinationId, Header};
 use crate::mparticle::encode;
+use crate::mparticle::era::Era;
 use report::{FirstBatch, Reason, Report};
 
 /// Reasons that are told apart; a reason may name a size, so that there could be very many.
@@ -59,6 +61,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         destination: DestinationId([0; 16]),
         mapping: mapping::Settings {
             data_type: arguments.form.data_type(),
+            now: UnixMillis::now(),
             ..app::mapping_settings(&config.mparticle)
         },
         environment: arguments.form.environment(),
@@ -138,7 +141,7 @@ impl Store for Kept {
         self.header = Some(header.clone());
     }
 
-    fn request(&mut self, batches: &[encode::Batch<'_>]) -> Result<(), IngestError> {
+    fn request(&mut self, era: Era, batches: &[encode::Batch<'_>]) -> Result<(), IngestError> {
         for batch in batches.iter().filter(|_| self.most > 0) {
             // Batches come in an order of users that nobody would recognize.
             let Some(row) = first_row(batch.json) else {
@@ -151,7 +154,7 @@ impl Store for Kept {
                 }
                 self.batches.pop_last();
             }
-            if let Some(kept) = FirstBatch::new(row, batch) {
+            if let Some(kept) = FirstBatch::new(row, era, batch) {
                 self.batches.insert(row, kept);
             }
         }
@@ -212,7 +215,7 @@ mod tests {
                     json: json.as_bytes(),
                     rows: 1,
                 };
-                kept.request(&[batch]).unwrap();
+                kept.request(Era::Current, &[batch]).unwrap();
             }
             let rows: Vec<_> = kept.batches.into_keys().collect();
             let want = [0, 1, 3, 7, 9, 12];

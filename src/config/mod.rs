@@ -25,7 +25,7 @@ pub use settings::{
     SealSettings, ShutdownSettings,
 };
 
-pub use crate::mapping::{IdentityNames, Nulls, Untagged};
+pub use crate::mapping::{Historical, IdentityNames, Nulls, Untagged};
 
 use layers::{Entry, Layers, Raw};
 use values::{
@@ -164,6 +164,14 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
                 word(&[
                     ("ignore", Untagged::Ignore),
                     ("user_attribute", Untagged::UserAttribute),
+                ]),
+            )?,
+            historical_events: of.key(
+                "mparticle.historical_events",
+                word(&[
+                    ("auto", Historical::Auto),
+                    ("never", Historical::Never),
+                    ("always", Historical::Always),
                 ]),
             )?,
             null_attributes: of.key(

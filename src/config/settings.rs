@@ -9,7 +9,7 @@ use url::{Host, Url};
 
 use super::secret::Secret;
 use super::values::is_loopback;
-use crate::mapping::{IdentityNames, Nulls, Untagged};
+use crate::mapping::{Historical, IdentityNames, Nulls, Untagged};
 
 /// `[intake]`: the Action Hub that Looker is pointed at.
 #[derive(Clone, Debug)]
@@ -135,6 +135,8 @@ pub struct MparticleSettings {
     pub untagged: Untagged,
     /// What is sent for attributes that are null.
     pub null_attributes: Nulls,
+    /// Which events are sent as historical ones.
+    pub historical_events: Historical,
     /// White space around identities is not sent.
     pub trim_identities: bool,
     /// E-mail addresses are sent in lower case.

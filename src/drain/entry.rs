@@ -18,6 +18,8 @@ pub type EntryKey = (DeliveryId, u64);
 /// An entry with at least one slice undecided.
 pub struct Entry {
     slices: Vec<Bytes>,
+    /// Which of the destination's doors it goes to.
+    pub route: u8,
     /// When Looker's delivery came in.
     pub received: UnixMillis,
     /// Pieces of it in flight.
@@ -60,6 +62,7 @@ impl Entry {
         });
         let entry = Self {
             slices: claim.slices,
+            route: claim.route,
             received: claim.received,
             flying: 0,
             undecided: memo.pieces.iter().map(|piece| piece.slices.len()).sum(),

@@ -367,6 +367,7 @@ impl Lane {
         let parcel = Parcel {
             destination: self.destination,
             account: account.clone(),
+            route: entry.route,
             batches: entry.batches(&piece),
         };
         entry.flying += 1;

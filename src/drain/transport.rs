@@ -24,6 +24,8 @@ pub struct Parcel {
     pub destination: DestinationId,
     /// Endpoint and credentials, sealed: opaque to the drain.
     pub account: Arc<[u8]>,
+    /// Which of the destination's doors it goes to: opaque to the drain, as in the outbox.
+    pub route: u8,
     /// The batches, one JSON object each, never empty.
     pub batches: Vec<Bytes>,
 }

@@ -14,9 +14,10 @@ use super::{
 use crate::changes::Session;
 use crate::decode::{Decoder, RowParser, Step};
 use crate::group::Grouper;
-use crate::mapping::{Plan, Tally};
+use crate::mapping::{self, Plan, Tally};
 use crate::model::{Header, Row};
 use crate::mparticle::encode::{Batch, Delivery, Encoder};
+use crate::mparticle::era::Era;
 use crate::outbox::{Entry, Outbox, RejectedRow, Slice, Staging, Totals};
 use crate::record::Record;
 
@@ -31,7 +32,10 @@ pub fn run(
     let task = Task {
         id: order.delivery.id,
         destination: order.delivery.destination,
-        mapping: order.mapping,
+        mapping: mapping::Settings {
+            now: order.delivery.received,
+            ..order.mapping
+        },
         environment: order.environment,
         data_plan: order.data_plan,
     };
@@ -312,7 +316,7 @@ fn refuse_failed_query(header: &Header) -> Result<(), IngestError> {
 }
 
 impl Store for Staging {
-    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), IngestError> {
+    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), IngestError> {
         let slices: Vec<_> = batches
             .iter()
             .map(|batch| Slice {
@@ -320,7 +324,10 @@ impl Store for Staging {
                 rows: batch.rows,
             })
             .collect();
-        self.append(Entry { slices: &slices })?;
+        self.append(Entry {
+            slices: &slices,
+            route: era.route(),
+        })?;
         Ok(())
     }
 

@@ -49,11 +49,23 @@ impl Worked {
             .chain(self.tally.sentences(self.plan.columns()))
     }
 
+    /// How much is sent as historical events.
+    fn historical(&self) -> Option<String> {
+        let share = self.made.historical;
+        (share.events > 0).then(|| {
+            format!(
+                "{} of {} events are sent to mParticle's address for historical events.",
+                share.events, self.made.events
+            )
+        })
+    }
+
     /// Everything that a person should know, in sentences: of the values, of the columns, and
     /// Looker's own notes. Not more than 101.
     pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<_> = self
             .warnings()
+            .chain(self.historical())
             .chain(self.plan.remarks())
             .chain(self.header.notes.iter().cloned())
             .collect();

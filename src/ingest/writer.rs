@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::{IngestError, Store};
 use crate::changes::Session;
 use crate::mparticle::encode::{Batch, Sink, Unsendable};
+use crate::mparticle::era::Era;
 use crate::record::RecordView;
 
 /// Requests that wait for the writer: enough that neither side waits for the other over one large
@@ -26,6 +27,7 @@ enum Ready {
 /// A request's batches, one after the other, each with its end and rows.
 #[derive(Default)]
 struct Request {
+    era: Era,
     bytes: Vec<u8>,
     ends: Vec<(usize, u32)>,
 }
@@ -87,7 +89,7 @@ fn store_all<S: Store>(
     while let Ok(ready) = work.recv() {
         match ready {
             Ready::Request(request) => {
-                store.request(&request.batches())?;
+                store.request(request.era, &request.batches())?;
                 // A worker that has spare ones enough, or is done, needs no more.
                 let _ = done.try_send(request);
             }
@@ -98,7 +100,8 @@ fn store_all<S: Store>(
 }
 
 impl Request {
-    fn fill(&mut self, batches: &[Batch<'_>]) {
+    fn fill(&mut self, era: Era, batches: &[Batch<'_>]) {
+        self.era = era;
         self.bytes.clear();
         self.ends.clear();
         for batch in batches {
@@ -128,9 +131,9 @@ impl Feeder<'_> {
 impl Sink for Feeder<'_> {
     type Error = IngestError;
 
-    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), IngestError> {
+    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), IngestError> {
         let mut request = self.spare.try_recv().unwrap_or_default();
-        request.fill(batches);
+        request.fill(era, batches);
         self.hand_on(Ready::Request(request))
     }
 
@@ -177,22 +180,25 @@ impl Sink for Feeder<'_> {
 mod tests {
     use super::*;
 
+    /// A request's era, and its batches with their rows.
+    type Ready = (Era, Vec<(Vec<u8>, u32)>);
+
     /// Keeps requests until it is full.
     #[derive(Default)]
     struct Kept {
-        requests: Vec<Vec<(Vec<u8>, u32)>>,
+        requests: Vec<Ready>,
         rejected: Vec<u64>,
         most: usize,
     }
 
     impl Store for Kept {
-        fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), IngestError> {
+        fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), IngestError> {
             if self.requests.len() == self.most {
                 return Err(IngestError::Query("full".to_owned()));
             }
             let batches = batches.iter();
             let request = batches.map(|batch| (batch.json.to_vec(), batch.rows));
-            self.requests.push(request.collect());
+            self.requests.push((era, request.collect()));
             Ok(())
         }
 
@@ -202,20 +208,23 @@ mod tests {
         }
     }
 
-    fn feed(feeder: &mut Feeder<'_>, requests: &[Vec<(Vec<u8>, u32)>]) -> Result<(), IngestError> {
-        requests.iter().try_for_each(|request| {
+    fn feed(feeder: &mut Feeder<'_>, requests: &[Ready]) -> Result<(), IngestError> {
+        requests.iter().try_for_each(|(era, request)| {
             let batches = request.iter();
             let batches: Vec<_> = batches
                 .map(|(json, rows)| Batch { json, rows: *rows })
                 .collect();
-            feeder.request(&batches)
+            feeder.request(*era, &batches)
         })
     }
 
-    fn requests(count: u32) -> Vec<Vec<(Vec<u8>, u32)>> {
+    fn requests(count: u32) -> Vec<Ready> {
         let batch = |n: u32, at: u32| (format!("{{{n}, {at}}}").repeat(n as usize).into_bytes(), n);
         (0..count)
-            .map(|n| (0..n % 4).map(|at| batch(n, at)).collect())
+            .map(|n| {
+                let era = [Era::Current, Era::Historical][n as usize % 2];
+                (era, (0..n % 4).map(|at| batch(n, at)).collect())
+            })
             .collect()
     }
 

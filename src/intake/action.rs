@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::config::{Nulls, Pod, Untagged};
+use crate::config::{Historical, Nulls, Pod, Untagged};
 
 /// From this version on Looker streams the lite format.
 const LITE_STREAM_SINCE: [u64; 3] = [6, 2, 0];
@@ -35,6 +35,19 @@ pub(super) const NULLS: Options<Nulls, 3> = [
     ("omit", "Leave them out", Nulls::Omit),
     ("null", "Send null", Nulls::Null),
     ("delete", "Delete the user attribute", Nulls::Delete),
+];
+pub(super) const HISTORICAL: Options<Historical, 3> = [
+    (
+        "auto",
+        "Events older than 30 days are sent as historical ones",
+        Historical::Auto,
+    ),
+    ("never", "No event is", Historical::Never),
+    (
+        "always",
+        "All events are; those younger than 73 hours are rejected",
+        Historical::Always,
+    ),
 ];
 pub(super) const YES_NO: Options<bool, 2> = [("no", "No", false), ("yes", "Yes", true)];
 pub(super) const MAY_LEAVE: Options<bool, 1> = [("any", "Any number", true)];
@@ -166,6 +179,13 @@ pub(super) fn form() -> Value {
             "Columns Without a Tag",
             "What to do with columns that have no mp_ tag in LookML",
             &UNTAGGED,
+            CONFIGURED,
+        ),
+        select(
+            "historical_events",
+            "Historical Events",
+            "mParticle takes events older than 30 days at an address of their own",
+            &HISTORICAL,
             CONFIGURED,
         ),
         select("pod", "Data Center", "The mParticle pod to send to", &PODS, CONFIGURED),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::config::{Nulls, Pod, Secret, Untagged};
+use crate::config::{Historical, Nulls, Pod, Secret, Untagged};
 use crate::model::{DataType, DeliveryId, Environment};
 
 /// Takes deliveries over. Implemented by the composition root; tests bring a scripted one.
@@ -87,6 +87,8 @@ pub struct Choices {
     pub untagged: Option<Untagged>,
     /// What is sent for attributes that are null.
     pub null_attributes: Option<Nulls>,
+    /// Which events are sent as historical ones.
+    pub historical_events: Option<Historical>,
     /// Events that were sent before are not to arrive again.
     pub skip_sent: bool,
     /// Only users who differ from the schedule's last delivery are sent. Then the data are profiles,

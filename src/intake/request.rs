@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::action::{CONFIGURED, MAY_LEAVE, NULLS, PODS, UNTAGGED, YES_NO};
+use super::action::{CONFIGURED, HISTORICAL, MAY_LEAVE, NULLS, PODS, UNTAGGED, YES_NO};
 use super::changes::{self, ChangesError};
 use super::receiver::{Choices, Order};
 use crate::config::Secret;
@@ -194,6 +194,7 @@ struct Form {
     pod: Option<String>,
     untagged: Option<String>,
     null_attributes: Option<String>,
+    historical_events: Option<String>,
     skip_sent: Option<String>,
     only_changes: Option<String>,
     /// Looker sends text; a number is what people write by hand.
@@ -225,6 +226,7 @@ impl Form {
             pod: choice("Data Center", &PODS, &self.pod)?,
             untagged: choice("Columns Without a Tag", &UNTAGGED, &self.untagged)?,
             null_attributes: choice("Null Attributes", &NULLS, &self.null_attributes)?,
+            historical_events: choice("Historical Events", &HISTORICAL, &self.historical_events)?,
             skip_sent: choice("Skip Events Already Sent", &YES_NO, &self.skip_sent)?
                 .unwrap_or_default(),
             only_changes: changes::Fields {
@@ -306,7 +308,7 @@ pub(super) fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Nulls, Pod, Untagged};
+    use crate::config::{Historical, Nulls, Pod, Untagged};
 
     const KIND: (&str, &str) = ("type", r#""query""#);
     const PLAN: (&str, &str) = (
@@ -474,7 +476,7 @@ mod tests {
     fn what_a_schedule_chooses_is_taken() {
         let chosen = choices(
             r#", "pod": "eu1", "untagged": "user_attribute", "null_attributes": "delete",
-                "skip_sent": "yes", "plan_id": " plan ", "plan_version": "2""#,
+                "historical_events": "always", "skip_sent": "yes", "plan_id": " plan ", "plan_version": "2""#,
         );
         assert_eq!(
             chosen,
@@ -482,6 +484,7 @@ mod tests {
                 pod: Some(Pod::Eu1),
                 untagged: Some(Untagged::UserAttribute),
                 null_attributes: Some(Nulls::Delete),
+                historical_events: Some(Historical::Always),
                 skip_sent: true,
                 only_changes: None,
                 plan_id: Some("plan".to_owned()),

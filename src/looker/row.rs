@@ -1,9 +1,16 @@
 //! What a generated row holds: user-level values are functions of the seed and the user, row-level
 //! values of the seed and the row, so that nothing need be kept to compare against.
 
-/// Timestamp of row 0; the following rows come [`STEP_MS`] apart, so that times are unique and
-/// rise with the row.
-const FIRST_MS: u64 = 1_760_000_000_000;
+use std::sync::LazyLock;
+
+use crate::clock::UnixMillis;
+
+const DAY_MS: u64 = 86_400_000;
+/// Timestamp of row 0: twenty days before this process asked first, since mParticle takes events older
+/// than thirty elsewhere. The same for the life of the process, so that what arrived can be compared.
+static FIRST_MS: LazyLock<u64> =
+    LazyLock::new(|| (UnixMillis::now().0 / DAY_MS).saturating_sub(20) * DAY_MS);
+/// From row to row, so that times are unique and rise with the row.
 const STEP_MS: u64 = 137;
 
 /// What row `number` of a shape holds, decoded.
@@ -138,7 +145,7 @@ impl Event {
     }
 
     pub(super) fn timestamp_ms(self) -> u64 {
-        FIRST_MS + self.number * STEP_MS
+        *FIRST_MS + self.number * STEP_MS
     }
 
     pub(super) fn category(self) -> &'static Word {

@@ -9,7 +9,7 @@ use super::values::{self, quoted};
 use crate::model::{Row, Text, Value};
 
 /// Characters of an attribute's value that mParticle takes. ("Default Service Limits")
-const MOST_VALUE_CHARACTERS: usize = 4096;
+pub(super) const MOST_VALUE_CHARACTERS: usize = 4096;
 
 /// Notes a cell that should be there or should have a single value. Returns whether it is so.
 pub(super) fn note_missing(value: Value<'_>, slot: usize, row: u64, tally: &mut Tally) -> bool {

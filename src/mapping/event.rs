@@ -3,14 +3,22 @@
 use jiff::tz::TimeZone;
 
 use super::cells::{Attribute, Spelling, attribute_value, event_type, integer_value, text_value};
+use super::commerce::{self, CommerceColumns};
+use super::error::Rejection;
+use super::historical::Ages;
 use super::notes::{Note, Tally};
-use super::plan::{MOST_ATTRIBUTES, MOST_NAME_CHARACTERS, Rejection};
+use super::plan::{MOST_ATTRIBUTES, MOST_NAME_CHARACTERS};
 use super::{time, values};
 use crate::model::Row;
+use crate::record::{EventKind, Mark};
 
 /// Slots of the columns that each member of `data` is taken from, in Looker's order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct EventColumns {
+    /// Empty: all are custom events.
+    pub(super) kind: Vec<usize>,
+    /// Of other than custom events.
+    pub(super) commerce: CommerceColumns,
     pub(super) name: Vec<usize>,
     pub(super) custom_type: Vec<usize>,
     pub(super) timestamp: Vec<usize>,
@@ -26,10 +34,12 @@ pub(super) struct EventColumns {
     pub(super) spelling: Spelling,
     /// A row must have a time or an id, so that it can be told from others.
     pub(super) must_be_distinct: bool,
+    /// Which events are so old that they are marked.
+    pub(super) ages: Ages,
 }
 
 impl EventColumns {
-    /// Writes the members of one event's `data`. `columns` are the names of the slots.
+    /// Writes the members of one event's `data`, behind its mark if it can have one. `columns` are the names of the slots.
     pub(super) fn write(
         &self,
         row: &Row<'_>,
@@ -37,6 +47,52 @@ impl EventColumns {
         columns: &[String],
         tally: &mut Tally,
     ) -> Result<(), Rejection> {
+        let kind = match self.kind.as_slice() {
+            [] => EventKind::Custom,
+            slots => commerce::event_kind(row, slots, columns, tally)?,
+        };
+        let start = out.len();
+        if self.is_marked() {
+            out.push(Mark::default().byte());
+        }
+        let commerce = match kind {
+            EventKind::Custom => {
+                self.write_custom(row, out, tally);
+                None
+            }
+            EventKind::ScreenView => {
+                let slots = &self.commerce.screen;
+                commerce::write_screen(row, slots, out, self.spelling, tally)?;
+                None
+            }
+            EventKind::Commerce => Some(self.commerce.begin(row, out, columns, tally)?),
+        };
+        let time = self.write_time(row, out, columns, tally)?;
+        let mark = Mark {
+            old: self.ages.is_old(time)?,
+            kind,
+        };
+        if mark != Mark::default()
+            && let Some(place) = out.get_mut(start)
+        {
+            *place = mark.byte();
+        }
+        let mut is_distinct = time.is_some() || commerce.as_ref().is_some_and(|one| one.is_grouped);
+        is_distinct |= write_integer(out, row, &self.event_id, "event_id", tally);
+        if self.must_be_distinct && !is_distinct {
+            return Err(Rejection::NotDistinct);
+        }
+        self.write_session(row, out, tally);
+        self.write_attributes(row, out, tally);
+        if let Some(begun) = commerce {
+            self.commerce
+                .end(begun, row, out, &self.name, self.spelling, tally);
+        }
+        Ok(())
+    }
+
+    /// Writes what every custom event has.
+    fn write_custom(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
         out.extend_from_slice(b"\"event_name\":");
         if !self
             .name
@@ -54,11 +110,9 @@ impl EventColumns {
         out.push(b'"');
         out.extend_from_slice(kind.as_bytes());
         out.push(b'"');
-        let mut is_distinct = self.write_time(row, out, columns, tally)?;
-        is_distinct |= write_integer(out, row, &self.event_id, "event_id", tally);
-        if self.must_be_distinct && !is_distinct {
-            return Err(Rejection::NotDistinct);
-        }
+    }
+
+    fn write_session(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
         write_integer(out, row, &self.session_id, "session_id", tally);
         for &slot in &self.session_uuid {
             match values::plain_text(row.value(slot))
@@ -75,27 +129,33 @@ impl EventColumns {
                 Some(_) => tally.add(Note::NotAUuid, slot, row.number),
             }
         }
-        self.write_attributes(row, out, tally);
-        Ok(())
     }
 
-    /// Writes the event's time; whether it has one.
+    /// Whether a mark stands before the members. A custom event without a time needs none.
+    fn is_marked(&self) -> bool {
+        (self.ages.matter() && !self.timestamp.is_empty()) || !self.kind.is_empty()
+    }
+
+    /// Writes the event's time and returns it: milliseconds since 1970.
     fn write_time(
         &self,
         row: &Row<'_>,
         out: &mut Vec<u8>,
         columns: &[String],
         tally: &mut Tally,
-    ) -> Result<bool, Rejection> {
+    ) -> Result<Option<i64>, Rejection> {
         for &slot in &self.timestamp {
             match integer_value(row, slot) {
                 Some(Ok(digits)) => {
                     member(out, "timestamp_unixtime_ms", &digits);
+                    // `values::integer` has seen to it that this can be read.
+                    let mut millis: i64 = digits.parse().unwrap_or(i64::MAX);
                     if time::are_seconds(&digits) {
                         out.extend_from_slice(b"000");
                         tally.add(Note::FromSeconds, slot, row.number);
+                        millis = millis.saturating_mul(1000);
                     }
-                    return Ok(true);
+                    return Ok(Some(millis));
                 }
                 Some(Err(())) => {
                     let moment = values::plain_text(row.value(slot))
@@ -108,12 +168,12 @@ impl EventColumns {
                     };
                     tally.add(note, slot, row.number);
                     member(out, "timestamp_unixtime_ms", &millis.to_string());
-                    return Ok(true);
+                    return Ok(Some(millis));
                 }
                 None => {}
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     fn write_attributes(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {

@@ -19,7 +19,10 @@
 //!   no choice among them could be right.
 
 mod cells;
+mod commerce;
+mod error;
 mod event;
+mod historical;
 mod html;
 mod notes;
 mod place;
@@ -28,10 +31,16 @@ mod tags;
 mod time;
 mod values;
 
+pub use error::{PlanError, Rejection};
+pub use historical::Historical;
 pub use notes::{Note, Tally};
-pub use plan::{ColumnFate, Names, Plan, PlanError, Rejection};
-pub use tags::{DeviceType, EVENT_TYPES, Identity, TAGS, Tag, device_field, tag};
+pub use plan::{ColumnFate, Names, Plan};
+pub use tags::{
+    CommerceTag, DeviceType, EVENT_TYPES, Identity, PRODUCT_ACTIONS, ProductField, TAGS, Tag,
+    device_field, tag,
+};
 
+use crate::clock::UnixMillis;
 use crate::model::DataType;
 
 /// Names of the identities on the wire.
@@ -75,7 +84,7 @@ pub const DELETED: &[u8] = b"-";
 
 /// The bits of [`Record::user`](crate::record::Record::user) that tell a user's events apart in a
 /// delivery that skips what was sent (see [`Settings::skip_sent`]): in such a delivery equal events of a user come
-/// one after the other.
+/// one after the other. So do the rows of a user's transaction, where rows are grouped by it.
 pub const EVENT_BITS: u64 = 0xFF_FFFF;
 
 /// The choices that a mapping depends on.
@@ -99,6 +108,10 @@ pub struct Settings {
     /// told from others by a timestamp or an event id. Without effect on profiles, which can
     /// arrive twice without harm.
     pub skip_sent: bool,
+    /// Which events are sent as historical ones.
+    pub historical: Historical,
+    /// When the delivery came in: what the age of an event is measured against.
+    pub now: UnixMillis,
 }
 
 impl Settings {
@@ -113,6 +126,8 @@ impl Settings {
             strip_html: false,
             nulls: Nulls::default(),
             skip_sent: false,
+            historical: Historical::default(),
+            now: UnixMillis::default(),
         }
     }
 }

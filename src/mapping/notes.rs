@@ -21,10 +21,11 @@ pub enum Note {
     FromSeconds,
     NotAnIp,
     NotAPlace,
+    NotANumber,
 }
 
 /// How many there are.
-const NOTES: usize = 17;
+const NOTES: usize = 18;
 
 impl Note {
     const ALL: [Self; NOTES] = [
@@ -45,6 +46,7 @@ impl Note {
         Self::FromSeconds,
         Self::NotAnIp,
         Self::NotAPlace,
+        Self::NotANumber,
     ];
 
     fn what(self) -> &'static str {
@@ -75,6 +77,7 @@ impl Note {
                 "the value was taken for seconds since 1970 (as milliseconds it would lie in the early 1970s) and was turned into milliseconds"
             }
             Self::NotAnIp => "the value is not an IP address and was not sent",
+            Self::NotANumber => "the value is not a number and was not sent",
             Self::NotAPlace => {
                 "latitude and longitude are not both there and within the bounds of the globe, so neither was sent"
             }

@@ -7,13 +7,16 @@ use siphasher::sip::SipHasher13;
 use super::cells::{
     Attribute, Cleaning, Spelling, attribute_value, device_value, identity_value, mpid_value,
 };
+use super::commerce::needs_event_type;
+use super::error::{PlanError, Rejection};
 use super::event::EventColumns;
+use super::historical::{Ages, Historical};
 use super::notes::Tally;
 use super::place::{ip_value, location_value};
 use super::tags::{self, DeviceType, Identity, Tag};
 use super::{DELETED, EVENT_BITS, Nulls, Settings, Untagged, time};
 use crate::model::{DataType, Field, FieldKind, Header, Row};
-use crate::record::{self, Record, Section};
+use crate::record::{self, EventKind, Mark, Purchase, Record, Section};
 
 /// Attributes of one event, and characters of names, that mParticle takes.
 /// ("Default Service Limits")
@@ -68,6 +71,9 @@ pub struct Names {
     pub ip: Option<u16>,
     /// The slot in `device` that holds `context.location`.
     pub location: Option<u16>,
+    /// Rows may be purchases; those of one transaction come one after the other, see
+    /// [`EVENT_BITS`].
+    pub purchases: bool,
 }
 
 impl Names {
@@ -83,54 +89,6 @@ impl Names {
             .or(self.location)
             .map_or(self.device.len(), usize::from)
     }
-}
-
-/// The delivery as a whole makes no sense.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// No column has an identity tag. The wording is that of Looker's own action.
-    #[error(
-        "Each row must specify at least 1 identity tag. Add a tag such as mp_customer_id or mp_email to a dimension of the Look, in its LookML."
-    )]
-    NoIdentity,
-    /// A measure or table calculation with a tag, in a query with pivots.
-    #[error(
-        "Column {column} has the tag {tag}, but the query pivots on {pivot}, so each row holds several values of it. Remove the pivot from the Look, or the tag from the column."
-    )]
-    Pivoted {
-        /// The tagged column.
-        column: String,
-        /// Its tag.
-        tag: String,
-        /// The first pivot.
-        pivot: String,
-    },
-    /// Events that were sent before are to be skipped, and nothing tells events apart.
-    #[error(
-        "\"Skip events already sent\" needs a column that tells events apart: tag the event's time with mp_timestamp_unixtime_ms, or its id with mp_event_id. Without one, two events that happen to be equal could not be told from one that is sent twice. Or choose \"No\" for this field of the schedule."
-    )]
-    NothingTellsApart,
-    /// More columns than a plan can hold.
-    #[error("The result has {0} columns with tags; at most 65,535 can be mapped.")]
-    TooManyColumns(usize),
-}
-
-/// One row cannot be sent. Its text never holds a value of the row.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
-    /// Every identity column is null, empty or absent.
-    #[error("no identity: {0} null, empty or absent")]
-    NoIdentity(String),
-    /// The event's time is no time.
-    #[error(
-        "the timestamp in column {0} is neither a whole number of milliseconds since 1970 nor a date (2026-11-20, 2026-11-20 13:05:00, 2026-11-20T13:05:00Z) nor seconds"
-    )]
-    Timestamp(String),
-    /// Events that were sent before are to be skipped, and nothing tells this one from others.
-    #[error(
-        "the event has neither a time nor an event id, so it cannot be known whether it was sent before"
-    )]
-    NotDistinct,
 }
 
 #[derive(Clone, Debug)]
@@ -163,8 +121,18 @@ impl Plan {
             return Err(PlanError::TooManyColumns(plan.columns.len()));
         }
         plan.identities.sort_by_key(|columns| columns.identity);
+        let event_mode = settings.data_type == DataType::Event;
+        if event_mode
+            && settings.historical == Historical::Always
+            && plan.event.timestamp.is_empty()
+        {
+            return Err(PlanError::HistoricalWithoutTime);
+        }
         if skips_sent(settings) {
-            if plan.event.timestamp.is_empty() && plan.event.event_id.is_empty() {
+            let event = &plan.event;
+            let nothing = event.timestamp.is_empty() && event.event_id.is_empty();
+            let transactions = !event.kind.is_empty() && !event.commerce.transaction.is_empty();
+            if nothing && !transactions {
                 return Err(PlanError::NothingTellsApart);
             }
             plan.sort_by_name();
@@ -208,6 +176,10 @@ impl Plan {
                 null: event_null,
                 spelling,
                 must_be_distinct: skip_sent,
+                ages: Ages {
+                    historical: settings.historical,
+                    now: settings.now,
+                },
                 ..EventColumns::default()
             },
             null,
@@ -220,6 +192,7 @@ impl Plan {
             plan.fates.push(fate);
         }
         plan.place_origin();
+        plan.place_kinds();
         Ok(plan)
     }
 
@@ -290,16 +263,31 @@ impl Plan {
             self.event.write(row, bytes, &self.columns, tally)?;
         }
         record.end();
-        if self.skip_sent {
-            self.bring_equals_together(record);
+        if self.skip_sent || self.names.purchases {
+            self.bring_together(record);
         }
         Ok(())
     }
 
-    /// Equal events of a user get the same low bits, see [`EVENT_BITS`].
-    fn bring_equals_together(&self, record: &mut Record) {
+    /// Rows of one transaction of a user get the same low bits, and so do equal events if what was sent
+    /// is skipped; see [`EVENT_BITS`].
+    fn bring_together(&self, record: &mut Record) {
         let mut hasher = SipHasher13::new_with_key(&self.key);
         let view = record.view();
+        let (mark, members) = Mark::split(view.event);
+        let key = match mark.kind {
+            EventKind::Commerce => Purchase::read(members).key,
+            _ => b"",
+        };
+        if !key.is_empty() {
+            hasher.write(key);
+            record.user = (record.user & !EVENT_BITS) | (hasher.finish() & EVENT_BITS);
+            return;
+        }
+        if !self.skip_sent {
+            record.user &= !EVENT_BITS;
+            return;
+        }
         for part in [view.identities, view.device, view.event] {
             hasher.write_usize(part.len());
             hasher.write(part);
@@ -331,9 +319,27 @@ impl Plan {
         }
     }
 
+    /// Without a column that says what kind an event is, all are custom events.
+    fn place_kinds(&mut self) {
+        self.names.purchases = !self.event.kind.is_empty();
+        if !self.event.kind.is_empty() {
+            return;
+        }
+        for fate in &mut self.fates {
+            if fate.goes_to.as_deref().is_some_and(needs_event_type) {
+                fate.goes_to = None;
+                fate.remark = Some(
+                    "not sent: it is for screen views or commerce events, and no column with mp_event_type says which rows are such"
+                        .to_owned(),
+                );
+            }
+        }
+    }
+
     /// Makes what is written of a row independent of the order of the columns.
     fn sort_by_name(&mut self) {
         self.event.attributes.sort_by(|(_, a), (_, b)| a.cmp(b));
+        self.event.commerce.sort_by_name();
         let origin = self.names.device.split_off(self.names.device_info());
         let names = std::mem::take(&mut self.names.device);
         let mut columns: Vec<_> = self.device.drain(..).zip(names).collect();
@@ -497,6 +503,16 @@ impl Plan {
                     )
                 });
                 (path, crowded)
+            }
+            Tag::EventType if event_mode => {
+                self.event.kind.push(slot);
+                ("events[].event_type".to_owned(), twice(&self.event.kind))
+            }
+            Tag::ScreenName if event_mode => place(&mut self.event.commerce.screen, "screen_name"),
+            Tag::Commerce(tag) if event_mode => {
+                let commerce = &mut self.event.commerce;
+                let (path, slots) = commerce.place(tag, slot, &attribute, json_name)?;
+                (path, twice(slots))
             }
             Tag::EventName if event_mode => place(&mut self.event.name, "event_name"),
             Tag::CustomEventType if event_mode => {

@@ -89,6 +89,12 @@ pub enum Tag {
     SessionUuid,
     /// `events[].data.custom_attributes."looker_<view>.<dimension>"`
     CustomAttribute,
+    /// `events[].event_type`
+    EventType,
+    /// `events[].data.screen_name`
+    ScreenName,
+    /// What only commerce events have.
+    Commerce(CommerceTag),
     /// `device_info.<dimension>`
     DeviceInfo,
     /// `ip`
@@ -99,8 +105,44 @@ pub enum Tag {
     Longitude,
 }
 
+/// A place in a commerce event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CommerceTag {
+    /// `product_action.action`
+    Action,
+    /// `product_action.transaction_id`; rows that share it are one event.
+    TransactionId,
+    /// `product_action.total_amount`
+    TotalAmount,
+    /// `product_action.tax_amount`
+    TaxAmount,
+    /// `product_action.shipping_amount`
+    ShippingAmount,
+    /// `product_action.coupon_code`
+    CouponCode,
+    /// `currency_code`
+    CurrencyCode,
+    /// `product_action.products[].<member>`
+    Product(ProductField),
+    /// `product_action.products[].custom_attributes."looker_<view>.<dimension>"`
+    ProductAttribute,
+}
+
+/// A member of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum ProductField {
+    Id,
+    Name,
+    Brand,
+    Category,
+    Variant,
+    Price,
+    Quantity,
+}
+
 /// Every tag that is understood, as it is written in LookML.
-pub const TAGS: [(&str, Tag); 34] = [
+pub const TAGS: [(&str, Tag); 51] = [
     ("mp_customer_id", Tag::Identity(Identity::CustomerId)),
     ("mp_email", Tag::Identity(Identity::Email)),
     ("mp_facebook", Tag::Identity(Identity::Facebook)),
@@ -131,6 +173,53 @@ pub const TAGS: [(&str, Tag); 34] = [
     ("mp_session_id", Tag::SessionId),
     ("mp_session_uuid", Tag::SessionUuid),
     ("mp_custom_attribute", Tag::CustomAttribute),
+    ("mp_event_type", Tag::EventType),
+    ("mp_screen_name", Tag::ScreenName),
+    ("mp_product_action", Tag::Commerce(CommerceTag::Action)),
+    (
+        "mp_transaction_id",
+        Tag::Commerce(CommerceTag::TransactionId),
+    ),
+    ("mp_total_amount", Tag::Commerce(CommerceTag::TotalAmount)),
+    ("mp_tax_amount", Tag::Commerce(CommerceTag::TaxAmount)),
+    (
+        "mp_shipping_amount",
+        Tag::Commerce(CommerceTag::ShippingAmount),
+    ),
+    ("mp_coupon_code", Tag::Commerce(CommerceTag::CouponCode)),
+    ("mp_currency_code", Tag::Commerce(CommerceTag::CurrencyCode)),
+    (
+        "mp_product_id",
+        Tag::Commerce(CommerceTag::Product(ProductField::Id)),
+    ),
+    (
+        "mp_product_name",
+        Tag::Commerce(CommerceTag::Product(ProductField::Name)),
+    ),
+    (
+        "mp_product_brand",
+        Tag::Commerce(CommerceTag::Product(ProductField::Brand)),
+    ),
+    (
+        "mp_product_category",
+        Tag::Commerce(CommerceTag::Product(ProductField::Category)),
+    ),
+    (
+        "mp_product_variant",
+        Tag::Commerce(CommerceTag::Product(ProductField::Variant)),
+    ),
+    (
+        "mp_product_price",
+        Tag::Commerce(CommerceTag::Product(ProductField::Price)),
+    ),
+    (
+        "mp_product_quantity",
+        Tag::Commerce(CommerceTag::Product(ProductField::Quantity)),
+    ),
+    (
+        "mp_product_custom_attribute",
+        Tag::Commerce(CommerceTag::ProductAttribute),
+    ),
     ("mp_device_info", Tag::DeviceInfo),
     ("mp_ip", Tag::Ip),
     ("mp_latitude", Tag::Latitude),
@@ -227,6 +316,20 @@ const DEVICE_INFO: [(&str, DeviceType); 45] = [
 pub fn device_field(name: &str) -> Option<(&'static str, DeviceType)> {
     DEVICE_INFO.into_iter().find(|(known, _)| *known == name)
 }
+
+/// The words that `product_action.action` may be. The last is mParticle's own spelling.
+pub const PRODUCT_ACTIONS: [&str; 10] = [
+    "purchase",
+    "refund",
+    "add_to_cart",
+    "remove_from_cart",
+    "checkout",
+    "checkout_option",
+    "click",
+    "view_detail",
+    "add_to_wishlist",
+    "remove_from_wish_list",
+];
 
 /// The words that `custom_event_type` may be.
 pub const EVENT_TYPES: [&str; 9] = [

@@ -1,8 +1,9 @@
 mod choice_tests;
+mod commerce_tests;
 
 use super::*;
 use crate::model::{Cell, CellKind, Field, FieldKind, Header, Row};
-use crate::record::{Record, settings};
+use crate::record::{Mark, Record, settings};
 
 fn field(name: &str, tags: &[&str]) -> Field {
     Field {
@@ -31,6 +32,8 @@ const EVENTS: Settings = Settings {
     strip_html: false,
     nulls: Nulls::Omit,
     skip_sent: false,
+    historical: Historical::Never,
+    now: UnixMillis(0),
 };
 const USERS: Settings = Settings {
     data_type: DataType::User,

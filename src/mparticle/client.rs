@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
+use super::era::Era;
 use super::reply::{self, MAX_WORDS, printable};
 use crate::clock::UnixMillis;
 use crate::drain::{Parcel, Reply, Transport};
@@ -86,6 +87,9 @@ pub enum AccountError {
     /// The encoded form has a version that this program does not know.
     #[error("the account was stored by another version of this program (format {0})")]
     Version(u8),
+    /// A stored request is for an address that this program does not know.
+    #[error("a request was stored by another version of this program (route {0}); use that one")]
+    Route(u8),
     /// The encoded form is cut short or is not one at all.
     #[error("the stored account is damaged")]
     Damaged,
@@ -150,7 +154,7 @@ impl Client {
 
     async fn post(&self, parcel: Parcel) -> Reply {
         let request = match (self.open_account)(&parcel.account)
-            .and_then(|account| account.request(&parcel.batches).map_err(|e| e.to_string()))
+            .and_then(|account| account.parcel(&parcel).map_err(|e| e.to_string()))
         {
             Ok(request) => request,
             Err(words) => return Reply::Unauthorized { status: 0, words },
@@ -249,9 +253,14 @@ impl Account {
         Self::new(endpoint, api_key, api_secret)
     }
 
-    fn request(&self, batches: &[Bytes]) -> Result<Request<Full<Bytes>>, AccountError> {
+    fn parcel(&self, parcel: &Parcel) -> Result<Request<Full<Bytes>>, AccountError> {
+        let era = Era::of_route(parcel.route).ok_or(AccountError::Route(parcel.route))?;
+        self.request(era, &parcel.batches)
+    }
+
+    fn request(&self, era: Era, batches: &[Bytes]) -> Result<Request<Full<Bytes>>, AccountError> {
         let base = self.endpoint.as_str().trim_end_matches('/');
-        let uri: Uri = format!("{base}/bulkevents")
+        let uri: Uri = format!("{base}/{}", era.path())
             .parse()
             .map_err(|_| AccountError::NotABase)?;
         let mut request = Request::new(Full::new(body(batches)));
@@ -437,7 +446,10 @@ mod tests {
     fn a_request_has_the_path_the_body_and_a_hidden_authorization() {
         let batches = [Bytes::from_static(b"{\"a\":1}"), Bytes::from_static(b"{}")];
         for endpoint in ["https://a.b/v2", "https://a.b/v2/"] {
-            let request = account(endpoint).unwrap().request(&batches).unwrap();
+            let account = account(endpoint).unwrap();
+            let old = account.request(Era::Historical, &batches).unwrap();
+            assert_eq!(old.uri(), "https://a.b/v2/bulkevents/historical");
+            let request = account.request(Era::Current, &batches).unwrap();
             assert_eq!(request.uri(), "https://a.b/v2/bulkevents");
             let value = &request.headers()[AUTHORIZATION];
             // "key:se:cret"

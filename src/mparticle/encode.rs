@@ -9,17 +9,22 @@
 //! - **A batch describes one device.** Events of one user from several devices are sent in one
 //!   batch for each device, since `device_info` belongs to the batch. In user mode there are no
 //!   events, and device fields merge as attributes do: later rows win.
+//! - **Old events travel apart**: those that the mapping has marked are sent in batches and requests
+//!   of their own, to mParticle's address for historical events.
 //! - **User attributes merge over all rows of the user**, later rows win, and go out with the
-//!   user's last batch, so that no older value can arrive after a newer one. Attributes beyond
+//!   last of the user's batches that is not historical, so that no older value can arrive after a newer one. Attributes beyond
 //!   what one batch may hold go out in further batches of their own.
 //! - **`source_request_id`** is the delivery's id and the number of the first row in the batch. A
 //!   row is in one batch only, so the id names the batch for ever. `source_message_id` of an
 //!   event is the delivery's id and the number of its row. A delivery that skips what was sent
 //!   before has other ids and other batches, see `content.rs`.
 //!
+//! - **Rows of one transaction are one event** of a user, with the product of each: see `commerce.rs`.
+//!
 //! Memory: one request, and what is held of the current user, which is bounded (`MOST_HELD`).
 
 mod changes;
+mod commerce;
 mod content;
 mod latest;
 mod members;
@@ -29,18 +34,20 @@ mod text;
 
 use crate::mapping::{EVENT_BITS, Names};
 use crate::model::{DataType, DeliveryId, Environment};
+use crate::mparticle::era::Era;
 use crate::mparticle::limits;
-use crate::record::{RecordView, settings};
+use crate::record::{EventKind, Mark, RecordView, settings};
 pub use members::DataPlan;
-pub use sink::{Batch, Sink, Unsendable};
+pub use sink::{Batch, Made, Share, Sink, Unsendable};
 
 use changes::Changes;
+use commerce::Purchases;
 use content::Content;
 use latest::{Latest, name};
 use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user, split_device};
 use request::Request;
 use text::{
-    EVENT, EVENT_FRAME, begin_batch, push_display, push_event, push_member, push_members,
+    EVENT_FRAME, begin_batch, begin_event, push_display, push_event, push_member, push_members,
     push_object,
 };
 
@@ -88,27 +95,6 @@ pub struct Delivery {
     pub names: Names,
 }
 
-/// How much was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Made {
-    /// Sets of identities (see the module's page).
-    pub users: u64,
-    /// Batches.
-    pub batches: u64,
-    /// Events.
-    pub events: u64,
-    /// Requests.
-    pub requests: u64,
-    /// Bytes of all batches.
-    pub bytes: u64,
-    /// Rows of users who were not sent, since they are as they were.
-    pub unchanged_rows: u64,
-    /// Those users.
-    pub unchanged_users: u64,
-    /// Users who are told that they are not in the result any more.
-    pub gone: u64,
-}
-
 /// Writes the batches of one delivery. Records must come grouped: those of one user together,
 /// rows ascending.
 #[derive(Debug)]
@@ -123,8 +109,10 @@ pub struct Encoder {
     content: Option<Content>,
     /// Set in a delivery that sends only changes.
     changes: Option<Changes>,
-    /// What every event begins with, up to the number of its row.
-    event: String,
+    /// What every event of a kind begins with, up to the number of its row.
+    events: [String; 3],
+    /// Purchases whose rows are still coming; empty in a delivery that has none.
+    purchases: Purchases,
     user: Option<u64>,
     people: Vec<Person>,
     /// People that have been used and can be used again with their memory.
@@ -133,6 +121,8 @@ pub struct Encoder {
     /// Bytes of all names together, so that most records need no look at their settings.
     names_bytes: usize,
     request: Request,
+    /// The request that is being filled with old events.
+    old_request: Request,
     made: Made,
 }
 
@@ -162,8 +152,11 @@ struct Device {
     origin: Vec<u8>,
     events: Vec<u8>,
     count: usize,
+    /// Rows that the events are of.
+    rows: u32,
     first_row: u64,
     last_row: u64,
+    era: Era,
 }
 
 impl Encoder {
@@ -176,7 +169,8 @@ impl Encoder {
         Self {
             settings,
             prefix: format!("{{\"source_request_id\":\"{}-", delivery.id),
-            event: format!("{EVENT}{}-", delivery.id),
+            events: EventKind::ALL.map(|kind| format!("{}{}-", begin_event(kind), delivery.id)),
+            purchases: Purchases::default(),
             names_bytes: delivery.names.bytes(),
             suffix: format!("\",\"environment\":\"{environment}\",\"user_identities\":{{"),
             delivery,
@@ -187,7 +181,8 @@ impl Encoder {
             people: Vec::new(),
             spare: Vec::new(),
             held: 0,
-            request: Request::default(),
+            request: Request::of(Era::Current),
+            old_request: Request::of(Era::Historical),
             made: Made::default(),
         }
     }
@@ -197,57 +192,79 @@ impl Encoder {
     /// # Errors
     /// The sink's.
     pub fn push<S: Sink>(&mut self, record: RecordView<'_>, sink: &mut S) -> Result<(), S::Error> {
-        let user = match self.content {
-            None => record.user,
-            Some(_) => record.user & !EVENT_BITS,
-        };
-        if self.user != Some(user) {
-            self.end_user(sink)?;
-            self.user = Some(user);
-            if let Some(changes) = &mut self.changes {
-                changes.begin_user();
-            }
+        if self.delivery.names.purchases {
+            return self.push_perhaps_purchase(record, sink);
         }
+        self.push_whole(record, 1, sink)
+    }
+
+    /// Adds a record whose event is complete and stands for `rows`: for one, if it may not fit.
+    fn push_whole<S: Sink>(
+        &mut self,
+        record: RecordView<'_>,
+        rows: u32,
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
         if let Some(bytes) = self.too_large(&record) {
             let most = self.settings.max_batch_bytes;
+            if self.changes.is_some() {
+                // The user is in the result all the same.
+                self.begin_user(record.user, sink)?;
+            }
             return sink.unsendable(record, Unsendable::TooLarge { bytes, most });
         }
+        let at = self.person(&record, sink)?;
+        if self.content.is_some() {
+            return self.push_alone(at, record, rows, sink);
+        }
+        let person = &mut self.people[at];
+        if self.delivery.names.purchases {
+            person.note_in_any_order(&record);
+        } else {
+            person.last_row = record.row;
+            person.attributes.set(record.attributes);
+        }
+        match self.delivery.data_type {
+            DataType::User => {
+                person.rows += 1;
+                person.device.set(record.device);
+                Ok(())
+            }
+            DataType::Event => self.push_event(at, record, rows, sink),
+        }
+    }
+
+    /// Where the person of a record is kept. Whoever came before is done with.
+    fn person<S: Sink>(
+        &mut self,
+        record: &RecordView<'_>,
+        sink: &mut S,
+    ) -> Result<usize, S::Error> {
+        let user = match self.content.is_some() || self.delivery.names.purchases {
+            false => record.user,
+            true => record.user & !EVENT_BITS,
+        };
+        self.begin_user(user, sink)?;
         let known = self
             .people
             .iter()
             .rposition(|person| person.identities == record.identities);
-        let at = match known {
-            Some(at) => at,
-            None => {
-                if self.people.len() >= MOST_APART {
-                    if let Some(changes) = &mut self.changes {
-                        changes.crowd();
-                    }
-                    self.end_user(sink)?;
-                    self.user = Some(user);
-                }
-                self.made.users += 1;
-                let mut person = self.spare.pop().unwrap_or_default();
-                person.identities.extend_from_slice(record.identities);
-                person.first_row = record.row;
-                self.people.push(person);
-                self.people.len() - 1
-            }
-        };
-        if self.content.is_some() {
-            return self.push_alone(at, record, sink);
+        if let Some(at) = known {
+            return Ok(at);
         }
-        let person = &mut self.people[at];
-        person.last_row = record.row;
-        person.rows += 1;
-        person.attributes.set(record.attributes);
-        match self.delivery.data_type {
-            DataType::User => {
-                person.device.set(record.device);
-                Ok(())
+        if self.people.len() >= MOST_APART {
+            if let Some(changes) = &mut self.changes {
+                changes.crowd();
             }
-            DataType::Event => self.push_event(at, record, sink),
+            self.end_user(sink)?;
+            self.user = Some(user);
         }
+        self.made.users += 1;
+        let mut person = self.spare.pop().unwrap_or_default();
+        person.identities.extend_from_slice(record.identities);
+        person.first_row = record.row;
+        self.people.push(person);
+        Ok(self.people.len() - 1)
     }
 
     /// Writes what is still held and returns how much was made in all.
@@ -255,9 +272,11 @@ impl Encoder {
     /// # Errors
     /// The sink's.
     pub fn finish<S: Sink>(mut self, sink: &mut S) -> Result<Made, S::Error> {
+        self.end_purchases(sink)?;
         self.end_user(sink)?;
         self.write_gone(sink)?;
         self.request.flush(sink, &mut self.made)?;
+        self.old_request.flush(sink, &mut self.made)?;
         Ok(self.made)
     }
 
@@ -265,28 +284,32 @@ impl Encoder {
         &mut self,
         at: usize,
         record: RecordView<'_>,
+        rows: u32,
         sink: &mut S,
     ) -> Result<(), S::Error> {
         let apart: usize = self.people.iter().map(|person| person.devices.len()).sum();
         if self.held > MOST_HELD || apart >= MOST_APART {
             self.end_devices(sink)?;
         }
+        let (mark, members) = Mark::split(record.event);
+        let era = era(mark);
         let person = &mut self.people[at];
         let known = person
             .devices
             .iter()
-            .rposition(|device| device.key == record.device);
+            .rposition(|device| device.key == record.device && device.era == era);
         let device = match known {
             Some(known) => known,
             None => {
                 let mut device = person.spare.pop().unwrap_or_default();
                 device.describe(record.device, &self.delivery.names, &self.plan);
                 device.first_row = record.row;
+                device.era = era;
                 person.devices.push(device);
                 person.devices.len() - 1
             }
         };
-        let size = record.event.len() + EVENT_FRAME;
+        let size = members.len() + EVENT_FRAME;
         let full = {
             let person = &self.people[at];
             let device = &person.devices[device];
@@ -303,6 +326,7 @@ impl Encoder {
             self.held -= device.events.len();
             device.events.clear();
             device.count = 0;
+            device.rows = 0;
             device.first_row = record.row;
         }
         let device = &mut self.people[at].devices[device];
@@ -312,12 +336,13 @@ impl Encoder {
         }
         push_event(
             &mut device.events,
-            &self.event,
+            &self.events[mark.kind as usize],
             format_args!("{}", record.row),
-            &record,
+            members,
         );
         self.held += device.events.len() - before;
         device.count += 1;
+        device.rows += rows;
         device.last_row = record.row;
         Ok(())
     }
@@ -362,12 +387,16 @@ impl Encoder {
                     let person = &mut self.people[at];
                     person.devices.sort_by_key(|device| device.last_row);
                     let count = person.devices.len();
-                    if count == 0 && person.attributes.count > 0 {
-                        // All events went out early; the attributes are still to go.
+                    let has_attributes = person.attributes.count > 0;
+                    // What a user is like now has no place among what the user did long ago.
+                    let is_current = |device: &Device| device.era == Era::Current;
+                    let last = person.devices.iter().rposition(is_current);
+                    if last.is_none() && has_attributes {
+                        // All current events, if any, went out early; the attributes are to go.
                         self.write_attributes(at, 0, sink)?;
                     }
                     for device in 0..count {
-                        let which = if device + 1 == count {
+                        let which = if Some(device) == last {
                             Attributes::Now
                         } else {
                             Attributes::Later
@@ -398,8 +427,12 @@ impl Encoder {
             && alone + person.attributes.bytes(&self.delivery.names.attributes)
                 <= self.settings.max_batch_bytes;
         let now = attributes == Attributes::Now;
-        self.request.begin();
-        let out = &mut self.request.bytes;
+        let request = match device.era {
+            Era::Current => &mut self.request,
+            Era::Historical => &mut self.old_request,
+        };
+        request.begin();
+        let out = &mut request.bytes;
         begin_batch(out, &self.prefix, device.first_row, None, &self.suffix);
         push_user(out, &person.identities);
         if now && fits && person.attributes.count > 0 {
@@ -415,10 +448,8 @@ impl Encoder {
         out.extend_from_slice(b",\"events\":[");
         out.extend_from_slice(&device.events);
         out.extend_from_slice(b"]}");
-        let rows = device.count as u32;
-        self.made.events += device.count as u64;
-        self.request
-            .end(rows, device.count, &self.settings, sink, &mut self.made)?;
+        let rows = device.rows;
+        request.end(rows, device.count, &self.settings, sink, &mut self.made)?;
         if now && !fits {
             self.write_attributes(at, 0, sink)?;
         }
@@ -521,6 +552,14 @@ impl Encoder {
     }
 }
 
+/// Where an event goes.
+fn era(mark: Mark) -> Era {
+    match mark.old {
+        true => Era::Historical,
+        false => Era::Current,
+    }
+}
+
 /// Whether a person's attributes go with this batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Attributes {
@@ -529,6 +568,18 @@ enum Attributes {
 }
 
 impl Person {
+    /// Takes note of a row among rows that come in any order. The first of those with attributes names
+    /// the batches of attributes: each is noted once, so that no name is used twice.
+    fn note_in_any_order(&mut self, record: &RecordView<'_>) {
+        if self.attributes.count == 0 {
+            self.first_row = record.row;
+        } else if !record.attributes.is_empty() {
+            self.first_row = self.first_row.min(record.row);
+        }
+        self.last_row = self.last_row.max(record.row);
+        self.attributes.set_if_later(record.attributes, record.row);
+    }
+
     fn clear(&mut self) {
         self.identities.clear();
         self.rows = 0;
@@ -565,6 +616,7 @@ impl Device {
         self.origin.clear();
         self.events.clear();
         self.count = 0;
+        self.rows = 0;
     }
 }
 

@@ -12,7 +12,7 @@ use super::error::Error;
 use super::index::Pick;
 use super::owner::{Command, Loss};
 use super::record::Record;
-use super::segment::SegmentFile;
+use super::segment::{SegmentFile, route};
 use super::state::{DeliveryRow, Letter, SegmentRow};
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
@@ -29,6 +29,8 @@ pub struct Claim {
     pub ordinal: u64,
     /// The newest sealed account of the destination.
     pub account: Arc<[u8]>,
+    /// Which of the destination's doors it goes to, as it was appended.
+    pub route: u8,
     /// The batches, byte by byte as they were appended.
     pub slices: Vec<Bytes>,
     /// Rows of the delivery in each slice.
@@ -208,11 +210,13 @@ impl Outbox {
         let mut claims = Vec::new();
         let mut lost = Vec::new();
         for (ordinal, file) in entries {
-            match file.read(ordinal, &self.shared.settings.keys) {
-                Ok(Record { slices, rows, .. }) => claims.push(Claim {
+            let read = file.read(ordinal, &self.shared.settings.keys);
+            match read.and_then(|record| Ok((route(&record)?, record))) {
+                Ok((route, Record { slices, rows, .. })) => claims.push(Claim {
                     delivery: delivery.info.id,
                     ordinal: u64::from(ordinal),
                     account: Arc::clone(&account),
+                    route,
                     slices,
                     rows,
                     received: delivery.info.received,
@@ -247,6 +251,7 @@ impl Outbox {
                 delivery: delivery.info.id,
                 ordinal: id | REPLAYED,
                 account: Arc::clone(&account),
+                route: read.meta.route,
                 slices: pick(&read.record.slices, all.clone().filter(live)),
                 rows: pick(&read.record.rows, all.filter(live)),
                 received: delivery.info.received,

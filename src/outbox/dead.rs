@@ -7,7 +7,8 @@
 //! ```text
 //! delivery 16, destination 16, received 8, label, title, sealed account,
 //! replaces 8 (the letter that was replayed, or all ones),
-//! then for each slice: number in its entry 4, attempts 4, first try 8, last try 8, reason
+//! then for each slice: number in its entry 4, attempts 4, first try 8, last try 8, reason;
+//! at the end the route of its entry 1 (absent: 0)
 //! ```
 //! Files are never appended to by a later process, and go when their last letter goes.
 
@@ -135,6 +136,7 @@ pub(super) struct DeadMeta {
     pub title: String,
     pub account: Arc<[u8]>,
     pub replaces: Option<u64>,
+    pub route: u8,
     pub slices: Vec<DeadSlice>,
 }
 
@@ -161,7 +163,7 @@ impl DeadSlice {
 }
 
 impl DeadMeta {
-    pub fn new(info: &Info, account: Arc<[u8]>, replaces: Option<u64>) -> Self {
+    pub fn new(info: &Info, account: Arc<[u8]>, replaces: Option<u64>, route: u8) -> Self {
         Self {
             delivery: info.id,
             destination: info.destination,
@@ -170,6 +172,7 @@ impl DeadMeta {
             title: info.title.clone(),
             account,
             replaces,
+            route,
             slices: Vec::new(),
         }
     }
@@ -190,6 +193,7 @@ impl DeadMeta {
                 .time(slice.last_try)
                 .text(&slice.reason);
         }
+        out.u8(self.route);
         out.bytes
     }
 
@@ -204,6 +208,7 @@ impl DeadMeta {
             title: read.text()?,
             account: read.blob()?.into(),
             replaces: Some(read.u64()?).filter(|id| *id != NONE),
+            route: 0,
             slices: Vec::new(),
         };
         for _ in &record.slices {
@@ -214,6 +219,9 @@ impl DeadMeta {
                 last_try: read.time()?,
                 reason: read.text()?,
             });
+        }
+        if !read.rest.is_empty() {
+            meta.route = read.u8()?;
         }
         read.end()?;
         if (record.name.kind, record.name.delivery) != (Kind::Dead, meta.delivery) {
@@ -442,6 +450,7 @@ mod tests {
             title: "title".to_owned(),
             account: Arc::from(*b"sealed"),
             replaces: Some(4),
+            route: 9,
             slices: vec![DeadSlice {
                 original: 5,
                 attempts: 6,

@@ -325,6 +325,7 @@ mod tests {
                 title: String::new(),
                 account: Arc::from([]),
                 replaces: None,
+                route: 0,
                 slices,
             },
             letter: Letter {

@@ -158,7 +158,7 @@ impl SegmentWriter {
         })
     }
 
-    pub fn append(&mut self, slices: &[Slice<'_>]) -> Result<(u32, usize), AppendError> {
+    pub fn append(&mut self, route: u8, slices: &[Slice<'_>]) -> Result<(u32, usize), AppendError> {
         let ordinal = self.next_ordinal();
         let rows = slices.iter().map(|slice| u64::from(slice.rows)).sum();
         let place_rows = u32::try_from(rows).map_err(|_| AppendError::TooLarge)?;
@@ -167,7 +167,7 @@ impl SegmentWriter {
             delivery: self.delivery,
             ordinal,
         };
-        let (offset, length) = self.log.append(name, &[], slices)?;
+        let (offset, length) = self.log.append(name, &[route], slices)?;
         self.footer.places.push(Place {
             offset: u32::try_from(offset).map_err(|_| AppendError::TooLarge)?,
             length: u32::try_from(length).map_err(|_| AppendError::TooLarge)?,
@@ -309,6 +309,18 @@ impl SegmentFile {
     }
 }
 
+/// The route of an entry: all that its meta part holds. An empty one is that of route 0.
+///
+/// # Errors
+/// The meta part is another one.
+pub(super) fn route(entry: &Record) -> Result<u8, Malformed> {
+    match *entry.meta {
+        [] => Ok(0),
+        [route] => Ok(route),
+        _ => Err(Malformed),
+    }
+}
+
 /// Reads the record of known place and length, which must be the one of this name.
 pub(super) fn read_record(
     file: &File,
@@ -430,7 +442,7 @@ mod tests {
                 bytes: text.as_bytes(),
                 rows: n,
             }];
-            assert_eq!(writer.append(&slices).unwrap().0, 10 + n);
+            assert_eq!(writer.append(n as u8, &slices).unwrap().0, 10 + n);
         }
         writer.sync().unwrap();
         writer.finish(None).unwrap()
@@ -448,6 +460,7 @@ mod tests {
         assert!(segment.sound);
         let record = segment.read(17, &keys()).unwrap();
         assert_eq!(&record.slices[0][..], "entry 7 ".repeat(7).as_bytes());
+        assert_eq!(route(&record), Ok(7));
         assert!(segment.read(9, &keys()).is_err());
         assert!(segment.read(30, &keys()).is_err());
     }

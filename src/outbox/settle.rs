@@ -12,7 +12,7 @@ use super::delivery::{Info, Tally};
 use super::error::Error;
 use super::owner::Owner;
 use super::record::{Record, Slice};
-use super::segment::{AppendError, SegmentFile};
+use super::segment::{AppendError, SegmentFile, route};
 use super::state::{Bits, Letter};
 use crate::model::DeliveryId;
 
@@ -199,12 +199,10 @@ impl Owner {
         let account = shared.account(found.info.destination);
         let body = match &found.body {
             Body::Segment(file, ordinal) => {
-                file.read(*ordinal, &shared.settings.keys).map(|record| {
-                    (
-                        dead_of_entry(&record, &found.settlement.dead),
-                        *ordinal,
-                        None,
-                    )
+                let read = file.read(*ordinal, &shared.settings.keys);
+                read.and_then(|record| {
+                    let dead = dead_of_entry(&record, &found.settlement.dead);
+                    Ok((dead, *ordinal, None, route(&record)?))
                 })
             }
             Body::Letter(id, letter) => shared.read_letter(found.info.id, letter).map(|old| {
@@ -215,10 +213,10 @@ impl Owner {
                     &letter.live,
                     &found.settlement.dead,
                 );
-                (dead, letter.ordinal, Some(*id))
+                (dead, letter.ordinal, Some(*id), old.meta.route)
             }),
         };
-        let Ok((dead, ordinal, replaces)) = body else {
+        let Ok((dead, ordinal, replaces, route)) = body else {
             // The dead slices cannot be told from the delivered ones any more.
             shared.report_damage(
                 Some(found.info.id),
@@ -231,7 +229,7 @@ impl Owner {
             };
             return Ok((outcome, None));
         };
-        let mut meta = DeadMeta::new(&found.info, account, replaces);
+        let mut meta = DeadMeta::new(&found.info, account, replaces, route);
         meta.slices = dead.iter().map(|dead| dead.meta.clone()).collect();
         let slices: Vec<_> = dead
             .iter()

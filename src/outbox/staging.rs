@@ -20,6 +20,9 @@ use crate::model::DeliveryId;
 pub struct Entry<'a> {
     /// At most 8192, and 32 MiB together.
     pub slices: &'a [Slice<'a>],
+    /// Which of the destination's doors it goes to. Opaque here: it is handed back with each claim,
+    /// also of a replayed dead letter.
+    pub route: u8,
 }
 
 /// Where an entry was put.
@@ -110,7 +113,7 @@ impl Staging {
         let writer = self.open_writer()?;
         let before = writer.length();
         let (ordinal, bytes) = writer
-            .append(entry.slices)
+            .append(entry.route, entry.slices)
             .map_err(append_error("an entry could not be written"))?;
         let grown = writer.length() - before;
         self.entries += 1;

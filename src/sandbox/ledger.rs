@@ -24,6 +24,8 @@ pub struct Accepted {
     pub batch: Bytes,
     /// How often it came: 1 and the number of duplicates.
     pub received: u64,
+    /// It came to the historical endpoint.
+    pub historical: bool,
     /// Events that the historical endpoint dropped in silence; they are still in `batch`.
     pub dropped_events: u64,
 }
@@ -51,6 +53,10 @@ pub struct Counts {
     pub distinct_ids: u64,
     /// Accepted batches without a `source_request_id`.
     pub without_id: u64,
+    /// What of `batches` came to the historical endpoint.
+    pub historical_batches: u64,
+    /// What of `events` came to the historical endpoint.
+    pub historical_events: u64,
     /// Batches that the historical endpoint dropped whole, in silence.
     pub dropped_batches: u64,
     /// Events that the historical endpoint dropped in silence, those of dropped batches included.
@@ -200,12 +206,17 @@ impl Ledger {
         self.counts.batches += 1;
         self.counts.events += facts.events - dropped_events;
         self.counts.bytes += batch.len() as u64;
+        if historical {
+            self.counts.historical_batches += 1;
+            self.counts.historical_events += facts.old_events;
+        }
         if self.mode == LedgerMode::Full {
             self.accepted.push(Accepted {
                 key: Arc::clone(key),
                 id: facts.id,
                 batch,
                 received: 1,
+                historical,
                 dropped_events,
             });
         }
@@ -242,6 +253,8 @@ struct Line<'a> {
     id: Option<&'a str>,
     key: &'a str,
     received: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    historical: bool,
     #[serde(skip_serializing_if = "is_zero")]
     dropped_events: u64,
 }
@@ -257,6 +270,7 @@ impl Accepted {
             id: self.id.as_deref(),
             key: &self.key,
             received: self.received,
+            historical: self.historical,
             dropped_events: self.dropped_events,
         };
         if serde_json::to_writer(&mut *out, &line).is_err() {
@@ -340,6 +354,11 @@ mod tests {
         let counts = ledger.counts();
         assert_eq!((counts.batches, counts.events), (2, 4));
         assert_eq!((counts.dropped_batches, counts.dropped_events), (2, 5));
+        assert_eq!(
+            (counts.historical_batches, counts.historical_events),
+            (2, 4)
+        );
+        assert!(ledger.accepted().iter().all(|one| one.historical));
         assert_eq!(ledger.accepted()[1].dropped_events, 2);
         // A dropped batch keeps its id, and a second one of its id finds no place in the ledger.
         arrive(
@@ -375,6 +394,7 @@ mod tests {
             id: Some("a\nb".into()),
             batch: Bytes::from_static(b"{\r\n \"x\": 1.50\n}"),
             received: 2,
+            historical: false,
             dropped_events: 0,
         };
         let mut out = Vec::new();

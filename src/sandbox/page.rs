@@ -30,7 +30,8 @@ pub(super) fn text(settings: &Settings, rate: Option<u32>, counts: &Counts) -> S
          \x20                       {rate}\n\
          \n\
          So far: {requests} requests, {accepted} batches with {sent} events accepted,\n\
-         {duplicates} duplicates recognised.\n\
+         {duplicates} duplicates recognised; {historical} events came as historical ones,\n\
+         and of those {dropped} more were dropped in silence, as mParticle does.\n\
          \n\
          POST /v2/bulkevents              the API\n\
          POST /v2/bulkevents/historical   the same for old events\n\
@@ -55,5 +56,7 @@ pub(super) fn text(settings: &Settings, rate: Option<u32>, counts: &Counts) -> S
         accepted = counts.batches,
         sent = counts.events,
         duplicates = counts.duplicates,
+        historical = counts.historical_events,
+        dropped = counts.dropped_events,
     )
 }

@@ -123,6 +123,7 @@ fn good() -> (Vec<Execution>, Vec<Accepted>) {
                 id: Some(format!("{version:032x}-{row}")),
                 batch: batch.to_string().into(),
                 received: 1,
+                historical: false,
                 dropped_events: 0,
             });
         }

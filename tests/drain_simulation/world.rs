@@ -267,6 +267,7 @@ impl Station {
                     delivery: id(delivery),
                     ordinal: entry,
                     account: Arc::new([self.account]),
+                    route: route(entry),
                     slices: (0..slices).map(|slice| batch(slice).write()).collect(),
                     rows: vec![1; slices],
                     received: at(self.received[&delivery]).wall,
@@ -343,6 +344,7 @@ impl Station {
     ) {
         let batches: Vec<_> = parcel.batches.iter().map(|b| Batch::read(b)).collect();
         assert!(!batches.is_empty());
+        assert_eq!(parcel.route, route(batches[0].entry));
         let head = self.head();
         for batch in &batches {
             assert_eq!(Some(batch.delivery), head, "a delivery was overtaken");
@@ -542,4 +544,9 @@ fn id(number: u64) -> DeliveryId {
 
 fn number(delivery: DeliveryId) -> u64 {
     u64::from_be_bytes(delivery.0[8..].try_into().unwrap())
+}
+
+/// Where the batches of an entry go.
+fn route(entry: u64) -> u8 {
+    (entry % 3) as u8
 }

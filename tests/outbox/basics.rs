@@ -244,6 +244,7 @@ fn dead_letters_are_listed_shown_replayed_and_discarded() {
         let claims = outbox.claim(destination_id(1), 9).unwrap();
         assert_eq!(claims.len(), 1);
         assert_eq!(&claims[0].slices[0][..], payload(1, 2, 2));
+        check_route(&claims[0]);
         assert_eq!(claims[0].rows, [3]);
         assert_eq!(outbox.delivery(delivery_id(1)).unwrap().in_flight.rows, 3);
 
@@ -259,6 +260,7 @@ fn dead_letters_are_listed_shown_replayed_and_discarded() {
         outbox.replay(&[page.letters[2].id]).unwrap();
         let claims = outbox.claim(destination_id(1), 9).unwrap();
         assert_eq!(&claims[0].slices[0][..], payload(1, 2, 2));
+        check_route(&claims[0]);
         outbox.settle(delivered(&claims)).unwrap();
         let moved = outbox
             .discard(&[page.letters[0].id, page.letters[1].id])
@@ -393,7 +395,10 @@ fn a_full_outbox_refuses_new_deliveries_and_goes_on_draining() {
     }];
     let mut entries = 0;
     let full = loop {
-        match staging.append(Entry { slices: &slices }) {
+        match staging.append(Entry {
+            slices: &slices,
+            route: 0,
+        }) {
             Ok(_) => entries += 1,
             Err(error) => break error,
         }

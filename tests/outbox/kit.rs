@@ -72,6 +72,27 @@ pub fn shape(ordinal: u64) -> Vec<u32> {
     (0..=ordinal % 3).map(|slice| slice as u32 + 1).collect()
 }
 
+/// The route of entry `ordinal` of a generated delivery.
+pub fn route(ordinal: u64) -> u8 {
+    (ordinal % 4) as u8
+}
+
+/// Checks that a claim, also of a replayed dead letter, has the route of its entry, if that is one
+/// of a generated delivery.
+pub fn check_route(claim: &Claim) {
+    let text = claim
+        .slices
+        .first()
+        .map(|slice| String::from_utf8_lossy(slice));
+    let entry = text.as_ref().and_then(|text| {
+        let (_, behind) = text.split_once("entry ")?;
+        behind.split_once(',')?.0.parse().ok()
+    });
+    if let Some(entry) = entry {
+        assert_eq!(route(entry), claim.route, "{text:?}");
+    }
+}
+
 /// Appends entry `ordinal` of a generated delivery.
 pub fn append(staging: &mut Staging, delivery: u8, ordinal: u64) -> Result<u64, Error> {
     let rows = shape(ordinal);
@@ -83,7 +104,10 @@ pub fn append(staging: &mut Staging, delivery: u8, ordinal: u64) -> Result<u64, 
         .zip(&rows)
         .map(|(bytes, &rows)| Slice { bytes, rows })
         .collect();
-    let appended = staging.append(Entry { slices: &slices })?;
+    let appended = staging.append(Entry {
+        slices: &slices,
+        route: route(ordinal),
+    })?;
     assert_eq!(appended.ordinal, ordinal);
     Ok(appended.bytes)
 }
@@ -149,6 +173,7 @@ pub fn drain(outbox: &Outbox, destination: u8) -> Vec<Claim> {
         if claims.is_empty() {
             return all;
         }
+        claims.iter().for_each(check_route);
         outbox.settle(delivered(&claims)).unwrap();
         all.extend(claims);
     }
@@ -159,6 +184,7 @@ pub fn check_claim(claim: &Claim, delivery: u8, ordinal: u64) {
     assert_eq!(claim.delivery, delivery_id(delivery));
     assert_eq!(claim.ordinal, ordinal);
     assert_eq!(claim.rows, shape(ordinal));
+    check_route(claim);
     for (slice, bytes) in claim.slices.iter().enumerate() {
         assert_eq!(&bytes[..], payload(delivery, ordinal, slice));
     }

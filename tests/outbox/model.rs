@@ -116,6 +116,7 @@ impl Model {
 
     fn claim(&mut self, destination: u8, claims: &[Claim]) {
         for claim in claims {
+            check_route(claim);
             for (name, rows) in claim.slices.iter().zip(&claim.rows) {
                 let turn = self.turns.get(&destination).and_then(|turns| turns.first());
                 assert!(

@@ -30,7 +30,12 @@ fn fill(outbox: &Outbox) {
             bytes: &batch,
             rows: 1,
         }];
-        staging.append(outbox::Entry { slices: &slices }).unwrap();
+        staging
+            .append(outbox::Entry {
+                slices: &slices,
+                route: 0,
+            })
+            .unwrap();
     }
     let row = RejectedRow {
         row: 2,

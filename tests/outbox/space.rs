@@ -25,7 +25,12 @@ fn the_directory_shrinks_as_a_backlog_of_100_megabytes_drains() {
             bytes: &noise,
             rows: 1,
         }];
-        staging.append(Entry { slices: &slices }).unwrap();
+        staging
+            .append(Entry {
+                slices: &slices,
+                route: 0,
+            })
+            .unwrap();
     }
     let totals = Totals {
         rows_in: ENTRIES,

@@ -160,6 +160,14 @@ fn counts(page: &mut Page, report: &Report, whole: bool) {
             let each = per(counts.events, counts.batches);
             lines.push(("events", counts.events, format!("{each:.1} in a batch")));
         }
+        if counts.historical_events > 0 {
+            let aside = format!(
+                "historical: to an address of their own, in {} batches and {} requests",
+                thousands(counts.historical_batches),
+                thousands(counts.historical_requests)
+            );
+            lines.push(("  of them", counts.historical_events, aside));
+        }
         let batches = per(counts.batches, counts.requests);
         let events = match report.data_type {
             DataType::User => String::new(),
@@ -273,7 +281,11 @@ fn head(batch: &FirstBatch, paint: Paint) -> String {
             thousands(batch.first_row)
         ),
     };
-    paint.dim(&format!("  {rows}, {}", bytes(batch.bytes as u64)))
+    let address = match batch.historical {
+        true => ", to the address for historical events",
+        false => "",
+    };
+    paint.dim(&format!("  {rows}, {}{address}", bytes(batch.bytes as u64)))
 }
 
 fn pad(text: &str, width: usize) -> String {

@@ -8,6 +8,7 @@ use crate::ingest::{Progress, Task, Worked};
 use crate::mapping::{self, Plan};
 use crate::model::{DataType, Environment, Field, FieldKind, Header};
 use crate::mparticle::encode;
+use crate::mparticle::era::Era;
 
 /// Everything that is printed.
 #[derive(Debug, Serialize)]
@@ -59,6 +60,10 @@ pub struct Counts {
     pub requests: u64,
     pub batch_bytes: u64,
     pub events_per_request: f64,
+    /// What of these goes to mParticle's address for historical events.
+    pub historical_events: u64,
+    pub historical_batches: u64,
+    pub historical_requests: u64,
 }
 
 /// Rows that cannot be sent, for one reason.
@@ -87,17 +92,20 @@ pub struct FirstBatch {
     pub first_row: u64,
     pub rows: u32,
     pub bytes: usize,
+    /// It goes to mParticle's address for historical events.
+    pub historical: bool,
     pub batch: Box<RawValue>,
 }
 
 impl FirstBatch {
     /// `first_row` is 0 for the first. `None` if it were not JSON.
-    pub fn new(first_row: u64, batch: &encode::Batch<'_>) -> Option<Self> {
+    pub fn new(first_row: u64, era: Era, batch: &encode::Batch<'_>) -> Option<Self> {
         let text = std::str::from_utf8(batch.json).ok()?.to_owned();
         Some(Self {
             first_row: first_row + 1,
             rows: batch.rows,
             bytes: batch.json.len(),
+            historical: era == Era::Historical,
             batch: RawValue::from_string(text).ok()?,
         })
     }
@@ -183,6 +191,9 @@ impl Report {
             requests: made.requests,
             batch_bytes: made.bytes,
             events_per_request: made.events as f64 / made.requests.max(1) as f64,
+            historical_events: made.historical.events,
+            historical_batches: made.historical.batches,
+            historical_requests: made.historical.requests,
         };
         self.seconds = made.batches as f64 / f64::from(self.batches_per_second.max(1));
         self.warnings = worked.warnings().collect();

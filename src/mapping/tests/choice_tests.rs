@@ -286,3 +286,53 @@ fn when_sent_events_are_skipped_equal_rows_give_equal_records() {
     assert_eq!(first.user & !EVENT_BITS, third.user & !EVENT_BITS);
     assert_ne!(first.user, third.user);
 }
+
+#[test]
+fn an_event_that_is_old_when_the_delivery_comes_in_is_marked() {
+    let fields: &[(&str, &[&str])] = &[
+        ("e.id", &["mp_customer_id"]),
+        ("e.at", &["mp_timestamp_unixtime_ms"]),
+    ];
+    let now = 1_800_000_000_000;
+    let settings = |historical| Settings {
+        historical,
+        now: UnixMillis(now),
+        ..EVENTS
+    };
+    let auto = plan(fields, settings(Historical::Auto));
+    let always = plan(fields, settings(Historical::Always));
+    let days = |days: u64| now - days * 86_400_000;
+    for (literal, old) in [
+        (days(40).to_string(), true),
+        // Seconds, and a date.
+        ((days(40) / 1000).to_string(), true),
+        ("\"2020-02-29\"".to_owned(), true),
+        (days(10).to_string(), false),
+        (days(0).to_string(), false),
+        ((now + 1_000_000).to_string(), false),
+        ("9223372036854775807".to_owned(), false),
+        ("-1".to_owned(), true),
+        ("null".to_owned(), false),
+    ] {
+        let (record, _) = map(&auto, &["7", &literal]);
+        let record = record.unwrap();
+        let (mark, members) = Mark::split(record.view().event);
+        assert_eq!(mark.old, old, "{literal}");
+        assert!(members.starts_with(b"\"event_name\""), "{literal}");
+    }
+    let rejected = |literal: String| map(&always, &["7", &literal]).0.unwrap_err();
+    assert_eq!(rejected(days(3).to_string()), Rejection::TooYoung);
+    assert_eq!(
+        rejected("null".to_owned()),
+        Rejection::HistoricalWithoutTime
+    );
+    let untimed = Plan::new(
+        &header(&fields[..1]),
+        &settings(Historical::Always),
+        [7; 16],
+    );
+    assert_eq!(untimed.unwrap_err(), PlanError::HistoricalWithoutTime);
+    // Where nothing is sent as historical, records are as they always were.
+    let (record, _) = map(&plan(fields, EVENTS), &["7", "-1"]);
+    assert!(record.unwrap().view().event.starts_with(b"\"event_name\""));
+}

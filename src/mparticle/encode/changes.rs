@@ -15,6 +15,7 @@ use std::mem::{replace, swap, take};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::model::DataType;
+use crate::mparticle::era::Era;
 use crate::record::{RecordView, begin_setting, end_setting, parts, push_part};
 
 use super::members::{AttributeWriter, push_origin, push_user};
@@ -41,10 +42,6 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    pub(super) fn begin_user(&mut self) {
-        self.crowded = false;
-    }
-
     pub(super) fn crowd(&mut self) {
         self.crowded = true;
     }
@@ -70,6 +67,7 @@ impl Encoder {
             end_setting(&mut setting, start);
             (name, setting)
         });
+        self.names_bytes = self.delivery.names.bytes();
         self.changes = Some(Changes {
             key,
             attribute,
@@ -81,6 +79,19 @@ impl Encoder {
             first_rows: Vec::new(),
         });
         self
+    }
+
+    /// Goes over to a user. Whoever came before is done with.
+    pub(super) fn begin_user<S: Sink>(&mut self, user: u64, sink: &mut S) -> Result<(), S::Error> {
+        if self.user == Some(user) {
+            return Ok(());
+        }
+        self.end_user(sink)?;
+        self.user = Some(user);
+        if let Some(changes) = &mut self.changes {
+            changes.crowded = false;
+        }
+        Ok(())
     }
 
     /// Writes the current user unless the sink knows them as they are.
@@ -185,7 +196,7 @@ struct Fingerprint(SipHasher13);
 impl Sink for Fingerprint {
     type Error = Infallible;
 
-    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), Infallible> {
+    fn request(&mut self, _: Era, batches: &[Batch<'_>]) -> Result<(), Infallible> {
         for batch in batches {
             self.0.write(&(batch.json.len() as u64).to_le_bytes());
             self.0.write(batch.json);

@@ -23,11 +23,12 @@ use sha2::{Digest, Sha256};
 
 use crate::mapping::Names;
 use crate::model::{DataType, Environment};
-use crate::record::{RecordView, settings};
+use crate::mparticle::era::Era;
+use crate::record::{EventKind, Mark, RecordView, settings};
 
 use super::latest::name;
 use super::members::push_user;
-use super::{EVENT, Encoder, Sink, push_display, push_event, push_object};
+use super::{Encoder, Sink, begin_event, push_display, push_event, push_object};
 
 /// Changed whenever the same event would get another id, so that a change is a decision.
 const VERSION: &[u8] = b"looker-feed event 1";
@@ -73,28 +74,31 @@ impl Encoder {
         self
     }
 
-    /// An event in a batch of its own, under an id that says what the event says.
+    /// An event, which stands for `rows`, in a batch of its own, under an id that says what the event
+    /// says.
     pub(super) fn push_alone<S: Sink>(
         &mut self,
         at: usize,
         record: RecordView<'_>,
+        rows: u32,
         sink: &mut S,
     ) -> Result<(), S::Error> {
         let names = &self.delivery.names;
         let person = &mut self.people[at];
-        person.first_row = person.first_row.min(record.row);
-        person.last_row = person.last_row.max(record.row);
-        person
-            .attributes
-            .set_if_later(record.attributes, record.row);
+        person.note_in_any_order(&record);
         let Some(content) = &mut self.content else {
             return Ok(());
         };
         let id = content.id(&record, names);
         let mut device = person.spare.pop().unwrap_or_default();
         device.describe(record.device, names, &self.plan);
-        self.request.begin();
-        let out = &mut self.request.bytes;
+        let (mark, members) = Mark::split(record.event);
+        let request = match super::era(mark) {
+            Era::Current => &mut self.request,
+            Era::Historical => &mut self.old_request,
+        };
+        request.begin();
+        let out = &mut request.bytes;
         out.extend_from_slice(b"{\"source_request_id\":\"");
         push_display(out, format_args!("{id}"));
         out.extend_from_slice(self.suffix.as_bytes());
@@ -102,12 +106,11 @@ impl Encoder {
         push_object(out, ",\"device_info\":{", &device.json);
         out.extend_from_slice(&device.origin);
         out.extend_from_slice(b",\"events\":[");
-        push_event(out, EVENT, format_args!("{id}"), &record);
+        push_event(out, begin_event(mark.kind), format_args!("{id}"), members);
         out.extend_from_slice(b"]}");
         device.clear();
         person.spare.push(device);
-        self.made.events += 1;
-        self.request.end(1, 1, &self.settings, sink, &mut self.made)
+        request.end(rows, 1, &self.settings, sink, &mut self.made)
     }
 }
 
@@ -139,7 +142,12 @@ impl Content {
             update(&mut hash, literal);
         }
         update(&mut hash, b"");
-        update(&mut hash, record.event);
+        let (mark, members) = Mark::split(record.event);
+        update(&mut hash, members);
+        // Whether it is old says nothing: an event stays the same when it has grown old since.
+        if mark.kind != EventKind::Custom {
+            update(&mut hash, mark.kind.name().as_bytes());
+        }
         let whole = hash.finalize();
         let mut hash = [0; 16];
         hash.iter_mut().zip(whole).for_each(|(to, from)| *to = from);

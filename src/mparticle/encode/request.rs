@@ -1,6 +1,7 @@
 //! A request that is being filled with batches, and goes out when the next one does not fit.
 
 use super::{Batch, Made, Settings, Sink};
+use crate::mparticle::era::Era;
 
 /// The request that is being filled.
 #[derive(Debug, Default)]
@@ -10,9 +11,18 @@ pub(super) struct Request {
     /// End and rows of each batch in `bytes`.
     batches: Vec<(usize, u32)>,
     events: usize,
+    era: Era,
 }
 
 impl Request {
+    /// An empty one.
+    pub(super) fn of(era: Era) -> Self {
+        Self {
+            era,
+            ..Self::default()
+        }
+    }
+
     /// Where the last whole batch ends.
     fn end_of_batches(&self) -> usize {
         self.batches.last().map_or(0, |(end, _)| *end)
@@ -33,6 +43,11 @@ impl Request {
         made: &mut Made,
     ) -> Result<(), S::Error> {
         made.batches += 1;
+        made.events += events as u64;
+        if self.era == Era::Historical {
+            made.historical.batches += 1;
+            made.historical.events += events as u64;
+        }
         let start = self.end_of_batches();
         made.bytes += (self.bytes.len() - start) as u64;
         // A comma after each batch, and the brackets.
@@ -72,8 +87,11 @@ impl Request {
                 Batch { json, rows }
             })
             .collect();
-        sink.request(&batches)?;
+        sink.request(self.era, &batches)?;
         made.requests += 1;
+        if self.era == Era::Historical {
+            made.historical.requests += 1;
+        }
         self.bytes.drain(..end);
         self.batches.clear();
         self.events = 0;

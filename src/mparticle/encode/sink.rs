@@ -1,5 +1,6 @@
-//! Where what the encoder makes goes.
+//! What the encoder hands out: requests, rows that fit in none, and how much was made.
 
+use crate::mparticle::era::Era;
 use crate::record::RecordView;
 
 /// One batch in a request's bytes.
@@ -19,7 +20,7 @@ pub trait Sink {
     ///
     /// # Errors
     /// It could not be kept; the delivery must be given up.
-    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), Self::Error>;
+    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), Self::Error>;
     /// A row that no batch can hold.
     ///
     /// # Errors
@@ -64,4 +65,49 @@ pub enum Unsendable {
         /// The limit.
         most: usize,
     },
+    /// The row is part of a purchase that needs more than a batch may be, and half a purchase would
+    /// be a wrong one.
+    #[error(
+        "the row is one of {rows} or more of a transaction that is too large for one event: mParticle takes at most {most} bytes"
+    )]
+    Purchase {
+        /// Rows of the transaction that had come.
+        rows: usize,
+        /// The limit.
+        most: usize,
+    },
+}
+
+/// How much was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// Sets of identities (see the module's page).
+    pub users: u64,
+    /// Batches.
+    pub batches: u64,
+    /// Events.
+    pub events: u64,
+    /// Requests.
+    pub requests: u64,
+    /// Bytes of all batches.
+    pub bytes: u64,
+    /// What of these goes to mParticle's address for historical events.
+    pub historical: Share,
+    /// Rows of users who were not sent, since they are as they were.
+    pub unchanged_rows: u64,
+    /// Those users.
+    pub unchanged_users: u64,
+    /// Users who are told that they are not in the result any more.
+    pub gone: u64,
+}
+
+/// A part of what was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Batches.
+    pub batches: u64,
+    /// Events.
+    pub events: u64,
+    /// Requests.
+    pub requests: u64,
 }

@@ -1,5 +1,6 @@
 mod changes_tests;
 mod choice_tests;
+mod commerce_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -18,6 +19,7 @@ struct Given {
     device: u8,
     attributes: Vec<(u16, String)>,
     note: String,
+    old: bool,
 }
 
 fn given() -> impl Strategy<Value = Given> {
@@ -36,6 +38,8 @@ fn given() -> impl Strategy<Value = Given> {
                 email,
                 device,
                 attributes,
+                // As of real events: equal ones are equally old.
+                old: note.len() % 5 == 4,
                 note,
             }
         })
@@ -64,6 +68,15 @@ fn record(row: u64, given: &Given, data_type: DataType) -> Record {
         end_setting(attributes, start);
     }
     if data_type == DataType::Event {
+        if given.old {
+            record.section(Section::Event).push(
+                Mark {
+                    old: true,
+                    ..Mark::default()
+                }
+                .byte(),
+            );
+        }
         push_display(
             record.section(Section::Event),
             format_args!(
@@ -79,13 +92,16 @@ fn record(row: u64, given: &Given, data_type: DataType) -> Record {
 #[derive(Default)]
 struct Kept {
     requests: Vec<Vec<(Value, usize, u32)>>,
+    /// The era of each request.
+    eras: Vec<Era>,
     unsendable: BTreeSet<u64>,
 }
 
 impl Sink for Kept {
     type Error = Infallible;
 
-    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), Infallible> {
+    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), Infallible> {
+        self.eras.push(era);
         let parsed = batches
             .iter()
             .map(|batch| {
@@ -226,6 +242,22 @@ proptest! {
                 prop_assert_eq!(note, &given.note);
             }
         }
+        for (request, era) in kept.requests.iter().zip(&kept.eras) {
+            for (batch, ..) in request {
+                let events = batch["events"].as_array().cloned().unwrap_or_default();
+                prop_assert!(*era == Era::Current || !events.is_empty(), "dropped in silence");
+                prop_assert!(*era == Era::Current || batch.get("user_attributes").is_none());
+                for event in events {
+                    let id = event["data"]["source_message_id"].as_str().unwrap();
+                    let row: usize = id.rsplit('-').next().unwrap().parse().unwrap();
+                    prop_assert_eq!(rows[row].old, *era == Era::Historical);
+                }
+            }
+        }
+        let old = rows.iter().enumerate().filter(|(row, given)| {
+            given.old && !kept.unsendable.contains(&(*row as u64))
+        });
+        prop_assert_eq!(made.historical.events as usize, old.count());
         prop_assert_eq!(seen.len(), rows.len());
         prop_assert_eq!(made.events as usize, rows.len() - kept.unsendable.len());
         prop_assert_eq!(final_attributes(&kept), want_attributes(&rows, &kept));
@@ -254,6 +286,7 @@ fn plain(customer: u8, email: u8) -> Given {
         device: 0,
         attributes: Vec::new(),
         note: String::new(),
+        old: false,
     }
 }
 

@@ -2,11 +2,21 @@
 
 use std::io::Write;
 
-use crate::record::RecordView;
+use crate::record::EventKind;
 
-/// What every event begins with, up to its id.
-pub(super) const EVENT: &str =
-    "{\"event_type\":\"custom_event\",\"data\":{\"source_message_id\":\"";
+/// What every event of a kind begins with, up to its id.
+pub(super) fn begin_event(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Custom => "{\"event_type\":\"custom_event\",\"data\":{\"source_message_id\":\"",
+        EventKind::ScreenView => {
+            "{\"event_type\":\"screen_view\",\"data\":{\"source_message_id\":\""
+        }
+        EventKind::Commerce => {
+            "{\"event_type\":\"commerce_event\",\"data\":{\"source_message_id\":\""
+        }
+    }
+}
+
 /// An upper bound of what an event's JSON has beside the record's members.
 pub(super) const EVENT_FRAME: usize = 128;
 
@@ -14,12 +24,12 @@ pub(super) fn push_event(
     out: &mut Vec<u8>,
     prefix: &str,
     id: std::fmt::Arguments<'_>,
-    record: &RecordView<'_>,
+    members: &[u8],
 ) {
     out.extend_from_slice(prefix.as_bytes());
     push_display(out, id);
     out.extend_from_slice(b"\",");
-    out.extend_from_slice(record.event);
+    out.extend_from_slice(members);
     out.extend_from_slice(b"}}");
 }
 

@@ -16,8 +16,8 @@ struct Remembers {
 impl Sink for Remembers {
     type Error = Infallible;
 
-    fn request(&mut self, batches: &[Batch<'_>]) -> Result<(), Infallible> {
-        self.kept.request(batches)
+    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), Infallible> {
+        self.kept.request(era, batches)
     }
 
     fn unsendable(&mut self, row: RecordView<'_>, why: Unsendable) -> Result<(), Infallible> {
@@ -160,6 +160,7 @@ fn one(customer: u8, email: u8) -> Given {
         device: 0,
         attributes: vec![(0, "x".to_owned())],
         note: String::new(),
+        old: false,
     }
 }
 

@@ -23,6 +23,7 @@ fn names() -> Names {
         ],
         ip: Some(1),
         location: Some(2),
+        ..Names::default()
     }
 }
 
@@ -197,6 +198,25 @@ fn send(rows: &[Given], account: u8, environment: Environment) -> (Kept, Made) {
     (kept, made)
 }
 
+#[test]
+fn an_event_that_has_grown_old_since_has_the_id_that_it_had() {
+    let young = plain(1, 1);
+    let old = Given {
+        old: true,
+        ..young.clone()
+    };
+    let ids: Vec<_> = [young, old]
+        .into_iter()
+        .map(|event| {
+            let (kept, _) = send(&[event], 1, Environment::Development);
+            let (batch, ..) = &kept.requests[0][0];
+            (kept.eras[0], batch["source_request_id"].clone())
+        })
+        .collect();
+    assert_eq!(ids[0].1, ids[1].1);
+    assert_eq!((ids[0].0, ids[1].0), (Era::Current, Era::Historical));
+}
+
 /// What mParticle has after these deliveries: events by `source_request_id`.
 fn arrived(deliveries: &[&Kept]) -> BTreeMap<String, Value> {
     let mut ledger = BTreeMap::new();
@@ -246,7 +266,11 @@ fn of_row(given: &Given) -> (String, String, String, String) {
 
 fn few() -> impl Strategy<Value = Given> {
     // Short notes, so that equal events occur.
-    (given(), "[a-b]{0,2}").prop_map(|(given, note)| Given { note, ..given })
+    (given(), "[a-b]{0,2}").prop_map(|(given, note)| Given {
+        old: note == "b",
+        note,
+        ..given
+    })
 }
 
 proptest! {
