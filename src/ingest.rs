@@ -14,6 +14,7 @@
 //! does with a document exactly what [`receive`] does, and keeps nothing.
 
 mod early;
+mod past;
 mod work;
 mod worked;
 mod writer;
@@ -27,6 +28,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
+use crate::changes::{self, Changes};
 use crate::decode::{self, DecodeError};
 use crate::group::{self, GroupError};
 use crate::mapping::{self, PlanError};
@@ -64,6 +66,8 @@ pub struct Order {
     pub environment: Environment,
     /// The data plan that batches name.
     pub data_plan: Option<encode::DataPlan>,
+    /// Set if only changes are sent: against what they are held.
+    pub changes: Option<(Changes, changes::Order)>,
 }
 
 /// What the work on a document depends on.
@@ -109,7 +113,7 @@ pub struct Receipt {
     pub rows: u64,
     /// Rows of them that cannot be sent and were kept with their reason.
     pub rejected: u64,
-    /// Users, batches and requests that were made.
+    /// Users, batches and requests that were made, and rows that need not be sent.
     pub made: encode::Made,
     /// What a person should know, in sentences.
     pub notes: Vec<String>,
@@ -178,6 +182,9 @@ pub enum IngestError {
         /// Why the first of them was refused.
         reason: String,
     },
+    /// Only changes were to be sent, and that cannot be done.
+    #[error(transparent)]
+    Changes(#[from] changes::Error),
     /// Grouping failed.
     #[error(transparent)]
     Group(#[from] GroupError),
@@ -274,5 +281,5 @@ pub fn rehearse<S: Store>(
         progress.bytes.fetch_add(length as u64, Ordering::Relaxed);
         Ok(chunk)
     };
-    work::work(task, &mut next, store, settings, progress)
+    work::work(task, &mut next, store, settings, progress, &mut None)
 }

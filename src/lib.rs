@@ -26,6 +26,7 @@
 //! | [`mapping`] | columns to fields, by LookML tag | `record` | HTTP, time, the outbox |
 //! | [`group`] | rows of a user together, in fixed memory | `record`, `seal` | what a record means |
 //! | [`mparticle`]`::encode`, `::era` | batches and requests within the limits; which address takes them | `record`, names of `mapping` | HTTP, outbox, drain |
+//! | [`changes`] | what each schedule delivered last, user by user | `record`, `seal` | what is sent, HTTP, JSON, sled |
 //! | [`outbox`] | the durable store between | sled, `seal` | JSON, mParticle, HTTP, retry policy |
 //! | [`drain`] | when, how fast, and what a reply means | `outbox` | HTTP, JSON: it sees a `Transport` |
 //! | [`mparticle`]`::edit` | a batch that a person has mended, made fit to be sent | nobody | HTTP, the outbox |
@@ -57,14 +58,16 @@
 //! 5. **A claim lives in memory only.** After a crash, what is not settled is due again.
 //! 6. **A reply is an enum, and the decision on it a pure function** ([`drain`]).
 //! 7. **Nothing is dropped in silence**: rows in = delivered + waiting + in flight + dead-lettered +
-//!    rejected + cancelled + named as damaged, for each delivery, at every moment.
-//! 8. **Secrets and people's data are never written in clear**: credentials, rows and dead letters are sealed
+//!    rejected + cancelled + unchanged + named as damaged, for each delivery, at every moment.
+//! 8. **Who is passed over as unchanged is known to have it.** In doubt all users are sent ([`changes`]).
+//! 9. **Secrets and people's data are never written in clear**: credentials, rows and dead letters are sealed
 //!    ([`seal`]) under a key that lies outside the outbox; temporary files under keys that nobody keeps.
 //!
 //! Where mapping and grouping differ from what one might expect: values stay the JSON literals that Looker
 //! sent, from the decoder's buffer to the request ([`record`] says why).
 
 pub mod app;
+pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -155,6 +155,22 @@ pub fn settings(mut section: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
+/// Appends one part of a list of parts, such as the sets of identities of several people.
+pub fn push_part(list: &mut Vec<u8>, part: &[u8]) {
+    list.extend_from_slice(&(part.len() as u32).to_le_bytes());
+    list.extend_from_slice(part);
+}
+
+/// The parts of a list that [`push_part`] made; ends where it was cut.
+pub fn parts(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = list.split_first_chunk::<4>()?;
+        let (part, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        list = rest;
+        Some(part)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,5 +199,17 @@ mod tests {
             let again = RecordView::from_parts(7, 0, record.ends(), record.bytes());
             assert_eq!(again, view);
         }
+    }
+
+    #[test]
+    fn parts_come_back_and_a_list_that_is_cut_ends_there() {
+        let mut list = Vec::new();
+        let want: [&[u8]; 3] = [b"one", b"", b"three"];
+        want.iter().for_each(|part| push_part(&mut list, part));
+        assert_eq!(parts(&list).collect::<Vec<_>>(), want);
+        assert_eq!(
+            parts(&list[..list.len() - 1]).collect::<Vec<_>>(),
+            want[..2]
+        );
     }
 }

@@ -65,6 +65,11 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.mparticle.paused_probe, Duration::from_secs(60));
     assert_eq!(config.mparticle.pause_after_rejected, 100);
     assert_eq!(config.mparticle.max_age, None);
+    let changes = &config.changes;
+    assert_eq!(changes.path, None);
+    assert_eq!(changes.full_refresh, Duration::from_secs(7 * 86_400));
+    assert_eq!(changes.forget_after, Duration::from_secs(30 * 86_400));
+    assert_eq!((changes.max_bytes, changes.max_drop_percent), (4 << 30, 50));
     assert_eq!(config.memory.group_budget, 64 << 20);
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8081");
     assert!(config.admin.token.is_none() && config.admin.hosts.is_empty());
@@ -121,9 +126,10 @@ fn every_key_of_the_shipped_file_can_be_uncommented() {
         })
         .collect();
     assert_eq!(
-        keys, 21,
+        keys, 22,
         "base_url, secret, secret_file, tls_cert, tls_key, four ca_files, endpoint, plan_id, \
-         plan_version, max_age, token, token_file, four of notify, otlp_endpoint, key_file"
+         plan_version, max_age, the path of changes, token, token_file, four of notify, \
+         otlp_endpoint, key_file"
     );
     let config = load(&text, &[]).unwrap();
     assert_eq!(config.mparticle.base_address(), "http://127.0.0.1:9100/v2");

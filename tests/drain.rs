@@ -196,6 +196,7 @@ fn commit(
     let totals = Totals {
         rows_in: rows,
         rows_rejected: 0,
+        rows_unchanged: 0,
         users: rows,
         batches: rows,
         requests: entries.len() as u64,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use: the dependency table of the crate's page. `model`, `clock` and
 /// `shutdown` are nobody's secret and may be used by all.
-const ROOMS: [(&str, &[&str]); 25] = [
+const ROOMS: [(&str, &[&str]); 26] = [
     ("model", &[]),
     ("clock", &[]),
     ("shutdown", &[]),
@@ -31,9 +31,11 @@ const ROOMS: [(&str, &[&str]); 25] = [
     ("mparticle::reply", &["drain"]),
     ("outbox", &["seal"]),
     ("drain", &["outbox"]),
+    ("changes", &["record", "seal"]),
     (
         "ingest",
         &[
+            "changes",
             "decode",
             "mapping",
             "group",

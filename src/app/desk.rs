@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,6 +13,7 @@ use url::Url;
 
 use super::facts;
 use super::traces::Receiving;
+use crate::changes::Changes;
 use crate::clock::{self, UnixMillis};
 use crate::control::view;
 use crate::drain;
@@ -49,6 +51,8 @@ pub struct Settings {
     pub ingest: ingest::Settings,
     /// Bound of the outbox.
     pub max_bytes: u64,
+    /// After so long a schedule that sends only changes sends all, if it does not say otherwise.
+    pub full_refresh: Duration,
 }
 
 impl Settings {
@@ -105,6 +109,7 @@ pub struct Desk {
     pub(super) settings: Settings,
     pub(super) outbox: Outbox,
     pub(super) drain: drain::Handle,
+    pub(super) changes: Changes,
     pub(super) started: UnixMillis,
     pub(super) counters: Counters,
     pub(super) telemetry: Telemetry,
@@ -124,6 +129,8 @@ pub struct Counters {
     pub rows_in: AtomicU64,
     /// Rows of them that were rejected.
     pub rows_rejected: AtomicU64,
+    /// Rows of them that were not sent, since what they say was delivered before.
+    pub rows_unchanged: AtomicU64,
 }
 
 /// A delivery that is being received.
@@ -145,8 +152,10 @@ impl Desk {
         keys: Arc<Keyring>,
         drain: drain::Handle,
         telemetry: Telemetry,
+        changes: Changes,
     ) -> Self {
         Self {
+            changes,
             settings,
             telemetry,
             outbox,
@@ -236,6 +245,7 @@ impl Desk {
                 add(&counters.accepted, 1);
                 add(&counters.rows_in, receipt.rows);
                 add(&counters.rows_rejected, receipt.rejected);
+                add(&counters.rows_unchanged, receipt.made.unchanged_rows);
             }
             Err(_) => {
                 add(&counters.refused, 1);
@@ -268,6 +278,7 @@ impl Receiver for Desk {
         let now = UnixMillis::now();
         let id = clock::new_delivery_id(now).map_err(|error| refusal(&error.to_string()))?;
         let delivery = self.new_delivery(id, &order)?;
+        let changes = self.changes_of(&order, delivery.destination).await?;
         let progress = Arc::new(Progress::default());
         let _listed = Listed::enter(self, id, &order.title, now, &progress);
         let trace = Receiving::new(id, delivery.destination, order.data_type);
@@ -276,6 +287,7 @@ impl Receiver for Desk {
             mapping: self.settings.mapping_of(&order),
             environment: order.environment,
             data_plan: self.settings.data_plan_of(&order.choices),
+            changes,
         };
         let outcome = ingest::receive(
             ingest_order,
@@ -292,6 +304,7 @@ impl Receiver for Desk {
                 tracing::info!(
                     rows = receipt.rows,
                     rejected = receipt.rejected,
+                    unchanged = receipt.made.unchanged_rows,
                     users = receipt.made.users,
                     batches = receipt.made.batches,
                     requests = receipt.made.requests,
@@ -376,7 +389,7 @@ fn label(endpoint: &Url, api_key: &str) -> String {
     format!("{host}, key …{shown}")
 }
 
-fn refusal(message: &str) -> Refusal {
+pub(super) fn refusal(message: &str) -> Refusal {
     Refusal {
         message: message.to_owned(),
     }
@@ -390,6 +403,7 @@ pub(super) fn kind(error: &IngestError) -> &'static str {
         IngestError::Query(_) => "Looker's query failed",
         IngestError::Plan(_) => "the columns do not fit",
         IngestError::NothingToSend { .. } => "no row can be sent",
+        IngestError::Changes(_) => "only changes cannot be sent",
         IngestError::Group(_) | IngestError::Early(_) => "temporary space failed",
         IngestError::Thread(_) => "the system refused a thread",
         IngestError::Outbox(_) => "the outbox refused",
@@ -443,6 +457,7 @@ mod tests {
                 encode: crate::mparticle::encode::Settings::default(),
             },
             max_bytes: 1,
+            full_refresh: Duration::from_secs(1),
         }
     }
 

@@ -59,6 +59,7 @@ impl Daemon for Desk {
                 deliveries_refused: read(&counters.refused),
                 rows_in: read(&counters.rows_in),
                 rows_rejected: read(&counters.rows_rejected),
+                rows_unchanged: read(&counters.rows_unchanged),
             },
             spans: self.telemetry.counts().map(|counts| view::Spans {
                 exported: counts.exported,
@@ -157,7 +158,16 @@ impl Daemon for Desk {
     }
 
     fn replay(&self, which: &Which) -> Result<view::Done, Problem> {
-        let moved = self.move_letters(which, |ids| self.outbox.replay(ids))?;
+        let moved = self.move_letters(which, |ids| {
+            // What arrives again arrives behind newer values.
+            let deliveries = self.outbox.deliveries_of(ids);
+            if let Err(error) = self.changes.doubt(&deliveries) {
+                return Err(Problem::Failed(format!(
+                    "What was delivered could not be forgotten, so nothing is sent again: {error}"
+                )));
+            }
+            self.outbox.replay(ids).map_err(failed)
+        })?;
         Ok(done(
             moved.letters,
             format!(
@@ -168,7 +178,7 @@ impl Daemon for Desk {
     }
 
     fn discard(&self, which: &Which) -> Result<view::Done, Problem> {
-        let moved = self.move_letters(which, |ids| self.outbox.discard(ids))?;
+        let moved = self.move_letters(which, |ids| self.outbox.discard(ids).map_err(failed))?;
         Ok(done(
             moved.letters,
             format!(
@@ -315,7 +325,7 @@ impl Desk {
     fn move_letters(
         &self,
         which: &Which,
-        act: impl Fn(&[LetterId]) -> Result<outbox::Moved, outbox::Error>,
+        act: impl Fn(&[LetterId]) -> Result<outbox::Moved, Problem>,
     ) -> Result<outbox::Moved, Problem> {
         let filter = match which {
             Which::Ids(ids) => {
@@ -324,7 +334,7 @@ impl Desk {
                     .map(|id| letter_id(id))
                     .collect::<Result<BTreeSet<_>, _>>()?;
                 let ids: Vec<_> = ids.into_iter().collect();
-                return act(&ids).map_err(failed);
+                return act(&ids);
             }
             Which::Delivery(id) => DeadFilter {
                 delivery: Some(delivery_id(id)?),
@@ -348,7 +358,7 @@ impl Desk {
         }
         let mut moved = outbox::Moved::default();
         for part in ids.chunks(MOVED_AT_ONCE) {
-            let more = act(part).map_err(failed)?;
+            let more = act(part)?;
             moved.letters += more.letters;
             moved.rows += more.rows;
         }
@@ -456,6 +466,7 @@ pub(super) fn delivery(state: DeliveryState, link: Option<String>) -> view::Deli
             rejected: state.rejected,
             damaged: state.damaged.rows,
             cancelled: state.cancelled.rows,
+            unchanged: state.unchanged,
         },
         users: state.users,
         batches: state.batches,

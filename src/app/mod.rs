@@ -9,6 +9,7 @@ mod desk;
 mod edit;
 mod facts;
 mod keys;
+mod past;
 mod reload;
 mod systemd;
 mod traces;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::changes::Changes;
 use crate::config::Config;
 use crate::control::{self, Admin, Token, TokenError};
 use crate::drain::{self, Drain};
@@ -131,6 +133,7 @@ pub struct App {
     exporter: Option<Exporter>,
     desk: Arc<Desk>,
     reloader: Reloader,
+    changes: Changes,
     outbox: Outbox,
     hub_url: Url,
     admin_url: Url,
@@ -147,6 +150,12 @@ impl App {
         // First what a person has to mend in the configuration: nothing has been made then.
         let certificates = Certificates::load(&config)?;
         let (outbox, keys) = open_outbox(&config).await?;
+        let changes = Changes::new(past::settings(&config), Arc::clone(&keys));
+        // Before anything is accepted or forgotten.
+        let (settling, ledger) = (changes.clone(), outbox.clone());
+        tokio::task::spawn_blocking(move || settling.settle(&ledger))
+            .await
+            .map_err(|_| StartError::Panicked)?;
 
         let endpoint = Url::parse(&config.mparticle.base_address())?;
         let opener = Arc::clone(&keys);
@@ -170,8 +179,8 @@ impl App {
             certificates.looker,
             certificates.identity,
         ))
-            .await
-            .map_err(listen("Looker (intake.listen)"))?;
+        .await
+        .map_err(listen("Looker (intake.listen)"))?;
         let admin = Admin::bind(control::AdminSettings {
             listen: config.admin.listen,
             token: config
@@ -201,11 +210,13 @@ impl App {
                 data_plan: data_plan(&config.mparticle),
                 ingest: ingest_settings(&config),
                 max_bytes: config.outbox.max_bytes,
+                full_refresh: config.changes.full_refresh,
             },
             outbox.clone(),
             keys,
             drain.handle(),
             telemetry,
+            changes.clone(),
         ));
         Ok(Self {
             intake,
@@ -215,6 +226,7 @@ impl App {
             exporter,
             desk,
             reloader,
+            changes,
             outbox,
             hub_url,
             admin_url,
@@ -263,7 +275,13 @@ impl App {
                 exporter.run(export_stop).await;
             }
         });
-        let mut dog = tokio::spawn(keep_watch(Arc::clone(&systemd), watched, watch_stop));
+        let mut dog = tokio::spawn(keep_watch(
+            Arc::clone(&systemd),
+            watched,
+            watch_stop.clone(),
+        ));
+        let follower = past::follow(self.changes, self.outbox.clone(), watch_stop);
+        let mut follower = tokio::spawn(follower);
 
         // Whatever ends first ends all, in order; only the shutdown should.
         let mut early = None;
@@ -288,7 +306,7 @@ impl App {
         // The last words of the drain are told too.
         watch_trigger.pull();
         export_trigger.pull();
-        for task in [&mut notifier, &mut dog, &mut exporter] {
+        for task in [&mut notifier, &mut dog, &mut follower, &mut exporter] {
             if !task.is_finished() && tokio::time::timeout(2 * GRACE, &mut *task).await.is_err() {
                 task.abort();
             }

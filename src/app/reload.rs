@@ -114,6 +114,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             ("[looker]", format!("{:?}", config.looker)),
             ("[outbox]", format!("{:?}", config.outbox)),
             ("[mparticle]", format!("{:?}", config.mparticle)),
+            ("[changes]", format!("{:?}", config.changes)),
             ("[memory]", format!("{:?}", config.memory)),
             (
                 "[admin]",

@@ -20,9 +20,9 @@ use std::time::Duration;
 pub use error::{ConfigError, Origin};
 pub use secret::Secret;
 pub use settings::{
-    AdminSettings, AllowedHost, IntakeSettings, LogFormat, LogSettings, LookerSettings,
-    MemorySettings, MparticleSettings, NotifySettings, OutboxSettings, Pod, SealSettings,
-    ShutdownSettings, TelemetrySettings,
+    AdminSettings, AllowedHost, ChangesSettings, IntakeSettings, LogFormat, LogSettings,
+    LookerSettings, MemorySettings, MparticleSettings, NotifySettings, OutboxSettings, Pod,
+    SealSettings, ShutdownSettings, TelemetrySettings,
 };
 
 pub use crate::mapping::{Historical, IdentityNames, Nulls, Untagged};
@@ -54,6 +54,7 @@ pub struct Config {
     pub looker: LookerSettings,
     pub outbox: OutboxSettings,
     pub mparticle: MparticleSettings,
+    pub changes: ChangesSettings,
     pub memory: MemorySettings,
     pub admin: AdminSettings,
     pub notify: NotifySettings,
@@ -193,6 +194,13 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             paused_probe: of.key("mparticle.paused_probe", wait())?,
             pause_after_rejected: of.key("mparticle.pause_after_rejected", whole(0..=1_000_000))?,
             max_age: of.maybe("mparticle.max_age", duration(millis(1000)..=days(3650)))?,
+        },
+        changes: ChangesSettings {
+            path: of.maybe("changes.path", path)?,
+            full_refresh: of.key("changes.full_refresh", duration(hours(1)..=days(3650)))?,
+            max_bytes: of.key("changes.max_bytes", size(1 << 16..=1 << 50))?,
+            forget_after: of.key("changes.forget_after", duration(hours(1)..=days(3650)))?,
+            max_drop_percent: of.key("changes.max_drop_percent", whole(1..=100))?,
         },
         memory: MemorySettings {
             group_budget: of.key("memory.group_budget", bytes(64 << 10..=1 << 40))?,

@@ -200,6 +200,21 @@ impl Pod {
     }
 }
 
+/// `[changes]`: what is kept so that only changes are sent.
+#[derive(Clone, Debug)]
+pub struct ChangesSettings {
+    /// The directory; `None`: beside the outbox, with `.changes` at the end of its name.
+    pub path: Option<PathBuf>,
+    /// After so long all users are sent, unless a schedule says otherwise.
+    pub full_refresh: Duration,
+    /// Of all that is kept, in bytes; a delivery can pass it while it comes in.
+    pub max_bytes: u64,
+    /// What is kept of a schedule goes when it was not seen for so long.
+    pub forget_after: Duration,
+    /// Of a hundred users of an audience, at most so many may leave at once, 1 to 100.
+    pub max_drop_percent: u8,
+}
+
 /// `[memory]`
 #[derive(Clone, Copy, Debug)]
 pub struct MemorySettings {

@@ -60,6 +60,12 @@ fn daemon(out: &mut Writer, overview: &Overview, newest: Option<UnixMillis>) {
     )
     .one(&[], overview.totals.rows_rejected);
     out.family(
+        "rows_unchanged_total",
+        "counter",
+        "Rows of them that were not sent, since what they say was delivered before.",
+    )
+    .one(&[], overview.totals.rows_unchanged);
+    out.family(
         "receiving_deliveries",
         "gauge",
         "Deliveries that Looker is sending now.",

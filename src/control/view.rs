@@ -147,6 +147,9 @@ pub struct Totals {
     pub rows_in: u64,
     /// Rows of them that were rejected at mapping.
     pub rows_rejected: u64,
+    /// Rows of them that were not sent, since what they say was delivered before.
+    #[serde(default)]
+    pub rows_unchanged: u64,
 }
 
 /// One committed delivery: `GET /api/v1/deliveries` and `/api/v1/deliveries/{id}`.
@@ -169,7 +172,7 @@ pub struct Delivery {
     pub state: String,
     /// When its last entry settled.
     pub finished: Option<UnixMillis>,
-    /// Rows that Looker sent: the sum of the seven numbers of `rows`, at every moment.
+    /// Rows that Looker sent: the sum of the numbers of `rows`, at every moment.
     pub rows_in: u64,
     /// Where they are.
     pub rows: Rows,
@@ -207,12 +210,15 @@ pub struct Rows {
     /// Not sent, since a person cancelled the delivery.
     #[serde(default)]
     pub cancelled: u64,
+    /// Not sent, since what they say was delivered before.
+    #[serde(default)]
+    pub unchanged: u64,
 }
 
 impl Rows {
     /// All of them.
     pub fn total(&self) -> u64 {
-        let unsent = self.waiting + self.in_flight + self.cancelled;
+        let unsent = self.waiting + self.in_flight + self.cancelled + self.unchanged;
         self.delivered + unsent + self.dead + self.rejected + self.damaged
     }
 }

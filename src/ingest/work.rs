@@ -12,6 +12,7 @@ use super::{
     CHUNKS_WAITING, Feed, IngestError, Order, Progress, Receipt, Settings, Store, Task, Worked,
     writer,
 };
+use crate::changes::Session;
 use crate::decode::{Decoder, RowParser, Step};
 use crate::group::Grouper;
 use crate::mapping::{self, Plan, Tally};
@@ -39,8 +40,14 @@ pub fn run(
         environment: order.environment,
         data_plan: order.data_plan,
     };
+    let received = order.delivery.received;
     // Dropping it removes what was staged.
     let mut staging = outbox.begin(order.delivery)?;
+    // What was delivered so far; dropping it gives this delivery's part up.
+    let mut session = match &order.changes {
+        Some((changes, order)) => Some(changes.begin(order, task.id, received, outbox)?),
+        None => None,
+    };
     // All that waits is taken at once, so that neither side is woken for every chunk.
     let mut taken = VecDeque::with_capacity(CHUNKS_WAITING);
     let mut arrived = Vec::with_capacity(CHUNKS_WAITING);
@@ -56,18 +63,35 @@ pub fn run(
             None => Err(Gone::Stopped),
         }
     };
-    let worked = work(&task, &mut next, &mut staging, settings, progress)?;
+    let worked = work(
+        &task,
+        &mut next,
+        &mut staging,
+        settings,
+        progress,
+        &mut session,
+    )?;
     worked.check()?;
-    let notes = worked.notes();
+    let mut notes = worked.notes();
     progress.written.get_or_init(SystemTime::now);
+    if let Some(session) = &mut session {
+        session.check(worked.header.truncated)?;
+        notes.splice(0..0, session.note());
+        // Before the commit: there must be no delivery that the next one does not know of.
+        session.finish()?;
+    }
     staging.commit(Totals {
         rows_in: worked.rows,
         rows_rejected: worked.rejected,
+        rows_unchanged: worked.made.unchanged_rows,
         users: worked.made.users,
         batches: worked.made.batches,
         requests: worked.made.requests,
         notes: notes.clone(),
     })?;
+    if let Some(session) = session {
+        session.committed();
+    }
     Ok(Receipt {
         delivery: task.id,
         rows: worked.rows,
@@ -93,9 +117,11 @@ pub fn work<S: Store>(
     store: &mut S,
     settings: &Settings,
     progress: &Progress,
+    session: &mut Option<Session>,
 ) -> Result<Worked, IngestError> {
     let mut job = Job {
         store,
+        session,
         task,
         settings,
         progress,
@@ -115,6 +141,7 @@ pub fn work<S: Store>(
 /// The delivery in work.
 struct Job<'a, S> {
     store: &'a mut S,
+    session: &'a mut Option<Session>,
     task: &'a Task,
     settings: &'a Settings,
     progress: &'a Progress,
@@ -191,7 +218,10 @@ impl<S: Store> Job<'_, S> {
     fn prepare(&mut self, header: &Header) -> Result<Mapper, IngestError> {
         self.store.columns(header);
         refuse_failed_query(header)?;
-        let plan = Plan::new(header, &self.task.mapping, self.task.id.0)?;
+        // Users of deliveries that are compared come in the same order.
+        let session = self.session.as_ref();
+        let key = session.map_or(self.task.id.0, Session::key);
+        let plan = Plan::new(header, &self.task.mapping, key)?;
         Ok(Mapper {
             record: Record::default(),
             tally: Tally::new(plan.columns().len()),
@@ -254,9 +284,13 @@ impl<S: Store> Job<'_, S> {
         if self.task.mapping.skip_sent {
             encoder = encoder.skipping_sent(self.task.destination.0);
         }
+        if let Some(session) = self.session.as_ref() {
+            encoder = encoder.sending_changes(session.key(), session.attribute());
+        }
         let grouper = mapper.grouper;
         let made = writer::write(
             self.store,
+            self.session.as_mut(),
             &mut self.rejected,
             &mut self.first_reason,
             |feeder| {

@@ -5,6 +5,7 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::{IngestError, Store};
+use crate::changes::Session;
 use crate::mparticle::encode::{Batch, Sink, Unsendable};
 use crate::mparticle::era::Era;
 use crate::record::RecordView;
@@ -34,6 +35,8 @@ struct Request {
 /// Takes what the encoder makes and hands it on.
 pub struct Feeder<'a> {
     ready: SyncSender<Ready>,
+    /// Set in a delivery that sends only changes.
+    session: Option<&'a mut Session>,
     /// Requests that have been written, to be filled again.
     spare: Receiver<Request>,
     rejected: &'a mut u64,
@@ -47,6 +50,7 @@ pub struct Feeder<'a> {
 /// The store's, else those of `make`.
 pub fn write<S: Store, T>(
     store: &mut S,
+    session: Option<&mut Session>,
     rejected: &mut u64,
     first_reason: &mut Option<String>,
     make: impl FnOnce(&mut Feeder<'_>) -> Result<T, IngestError>,
@@ -63,6 +67,7 @@ pub fn write<S: Store, T>(
             .map_err(IngestError::Thread)?;
         let mut feeder = Feeder {
             ready,
+            session,
             spare,
             rejected,
             first_reason,
@@ -143,6 +148,32 @@ impl Sink for Feeder<'_> {
             text,
         })
     }
+
+    fn is_known(
+        &mut self,
+        user: u64,
+        fingerprint: Option<u128>,
+        people: &[u8],
+    ) -> Result<bool, IngestError> {
+        match &mut self.session {
+            Some(session) => Ok(session.is_known(user, fingerprint, people)?),
+            None => Ok(false),
+        }
+    }
+
+    fn placed(&mut self, first: u64, last: u64) -> Result<(), IngestError> {
+        match &mut self.session {
+            Some(session) => Ok(session.placed(first, last)?),
+            None => Ok(()),
+        }
+    }
+
+    fn next_gone(&mut self, people: &mut Vec<u8>) -> Result<bool, IngestError> {
+        match &mut self.session {
+            Some(session) => Ok(session.next_gone(people)?),
+            None => Ok(false),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -205,7 +236,7 @@ mod tests {
         };
         let (mut rejected, mut reason) = (2, None);
         let wanted = requests(100);
-        let made = write(&mut kept, &mut rejected, &mut reason, |feeder| {
+        let made = write(&mut kept, None, &mut rejected, &mut reason, |feeder| {
             feed(feeder, &wanted)?;
             let record = RecordView::from_parts(17, 0, [0; 4], b"");
             feeder.unsendable(record, Unsendable::TooLarge { bytes: 9, most: 8 })?;
@@ -224,12 +255,12 @@ mod tests {
             most: 3,
             ..Kept::default()
         };
-        let full = write(&mut kept, &mut rejected, &mut reason, |feeder| {
+        let full = write(&mut kept, None, &mut rejected, &mut reason, |feeder| {
             feed(feeder, &requests(1_000))
         });
         assert!(matches!(full, Err(IngestError::Query(_))), "{full:?}");
         kept.most = 1_000;
-        let stopped: Result<(), _> = write(&mut kept, &mut rejected, &mut reason, |feeder| {
+        let stopped: Result<(), _> = write(&mut kept, None, &mut rejected, &mut reason, |feeder| {
             feed(feeder, &requests(10))?;
             Err(IngestError::Stopped)
         });

@@ -53,7 +53,8 @@ pub(super) const HTML: Options<bool, 2> = [
     ("keep", "Send it as it is", false),
     ("strip", "Send its text only", true),
 ];
-pub(super) const SKIP_SENT: Options<bool, 2> = [("no", "No", false), ("yes", "Yes", true)];
+pub(super) const YES_NO: Options<bool, 2> = [("no", "No", false), ("yes", "Yes", true)];
+pub(super) const MAY_LEAVE: Options<bool, 1> = [("any", "Any number", true)];
 
 /// A plain mark of our own: three bars that pass through a funnel.
 const ICON: &str = concat!(
@@ -143,8 +144,32 @@ pub(super) fn form() -> Value {
             "skip_sent",
             "Skip Events Already Sent",
             "Events that an earlier delivery has brought do not arrive again, although the rows come again. Needs a column tagged mp_timestamp_unixtime_ms or mp_event_id. Sends one event a batch, which takes longer.",
-            &SKIP_SENT,
+            &YES_NO,
             "no",
+        ),
+        select(
+            "only_changes",
+            "Send Only Changes",
+            "User Profiles only: users who are as they were in the last delivery of this schedule are not sent again. Needs a schedule; its first delivery sends all.",
+            &YES_NO,
+            "no",
+        ),
+        optional(
+            "full_refresh_days",
+            "Full Refresh (Days)",
+            "With Send Only Changes: after so many days all users are sent again; empty: as configured",
+        ),
+        optional(
+            "audience_attribute",
+            "Audience Attribute",
+            "With Send Only Changes: a user attribute that is true for the users of the result, and set to false for users who are not in it any more",
+        ),
+        select(
+            "audience_may_leave",
+            "Users Who May Leave",
+            "How many users of an audience may leave with one delivery before it is refused as a mistake",
+            &MAY_LEAVE,
+            CONFIGURED,
         ),
         select(
             "null_attributes",

@@ -6,6 +6,7 @@
 //!     action    what the hub says about itself
 //!     execute   one delivery: checks, then url, push or spool, then the receiver
 //!       parts     the request's body, part by part       request   what the request asks for
+//!                                                        changes   what it says of sending only changes
 //!       download  the one-time url                       spool     a push that came too early
 //!     reply     newlines until the outcome is known, then the outcome
 //! ```
@@ -15,6 +16,7 @@
 
 mod action;
 mod address;
+mod changes;
 mod crowd;
 mod download;
 mod execute;
@@ -34,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use live::Handle;
-pub use receiver::{Choices, Order, Receipt, Receiver, Refusal, Source, WebhookState};
+pub use receiver::{Choices, OnlyChanges, Order, Receipt, Receiver, Refusal, Source, WebhookState};
 pub use server::Intake;
 pub use token::new_key;
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -92,10 +93,25 @@ pub struct Choices {
     pub historical_events: Option<Historical>,
     /// Events that were sent before are not to arrive again.
     pub skip_sent: bool,
+    /// Only users who differ from the schedule's last delivery are sent. Then the data are profiles,
+    /// and there is a `schedule_id`.
+    pub only_changes: Option<OnlyChanges>,
     /// The data plan that batches name.
     pub plan_id: Option<String>,
     /// Its version; only with a `plan_id`.
     pub plan_version: Option<u32>,
+}
+
+/// How only changes are sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OnlyChanges {
+    /// After so long all users are sent; `None`: as it is configured.
+    pub full_refresh: Option<Duration>,
+    /// The user attribute that is true for who is in the result and false for who has left it: a
+    /// name that mParticle takes and no column has.
+    pub audience: Option<String>,
+    /// Any number may leave at once.
+    pub may_shrink: bool,
 }
 
 /// The bytes of the result document, of any chunking. Ends only if all of them came.

@@ -5,7 +5,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::action::{CONFIGURED, HISTORICAL, HTML, NULLS, PODS, SKIP_SENT, UNTAGGED};
+use super::action::{CONFIGURED, HISTORICAL, HTML, MAY_LEAVE, NULLS, PODS, UNTAGGED, YES_NO};
+use super::changes::{self, ChangesError};
 use super::receiver::{Choices, Order};
 use crate::config::Secret;
 use crate::model::{DataType, Environment};
@@ -64,6 +65,9 @@ pub(super) enum RequestError {
     /// The version of what?
     #[error("A data plan version was given without a data plan id.")]
     NoPlan,
+    /// What was chosen around "Send Only Changes" cannot be done.
+    #[error(transparent)]
+    Changes(#[from] ChangesError),
 }
 
 /// What the request's headers say.
@@ -154,6 +158,10 @@ impl Sections {
         let choices = form.choices()?;
 
         let plan: Plan = section(&self.plan, "scheduled_plan")?.unwrap_or_default();
+        let schedule_id = text(plan.scheduled_plan_id).filter(|id| !id.trim().is_empty());
+        if choices.only_changes.is_some() {
+            changes::check(data_type, schedule_id.as_deref())?;
+        }
         let order = Order {
             api_key,
             api_secret: Secret::new(api_secret),
@@ -163,7 +171,7 @@ impl Sections {
             title: text(plan.title).unwrap_or_default(),
             link: text(plan.url),
             instance: origin.instance.clone(),
-            schedule_id: text(plan.scheduled_plan_id),
+            schedule_id,
             choices,
         };
         Ok((order, plan.download_url.filter(|url| !url.is_empty())))
@@ -189,6 +197,11 @@ struct Form {
     html: Option<String>,
     historical_events: Option<String>,
     skip_sent: Option<String>,
+    only_changes: Option<String>,
+    /// Looker sends text; a number is what people write by hand.
+    full_refresh_days: Option<Value>,
+    audience_attribute: Option<String>,
+    audience_may_leave: Option<String>,
     plan_id: Option<String>,
     /// Looker sends text; a number is what people write by hand.
     plan_version: Option<Value>,
@@ -216,8 +229,16 @@ impl Form {
             null_attributes: choice("Null Attributes", &NULLS, &self.null_attributes)?,
             strip_html: choice("HTML in Values", &HTML, &self.html)?,
             historical_events: choice("Historical Events", &HISTORICAL, &self.historical_events)?,
-            skip_sent: choice("Skip Events Already Sent", &SKIP_SENT, &self.skip_sent)?
+            skip_sent: choice("Skip Events Already Sent", &YES_NO, &self.skip_sent)?
                 .unwrap_or_default(),
+            only_changes: changes::Fields {
+                only: choice("Send Only Changes", &YES_NO, &self.only_changes)?.unwrap_or_default(),
+                days: line(text(self.full_refresh_days.clone()).as_deref()),
+                attribute: line(self.audience_attribute.as_deref()),
+                may_shrink: choice("Users Who May Leave", &MAY_LEAVE, &self.audience_may_leave)?
+                    .unwrap_or_default(),
+            }
+            .read()?,
             plan_id,
             plan_version,
         })
@@ -290,7 +311,7 @@ fn text(value: Option<Value>) -> Option<String> {
     }
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let short: String = text.chars().take(MAX_QUOTE).collect();
     format!("{short:?}")
 }
@@ -477,6 +498,7 @@ mod tests {
                 strip_html: Some(true),
                 historical_events: Some(Historical::Always),
                 skip_sent: true,
+                only_changes: None,
                 plan_id: Some("plan".to_owned()),
                 plan_version: Some(2),
             })

@@ -23,6 +23,7 @@
 //!
 //! Memory: one request, and what is held of the current user, which is bounded (`MOST_HELD`).
 
+mod changes;
 mod commerce;
 mod content;
 mod latest;
@@ -39,6 +40,7 @@ use crate::record::{EventKind, Mark, RecordView, settings};
 pub use members::DataPlan;
 pub use sink::{Batch, Made, Share, Sink, Unsendable};
 
+use changes::Changes;
 use commerce::Purchases;
 use content::Content;
 use latest::{Latest, name};
@@ -107,6 +109,8 @@ pub struct Encoder {
     plan: String,
     /// Set in a delivery that skips what was sent.
     content: Option<Content>,
+    /// Set in a delivery that sends only changes.
+    changes: Option<Changes>,
     /// What every event of a kind begins with, up to the number of its row.
     events: [String; 3],
     /// Purchases whose rows are still coming; empty in a delivery that has none.
@@ -174,6 +178,7 @@ impl Encoder {
             delivery,
             plan: String::new(),
             content: None,
+            changes: None,
             user: None,
             people: Vec::new(),
             spare: Vec::new(),
@@ -204,6 +209,10 @@ impl Encoder {
     ) -> Result<(), S::Error> {
         if let Some(bytes) = self.too_large(&record) {
             let most = self.settings.max_batch_bytes;
+            if self.changes.is_some() {
+                // The user is in the result all the same.
+                self.begin_user(record.user, sink)?;
+            }
             return sink.unsendable(record, Unsendable::TooLarge { bytes, most });
         }
         let at = self.person(&record, sink)?;
@@ -237,10 +246,7 @@ impl Encoder {
             false => record.user,
             true => record.user & !EVENT_BITS,
         };
-        if self.user != Some(user) {
-            self.end_user(sink)?;
-            self.user = Some(user);
-        }
+        self.begin_user(user, sink)?;
         let known = self
             .people
             .iter()
@@ -249,6 +255,9 @@ impl Encoder {
             return Ok(at);
         }
         if self.people.len() >= MOST_APART {
+            if let Some(changes) = &mut self.changes {
+                changes.crowd();
+            }
             self.end_user(sink)?;
             self.user = Some(user);
         }
@@ -267,6 +276,7 @@ impl Encoder {
     pub fn finish<S: Sink>(mut self, sink: &mut S) -> Result<Made, S::Error> {
         self.end_purchases(sink)?;
         self.end_user(sink)?;
+        self.write_gone(sink)?;
         self.request.flush(sink, &mut self.made)?;
         self.old_request.flush(sink, &mut self.made)?;
         Ok(self.made)
@@ -354,6 +364,24 @@ impl Encoder {
     /// Writes all that is held of the current user.
     fn end_user<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
         self.people.sort_by_key(|person| person.last_row);
+        match self.changes {
+            None => self.write_people(sink)?,
+            Some(_) => self.end_user_if_changed(sink)?,
+        }
+        for mut person in self.people.drain(..) {
+            person.clear();
+            // One spare is what almost every delivery needs; more would only hold memory.
+            if self.spare.is_empty() {
+                self.spare.push(person);
+            }
+        }
+        self.held = 0;
+        self.user = None;
+        Ok(())
+    }
+
+    /// Writes the people of the current user.
+    fn write_people<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
         for at in 0..self.people.len() {
             match self.delivery.data_type {
                 DataType::User => self.write_profile(at, sink)?,
@@ -380,15 +408,6 @@ impl Encoder {
                 }
             }
         }
-        for mut person in self.people.drain(..) {
-            person.clear();
-            // One spare is what almost every delivery needs; more would only hold memory.
-            if self.spare.is_empty() {
-                self.spare.push(person);
-            }
-        }
-        self.held = 0;
-        self.user = None;
         Ok(())
     }
 

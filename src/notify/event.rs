@@ -165,6 +165,7 @@ fn facts(delivery: &Delivery) -> Value {
 fn counts(rows_in: u64, rows: &Rows) -> String {
     let mut text = format!("{} of {rows_in} rows delivered", rows.delivered);
     for (count, what) in [
+        (rows.unchanged, "unchanged"),
         (rows.rejected, "rejected"),
         (rows.dead, "in the dead letters"),
         (rows.cancelled, "cancelled"),

@@ -104,10 +104,7 @@ fn adopt(
         commit.position
     };
     let totals = commit.totals;
-    let mut missing = Tally {
-        rows: totals.rows_in.saturating_sub(totals.rows_rejected),
-        batches: totals.batches,
-    };
+    let mut missing = totals.mapped();
     let mut delivery = Delivery::new(DeliveryRow {
         info: Arc::new(info),
         totals,

@@ -48,6 +48,8 @@ pub struct Totals {
     pub rows_in: u64,
     /// Rows among them that could not be mapped.
     pub rows_rejected: u64,
+    /// Rows among them that need not be sent, since what they say has been sent before.
+    pub rows_unchanged: u64,
     /// Different users.
     pub users: u64,
     /// Slices appended.
@@ -99,8 +101,8 @@ impl SubAssign for Tally {
 }
 
 /// Where every row of one delivery is. `rows_in` is the sum of the rows of `waiting`,
-/// `in_flight`, `delivered`, `dead`, `discarded`, `damaged` and `cancelled`, and of `rejected`, at
-/// every moment.
+/// `in_flight`, `delivered`, `dead`, `discarded`, `damaged` and `cancelled`, and of `rejected` and
+/// `unchanged`, at every moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryState {
     /// Which.
@@ -143,6 +145,8 @@ pub struct DeliveryState {
     pub cancelled_at: Option<UnixMillis>,
     /// Rows that could not be mapped.
     pub rejected: u64,
+    /// Rows that need not be sent, since what they say has been sent before.
+    pub unchanged: u64,
     /// Remarks for people.
     pub notes: Vec<String>,
     /// Nothing of it waits or flies.
@@ -241,7 +245,10 @@ impl Totals {
     /// What was to be sent.
     pub(super) fn mapped(&self) -> Tally {
         Tally {
-            rows: self.rows_in.saturating_sub(self.rows_rejected),
+            rows: self
+                .rows_in
+                .saturating_sub(self.rows_rejected)
+                .saturating_sub(self.rows_unchanged),
             batches: self.batches,
         }
     }
@@ -268,6 +275,7 @@ impl Totals {
     pub(super) fn encode(&self, out: &mut Encoder) {
         out.u64(self.rows_in)
             .u64(self.rows_rejected)
+            .u64(self.rows_unchanged)
             .u64(self.users)
             .u64(self.batches)
             .u64(self.requests)
@@ -281,6 +289,7 @@ impl Totals {
         let mut totals = Self {
             rows_in: read.u64()?,
             rows_rejected: read.u64()?,
+            rows_unchanged: read.u64()?,
             users: read.u64()?,
             batches: read.u64()?,
             requests: read.u64()?,

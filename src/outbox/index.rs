@@ -331,6 +331,7 @@ impl Delivery {
             cancelled: self.counters.cancelled,
             cancelled_at: self.counters.cancelled_at,
             rejected: totals.rows_rejected,
+            unchanged: totals.rows_unchanged,
             notes: totals.notes.clone(),
             settled: self.is_settled(),
             finished: self.counters.finished,

@@ -278,10 +278,7 @@ fn take_up_unknown(
 
 /// A delivery that has settled; what is not dead was delivered.
 fn settled_delivery(info: Info, totals: Totals, dead: Tally) -> Delivery {
-    let mut delivered = Tally {
-        rows: totals.rows_in.saturating_sub(totals.rows_rejected),
-        batches: totals.batches,
-    };
+    let mut delivered = totals.mapped();
     delivered -= dead;
     let committed = info.received;
     let mut delivery = Delivery::new(DeliveryRow {

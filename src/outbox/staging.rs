@@ -231,7 +231,7 @@ impl Staging {
     }
 
     fn check_totals(&self, totals: &Totals) -> Result<(), Error> {
-        let mapped = totals.rows_in.saturating_sub(totals.rows_rejected);
+        let mapped = totals.mapped().rows;
         for (what, said, held) in [
             ("rejected rows", totals.rows_rejected, self.rejected_rows),
             ("rows", mapped, self.rows),

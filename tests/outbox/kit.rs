@@ -119,6 +119,7 @@ pub fn totals(entries: u64, rejected: u64) -> Totals {
     Totals {
         rows_in: rows + rejected,
         rows_rejected: rejected,
+        rows_unchanged: 0,
         users: entries,
         batches: shapes.iter().map(|shape| shape.len() as u64).sum(),
         requests: entries,
@@ -203,7 +204,8 @@ pub fn check_sum(state: &DeliveryState) {
     ];
     let rows: u64 = columns.iter().map(|tally| tally.rows).sum();
     let batches: u64 = columns.iter().map(|tally| tally.batches).sum();
-    assert_eq!(rows + state.rejected, state.rows_in, "{state:?}");
+    let unsent = state.rejected + state.unchanged;
+    assert_eq!(rows + unsent, state.rows_in, "{state:?}");
     assert_eq!(batches, state.batches, "{state:?}");
 }
 

@@ -3,6 +3,7 @@
 mod basics;
 mod damage;
 mod edits;
+mod ending;
 mod faults;
 mod kit;
 mod model;

@@ -47,6 +47,7 @@ fn fill(outbox: &Outbox) {
         .commit(outbox::Totals {
             rows_in: 3,
             rows_rejected: 1,
+            rows_unchanged: 0,
             users: 1,
             batches: 2,
             requests: 2,

@@ -57,6 +57,7 @@ pub fn summary(delivery: &Delivery) -> String {
     )];
     for (count, what) in [
         (rows.waiting + rows.in_flight, "to be sent"),
+        (rows.unchanged, "unchanged"),
         (rows.rejected, "rejected"),
         (rows.dead, "in the dead letters"),
         (rows.damaged, "damaged"),
@@ -112,6 +113,7 @@ mod tests {
             rejected: 20,
             damaged: 0,
             cancelled: 0,
+            unchanged: 0,
         };
         assert_eq!(
             summary(&delivery),

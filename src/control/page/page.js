@@ -278,11 +278,12 @@ function delivery(node, d) {
     rows_in: number(d.rows_in), users: number(d.users),
     batches: d.batches_delivered === d.batches ? number(d.batches) : `${number(d.batches_delivered)} of ${number(d.batches)}`,
     delivered: number(rows.delivered), waiting: number(open),
-    rejected: number(rows.rejected), dead: number(rows.dead), damaged: number(rows.damaged), cancelled: number(rows.cancelled),
+    rejected: number(rows.rejected), dead: number(rows.dead), damaged: number(rows.damaged), cancelled: number(rows.cancelled), unchanged: number(rows.unchanged),
     left: open ? left(d.seconds_left) : '–',
   });
   part(node, 'damaged-box').hidden = !rows.damaged;
   part(node, 'cancelled-box').hidden = !rows.cancelled;
+  part(node, 'unchanged-box').hidden = !rows.unchanged;
   grade(part(node, 'damaged'), 'bad');
   grade(part(node, 'rejected'), rows.rejected ? 'warn' : '');
   grade(part(node, 'dead'), rows.dead ? 'bad' : '');

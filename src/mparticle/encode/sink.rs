@@ -26,6 +26,32 @@ pub trait Sink {
     /// # Errors
     /// It could not be kept; the delivery must be given up.
     fn unsendable(&mut self, row: RecordView<'_>, why: Unsendable) -> Result<(), Self::Error>;
+
+    /// Whether a user need not be sent; asked only by an encoder that sends only changes, see
+    /// [`Encoder::sending_changes`]. `people` are the sets of identities (`record::parts`);
+    /// `fingerprint` is of all that would be sent, `None`: the user must be sent.
+    ///
+    /// # Errors
+    /// It could not be noted; the delivery must be given up.
+    fn is_known(&mut self, _: u64, _: Option<u128>, _: &[u8]) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
+
+    /// The requests, from 0, that hold whoever was asked about last, unless there was no fingerprint.
+    ///
+    /// # Errors
+    /// It could not be noted; the delivery must be given up.
+    fn placed(&mut self, _first: u64, _last: u64) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
+    /// Fills `people` with the next user who is not in the result any more; `false`: no other.
+    ///
+    /// # Errors
+    /// It is not known; the delivery must be given up.
+    fn next_gone(&mut self, _people: &mut Vec<u8>) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
 }
 
 /// Why no batch can hold a row.
@@ -67,6 +93,12 @@ pub struct Made {
     pub bytes: u64,
     /// What of these goes to mParticle's address for historical events.
     pub historical: Share,
+    /// Rows of users who were not sent, since they are as they were.
+    pub unchanged_rows: u64,
+    /// Those users.
+    pub unchanged_users: u64,
+    /// Users who are told that they are not in the result any more.
+    pub gone: u64,
 }
 
 /// A part of what was made.

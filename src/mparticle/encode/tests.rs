@@ -1,3 +1,4 @@
+mod changes_tests;
 mod choice_tests;
 mod commerce_tests;
 

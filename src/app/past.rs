@@ -1,0 +1,167 @@
+//! Deliveries that send only changes: which schedule they belong to, and who tells what became of
+//! those before them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::desk::{Desk, refusal};
+use crate::changes::{self, Audience, Changes, ScheduleKey};
+use crate::config::Config;
+use crate::intake::{Order, Refusal};
+use crate::model::{DataType, DestinationId, Environment};
+use crate::outbox::Outbox;
+use crate::shutdown::Shutdown;
+
+/// What has ended is taken up this often at most: deliveries end one by one, requests do not matter.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Old schedules are looked for this often when nothing else happens.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// How snapshots are kept.
+pub(super) fn settings(config: &Config) -> changes::Settings {
+    let beside = || {
+        let mut name = config.outbox.path.clone().into_os_string();
+        name.push(".changes");
+        PathBuf::from(name)
+    };
+    changes::Settings {
+        directory: config.changes.path.clone().unwrap_or_else(beside),
+        max_bytes: config.changes.max_bytes,
+        forget_after: config.changes.forget_after,
+        max_drop_percent: config.changes.max_drop_percent,
+    }
+}
+
+impl Desk {
+    /// Against what a delivery is held; `None`: it sends all.
+    pub(super) async fn changes_of(
+        &self,
+        order: &Order,
+        destination: DestinationId,
+    ) -> Result<Option<(Changes, changes::Order)>, Refusal> {
+        let Some(id) = &order.schedule_id else {
+            return Ok(None);
+        };
+        let schedule = schedule_key(order, id, destination);
+        if let Some(only) = &order.choices.only_changes {
+            let order = changes::Order {
+                schedule,
+                full_refresh: only.full_refresh.unwrap_or(self.settings.full_refresh),
+                audience: only.audience.clone().map(|attribute| Audience {
+                    attribute,
+                    may_shrink: only.may_shrink,
+                }),
+            };
+            return Ok(Some((self.changes.clone(), order)));
+        }
+        if order.data_type == DataType::User {
+            // What it sends, the next one that sends only changes would not know of.
+            let changes = self.changes.clone();
+            let forgotten = tokio::task::spawn_blocking(move || changes.forget(schedule)).await;
+            if let Ok(Err(error)) = forgotten {
+                tracing::error!(%schedule, %error, "what a schedule delivered cannot be forgotten");
+                return Err(refusal(
+                    "looker-feed cannot change its notes on this schedule, so it took nothing. Its log says why.",
+                ));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What one schedule sends to one place is compared within, and nothing else.
+fn schedule_key(order: &Order, id: &str, destination: DestinationId) -> ScheduleKey {
+    let environment: &[u8] = match order.environment {
+        Environment::Production => b"production",
+        Environment::Development => b"development",
+    };
+    let instance = order.instance.as_deref().unwrap_or_default();
+    let mut hash = Sha256::new();
+    for part in [
+        &destination.0,
+        environment,
+        instance.as_bytes(),
+        id.as_bytes(),
+    ] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let mut key = [0; 16];
+    key.iter_mut()
+        .zip(hash.finalize())
+        .for_each(|(to, from)| *to = from);
+    ScheduleKey(key)
+}
+
+/// Takes up what becomes of deliveries until `stop`.
+pub(super) async fn follow(changes: Changes, outbox: Outbox, mut stop: Shutdown) {
+    let mut changed = outbox.subscribe();
+    loop {
+        let (changes, outbox) = (changes.clone(), outbox.clone());
+        if tokio::task::spawn_blocking(move || changes.settle(&outbox))
+            .await
+            .is_err()
+        {
+            tracing::error!("taking up what became of deliveries has failed");
+        }
+        tokio::select! {
+            () = stop.wait() => return,
+            () = tokio::time::sleep(PAUSE) => {}
+        }
+        tokio::select! {
+            () = stop.wait() => return,
+            () = tokio::time::sleep(IDLE) => {}
+            news = changed.changed() => {
+                if news.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+    use crate::intake::Choices;
+
+    #[test]
+    fn another_schedule_place_environment_or_looker_is_another_key() {
+        let order = || Order {
+            api_key: "k".to_owned(),
+            api_secret: Secret::new("s".to_owned()),
+            data_type: DataType::User,
+            environment: Environment::Production,
+            webhook_id: None,
+            title: String::new(),
+            link: None,
+            instance: None,
+            schedule_id: None,
+            choices: Choices::default(),
+        };
+        let here = DestinationId([1; 16]);
+        let test = Order {
+            environment: Environment::Development,
+            ..order()
+        };
+        let other = Order {
+            instance: Some("7".to_owned()),
+            ..order()
+        };
+        let keys = [
+            schedule_key(&order(), "7", here),
+            schedule_key(&order(), "8", here),
+            schedule_key(&order(), "7", DestinationId([2; 16])),
+            schedule_key(&test, "7", here),
+            schedule_key(&other, "", here),
+        ];
+        let different: std::collections::HashSet<_> = keys.iter().collect();
+        assert_eq!(different.len(), keys.len());
+        let mut again = order();
+        again.title = "renamed".to_owned();
+        assert_eq!(schedule_key(&again, "7", here), keys[0]);
+    }
+}

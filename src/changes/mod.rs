@@ -1,0 +1,502 @@
+//! What each schedule delivered last, so that the next delivery sends only what differs.
+//!
+//! A delivery that sends only changes leaves a *snapshot* ([`snapshot`]): for each of its users, a
+//! fingerprint of all that is sent of them, and the requests of the delivery that they are in.
+//! Users come out of grouping in the order of a keyed hash, and a schedule keeps its key, so the
+//! next delivery reads the snapshots beside its own users, once, from the beginning to the end:
+//! memory is the same for ten users and ten million.
+//!
+//! **When a user is passed over.** The *base* is the snapshot of the newest delivery that has ended,
+//! as long as all before it have; what came after it is *pending*. A user is passed over only if the
+//! base and every pending snapshot have the fingerprint that the user has now, and the user's
+//! requests of the base arrived. Pending ones may still fail, so none of them alone proves
+//! anything; but they are sent before this one, so each can still change what mParticle has. A
+//! snapshot proves by itself: whoever it passed over had the same fingerprint in all before it.
+//! More than [`MOST_PENDING`] of them, and all users are sent.
+//!
+//! **An audience** is a result whose users have an attribute set to true, and set to false when they
+//! leave. Who left is read from the newest snapshot alone: those of its users, and of those that it
+//! still had to tell, of whom no identity occurs in the result ([`seen`]). They are told again by
+//! each delivery until one of them has arrived.
+//!
+//! **In doubt all are sent.** A schedule is dropped, which makes its next delivery a full one, when
+//! a snapshot is damaged, of another version or another key; when the outbox does not know what
+//! became of a delivery, or lost its state; when dead letters of one of its deliveries are sent
+//! again, since they arrive behind newer values; and when there is no room. A snapshot has its
+//! name, durably, before its delivery is committed, so there is never a delivery of the schedule
+//! that the snapshots do not know of.
+//!
+//! What is not known here: values of the same users that come to mParticle on other ways. A full
+//! refresh every few days evens that out.
+
+mod past;
+mod seen;
+mod session;
+mod shelf;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use crate::clock::UnixMillis;
+use crate::model::DeliveryId;
+use crate::seal::{KeyError, Keyring};
+
+pub use session::Session;
+use shelf::{Item, Kind, Shelf};
+
+/// Snapshots that may wait for their deliveries beside the base. More of them are rarely agreed
+/// with, and each one costs the next delivery a file to read.
+pub const MOST_PENDING: usize = 4;
+
+/// How snapshots are kept.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Holds nothing else; made when it is not there.
+    pub directory: PathBuf,
+    /// All snapshots together, in bytes. Above, those of the schedules go that were not seen for
+    /// the longest time.
+    pub max_bytes: u64,
+    /// A schedule that was not seen for so long is dropped.
+    pub forget_after: Duration,
+    /// Of an audience, at most so many of a hundred may leave with one delivery.
+    pub max_drop_percent: u8,
+}
+
+/// Names a schedule: all that what it sends is compared within. Printed as 32 lower-case hex digits
+/// it is a directory's name, so it should say nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScheduleKey(pub [u8; 16]);
+
+/// What one delivery asks for.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Whose snapshots it is held against.
+    pub schedule: ScheduleKey,
+    /// After so long all users are sent.
+    pub full_refresh: Duration,
+    /// Set if users who leave the result are to be told.
+    pub audience: Option<Audience>,
+}
+
+/// How a result is an audience.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audience {
+    /// The user attribute that says who is in it.
+    pub attribute: String,
+    /// Whether any number may leave at once.
+    pub may_shrink: bool,
+}
+
+/// How a delivery ended, as the one knows who sent it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// There is no such delivery, or it is forgotten.
+    Unknown,
+    /// Something of it still waits or flies.
+    Open,
+    /// All of it has arrived or never will, but for what is missing.
+    Settled(Missing),
+}
+
+/// What of a delivery that has ended did not arrive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Something in these requests, in ascending order, from 0. None: all arrived.
+    Requests(Vec<u32>),
+    /// Something, and nobody can say what.
+    InDoubt,
+}
+
+impl Missing {
+    fn is_nothing(&self) -> bool {
+        *self == Self::Requests(Vec::new())
+    }
+
+    /// Whether all requests from the first to the last have arrived.
+    fn spares(&self, (first, last): (u32, u32)) -> bool {
+        match self {
+            Self::InDoubt => false,
+            Self::Requests(missing) => {
+                let at = missing.partition_point(|request| *request < first);
+                missing.get(at).is_none_or(|request| *request > last)
+            }
+        }
+    }
+}
+
+/// Knows what became of deliveries.
+pub trait Ledger {
+    /// How this one ended.
+    fn ending(&self, delivery: DeliveryId) -> Ending;
+
+    /// When it was last found that what is known of deliveries in general was lost, so that no
+    /// ending before that can be relied on.
+    fn lost(&self) -> Option<UnixMillis>;
+}
+
+/// A delivery cannot send only changes.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Two deliveries of one schedule at once: neither could know what the other one sends.
+    #[error(
+        "This schedule is already being received. With \"Send only changes\" its deliveries must come one after the other; send it again when the first one is done."
+    )]
+    Busy,
+    /// A file cannot be made, written or named: most often the disk is full.
+    #[error(
+        "What was delivered could not be noted in {directory}, which \"Send only changes\" needs"
+    )]
+    Io {
+        /// The schedule's directory.
+        directory: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system gives no random bytes.
+    #[error("What was delivered could not be sealed, which \"Send only changes\" needs")]
+    Seal(#[from] KeyError),
+    /// More users left the audience at once than may.
+    #[error(
+        "{left} of {members} users would leave the audience at once, which looks like a mistake in the query; at most {most} in a hundred may. Nothing of the delivery was sent. If it is right, choose \"Any number\" for \"Users Who May Leave\" in the schedule, or raise `changes.max_drop_percent`."
+    )]
+    Shrunk {
+        /// Users of the last result that are not in this one.
+        left: u64,
+        /// Users of the last result.
+        members: u64,
+        /// Of a hundred.
+        most: u8,
+    },
+    /// Looker cut the result, so nobody can say who left.
+    #[error(
+        "Looker cut the result at its row limit, so it cannot be told who left the audience. Nothing of the delivery was sent. Choose \"All results\" in the schedule's advanced options."
+    )]
+    Truncated,
+}
+
+/// The snapshots of all schedules. Cloning gives another handle to the same ones.
+#[derive(Clone)]
+pub struct Changes {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    keys: Arc<Keyring>,
+    /// Held while files are listed, named or removed.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Schedules of which a delivery is on its way in.
+    busy: HashMap<ScheduleKey, Busy>,
+    /// The last loss that was heard of.
+    lost: Option<UnixMillis>,
+}
+
+struct Busy {
+    delivery: DeliveryId,
+    /// What it is held against was dropped meanwhile.
+    dropped: bool,
+}
+
+impl std::fmt::Debug for Changes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Changes").finish_non_exhaustive()
+    }
+}
+
+impl Changes {
+    /// Those in the directory. Touches no file before a delivery asks.
+    pub fn new(settings: Settings, keys: Arc<Keyring>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                settings,
+                keys,
+                state: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Begins a delivery that sends only changes. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Another delivery of the schedule is on its way in, or the disk or the system refuses. What
+    /// cannot be read of earlier deliveries is no error: all users are sent then.
+    pub fn begin(
+        &self,
+        order: &Order,
+        delivery: DeliveryId,
+        now: UnixMillis,
+        ledger: &dyn Ledger,
+    ) -> Result<Session, Error> {
+        let mut state = self.inner.state();
+        self.inner.hear_of_loss(&mut state, ledger);
+        if state.busy.contains_key(&order.schedule) {
+            return Err(Error::Busy);
+        }
+        let shelf = self.inner.shelf(order.schedule);
+        let failed = |source| Error::Io {
+            directory: shelf.directory().to_owned(),
+            source,
+        };
+        shelf.remove_drafts().map_err(failed)?;
+        self.inner
+            .settle_one(&mut state, order.schedule, ledger)
+            .map_err(failed)?;
+        let items = shelf.items().map_err(failed)?;
+        let session = Session::begin(&self.inner, order, delivery, now, &items)?;
+        let busy = Busy {
+            delivery,
+            dropped: false,
+        };
+        state.busy.insert(order.schedule, busy);
+        Ok(session)
+    }
+
+    /// Takes up what has become of deliveries, and forgets schedules that are old or for which there
+    /// is no room. Call it when deliveries end, and at a start before anything else. Blocks on the
+    /// disk.
+    pub fn settle(&self, ledger: &dyn Ledger) {
+        let mut state = self.inner.state();
+        self.inner.hear_of_loss(&mut state, ledger);
+        for schedule in self.inner.schedules() {
+            if let Err(error) = self.inner.settle_one(&mut state, schedule, ledger) {
+                tracing::warn!(schedule = %schedule, %error, "what was delivered could not be noted; it is tried again");
+            }
+        }
+        self.inner.make_room(&mut state);
+    }
+
+    /// Something of these deliveries arrives again, behind what came after it: their schedules are
+    /// dropped. Durable on return. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk refuses; then some may not have been dropped, and nothing should be sent again.
+    pub fn doubt(&self, deliveries: &[DeliveryId]) -> io::Result<()> {
+        let mut state = self.inner.state();
+        for schedule in self.inner.schedules() {
+            let items = self.inner.shelf(schedule).items()?;
+            let knows = |item: &Item| item.delivery.is_some_and(|id| deliveries.contains(&id));
+            if items.iter().any(knows) {
+                self.inner.drop_schedule(
+                    &mut state,
+                    schedule,
+                    "dead letters of one of its deliveries are sent again",
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops a schedule, since a delivery of it is sent past its snapshots. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The disk refuses; then the delivery must not be sent.
+    pub fn forget(&self, schedule: ScheduleKey) -> io::Result<()> {
+        let mut state = self.inner.state();
+        if self.inner.shelf(schedule).directory().exists() {
+            self.inner.drop_schedule(
+                &mut state,
+                schedule,
+                "a delivery of it does not send only changes",
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for ScheduleKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        DeliveryId(self.0).fmt(f)
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shelf(&self, schedule: ScheduleKey) -> Shelf {
+        Shelf::new(self.settings.directory.join(schedule.to_string()))
+    }
+
+    /// Schedules that have files. Directories whose removal was cut short are removed.
+    fn schedules(&self) -> Vec<ScheduleKey> {
+        let mut schedules = Vec::new();
+        for entry in fs::read_dir(&self.settings.directory)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let path = entry.path();
+            match schedule_of(&path) {
+                Some(schedule) => schedules.push(schedule),
+                None if path.extension().is_some_and(|end| end == "dropped") => {
+                    if let Err(error) = fs::remove_dir_all(&path) {
+                        tracing::warn!(path = %path.display(), %error, "a dropped snapshot could not be removed; it is tried again");
+                    }
+                }
+                None => {}
+            }
+        }
+        schedules
+    }
+
+    /// After a loss of the state nothing that it says of earlier deliveries is certain.
+    fn hear_of_loss(&self, state: &mut State, ledger: &dyn Ledger) {
+        let lost = ledger.lost();
+        if lost <= state.lost {
+            return;
+        }
+        let dropped = self.schedules().into_iter().try_for_each(|schedule| {
+            self.drop_schedule(state, schedule, "the state of the outbox was lost")
+        });
+        match dropped {
+            Ok(()) => state.lost = lost,
+            Err(error) => {
+                tracing::warn!(%error, "snapshots could not be dropped; it is tried again");
+            }
+        }
+    }
+
+    /// Finds the newest snapshot whose delivery, and all before it, have ended, and removes what it
+    /// replaces.
+    fn settle_one(
+        &self,
+        state: &mut State,
+        schedule: ScheduleKey,
+        ledger: &dyn Ledger,
+    ) -> io::Result<()> {
+        let shelf = self.shelf(schedule);
+        let incoming = state.busy.get(&schedule).map(|busy| busy.delivery);
+        let mut base = None;
+        let items = shelf.items()?;
+        for item in &items {
+            let Some(delivery) = item.delivery.filter(|_| item.users) else {
+                continue;
+            };
+            if item.settled {
+                base = Some(item.number);
+                continue;
+            }
+            if incoming == Some(delivery) {
+                break;
+            }
+            match ledger.ending(delivery) {
+                Ending::Open => break,
+                Ending::Settled(missing) => {
+                    shelf.settle(item.number, delivery, &missing)?;
+                    base = Some(item.number);
+                }
+                Ending::Unknown => {
+                    return self.drop_schedule(
+                        state,
+                        schedule,
+                        "it is not known what became of one of its deliveries",
+                    );
+                }
+            }
+        }
+        for item in items.iter().filter(|item| Some(item.number) < base) {
+            let Some(delivery) = item.delivery else {
+                continue;
+            };
+            shelf.remove(item.number, delivery, Kind::Users)?;
+            shelf.remove(item.number, delivery, Kind::Gone)?;
+            // As long as something can be sent again, the delivery must be known here.
+            let over = shelf.missing(item.number, delivery).is_nothing()
+                || ledger.ending(delivery) == Ending::Unknown;
+            if over {
+                shelf.remove(item.number, delivery, Kind::Settled)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_schedule(
+        &self,
+        state: &mut State,
+        schedule: ScheduleKey,
+        why: &'static str,
+    ) -> io::Result<()> {
+        if let Some(busy) = state.busy.get_mut(&schedule) {
+            busy.dropped = true;
+        }
+        self.shelf(schedule).clear()?;
+        tracing::info!(%schedule, why, "what a schedule delivered is forgotten; its next delivery sends all users");
+        Ok(())
+    }
+
+    /// Drops schedules that were not seen for long, and the least recently seen ones above the bound.
+    fn make_room(&self, state: &mut State) {
+        let mut found = Vec::new();
+        for schedule in self.schedules() {
+            if state.busy.contains_key(&schedule) {
+                continue;
+            }
+            match self.shelf(schedule).weight() {
+                Ok((bytes, seen)) => {
+                    found.push((seen.unwrap_or(SystemTime::UNIX_EPOCH), bytes, schedule))
+                }
+                Err(error) => tracing::warn!(%schedule, %error, "snapshots could not be looked at"),
+            }
+        }
+        found.sort();
+        let mut total: u64 = found.iter().map(|(_, bytes, _)| bytes).sum();
+        for (seen, bytes, schedule) in found {
+            let old = seen
+                .elapsed()
+                .is_ok_and(|age| age > self.settings.forget_after);
+            let why = match () {
+                () if old => "it was not seen for longer than `changes.forget_after`",
+                () if total > self.settings.max_bytes => "there is no room: `changes.max_bytes`",
+                () => continue,
+            };
+            match self.drop_schedule(state, schedule, why) {
+                Ok(()) => total = total.saturating_sub(bytes),
+                Err(error) => tracing::warn!(%schedule, %error, "snapshots could not be removed"),
+            }
+        }
+    }
+
+    /// Names the files of a delivery that are written, unless what it was held against has been
+    /// dropped meanwhile.
+    fn publish(
+        &self,
+        schedule: ScheduleKey,
+        publish: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        let state = self.state();
+        match state.busy.get(&schedule) {
+            Some(busy) if busy.dropped => Ok(()),
+            _ => publish(),
+        }
+    }
+
+    /// Ends a delivery's way in. `named` and not committed: nobody can say what becomes of it.
+    fn leave(&self, schedule: ScheduleKey, named: bool, committed: bool) {
+        let mut state = self.state();
+        state.busy.remove(&schedule);
+        let left = match named && !committed {
+            true => self.drop_schedule(&mut state, schedule, "a delivery of it failed at its end"),
+            false => self.shelf(schedule).remove_drafts(),
+        };
+        if let Err(error) = left {
+            tracing::warn!(%schedule, %error, "files of a delivery could not be removed; it is tried again");
+        }
+    }
+}
+
+fn schedule_of(path: &Path) -> Option<ScheduleKey> {
+    let id: DeliveryId = path.file_name()?.to_str()?.parse().ok()?;
+    Some(ScheduleKey(id.0))
+}

@@ -1,0 +1,338 @@
+//! The files of one schedule, in a directory of its own. Their names begin with a number that
+//! grows from delivery to delivery, and the delivery's id:
+//!
+//! | name | what it is |
+//! |---|---|
+//! | `<number>-<delivery>.users` | the snapshot; there once it is whole and synced |
+//! | `<number>-<delivery>.gone` | users who left, if the schedule keeps an audience; there before the snapshot |
+//! | `<number>-<delivery>.settled` | the delivery has ended; holds which of its requests did not arrive |
+//! | `*.draft` | was being written; removed when the schedule is next looked at |
+//!
+//! A `.settled` that names requests stays as long as these can still be sent again.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::Missing;
+use crate::model::DeliveryId;
+
+const MAGIC: &[u8; 8] = b"LFSETTL\x01";
+const DRAFT: &str = "draft";
+
+/// One schedule's directory.
+#[derive(Clone, Debug)]
+pub(super) struct Shelf {
+    directory: PathBuf,
+}
+
+/// What belongs to one delivery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Item {
+    pub number: u64,
+    pub delivery: Option<DeliveryId>,
+    pub users: bool,
+    pub gone: bool,
+    pub settled: bool,
+}
+
+/// Which file of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Users,
+    Gone,
+    Settled,
+}
+
+impl Kind {
+    fn extension(self) -> &'static str {
+        match self {
+            Self::Users => "users",
+            Self::Gone => "gone",
+            Self::Settled => "settled",
+        }
+    }
+}
+
+impl Shelf {
+    pub fn new(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// By number, oldest first. A directory that is not there is empty.
+    pub fn items(&self) -> io::Result<Vec<Item>> {
+        let mut items: BTreeMap<u64, Item> = BTreeMap::new();
+        for (path, _) in self.files()? {
+            let Some((number, delivery, kind)) = parse(&path) else {
+                continue;
+            };
+            let item = items.entry(number).or_default();
+            item.number = number;
+            item.delivery = Some(delivery);
+            match kind {
+                Kind::Users => item.users = true,
+                Kind::Gone => item.gone = true,
+                Kind::Settled => item.settled = true,
+            }
+        }
+        Ok(items.into_values().collect())
+    }
+
+    /// Size of all files, and when the newest was written.
+    pub fn weight(&self) -> io::Result<(u64, Option<SystemTime>)> {
+        let files = self.files()?;
+        let bytes = files.iter().map(|(_, meta)| meta.len()).sum();
+        let newest = files
+            .iter()
+            .filter_map(|(_, meta)| meta.modified().ok())
+            .max();
+        Ok((bytes, newest))
+    }
+
+    fn files(&self) -> io::Result<Vec<(PathBuf, fs::Metadata)>> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            files.push((entry.path(), entry.metadata()?));
+        }
+        Ok(files)
+    }
+
+    pub fn path(&self, number: u64, delivery: DeliveryId, kind: Kind) -> PathBuf {
+        let extension = kind.extension();
+        self.directory
+            .join(format!("{number:016x}-{delivery}.{extension}"))
+    }
+
+    /// Begins a file that is not there under its name before [`Shelf::publish`].
+    pub fn draft(&self, number: u64, delivery: DeliveryId, kind: Kind) -> io::Result<File> {
+        fs::create_dir_all(&self.directory)?;
+        create(&draft_of(&self.path(number, delivery, kind)))
+    }
+
+    /// Gives a file that is written its name, durably.
+    pub fn publish(
+        &self,
+        file: &File,
+        number: u64,
+        delivery: DeliveryId,
+        kind: Kind,
+    ) -> io::Result<()> {
+        file.sync_all()?;
+        let path = self.path(number, delivery, kind);
+        fs::rename(draft_of(&path), path)?;
+        sync_directory(&self.directory)?;
+        // The schedule's own directory may be new.
+        self.directory.parent().map_or(Ok(()), sync_directory)
+    }
+
+    /// An unnamed file beside the others.
+    pub fn temporary(&self) -> io::Result<File> {
+        fs::create_dir_all(&self.directory)?;
+        tempfile::tempfile_in(&self.directory)
+    }
+
+    /// Removes what was being written when the process died, or when the delivery was given up.
+    pub fn remove_drafts(&self) -> io::Result<()> {
+        for (path, _) in self.files()? {
+            if path.extension() == Some(OsStr::new(DRAFT)) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes one file. Not there is as good.
+    pub fn remove(&self, number: u64, delivery: DeliveryId, kind: Kind) -> io::Result<()> {
+        match fs::remove_file(self.path(number, delivery, kind)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes all at once and durably: half of it, or all of it after a loss of power, would say
+    /// what is not so.
+    pub fn clear(&self) -> io::Result<()> {
+        let dropped = dropped(&self.directory);
+        if dropped.exists() {
+            fs::remove_dir_all(&dropped)?;
+        }
+        match fs::rename(&self.directory, &dropped) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed?,
+        }
+        self.directory.parent().map_or(Ok(()), sync_directory)?;
+        fs::remove_dir_all(&dropped)
+    }
+
+    /// Notes durably how a delivery ended.
+    pub fn settle(&self, number: u64, delivery: DeliveryId, missing: &Missing) -> io::Result<()> {
+        let path = self.path(number, delivery, Kind::Settled);
+        let draft = draft_of(&path);
+        let mut file = match create(&draft) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_file(&draft)?;
+                create(&draft)?
+            }
+            file => file?,
+        };
+        file.write_all(&encode(missing))?;
+        self.publish(&file, number, delivery, Kind::Settled)
+    }
+
+    /// How a delivery ended; what cannot be read is in doubt.
+    pub fn missing(&self, number: u64, delivery: DeliveryId) -> Missing {
+        let bytes = fs::read(self.path(number, delivery, Kind::Settled));
+        bytes
+            .ok()
+            .and_then(|bytes| decode(&bytes))
+            .unwrap_or(Missing::InDoubt)
+    }
+}
+
+/// Where a directory goes that is being removed.
+fn dropped(directory: &Path) -> PathBuf {
+    directory.with_extension("dropped")
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .read(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+}
+
+fn draft_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(DRAFT);
+    PathBuf::from(name)
+}
+
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn parse(path: &Path) -> Option<(u64, DeliveryId, Kind)> {
+    let name = path.file_name()?.to_str()?;
+    let (stem, extension) = name.split_once('.')?;
+    let (number, delivery) = stem.split_once('-')?;
+    let kinds = [Kind::Users, Kind::Gone, Kind::Settled];
+    let kind = kinds
+        .into_iter()
+        .find(|kind| kind.extension() == extension)?;
+    Some((
+        u64::from_str_radix(number, 16).ok()?,
+        delivery.parse().ok()?,
+        kind,
+    ))
+}
+
+/// Magic, then the numbers of the requests (u32), or `u32::MAX` alone for doubt, then a CRC32C.
+fn encode(missing: &Missing) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    match missing {
+        Missing::InDoubt => bytes.extend_from_slice(&u32::MAX.to_le_bytes()),
+        Missing::Requests(requests) => requests
+            .iter()
+            .for_each(|request| bytes.extend_from_slice(&request.to_le_bytes())),
+    }
+    let crc = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Missing> {
+    let (framed, crc) = bytes.split_last_chunk::<4>()?;
+    if crc32c::crc32c(framed) != u32::from_le_bytes(*crc) {
+        return None;
+    }
+    let requests = framed.strip_prefix(MAGIC)?;
+    if requests.len() % 4 != 0 {
+        return None;
+    }
+    let requests = requests.chunks_exact(4);
+    let requests: Vec<u32> = requests
+        .map(|four| {
+            four.iter()
+                .rev()
+                .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+        })
+        .collect();
+    Some(match requests.contains(&u32::MAX) {
+        true => Missing::InDoubt,
+        false => Missing::Requests(requests),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELIVERY: DeliveryId = DeliveryId([7; 16]);
+
+    #[test]
+    fn a_draft_is_not_listed_and_a_published_file_is() {
+        let home = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(home.path().join("a"));
+        assert_eq!(shelf.items().unwrap(), []);
+        let file = shelf.draft(3, DELIVERY, Kind::Users).unwrap();
+        assert_eq!(shelf.items().unwrap(), []);
+        shelf.publish(&file, 3, DELIVERY, Kind::Users).unwrap();
+        shelf.draft(4, DELIVERY, Kind::Gone).unwrap();
+        let want = Item {
+            number: 3,
+            delivery: Some(DELIVERY),
+            users: true,
+            ..Item::default()
+        };
+        assert_eq!(shelf.items().unwrap(), std::slice::from_ref(&want));
+        shelf.remove_drafts().unwrap();
+        assert_eq!(fs::read_dir(shelf.directory()).unwrap().count(), 1);
+        shelf.clear().unwrap();
+        assert_eq!(shelf.items().unwrap(), []);
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn how_a_delivery_ended_comes_back_and_what_is_damaged_is_in_doubt() {
+        let home = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(home.path().to_owned());
+        assert_eq!(shelf.missing(1, DELIVERY), Missing::InDoubt);
+        for missing in [
+            Missing::Requests(vec![]),
+            Missing::Requests(vec![1, 2, 300_000]),
+            Missing::InDoubt,
+        ] {
+            shelf.settle(1, DELIVERY, &missing).unwrap();
+            assert_eq!(shelf.missing(1, DELIVERY), missing);
+        }
+        shelf
+            .settle(1, DELIVERY, &Missing::Requests(vec![5]))
+            .unwrap();
+        let path = shelf.path(1, DELIVERY, Kind::Settled);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 4;
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(shelf.missing(1, DELIVERY), Missing::InDoubt);
+            fs::write(&path, &whole[..at]).unwrap();
+            assert_eq!(shelf.missing(1, DELIVERY), Missing::InDoubt);
+        }
+    }
+}
