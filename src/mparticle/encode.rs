@@ -253,11 +253,7 @@ impl Encoder {
             return Ok(at);
         }
         if self.people.len() >= MOST_APART {
-            if let Some(changes) = &mut self.changes {
-                changes.crowd();
-            }
-            self.end_user(sink)?;
-            self.user = Some(user);
+            self.make_room(user, sink)?;
         }
         self.made.users += 1;
         let mut person = self.spare.pop().unwrap_or_default();
@@ -362,10 +358,7 @@ impl Encoder {
     /// Writes all that is held of the current user.
     fn end_user<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
         self.people.sort_by_key(|person| person.last_row);
-        match self.changes {
-            None => self.write_people(sink)?,
-            Some(_) => self.end_user_if_changed(sink)?,
-        }
+        self.write_people_if_changed(sink)?;
         for mut person in self.people.drain(..) {
             person.clear();
             // One spare is what almost every delivery needs; more would only hold memory.
