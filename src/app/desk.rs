@@ -6,11 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use super::facts;
+use super::traces::Receiving;
 use crate::changes::Changes;
 use crate::clock::{self, UnixMillis};
+use crate::control::view;
 use crate::drain;
 use crate::ingest::{self, IngestError, Progress};
 use crate::intake::{self, Choices, Order, Receiver, Refusal, Source, WebhookState};
@@ -20,9 +25,12 @@ use crate::mparticle::client::Account;
 use crate::mparticle::encode::DataPlan;
 use crate::outbox::{self, NewDelivery, Outbox};
 use crate::seal::{KeyError, Keyring};
+use crate::telemetry::Telemetry;
 
 /// What credentials are sealed for.
 pub const ACCOUNT_CONTEXT: &[u8] = b"looker-feed account v1";
+/// What links back to Looker are sealed for: they name filters, and those can name people.
+const LINK_CONTEXT: &[u8] = b"looker-feed link v1";
 /// Characters of an API key that are shown to tell accounts apart.
 const KEY_CHARACTERS_SHOWN: usize = 4;
 
@@ -62,25 +70,37 @@ impl Settings {
     }
 
     fn mapping_of(&self, order: &Order) -> mapping::Settings {
-        let choices = &order.choices;
         mapping::Settings {
             data_type: order.data_type,
-            untagged: choices.untagged.unwrap_or(self.mapping.untagged),
-            nulls: choices.null_attributes.unwrap_or(self.mapping.nulls),
-            skip_sent: choices.skip_sent,
-            historical: choices.historical_events.unwrap_or(self.mapping.historical),
-            ..self.mapping
+            ..chosen(&order.choices, self.mapping)
         }
     }
 
     fn data_plan_of(&self, choices: &Choices) -> Option<DataPlan> {
-        match &choices.plan_id {
-            Some(id) => Some(DataPlan {
-                id: id.clone(),
-                version: choices.plan_version,
-            }),
-            None => self.data_plan.clone(),
-        }
+        chosen_plan(choices, self.data_plan.as_ref())
+    }
+}
+
+/// The mapping of a schedule that makes these choices, where this one is configured.
+pub fn chosen(choices: &Choices, configured: mapping::Settings) -> mapping::Settings {
+    mapping::Settings {
+        untagged: choices.untagged.unwrap_or(configured.untagged),
+        nulls: choices.null_attributes.unwrap_or(configured.nulls),
+        skip_sent: choices.skip_sent,
+        strip_html: choices.strip_html.unwrap_or(configured.strip_html),
+        historical: choices.historical_events.unwrap_or(configured.historical),
+        ..configured
+    }
+}
+
+/// The data plan of a schedule that makes these choices, where this one is configured.
+pub fn chosen_plan(choices: &Choices, configured: Option<&DataPlan>) -> Option<DataPlan> {
+    match &choices.plan_id {
+        Some(id) => Some(DataPlan {
+            id: id.clone(),
+            version: choices.plan_version,
+        }),
+        None => configured.cloned(),
     }
 }
 
@@ -92,6 +112,7 @@ pub struct Desk {
     pub(super) changes: Changes,
     pub(super) started: UnixMillis,
     pub(super) counters: Counters,
+    pub(super) telemetry: Telemetry,
     keys: Arc<Keyring>,
     receiving: Mutex<HashMap<DeliveryId, Incoming>>,
     stopping: AtomicBool,
@@ -131,10 +152,12 @@ impl Desk {
         keys: Arc<Keyring>,
         drain: drain::Handle,
         changes: Changes,
+        telemetry: Telemetry,
     ) -> Self {
         Self {
             changes,
             settings,
+            telemetry,
             outbox,
             drain,
             started: UnixMillis::now(),
@@ -194,9 +217,24 @@ impl Desk {
             account: sealed,
             webhook: order.webhook_id.clone(),
             title: order.title.clone(),
-            link: order.link.clone(),
+            link: order.link.as_deref().and_then(|link| self.seal_link(link)),
             received: UnixMillis::now(),
         })
+    }
+
+    fn seal_link(&self, link: &str) -> Option<String> {
+        let sealed = self.keys.seal_text(link.as_bytes(), LINK_CONTEXT).ok()?;
+        Some(BASE64.encode(sealed))
+    }
+
+    /// A delivery for the admin side. Its link is left out when its key was taken away since.
+    pub(super) fn view(&self, state: outbox::DeliveryState) -> view::Delivery {
+        let link = state.link.as_deref().and_then(|sealed| {
+            let sealed = BASE64.decode(sealed).ok()?;
+            let plain = self.keys.open_text(&sealed, LINK_CONTEXT).ok()?;
+            String::from_utf8(plain.to_vec()).ok()
+        });
+        facts::delivery(state, link)
     }
 
     fn count(&self, outcome: &Result<ingest::Receipt, IngestError>) {
@@ -243,6 +281,7 @@ impl Receiver for Desk {
         let changes = self.changes_of(&order, delivery.destination).await?;
         let progress = Arc::new(Progress::default());
         let _listed = Listed::enter(self, id, &order.title, now, &progress);
+        let trace = Receiving::new(id, delivery.destination, order.data_type);
         let ingest_order = ingest::Order {
             delivery,
             mapping: self.settings.mapping_of(&order),
@@ -259,6 +298,7 @@ impl Receiver for Desk {
         )
         .await;
         self.count(&outcome);
+        trace.ended(&self.telemetry, &progress, &outcome);
         match outcome {
             Ok(receipt) => {
                 tracing::info!(
@@ -356,7 +396,7 @@ pub(super) fn refusal(message: &str) -> Refusal {
 }
 
 /// What failed, for a log that must not quote the delivery.
-fn kind(error: &IngestError) -> &'static str {
+pub(super) fn kind(error: &IngestError) -> &'static str {
     match error {
         IngestError::Stream { .. } => "the stream broke off",
         IngestError::Decode(_) => "the document is not valid or not whole",

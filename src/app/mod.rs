@@ -12,6 +12,7 @@ mod keys;
 mod past;
 mod reload;
 mod systemd;
+mod traces;
 
 use std::io;
 use std::path::PathBuf;
@@ -35,14 +36,21 @@ use crate::notify::{self, Notifier};
 use crate::outbox::{self, Outbox};
 use crate::seal::{KeyError, KeyId, Keyring};
 use crate::shutdown::{self, Shutdown};
+use crate::telemetry::{self, Exporter, Telemetry};
 use crate::tls::{self, Identity, TlsError};
 use crate::{config, decode};
 pub(crate) use desk::with_causes;
 
 use desk::Desk;
 use systemd::Systemd;
+use traces::Traced;
 
+pub use desk::{chosen, chosen_plan};
 pub use reload::Reloader;
+
+/// Clients of both servers that read nothing of their answers for so long are cut off: far longer
+/// than any network that still works needs.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The daemon cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -120,8 +128,9 @@ pub enum RunError {
 pub struct App {
     intake: Intake,
     admin: Admin,
-    drain: Drain<Client>,
+    drain: Drain<Traced<Client>>,
     notifier: Notifier,
+    exporter: Option<Exporter>,
     desk: Arc<Desk>,
     reloader: Reloader,
     changes: Changes,
@@ -138,6 +147,8 @@ impl App {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let secret = config.require_secret()?.clone();
+        // First what a person has to mend in the configuration: nothing has been made then.
+        let certificates = Certificates::load(&config)?;
         let (outbox, keys) = open_outbox(&config).await?;
         let changes = Changes::new(past::settings(&config), Arc::clone(&keys));
         // Before anything is accepted or forgotten.
@@ -148,21 +159,28 @@ impl App {
 
         let endpoint = Url::parse(&config.mparticle.base_address())?;
         let opener = Arc::clone(&keys);
-        let trust = tls::client("mparticle.ca_file", config.mparticle.ca_file.as_deref())?;
+        let trust = certificates.mparticle.clone();
         let client = Client::with_trust(client_settings(&config), trust, move |sealed: &[u8]| {
             let opened = opener
                 .open_text(sealed, desk::ACCOUNT_CONTEXT)
                 .map_err(|error| error.to_string())?;
             Account::decode(&opened).map_err(|error| error.to_string())
         });
-        let drain = Drain::new(drain_settings(&config), outbox.clone(), Arc::new(client));
+        let (telemetry, exporter) = open_telemetry(&config, certificates.telemetry);
+        let client = Arc::new(Traced::new(client, telemetry.clone()));
+        let drain = Drain::new(drain_settings(&config), outbox.clone(), client);
 
-        let notifier = Notifier::new(notify_settings(&config)?).map_err(TlsError::from)?;
+        let notifier = Notifier::new(notify_settings(&config, certificates.notify)?);
 
         let listen = |what| move |source| StartError::Listen { what, source };
-        let intake = Intake::bind(intake_settings(&config, secret)?)
-            .await
-            .map_err(listen("Looker (intake.listen)"))?;
+        let intake = Intake::bind(intake_settings(
+            &config,
+            secret,
+            certificates.looker,
+            certificates.identity,
+        ))
+        .await
+        .map_err(listen("Looker (intake.listen)"))?;
         let admin = Admin::bind(control::AdminSettings {
             listen: config.admin.listen,
             token: config
@@ -172,6 +190,7 @@ impl App {
                 .map(|token| Token::new(token.expose()))
                 .transpose()?,
             hosts: config.admin.hosts.clone(),
+            write_timeout: WRITE_TIMEOUT,
         })
         .await
         .map_err(listen("the status page (admin.listen)"))?;
@@ -197,12 +216,14 @@ impl App {
             keys,
             drain.handle(),
             changes.clone(),
+            telemetry,
         ));
         Ok(Self {
             intake,
             admin,
             drain,
             notifier,
+            exporter,
             desk,
             reloader,
             changes,
@@ -247,6 +268,13 @@ impl App {
         tracing::info!(hub = %self.hub_url, admin = %self.admin_url, "looker-feed is ready");
         systemd.ready();
         let systemd = Arc::new(systemd);
+        let exporter = self.exporter;
+        let (export_trigger, export_stop) = shutdown::channel();
+        let mut exporter = tokio::spawn(async move {
+            if let Some(exporter) = exporter {
+                exporter.run(export_stop).await;
+            }
+        });
         let mut dog = tokio::spawn(keep_watch(
             Arc::clone(&systemd),
             watched,
@@ -277,7 +305,8 @@ impl App {
         }
         // The last words of the drain are told too.
         watch_trigger.pull();
-        for task in [&mut notifier, &mut dog, &mut follower] {
+        export_trigger.pull();
+        for task in [&mut notifier, &mut dog, &mut exporter, &mut follower] {
             if !task.is_finished() && tokio::time::timeout(2 * GRACE, &mut *task).await.is_err() {
                 task.abort();
             }
@@ -381,24 +410,66 @@ fn outbox_settings(config: &Config, keys: Arc<Keyring>) -> outbox::Settings {
     }
 }
 
-fn intake_settings(config: &Config, secret: config::Secret) -> Result<intake::Settings, TlsError> {
-    let files = config
-        .intake
-        .tls_cert
-        .as_ref()
-        .zip(config.intake.tls_key.as_ref());
-    let identity = files
-        .map(|(cert, key)| Identity::load(cert, key))
-        .transpose()?;
-    Ok(intake::Settings {
-        trust: tls::client("looker.ca_file", config.looker.ca_file.as_deref())?,
+/// What the certificate files of the configuration hold.
+pub(crate) struct Certificates {
+    mparticle: rustls::ClientConfig,
+    looker: rustls::ClientConfig,
+    notify: rustls::ClientConfig,
+    telemetry: rustls::ClientConfig,
+    identity: Option<Identity>,
+}
+
+impl Certificates {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// A file cannot be read, or does not hold what it should; the error names it.
+    pub(crate) fn load(config: &Config) -> Result<Self, TlsError> {
+        let intake = &config.intake;
+        let files = intake.tls_cert.as_ref().zip(intake.tls_key.as_ref());
+        let trust = |what, file: &Option<PathBuf>| tls::client(what, file.as_deref());
+        Ok(Self {
+            mparticle: trust("mparticle.ca_file", &config.mparticle.ca_file)?,
+            looker: trust("looker.ca_file", &config.looker.ca_file)?,
+            notify: trust("notify.ca_file", &config.notify.ca_file)?,
+            telemetry: trust("telemetry.ca_file", &config.telemetry.ca_file)?,
+            identity: files
+                .map(|(cert, key)| Identity::load(cert, key))
+                .transpose()?,
+        })
+    }
+}
+
+/// Off, unless a collector is configured.
+fn open_telemetry(config: &Config, trust: rustls::ClientConfig) -> (Telemetry, Option<Exporter>) {
+    let settings = &config.telemetry;
+    let Some(endpoint) = settings.otlp_endpoint.clone() else {
+        return (Telemetry::off(), None);
+    };
+    let (telemetry, exporter) = Telemetry::new(telemetry::Settings {
+        endpoint,
+        ratio: settings.sample_ratio,
+        trust,
+    });
+    (telemetry, Some(exporter))
+}
+
+fn intake_settings(
+    config: &Config,
+    secret: config::Secret,
+    trust: rustls::ClientConfig,
+    identity: Option<Identity>,
+) -> intake::Settings {
+    intake::Settings {
+        trust,
         identity: identity.map(Arc::new),
         intake: config.intake.clone(),
         looker: config.looker.clone(),
         secret,
         spool_directory: config.outbox.path.clone(),
         deadline: config.shutdown.deadline,
-    })
+        write_timeout: WRITE_TIMEOUT,
+    }
 }
 
 /// How deliveries are worked on.
@@ -425,7 +496,10 @@ pub fn ingest_settings(config: &Config) -> ingest::Settings {
 }
 
 /// Who is told. The configuration has checked the addresses.
-fn notify_settings(config: &Config) -> Result<notify::Settings, notify::TargetError> {
+fn notify_settings(
+    config: &Config,
+    trust: rustls::ClientConfig,
+) -> Result<notify::Settings, StartError> {
     let settings = &config.notify;
     let targets = [
         (&settings.webhook_url, notify::Form::Json),
@@ -435,7 +509,7 @@ fn notify_settings(config: &Config) -> Result<notify::Settings, notify::TargetEr
         .into_iter()
         .filter_map(|(url, form)| Some(notify::Target::new(url.as_ref()?.expose(), form)))
         .collect::<Result<_, _>>()?;
-    Ok(notify::Settings { targets })
+    Ok(notify::Settings { targets, trust })
 }
 
 fn client_settings(config: &Config) -> ClientSettings {

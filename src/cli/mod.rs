@@ -23,13 +23,14 @@ mod sandbox;
 mod send;
 mod serve;
 mod summary;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::app::with_causes;
+use crate::app::{Certificates, with_causes};
 use crate::config::{self, Config, ConfigError};
 use crate::intake;
 
@@ -88,7 +89,8 @@ enum Failure {
     /// Nothing was started.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The arguments do not go together; nothing was started.
+    /// The arguments do not go together, or what the configuration names is of no use; nothing was
+    /// started.
     #[error("{0}")]
     Usage(String),
     /// The text says what and why.
@@ -177,6 +179,7 @@ fn token(argument: &ConfigArgument) -> Result<(), Failure> {
 
 fn check_config(argument: &ConfigArgument) -> Result<(), Failure> {
     let config = load(argument)?;
+    Certificates::load(&config).map_err(|error| Failure::Usage(with_causes(&error)))?;
     if let Err(missing) = config.require_secret() {
         println!("The configuration is valid, but `serve` cannot start with it: {missing}");
         return Ok(());
@@ -199,13 +202,16 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::Other(format!("The runtime cannot be started: {error}")))
 }
 
-/// Completes on SIGINT or SIGTERM.
-async fn stop_signal() -> std::io::Result<&'static str> {
+/// Completes on SIGINT or SIGTERM. From the call on neither ends the process by itself.
+fn stop_signal() -> impl Future<Output = std::io::Result<&'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-    })
+    let signals = signal(SignalKind::interrupt())
+        .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
+    async move {
+        let (mut interrupt, mut terminate) = signals?;
+        Ok(tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        })
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -78,6 +79,7 @@ pub fn run(
         // Before the commit: there must be no delivery that the next one does not know of.
         session.finish()?;
     }
+    progress.written.get_or_init(SystemTime::now);
     staging.commit(Totals {
         rows_in: worked.rows,
         rows_rejected: worked.rejected,
@@ -132,6 +134,7 @@ pub fn work<S: Store>(
     let mut decoder = Decoder::new(settings.decode);
     let header = job.read(&mut decoder, next)?;
     drop(decoder);
+    progress.read.get_or_init(SystemTime::now);
     job.finish(header)
 }
 

@@ -49,6 +49,10 @@ pub(super) const HISTORICAL: Options<Historical, 3> = [
         Historical::Always,
     ),
 ];
+pub(super) const HTML: Options<bool, 2> = [
+    ("keep", "Send it as it is", false),
+    ("strip", "Send its text only", true),
+];
 pub(super) const YES_NO: Options<bool, 2> = [("no", "No", false), ("yes", "Yes", true)];
 pub(super) const MAY_LEAVE: Options<bool, 1> = [("any", "Any number", true)];
 
@@ -179,6 +183,13 @@ pub(super) fn form() -> Value {
             "Columns Without a Tag",
             "What to do with columns that have no mp_ tag in LookML",
             &UNTAGGED,
+            CONFIGURED,
+        ),
+        select(
+            "html",
+            "HTML in Values",
+            "What to do with values that hold HTML",
+            &HTML,
             CONFIGURED,
         ),
         select(

@@ -16,18 +16,15 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{Method, StatusCode};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use url::Url;
 
 use crate::cli::document::Document;
+use crate::cli::web::{Web, web};
 use crate::config::Secret;
-use crate::model::{DataType, Environment};
 
 /// Parts of the document between the file and the connection: each waits little for the other.
 const PARTS_AHEAD: usize = 4;
@@ -43,8 +40,8 @@ pub struct Request<'a> {
     pub title: &'a str,
     pub api_key: &'a str,
     pub api_secret: &'a Secret,
-    pub data_type: DataType,
-    pub environment: Environment,
+    /// The form as Looker would send it.
+    pub form: Value,
 }
 
 /// What the hub said.
@@ -126,7 +123,7 @@ pub struct Hub {
     url: Url,
     authorization: HeaderValue,
     stalled: Duration,
-    http: legacy::Client<HttpsConnector<HttpConnector>, Body>,
+    http: Web<Body>,
 }
 
 impl Hub {
@@ -145,19 +142,11 @@ impl Hub {
         let mut authorization =
             HeaderValue::from_str(&format!("Token token=\"{key}\"")).map_err(|_| wrong())?;
         authorization.set_sensitive(true);
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT));
-        connector.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
         Ok(Self {
             url: execute,
             authorization,
             stalled: STALLED.max(3 * keep_alive),
-            http: legacy::Client::builder(TokioExecutor::new()).build(connector),
+            http: web(CONNECT),
         })
     }
 
@@ -276,7 +265,7 @@ fn body(
 ) -> (Body, oneshot::Receiver<(String, io::Error)>) {
     let plan = json!({"title": request.title, "type": "Look"});
     let data = json!({"apiKey": request.api_key, "apiSecret": request.api_secret.expose()});
-    let form = json!({"data_type": request.data_type, "environment": request.environment});
+    let form = &request.form;
     let before = format!(
         r#"{{"type":"query","scheduled_plan":{plan},"data":{data},"form_params":{form},"attachment":{{"mimetype":"application/json;base64","extension":"json","data":""#
     );

@@ -2,8 +2,9 @@
 
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
-use super::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, Running};
+use super::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, PATIENCE, Running};
 use crate::control::api::{OPENAPI, routes};
 use crate::control::view::{DeadLetter, Delivery, Done, Edited, Listing, Overview, RejectedRow};
 use crate::control::{Admin, AdminSettings, Problem, Which};
@@ -15,6 +16,7 @@ async fn an_address_that_others_reach_is_refused_without_a_token() {
             listen: listen.parse().unwrap(),
             token: None,
             hosts: Vec::new(),
+            write_timeout: Running::WRITE_TIMEOUT,
         };
         let error = Admin::bind(settings).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{listen}");
@@ -261,6 +263,39 @@ async fn probes_say_whether_deliveries_are_taken_and_why_not() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_is_dead_or_stuck_is_not_alive() {
+    let admin = Running::start().await;
+    let dead = Problem::Failed("The outbox's thread has ended.".into());
+    admin.daemon.script().problem = Some(dead);
+    let said = (503, "The outbox's thread has ended.\n".to_owned());
+    assert_eq!(admin.get("/livez").await, said);
+
+    // A part that holds its lock for ever: the question is not waited for without end.
+    let (held, lock) = std::sync::mpsc::channel();
+    {
+        let mut script = admin.daemon.script();
+        script.problem = None;
+        script.stuck = Some(lock);
+        script.calls.clear();
+    }
+    let time_passes = async {
+        while admin.daemon.script().calls != ["alive"] {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::pause();
+        tokio::time::advance(std::time::Duration::from_secs(16)).await;
+        tokio::time::resume();
+    };
+    let ((status, text), ()) = tokio::join!(admin.get("/livez"), time_passes);
+    assert_eq!(status, 503);
+    assert!(text.contains("did not answer within 15 seconds"), "{text}");
+    // The next one is answered: one that is stuck has one place of several.
+    assert_eq!(admin.get("/livez").await, (200, "ok\n".into()));
+    drop(held);
+    admin.stop().await;
+}
+
+#[tokio::test]
 async fn downloads_are_whole_and_one_entry_is_one_line() {
     let admin = Running::start().await;
     let (status, text) = admin.get("/api/v1/dead-letters/export").await;
@@ -379,5 +414,19 @@ async fn answers_hold_what_their_schema_says() {
             }
         }
     }
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answers_is_cut_off() {
+    let admin = Running::start().await;
+    let mut stream = tokio::net::TcpStream::connect(admin.addr).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".repeat(100);
+    let asking = async { while stream.write_all(&request).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .expect("the connection is closed");
+    // Others are served.
+    assert_eq!(admin.open("GET", "/livez", &[], "").await.status(), 200);
     admin.stop().await;
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use crate::clock::UnixMillis;
 use crate::control::view::{
     Batch, DeadLetter, Delivery, Destination, Done, Edited, Listing, Outbox, Overview, Receiving,
-    RejectedRow, Rows, Schedule, Totals,
+    RejectedRow, Rows, Schedule, Spans, Totals,
 };
 use crate::control::{Admin, AdminSettings, Daemon, Page, Problem, Token, Which};
 use crate::shutdown::{self, Trigger};
@@ -46,6 +46,8 @@ pub(crate) struct Script {
     /// A dead letter that cannot be read, and why.
     pub unreadable: Option<(String, Problem)>,
     pub calls: Vec<String>,
+    /// The next question whether it is alive is not answered before the other end of this goes.
+    pub stuck: Option<std::sync::mpsc::Receiver<()>>,
     /// Entries in a part of a list: two, so that each list takes two parts.
     pub part: usize,
 }
@@ -109,6 +111,10 @@ impl Scripted {
                     rows_in: 1_200,
                     ..Totals::default()
                 },
+                spans: Some(Spans {
+                    exported: 70,
+                    dropped: 2,
+                }),
                 ..Overview::default()
             },
             deliveries: vec![Delivery {
@@ -201,6 +207,13 @@ fn part<T: Clone>(all: &[T], page: &Page, most: usize) -> Result<Listing<T>, Pro
 
 impl Daemon for Scripted {
     fn alive(&self) -> Result<(), Problem> {
+        let stuck = self
+            .called("alive".into())
+            .ok()
+            .and_then(|mut script| script.stuck.take());
+        if let Some(stuck) = stuck {
+            let _ = stuck.recv();
+        }
         match self.script().problem.clone() {
             Some(problem) => Err(problem),
             None => Ok(()),
@@ -327,6 +340,9 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Short, since one test waits for it to pass; none of the others stops reading.
+    pub const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
+
     pub async fn start() -> Self {
         Self::with(None).await
     }
@@ -337,6 +353,7 @@ impl Running {
             listen: "127.0.0.1:0".parse().unwrap(),
             token: token.map(|token| Token::new(token).unwrap()),
             hosts: vec!["feed.example.com".into()],
+            write_timeout: Self::WRITE_TIMEOUT,
         });
         let admin = admin.await.unwrap();
         let (trigger, shutdown) = shutdown::channel();
