@@ -45,7 +45,8 @@ use commerce::Purchases;
 use content::Content;
 use latest::{Latest, name};
 use members::{
-    AttributeWriter, ORIGIN_FRAME, push_belongings, push_origin, push_user, split_device,
+    AttributeWriter, Attributes, ORIGIN_FRAME, push_belongings, push_origin, push_user,
+    split_device,
 };
 use request::Request;
 use text::{
@@ -556,13 +557,6 @@ fn era(mark: Mark) -> Era {
         true => Era::Historical,
         false => Era::Current,
     }
-}
-
-/// Whether a person's attributes go with this batch.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Attributes {
-    Now,
-    Later,
 }
 
 impl Person {
