@@ -45,7 +45,8 @@ use commerce::Purchases;
 use content::Content;
 use latest::{Latest, name};
 use members::{
-    AttributeWriter, ORIGIN_FRAME, push_belongings, push_origin, push_user, split_device,
+    AttributeWriter, Attributes, ORIGIN_FRAME, push_belongings, push_origin, push_user,
+    split_device,
 };
 use request::Request;
 use text::{
@@ -255,11 +256,7 @@ impl Encoder {
             return Ok(at);
         }
         if self.people.len() >= MOST_APART {
-            if let Some(changes) = &mut self.changes {
-                changes.crowd();
-            }
-            self.end_user(sink)?;
-            self.user = Some(user);
+            self.make_room(user, sink)?;
         }
         self.made.users += 1;
         let mut person = self.spare.pop().unwrap_or_default();
@@ -364,10 +361,7 @@ impl Encoder {
     /// Writes all that is held of the current user.
     fn end_user<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
         self.people.sort_by_key(|person| person.last_row);
-        match self.changes {
-            None => self.write_people(sink)?,
-            Some(_) => self.end_user_if_changed(sink)?,
-        }
+        self.write_people_if_changed(sink)?;
         for mut person in self.people.drain(..) {
             person.clear();
             // One spare is what almost every delivery needs; more would only hold memory.
@@ -563,13 +557,6 @@ fn era(mark: Mark) -> Era {
         true => Era::Historical,
         false => Era::Current,
     }
-}
-
-/// Whether a person's attributes go with this batch.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Attributes {
-    Now,
-    Later,
 }
 
 impl Person {

@@ -41,12 +41,6 @@ pub(super) struct Changes {
     first_rows: Vec<u64>,
 }
 
-impl Changes {
-    pub(super) fn crowd(&mut self) {
-        self.crowded = true;
-    }
-}
-
 impl Encoder {
     /// Asks the sink of each user whether they are known. Records must come sorted by user under a
     /// key that is the same in all deliveries that are compared. `key` makes fingerprints
@@ -94,9 +88,25 @@ impl Encoder {
         Ok(())
     }
 
-    /// Writes the current user unless the sink knows them as they are.
-    pub(super) fn end_user_if_changed<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
-        let (Some(user), Some(changes)) = (self.user, &mut self.changes) else {
+    /// Writes the people that are held of a user, although more of them are to come.
+    pub(super) fn make_room<S: Sink>(&mut self, user: u64, sink: &mut S) -> Result<(), S::Error> {
+        if let Some(changes) = &mut self.changes {
+            changes.crowded = true;
+        }
+        self.end_user(sink)?;
+        self.user = Some(user);
+        Ok(())
+    }
+
+    /// Writes the current user, unless only changes are sent and the sink knows them as they are.
+    pub(super) fn write_people_if_changed<S: Sink>(
+        &mut self,
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
+        let Some(changes) = &mut self.changes else {
+            return self.write_people(sink);
+        };
+        let Some(user) = self.user else {
             return Ok(());
         };
         changes.people.clear();

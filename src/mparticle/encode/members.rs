@@ -53,6 +53,13 @@ pub(super) fn push_user(out: &mut Vec<u8>, identities: &[u8]) {
     out.extend_from_slice(digits);
 }
 
+/// Whether a person's attributes go with this batch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attributes {
+    Now,
+    Later,
+}
+
 /// Writes user attributes one by one, those to be deleted apart.
 #[derive(Debug, Default)]
 pub(super) struct AttributeWriter {
