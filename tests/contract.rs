@@ -80,7 +80,7 @@ const PRODUCT: [&str; 8] = [
     "custom_attributes",
 ];
 
-const COLUMNS: [(&str, &str); 67] = [
+const COLUMNS: [(&str, &str); 73] = [
     ("u.id", "mp_customer_id"),
     ("u.email", "mp_email"),
     ("u.facebook", "mp_facebook"),
@@ -148,6 +148,12 @@ const COLUMNS: [(&str, &str); 67] = [
     ("p.quantity", "mp_product_quantity"),
     ("p.size", "mp_product_custom_attribute"),
     ("p.color", "mp_product_custom_attribute"),
+    ("c.adobe", "mp_partner_identity"),
+    ("c.\"x\"", "mp_partner_identity"),
+    ("c.marketing", "mp_consent_gdpr"),
+    ("c.analytics", "mp_consent_gdpr"),
+    ("c.data_sale_opt_out", "mp_consent_ccpa"),
+    ("c.at", "mp_consent_timestamp"),
 ];
 /// Columns whose values are words; others would refuse the row.
 const WORDS: [(usize, &[Option<&str>]); 3] = [
@@ -422,13 +428,14 @@ proptest! {
 fn full_row(tag: &str, column: &str) -> Value {
     match (tag, column) {
         ("mp_mpid" | "mp_event_id" | "mp_session_id", _) => json!(7),
-        ("mp_timestamp_unixtime_ms", _) => json!("2026-11-20 13:05:00"),
+        ("mp_timestamp_unixtime_ms" | "mp_consent_timestamp", _) => json!("2026-11-20 13:05:00"),
         ("mp_session_uuid", _) | (_, "d.ios_advertising_id" | "d.roku_publisher_id") => {
             json!("84E1B361-A282-4ADF-8A6D-1D31E6DD5A9E")
         }
         ("mp_custom_event_type", _) => json!("search"),
         ("mp_event_type" | "mp_product_action", _) => Value::Null,
         ("mp_total_amount" | "mp_product_price", _) => json!("45.50"),
+        ("mp_consent_gdpr" | "mp_consent_ccpa", _) => json!("no"),
         ("mp_ip", _) => json!("2001:db8::1"),
         ("mp_latitude" | "mp_longitude", _) => json!("45.50"),
         (_, "d.platform") => json!("web"),
@@ -479,6 +486,16 @@ fn a_batch_with_every_tag_is_valid_under_every_choice() {
             assert_eq!(mail, text);
             assert_eq!(first["device_info"].as_object().unwrap().len(), 8);
             assert_eq!(first["ip"], "2001:db8::1");
+            let consent =
+                json!({"consented": false, "timestamp_unixtime_ms": 1_795_176_300_000i64});
+            assert_eq!(
+                first["consent_state"],
+                json!({
+                    "gdpr": {"analytics": consent, "marketing": consent},
+                    "ccpa": {"data_sale_opt_out": consent},
+                })
+            );
+            assert_eq!(first["partner_identities"].as_object().unwrap().len(), 2);
             assert_eq!(first["context"]["location"]["longitude"], 45.5);
             assert_eq!(first["context"]["data_plan"]["plan_version"], 1);
             let data = &first["events"][0]["data"];

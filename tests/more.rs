@@ -10,7 +10,7 @@ use support::form::{arrived, document, execute, form};
 use support::{Daemon, World};
 
 /// Every tag that Looker's own action does not have, in one row.
-const EXTRA: [(&str, &str); 21] = [
+const EXTRA: [(&str, &str); 26] = [
     ("u.mpid", "mp_mpid"),
     ("u.mail", "mp_email"),
     ("u.o5", "mp_other5"),
@@ -32,6 +32,11 @@ const EXTRA: [(&str, &str); 21] = [
     ("d.microsoft_advertising_id", "mp_device_info"),
     ("d.fire_advertising_id", "mp_device_info"),
     ("d.att_authorization_status", "mp_device_info"),
+    ("u.adobe_mcid", "mp_partner_identity"),
+    ("u.braze", "mp_partner_identity"),
+    ("c.marketing", "mp_consent_gdpr"),
+    ("c.data_sale_opt_out", "mp_consent_ccpa"),
+    ("c.at", "mp_consent_timestamp"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,6 +76,11 @@ async fn every_new_tag_and_choice_reaches_mparticle() {
         json!("any"),
         json!(uuid),
         json!("Authorized"),
+        json!(77),
+        json!(null),
+        json!("Yes"),
+        json!(false),
+        json!("2026-11-20T13:05:00Z"),
     ];
     let document = document("UTC", &EXTRA, &[row]).to_string();
     let chosen = form(
@@ -102,6 +112,11 @@ async fn every_new_tag_and_choice_reaches_mparticle() {
                 "fire_advertising_id": uuid, "att_authorization_status": "authorized",
             },
             "ip": "2001:db8::1",
+            "partner_identities": {"adobe_mcid": "77"},
+            "consent_state": {
+                "gdpr": {"marketing": {"consented": true, "timestamp_unixtime_ms": 1_795_179_900_000i64}},
+                "ccpa": {"data_sale_opt_out": {"consented": false, "timestamp_unixtime_ms": 1_795_179_900_000i64}},
+            },
             "context": {
                 "data_plan": {"plan_id": "of the form", "plan_version": 4},
                 "location": {"latitude": 48.2082, "longitude": 16.3738},

@@ -66,25 +66,37 @@ impl Settings {
     }
 
     fn mapping_of(&self, order: &Order) -> mapping::Settings {
-        let choices = &order.choices;
         mapping::Settings {
             data_type: order.data_type,
-            untagged: choices.untagged.unwrap_or(self.mapping.untagged),
-            nulls: choices.null_attributes.unwrap_or(self.mapping.nulls),
-            skip_sent: choices.skip_sent,
-            historical: choices.historical_events.unwrap_or(self.mapping.historical),
-            ..self.mapping
+            ..chosen(&order.choices, self.mapping)
         }
     }
 
     fn data_plan_of(&self, choices: &Choices) -> Option<DataPlan> {
-        match &choices.plan_id {
-            Some(id) => Some(DataPlan {
-                id: id.clone(),
-                version: choices.plan_version,
-            }),
-            None => self.data_plan.clone(),
-        }
+        chosen_plan(choices, self.data_plan.as_ref())
+    }
+}
+
+/// The mapping of a schedule that makes these choices, where this one is configured.
+pub fn chosen(choices: &Choices, configured: mapping::Settings) -> mapping::Settings {
+    mapping::Settings {
+        untagged: choices.untagged.unwrap_or(configured.untagged),
+        nulls: choices.null_attributes.unwrap_or(configured.nulls),
+        skip_sent: choices.skip_sent,
+        strip_html: choices.strip_html.unwrap_or(configured.strip_html),
+        historical: choices.historical_events.unwrap_or(configured.historical),
+        ..configured
+    }
+}
+
+/// The data plan of a schedule that makes these choices, where this one is configured.
+pub fn chosen_plan(choices: &Choices, configured: Option<&DataPlan>) -> Option<DataPlan> {
+    match &choices.plan_id {
+        Some(id) => Some(DataPlan {
+            id: id.clone(),
+            version: choices.plan_version,
+        }),
+        None => configured.cloned(),
     }
 }
 

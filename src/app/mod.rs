@@ -43,6 +43,7 @@ use desk::Desk;
 use systemd::Systemd;
 use traces::Traced;
 
+pub use desk::{chosen, chosen_plan};
 pub use reload::Reloader;
 
 /// Clients of both servers that read nothing of their answers for so long are cut off: far longer
@@ -156,16 +157,21 @@ impl App {
                 .map_err(|error| error.to_string())?;
             Account::decode(&opened).map_err(|error| error.to_string())
         });
-        let (telemetry, exporter) = open_telemetry(&config, certificates.telemetry.clone());
+        let (telemetry, exporter) = open_telemetry(&config, certificates.telemetry);
         let client = Arc::new(Traced::new(client, telemetry.clone()));
         let drain = Drain::new(drain_settings(&config), outbox.clone(), client);
 
-        let notifier = Notifier::new(notify_settings(&config, certificates.notify.clone())?);
+        let notifier = Notifier::new(notify_settings(&config, certificates.notify)?);
 
         let listen = |what| move |source| StartError::Listen { what, source };
-        let intake = Intake::bind(intake_settings(&config, secret, certificates))
-            .await
-            .map_err(listen("Looker (intake.listen)"))?;
+        let intake = Intake::bind(intake_settings(
+            &config,
+            secret,
+            certificates.looker,
+            certificates.identity,
+        ))
+        .await
+        .map_err(listen("Looker (intake.listen)"))?;
         let admin = Admin::bind(control::AdminSettings {
             listen: config.admin.listen,
             token: config
@@ -386,20 +392,6 @@ fn outbox_settings(config: &Config, keys: Arc<Keyring>) -> outbox::Settings {
     }
 }
 
-/// Off, unless a collector is configured.
-fn open_telemetry(config: &Config, trust: rustls::ClientConfig) -> (Telemetry, Option<Exporter>) {
-    let settings = &config.telemetry;
-    let Some(endpoint) = settings.otlp_endpoint.clone() else {
-        return (Telemetry::off(), None);
-    };
-    let (telemetry, exporter) = Telemetry::new(telemetry::Settings {
-        endpoint,
-        ratio: settings.sample_ratio,
-        trust,
-    });
-    (telemetry, Some(exporter))
-}
-
 /// What the certificate files of the configuration hold.
 pub(crate) struct Certificates {
     mparticle: rustls::ClientConfig,
@@ -430,14 +422,29 @@ impl Certificates {
     }
 }
 
+/// Off, unless a collector is configured.
+fn open_telemetry(config: &Config, trust: rustls::ClientConfig) -> (Telemetry, Option<Exporter>) {
+    let settings = &config.telemetry;
+    let Some(endpoint) = settings.otlp_endpoint.clone() else {
+        return (Telemetry::off(), None);
+    };
+    let (telemetry, exporter) = Telemetry::new(telemetry::Settings {
+        endpoint,
+        ratio: settings.sample_ratio,
+        trust,
+    });
+    (telemetry, Some(exporter))
+}
+
 fn intake_settings(
     config: &Config,
     secret: config::Secret,
-    certificates: Certificates,
+    trust: rustls::ClientConfig,
+    identity: Option<Identity>,
 ) -> intake::Settings {
     intake::Settings {
-        trust: certificates.looker,
-        identity: certificates.identity.map(Arc::new),
+        trust,
+        identity: identity.map(Arc::new),
         intake: config.intake.clone(),
         looker: config.looker.clone(),
         secret,
@@ -474,7 +481,7 @@ pub fn ingest_settings(config: &Config) -> ingest::Settings {
 fn notify_settings(
     config: &Config,
     trust: rustls::ClientConfig,
-) -> Result<notify::Settings, notify::TargetError> {
+) -> Result<notify::Settings, StartError> {
     let settings = &config.notify;
     let targets = [
         (&settings.webhook_url, notify::Form::Json),

@@ -26,6 +26,8 @@ use crate::mparticle::encode;
 use crate::mparticle::era::Era;
 use report::{FirstBatch, Reason, Report};
 
+/// Stands for a real one.
+const DELIVERY: DeliveryId = DeliveryId([0; 16]);
 /// Reasons that are told apart; a reason may name a size, so that there could be very many.
 const MOST_REASONS: usize = 50;
 /// Rows that are named for each reason.
@@ -52,20 +54,21 @@ pub struct Arguments {
 /// take it.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let config = load(&arguments.config)?;
+    let choices = arguments.form.choices()?;
     let mut document = arguments.document.open("read")?;
     let mut settings = app::ingest_settings(&config);
     // The outbox belongs to a daemon, and need not be there.
     settings.group.directory = std::env::temp_dir();
     let task = Task {
-        id: DeliveryId([0; 16]),
+        id: DELIVERY,
         destination: DestinationId([0; 16]),
         mapping: mapping::Settings {
             data_type: arguments.form.data_type(),
             now: UnixMillis::now(),
-            ..app::mapping_settings(&config.mparticle)
+            ..app::chosen(&choices, app::mapping_settings(&config.mparticle))
         },
         environment: arguments.form.environment(),
-        data_plan: app::data_plan(&config.mparticle),
+        data_plan: app::chosen_plan(&choices, app::data_plan(&config.mparticle).as_ref()),
     };
     let mut kept = Kept::new(arguments.batches);
     let progress = Progress::default();
@@ -144,9 +147,11 @@ impl Store for Kept {
     fn request(&mut self, era: Era, batches: &[encode::Batch<'_>]) -> Result<(), IngestError> {
         for batch in batches.iter().filter(|_| self.most > 0) {
             // Batches come in an order of users that nobody would recognize.
-            let Some(row) = first_row(batch.json) else {
+            let Some(named) = first_row(batch.json) else {
                 continue;
             };
+            // In a delivery that skips what was sent, ids say nothing of rows.
+            let row = named.unwrap_or(self.batches.len() as u64);
             let last = self.batches.last_key_value().map(|(row, _)| *row);
             if self.batches.len() >= self.most {
                 if last.is_none_or(|last| row >= last) {
@@ -154,7 +159,7 @@ impl Store for Kept {
                 }
                 self.batches.pop_last();
             }
-            if let Some(kept) = FirstBatch::new(row, era, batch) {
+            if let Some(kept) = FirstBatch::new(named, era, batch) {
                 self.batches.insert(row, kept);
             }
         }
@@ -186,15 +191,19 @@ impl Store for Kept {
     }
 }
 
-/// The number of the first row in a batch, which stands at the end of its id.
-fn first_row(batch: &[u8]) -> Option<u64> {
+/// The number of the first row in a batch, which stands at the end of its id if that is one of the
+/// delivery's; `None` for batches that hold attributes only.
+fn first_row(batch: &[u8]) -> Option<Option<u64>> {
     #[derive(Deserialize)]
     struct Named<'a> {
         source_request_id: &'a str,
     }
     let named: Named<'_> = serde_json::from_slice(batch).ok()?;
-    let (_, row) = named.source_request_id.rsplit_once('-')?;
-    row.parse().ok()
+    let (delivery, row) = named.source_request_id.split_once('-')?;
+    if delivery != DELIVERY.to_string() {
+        return Some(None);
+    }
+    row.parse().ok().map(Some)
 }
 
 #[cfg(test)]

@@ -64,6 +64,8 @@ pub struct Arguments {
 /// Sends the document and says what the daemon answers.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let config = load(&arguments.config)?;
+    // What the daemon would refuse is known here already.
+    arguments.form.choices()?;
     let key = intake::new_key(config.require_secret()?).map_err(|error| Failure::of(&error))?;
     let url = hub_url(arguments, &config)?;
     let api_secret = api_secret(arguments)?;
@@ -82,8 +84,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             title: &title,
             api_key: &arguments.api_key,
             api_secret: &api_secret,
-            data_type: arguments.form.data_type(),
-            environment: arguments.form.environment(),
+            form: arguments.form.params(),
         };
         let answer = hub
             .execute(&request, document)

@@ -49,6 +49,10 @@ pub(super) const HISTORICAL: Options<Historical, 3> = [
         Historical::Always,
     ),
 ];
+pub(super) const HTML: Options<bool, 2> = [
+    ("keep", "Send it as it is", false),
+    ("strip", "Send its text only", true),
+];
 pub(super) const SKIP_SENT: Options<bool, 2> = [("no", "No", false), ("yes", "Yes", true)];
 
 /// A plain mark of our own: three bars that pass through a funnel.
@@ -154,6 +158,13 @@ pub(super) fn form() -> Value {
             "Columns Without a Tag",
             "What to do with columns that have no mp_ tag in LookML",
             &UNTAGGED,
+            CONFIGURED,
+        ),
+        select(
+            "html",
+            "HTML in Values",
+            "What to do with values that hold HTML",
+            &HTML,
             CONFIGURED,
         ),
         select(

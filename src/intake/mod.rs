@@ -41,6 +41,16 @@ pub use token::new_key;
 use crate::config::{IntakeSettings, LookerSettings, Secret};
 use crate::tls::Identity;
 
+/// What the optional fields of a form mean, given as Looker would send it.
+///
+/// # Errors
+/// What the hub would answer to a field that holds what the form does not offer.
+pub fn choices(form: &serde_json::Value) -> Result<Choices, Refusal> {
+    request::choices(form).map_err(|error| Refusal {
+        message: error.to_string(),
+    })
+}
+
 /// What the hub needs to be told.
 #[derive(Clone, Debug)]
 pub struct Settings {

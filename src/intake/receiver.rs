@@ -86,6 +86,8 @@ pub struct Choices {
     pub untagged: Option<Untagged>,
     /// What is sent for attributes that are null.
     pub null_attributes: Option<Nulls>,
+    /// Of values that hold HTML only the text is sent.
+    pub strip_html: Option<bool>,
     /// Which events are sent as historical ones.
     pub historical_events: Option<Historical>,
     /// Events that were sent before are not to arrive again.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::action::{CONFIGURED, HISTORICAL, NULLS, PODS, SKIP_SENT, UNTAGGED};
+use super::action::{CONFIGURED, HISTORICAL, HTML, NULLS, PODS, SKIP_SENT, UNTAGGED};
 use super::receiver::{Choices, Order};
 use crate::config::Secret;
 use crate::model::{DataType, Environment};
@@ -186,6 +186,7 @@ struct Form {
     pod: Option<String>,
     untagged: Option<String>,
     null_attributes: Option<String>,
+    html: Option<String>,
     historical_events: Option<String>,
     skip_sent: Option<String>,
     plan_id: Option<String>,
@@ -213,6 +214,7 @@ impl Form {
             pod: choice("Data Center", &PODS, &self.pod)?,
             untagged: choice("Columns Without a Tag", &UNTAGGED, &self.untagged)?,
             null_attributes: choice("Null Attributes", &NULLS, &self.null_attributes)?,
+            strip_html: choice("HTML in Values", &HTML, &self.html)?,
             historical_events: choice("Historical Events", &HISTORICAL, &self.historical_events)?,
             skip_sent: choice("Skip Events Already Sent", &SKIP_SENT, &self.skip_sent)?
                 .unwrap_or_default(),
@@ -220,6 +222,15 @@ impl Form {
             plan_version,
         })
     }
+}
+
+/// The optional fields of a form; what else it holds is passed over.
+///
+/// # Errors
+/// A field holds what the form does not offer, or the form is none.
+pub(super) fn choices(form: &Value) -> Result<Choices, RequestError> {
+    let form = Form::deserialize(form).map_err(|_| RequestError::Shape("form_params"))?;
+    form.choices()
 }
 
 /// The option that was chosen; `None`: as it is configured.
@@ -455,7 +466,7 @@ mod tests {
     fn what_a_schedule_chooses_is_taken() {
         let chosen = choices(
             r#", "pod": "eu1", "untagged": "user_attribute", "null_attributes": "delete",
-                "historical_events": "always", "skip_sent": "yes", "plan_id": " plan ", "plan_version": "2""#,
+                "html": "strip", "historical_events": "always", "skip_sent": "yes", "plan_id": " plan ", "plan_version": "2""#,
         );
         assert_eq!(
             chosen,
@@ -463,6 +474,7 @@ mod tests {
                 pod: Some(Pod::Eu1),
                 untagged: Some(Untagged::UserAttribute),
                 null_attributes: Some(Nulls::Delete),
+                strip_html: Some(true),
                 historical_events: Some(Historical::Always),
                 skip_sent: true,
                 plan_id: Some("plan".to_owned()),

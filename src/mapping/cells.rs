@@ -276,7 +276,7 @@ pub(super) fn attribute_value(
             let place = (slot, row.number);
             string_value(out, text, MOST_VALUE_CHARACTERS, how.spelling, place, tally);
         }
-        Value::Number(literal) if literal.len() <= MOST_VALUE_CHARACTERS => {
+        Value::Number(literal) if values::is_finite(literal) => {
             out.extend_from_slice(literal.as_bytes());
         }
         Value::Bool(true) => out.extend_from_slice(b"true"),
@@ -299,7 +299,7 @@ pub(super) fn attribute_value(
             tally.add(note, slot, row.number);
             values::canonical(out, &raw[..end]);
         }
-        Value::Number(_) => tally.add(Note::NotASingleValue, slot, row.number),
+        Value::Number(_) => tally.add(Note::NotANumber, slot, row.number),
         Value::Null => out.extend_from_slice(how.null),
         Value::Absent | Value::Pivoted(_) => {
             note_missing(value, slot, row.number, tally);

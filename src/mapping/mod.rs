@@ -18,12 +18,14 @@
 //! - A measure that is pivoted has many values in one row. Tagged, it fails the delivery, since
 //!   no choice among them could be right.
 
+mod belongings;
 mod cells;
 mod commerce;
 mod error;
 mod event;
 mod historical;
 mod html;
+mod names;
 mod notes;
 mod place;
 mod plan;
@@ -33,8 +35,9 @@ mod values;
 
 pub use error::{PlanError, Rejection};
 pub use historical::Historical;
+pub use names::Names;
 pub use notes::{Note, Tally};
-pub use plan::{ColumnFate, Names, Plan};
+pub use plan::{ColumnFate, Plan};
 pub use tags::{
     CommerceTag, DeviceType, EVENT_TYPES, Identity, PRODUCT_ACTIONS, ProductField, TAGS, Tag,
     device_field, tag,

@@ -22,10 +22,11 @@ pub enum Note {
     NotAnIp,
     NotAPlace,
     NotANumber,
+    ConsentWithoutTime,
 }
 
 /// How many there are.
-const NOTES: usize = 18;
+const NOTES: usize = 19;
 
 impl Note {
     const ALL: [Self; NOTES] = [
@@ -47,6 +48,7 @@ impl Note {
         Self::NotAnIp,
         Self::NotAPlace,
         Self::NotANumber,
+        Self::ConsentWithoutTime,
     ];
 
     fn what(self) -> &'static str {
@@ -77,7 +79,10 @@ impl Note {
                 "the value was taken for seconds since 1970 (as milliseconds it would lie in the early 1970s) and was turned into milliseconds"
             }
             Self::NotAnIp => "the value is not an IP address and was not sent",
-            Self::NotANumber => "the value is not a number and was not sent",
+            Self::ConsentWithoutTime => {
+                "the row has no usable time of the consent, which mParticle needs, so it was not sent"
+            }
+            Self::NotANumber => "the value is no number, or too large a one, and was not sent",
             Self::NotAPlace => {
                 "latitude and longitude are not both there and within the bounds of the globe, so neither was sent"
             }

@@ -4,6 +4,7 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
+use super::belongings::{Belongings, CONSENT, Shelf};
 use super::cells::{
     Attribute, Cleaning, Spelling, attribute_value, device_value, identity_value, mpid_value,
 };
@@ -11,6 +12,7 @@ use super::commerce::needs_event_type;
 use super::error::{PlanError, Rejection};
 use super::event::EventColumns;
 use super::historical::{Ages, Historical};
+use super::names::Names;
 use super::notes::Tally;
 use super::place::{ip_value, location_value};
 use super::tags::{self, DeviceType, Identity, Tag};
@@ -39,6 +41,7 @@ pub struct Plan {
     ip: Vec<usize>,
     latitude: Vec<usize>,
     longitude: Vec<usize>,
+    belongings: Belongings,
     attributes: Vec<usize>,
     event: EventColumns,
     /// What is written for a user attribute that is null.
@@ -57,38 +60,6 @@ pub struct ColumnFate {
     pub goes_to: Option<String>,
     /// Why it goes nowhere, or what to know of where it goes.
     pub remark: Option<String>,
-}
-
-/// JSON names (with quotes and colon) of the slots in a record's settings.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Names {
-    /// `"looker_<view>.<dimension>":` for each user attribute.
-    pub attributes: Vec<Box<str>>,
-    /// `"<field>":` for each `device_info` member; behind them, what else belongs to the place
-    /// that events come from and is a member of the batch.
-    pub device: Vec<Box<str>>,
-    /// The slot in `device` that holds the batch's `ip`.
-    pub ip: Option<u16>,
-    /// The slot in `device` that holds `context.location`.
-    pub location: Option<u16>,
-    /// Rows may be purchases; those of one transaction come one after the other, see
-    /// [`EVENT_BITS`].
-    pub purchases: bool,
-}
-
-impl Names {
-    /// Bytes that a batch with all of them needs for names.
-    pub fn bytes(&self) -> usize {
-        let names = self.attributes.iter().chain(&self.device);
-        names.map(|name| name.len() + 1).sum()
-    }
-
-    /// How many slots of `device` are members of `device_info`.
-    pub fn device_info(&self) -> usize {
-        self.ip
-            .or(self.location)
-            .map_or(self.device.len(), usize::from)
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -170,6 +141,7 @@ impl Plan {
             ip: Vec::new(),
             latitude: Vec::new(),
             longitude: Vec::new(),
+            belongings: Belongings::default(),
             attributes: Vec::new(),
             event: EventColumns {
                 zone: time::zone(header.timezone.as_deref()),
@@ -192,6 +164,7 @@ impl Plan {
             plan.fates.push(fate);
         }
         plan.place_origin();
+        plan.place_belongings();
         plan.place_kinds();
         Ok(plan)
     }
@@ -246,6 +219,11 @@ impl Plan {
             let start = record::begin_setting(bytes, slot);
             location_value(bytes, row, &self.latitude, &self.longitude, tally);
             record::end_setting(bytes, start);
+        }
+        if !self.belongings.is_empty() {
+            let (names, zone) = (&self.names, self.event.zone.as_ref());
+            self.belongings
+                .write(bytes, row, names, zone, self.spelling, tally);
         }
         let how = Attribute {
             lists: true,
@@ -307,14 +285,30 @@ impl Plan {
             device.push("\"location\":".into());
             return;
         }
+        self.give_up(
+            |path| path.starts_with(LOCATION),
+            "not sent: a place needs a column with mp_latitude and one with mp_longitude",
+        );
+    }
+
+    /// Gives ids at partners and consents their slots, behind those of a place.
+    fn place_belongings(&mut self) {
+        if self.belongings.consent_time.is_empty() {
+            self.belongings.drop_consents();
+            self.give_up(
+                |path| path.starts_with(CONSENT),
+                "not sent: mParticle needs the time of a consent: tag its column mp_consent_timestamp",
+            );
+        }
+        self.belongings.name(&mut self.names);
+    }
+
+    /// Columns that turn out to go nowhere, and why.
+    fn give_up(&mut self, which: impl Fn(&str) -> bool, why: &str) {
         for fate in &mut self.fates {
-            let path = fate.goes_to.as_deref().unwrap_or_default();
-            if path.starts_with(LOCATION) {
+            if fate.goes_to.as_deref().is_some_and(&which) {
                 fate.goes_to = None;
-                fate.remark = Some(
-                    "not sent: a place needs a column with mp_latitude and one with mp_longitude"
-                        .to_owned(),
-                );
+                fate.remark = Some(why.to_owned());
             }
         }
     }
@@ -325,15 +319,10 @@ impl Plan {
         if !self.event.kind.is_empty() {
             return;
         }
-        for fate in &mut self.fates {
-            if fate.goes_to.as_deref().is_some_and(needs_event_type) {
-                fate.goes_to = None;
-                fate.remark = Some(
-                    "not sent: it is for screen views or commerce events, and no column with mp_event_type says which rows are such"
-                        .to_owned(),
-                );
-            }
-        }
+        self.give_up(
+            needs_event_type,
+            "not sent: it is for screen views or commerce events, and no column with mp_event_type says which rows are such",
+        );
     }
 
     /// Makes what is written of a row independent of the order of the columns.
@@ -468,6 +457,20 @@ impl Plan {
             Tag::Longitude => {
                 self.longitude.push(slot);
                 (format!("{LOCATION}.longitude"), twice(&self.longitude))
+            }
+            Tag::PartnerIdentity | Tag::ConsentGdpr | Tag::ConsentCcpa => {
+                let (shelf, path) = match tag {
+                    Tag::ConsentGdpr => (Shelf::Gdpr, "consent_state.gdpr"),
+                    Tag::ConsentCcpa => (Shelf::Ccpa, "consent_state.ccpa"),
+                    _ => (Shelf::Partners, "partner_identities"),
+                };
+                self.belongings.put(shelf, slot, json_name(dimension)?)?;
+                (format!("{path}.\"{dimension}\""), None)
+            }
+            Tag::ConsentTime => {
+                self.belongings.consent_time.push(slot);
+                let path = "every consent's timestamp_unixtime_ms".to_owned();
+                (path, twice(&self.belongings.consent_time))
             }
             Tag::UserAttribute => {
                 let json = json_name(&attribute)?;

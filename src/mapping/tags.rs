@@ -99,6 +99,14 @@ pub enum Tag {
     DeviceInfo,
     /// `ip`
     Ip,
+    /// `partner_identities.<dimension>`
+    PartnerIdentity,
+    /// `consent_state.gdpr.<dimension>`
+    ConsentGdpr,
+    /// `consent_state.ccpa.<dimension>`
+    ConsentCcpa,
+    /// `timestamp_unixtime_ms` of every consent
+    ConsentTime,
     /// `context.location.latitude`
     Latitude,
     /// `context.location.longitude`
@@ -142,7 +150,7 @@ pub enum ProductField {
 }
 
 /// Every tag that is understood, as it is written in LookML.
-pub const TAGS: [(&str, Tag); 51] = [
+pub const TAGS: [(&str, Tag); 55] = [
     ("mp_customer_id", Tag::Identity(Identity::CustomerId)),
     ("mp_email", Tag::Identity(Identity::Email)),
     ("mp_facebook", Tag::Identity(Identity::Facebook)),
@@ -221,6 +229,10 @@ pub const TAGS: [(&str, Tag); 51] = [
         Tag::Commerce(CommerceTag::ProductAttribute),
     ),
     ("mp_device_info", Tag::DeviceInfo),
+    ("mp_partner_identity", Tag::PartnerIdentity),
+    ("mp_consent_gdpr", Tag::ConsentGdpr),
+    ("mp_consent_ccpa", Tag::ConsentCcpa),
+    ("mp_consent_timestamp", Tag::ConsentTime),
     ("mp_ip", Tag::Ip),
     ("mp_latitude", Tag::Latitude),
     ("mp_longitude", Tag::Longitude),

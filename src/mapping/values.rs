@@ -165,6 +165,13 @@ pub fn number_within(text: &str, most: f64) -> Option<&str> {
     (number.abs() <= most).then_some(text)
 }
 
+/// Whether a number's literal means one to those who read it as a double: not `1e999`, which is JSON
+/// by its grammar only.
+pub fn is_finite(literal: &str) -> bool {
+    let plain = literal.len() < 300 && !literal.bytes().any(|byte| byte | 0x20 == b'e');
+    plain || literal.parse::<f64>().is_ok_and(f64::is_finite)
+}
+
 /// Whether a raw JSON list holds only single values (no list or object inside).
 pub fn is_flat_list(raw: &str) -> bool {
     serde_json::from_str::<Vec<serde_json::Value>>(raw).is_ok_and(|items| {

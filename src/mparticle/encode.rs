@@ -42,7 +42,9 @@ pub use sink::{Batch, Made, Share, Sink, Unsendable};
 use commerce::Purchases;
 use content::Content;
 use latest::{Latest, name};
-use members::{AttributeWriter, ORIGIN_FRAME, push_origin, push_user, split_device};
+use members::{
+    AttributeWriter, ORIGIN_FRAME, push_belongings, push_origin, push_user, split_device,
+};
 use request::Request;
 use text::{
     EVENT_FRAME, begin_batch, begin_event, push_display, push_event, push_member, push_members,
@@ -487,6 +489,9 @@ impl Encoder {
             }
             let ip = person.device.get(names.ip);
             push_origin(out, ip, person.device.get(names.location), &self.plan);
+            if names.has_belongings() {
+                push_belongings(out, names, |slot| person.device.get(Some(slot)));
+            }
             out.push(b'}');
             let last = members.peek().is_none();
             let rows = if last { rows } else { 0 };

@@ -6,9 +6,8 @@
 //!
 //! ```text
 //! delivery 16, destination 16, received 8, label, title, sealed account,
-//! replaces 8 (the letter that was replayed, or all ones),
-//! then for each slice: number in its entry 4, attempts 4, first try 8, last try 8, reason;
-//! at the end the route of its entry 1 (absent: 0)
+//! replaces 8 (the letter that was replayed, or all ones), route 1 (that of its entry),
+//! then for each slice: number in its entry 4, attempts 4, first try 8, last try 8, reason
 //! ```
 //! Files are never appended to by a later process, and go when their last letter goes.
 
@@ -187,7 +186,8 @@ impl DeadMeta {
             .text(&self.label)
             .text(&self.title)
             .blob(&self.account)
-            .u64(self.replaces.unwrap_or(NONE));
+            .u64(self.replaces.unwrap_or(NONE))
+            .u8(self.route);
         for slice in &self.slices {
             out.u32(slice.original)
                 .u32(slice.attempts)
@@ -195,7 +195,6 @@ impl DeadMeta {
                 .time(slice.last_try)
                 .text(&slice.reason);
         }
-        out.u8(self.route);
         out.bytes
     }
 
@@ -210,7 +209,7 @@ impl DeadMeta {
             title: read.text()?,
             account: read.blob()?.into(),
             replaces: Some(read.u64()?).filter(|id| *id != NONE),
-            route: 0,
+            route: read.u8()?,
             slices: Vec::new(),
         };
         for _ in &record.slices {
@@ -221,9 +220,6 @@ impl DeadMeta {
                 last_try: read.time()?,
                 reason: read.text()?,
             });
-        }
-        if !read.rest.is_empty() {
-            meta.route = read.u8()?;
         }
         read.end()?;
         if (record.name.kind, record.name.delivery) != (Kind::Dead, meta.delivery) {

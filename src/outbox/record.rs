@@ -14,8 +14,7 @@
 //! raw      4  length of the body before compression: the sum of the slices' lengths
 //! table    8 a slice: length, rows
 //! stamp    48 under which key, salt and count the rest is sealed (see `seal`)
-//! sealed      meta (what the kind says; of an entry one byte, its route) and body (the slices, one
-//!             after the other)
+//! sealed      meta (what the kind says; of an entry one byte, its route) and body (the slices, one after the other)
 //! tag      16 authenticates the sealed part, and all from the kind on in front of it
 //! ```
 //! All numbers are little-endian. The marker is there for salvage: a reader that has lost its

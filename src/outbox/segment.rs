@@ -309,13 +309,12 @@ impl SegmentFile {
     }
 }
 
-/// The route of an entry: all that its meta part holds. An empty one is that of route 0.
+/// The route of an entry: all that its meta part holds.
 ///
 /// # Errors
 /// The meta part is another one.
 pub(super) fn route(entry: &Record) -> Result<u8, Malformed> {
     match *entry.meta {
-        [] => Ok(0),
         [route] => Ok(route),
         _ => Err(Malformed),
     }

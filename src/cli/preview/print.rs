@@ -273,13 +273,15 @@ fn first_batches(page: &mut Page, report: &Report) {
 }
 
 fn head(batch: &FirstBatch, paint: Paint) -> String {
-    let rows = match batch.rows {
-        1 => format!("row {}", thousands(batch.first_row)),
-        rows => format!(
+    let rows = match (batch.rows, batch.first_row) {
+        (1, Some(row)) => format!("row {}", thousands(row)),
+        (1, None) => "1 row".to_owned(),
+        (rows, Some(row)) => format!(
             "{} rows, the first is row {}",
             thousands(rows.into()),
-            thousands(batch.first_row)
+            thousands(row)
         ),
+        (rows, None) => format!("{} rows", thousands(rows.into())),
     };
     let address = match batch.historical {
         true => ", to the address for historical events",

@@ -88,8 +88,8 @@ impl Reason {
 /// A batch to the letter.
 #[derive(Debug, Serialize)]
 pub struct FirstBatch {
-    /// From 1.
-    pub first_row: u64,
+    /// From 1; `None` where the batch's id does not say.
+    pub first_row: Option<u64>,
     pub rows: u32,
     pub bytes: usize,
     /// It goes to mParticle's address for historical events.
@@ -99,10 +99,10 @@ pub struct FirstBatch {
 
 impl FirstBatch {
     /// `first_row` is 0 for the first. `None` if it were not JSON.
-    pub fn new(first_row: u64, era: Era, batch: &encode::Batch<'_>) -> Option<Self> {
+    pub fn new(first_row: Option<u64>, era: Era, batch: &encode::Batch<'_>) -> Option<Self> {
         let text = std::str::from_utf8(batch.json).ok()?.to_owned();
         Some(Self {
-            first_row: first_row + 1,
+            first_row: first_row.map(|row| row + 1),
             rows: batch.rows,
             bytes: batch.json.len(),
             historical: era == Era::Historical,

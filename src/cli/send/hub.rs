@@ -17,7 +17,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{Method, StatusCode};
 use hyper_util::client::legacy;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use url::Url;
@@ -25,7 +25,6 @@ use url::Url;
 use crate::cli::document::Document;
 use crate::cli::web::{Web, web};
 use crate::config::Secret;
-use crate::model::{DataType, Environment};
 
 /// Parts of the document between the file and the connection: each waits little for the other.
 const PARTS_AHEAD: usize = 4;
@@ -41,8 +40,8 @@ pub struct Request<'a> {
     pub title: &'a str,
     pub api_key: &'a str,
     pub api_secret: &'a Secret,
-    pub data_type: DataType,
-    pub environment: Environment,
+    /// The form as Looker would send it.
+    pub form: Value,
 }
 
 /// What the hub said.
@@ -266,7 +265,7 @@ fn body(
 ) -> (Body, oneshot::Receiver<(String, io::Error)>) {
     let plan = json!({"title": request.title, "type": "Look"});
     let data = json!({"apiKey": request.api_key, "apiSecret": request.api_secret.expose()});
-    let form = json!({"data_type": request.data_type, "environment": request.environment});
+    let form = &request.form;
     let before = format!(
         r#"{{"type":"query","scheduled_plan":{plan},"data":{data},"form_params":{form},"attachment":{{"mimetype":"application/json;base64","extension":"json","data":""#
     );

@@ -336,3 +336,83 @@ fn an_event_that_is_old_when_the_delivery_comes_in_is_marked() {
     let (record, _) = map(&plan(fields, EVENTS), &["7", "-1"]);
     assert!(record.unwrap().view().event.starts_with(b"\"event_name\""));
 }
+
+#[test]
+fn a_consent_needs_a_boolean_and_a_time() {
+    let fields: &[(&str, &[&str])] = &[
+        ("u.id", &["mp_customer_id"]),
+        ("c.marketing", &["mp_consent_gdpr"]),
+        ("c.at", &["mp_consent_timestamp"]),
+        ("u.adobe", &["mp_partner_identity"]),
+    ];
+    let with_time = plan(fields, USERS);
+    for (consent, time, want, note) in [
+        ("true", "5", Some((true, 5)), None),
+        (
+            "\"No\"",
+            "1760000000",
+            Some((false, 1_760_000_000_000i64)),
+            None,
+        ),
+        (
+            "\"yes\"",
+            "\"2026-11-20T13:05:00Z\"",
+            Some((true, 1_795_179_900_000)),
+            None,
+        ),
+        ("null", "5", None, None),
+        ("\"perhaps\"", "5", None, Some(Note::NotABoolean)),
+        ("true", "null", None, Some(Note::ConsentWithoutTime)),
+        ("true", "\"soon\"", None, Some(Note::ConsentWithoutTime)),
+    ] {
+        let (record, tally) = map(&with_time, &["7", consent, time, "null"]);
+        let record = record.unwrap();
+        let found: Vec<_> = settings(record.view().device).collect();
+        let literal = want.map(|(consented, time)| {
+            format!("{{\"consented\":{consented},\"timestamp_unixtime_ms\":{time}}}")
+        });
+        let want: Vec<_> = literal
+            .iter()
+            .map(|literal| (with_time.names().gdpr.start, literal.as_bytes()))
+            .collect();
+        assert_eq!(found, want, "{consent} {time}");
+        if let Some(note) = note {
+            assert_eq!(tally.count(note, 1), 1, "{consent} {time}");
+        }
+    }
+    let without = plan(&[fields[0], fields[1], fields[3]], USERS);
+    let why = without.fates()[1].remark.as_ref().unwrap();
+    assert!(why.contains("mp_consent_timestamp"), "{why}");
+    let (record, _) = map(&without, &["7", "true", "\"x\""]);
+    let record = record.unwrap();
+    let found: Vec<_> = settings(record.view().device).collect();
+    assert_eq!(found, [(without.names().partners.start, &b"\"x\""[..])]);
+}
+
+#[test]
+fn a_number_that_no_double_holds_is_left_out_and_counted() {
+    let plan = one("mp_user_attribute", USERS);
+    let long = "9".repeat(300);
+    for (literal, sent) in [
+        ("1e999", false),
+        ("-1E400", false),
+        ("1e308", true),
+        ("1.5E-3", true),
+        (long.as_str(), true),
+        ("123456789012345678901234567890", true),
+    ] {
+        let (record, tally) = map(&plan, &["7", literal]);
+        let record = record.unwrap();
+        let found: Vec<_> = settings(record.view().attributes).collect();
+        assert_eq!(found == [(0, literal.as_bytes())], sent, "{literal}");
+        assert_eq!(
+            tally.count(Note::NotANumber, 1),
+            u64::from(!sent),
+            "{literal}"
+        );
+    }
+    let digits = "9".repeat(400);
+    let (record, tally) = map(&plan, &["7", &digits]);
+    assert!(record.unwrap().view().attributes.is_empty());
+    assert_eq!(tally.count(Note::NotANumber, 1), 1);
+}

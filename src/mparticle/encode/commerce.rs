@@ -166,8 +166,7 @@ impl Encoder {
             };
             sink.unsendable(record, why)?;
         }
-        open.products = Vec::new();
-        open.ends = Vec::new();
+        (open.head, open.products, open.ends) = Default::default();
         Ok(())
     }
 

@@ -9,7 +9,7 @@
 //! many to a batch.
 //!
 //! What goes into an id: the account (key and address), mParticle's environment, all identities,
-//! the device and the place, and the event's data. User attributes do not: they describe the user
+//! the device and the place, ids at partners and consents, and the event's data. User attributes do not: they describe the user
 //! at the time of the delivery and may arrive twice without harm, so they travel in batches of
 //! their own under ids of the delivery. If they went with an event, they would be dropped with it.
 //!

@@ -1,6 +1,8 @@
 //! Members of a batch that take more than a copy: the user's ids, attributes that may be deleted,
 //! where events come from, and the data plan.
 
+use core::ops::Range;
+
 use crate::mapping::{DELETED, Names};
 use crate::record::settings;
 
@@ -87,8 +89,8 @@ impl AttributeWriter {
     }
 }
 
-/// Bytes of [`push_origin`] beside its values and the data plan.
-pub(super) const ORIGIN_FRAME: usize = 48;
+/// Bytes of [`push_origin`] and [`push_belongings`] beside names, values and the data plan.
+pub(super) const ORIGIN_FRAME: usize = 128;
 
 /// Writes `ip` and `context`, as far as there is something to write. `plan` is the member
 /// `data_plan`, or empty.
@@ -118,7 +120,7 @@ pub(super) fn push_origin(
 }
 
 /// Takes a record's device section apart: members of `device_info` to `json`, and what
-/// [`push_origin`] writes to `origin`.
+/// [`push_origin`] and [`push_belongings`] write to `origin`.
 pub(super) fn split_device(
     section: &[u8],
     names: &Names,
@@ -127,12 +129,60 @@ pub(super) fn split_device(
     origin: &mut Vec<u8>,
 ) {
     let (mut ip, mut location) = (None, None);
+    // Those of a place are in front of them.
+    let belongings = names.device_info() as u16;
     for (slot, literal) in settings(section) {
         match Some(slot) {
             slot if slot == names.ip => ip = Some(literal),
             slot if slot == names.location => location = Some(literal),
+            Some(slot) if slot >= belongings => {}
             _ => super::push_member(json, name(&names.device, slot), literal),
         }
     }
     push_origin(origin, ip, location, plan);
+    if names.has_belongings() {
+        let value = |wanted| {
+            let mut settings = settings(section);
+            settings.find_map(|(slot, literal)| (slot == wanted).then_some(literal))
+        };
+        push_belongings(origin, names, value);
+    }
+}
+
+/// Writes `partner_identities` and `consent_state`, as far as there is something to write. `value` is
+/// that of a slot.
+pub(super) fn push_belongings<'a>(
+    out: &mut Vec<u8>,
+    names: &Names,
+    value: impl Fn(u16) -> Option<&'a [u8]>,
+) {
+    let shelf = |out: &mut Vec<u8>, before: &str, slots: &Range<u16>| {
+        let start = out.len();
+        out.extend_from_slice(before.as_bytes());
+        let empty = out.len();
+        for slot in slots.clone() {
+            if let Some(literal) = value(slot) {
+                if out.len() > empty {
+                    out.push(b',');
+                }
+                out.extend_from_slice(name(&names.device, slot).as_bytes());
+                out.extend_from_slice(literal);
+            }
+        }
+        match out.len() > empty {
+            true => out.push(b'}'),
+            false => out.truncate(start),
+        }
+    };
+    shelf(out, ",\"partner_identities\":{", &names.partners);
+    let start = out.len();
+    shelf(out, ",\"consent_state\":{\"gdpr\":{", &names.gdpr);
+    let before = match out.len() > start {
+        true => ",\"ccpa\":{",
+        false => ",\"consent_state\":{\"ccpa\":{",
+    };
+    shelf(out, before, &names.ccpa);
+    if out.len() > start {
+        out.push(b'}');
+    }
 }

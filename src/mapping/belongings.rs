@@ -1,0 +1,176 @@
+//! What belongs to a batch beside the user and the device: ids at partners, and consents.
+
+use core::ops::Range;
+
+use jiff::tz::TimeZone;
+
+use super::cells::{MOST_VALUE_CHARACTERS, Spelling, integer_value, note_missing, text_value};
+use super::names::Names;
+use super::notes::{Note, Tally};
+use super::{time, values};
+use crate::model::Row;
+use crate::record;
+
+/// What such columns have in common where no time of consent is tagged.
+pub(super) const CONSENT: &str = "consent_state";
+
+/// Slot and `"name":` of each column.
+type Named = Vec<(usize, Box<str>)>;
+
+/// Slots of the columns.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Belongings {
+    partners: Named,
+    gdpr: Named,
+    ccpa: Named,
+    pub(super) consent_time: Vec<usize>,
+}
+
+/// A place that takes any number of columns, each under its own name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shelf {
+    Partners,
+    Gdpr,
+    Ccpa,
+}
+
+impl Belongings {
+    pub(super) fn is_empty(&self) -> bool {
+        self.partners.is_empty() && self.gdpr.is_empty() && self.ccpa.is_empty()
+    }
+
+    /// Puts a column on a shelf, under this name with quotes and colon.
+    ///
+    /// # Errors
+    /// Another column has the name.
+    pub(super) fn put(&mut self, shelf: Shelf, slot: usize, name: Box<str>) -> Result<(), String> {
+        let columns = match shelf {
+            Shelf::Partners => &mut self.partners,
+            Shelf::Gdpr => &mut self.gdpr,
+            Shelf::Ccpa => &mut self.ccpa,
+        };
+        if columns.iter().any(|(_, known)| *known == name) {
+            return Err("another column has the same name".to_owned());
+        }
+        columns.push((slot, name));
+        Ok(())
+    }
+
+    /// mParticle takes no consent without its time.
+    pub(super) fn drop_consents(&mut self) {
+        self.gdpr.clear();
+        self.ccpa.clear();
+    }
+
+    /// Gives the columns their slots among the settings of a device, in an order that is not that
+    /// of the columns.
+    pub(super) fn name(&mut self, names: &mut Names) {
+        let mut give = |columns: &mut Named| {
+            columns.sort_by(|(_, a), (_, b)| a.cmp(b));
+            let start = names.device.len() as u16;
+            let given = columns.iter().map(|(_, name)| name.clone());
+            names.device.extend(given);
+            start..names.device.len() as u16
+        };
+        let (partners, gdpr, ccpa) = (
+            give(&mut self.partners),
+            give(&mut self.gdpr),
+            give(&mut self.ccpa),
+        );
+        (names.partners, names.gdpr, names.ccpa) = (partners, gdpr, ccpa);
+    }
+
+    /// Writes the settings of one row.
+    pub(super) fn write(
+        &self,
+        out: &mut Vec<u8>,
+        row: &Row<'_>,
+        names: &Names,
+        zone: Option<&TimeZone>,
+        spelling: Spelling,
+        tally: &mut Tally,
+    ) {
+        each(out, &names.partners, &self.partners, |out, slot| {
+            text_value(out, row, slot, MOST_VALUE_CHARACTERS, spelling, tally);
+        });
+        if self.gdpr.is_empty() && self.ccpa.is_empty() {
+            return;
+        }
+        let time = self.time(row, zone, tally);
+        for (range, columns) in [(&names.gdpr, &self.gdpr), (&names.ccpa, &self.ccpa)] {
+            each(out, range, columns, |out, slot| {
+                consent_value(out, row, slot, time, tally);
+            });
+        }
+    }
+
+    /// When the consents of a row were given or refused, in milliseconds since 1970.
+    fn time(&self, row: &Row<'_>, zone: Option<&TimeZone>, tally: &mut Tally) -> Option<i64> {
+        self.consent_time.iter().find_map(|&slot| {
+            let (millis, note) = match integer_value(row, slot)? {
+                Ok(digits) if time::are_seconds(&digits) => {
+                    let seconds: i64 = digits.parse().ok()?;
+                    (seconds.checked_mul(1000)?, Some(Note::FromSeconds))
+                }
+                Ok(digits) => (digits.parse().ok()?, None),
+                Err(()) => {
+                    let text = values::plain_text(row.value(slot))?;
+                    match time::moment(&text, zone)? {
+                        time::Moment::Date(millis) => (millis, Some(Note::FromDate)),
+                        time::Moment::DateAsUtc(millis) => (millis, Some(Note::FromDateAsUtc)),
+                        time::Moment::Seconds(millis) => (millis, Some(Note::FromSeconds)),
+                    }
+                }
+            };
+            if let Some(note) = note {
+                tally.add(note, slot, row.number);
+            }
+            Some(millis)
+        })
+    }
+}
+
+/// Writes a setting for each column.
+fn each(
+    out: &mut Vec<u8>,
+    range: &Range<u16>,
+    columns: &Named,
+    mut write: impl FnMut(&mut Vec<u8>, usize),
+) {
+    for (setting, (slot, _)) in range.clone().zip(columns) {
+        let start = record::begin_setting(out, setting);
+        write(out, *slot);
+        record::end_setting(out, start);
+    }
+}
+
+/// Writes `{"consented":…,"timestamp_unixtime_ms":…}`; nothing when either is not there.
+fn consent_value(
+    out: &mut Vec<u8>,
+    row: &Row<'_>,
+    slot: usize,
+    time: Option<i64>,
+    tally: &mut Tally,
+) {
+    let value = row.value(slot);
+    let Some(text) = values::plain_text(value) else {
+        if !note_missing(value, slot, row.number, tally) {
+            tally.add(Note::NotABoolean, slot, row.number);
+        }
+        return;
+    };
+    if text.trim().is_empty() {
+        return;
+    }
+    match (values::boolean(&text), time) {
+        (Some(consented), Some(time)) => {
+            out.extend_from_slice(b"{\"consented\":");
+            out.extend_from_slice(consented.as_bytes());
+            out.extend_from_slice(b",\"timestamp_unixtime_ms\":");
+            out.extend_from_slice(time.to_string().as_bytes());
+            out.push(b'}');
+        }
+        (None, _) => tally.add(Note::NotABoolean, slot, row.number),
+        (Some(_), None) => tally.add(Note::ConsentWithoutTime, slot, row.number),
+    }
+}

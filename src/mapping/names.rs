@@ -1,0 +1,50 @@
+//! The names of what a record holds by slot only: once for the whole delivery.
+
+use core::ops::Range;
+
+/// JSON names (with quotes and colon) of the slots in a record's settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// `"looker_<view>.<dimension>":` for each user attribute.
+    pub attributes: Vec<Box<str>>,
+    /// `"<field>":` for each `device_info` member; behind them, what else belongs to the place
+    /// that events come from and is a member of the batch.
+    pub device: Vec<Box<str>>,
+    /// The slot in `device` that holds the batch's `ip`.
+    pub ip: Option<u16>,
+    /// The slot in `device` that holds `context.location`.
+    pub location: Option<u16>,
+    /// The slots in `device` that hold `partner_identities`, by partner.
+    pub partners: Range<u16>,
+    /// Those of `consent_state.gdpr`, by purpose.
+    pub gdpr: Range<u16>,
+    /// Those of `consent_state.ccpa`, by purpose.
+    pub ccpa: Range<u16>,
+    /// Rows may be purchases; those of one transaction come one after the other, see
+    /// [`EVENT_BITS`](super::EVENT_BITS).
+    pub purchases: bool,
+}
+
+impl Names {
+    /// Whether batches may have `partner_identities` or `consent_state`.
+    pub fn has_belongings(&self) -> bool {
+        let shelves = [&self.partners, &self.gdpr, &self.ccpa];
+        shelves.into_iter().any(|range| !range.is_empty())
+    }
+
+    /// Bytes that a batch with all of them needs for names.
+    pub fn bytes(&self) -> usize {
+        let names = self.attributes.iter().chain(&self.device);
+        names.map(|name| name.len() + 1).sum()
+    }
+
+    /// How many slots of `device` are members of `device_info`.
+    pub fn device_info(&self) -> usize {
+        let shelves = [&self.partners, &self.gdpr, &self.ccpa];
+        let shelf = shelves.into_iter().find(|range| !range.is_empty());
+        self.ip
+            .or(self.location)
+            .or(shelf.map(|range| range.start))
+            .map_or(self.device.len(), usize::from)
+    }
+}
