@@ -96,6 +96,9 @@ pub struct Cancel {
     daemon: DaemonArgument,
     /// Id of the delivery; what has not been sent of it will never reach mParticle
     delivery: String,
+    /// Print JSON: what was done
+    #[arg(long)]
+    json: bool,
 }
 
 /// `pause`, `resume`, `retry`
@@ -105,6 +108,9 @@ pub struct Steer {
     daemon: DaemonArgument,
     /// Id of the destination, the beginning of it, or a part of its label
     destination: String,
+    /// Print JSON: what was done
+    #[arg(long)]
+    json: bool,
 }
 
 /// `dead-letters`
@@ -137,11 +143,11 @@ enum Action {
     /// Change the batch of one, in $VISUAL or $EDITOR, to be replayed then
     Edit(edit::Edit),
     /// Send them again, with the ids that they had
-    Replay(Choice),
+    Replay(Change),
     /// Give them up for good
     Discard {
         #[command(flatten)]
-        choice: Choice,
+        change: Change,
         /// Needed with --delivery and --all: their rows will never reach mParticle
         #[arg(long)]
         yes: bool,
@@ -155,6 +161,15 @@ enum Action {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+}
+
+#[derive(Clone, Debug, Args)]
+struct Change {
+    #[command(flatten)]
+    choice: Choice,
+    /// Print JSON: what was done, a line each thousand ids
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -312,12 +327,12 @@ async fn execute(
         Command::Cancel(arguments) => {
             let path = ["deliveries", &arguments.delivery, "cancel"];
             let done: Done = client.post(&path, &json!({})).await?;
-            screen.line(&done.message)?;
+            tell(screen, &done, arguments.json)?;
             Ok(Found::of(done.changed))
         }
-        Command::Pause(arguments) => steer(client, screen, &arguments.destination, "pause").await,
-        Command::Resume(arguments) => steer(client, screen, &arguments.destination, "resume").await,
-        Command::Retry(arguments) => steer(client, screen, &arguments.destination, "retry").await,
+        Command::Pause(arguments) => steer(client, screen, arguments, "pause").await,
+        Command::Resume(arguments) => steer(client, screen, arguments, "resume").await,
+        Command::Retry(arguments) => steer(client, screen, arguments, "retry").await,
     }
 }
 
@@ -354,14 +369,17 @@ async fn dead_letters(
             Ok(Found::Something)
         }
         Action::Edit(arguments) => edit::edit(arguments, client, screen).await,
-        Action::Replay(choice) => change(client, screen, "replay", choice).await,
-        Action::Discard { choice, yes } => {
-            if choice.ids.is_empty() && !yes {
+        Action::Replay(arguments) => change(client, screen, "replay", arguments).await,
+        Action::Discard {
+            change: arguments,
+            yes,
+        } => {
+            if arguments.choice.ids.is_empty() && !yes {
                 return Err(Failure::Usage(
                     "the rows of what is discarded will never reach mParticle: add --yes".into(),
                 ));
             }
-            change(client, screen, "discard", choice).await
+            change(client, screen, "discard", arguments).await
         }
         Action::Export { delivery, output } => {
             export(client, screen, delivery.as_deref(), output.as_ref()).await
@@ -440,8 +458,9 @@ async fn change(
     client: &Client,
     screen: &mut Screen<'_>,
     verb: &str,
-    choice: &Choice,
+    arguments: &Change,
 ) -> Result<Found, Failure> {
+    let choice = &arguments.choice;
     let bodies: Vec<_> = match &choice.delivery {
         Some(delivery) => vec![json!({ "delivery": delivery })],
         None if choice.all => vec![json!({ "all": true })],
@@ -453,7 +472,7 @@ async fn change(
     let mut changed = 0;
     for body in bodies {
         let done: Done = client.post(&["dead-letters", verb], &body).await?;
-        screen.line(&done.message)?;
+        tell(screen, &done, arguments.json)?;
         changed += done.changed;
     }
     Ok(Found::of(changed))
@@ -507,9 +526,10 @@ async fn export(
 async fn steer(
     client: &Client,
     screen: &mut Screen<'_>,
-    wanted: &str,
+    arguments: &Steer,
     verb: &str,
 ) -> Result<Found, Failure> {
+    let wanted = &*arguments.destination;
     let now: Overview = client.get(&["overview"], &[]).await?;
     let fits = |exact: bool| {
         now.destinations
@@ -531,6 +551,17 @@ async fn steer(
     };
     let path = ["destinations", &destination.id, verb];
     let done: Done = client.post(&path, &json!({})).await?;
-    screen.line(&done.message)?;
+    tell(screen, &done, arguments.json)?;
     Ok(Found::of(done.changed))
+}
+
+/// What a changing call did.
+fn tell(screen: &mut Screen<'_>, done: &Done, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        let fields = json!({ "changed": done.changed, "message": done.message });
+        screen.json(&fields.to_string())?;
+    } else {
+        screen.line(&done.message)?;
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::screen::{Screen, indented};
-use super::{Failure, Found};
+use super::{Failure, Found, tell};
 use crate::cli::client::Client;
 use crate::control::view::{DeadLetter, Done, Edited};
 
@@ -32,6 +32,9 @@ pub struct Edit {
     /// Needed where mParticle may have taken the old batch: its events may be there twice then
     #[arg(long)]
     may_double: bool,
+    /// Print JSON: what was done, with --replay a line each
+    #[arg(long)]
+    json: bool,
 }
 
 /// Reads the batch, has it edited, and hands it back. Nothing is sent unless that is asked for.
@@ -72,11 +75,18 @@ pub(super) async fn edit(
             }
         }
     };
-    screen.line(&edited.message)?;
+    if arguments.json {
+        let fields = json!({
+            "changed": edited.changed, "id": edited.id, "message": edited.message,
+        });
+        screen.json(&fields.to_string())?;
+    } else {
+        screen.line(&edited.message)?;
+    }
     if arguments.replay && edited.changed > 0 {
         let body = json!({ "ids": [edited.id] });
         let done: Done = client.post(&["dead-letters", "replay"], &body).await?;
-        screen.line(&done.message)?;
+        tell(screen, &done, arguments.json)?;
         return Ok(Found::of(done.changed));
     }
     Ok(Found::of(edited.changed))

@@ -177,6 +177,18 @@ async fn changing_commands_reach_the_daemon() {
     found(&admin, "dead-letters replay 17-0 gone", true).await;
     assert_eq!(last(), "replay Ids([\"17-0\", \"gone\"])");
 
+    // The same for scripts.
+    for (line, changed) in [
+        (format!("cancel {DELIVERY} --json"), 0),
+        ("pause d0 --json".to_owned(), 1),
+        ("dead-letters replay gone --json".to_owned(), 0),
+    ] {
+        let (done, text) = ran(&admin, &line, false).await;
+        assert_eq!(done.unwrap(), Found::of(changed), "{line}");
+        let done: Done = serde_json::from_str(&text).unwrap();
+        assert_eq!(done.changed, changed, "{line}");
+    }
+
     let (done, _) = ran(&admin, "dead-letters discard --all", true).await;
     assert!(matches!(done, Err(Failure::Usage(_))), "{done:?}");
     assert_eq!(admin.daemon.script().letters.len(), 2);
@@ -217,6 +229,12 @@ async fn an_edited_batch_is_handed_in_from_a_file_and_replayed_under_its_new_id(
         "{script:?}"
     );
     assert_eq!(script.last().unwrap(), "replay Ids([\"18-17-1\"])");
+
+    std::fs::write(&path, "{}").unwrap();
+    let in_json = line.replace("17-1", "17-0").replace("--replay", "--json");
+    let text = found(&admin, &in_json, false).await;
+    let edited: crate::control::view::Edited = serde_json::from_str(&text).unwrap();
+    assert_eq!((edited.changed, &*edited.id), (1, "18-17-0"));
 
     // Nothing changed, nothing is replayed.
     std::fs::write(&path, EXACT).unwrap();
