@@ -20,17 +20,17 @@
 //! | room | what it is | it may use | it must not know |
 //! |---|---|---|---|
 //! | [`model`], [`clock`], [`shutdown`] | nouns, time and the end, as values | nobody | any other room |
-//! | [`tls`], [`seal`] | certificates and keys: whom to trust, what to seal with | nobody | any other room |
+//! | [`tls`], [`seal`] | certificates and keys: whom to trust, what to seal with, and sealed temporary files | nobody | any other room |
 //! | [`record`] | one mapped row: what mapping, group and encode pass on | `model` | bytes of Looker, HTTP |
 //! | [`decode`] | Looker's documents, fed bytes and asked for rows | `model` | HTTP, tokio, tags |
 //! | [`mapping`] | columns to fields, by LookML tag | `record` | HTTP, time, the outbox |
-//! | [`group`] | rows of a user together, in fixed memory | `record` | what a record means |
+//! | [`group`] | rows of a user together, in fixed memory | `record`, `seal` | what a record means |
 //! | [`mparticle`]`::encode`, `::era` | batches and requests within the limits; which address takes them | `record`, names of `mapping` | HTTP, outbox, drain |
-//! | [`outbox`] | the durable store between | sled | JSON, mParticle, HTTP, retry policy |
+//! | [`outbox`] | the durable store between | sled, `seal` | JSON, mParticle, HTTP, retry policy |
 //! | [`drain`] | when, how fast, and what a reply means | `outbox` | HTTP, JSON: it sees a `Transport` |
 //! | [`mparticle`]`::client` | the wire | `drain`'s `Transport` and `Reply` | the outbox |
-//! | [`ingest`] | one delivery from bytes to commit | the data plane's rooms | HTTP: it takes a stream |
-//! | [`intake`] | the Action Hub that Looker calls | `decode`'s envelope, `config` | the outbox, mParticle |
+//! | [`ingest`] | one delivery from bytes to commit | the data plane's rooms, `seal` | HTTP: it takes a stream |
+//! | [`intake`] | the Action Hub that Looker calls | `decode`'s envelope, `config`, `seal` | the outbox, mParticle |
 //! | [`control`] | what an operator sees and steers | its own view values | the data path |
 //! | [`notify`] | callbacks to the operator's own tools | `control`'s views | the data path |
 //! | [`tls`] | certificates: whom to trust, and who we are | nobody | what is sent |
@@ -57,8 +57,8 @@
 //! 6. **A reply is an enum, and the decision on it a pure function** ([`drain`]).
 //! 7. **Nothing is dropped in silence**: rows in = delivered + waiting + in flight + dead-lettered +
 //!    rejected + cancelled + named as damaged, for each delivery, at every moment.
-//! 8. **Secrets are never written in clear**: what a restart needs of the credentials is sealed ([`seal`])
-//!    under a key that lies outside the outbox.
+//! 8. **Secrets and people's data are never written in clear**: credentials, rows and dead letters are sealed
+//!    ([`seal`]) under a key that lies outside the outbox; temporary files under keys that nobody keeps.
 //!
 //! Where mapping and grouping differ from what one might expect: values stay the JSON literals that Looker
 //! sent, from the decoder's buffer to the request ([`record`] says why).

@@ -298,8 +298,15 @@ fn files_that_are_no_certificates_are_named_at_the_start() {
         ];
         let all: Vec<_> = base.iter().chain(settings).copied().collect();
         let (code, out, err) = support::run(&["serve"], &all);
-        assert_eq!(code, Some(1), "{err}");
-        assert!(err.contains(wanted), "{wanted}: {err}");
+        assert_eq!(code, Some(64), "{err}");
+        let (_, file) = settings[0];
+        assert!(
+            err.contains(wanted) && err.contains(file),
+            "{wanted}: {err}"
+        );
         assert!(out.is_empty(), "{out}");
+        assert!(!Path::new(&outbox).exists(), "nothing was begun");
+        let (code, out, checked) = support::run(&["check-config"], &all);
+        assert_eq!((code, &out[..], checked), (Some(64), "", err));
     }
 }

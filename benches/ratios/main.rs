@@ -11,6 +11,7 @@ mod decode_map;
 mod drain;
 mod grouping;
 mod outbox;
+mod sealing;
 
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ fn main() {
         ("Decode and map", decode_map::ratios as fn() -> Vec<Verdict>),
         ("Grouping", grouping::ratios),
         ("Outbox", outbox::ratios),
+        ("Sealing", sealing::ratios),
         ("Drain", drain::ratios),
     ] {
         println!("\n{title}");

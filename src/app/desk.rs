@@ -5,10 +5,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use super::facts;
 use crate::clock::{self, UnixMillis};
+use crate::control::view;
 use crate::drain;
 use crate::ingest::{self, IngestError, Progress};
 use crate::intake::{self, Choices, Order, Receiver, Refusal, Source, WebhookState};
@@ -21,6 +25,8 @@ use crate::seal::{KeyError, Keyring};
 
 /// What credentials are sealed for.
 pub const ACCOUNT_CONTEXT: &[u8] = b"looker-feed account v1";
+/// What links back to Looker are sealed for: they name filters, and those can name people.
+const LINK_CONTEXT: &[u8] = b"looker-feed link v1";
 /// Characters of an API key that are shown to tell accounts apart.
 const KEY_CHARACTERS_SHOWN: usize = 4;
 
@@ -197,9 +203,24 @@ impl Desk {
             account: sealed,
             webhook: order.webhook_id.clone(),
             title: order.title.clone(),
-            link: order.link.clone(),
+            link: order.link.as_deref().and_then(|link| self.seal_link(link)),
             received: UnixMillis::now(),
         })
+    }
+
+    fn seal_link(&self, link: &str) -> Option<String> {
+        let sealed = self.keys.seal_text(link.as_bytes(), LINK_CONTEXT).ok()?;
+        Some(BASE64.encode(sealed))
+    }
+
+    /// A delivery for the admin side. Its link is left out when its key was taken away since.
+    pub(super) fn view(&self, state: outbox::DeliveryState) -> view::Delivery {
+        let link = state.link.as_deref().and_then(|sealed| {
+            let sealed = BASE64.decode(sealed).ok()?;
+            let plain = self.keys.open_text(&sealed, LINK_CONTEXT).ok()?;
+            String::from_utf8(plain.to_vec()).ok()
+        });
+        facts::delivery(state, link)
     }
 
     fn count(&self, outcome: &Result<ingest::Receipt, IngestError>) {

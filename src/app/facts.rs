@@ -68,7 +68,7 @@ impl Daemon for Desk {
         let states = self.outbox.deliveries(skip, page.limit);
         let next = (states.len() == page.limit).then(|| (skip + page.limit).to_string());
         Ok(view::Listing {
-            items: states.into_iter().map(delivery).collect(),
+            items: states.into_iter().map(|state| self.view(state)).collect(),
             next,
         })
     }
@@ -85,7 +85,8 @@ impl Daemon for Desk {
 
     fn delivery(&self, id: &str) -> Result<view::Delivery, Problem> {
         let state = self.outbox.delivery(delivery_id(id)?);
-        state.map(delivery).ok_or_else(|| no_delivery(id))
+        let view = state.map(|state| self.view(state));
+        view.ok_or_else(|| no_delivery(id))
     }
 
     fn rejected(
@@ -421,7 +422,8 @@ fn replies(replies: &Replies) -> BTreeMap<String, u64> {
     .collect()
 }
 
-fn delivery(state: DeliveryState) -> view::Delivery {
+/// `link` is the one of the state, opened.
+pub(super) fn delivery(state: DeliveryState, link: Option<String>) -> view::Delivery {
     let sending = state.in_flight.rows > 0 || state.in_flight.batches > 0;
     let name = if state.settled && state.cancelled_at.is_some() {
         "cancelled"
@@ -437,7 +439,7 @@ fn delivery(state: DeliveryState) -> view::Delivery {
         destination: state.destination.to_string(),
         destination_label: state.destination_label,
         title: state.title,
-        link: state.link,
+        link,
         received: state.received,
         state: name.to_owned(),
         finished: state.finished,

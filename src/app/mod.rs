@@ -43,6 +43,10 @@ use systemd::Systemd;
 pub use desk::{chosen, chosen_plan};
 pub use reload::Reloader;
 
+/// Clients of both servers that read nothing of their answers for so long are cut off: far longer
+/// than any network that still works needs.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The daemon cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -136,11 +140,13 @@ impl App {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let secret = config.require_secret()?.clone();
+        // First what a person has to mend in the configuration: nothing has been made then.
+        let certificates = Certificates::load(&config)?;
         let (outbox, keys) = open_outbox(&config).await?;
 
         let endpoint = Url::parse(&config.mparticle.base_address())?;
         let opener = Arc::clone(&keys);
-        let trust = tls::client("mparticle.ca_file", config.mparticle.ca_file.as_deref())?;
+        let trust = certificates.mparticle.clone();
         let client = Client::with_trust(client_settings(&config), trust, move |sealed: &[u8]| {
             let opened = opener
                 .open_text(sealed, desk::ACCOUNT_CONTEXT)
@@ -152,7 +158,7 @@ impl App {
         let notifier = Notifier::new(notify_settings(&config)?).map_err(TlsError::from)?;
 
         let listen = |what| move |source| StartError::Listen { what, source };
-        let intake = Intake::bind(intake_settings(&config, secret)?)
+        let intake = Intake::bind(intake_settings(&config, secret, certificates))
             .await
             .map_err(listen("Looker (intake.listen)"))?;
         let admin = Admin::bind(control::AdminSettings {
@@ -164,6 +170,7 @@ impl App {
                 .map(|token| Token::new(token.expose()))
                 .transpose()?,
             hosts: config.admin.hosts.clone(),
+            write_timeout: WRITE_TIMEOUT,
         })
         .await
         .map_err(listen("the status page (admin.listen)"))?;
@@ -364,24 +371,47 @@ fn outbox_settings(config: &Config, keys: Arc<Keyring>) -> outbox::Settings {
     }
 }
 
-fn intake_settings(config: &Config, secret: config::Secret) -> Result<intake::Settings, TlsError> {
-    let files = config
-        .intake
-        .tls_cert
-        .as_ref()
-        .zip(config.intake.tls_key.as_ref());
-    let identity = files
-        .map(|(cert, key)| Identity::load(cert, key))
-        .transpose()?;
-    Ok(intake::Settings {
-        trust: tls::client("looker.ca_file", config.looker.ca_file.as_deref())?,
-        identity: identity.map(Arc::new),
+/// What the certificate files of the configuration hold.
+pub(crate) struct Certificates {
+    mparticle: rustls::ClientConfig,
+    looker: rustls::ClientConfig,
+    identity: Option<Identity>,
+}
+
+impl Certificates {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// A file cannot be read, or does not hold what it should; the error names it.
+    pub(crate) fn load(config: &Config) -> Result<Self, TlsError> {
+        let intake = &config.intake;
+        let files = intake.tls_cert.as_ref().zip(intake.tls_key.as_ref());
+        let trust = |what, file: &Option<PathBuf>| tls::client(what, file.as_deref());
+        Ok(Self {
+            mparticle: trust("mparticle.ca_file", &config.mparticle.ca_file)?,
+            looker: trust("looker.ca_file", &config.looker.ca_file)?,
+            identity: files
+                .map(|(cert, key)| Identity::load(cert, key))
+                .transpose()?,
+        })
+    }
+}
+
+fn intake_settings(
+    config: &Config,
+    secret: config::Secret,
+    certificates: Certificates,
+) -> intake::Settings {
+    intake::Settings {
+        trust: certificates.looker,
+        identity: certificates.identity.map(Arc::new),
         intake: config.intake.clone(),
         looker: config.looker.clone(),
         secret,
         spool_directory: config.outbox.path.clone(),
         deadline: config.shutdown.deadline,
-    })
+        write_timeout: WRITE_TIMEOUT,
+    }
 }
 
 /// How deliveries are worked on.

@@ -7,12 +7,11 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 use url::Url;
+
+use crate::cli::web::{Web, web};
 
 /// Where a daemon listens when nothing else is said.
 const USUAL: &str = "http://127.0.0.1:8081";
@@ -89,7 +88,7 @@ pub enum ClientError {
 pub struct Client {
     base: Url,
     authorization: Option<HeaderValue>,
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: Web<Full<Bytes>>,
 }
 
 impl Client {
@@ -129,18 +128,10 @@ impl Client {
             }
             None => None,
         };
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(WITHIN));
-        connector.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
         Ok(Self {
             base,
             authorization,
-            http: legacy::Client::builder(TokioExecutor::new()).build(connector),
+            http: web(WITHIN),
         })
     }
 

@@ -23,13 +23,14 @@ mod sandbox;
 mod send;
 mod serve;
 mod summary;
+mod web;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::app::with_causes;
+use crate::app::{Certificates, with_causes};
 use crate::config::{self, Config, ConfigError};
 use crate::intake;
 
@@ -88,7 +89,8 @@ enum Failure {
     /// Nothing was started.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The arguments do not go together; nothing was started.
+    /// The arguments do not go together, or what the configuration names is of no use; nothing was
+    /// started.
     #[error("{0}")]
     Usage(String),
     /// The text says what and why.
@@ -177,6 +179,7 @@ fn token(argument: &ConfigArgument) -> Result<(), Failure> {
 
 fn check_config(argument: &ConfigArgument) -> Result<(), Failure> {
     let config = load(argument)?;
+    Certificates::load(&config).map_err(|error| Failure::Usage(with_causes(&error)))?;
     if let Err(missing) = config.require_secret() {
         println!("The configuration is valid, but `serve` cannot start with it: {missing}");
         return Ok(());

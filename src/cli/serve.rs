@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{App, Reloader};
+use crate::app::{App, Reloader, StartError};
 use crate::cli::{ConfigArgument, Failure, load, log, runtime, stop_signal, with_causes};
 use crate::shutdown;
 
@@ -18,9 +18,10 @@ pub fn run(argument: &ConfigArgument) -> Result<(), Failure> {
     let ran = runtime.block_on(async {
         // Before anything is printed: from then on a SIGHUP must not end the daemon.
         let hangups = signal(SignalKind::hangup());
-        let app = App::start(config)
-            .await
-            .map_err(|error| Failure::of(&error))?;
+        let app = App::start(config).await.map_err(|error| match error {
+            StartError::Tls(error) => Failure::Usage(with_causes(&error)),
+            error => Failure::of(&error),
+        })?;
         // Scripts read these lines to learn the ports; the log goes to standard error.
         println!("Looker is served at {}", app.hub_url());
         println!("Status page at {}", app.admin_url());

@@ -20,14 +20,15 @@ pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut size = bytes as f64;
     let mut unit = 0;
-    while size >= 1000.0 && unit + 1 < UNITS.len() {
+    // From here on one decimal would be rounded to a thousand.
+    while size >= 999.95 && unit + 1 < UNITS.len() {
         size /= 1000.0;
         unit += 1;
     }
-    if unit == 0 {
-        return format!("{bytes} B");
+    match UNITS.get(unit) {
+        Some(name) if unit > 0 => format!("{size:.1} {name}"),
+        _ => format!("{bytes} B"),
     }
-    format!("{size:.1} {}", UNITS[unit])
 }
 
 /// Seconds with one decimal, or minutes and seconds: `18.4 s`, `3 min 20 s`.
@@ -56,6 +57,11 @@ mod tests {
         }
         for (given, want) in [
             (12, "12 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (999_949, "999.9 kB"),
+            (999_950, "1.0 MB"),
+            (u64::MAX, "18446744.1 TB"),
             (41_300_000, "41.3 MB"),
             (2_000_000_000, "2.0 GB"),
         ] {

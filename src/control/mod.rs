@@ -30,6 +30,7 @@ pub mod view;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 
@@ -48,6 +49,8 @@ pub struct AdminSettings {
     /// More names that may stand in `Host` when there is no token: those of a proxy in front that
     /// keeps it. Without port.
     pub hosts: Vec<String>,
+    /// A client that reads nothing of its answer for so long is cut off.
+    pub write_timeout: Duration,
 }
 
 /// The admin side, bound and not yet answering.
@@ -56,6 +59,7 @@ pub struct Admin {
     listener: TcpListener,
     addr: SocketAddr,
     guard: guard::Guard,
+    write_timeout: Duration,
 }
 
 impl Admin {
@@ -84,6 +88,7 @@ impl Admin {
             addr: listener.local_addr()?,
             listener,
             guard: guard::Guard::new(settings.token, settings.hosts, listen.ip()),
+            write_timeout: settings.write_timeout,
         })
     }
 
@@ -98,7 +103,7 @@ impl Admin {
         let shared = Arc::new(api::Shared::new(daemon, self.guard, shutdown.clone()));
         let router = api::router(Arc::clone(&shared));
         let sampler = events::sample(shared, shutdown.clone());
-        let server = serve::serve(self.listener, router, shutdown);
+        let server = serve::serve(self.listener, router, self.write_timeout, shutdown);
         tokio::join!(sampler, server);
     }
 }

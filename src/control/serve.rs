@@ -11,6 +11,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 
 use crate::shutdown::Shutdown;
 
@@ -27,7 +28,12 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Serves until `shutdown`. When it returns, no connection and no task is left.
-pub(super) async fn serve(listener: TcpListener, router: Router, mut shutdown: Shutdown) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    write_timeout: Duration,
+    mut shutdown: Shutdown,
+) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = JoinSet::new();
@@ -44,11 +50,13 @@ pub(super) async fn serve(listener: TcpListener, router: Router, mut shutdown: S
                 Ok((stream, place)) => {
                     // Without it a small answer waits for the next packet of the client.
                     let _ = stream.set_nodelay(true);
+                    let mut stream = TimeoutStream::new(stream);
+                    stream.set_write_timeout(Some(write_timeout));
                     let service = TowerToHyperService::new(router.clone());
                     let connection = http1::Builder::new()
                         .timer(TokioTimer::new())
                         .header_read_timeout(HEAD_WITHIN)
-                        .serve_connection(TokioIo::new(stream), service);
+                        .serve_connection(TokioIo::new(Box::pin(stream)), service);
                     let connection = graceful.watch(connection);
                     connections.spawn(async move {
                         // How a connection ends is the client's affair.

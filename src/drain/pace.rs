@@ -14,7 +14,9 @@
 //! - A reply that names a speed limit cuts it to [`CUT`] once for a round of requests, and the rate
 //!   at which that happened is remembered as the ceiling. From there on growth is additive, and
 //!   slow close to the ceiling: senders that share a limit meet it rarely, and each time the
-//!   faster one gives up more.
+//!   faster one gives up more. How often they meet it is a matter of time and not of the requests'
+//!   size (two senders at 270 a second: some five times a minute), so with large requests it is a
+//!   larger share of them. Growing more slowly would keep a sender from what another gives up.
 //! - `acceleration` says nothing of the rate itself: the growth is slowed instead.
 //! - A high share in use slows the growth while our own rate does not account for it. It never
 //!   lowers the rate: alone at the limit, the share is high and all is well.

@@ -69,4 +69,6 @@ pub struct Settings {
     pub spool_directory: PathBuf,
     /// How long deliveries may go on after the shutdown has begun.
     pub deadline: Duration,
+    /// A client that reads nothing of its answer for so long is cut off.
+    pub write_timeout: Duration,
 }

@@ -11,9 +11,10 @@ use axum::extract::Request;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service;
 
@@ -88,6 +89,7 @@ impl Intake {
     ) -> io::Result<()> {
         let deadline = self.settings.deadline;
         let identity = self.settings.identity.clone();
+        let write_timeout = self.settings.write_timeout;
         let hub = Hub::new(
             receiver,
             self.settings,
@@ -98,7 +100,14 @@ impl Intake {
         let hub = Arc::new(hub);
         let router = router(Arc::clone(&hub));
 
-        let mut connections = accept(self.listener, router, identity, &mut shutdown).await;
+        let mut connections = accept(
+            self.listener,
+            router,
+            identity,
+            write_timeout,
+            &mut shutdown,
+        )
+        .await;
 
         hub.works.close();
         if timeout(deadline, hub.works.wait()).await.is_err() {
@@ -127,6 +136,7 @@ async fn accept(
     listener: TcpListener,
     router: Router,
     identity: Option<Arc<Identity>>,
+    write_timeout: Duration,
     shutdown: &mut Shutdown,
 ) -> JoinSet<()> {
     let crowd = Crowd::new(MAX_CONNECTIONS);
@@ -145,6 +155,9 @@ async fn accept(
             Ok((stream, seat)) => {
                 // Keep-alive newlines are single bytes that must not wait for company.
                 let _ = stream.set_nodelay(true);
+                let mut stream = TimeoutStream::new(stream);
+                stream.set_write_timeout(Some(write_timeout));
+                let stream = Box::pin(stream);
                 let router = router.clone();
                 let shutdown = shutdown.clone();
                 let identity = identity.clone();
@@ -175,13 +188,15 @@ async fn accept(
     }
 }
 
-async fn serve_tls(
-    stream: TcpStream,
+async fn serve_tls<S>(
+    stream: S,
     identity: Arc<Identity>,
     router: Router,
     guest: Arc<Guest>,
     mut shutdown: Shutdown,
-) {
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let handshake = async {
         let current = tokio::task::spawn_blocking(move || identity.current()).await?;
         TlsAcceptor::from(current).accept(stream).await

@@ -20,6 +20,8 @@ pub struct Probe {
     pub opened: usize,
     /// Bytes of all of their slices.
     pub bytes: usize,
+    /// Its meta part is that of a dead letter or of a rejected row; told by [`probe_sealed`] only.
+    pub meta: bool,
 }
 
 /// The key of all probes: no secret.
@@ -52,12 +54,13 @@ pub fn probe_sealed(data: &[u8]) -> Probe {
     let Some(bytes) = sealed(data) else {
         return Probe::default();
     };
-    if let Ok(record) = Frame::decode(&bytes).and_then(|frame| frame.open(&keys())) {
-        // They are read or refused, and nothing else.
-        let _ = DeadMeta::decode(&record);
-        let _ = rejected::decode(&record);
+    let opened = Frame::decode(&bytes).and_then(|frame| frame.open(&keys()));
+    Probe {
+        meta: opened.is_ok_and(|record| {
+            DeadMeta::decode(&record).is_ok() | rejected::decode(&record).is_ok()
+        }),
+        ..probe(&bytes)
     }
-    probe(&bytes)
 }
 
 fn sealed(data: &[u8]) -> Option<Vec<u8>> {
@@ -88,4 +91,34 @@ fn sealed(data: &[u8]) -> Option<Vec<u8>> {
     let mut secret = read.rest.to_vec();
     let tag = seal.seal(&clear.bytes, &mut secret).ok()?;
     Some(record::framed(&[&clear.bytes[..], &secret, &tag].concat()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! corpus {
+        ($name:literal) => {
+            include_bytes!(concat!("../../tests/fuzz/corpus/outbox/", $name)).as_slice()
+        };
+    }
+
+    #[test]
+    fn the_corpus_of_the_fuzz_target_reaches_what_stands_behind_the_seal() {
+        for (data, bytes) in [
+            (corpus!("sealed_record"), 5),
+            (corpus!("sealed_packed"), 100),
+            (corpus!("sealed_dead"), 4),
+            (corpus!("sealed_rejected"), 4),
+        ] {
+            let found = probe_sealed(data);
+            assert_eq!((found.records, found.opened), (1, 1), "{found:?}");
+            assert_eq!(found.bytes, bytes);
+        }
+        assert!(probe_sealed(corpus!("sealed_dead")).meta);
+        assert!(probe_sealed(corpus!("sealed_rejected")).meta);
+        // It opens, and is refused for what is in it.
+        let bomb = probe_sealed(corpus!("sealed_lz4_bomb"));
+        assert_eq!((bomb.records, bomb.opened), (1, 0));
+    }
 }

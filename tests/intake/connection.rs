@@ -124,3 +124,20 @@ async fn idle_connections_do_not_hold_the_shutdown_up() {
     let mut rest = Vec::new();
     assert_eq!(idle.read_to_end(&mut rest).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answers_is_cut_off() {
+    let feed = feed_with(Script::default(), |settings| {
+        settings.write_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let mut stream = TcpStream::connect(feed.address).await.unwrap();
+    let requests = b"GET /status HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
+    let asking = async { while stream.write_all(&requests).await.is_ok() {} };
+    timeout(Duration::from_secs(60), asking)
+        .await
+        .expect("the connection is closed");
+    let line = first_line(&feed, "GET /status HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    assert!(line.starts_with("HTTP/1.1 "), "{line}");
+    feed.stop().await;
+}

@@ -183,6 +183,7 @@ pub async fn feed_with(script: Script, change: impl FnOnce(&mut Settings)) -> Fe
         looker: config.looker,
         spool_directory: spool.path().to_owned(),
         deadline: Duration::from_secs(30),
+        write_timeout: Duration::from_secs(30),
     };
     change(&mut settings);
     let intake = Intake::bind(settings).await.unwrap();

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use looker_feed::outbox::{
-    self, DeadFilter, KeyUse, OpenError, Outbox, RejectedRow, Settings, needed_keys,
+    self, DeadFilter, Disk, KeyUse, Op, OpenError, Outbox, RejectedRow, Settings, needed_keys,
 };
 use looker_feed::seal::{Key, Keyring};
 
@@ -367,4 +367,71 @@ fn records_that_were_put_in_anothers_place_are_not_sent() {
         let state = outbox.delivery(delivery_id(destination)).unwrap();
         assert_eq!(state.damaged.batches, 1);
     }
+}
+
+/// Stamp and sealed part of every record in what was written.
+fn stamped(bytes: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    memchr::memmem::find_iter(bytes, b"LFr2")
+        .filter_map(|at| {
+            let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+            let length = word(at + 4)?;
+            let payload = bytes.get(at + 12..)?.get(..length as usize)?;
+            let crc = crc32c::crc32c_append(crc32c::crc32c(&length.to_le_bytes()), payload);
+            // Else it is a marker by chance.
+            (word(at + 8)? == crc).then_some(())?;
+            let stamp = 36 + 8 * word(at + 40)? as usize;
+            let (stamp, sealed) = payload.get(stamp..)?.split_at_checked(48)?;
+            Some((stamp.to_vec(), sealed.to_vec()))
+        })
+        .collect()
+}
+
+#[test]
+fn no_key_and_count_seals_two_things_whatever_fails_and_is_written_again() {
+    let home = home();
+    let mut seen: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    let (mut failed, mut cut) = (0, 0);
+    for fail_at in 0..40 {
+        let path = home.path().join(format!("outbox-{fail_at}"));
+        let written = Arc::new(Mutex::new((Vec::new(), 0, 0)));
+        let shown = Arc::clone(&written);
+        let disk = Disk::with_hook(move |op| {
+            let mut written = shown.lock().unwrap();
+            match op {
+                Op::Write { bytes, .. } => written.0.push(bytes.to_vec()),
+                Op::Cut { .. } => written.2 += 1,
+                Op::Sync(_) => {
+                    written.1 += 1;
+                    if written.1 == fail_at {
+                        return Err(std::io::Error::other("the test says so"));
+                    }
+                }
+                _ => {}
+            }
+            Ok(())
+        });
+        // Two processes, one after the other, and after a failure the same work again.
+        for _ in 0..2 {
+            let Ok(outbox) = Outbox::open_on(settings(&path), disk.clone()) else {
+                continue;
+            };
+            for delivery in 1..4 {
+                let _ = deliver(&outbox, delivery, 1, 3);
+            }
+            for _ in 0..6 {
+                let claims = outbox.claim(destination_id(1), 1).unwrap_or_default();
+                let dead = claims.iter().map(|claim| settlement(claim, &[0]));
+                failed += usize::from(outbox.settle(dead.collect()).is_err());
+            }
+            outbox.close();
+        }
+        let written = written.lock().unwrap();
+        cut += written.2;
+        for (stamp, sealed) in written.0.iter().flat_map(|bytes| stamped(bytes)) {
+            let before = seen.insert(stamp, sealed.clone());
+            assert!(before.is_none_or(|before| before == sealed), "{fail_at}");
+        }
+    }
+    assert!(seen.len() > 500, "{}", seen.len());
+    assert!(failed > 0 && cut > 0, "failures {failed}, cuts {cut}");
 }

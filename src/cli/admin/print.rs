@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use super::screen::{Screen, indented, number, size, span};
+use super::screen::{Screen, indented, number, span};
+use crate::cli::summary::bytes;
 use crate::clock::UnixMillis;
 use crate::control::view::{DeadLetter, Delivery, Overview, RejectedRow};
 
@@ -40,7 +41,7 @@ pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
         screen.line(&format!(
             "Receiving    {} rows, {}, for {}: {}",
             number(receiving.rows),
-            size(receiving.bytes),
+            bytes(receiving.bytes),
             span(between(receiving.since, now.now)),
             receiving.title,
         ))?;
@@ -49,15 +50,15 @@ pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
     if outbox.set_aside_bytes > 0 {
         screen.line(&format!(
             "KEPT         {} of damaged files, until somebody removes them",
-            size(outbox.set_aside_bytes),
+            bytes(outbox.set_aside_bytes),
         ))?;
     }
-    let bound = outbox.max_bytes.map(|max| format!(" of {}", size(max)));
+    let bound = outbox.max_bytes.map(|max| format!(" of {}", bytes(max)));
     screen.line(&format!(
         "Outbox       {}{}, {} free on its disk",
-        size(outbox.bytes),
+        bytes(outbox.bytes),
         bound.unwrap_or_default(),
-        size(outbox.free_bytes),
+        bytes(outbox.free_bytes),
     ))?;
     screen.line(&format!(
         "Since start  {} deliveries with {} rows accepted, {} deliveries refused",
@@ -163,7 +164,7 @@ pub fn letters(screen: &mut Screen<'_>, items: &[DeadLetter]) -> io::Result<()> 
             vec![
                 letter.id.clone(),
                 number(letter.rows),
-                size(letter.bytes),
+                bytes(letter.bytes),
                 letter.attempts.to_string(),
                 span(between(letter.last_try, now)),
                 letter.title.clone(),

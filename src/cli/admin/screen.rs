@@ -196,22 +196,6 @@ pub fn indented(json: &str) -> String {
     out
 }
 
-/// Bytes with a unit.
-pub fn size(bytes: u64) -> String {
-    let mut value = bytes as f64;
-    let mut units = ["B", "kB", "MB", "GB", "TB"].into_iter().peekable();
-    while let Some(unit) = units.next() {
-        if value < 1000.0 || units.peek().is_none() {
-            return match unit {
-                "B" => format!("{bytes} B"),
-                _ => format!("{value:.1} {unit}"),
-            };
-        }
-        value /= 1000.0;
-    }
-    format!("{bytes} B")
-}
-
 /// A time that has passed or is to pass, to two units.
 pub fn span(time: Duration) -> String {
     let seconds = time.as_secs();

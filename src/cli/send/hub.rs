@@ -16,16 +16,14 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use hyper::{Method, StatusCode};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use url::Url;
 
 use crate::cli::document::Document;
+use crate::cli::web::{Web, web};
 use crate::config::Secret;
 
 /// Parts of the document between the file and the connection: each waits little for the other.
@@ -125,7 +123,7 @@ pub struct Hub {
     url: Url,
     authorization: HeaderValue,
     stalled: Duration,
-    http: legacy::Client<HttpsConnector<HttpConnector>, Body>,
+    http: Web<Body>,
 }
 
 impl Hub {
@@ -144,19 +142,11 @@ impl Hub {
         let mut authorization =
             HeaderValue::from_str(&format!("Token token=\"{key}\"")).map_err(|_| wrong())?;
         authorization.set_sensitive(true);
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT));
-        connector.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector);
         Ok(Self {
             url: execute,
             authorization,
             stalled: STALLED.max(3 * keep_alive),
-            http: legacy::Client::builder(TokioExecutor::new()).build(connector),
+            http: web(CONNECT),
         })
     }
 

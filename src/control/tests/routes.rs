@@ -2,8 +2,9 @@
 
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
-use super::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, Running};
+use super::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, PATIENCE, Running};
 use crate::control::api::{OPENAPI, routes};
 use crate::control::view::{DeadLetter, Delivery, Done, Edited, Listing, Overview, RejectedRow};
 use crate::control::{Admin, AdminSettings, Problem, Which};
@@ -15,6 +16,7 @@ async fn an_address_that_others_reach_is_refused_without_a_token() {
             listen: listen.parse().unwrap(),
             token: None,
             hosts: Vec::new(),
+            write_timeout: Running::WRITE_TIMEOUT,
         };
         let error = Admin::bind(settings).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{listen}");
@@ -379,5 +381,19 @@ async fn answers_hold_what_their_schema_says() {
             }
         }
     }
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_its_answers_is_cut_off() {
+    let admin = Running::start().await;
+    let mut stream = tokio::net::TcpStream::connect(admin.addr).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".repeat(100);
+    let asking = async { while stream.write_all(&request).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, asking)
+        .await
+        .expect("the connection is closed");
+    // Others are served.
+    assert_eq!(admin.open("GET", "/livez", &[], "").await.status(), 200);
     admin.stop().await;
 }

@@ -327,6 +327,9 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Short, since one test waits for it to pass; none of the others stops reading.
+    pub const WRITE_TIMEOUT: Duration = Duration::from_millis(500);
+
     pub async fn start() -> Self {
         Self::with(None).await
     }
@@ -337,6 +340,7 @@ impl Running {
             listen: "127.0.0.1:0".parse().unwrap(),
             token: token.map(|token| Token::new(token).unwrap()),
             hosts: vec!["feed.example.com".into()],
+            write_timeout: Self::WRITE_TIMEOUT,
         });
         let admin = admin.await.unwrap();
         let (trigger, shutdown) = shutdown::channel();
