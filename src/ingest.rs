@@ -19,8 +19,9 @@ mod worked;
 mod writer;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -119,6 +120,8 @@ pub struct Receipt {
 pub struct Progress {
     rows: AtomicU64,
     bytes: AtomicU64,
+    read: OnceLock<SystemTime>,
+    written: OnceLock<SystemTime>,
 }
 
 impl Progress {
@@ -130,6 +133,16 @@ impl Progress {
     /// Bytes of the document so far.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// When all rows had been read and mapped.
+    pub fn read(&self) -> Option<SystemTime> {
+        self.read.get().copied()
+    }
+
+    /// When all requests had been made and written, to be committed.
+    pub fn written(&self) -> Option<SystemTime> {
+        self.written.get().copied()
     }
 }
 

@@ -28,12 +28,13 @@
 //! | [`mparticle`]`::encode`, `::era` | batches and requests within the limits; which address takes them | `record`, names of `mapping` | HTTP, outbox, drain |
 //! | [`outbox`] | the durable store between | sled, `seal` | JSON, mParticle, HTTP, retry policy |
 //! | [`drain`] | when, how fast, and what a reply means | `outbox` | HTTP, JSON: it sees a `Transport` |
+//! | [`mparticle`]`::edit` | a batch that a person has mended, made fit to be sent | nobody | HTTP, the outbox |
 //! | [`mparticle`]`::client` | the wire | `drain`'s `Transport` and `Reply` | the outbox |
 //! | [`ingest`] | one delivery from bytes to commit | the data plane's rooms, `seal` | HTTP: it takes a stream |
 //! | [`intake`] | the Action Hub that Looker calls | `decode`'s envelope, `config`, `seal` | the outbox, mParticle |
 //! | [`control`] | what an operator sees and steers | its own view values | the data path |
 //! | [`notify`] | callbacks to the operator's own tools | `control`'s views | the data path |
-//! | [`tls`] | certificates: whom to trust, and who we are | nobody | what is sent |
+//! | [`telemetry`] | traces for OpenTelemetry: spans, a bounded queue, an exporter | nobody | any other room |
 //! | [`looker`], [`sandbox`] | strict local stand-ins for demo, tests and trials | | the daemon's encoder |
 //! | [`app`] | the composition root: opens, binds, wires, ends in order | all | |
 //!
@@ -83,4 +84,5 @@ pub mod record;
 pub mod sandbox;
 pub mod seal;
 pub mod shutdown;
+pub mod telemetry;
 pub mod tls;

@@ -628,6 +628,14 @@ async fn an_operator_sees_steers_and_replays_from_the_command_line() {
     );
     assert_eq!(world.batches().len(), 3);
     assert_eq!(ask(&["dead-letters", "list"]).0, Some(3));
+    // Nothing of it waits, so nothing is cancelled; one that nobody knows is the same to a script.
+    let (code, out, err) = ask(&["cancel", id]);
+    assert_eq!((code, &*err), (Some(3), ""));
+    assert!(
+        out.starts_with("0 batches (0 rows) are cancelled."),
+        "{out}"
+    );
+    assert_eq!(ask(&["cancel", &"0".repeat(32)]).0, Some(3));
 
     // Gone.
     let admin = daemon.admin.clone();

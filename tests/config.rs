@@ -73,6 +73,28 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.shutdown.deadline, Duration::from_secs(25));
     assert_eq!(config.seal.key_file, None);
     assert!(config.seal.previous_key_files.is_empty());
+    assert_eq!(config.telemetry.otlp_endpoint, None);
+    assert_eq!(config.telemetry.sample_ratio, 1.0);
+}
+
+#[test]
+fn a_share_is_a_number_from_0_to_1_in_a_file_and_in_a_variable() {
+    for (text, want) in [("0", 0.0), ("1", 1.0), ("0.25", 0.25), ("'0.5'", 0.5)] {
+        let file = format!("[telemetry]\nsample_ratio = {text}\n");
+        assert_eq!(load(&file, &[]).unwrap().telemetry.sample_ratio, want);
+    }
+    let variable = [("LOOKER_FEED_TELEMETRY__SAMPLE_RATIO", "0.1")];
+    assert_eq!(load("", &variable).unwrap().telemetry.sample_ratio, 0.1);
+    for wrong in ["2", "-0.1", "1.01", "nan", "inf", "'half'", "true"] {
+        let file = format!("[telemetry]\nsample_ratio = {wrong}\n");
+        let error = load(&file, &[]).unwrap_err().to_string();
+        assert!(error.contains("telemetry.sample_ratio"), "{wrong}: {error}");
+        assert!(error.contains("from 0 to 1"), "{wrong}: {error}");
+    }
+    for wrong in ["collector:4318", "http://u:p@collector", "http://c?x=1"] {
+        let file = format!("[telemetry]\notlp_endpoint = '{wrong}'\n");
+        assert!(load(&file, &[]).is_err(), "{wrong}");
+    }
 }
 
 #[test]
@@ -99,9 +121,9 @@ fn every_key_of_the_shipped_file_can_be_uncommented() {
         })
         .collect();
     assert_eq!(
-        keys, 18,
-        "base_url, secret, secret_file, tls_cert, tls_key, two ca_files, endpoint, plan_id, \
-         plan_version, max_age, token, token_file, four of notify, key_file"
+        keys, 21,
+        "base_url, secret, secret_file, tls_cert, tls_key, four ca_files, endpoint, plan_id, \
+         plan_version, max_age, token, token_file, four of notify, otlp_endpoint, key_file"
     );
     let config = load(&text, &[]).unwrap();
     assert_eq!(config.mparticle.base_address(), "http://127.0.0.1:9100/v2");
@@ -301,7 +323,7 @@ fn a_value_of_the_wrong_kind_is_named() {
     for (line, found) in [
         ("listen = 8080", "8080"),
         ("label = true", "true"),
-        ("label = 1.5", "a number with a fraction"),
+        ("label = 1.5", "1.5"),
         ("label = ['a']", "[\"a\"]"),
         ("label = [1]", "a list of other things than text"),
         ("label.is = 'x'", "a table"),

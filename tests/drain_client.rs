@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use looker_feed::drain::{Exceeded, Parcel, Reply, Transport};
-use looker_feed::model::DestinationId;
+use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::mparticle::client::{Account, AccountError, Client, ClientSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -143,6 +143,8 @@ fn parcel_to(endpoint: &str) -> Parcel {
     Parcel {
         destination: DestinationId([1; 16]),
         account: account.encode().as_slice().into(),
+        delivery: DeliveryId([2; 16]),
+        attempt: 1,
         route: 0,
         batches: vec![Bytes::from_static(b"{\"a\":1}"), Bytes::from_static(b"{}")],
     }

@@ -1,5 +1,5 @@
 //! Life as a service, with the real binary: what the supervisor is told, a new configuration
-//! without a restart, callbacks, and a delivery that is cancelled.
+//! without a restart, callbacks, traces, a delivery that is cancelled, and the container's files.
 
 mod support;
 
@@ -19,9 +19,14 @@ use looker_feed::control::view;
 use looker_feed::intake;
 use looker_feed::looker::Shape;
 use looker_feed::model::DataType;
+use looker_feed::sandbox::{Fault, Faults, Rule};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
 use serde_json::Value;
 use support::{Daemon, PATIENCE, SECRET, World, command, from_url};
-use tokio::sync::mpsc::{Sender, channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 fn shape(rows: u64) -> Shape {
     Shape {
@@ -57,9 +62,16 @@ fn file(directory: &Path, secret: &str, level: &str, more: &str) -> String {
     )
 }
 
+fn key_of(secret: &str) -> String {
+    intake::new_key(&Secret::new(secret.to_owned())).unwrap()
+}
+
 /// What the hub answers to one who signs in with a key made from `secret`.
 async fn hub_status(daemon: &Daemon, secret: &str) -> StatusCode {
-    let key = intake::new_key(&Secret::new(secret.to_owned())).unwrap();
+    status_of(daemon, &key_of(secret)).await
+}
+
+async fn status_of(daemon: &Daemon, key: &str) -> StatusCode {
     let request = hyper::Request::post(daemon.hub.as_str())
         .header("authorization", format!("Token token=\"{key}\""))
         .body(Empty::<Bytes>::new())
@@ -140,6 +152,238 @@ async fn a_new_configuration_is_taken_over_as_far_as_it_can_and_a_wrong_one_is_n
     assert!(daemon.terminate().success());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_hosts_and_the_number_of_requests_are_changed_while_the_daemon_works() {
+    let world = World::new(None).await;
+    // Slow enough for requests to be seen in flight.
+    let slow = Faults {
+        seed: 1,
+        rules: vec![Rule::always(Fault::Delay { ms: 150 })],
+    };
+    world.mparticle.set_faults(slow).expect("good faults");
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("config.toml");
+    let config = |secret: &str, intake: &str, hosts: &str, in_flight: u32| {
+        let more = format!(
+            "[looker]\nallowed_hosts = [{hosts}]\n[mparticle]\nendpoint = '{}'\n\
+             max_batches_per_request = 1\nmax_in_flight = {in_flight}\n",
+            world.endpoint
+        );
+        let text = file(home.path(), secret, "info", &more);
+        text.replace("[intake]\n", &format!("[intake]\n{intake}"))
+    };
+    let daemon = serve(home.path(), &config(SECRET, "", "", 1), &[]);
+    let (older, newer) = (key_of(SECRET), key_of("the next secret"));
+    let statuses = async || {
+        let [older, newer] = [&older, &newer].map(|key| status_of(&daemon, key));
+        (older.await.as_u16(), newer.await.as_u16())
+    };
+    let deliver = async |rows| {
+        let document = world.looker.publish(shape(rows));
+        let execute = from_url(document, DataType::Event);
+        let key = key_of("the next secret");
+        looker_feed::looker::execute(&daemon.hub, &key, execute).await
+    };
+    let mut reloads = 0;
+    let mut reload = async |text: String, keys: &[&str]| {
+        std::fs::write(&path, text).unwrap();
+        daemon.hang_up();
+        reloads += 1;
+        // The level of the log stays, so each key is named once for each time that it changes.
+        let said = async {
+            while daemon
+                .log()
+                .matches("reading the configuration again")
+                .count()
+                < reloads
+                || !keys.iter().all(|key| daemon.log().contains(key))
+            {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, said)
+            .await
+            .expect("it is said");
+    };
+    assert_eq!(statuses().await, (200, 403));
+
+    // A new secret, and the keys of the old one stay good.
+    let previous = format!("previous_secrets = ['{SECRET}']\n");
+    reload(
+        config("the next secret", &previous, "", 1),
+        &["intake.previous_secrets"],
+    )
+    .await;
+    assert_eq!(statuses().await, (200, 200));
+    let refused = deliver(3).await.expect("an answer");
+    let words = refused.message().unwrap_or_default().to_owned();
+    assert!(
+        !refused.is_success() && words.contains("127.0.0.1"),
+        "{words}"
+    );
+
+    // One key is revoked, not the others of its secret; and rows may come from here.
+    let nonce = older.split('/').next().unwrap();
+    let revoked = format!("{previous}revoked_keys = ['{nonce}']\n");
+    let text = config("the next secret", &revoked, "'127.0.0.1'", 1);
+    reload(text, &["intake.revoked_keys", "looker.allowed_hosts"]).await;
+    assert_eq!(statuses().await, (403, 200));
+    assert_eq!(hub_status(&daemon, SECRET).await, 200);
+    assert!(deliver(60).await.expect("an answer").is_success());
+
+    // One request at a time, and then several.
+    let in_flight = async || {
+        let now: view::Overview = daemon.get("/api/v1/overview").await;
+        now.destinations[0].in_flight
+    };
+    for _ in 0..10 {
+        assert!(in_flight().await <= 1);
+    }
+    let text = config("the next secret", &revoked, "'127.0.0.1'", 6);
+    reload(text, &["mparticle.max_in_flight"]).await;
+    let more = async { while in_flight().await < 3 {} };
+    tokio::time::timeout(PATIENCE, more)
+        .await
+        .expect("more at a time");
+    assert_eq!(daemon.settled().await[0].rows.delivered, 60);
+    assert!(!daemon.log().contains("need a restart"), "{}", daemon.log());
+    assert!(!daemon.log().contains(nonce), "{}", daemon.log());
+    assert!(daemon.terminate().success());
+}
+
+/// A collector of traces: the requests as they came.
+async fn collector() -> (String, Receiver<Bytes>, tokio::task::JoinHandle<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, heard) = channel(1_000);
+    let take = |State(heard): State<Sender<Bytes>>, body: Bytes| async move {
+        heard.send(body).await.unwrap();
+    };
+    let router = Router::new()
+        .route("/v1/traces", axum::routing::post(take))
+        .with_state(sender);
+    let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (url, heard, server)
+}
+
+fn number(span: &Span, name: &str) -> Option<i64> {
+    let attribute = span.attributes.iter().find(|one| one.key == name)?;
+    match attribute.value.as_ref()?.value.as_ref()? {
+        any_value::Value::IntValue(number) => Some(*number),
+        _ => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_gets_the_trace_of_a_delivery_and_of_each_of_its_requests() {
+    let world = World::new(None).await;
+    let (url, mut heard, server) = collector().await;
+    let home = tempfile::tempdir().unwrap();
+    let settings = [
+        ("TELEMETRY__OTLP_ENDPOINT", url.as_str()),
+        ("MPARTICLE__MAX_BATCHES_PER_REQUEST", "10"),
+    ];
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    let document = world.looker.publish(shape(45));
+    let answer = daemon.execute(from_url(document, DataType::Event)).await;
+    assert!(answer.is_success(), "{answer:?}");
+    let delivery = daemon.settled().await.remove(0);
+    assert_eq!(delivery.title, "Large delivery");
+    assert!(daemon.terminate().success());
+    server.abort();
+
+    let mut spans = Vec::new();
+    while let Ok(body) = heard.try_recv() {
+        for secret in ["secret-of-it", "key-of-the-account", "Large", "@example"] {
+            let held = body
+                .windows(secret.len())
+                .any(|part| part == secret.as_bytes());
+            assert!(!held, "{secret:?} is in a trace");
+        }
+        let request = ExportTraceServiceRequest::decode(body).expect("OTLP");
+        let resources = request.resource_spans.into_iter();
+        let scopes = resources.flat_map(|resource| resource.scope_spans);
+        spans.extend(scopes.flat_map(|scope| scope.spans));
+    }
+    let id = u128::from_str_radix(&delivery.id, 16)
+        .unwrap()
+        .to_be_bytes();
+    let (own, requests): (Vec<_>, Vec<_>) = spans.into_iter().partition(|span| span.trace_id == id);
+    let named = |name: &str| {
+        let mut all = own.iter().filter(|span| span.name == name);
+        let span = all
+            .next()
+            .unwrap_or_else(|| panic!("no span {name}: {own:?}"));
+        assert!(all.next().is_none(), "{name} comes twice");
+        span
+    };
+    let whole = named("delivery");
+    assert!(whole.parent_span_id.is_empty() && whole.status.is_none());
+    assert_eq!(number(whole, "looker_feed.rows"), Some(45));
+    assert_eq!(number(whole, "looker_feed.batches"), Some(45));
+    let mut at = whole.start_time_unix_nano;
+    for stage in ["receive_decode_map", "group_encode_write", "commit"] {
+        let stage = named(&format!("delivery.{stage}"));
+        assert_eq!(stage.parent_span_id, whole.span_id);
+        assert_eq!(stage.start_time_unix_nano, at, "{stage:?}");
+        at = stage.end_time_unix_nano;
+    }
+    assert_eq!((own.len(), at), (4, whole.end_time_unix_nano));
+
+    assert_eq!(requests.len(), 5);
+    let mut batches = 0;
+    for request in &requests {
+        assert_eq!(request.name, "mparticle.request");
+        let link = &request.links[0];
+        assert_eq!(
+            (&link.trace_id[..], &link.span_id),
+            (&id[..], &whole.span_id)
+        );
+        assert_ne!(request.trace_id, id);
+        assert_eq!(number(request, "http.response.status_code"), Some(202));
+        assert_eq!(number(request, "looker_feed.attempt"), Some(1));
+        batches += number(request, "looker_feed.batches").unwrap();
+    }
+    assert_eq!(batches, 45);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deliveries_go_on_without_their_collector_which_is_said_once() {
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    // Bound and never listened to: nobody else gets the port, and nobody answers.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    drop(taken);
+    let url = format!("http://127.0.0.1:{port}");
+    let settings = [("TELEMETRY__OTLP_ENDPOINT", url.as_str())];
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    let mut dropped = 0;
+    for round in 1..=3 {
+        let document = world.looker.publish(shape(20));
+        let answer = daemon.execute(from_url(document, DataType::Event)).await;
+        assert!(answer.is_success(), "{answer:?}");
+        assert_eq!(daemon.settled().await.len(), round);
+        let before = dropped;
+        let counted = async {
+            while dropped <= before {
+                let now: view::Overview = daemon.get("/api/v1/overview").await;
+                let spans = now.spans.expect("a collector is configured");
+                assert_eq!(spans.exported, 0);
+                dropped = spans.dropped;
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, counted)
+            .await
+            .expect("they are counted");
+    }
+    let log = daemon.log();
+    assert_eq!(log.matches("traces cannot be exported").count(), 1, "{log}");
+    assert_eq!(world.batches().len(), 60);
+    assert!(daemon.terminate().success());
+}
+
 async fn hear(State(heard): State<Sender<Value>>, body: String) {
     let message = serde_json::from_str(&body).unwrap();
     heard.send(message).await.unwrap();
@@ -214,4 +458,144 @@ async fn what_is_left_of_a_cancelled_delivery_is_not_sent_and_the_next_one_is() 
     let again: view::Delivery = daemon.get(&format!("/api/v1/deliveries/{}", long.id)).await;
     assert_eq!(&again, long);
     assert!(daemon.terminate().success());
+}
+
+/// The arguments of an instruction of the Dockerfile, one entry each time that it comes.
+fn instructions(dockerfile: &str, name: &str) -> Vec<String> {
+    let text = dockerfile.replace("\\\n", " ");
+    let lines = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    lines
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+#[test]
+fn the_container_is_made_of_what_is_there_and_agrees_with_the_configuration() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let dockerfile = read("Dockerfile");
+    let ignored = read(".dockerignore");
+    let one = |name: &str| {
+        let mut all = instructions(&dockerfile, name);
+        assert_eq!(all.len(), 1, "{name}: {all:?}");
+        all.remove(0)
+    };
+
+    // All that the build copies is there, and reaches the engine; all that is built in is copied.
+    let (inner, outer): (Vec<_>, Vec<_>) = instructions(&dockerfile, "COPY")
+        .into_iter()
+        .partition(|copy| copy.starts_with("--from=build "));
+    let mut copied = Vec::new();
+    for copy in &outer {
+        let words: Vec<_> = copy.split(' ').collect();
+        for source in &words[..words.len() - 1] {
+            assert!(root.join(source).exists(), "COPY {source}");
+            assert!(
+                ignored.lines().any(|line| line == format!("!{source}")),
+                "{source}"
+            );
+            copied.push((*source).to_owned());
+        }
+    }
+    let mut open = vec![root.join("src")];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(
+                std::fs::read_dir(&path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        for rest in text.split("include_str!(\"").skip(1) {
+            let name = rest.split('"').next().unwrap();
+            let file = path.parent().unwrap().join(name).canonicalize().unwrap();
+            let inside = copied.iter().any(|part| file.starts_with(root.join(part)));
+            assert!(inside, "{} is built in and not copied", file.display());
+        }
+    }
+
+    // One user owns what it must write, and is nobody special.
+    let user = one("USER");
+    let (uid, _) = user
+        .split_once(':')
+        .expect("a user and a group, as numbers");
+    assert!(uid.parse::<u32>().expect("a number") >= 1000);
+    let volume = one("VOLUME");
+    let owned = format!("--from=build --chown={user} /outbox {volume}");
+    assert!(inner.contains(&owned), "{inner:?}");
+    assert!(dockerfile.contains("mkdir -m 0700 /outbox"));
+
+    // The binary is where it is called, and its command is one.
+    let binary = "/usr/local/bin/looker-feed";
+    assert!(
+        inner.contains(&format!("--from=build /looker-feed {binary}")),
+        "{inner:?}"
+    );
+    assert_eq!(one("ENTRYPOINT"), format!("[\"{binary}\"]"));
+    assert_eq!(one("CMD"), "[\"serve\"]");
+    let health = one("HEALTHCHECK");
+    assert!(
+        health.ends_with(&format!("CMD [\"{binary}\", \"status\"]")),
+        "{health}"
+    );
+    assert_eq!(one("STOPSIGNAL"), "SIGTERM");
+
+    // The settings are settings, and they agree with the rest.
+    let home = tempfile::tempdir().unwrap();
+    let secret = home.path().join("secret");
+    std::fs::write(&secret, SECRET).unwrap();
+    let settings: Vec<(String, String)> = one("ENV")
+        .split(' ')
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap();
+            (name.to_owned(), value.to_owned())
+        })
+        .collect();
+    let of = |name: &str| {
+        let setting = settings
+            .iter()
+            .find(|(own, _)| *own == format!("LOOKER_FEED_{name}"));
+        setting
+            .map(|(_, value)| value.clone())
+            .unwrap_or_else(|| panic!("{name} is not set"))
+    };
+    let loadable = settings.iter().cloned().map(|(name, value)| {
+        // Only this one is opened when the configuration is read.
+        let stand_in = name == "LOOKER_FEED_INTAKE__SECRET_FILE";
+        let value = if stand_in {
+            secret.display().to_string()
+        } else {
+            value
+        };
+        (name, value)
+    });
+    let config = looker_feed::config::load(None, loadable).unwrap();
+    assert!(config.require_secret().is_ok());
+    assert_eq!(config.intake.listen.port().to_string(), one("EXPOSE"));
+    assert!(config.intake.listen.ip().is_unspecified());
+    assert!(config.admin.listen.ip().is_loopback());
+    assert!(config.outbox.path.starts_with(&volume) && config.outbox.path != Path::new(&volume));
+    let key = config.seal.key_file.expect("the key has a place");
+    assert!(
+        !key.starts_with(&volume),
+        "the key lies beside what it seals"
+    );
+
+    // The example of compose gives it what it asks for, and the time to end.
+    let compose = read("config/compose-example.yml");
+    for path in [of("INTAKE__SECRET_FILE"), of("SEAL__KEY_FILE")] {
+        let name = path
+            .strip_prefix("/run/secrets/")
+            .expect("where secrets are mounted");
+        assert!(compose.contains(&format!("target: {name}\n")), "{name}");
+    }
+    assert!(compose.contains(&format!("- outbox:{volume}\n")));
+    assert!(compose.contains(&format!("--to feed:{}\n", one("EXPOSE"))));
+    let grace = compose.split("stop_grace_period: ").nth(1).unwrap();
+    let grace = humantime::parse_duration(grace.lines().next().unwrap()).unwrap();
+    assert!(grace > 2 * config.shutdown.deadline);
 }

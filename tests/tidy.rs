@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms each room may use: the dependency table of the crate's page. `model`, `clock` and
 /// `shutdown` are nobody's secret and may be used by all.
-const ROOMS: [(&str, &[&str]); 24] = [
+const ROOMS: [(&str, &[&str]); 25] = [
     ("model", &[]),
     ("clock", &[]),
     ("shutdown", &[]),
     ("record", &[]),
     ("seal", &[]),
     ("tls", &[]),
+    ("telemetry", &[]),
     ("decode", &[]),
     ("mapping", &["record"]),
     ("group", &["record", "seal"]),

@@ -180,6 +180,37 @@ async fn a_certificate_that_nobody_vouches_for_is_not_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_callback_goes_to_an_address_under_an_authority_of_ones_own() {
+    let [ours, theirs] = [Authority::new(), Authority::new()];
+    let world = World::new(None).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let plain = listener.local_addr().unwrap();
+    let (sender, mut heard) = tokio::sync::mpsc::channel(10);
+    let hear = move |body: String| async move { sender.send(body).await.unwrap() };
+    let router = axum::Router::new().fallback(hear);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let url = format!("https://{}/hook", ours.in_front_of(plain).await);
+    for (authority, trusted) in [(&theirs, false), (&ours, true)] {
+        let home = tempfile::tempdir().unwrap();
+        let file = text(&authority.file);
+        let settings = [("NOTIFY__WEBHOOK_URL", &*url), ("NOTIFY__CA_FILE", &*file)];
+        let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+        let document = world.looker.publish(shape());
+        let answer = daemon.execute(from_url(document, DataType::Event)).await;
+        assert!(answer.is_success(), "{answer:?}");
+        if trusted {
+            let message = tokio::time::timeout(PATIENCE, heard.recv()).await;
+            let message = message.expect("it comes").expect("it is told");
+            assert!(message.contains("delivery_finished"), "{message}");
+        } else {
+            daemon.says("a callback could not be sent").await;
+            assert!(heard.try_recv().is_err());
+        }
+        assert!(daemon.terminate().success());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_hub_serves_tls_and_takes_a_new_certificate_without_a_restart() {
     let authority = Authority::new();
     let (certificate, key) = authority.server();

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::facts;
+use super::traces::Receiving;
 use crate::clock::{self, UnixMillis};
 use crate::control::view;
 use crate::drain;
@@ -22,6 +23,7 @@ use crate::mparticle::client::Account;
 use crate::mparticle::encode::DataPlan;
 use crate::outbox::{self, NewDelivery, Outbox};
 use crate::seal::{KeyError, Keyring};
+use crate::telemetry::Telemetry;
 
 /// What credentials are sealed for.
 pub const ACCOUNT_CONTEXT: &[u8] = b"looker-feed account v1";
@@ -105,6 +107,7 @@ pub struct Desk {
     pub(super) drain: drain::Handle,
     pub(super) started: UnixMillis,
     pub(super) counters: Counters,
+    pub(super) telemetry: Telemetry,
     keys: Arc<Keyring>,
     receiving: Mutex<HashMap<DeliveryId, Incoming>>,
     stopping: AtomicBool,
@@ -141,9 +144,11 @@ impl Desk {
         outbox: Outbox,
         keys: Arc<Keyring>,
         drain: drain::Handle,
+        telemetry: Telemetry,
     ) -> Self {
         Self {
             settings,
+            telemetry,
             outbox,
             drain,
             started: UnixMillis::now(),
@@ -265,6 +270,7 @@ impl Receiver for Desk {
         let delivery = self.new_delivery(id, &order)?;
         let progress = Arc::new(Progress::default());
         let _listed = Listed::enter(self, id, &order.title, now, &progress);
+        let trace = Receiving::new(id, delivery.destination, order.data_type);
         let ingest_order = ingest::Order {
             delivery,
             mapping: self.settings.mapping_of(&order),
@@ -280,6 +286,7 @@ impl Receiver for Desk {
         )
         .await;
         self.count(&outcome);
+        trace.ended(&self.telemetry, &progress, &outcome);
         match outcome {
             Ok(receipt) => {
                 tracing::info!(
@@ -376,7 +383,7 @@ fn refusal(message: &str) -> Refusal {
 }
 
 /// What failed, for a log that must not quote the delivery.
-fn kind(error: &IngestError) -> &'static str {
+pub(super) fn kind(error: &IngestError) -> &'static str {
     match error {
         IngestError::Stream { .. } => "the stream broke off",
         IngestError::Decode(_) => "the document is not valid or not whole",

@@ -2,9 +2,11 @@
 
 use super::desk::Desk;
 use super::facts::{failed, letter_id, no_letter};
+use crate::clock::UnixMillis;
 use crate::control::{Problem, view};
 use crate::drain::policy;
 use crate::mparticle::edit;
+use crate::mparticle::era::Era;
 use crate::sandbox;
 
 impl Desk {
@@ -43,16 +45,7 @@ impl Desk {
                 message: "Nothing has changed.".to_owned(),
             });
         };
-        // What the old one breaks too is not held against the edit: mParticle may know more than its
-        // documents say, and older names of identities are in none of them.
-        let broke = str::from_utf8(&old).map(sandbox::check_batch);
-        if let Err(why) = sandbox::check_batch(&text)
-            && broke != Ok(Err(why.clone()))
-        {
-            return Err(Problem::Refused(format!(
-                "mParticle would not take the edited batch: {why}."
-            )));
-        }
+        check(&old, &text, Era::of_route(letter.route))?;
         let bytes = text.len();
         let kept = self.outbox.edit(name, text.into_bytes()).map_err(failed)?;
         let kept = kept.ok_or_else(|| no_letter(id))?;
@@ -65,5 +58,86 @@ impl Desk {
             id: kept.to_string(),
             message: format!("The edited batch is kept as dead letter {kept}; replay that."),
         })
+    }
+}
+
+/// What the old batch breaks too is not held against the edit: mParticle may know more than its
+/// documents say, and older names of identities are in none of them.
+fn check(old: &[u8], new: &str, era: Option<Era>) -> Result<(), Problem> {
+    let now = UnixMillis::now();
+    let checked = match sandbox::check_batch(new, now) {
+        Ok(checked) => checked,
+        Err(why) => {
+            let broke = str::from_utf8(old).map(|old| sandbox::check_batch(old, now));
+            return if broke == Ok(Err(why.clone())) {
+                Ok(())
+            } else {
+                Err(Problem::Refused(format!(
+                    "mParticle would not take the edited batch: {why}."
+                )))
+            };
+        }
+    };
+    let kept = checked.old_events > 0 && checked.old_events == checked.events;
+    if era == Some(Era::Historical) && !kept {
+        return Err(Problem::Refused(
+            "This batch goes to mParticle's address for old events, which drops in silence a batch \
+             without events, and events without a time or younger than 72 hours: each of its events \
+             must have an older time."
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(email: &str, time: &str) -> String {
+        format!(
+            "{{\"source_request_id\":\"a\",\"environment\":\"production\",\"user_identities\":\
+             {{{email}}},\"events\":[{{\"event_type\":\"custom_event\",\"data\":{{\"event_name\":\"n\",\
+             \"custom_event_type\":\"other\"{time}}}}}]}}"
+        )
+    }
+
+    #[test]
+    fn an_edit_must_keep_to_the_contract_unless_the_old_batch_broke_it_alike() {
+        let old = batch("\"customerid\":\"1\"", "");
+        let same = batch("\"customerid\":\"2\"", "");
+        let worse = batch("\"customerid\":\"2\",\"customerid2\":\"3\"", "");
+        let good = batch("\"customer_id\":\"2\"", "");
+        let check = |old: &str, new: &str| check(old.as_bytes(), new, Some(Era::Current));
+        assert_eq!(check(&old, &same), Ok(()));
+        assert_eq!(check(&old, &good), Ok(()));
+        assert!(check(&good, &same).is_err());
+        assert!(check("no batch", &worse).is_err());
+    }
+
+    #[test]
+    fn a_batch_for_old_events_keeps_only_old_ones() {
+        let id = "\"customer_id\":\"1\"";
+        let old = batch(id, ",\"timestamp_unixtime_ms\":1500000000000");
+        for (new, era, fine) in [
+            (batch(id, ""), Era::Historical, false),
+            (
+                batch(
+                    id,
+                    &format!(",\"timestamp_unixtime_ms\":{}", UnixMillis::now().0),
+                ),
+                Era::Historical,
+                false,
+            ),
+            (
+                batch(id, ",\"timestamp_unixtime_ms\":1400000000000"),
+                Era::Historical,
+                true,
+            ),
+            (batch(id, ""), Era::Current, true),
+        ] {
+            let checked = check(old.as_bytes(), &new, Some(era));
+            assert_eq!(checked.is_ok(), fine, "{era:?} {new}: {checked:?}");
+        }
     }
 }

@@ -60,6 +60,10 @@ impl Daemon for Desk {
                 rows_in: read(&counters.rows_in),
                 rows_rejected: read(&counters.rows_rejected),
             },
+            spans: self.telemetry.counts().map(|counts| view::Spans {
+                exported: counts.exported,
+                dropped: counts.dropped,
+            }),
         }
     }
 

@@ -11,6 +11,7 @@ mod facts;
 mod keys;
 mod reload;
 mod systemd;
+mod traces;
 
 use std::io;
 use std::path::PathBuf;
@@ -33,12 +34,14 @@ use crate::notify::{self, Notifier};
 use crate::outbox::{self, Outbox};
 use crate::seal::{KeyError, KeyId, Keyring};
 use crate::shutdown::{self, Shutdown};
+use crate::telemetry::{self, Exporter, Telemetry};
 use crate::tls::{self, Identity, TlsError};
 use crate::{config, decode};
 pub(crate) use desk::with_causes;
 
 use desk::Desk;
 use systemd::Systemd;
+use traces::Traced;
 
 pub use desk::{chosen, chosen_plan};
 pub use reload::Reloader;
@@ -123,8 +126,9 @@ pub enum RunError {
 pub struct App {
     intake: Intake,
     admin: Admin,
-    drain: Drain<Client>,
+    drain: Drain<Traced<Client>>,
     notifier: Notifier,
+    exporter: Option<Exporter>,
     desk: Arc<Desk>,
     reloader: Reloader,
     outbox: Outbox,
@@ -153,12 +157,19 @@ impl App {
                 .map_err(|error| error.to_string())?;
             Account::decode(&opened).map_err(|error| error.to_string())
         });
-        let drain = Drain::new(drain_settings(&config), outbox.clone(), Arc::new(client));
+        let (telemetry, exporter) = open_telemetry(&config, certificates.telemetry);
+        let client = Arc::new(Traced::new(client, telemetry.clone()));
+        let drain = Drain::new(drain_settings(&config), outbox.clone(), client);
 
-        let notifier = Notifier::new(notify_settings(&config)?).map_err(TlsError::from)?;
+        let notifier = Notifier::new(notify_settings(&config, certificates.notify)?);
 
         let listen = |what| move |source| StartError::Listen { what, source };
-        let intake = Intake::bind(intake_settings(&config, secret, certificates))
+        let intake = Intake::bind(intake_settings(
+            &config,
+            secret,
+            certificates.looker,
+            certificates.identity,
+        ))
             .await
             .map_err(listen("Looker (intake.listen)"))?;
         let admin = Admin::bind(control::AdminSettings {
@@ -194,12 +205,14 @@ impl App {
             outbox.clone(),
             keys,
             drain.handle(),
+            telemetry,
         ));
         Ok(Self {
             intake,
             admin,
             drain,
             notifier,
+            exporter,
             desk,
             reloader,
             outbox,
@@ -243,6 +256,13 @@ impl App {
         tracing::info!(hub = %self.hub_url, admin = %self.admin_url, "looker-feed is ready");
         systemd.ready();
         let systemd = Arc::new(systemd);
+        let exporter = self.exporter;
+        let (export_trigger, export_stop) = shutdown::channel();
+        let mut exporter = tokio::spawn(async move {
+            if let Some(exporter) = exporter {
+                exporter.run(export_stop).await;
+            }
+        });
         let mut dog = tokio::spawn(keep_watch(Arc::clone(&systemd), watched, watch_stop));
 
         // Whatever ends first ends all, in order; only the shutdown should.
@@ -267,7 +287,8 @@ impl App {
         }
         // The last words of the drain are told too.
         watch_trigger.pull();
-        for task in [&mut notifier, &mut dog] {
+        export_trigger.pull();
+        for task in [&mut notifier, &mut dog, &mut exporter] {
             if !task.is_finished() && tokio::time::timeout(2 * GRACE, &mut *task).await.is_err() {
                 task.abort();
             }
@@ -375,6 +396,8 @@ fn outbox_settings(config: &Config, keys: Arc<Keyring>) -> outbox::Settings {
 pub(crate) struct Certificates {
     mparticle: rustls::ClientConfig,
     looker: rustls::ClientConfig,
+    notify: rustls::ClientConfig,
+    telemetry: rustls::ClientConfig,
     identity: Option<Identity>,
 }
 
@@ -390,6 +413,8 @@ impl Certificates {
         Ok(Self {
             mparticle: trust("mparticle.ca_file", &config.mparticle.ca_file)?,
             looker: trust("looker.ca_file", &config.looker.ca_file)?,
+            notify: trust("notify.ca_file", &config.notify.ca_file)?,
+            telemetry: trust("telemetry.ca_file", &config.telemetry.ca_file)?,
             identity: files
                 .map(|(cert, key)| Identity::load(cert, key))
                 .transpose()?,
@@ -397,14 +422,29 @@ impl Certificates {
     }
 }
 
+/// Off, unless a collector is configured.
+fn open_telemetry(config: &Config, trust: rustls::ClientConfig) -> (Telemetry, Option<Exporter>) {
+    let settings = &config.telemetry;
+    let Some(endpoint) = settings.otlp_endpoint.clone() else {
+        return (Telemetry::off(), None);
+    };
+    let (telemetry, exporter) = Telemetry::new(telemetry::Settings {
+        endpoint,
+        ratio: settings.sample_ratio,
+        trust,
+    });
+    (telemetry, Some(exporter))
+}
+
 fn intake_settings(
     config: &Config,
     secret: config::Secret,
-    certificates: Certificates,
+    trust: rustls::ClientConfig,
+    identity: Option<Identity>,
 ) -> intake::Settings {
     intake::Settings {
-        trust: certificates.looker,
-        identity: certificates.identity.map(Arc::new),
+        trust,
+        identity: identity.map(Arc::new),
         intake: config.intake.clone(),
         looker: config.looker.clone(),
         secret,
@@ -438,7 +478,10 @@ pub fn ingest_settings(config: &Config) -> ingest::Settings {
 }
 
 /// Who is told. The configuration has checked the addresses.
-fn notify_settings(config: &Config) -> Result<notify::Settings, notify::TargetError> {
+fn notify_settings(
+    config: &Config,
+    trust: rustls::ClientConfig,
+) -> Result<notify::Settings, StartError> {
     let settings = &config.notify;
     let targets = [
         (&settings.webhook_url, notify::Form::Json),
@@ -448,7 +491,7 @@ fn notify_settings(config: &Config) -> Result<notify::Settings, notify::TargetEr
         .into_iter()
         .filter_map(|(url, form)| Some(notify::Target::new(url.as_ref()?.expose(), form)))
         .collect::<Result<_, _>>()?;
-    Ok(notify::Settings { targets })
+    Ok(notify::Settings { targets, trust })
 }
 
 fn client_settings(config: &Config) -> ClientSettings {

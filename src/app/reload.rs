@@ -122,11 +122,13 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             (
                 "[notify]",
                 format!(
-                    "{:?} {:?}",
+                    "{:?} {:?} {:?}",
+                    config.notify,
                     url(&config.notify.webhook_url),
                     url(&config.notify.slack_url)
                 ),
             ),
+            ("[telemetry]", format!("{:?}", config.telemetry)),
             ("[log]", format!("{:?}", config.log)),
             ("[shutdown]", format!("{:?}", config.shutdown)),
             ("[seal]", format!("{:?}", config.seal)),

@@ -202,13 +202,16 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .map_err(|error| Failure::Other(format!("The runtime cannot be started: {error}")))
 }
 
-/// Completes on SIGINT or SIGTERM.
-async fn stop_signal() -> std::io::Result<&'static str> {
+/// Completes on SIGINT or SIGTERM. From the call on neither ends the process by itself.
+fn stop_signal() -> impl Future<Output = std::io::Result<&'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
-    })
+    let signals = signal(SignalKind::interrupt())
+        .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)));
+    async move {
+        let (mut interrupt, mut terminate) = signals?;
+        Ok(tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        })
+    }
 }

@@ -16,8 +16,9 @@ pub fn run(argument: &ConfigArgument) -> Result<(), Failure> {
     let deadline = config.shutdown.deadline;
     let runtime = runtime()?;
     let ran = runtime.block_on(async {
-        // Before anything is printed: from then on a SIGHUP must not end the daemon.
+        // Before anything is printed: from then on no signal may end the daemon unheard.
         let hangups = signal(SignalKind::hangup());
+        let told = stop_signal();
         let app = App::start(config).await.map_err(|error| match error {
             StartError::Tls(error) => Failure::Usage(with_causes(&error)),
             error => Failure::of(&error),
@@ -28,7 +29,7 @@ pub fn run(argument: &ConfigArgument) -> Result<(), Failure> {
         let reloads = reload(argument, hangups, app.reloader(), leveller);
         let (trigger, stop) = shutdown::channel();
         let stopped = async {
-            match stop_signal().await {
+            match told.await {
                 Ok(signal) => tracing::info!(signal, "stopping"),
                 Err(error) => tracing::error!(%error, "signals cannot be received; stopping"),
             }

@@ -21,6 +21,8 @@ pub(super) enum Raw {
     Text(String),
     /// A TOML integer that fits.
     Whole(i64),
+    /// A TOML number with a fraction, or infinity, or none.
+    Fraction(f64),
     /// A TOML boolean.
     Truth(bool),
     /// A TOML array of strings.
@@ -206,7 +208,10 @@ fn raw(value: &DeValue<'_>) -> Raw {
             })
             .collect::<Option<Vec<_>>>()
             .map_or(Raw::Other("a list of other things than text"), Raw::List),
-        DeValue::Float(_) => Raw::Other("a number with a fraction"),
+        DeValue::Float(digits) => digits
+            .as_str()
+            .parse()
+            .map_or(Raw::Other("a number with a fraction"), Raw::Fraction),
         DeValue::Boolean(truth) => Raw::Truth(*truth),
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Table(_) => Raw::Other("a table"),

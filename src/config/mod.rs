@@ -22,15 +22,15 @@ pub use secret::Secret;
 pub use settings::{
     AdminSettings, AllowedHost, IntakeSettings, LogFormat, LogSettings, LookerSettings,
     MemorySettings, MparticleSettings, NotifySettings, OutboxSettings, Pod, SealSettings,
-    ShutdownSettings,
+    ShutdownSettings, TelemetrySettings,
 };
 
 pub use crate::mapping::{Historical, IdentityNames, Nulls, Untagged};
 
 use layers::{Entry, Layers, Raw};
 use values::{
-    address, base_url, duration, endpoint, hosts, is_callback, line, names, nonces, path, paths,
-    secrets, size, truth, whole, word,
+    address, base_url, collector, duration, endpoint, hosts, is_callback, line, names, nonces,
+    path, paths, secrets, share, size, truth, whole, word,
 };
 
 /// The shipped file: every key with its default and what it means.
@@ -57,6 +57,7 @@ pub struct Config {
     pub memory: MemorySettings,
     pub admin: AdminSettings,
     pub notify: NotifySettings,
+    pub telemetry: TelemetrySettings,
     pub log: LogSettings,
     pub shutdown: ShutdownSettings,
     pub seal: SealSettings,
@@ -204,6 +205,12 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
         notify: NotifySettings {
             webhook_url: of.callback("notify.webhook_url", "notify.webhook_url_file")?,
             slack_url: of.callback("notify.slack_url", "notify.slack_url_file")?,
+            ca_file: of.maybe("notify.ca_file", path)?,
+        },
+        telemetry: TelemetrySettings {
+            otlp_endpoint: of.maybe("telemetry.otlp_endpoint", collector)?,
+            sample_ratio: of.key("telemetry.sample_ratio", share)?,
+            ca_file: of.maybe("telemetry.ca_file", path)?,
         },
         log: LogSettings {
             format: of.key(
@@ -426,6 +433,7 @@ fn accept<T>(
             Raw::Text(text) if text.contains('@') => "a text with an @ (not shown)".to_owned(),
             Raw::Text(text) => format!("{text:?}"),
             Raw::Whole(number) => number.to_string(),
+            Raw::Fraction(number) => number.to_string(),
             Raw::Truth(truth) => truth.to_string(),
             Raw::List(items) => format!("{items:?}"),
             Raw::Other(kind) => kind.to_owned(),

@@ -226,6 +226,19 @@ pub struct NotifySettings {
     pub webhook_url: Option<Secret>,
     /// Gets `{"text": "..."}`.
     pub slack_url: Option<Secret>,
+    /// Certificates of authorities that are trusted beside the public ones; not opened at load.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug)]
+pub struct TelemetrySettings {
+    /// Where traces are sent; `None`: there are none.
+    pub otlp_endpoint: Option<Url>,
+    /// Share of the traces that are sent, 0 to 1.
+    pub sample_ratio: f64,
+    /// Certificates of authorities that are trusted beside the public ones; not opened at load.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `[log]`

@@ -31,6 +31,19 @@ where
     }
 }
 
+/// A share: a number from 0 to 1.
+pub(super) fn share(raw: &Raw) -> Result<f64, String> {
+    let number = match raw {
+        Raw::Whole(number @ 0..=1) => Some(*number as f64),
+        Raw::Fraction(number) => Some(*number),
+        Raw::Text(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    number
+        .filter(|number| (0.0..=1.0).contains(number))
+        .ok_or_else(|| "a number from 0 to 1, such as 0.1".to_owned())
+}
+
 /// A size in bytes within bounds: `64MiB`, `256kB`, plain bytes.
 pub(super) fn size(range: RangeInclusive<u64>) -> impl Fn(&Raw) -> Result<u64, String> {
     move |raw| {
@@ -167,6 +180,12 @@ pub(super) fn endpoint(raw: &Raw) -> Result<Url, String> {
              http only for a loopback host"
                 .to_owned()
         })
+}
+
+/// The base address of a collector of traces. Plain http to anywhere: no secret goes there.
+pub(super) fn collector(raw: &Raw) -> Result<Url, String> {
+    plain_url(raw)
+        .ok_or_else(|| "an absolute http or https url, such as http://127.0.0.1:4318".to_owned())
 }
 
 /// Whether a text is a url that messages may be sent to.

@@ -65,6 +65,16 @@ fn daemon(out: &mut Writer, overview: &Overview, newest: Option<UnixMillis>) {
         "Deliveries that Looker is sending now.",
     )
     .one(&[], overview.receiving.len());
+    let mut spans = out.family(
+        "spans_total",
+        "counter",
+        "Spans for OpenTelemetry since the start, by what became of them; absent without a collector.",
+    );
+    if let Some(counts) = overview.spans {
+        spans
+            .one(&[("outcome", "exported")], counts.exported)
+            .one(&[("outcome", "dropped")], counts.dropped);
+    }
     let newest = newest.map(seconds);
     out.family(
         "last_delivery_timestamp_seconds",

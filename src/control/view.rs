@@ -29,6 +29,18 @@ pub struct Overview {
     pub outbox: Outbox,
     /// Since the daemon was started.
     pub totals: Totals,
+    /// What became of traces; `None`: there are none.
+    #[serde(default)]
+    pub spans: Option<Spans>,
+}
+
+/// Spans for OpenTelemetry since the daemon was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spans {
+    /// The collector has taken them.
+    pub exported: u64,
+    /// They did not fit into the queue, or the collector did not take them.
+    pub dropped: u64,
 }
 
 /// A delivery that is still coming in.

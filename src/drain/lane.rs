@@ -364,14 +364,16 @@ impl Lane {
         let mut piece = self.ready.remove(at)?;
         let entry = self.entries.get_mut(&piece.entry)?;
         let account = self.account.clone()?;
+        entry.flying += 1;
+        piece.tried(now.wall);
         let parcel = Parcel {
             destination: self.destination,
             account: account.clone(),
+            delivery: piece.entry.0,
+            attempt: piece.attempts,
             route: entry.route,
             batches: entry.batches(&piece),
         };
-        entry.flying += 1;
-        piece.tried(now.wall);
         self.record.requests += 1;
         self.record.batches += parcel.batches.len() as u64;
         let flight = Flight {

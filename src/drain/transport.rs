@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::model::DestinationId;
+use crate::model::{DeliveryId, DestinationId};
 
 /// Carries one request to its destination and says what came back.
 ///
@@ -24,6 +24,10 @@ pub struct Parcel {
     pub destination: DestinationId,
     /// Endpoint and credentials, sealed: opaque to the drain.
     pub account: Arc<[u8]>,
+    /// The delivery that it is a part of.
+    pub delivery: DeliveryId,
+    /// How often this piece has been sent with it, from 1.
+    pub attempt: u32,
     /// Which of the destination's doors it goes to: opaque to the drain, as in the outbox.
     pub route: u8,
     /// The batches, one JSON object each, never empty.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -58,6 +59,7 @@ pub fn run(
     let worked = work(&task, &mut next, &mut staging, settings, progress)?;
     worked.check()?;
     let notes = worked.notes();
+    progress.written.get_or_init(SystemTime::now);
     staging.commit(Totals {
         rows_in: worked.rows,
         rows_rejected: worked.rejected,
@@ -106,6 +108,7 @@ pub fn work<S: Store>(
     let mut decoder = Decoder::new(settings.decode);
     let header = job.read(&mut decoder, next)?;
     drop(decoder);
+    progress.read.get_or_init(SystemTime::now);
     job.finish(header)
 }
 

@@ -37,10 +37,12 @@ const QUEUE: usize = 256;
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// What is told where.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// The addresses; none: nothing is watched.
     pub targets: Vec<Target>,
+    /// Whom to trust on the way to them.
+    pub trust: rustls::ClientConfig,
 }
 
 /// An address that is told. Its path and query are as good as a password and are never printed.
@@ -110,15 +112,12 @@ pub struct Notifier {
 
 impl Notifier {
     /// A notifier that has not begun.
-    ///
-    /// # Errors
-    /// rustls knows no cipher to use.
-    pub fn new(settings: Settings) -> Result<Self, rustls::Error> {
-        Ok(Self {
+    pub fn new(settings: Settings) -> Self {
+        Self {
             targets: settings.targets,
-            poster: Poster::new()?,
+            poster: Poster::new(settings.trust),
             look: LOOK,
-        })
+        }
     }
 
     /// Works until the shutdown; then looks once more, and gives what waits a few seconds.

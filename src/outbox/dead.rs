@@ -87,6 +87,8 @@ pub struct DeadLetter {
     pub delivery: DeliveryId,
     /// Where it was to go.
     pub destination: DestinationId,
+    /// The route of the entry it was a part of.
+    pub route: u8,
     /// Rows of the delivery in it.
     pub rows: u32,
     /// Size of the payload.
@@ -407,6 +409,7 @@ impl LetterRecord {
             id,
             delivery: self.meta.delivery,
             destination: self.meta.destination,
+            route: self.meta.route,
             rows: self.record.rows.get(at).copied()?,
             bytes: payload.len() as u64,
             reason: slice.reason.clone(),

@@ -46,6 +46,7 @@ use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 
+use crate::clock::UnixMillis;
 use crate::shutdown::Shutdown;
 use bucket::Buckets;
 use faults::FaultState;
@@ -54,14 +55,27 @@ use ledger::Ledger;
 pub use faults::{Fault, Faults, FaultsError, Rule, Window};
 pub use ledger::{Accepted, Counts, Second};
 
-/// Whether one batch, as JSON text, keeps to mParticle's documented contract.
+/// What stands in a batch that keeps to the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// Its events.
+    pub events: u64,
+    /// Those of them that the address for old events would keep.
+    pub old_events: u64,
+}
+
+/// Checks one batch, as JSON text, against mParticle's documented contract, `now`.
 ///
 /// # Errors
-/// Where it does not, and how, in the words of a reply.
-pub fn check_batch(batch: &str) -> Result<(), String> {
-    check::check(batch, i64::MIN)
-        .map(drop)
-        .map_err(|refusal| refusal.to_string())
+/// Where it breaks it, and how, in the words of a reply.
+pub fn check_batch(batch: &str, now: UnixMillis) -> Result<Checked, String> {
+    match check::check(batch, service::old_before(now)) {
+        Ok(facts) => Ok(Checked {
+            events: facts.events,
+            old_events: facts.old_events,
+        }),
+        Err(refusal) => Err(refusal.to_string()),
+    }
 }
 
 /// What the stand-in listens on, whom it lets in, and what it enforces.

@@ -45,6 +45,11 @@ const CHUNK_BATCHES: usize = 256;
 /// The historical endpoint drops events younger than 72 hours.
 const HISTORICAL_AGE_MS: u64 = 72 * 3_600_000;
 
+/// Events before this are old, in milliseconds since 1970.
+pub(super) fn old_before(now: UnixMillis) -> i64 {
+    i64::try_from(now.0.saturating_sub(HISTORICAL_AGE_MS)).unwrap_or(i64::MAX)
+}
+
 /// Answers one request of any route.
 pub(super) async fn answer(
     shared: Arc<Shared>,
@@ -249,11 +254,11 @@ fn try_accept(
             ));
         }
     };
-    let youngest = UnixMillis::now().0.saturating_sub(HISTORICAL_AGE_MS);
+    let youngest = old_before(UnixMillis::now());
     let mut events = 0;
     let mut checked = Vec::with_capacity(batches.len());
     for (nth, batch) in batches.into_iter().enumerate() {
-        let facts = check::check(batch.get(), youngest as i64)
+        let facts = check::check(batch.get(), youngest)
             .map_err(|refusal| Reply::bad(format!("batch {nth}: {refusal}")))?;
         events += facts.events;
         checked.push((body.slice_ref(batch.get().as_bytes()), facts));

@@ -263,6 +263,39 @@ async fn probes_say_whether_deliveries_are_taken_and_why_not() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_is_dead_or_stuck_is_not_alive() {
+    let admin = Running::start().await;
+    let dead = Problem::Failed("The outbox's thread has ended.".into());
+    admin.daemon.script().problem = Some(dead);
+    let said = (503, "The outbox's thread has ended.\n".to_owned());
+    assert_eq!(admin.get("/livez").await, said);
+
+    // A part that holds its lock for ever: the question is not waited for without end.
+    let (held, lock) = std::sync::mpsc::channel();
+    {
+        let mut script = admin.daemon.script();
+        script.problem = None;
+        script.stuck = Some(lock);
+        script.calls.clear();
+    }
+    let time_passes = async {
+        while admin.daemon.script().calls != ["alive"] {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::pause();
+        tokio::time::advance(std::time::Duration::from_secs(16)).await;
+        tokio::time::resume();
+    };
+    let ((status, text), ()) = tokio::join!(admin.get("/livez"), time_passes);
+    assert_eq!(status, 503);
+    assert!(text.contains("did not answer within 15 seconds"), "{text}");
+    // The next one is answered: one that is stuck has one place of several.
+    assert_eq!(admin.get("/livez").await, (200, "ok\n".into()));
+    drop(held);
+    admin.stop().await;
+}
+
+#[tokio::test]
 async fn downloads_are_whole_and_one_entry_is_one_line() {
     let admin = Running::start().await;
     let (status, text) = admin.get("/api/v1/dead-letters/export").await;

@@ -1,0 +1,260 @@
+//! What the data path does, as traces: one of each delivery, and one of each request to mParticle
+//! that names the delivery it belongs to.
+//!
+//! A delivery's trace has the delivery's id, so that the requests of one that was received before a
+//! restart still lead to it.
+
+use std::time::SystemTime;
+
+use super::desk::kind;
+use crate::drain::{Parcel, Reply, Transport};
+use crate::ingest::{IngestError, Progress, Receipt};
+use crate::model::{DataType, DeliveryId, DestinationId};
+use crate::telemetry::{Kind, Span, Telemetry, TraceId, Value, now};
+
+/// A transport whose requests leave spans.
+pub struct Traced<T> {
+    inner: T,
+    telemetry: Telemetry,
+}
+
+impl<T> Traced<T> {
+    /// Sends by `inner`.
+    pub fn new(inner: T, telemetry: Telemetry) -> Self {
+        Self { inner, telemetry }
+    }
+}
+
+impl<T: Transport> Transport for Traced<T> {
+    fn send(&self, parcel: Parcel) -> impl Future<Output = Reply> + Send {
+        let trace = TraceId::random();
+        let draft = self.telemetry.samples(trace).then(|| Draft::of(&parcel));
+        async move {
+            let reply = self.inner.send(parcel).await;
+            if let Some(draft) = draft {
+                self.telemetry.record(draft.ended(trace, &reply));
+            }
+            reply
+        }
+    }
+}
+
+/// A request that is under way.
+struct Draft {
+    start: u64,
+    delivery: DeliveryId,
+    attributes: Vec<(&'static str, Value)>,
+}
+
+impl Draft {
+    fn of(parcel: &Parcel) -> Self {
+        let bytes: usize = parcel.batches.iter().map(|batch| batch.len()).sum();
+        Self {
+            start: now(),
+            delivery: parcel.delivery,
+            attributes: vec![
+                ("http.request.method", Value::Word("POST")),
+                ("looker_feed.destination", Value::Id(parcel.destination.0)),
+                ("looker_feed.delivery", Value::Id(parcel.delivery.0)),
+                ("looker_feed.attempt", Value::Number(parcel.attempt.into())),
+                (
+                    "looker_feed.batches",
+                    Value::Number(parcel.batches.len() as u64),
+                ),
+                ("looker_feed.bytes", Value::Number(bytes as u64)),
+            ],
+        }
+    }
+
+    fn ended(self, trace: TraceId, reply: &Reply) -> Span {
+        let (outcome, status) = outcome(reply);
+        let mut attributes = self.attributes;
+        attributes.push(("looker_feed.outcome", Value::Word(outcome)));
+        if let Some(status) = status {
+            attributes.push(("http.response.status_code", Value::Number(status.into())));
+        }
+        let delivery = TraceId(self.delivery.0);
+        Span {
+            id: trace.root(),
+            kind: Kind::Client,
+            attributes,
+            link: Some((delivery, delivery.root())),
+            failed: (!matches!(reply, Reply::Accepted { .. })).then_some(outcome),
+            ..Span::new("mparticle.request", trace, self.start)
+        }
+    }
+}
+
+/// In words, and as a status when there was one. The server's own words stay out: they may quote what
+/// was sent.
+fn outcome(reply: &Reply) -> (&'static str, Option<u16>) {
+    match reply {
+        Reply::Accepted { .. } => ("accepted", Some(202)),
+        Reply::Throttled { .. } => ("throttled", Some(429)),
+        Reply::Unavailable { .. } => ("unavailable", None),
+        // Without a request there is no status.
+        Reply::Unauthorized { status, .. } => ("unauthorized", Some(*status).filter(|s| *s > 0)),
+        Reply::Unexpected { status, .. } => ("unexpected", Some(*status)),
+        Reply::Rejected { status, .. } => ("rejected", Some(*status)),
+        Reply::TooLarge { .. } => ("too_large", Some(413)),
+    }
+}
+
+/// A delivery that is being received.
+pub(super) struct Receiving {
+    start: u64,
+    delivery: DeliveryId,
+    destination: DestinationId,
+    data_type: DataType,
+}
+
+impl Receiving {
+    pub fn new(delivery: DeliveryId, destination: DestinationId, data_type: DataType) -> Self {
+        Self {
+            start: now(),
+            delivery,
+            destination,
+            data_type,
+        }
+    }
+
+    /// Hands over the whole of it and its stages, as far as it came.
+    pub fn ended(
+        self,
+        telemetry: &Telemetry,
+        progress: &Progress,
+        outcome: &Result<Receipt, IngestError>,
+    ) {
+        let trace = TraceId(self.delivery.0);
+        if !telemetry.samples(trace) {
+            return;
+        }
+        let failed = outcome.as_ref().err().map(kind);
+        let mut attributes = vec![
+            ("looker_feed.delivery", Value::Id(self.delivery.0)),
+            ("looker_feed.destination", Value::Id(self.destination.0)),
+            ("looker_feed.data_type", Value::Word(word(self.data_type))),
+            ("looker_feed.rows", Value::Number(progress.rows())),
+            ("looker_feed.bytes", Value::Number(progress.bytes())),
+        ];
+        if let Ok(receipt) = outcome {
+            let made = receipt.made;
+            attributes.extend([
+                ("looker_feed.rejected", Value::Number(receipt.rejected)),
+                ("looker_feed.users", Value::Number(made.users)),
+                ("looker_feed.batches", Value::Number(made.batches)),
+                ("looker_feed.requests", Value::Number(made.requests)),
+            ]);
+        }
+        let whole = Span {
+            id: trace.root(),
+            kind: Kind::Server,
+            attributes,
+            failed,
+            ..Span::new("delivery", trace, self.start)
+        };
+        let end = whole.end;
+        telemetry.record(whole);
+        let mut start = self.start;
+        for (name, until) in [
+            ("delivery.receive_decode_map", progress.read().map(nanos)),
+            ("delivery.group_encode_write", progress.written().map(nanos)),
+            ("delivery.commit", None),
+        ] {
+            // What was not reached is not there; what was under way ended with the delivery.
+            let stage_end = until.unwrap_or(end).clamp(start, end.max(start));
+            telemetry.record(Span {
+                parent: Some(trace.root()),
+                end: stage_end,
+                failed: failed.filter(|_| until.is_none()),
+                ..Span::new(name, trace, start)
+            });
+            if until.is_none() {
+                return;
+            }
+            start = stage_end;
+        }
+    }
+}
+
+fn word(data_type: DataType) -> &'static str {
+    match data_type {
+        DataType::User => "user",
+        DataType::Event => "event",
+    }
+}
+
+fn nanos(at: SystemTime) -> u64 {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_words_are_in_no_span() {
+        let words = "who@example.com is no address".to_owned();
+        let parcel = Parcel {
+            destination: DestinationId([1; 16]),
+            account: std::sync::Arc::from(*b"a-secret"),
+            delivery: DeliveryId([2; 16]),
+            attempt: 3,
+            route: 0,
+            batches: vec![bytes::Bytes::from_static(
+                b"{\"email\":\"who@example.com\"}",
+            )],
+        };
+        for (reply, status, outcome) in [
+            (
+                Reply::Accepted { percent_used: None },
+                Some(202),
+                "accepted",
+            ),
+            (
+                Reply::Rejected {
+                    status: 400,
+                    words: words.clone(),
+                },
+                Some(400),
+                "rejected",
+            ),
+            (
+                Reply::Unauthorized {
+                    status: 0,
+                    words: words.clone(),
+                },
+                None,
+                "unauthorized",
+            ),
+            (
+                Reply::Unavailable {
+                    what: words.clone(),
+                    retry_after: None,
+                },
+                None,
+                "unavailable",
+            ),
+        ] {
+            let span = Draft::of(&parcel).ended(TraceId::random(), &reply);
+            let text = format!("{span:?}");
+            assert!(
+                !text.contains("example.com") && !text.contains("secret"),
+                "{text}"
+            );
+            let of = |name: &str| {
+                let mut all = span.attributes.iter().filter(|(own, _)| *own == name);
+                all.next().map(|(_, value)| *value)
+            };
+            assert_eq!(of("looker_feed.outcome"), Some(Value::Word(outcome)));
+            assert_eq!(of("http.response.status_code"), status.map(Value::Number));
+            assert_eq!(of("looker_feed.attempt"), Some(Value::Number(3)));
+            assert_eq!(span.failed, (outcome != "accepted").then_some(outcome));
+            let delivery = TraceId([2; 16]);
+            assert_eq!(span.link, Some((delivery, delivery.root())));
+        }
+    }
+}
