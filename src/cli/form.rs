@@ -1,5 +1,5 @@
-//! What a person chooses in Looker's form, as arguments: one for each field, of the field's name. They
-//! become the form that Looker would send, so that what they mean is decided where that is read.
+//! What a person chooses in Looker's form, as arguments: one for each field, of the field's name, but
+//! for *Send Only Changes*, which needs what a schedule delivered before. They become the form that Looker would send, so that what they mean is decided where that is read.
 
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
