@@ -30,6 +30,9 @@ const OUTBOX_BACKOFF: Backoff = Backoff {
     base: Duration::from_millis(200),
     cap: Duration::from_secs(30),
 };
+/// Between two settlements, so that on a fast line many requests share one sync of the disk. It is
+/// also how much more may be sent again after a crash.
+const BETWEEN_SETTLES: Duration = Duration::from_millis(5);
 /// Between two log lines about an outbox that refuses.
 const OUTBOX_LINES: Duration = Duration::from_secs(60);
 
@@ -85,11 +88,12 @@ impl<T: Transport> Courier<T> {
         // Only a courier that was cut down leaves anything here.
         self.seat.lane().abandon();
         loop {
-            let sends_at = self.step(&mut work);
+            let now = Instant::now();
+            let sends_at = self.step(&mut work, now);
             if self.is_over(&work) {
                 break;
             }
-            let wake = work.wake(sends_at);
+            let wake = work.wake(sends_at, now);
             tokio::select! {
                 // The rare and the urgent first, so that a busy line can't starve them.
                 biased;
@@ -112,19 +116,19 @@ impl<T: Transport> Courier<T> {
     }
 
     /// Does all that can be done now. Returns when sending goes on.
-    fn step(&mut self, work: &mut Work) -> Option<Instant> {
+    fn step(&mut self, work: &mut Work, now: Instant) -> Option<Instant> {
         let notices = self.seat.lane().take_notices();
         for notice in notices {
             self.say(notice);
         }
-        if work.stop_at.is_some_and(|at| at <= Instant::now()) {
+        if work.stop_at.is_some_and(|at| at <= now) {
             work.flights.abort_all();
         }
         let sends_at = self.send(work);
-        if work.settling.is_none() && work.settles.over() {
+        if work.settling.is_none() && work.settles.over(now) {
             self.settle(work);
         }
-        if work.claiming.is_none() && work.claims.over() {
+        if work.claiming.is_none() && work.claims.over(now) {
             self.claim(work);
         }
         sends_at
@@ -248,6 +252,7 @@ impl<T: Transport> Courier<T> {
         match flatten(result) {
             Ok(()) => {
                 work.settles.succeeded();
+                work.settles.until = Some(Instant::now() + BETWEEN_SETTLES);
                 work.outbox_changed();
                 self.seat.lane().settled(&batch);
             }
@@ -367,8 +372,8 @@ impl Work {
         self.outdated = true;
     }
 
-    fn wake(&self, sends_at: Option<Instant>) -> Option<Instant> {
-        let now = Instant::now();
+    /// When to look again, after a look at `now`.
+    fn wake(&self, sends_at: Option<Instant>, now: Instant) -> Option<Instant> {
         let calls = [self.claims.until, self.settles.until, self.stop_at];
         let calls = calls.into_iter().flatten().filter(|&at| at > now);
         calls.chain(sends_at).min()
@@ -377,8 +382,8 @@ impl Work {
 
 impl Patience {
     /// Whether it may be tried.
-    fn over(&self) -> bool {
-        self.until.is_none_or(|until| until <= Instant::now())
+    fn over(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until <= now)
     }
 
     fn succeeded(&mut self) {
