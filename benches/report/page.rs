@@ -312,9 +312,10 @@ fn bounds(measured: &Measured) -> String {
          with the others takes longer than alone. Bounded by the processors that daemon and stand-in share.\n\n\
          **Decode and map.** One thread, while the network is read by another. Bounded by that core: by the row's scan for \
          the ends of its values, the copies into the record, and the check for UTF-8.\n\n\
-         **Grouping.** What does not fit into the budget is written to a temporary file and read back: at {rows} rows the \
-         daemon's files come to {disk:.0} MB at most, {kept:.0} MB of which stay. Bounded by copies to and from the page \
-         cache, and by the disk when that is slower.\n\n\
+         **Grouping.** What does not fit into the budget is sorted, sealed and written to a temporary file by a thread of \
+         its own, and read back: at {rows} rows the daemon's files come to {disk:.0} MB at most, {kept:.0} MB of which \
+         stay. Bounded by copies (in the memory, and to and from the page cache), by AES-GCM, and by the disk when that \
+         is slower.\n\n\
          **Encode and outbox.** Begins when the last row is in; one thread merges and encodes, another compresses and \
          writes. Bounded by the slower of them: copies and the heap here, lz4 there.\n\n\
          **Drain.** Bounded by the rate limit: {share:.1}% of it in the worst {window} s. Without a limit, by the stand-in, \

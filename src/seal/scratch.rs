@@ -196,6 +196,8 @@ impl Stretch {
         // Opening moves the plain text of each block over the tags of those before it.
         let mut plain = out.len();
         let mut from = plain;
+        // Grouping holds hundreds of these buffers: none may be twice as large as it need be.
+        out.reserve_exact(sealed);
         out.resize(plain + sealed, 0);
         let read = out.get_mut(plain..).unwrap_or_default();
         scratch.file.read_exact_at(read, self.offset)?;
