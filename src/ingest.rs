@@ -209,7 +209,7 @@ pub enum IngestError {
 
 /// What the task tells the worker.
 enum Feed {
-    Chunk(Bytes),
+    Chunk(Vec<u8>),
     /// The stream ended well. A channel that closes without this was given up.
     End,
     Broken(io::Error),
@@ -232,18 +232,24 @@ where
     S: Stream<Item = io::Result<Bytes>> + Unpin,
 {
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
+    // The memory of chunks that have been read comes back to be filled again, and what the stream
+    // gave is given back to it at once: else each part of the stream would need memory from the system.
+    let (read, mut spare) = mpsc::channel::<Vec<u8>>(2 * CHUNKS_WAITING);
     let span = tracing::Span::current();
     let seen = Arc::clone(&progress);
     let worker = tokio::task::spawn_blocking(move || {
         let _entered = span.enter();
-        work::run(order, receiver, &outbox, &settings, &seen)
+        work::run(order, receiver, &read, &outbox, &settings, &seen)
     });
     loop {
         let feed = match stream.next().await {
-            Some(Ok(chunk)) => {
+            Some(Ok(bytes)) => {
                 progress
                     .bytes
-                    .fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                    .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                let mut chunk = spare.try_recv().unwrap_or_default();
+                chunk.clear();
+                chunk.extend_from_slice(&bytes);
                 Feed::Chunk(chunk)
             }
             Some(Err(error)) => Feed::Broken(error),
@@ -275,11 +281,16 @@ pub fn rehearse<S: Store>(
     settings: &Settings,
     progress: &Progress,
 ) -> Result<Worked, IngestError> {
-    let mut next = || {
-        let chunk = next().map_err(work::Gone::Broken)?;
-        let length = chunk.as_ref().map_or(0, Bytes::len);
-        progress.bytes.fetch_add(length as u64, Ordering::Relaxed);
-        Ok(chunk)
+    let mut next = |chunk: &mut Vec<u8>| {
+        let Some(bytes) = next().map_err(work::Gone::Broken)? else {
+            return Ok(false);
+        };
+        progress
+            .bytes
+            .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        chunk.clear();
+        chunk.extend_from_slice(&bytes);
+        Ok(true)
     };
     work::work(task, &mut next, store, settings, progress, &mut None)
 }

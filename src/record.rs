@@ -12,14 +12,16 @@
 //! | identities | members of `user_identities`, ready to send: `"customer_id":"7","email":"a@b.c"`; before them `"mpid":123`, if the row has mParticle's own id |
 //! | device | settings: `device_info` values by slot, and where the event comes from |
 //! | attributes | settings: user attributes by slot; one that is to be deleted has a mark for its literal |
-//! | event | members of the event's `data`, ready to send, behind a [`Mark`] if there is one; empty in user mode |
+//! | event | members of the event's `data`, by slot or ready to send (see [`Members`]), behind a [`Mark`] if there is one; empty in user mode |
 //!
 //! *Settings* are a list of (slot, literal); the names of the slots are the plan's, once for the
 //! whole delivery.
 
 mod event;
+mod members;
 
 pub use event::{EventKind, Mark, Purchase, PurchaseWriter};
+pub use members::{FIRST_ATTRIBUTE, Member, Members};
 
 /// One row, mapped. Made once and refilled for every row.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +62,7 @@ pub struct RecordView<'a> {
     pub device: &'a [u8],
     /// User attribute settings; read with [`settings`].
     pub attributes: &'a [u8],
-    /// Members of the event's `data`, ready to send, perhaps behind a mark: see [`Mark::split`].
+    /// Members of the event's `data`, perhaps behind a mark: see [`Mark::split`], [`Members`].
     pub event: &'a [u8],
 }
 

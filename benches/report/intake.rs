@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use looker_feed::looker::{Shape, document};
+use looker_feed::looker::Shape;
 
 use crate::daemon::Daemon;
 use crate::kit;
@@ -54,15 +54,15 @@ impl Intake {
     }
 }
 
-/// Takes one delivery in and, if it is to be, sends it.
-pub fn run(home: &Path, shape: &Shape, send: bool) -> Intake {
+/// Takes one delivery in and, if it is to be, sends it. `document` is that of `shape`.
+pub fn run(home: &Path, shape: &Shape, document: &Arc<[Bytes]>, send: bool) -> Intake {
     let world = World::new(None);
     let directory = tempfile::tempdir_in(home).expect("a directory");
     // Nobody listens on port 1: what is not to be sent waits.
     let nowhere = "http://127.0.0.1:1/v2".to_owned();
     let endpoint = if send { &world.endpoint } else { &nowhere };
     let daemon = Daemon::start(directory.path(), endpoint, UNPACED);
-    let bytes = document(shape).map(|chunk| chunk.len() as u64).sum();
+    let bytes = document.iter().map(|chunk| chunk.len() as u64).sum();
 
     let watching = Arc::new(AtomicBool::new(true));
     let watcher = std::thread::spawn({
@@ -76,7 +76,7 @@ pub fn run(home: &Path, shape: &Shape, send: bool) -> Intake {
             peak
         }
     });
-    let url = world.publish(shape);
+    let url = world.publish_made(document);
     let start = Instant::now();
     world.runtime.block_on(daemon.execute(url));
     let received = start.elapsed();
@@ -124,11 +124,11 @@ pub struct Floor {
 }
 
 impl Floor {
-    pub fn measure(home: &Path, shape: &Shape, outbox_bytes: u64) -> Self {
+    pub fn measure(home: &Path, shape: &Shape, document: &Arc<[Bytes]>, outbox_bytes: u64) -> Self {
         Self {
             parse: parse(shape),
             write: write(home, outbox_bytes),
-            download: download(shape),
+            download: download(document),
         }
     }
 }
@@ -171,9 +171,9 @@ fn write(home: &Path, bytes: u64) -> Duration {
     time
 }
 
-fn download(shape: &Shape) -> Duration {
+fn download(document: &Arc<[Bytes]>) -> Duration {
     let world = World::new(None);
-    let url = world.publish(shape);
+    let url = world.publish_made(document);
     let download = async {
         let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
         let reply = client.get(url.as_str().parse().expect("a uri")).await;

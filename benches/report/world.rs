@@ -1,6 +1,9 @@
 //! The stand-ins for Looker and mParticle. They live in this process, on a runtime of their own;
 //! the daemon is another process, so that its memory is its own. The processors are shared.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use looker_feed::looker::{Looker, Publisher, Shape};
 use looker_feed::sandbox::{Handle, LedgerMode, Sandbox, Settings};
 use looker_feed::shutdown::{self, Trigger};
@@ -49,5 +52,10 @@ impl World {
     /// A download url for a generated document.
     pub fn publish(&self, shape: &Shape) -> Url {
         self.looker.publish(shape.clone())
+    }
+
+    /// A download url for a document that is in memory already.
+    pub fn publish_made(&self, document: &Arc<[Bytes]>) -> Url {
+        self.looker.publish_chunks(Arc::clone(document))
     }
 }

@@ -1,5 +1,6 @@
-//! Records in memory, one after the other.
+//! Records in memory, one after the other, as they will lie in a run.
 
+use super::run::{HEAD, Head};
 use crate::group::GroupError;
 use crate::record::{Record, RecordView};
 
@@ -10,13 +11,11 @@ pub struct Buffer {
     entries: Vec<Entry>,
 }
 
-/// Where a record's bytes begin and where its sections end.
-#[derive(Clone, Copy, Debug)]
+/// Where a record begins. Later rows begin later, so that this orders by user and, within it, by row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     user: u64,
-    row: u64,
     start: u32,
-    ends: [u32; 4],
 }
 
 impl Buffer {
@@ -27,7 +26,8 @@ impl Buffer {
 
     /// Bytes that it would take with this record.
     pub fn size_with(&self, record: &Record) -> usize {
-        self.bytes.len() + record.bytes().len() + (self.entries.len() + 1) * size_of::<Entry>()
+        let bytes = self.bytes.len() + HEAD + record.bytes().len();
+        bytes + (self.entries.len() + 1) * size_of::<Entry>()
     }
 
     /// Adds a record.
@@ -39,35 +39,35 @@ impl Buffer {
             .ok()
             .filter(|_| record.bytes().len() <= u32::MAX as usize)
             .ok_or(GroupError::RowTooLarge(record.row))?;
+        self.bytes.extend_from_slice(&Head::of(record).encode());
         self.bytes.extend_from_slice(record.bytes());
         self.entries.push(Entry {
             user: record.user,
-            row: record.row,
             start,
-            ends: record.ends(),
         });
         Ok(())
     }
 
     /// Orders the records by user and, within it, by row.
     pub fn sort(&mut self) {
-        self.entries
-            .sort_unstable_by_key(|entry| (entry.user, entry.row));
+        self.entries.sort_unstable();
     }
 
     /// The records in their order.
     pub fn records(&self) -> impl Iterator<Item = RecordView<'_>> {
-        self.parts()
-            .map(|(user, row, ends, bytes)| RecordView::from_parts(row, user, ends, bytes))
+        self.placed().map(|(head, bytes)| head.view(&bytes[HEAD..]))
     }
 
-    /// User, row, ends of the sections, and bytes of each record.
-    pub fn parts(&self) -> impl Iterator<Item = (u64, u64, [u32; 4], &[u8])> {
-        self.entries.iter().map(|entry| {
-            let start = entry.start as usize;
-            let end = start + entry.ends[3] as usize;
-            let own = self.bytes.get(start..end).unwrap_or(&[]);
-            (entry.user, entry.row, entry.ends, own)
+    /// The records in their order, each as it lies in a run.
+    pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.placed().map(|(_, piece)| piece)
+    }
+
+    fn placed(&self) -> impl Iterator<Item = (Head, &[u8])> {
+        self.entries.iter().filter_map(|entry| {
+            let rest = self.bytes.get(entry.start as usize..)?;
+            let head = Head::decode(rest.first_chunk()?);
+            Some((head, rest.get(..HEAD + head.length())?))
         })
     }
 

@@ -7,11 +7,63 @@
 use std::io;
 use std::path::Path;
 
-use crate::record::RecordView;
+use crate::record::{Record, RecordView};
 use crate::seal::{Scratch, Stretch};
 
 /// user, row, ends
-const HEAD: usize = 8 + 8 + 16;
+pub const HEAD: usize = 8 + 8 + 16;
+
+/// What stands before a record's bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Head {
+    user: u64,
+    row: u64,
+    ends: [u32; 4],
+}
+
+impl Head {
+    pub fn of(record: &Record) -> Self {
+        Self {
+            user: record.user,
+            row: record.row,
+            ends: record.ends(),
+        }
+    }
+
+    pub fn encode(&self) -> [u8; HEAD] {
+        let mut head = [0; HEAD];
+        head[..8].copy_from_slice(&self.user.to_le_bytes());
+        head[8..16].copy_from_slice(&self.row.to_le_bytes());
+        for (place, end) in head[16..].chunks_exact_mut(4).zip(self.ends) {
+            place.copy_from_slice(&end.to_le_bytes());
+        }
+        head
+    }
+
+    pub fn decode(head: &[u8; HEAD]) -> Self {
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&head[at..at + 8]);
+            u64::from_le_bytes(word)
+        };
+        let (user, row) = (word(0), word(8));
+        let mut ends = [0; 4];
+        for (end, bytes) in ends.iter_mut().zip(head[16..].chunks_exact(4)) {
+            *end = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        Self { user, row, ends }
+    }
+
+    /// Bytes of the record behind it.
+    pub fn length(&self) -> usize {
+        self.ends[3] as usize
+    }
+
+    /// The record whose bytes stand behind it.
+    pub fn view<'a>(&self, bytes: &'a [u8]) -> RecordView<'a> {
+        RecordView::from_parts(self.row, self.user, self.ends, bytes)
+    }
+}
 
 /// The temporary file that holds all runs of one delivery.
 #[derive(Debug)]
@@ -31,20 +83,10 @@ impl Spill {
         })
     }
 
-    /// Appends sorted records as one run.
-    pub fn write<'a>(
-        &mut self,
-        records: impl Iterator<Item = (u64, u64, [u32; 4], &'a [u8])>,
-    ) -> io::Result<Run> {
-        for (user, row, ends, bytes) in records {
-            let mut head = [0; HEAD];
-            head[..8].copy_from_slice(&user.to_le_bytes());
-            head[8..16].copy_from_slice(&row.to_le_bytes());
-            for (place, end) in head[16..].chunks_exact_mut(4).zip(ends) {
-                place.copy_from_slice(&end.to_le_bytes());
-            }
-            self.file.write(&head)?;
-            self.file.write(bytes)?;
+    /// Appends sorted records, each behind its head, as one run.
+    pub fn write<'a>(&mut self, records: impl Iterator<Item = &'a [u8]>) -> io::Result<Run> {
+        for record in records {
+            self.file.write(record)?;
         }
         self.file.end_stretch().map(Run)
     }
@@ -59,9 +101,7 @@ pub struct Cursor {
     /// Where the current record's bytes begin in `buffer`, and the first byte after them.
     start: usize,
     next: usize,
-    user: u64,
-    row: u64,
-    ends: [u32; 4],
+    head: Head,
 }
 
 impl Cursor {
@@ -73,9 +113,7 @@ impl Cursor {
             capacity,
             start: 0,
             next: 0,
-            user: 0,
-            row: 0,
-            ends: [0; 4],
+            head: Head::default(),
         }
     }
 
@@ -84,18 +122,11 @@ impl Cursor {
         if !self.fill(HEAD, spill)? {
             return Ok(false);
         }
-        let head = &self.buffer[self.next..self.next + HEAD];
-        let word = |at: usize| -> [u8; 8] {
-            let mut word = [0; 8];
-            word.copy_from_slice(&head[at..at + 8]);
-            word
+        let Some(head) = self.buffer.get(self.next..).and_then(<[u8]>::first_chunk) else {
+            return Ok(false);
         };
-        self.user = u64::from_le_bytes(word(0));
-        self.row = u64::from_le_bytes(word(8));
-        for (end, bytes) in self.ends.iter_mut().zip(head[16..].chunks_exact(4)) {
-            *end = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-        }
-        let length = self.ends[3] as usize;
+        self.head = Head::decode(head);
+        let length = self.head.length();
         if !self.fill(HEAD + length, spill)? {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -106,13 +137,13 @@ impl Cursor {
 
     /// The user of the record that the cursor stands on.
     pub fn user(&self) -> u64 {
-        self.user
+        self.head.user
     }
 
     /// The record that the cursor stands on.
     pub fn record(&self) -> RecordView<'_> {
         let bytes = self.buffer.get(self.start..self.next).unwrap_or(&[]);
-        RecordView::from_parts(self.row, self.user, self.ends, bytes)
+        self.head.view(bytes)
     }
 
     /// Makes sure that `wanted` bytes from `next` on are in the buffer; `false` when the run ends

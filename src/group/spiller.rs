@@ -88,7 +88,7 @@ fn write_runs(mut spill: Spill, work: &Receiver<Buffer>, done: &SyncSender<Buffe
     let mut runs = Vec::new();
     while let Ok(mut buffer) = work.recv() {
         buffer.sort();
-        runs.push(spill.write(buffer.parts())?);
+        runs.push(spill.write(buffer.pieces())?);
         buffer.clear();
         // There is room for each buffer that was taken; at the end nobody needs it.
         done.try_send(buffer).ok();

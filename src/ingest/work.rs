@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::early::EarlyRows;
@@ -22,10 +21,12 @@ use crate::mparticle::era::Era;
 use crate::outbox::{Entry, Outbox, RejectedRow, Slice, Staging, Totals};
 use crate::record::Record;
 
-/// Works until the feed ends and the delivery is committed, or until something fails.
+/// Works until the feed ends and the delivery is committed, or until something fails. Chunks that have
+/// been read go back through `read`.
 pub fn run(
     order: Order,
     mut feed: mpsc::Receiver<Feed>,
+    read: &mpsc::Sender<Vec<u8>>,
     outbox: &Outbox,
     settings: &Settings,
     progress: &Progress,
@@ -51,14 +52,18 @@ pub fn run(
     // All that waits is taken at once, so that neither side is woken for every chunk.
     let mut taken = VecDeque::with_capacity(CHUNKS_WAITING);
     let mut arrived = Vec::with_capacity(CHUNKS_WAITING);
-    let mut next = || {
+    let mut next = |chunk: &mut Vec<u8>| {
         if taken.is_empty() {
             feed.blocking_recv_many(&mut arrived, CHUNKS_WAITING);
             taken.extend(arrived.drain(..));
         }
         match taken.pop_front() {
-            Some(Feed::Chunk(chunk)) => Ok(Some(chunk)),
-            Some(Feed::End) => Ok(None),
+            Some(Feed::Chunk(came)) => {
+                // There is room for all that are under way.
+                let _ = read.try_send(std::mem::replace(chunk, came));
+                Ok(true)
+            }
+            Some(Feed::End) => Ok(false),
             Some(Feed::Broken(source)) => Err(Gone::Broken(source)),
             None => Err(Gone::Stopped),
         }
@@ -109,11 +114,11 @@ pub enum Gone {
     Stopped,
 }
 
-/// Turns one document into requests, which go to `store`. `next` gives its bytes; `None` is a good
-/// end.
+/// Turns one document into requests, which go to `store`. `next` puts the document's next bytes in the
+/// place of those that it is given; `false` is a good end.
 pub fn work<S: Store>(
     task: &Task,
-    next: &mut dyn FnMut() -> Result<Option<Bytes>, Gone>,
+    next: &mut dyn FnMut(&mut Vec<u8>) -> Result<bool, Gone>,
     store: &mut S,
     settings: &Settings,
     progress: &Progress,
@@ -165,13 +170,14 @@ impl<S: Store> Job<'_, S> {
     fn read(
         &mut self,
         decoder: &mut Decoder,
-        next: &mut dyn FnMut() -> Result<Option<Bytes>, Gone>,
+        next: &mut dyn FnMut(&mut Vec<u8>) -> Result<bool, Gone>,
     ) -> Result<Header, IngestError> {
+        let mut chunk = Vec::new();
         loop {
             match decoder.next()? {
-                Step::NeedBytes => match next() {
-                    Ok(Some(chunk)) => decoder.push(&chunk),
-                    Ok(None) => decoder.close(),
+                Step::NeedBytes => match next(&mut chunk) {
+                    Ok(true) => decoder.push(&chunk),
+                    Ok(false) => decoder.close(),
                     Err(Gone::Broken(source)) => {
                         return Err(IngestError::Stream {
                             rows: self.rows,

@@ -6,17 +6,22 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::{IngestError, Store};
 use crate::changes::Session;
-use crate::mparticle::encode::{Batch, Sink, Unsendable};
+use crate::mparticle::encode::{Batches, Sink, Unsendable};
 use crate::mparticle::era::Era;
 use crate::record::RecordView;
 
-/// Requests that wait for the writer: enough that neither side waits for the other over one large
-/// request, and at most some 1 MB.
+/// What is handed over at once has at least so many bytes: to wake the writer takes as long as to make
+/// some of them.
+const PARCEL: usize = 128 << 10;
+/// Parcels that wait for the writer: enough that neither side waits for the other over one large
+/// request.
 const WAITING: usize = 4;
+/// Requests that have been written and wait to be filled again: about those of all parcels.
+const SPARE: usize = 32;
 
 /// What the worker hands to the writer.
 enum Ready {
-    Request(Request),
+    Request(Era, Batches),
     Rejected {
         row: u64,
         reason: String,
@@ -24,21 +29,16 @@ enum Ready {
     },
 }
 
-/// A request's batches, one after the other, each with its end and rows.
-#[derive(Default)]
-struct Request {
-    era: Era,
-    bytes: Vec<u8>,
-    ends: Vec<(usize, u32)>,
-}
-
 /// Takes what the encoder makes and hands it on.
 pub struct Feeder<'a> {
-    ready: SyncSender<Ready>,
+    ready: SyncSender<Vec<Ready>>,
+    parcel: Vec<Ready>,
+    /// Bytes of the parcel.
+    size: usize,
     /// Set in a delivery that sends only changes.
     session: Option<&'a mut Session>,
     /// Requests that have been written, to be filled again.
-    spare: Receiver<Request>,
+    spare: Receiver<Batches>,
     rejected: &'a mut u64,
     first_reason: &'a mut Option<String>,
 }
@@ -56,7 +56,7 @@ pub fn write<S: Store, T>(
     make: impl FnOnce(&mut Feeder<'_>) -> Result<T, IngestError>,
 ) -> Result<T, IngestError> {
     let (ready, work) = sync_channel(WAITING);
-    let (done, spare) = sync_channel(WAITING);
+    let (done, spare) = sync_channel(SPARE);
     let span = tracing::Span::current();
     std::thread::scope(|scope| {
         let writer = std::thread::Builder::new()
@@ -67,31 +67,35 @@ pub fn write<S: Store, T>(
             .map_err(IngestError::Thread)?;
         let mut feeder = Feeder {
             ready,
+            parcel: Vec::new(),
+            size: 0,
             session,
             spare,
             rejected,
             first_reason,
         };
         let made = make(&mut feeder);
+        let handed_on = feeder.hand_on();
         // The end of the channel ends the writer.
         drop(feeder);
         // What stopped the writer is why the worker could not go on.
         writer.join().unwrap_or(Err(IngestError::Panicked))?;
-        made
+        handed_on.and(made)
     })
 }
 
 fn store_all<S: Store>(
     store: &mut S,
-    work: &Receiver<Ready>,
-    done: &SyncSender<Request>,
+    work: &Receiver<Vec<Ready>>,
+    done: &SyncSender<Batches>,
 ) -> Result<(), IngestError> {
-    while let Ok(ready) = work.recv() {
+    for ready in work.iter().flatten() {
         match ready {
-            Ready::Request(request) => {
-                store.request(request.era, &request.batches())?;
+            Ready::Request(era, batches) => {
+                let list: Vec<_> = batches.iter().collect();
+                store.request(era, &list)?;
                 // A worker that has spare ones enough, or is done, needs no more.
-                let _ = done.try_send(request);
+                let _ = done.try_send(batches);
             }
             Ready::Rejected { row, reason, text } => store.reject(row, &reason, &text)?,
         }
@@ -99,42 +103,32 @@ fn store_all<S: Store>(
     Ok(())
 }
 
-impl Request {
-    fn fill(&mut self, era: Era, batches: &[Batch<'_>]) {
-        self.era = era;
-        self.bytes.clear();
-        self.ends.clear();
-        for batch in batches {
-            self.bytes.extend_from_slice(batch.json);
-            self.ends.push((self.bytes.len(), batch.rows));
+impl Feeder<'_> {
+    fn add(&mut self, ready: Ready, bytes: usize) -> Result<(), IngestError> {
+        self.parcel.push(ready);
+        self.size += bytes;
+        match self.size < PARCEL {
+            true => Ok(()),
+            false => self.hand_on(),
         }
     }
 
-    fn batches(&self) -> Vec<Batch<'_>> {
-        let mut start = 0;
-        let batches = self.ends.iter().map(|&(end, rows)| {
-            let json = self.bytes.get(start..end).unwrap_or_default();
-            start = end;
-            Batch { json, rows }
-        });
-        batches.collect()
-    }
-}
-
-impl Feeder<'_> {
-    fn hand_on(&self, ready: Ready) -> Result<(), IngestError> {
+    fn hand_on(&mut self) -> Result<(), IngestError> {
+        self.size = 0;
+        let parcel = std::mem::take(&mut self.parcel);
         // Only a writer that failed has hung up, and `write` reports its error instead of this.
-        self.ready.send(ready).map_err(|_| IngestError::Panicked)
+        self.ready.send(parcel).map_err(|_| IngestError::Panicked)
     }
 }
 
 impl Sink for Feeder<'_> {
     type Error = IngestError;
 
-    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), IngestError> {
-        let mut request = self.spare.try_recv().unwrap_or_default();
-        request.fill(era, batches);
-        self.hand_on(Ready::Request(request))
+    fn request(&mut self, era: Era, batches: &mut Batches) -> Result<(), IngestError> {
+        let spare = self.spare.try_recv().unwrap_or_default();
+        let full = std::mem::replace(batches, spare);
+        let bytes = full.bytes();
+        self.add(Ready::Request(era, full), bytes)
     }
 
     fn unsendable(&mut self, record: RecordView<'_>, why: Unsendable) -> Result<(), IngestError> {
@@ -142,11 +136,8 @@ impl Sink for Feeder<'_> {
         let reason = why.to_string();
         let text = [b"{", record.identities, b"}"].concat();
         self.first_reason.get_or_insert_with(|| reason.clone());
-        self.hand_on(Ready::Rejected {
-            row: record.row,
-            reason,
-            text,
-        })
+        let (row, bytes) = (record.row, reason.len() + text.len());
+        self.add(Ready::Rejected { row, reason, text }, bytes)
     }
 
     fn is_known(
@@ -179,6 +170,7 @@ impl Sink for Feeder<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mparticle::encode::Batch;
 
     /// A request's era, and its batches with their rows.
     type Ready = (Era, Vec<(Vec<u8>, u32)>);
@@ -210,11 +202,11 @@ mod tests {
 
     fn feed(feeder: &mut Feeder<'_>, requests: &[Ready]) -> Result<(), IngestError> {
         requests.iter().try_for_each(|(era, request)| {
-            let batches = request.iter();
-            let batches: Vec<_> = batches
-                .map(|(json, rows)| Batch { json, rows: *rows })
-                .collect();
-            feeder.request(*era, &batches)
+            let mut batches = Batches::default();
+            for (json, rows) in request {
+                batches.push(Batch { json, rows: *rows });
+            }
+            feeder.request(*era, &mut batches)
         })
     }
 

@@ -76,7 +76,7 @@ struct Download {
 #[derive(Clone, Debug)]
 enum Content {
     Generated(Shape),
-    Given(Bytes),
+    Given(Arc<[Bytes]>),
 }
 
 impl Looker {
@@ -137,12 +137,17 @@ impl Publisher {
 
     /// The same for a document that is there already.
     pub fn publish_bytes(&self, document: impl Into<Bytes>) -> Url {
-        self.add(Content::Given(document.into()), None)
+        self.add(Content::whole(document), None)
+    }
+
+    /// The same for one that is there in chunks.
+    pub fn publish_chunks(&self, document: Arc<[Bytes]>) -> Url {
+        self.add(Content::Given(document), None)
     }
 
     /// A url that goes wrong; `document` is what it would have been.
     pub fn publish_failing(&self, document: impl Into<Bytes>, failure: Failure) -> Url {
-        self.add(Content::Given(document.into()), Some(failure))
+        self.add(Content::whole(document), Some(failure))
     }
 
     /// The same for a generated document.
@@ -217,12 +222,16 @@ impl Download {
 }
 
 impl Content {
+    fn whole(document: impl Into<Bytes>) -> Self {
+        Self::Given([document.into()].into())
+    }
+
     fn chunks(self) -> impl Stream<Item = Bytes> + Send + 'static {
         match self {
             Self::Generated(shape) => stream::iter(document(&shape)).left_stream(),
-            Self::Given(bytes) => {
-                let given = stream::iter(Some(bytes).filter(|bytes| !bytes.is_empty()));
-                given.right_stream()
+            Self::Given(chunks) => {
+                let given = (0..chunks.len()).map(move |at| chunks[at].clone());
+                stream::iter(given.filter(|chunk| !chunk.is_empty())).right_stream()
             }
         }
     }

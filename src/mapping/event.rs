@@ -10,7 +10,7 @@ use super::notes::{Note, Tally};
 use super::plan::{MOST_ATTRIBUTES, MOST_NAME_CHARACTERS};
 use super::{time, values};
 use crate::model::Row;
-use crate::record::{EventKind, Mark};
+use crate::record::{EventKind, FIRST_ATTRIBUTE, Mark, Member, begin_setting, end_setting};
 
 /// Slots of the columns that each member of `data` is taken from, in Looker's order.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +36,8 @@ pub(super) struct EventColumns {
     pub(super) must_be_distinct: bool,
     /// Which events are so old that they are marked.
     pub(super) ages: Ages,
+    /// Members are settings and not written out.
+    pub(super) by_slot: bool,
 }
 
 impl EventColumns {
@@ -78,12 +80,15 @@ impl EventColumns {
             *place = mark.byte();
         }
         let mut is_distinct = time.is_some() || commerce.as_ref().is_some_and(|one| one.is_grouped);
-        is_distinct |= write_integer(out, row, &self.event_id, "event_id", tally);
+        is_distinct |= self.write_integer(out, row, &self.event_id, Member::Id, tally);
         if self.must_be_distinct && !is_distinct {
             return Err(Rejection::NotDistinct);
         }
         self.write_session(row, out, tally);
-        self.write_attributes(row, out, tally);
+        match self.by_slot {
+            true => self.write_attributes_by_slot(row, out, tally),
+            false => self.write_attributes(row, out, tally),
+        }
         if let Some(begun) = commerce {
             self.commerce
                 .end(begun, row, out, &self.name, self.spelling, tally);
@@ -91,9 +96,24 @@ impl EventColumns {
         Ok(())
     }
 
+    /// Begins a member; what is appended to `out` until [`Self::end`] is its literal.
+    fn begin(&self, out: &mut Vec<u8>, member: Member) -> usize {
+        if self.by_slot {
+            return begin_setting(out, member as u16);
+        }
+        out.extend_from_slice(member.name().as_bytes());
+        out.len()
+    }
+
+    fn end(&self, out: &mut Vec<u8>, start: usize) {
+        if self.by_slot {
+            end_setting(out, start);
+        }
+    }
+
     /// Writes what every custom event has.
     fn write_custom(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
-        out.extend_from_slice(b"\"event_name\":");
+        let start = self.begin(out, Member::Name);
         if !self
             .name
             .iter()
@@ -101,19 +121,19 @@ impl EventColumns {
         {
             out.extend_from_slice(b"\"looker_custom_event\"");
         }
-        out.extend_from_slice(b",\"custom_event_type\":");
+        self.end(out, start);
+        let start = self.begin(out, Member::CustomType);
         let kind = self
             .custom_type
             .iter()
             .find_map(|&slot| event_type(row, slot, tally))
             .unwrap_or("other");
-        out.push(b'"');
-        out.extend_from_slice(kind.as_bytes());
-        out.push(b'"');
+        values::quoted(out, kind);
+        self.end(out, start);
     }
 
     fn write_session(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
-        write_integer(out, row, &self.session_id, "session_id", tally);
+        self.write_integer(out, row, &self.session_id, Member::SessionId, tally);
         for &slot in &self.session_uuid {
             match values::plain_text(row.value(slot))
                 .as_deref()
@@ -121,9 +141,9 @@ impl EventColumns {
             {
                 Some("") | None => {}
                 Some(text) if values::is_uuid(text) => {
-                    out.extend_from_slice(b",\"session_uuid\":\"");
-                    out.extend_from_slice(text.as_bytes());
-                    out.push(b'"');
+                    let start = self.begin(out, Member::SessionUuid);
+                    values::quoted(out, text);
+                    self.end(out, start);
                     break;
                 }
                 Some(_) => tally.add(Note::NotAUuid, slot, row.number),
@@ -131,9 +151,10 @@ impl EventColumns {
         }
     }
 
-    /// Whether a mark stands before the members. A custom event without a time needs none.
+    /// Whether a mark stands before the members. A custom event without a time needs none, unless its
+    /// first byte could be taken for one.
     fn is_marked(&self) -> bool {
-        (self.ages.matter() && !self.timestamp.is_empty()) || !self.kind.is_empty()
+        self.by_slot || (self.ages.matter() && !self.timestamp.is_empty()) || !self.kind.is_empty()
     }
 
     /// Writes the event's time and returns it: milliseconds since 1970.
@@ -147,7 +168,8 @@ impl EventColumns {
         for &slot in &self.timestamp {
             match integer_value(row, slot) {
                 Some(Ok(digits)) => {
-                    member(out, "timestamp_unixtime_ms", &digits);
+                    let start = self.begin(out, Member::Time);
+                    out.extend_from_slice(digits.as_bytes());
                     // `values::integer` has seen to it that this can be read.
                     let mut millis: i64 = digits.parse().unwrap_or(i64::MAX);
                     if time::are_seconds(&digits) {
@@ -155,6 +177,7 @@ impl EventColumns {
                         tally.add(Note::FromSeconds, slot, row.number);
                         millis = millis.saturating_mul(1000);
                     }
+                    self.end(out, start);
                     return Ok(Some(millis));
                 }
                 Some(Err(())) => {
@@ -167,7 +190,9 @@ impl EventColumns {
                         None => return Err(Rejection::Timestamp(columns[slot].clone())),
                     };
                     tally.add(note, slot, row.number);
-                    member(out, "timestamp_unixtime_ms", &millis.to_string());
+                    let start = self.begin(out, Member::Time);
+                    out.extend_from_slice(millis.to_string().as_bytes());
+                    self.end(out, start);
                     return Ok(Some(millis));
                 }
                 None => {}
@@ -176,12 +201,58 @@ impl EventColumns {
         Ok(None)
     }
 
-    fn write_attributes(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
-        let how = Attribute {
+    /// Writes the first of the columns that is a whole number; whether there is one.
+    fn write_integer(
+        &self,
+        out: &mut Vec<u8>,
+        row: &Row<'_>,
+        slots: &[usize],
+        member: Member,
+        tally: &mut Tally,
+    ) -> bool {
+        for &slot in slots {
+            match integer_value(row, slot) {
+                Some(Ok(digits)) => {
+                    let start = self.begin(out, member);
+                    out.extend_from_slice(digits.as_bytes());
+                    self.end(out, start);
+                    return true;
+                }
+                Some(Err(())) => tally.add(Note::NotAnInteger, slot, row.number),
+                None => {}
+            }
+        }
+        false
+    }
+
+    /// How custom attributes are written.
+    fn attribute(&self) -> Attribute {
+        Attribute {
             lists: false,
             null: self.null,
             spelling: self.spelling,
-        };
+        }
+    }
+
+    fn write_attributes_by_slot(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
+        let how = self.attribute();
+        let mut written = 0;
+        for ((slot, _), place) in self.attributes.iter().zip(FIRST_ATTRIBUTE..) {
+            let before = out.len();
+            let start = begin_setting(out, place);
+            attribute_value(out, row, *slot, tally, how);
+            if out.len() > start && written == MOST_ATTRIBUTES {
+                out.truncate(before);
+                tally.add(Note::TooMany, *slot, row.number);
+                continue;
+            }
+            written += usize::from(out.len() > start);
+            end_setting(out, start);
+        }
+    }
+
+    fn write_attributes(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
+        let how = self.attribute();
         let begin = out.len();
         out.extend_from_slice(b",\"custom_attributes\":{");
         let mut written = 0;
@@ -208,32 +279,4 @@ impl EventColumns {
             out.push(b'}');
         }
     }
-}
-
-/// Writes the first of the columns that is a whole number; whether there is one.
-fn write_integer(
-    out: &mut Vec<u8>,
-    row: &Row<'_>,
-    slots: &[usize],
-    name: &str,
-    tally: &mut Tally,
-) -> bool {
-    for &slot in slots {
-        match integer_value(row, slot) {
-            Some(Ok(digits)) => {
-                member(out, name, &digits);
-                return true;
-            }
-            Some(Err(())) => tally.add(Note::NotAnInteger, slot, row.number),
-            None => {}
-        }
-    }
-    false
-}
-
-fn member(out: &mut Vec<u8>, name: &str, literal: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-    out.extend_from_slice(literal.as_bytes());
 }

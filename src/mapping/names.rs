@@ -20,6 +20,9 @@ pub struct Names {
     pub gdpr: Range<u16>,
     /// Those of `consent_state.ccpa`, by purpose.
     pub ccpa: Range<u16>,
+    /// `"looker_<view>.<dimension>":` for each custom attribute, if a record's event section holds
+    /// its members by slot (see [`Members`](crate::record::Members)); `None`: they are written out.
+    pub event: Option<Vec<Box<str>>>,
     /// Rows may be purchases; those of one transaction come one after the other, see
     /// [`EVENT_BITS`](super::EVENT_BITS).
     pub purchases: bool,
@@ -34,7 +37,8 @@ impl Names {
 
     /// Bytes that a batch with all of them needs for names.
     pub fn bytes(&self) -> usize {
-        let names = self.attributes.iter().chain(&self.device);
+        let event = self.event.iter().flatten();
+        let names = self.attributes.iter().chain(&self.device).chain(event);
         names.map(|name| name.len() + 1).sum()
     }
 

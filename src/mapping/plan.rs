@@ -108,6 +108,9 @@ impl Plan {
             }
             plan.sort_by_name();
         }
+        if event_mode {
+            plan.shorten_events();
+        }
         Ok(plan)
     }
 
@@ -323,6 +326,19 @@ impl Plan {
             needs_event_type,
             "not sent: it is for screen views or commerce events, and no column with mp_event_type says which rows are such",
         );
+    }
+
+    /// Has events written by slot. Not where they are compared by their text, and not where some are
+    /// put together from several rows.
+    fn shorten_events(&mut self) {
+        let attributes = &self.event.attributes;
+        let slots = usize::from(u16::MAX - record::FIRST_ATTRIBUTE);
+        if self.skip_sent || !self.event.kind.is_empty() || attributes.len() > slots {
+            return;
+        }
+        let names = attributes.iter().map(|(_, name)| name.clone());
+        self.names.event = Some(names.collect());
+        self.event.by_slot = true;
     }
 
     /// Makes what is written of a row independent of the order of the columns.

@@ -3,7 +3,7 @@ mod commerce_tests;
 
 use super::*;
 use crate::model::{Cell, CellKind, Field, FieldKind, Header, Row};
-use crate::record::{Mark, Record, settings};
+use crate::record::{Mark, Members, Record, settings};
 
 fn field(name: &str, tags: &[&str]) -> Field {
     Field {
@@ -87,11 +87,19 @@ fn identities(plan: &Plan, literals: &[&str]) -> String {
 fn event(plan: &Plan, literals: &[&str]) -> (serde_json::Value, Tally) {
     let (record, tally) = map(plan, literals);
     let record = record.unwrap();
-    let members = std::str::from_utf8(record.view().event).unwrap().to_owned();
+    let members = members(plan, &record).1;
     (
         serde_json::from_str(&format!("{{{members}}}")).unwrap(),
         tally,
     )
+}
+
+/// An event's mark, and its members written out.
+fn members(plan: &Plan, record: &Record) -> (Mark, String) {
+    let (mark, section) = Mark::split(record.view().event);
+    let mut out = Vec::new();
+    Members::new(section, plan.names().event.as_deref()).write(&mut out);
+    (mark, String::from_utf8(out).unwrap())
 }
 
 fn attributes(plan: &Plan, literals: &[&str]) -> Vec<(String, String)> {

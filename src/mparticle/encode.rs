@@ -36,9 +36,9 @@ use crate::mapping::{EVENT_BITS, Names};
 use crate::model::{DataType, DeliveryId, Environment};
 use crate::mparticle::era::Era;
 use crate::mparticle::limits;
-use crate::record::{EventKind, Mark, RecordView, settings};
+use crate::record::{EventKind, Mark, Members, RecordView, settings};
 pub use members::DataPlan;
-pub use sink::{Batch, Made, Share, Sink, Unsendable};
+pub use sink::{Batch, Batches, Made, Share, Sink, Unsendable};
 
 use changes::Changes;
 use commerce::Purchases;
@@ -51,7 +51,7 @@ use members::{
 use request::Request;
 use text::{
     EVENT_FRAME, begin_batch, begin_event, push_display, push_event, push_member, push_members,
-    push_object,
+    push_number, push_object,
 };
 
 /// Events of one user that wait for their batch, over all their devices, hold at most this many
@@ -290,7 +290,7 @@ impl Encoder {
         if self.held > MOST_HELD || apart >= MOST_APART {
             self.end_devices(sink)?;
         }
-        let (mark, members) = Mark::split(record.event);
+        let (mark, section) = Mark::split(record.event);
         let era = era(mark);
         let person = &mut self.people[at];
         let known = person
@@ -308,16 +308,18 @@ impl Encoder {
                 person.devices.len() - 1
             }
         };
-        let size = members.len() + EVENT_FRAME;
         let full = {
+            let members = Members::new(section, self.delivery.names.event.as_deref());
             let person = &self.people[at];
             let device = &person.devices[device];
-            let bytes = self.head_bytes(person.identities.len(), device.size())
+            let others = self.head_bytes(person.identities.len(), device.size())
                 + device.events.len()
-                + size;
+                + EVENT_FRAME;
+            let most = self.settings.max_batch_bytes;
             device.count > 0
                 && (device.count == self.settings.max_events_per_request
-                    || bytes > self.settings.max_batch_bytes)
+                    || (others + members.bytes_at_most(self.names_bytes) > most
+                        && others + members.bytes() > most))
         };
         if full {
             self.write_device(at, device, Attributes::Later, sink)?;
@@ -336,8 +338,8 @@ impl Encoder {
         push_event(
             &mut device.events,
             &self.events[mark.kind as usize],
-            format_args!("{}", record.row),
-            members,
+            |out| push_number(out, record.row),
+            Members::new(section, self.delivery.names.event.as_deref()),
         );
         self.held += device.events.len() - before;
         device.count += 1;
@@ -427,8 +429,7 @@ impl Encoder {
             Era::Current => &mut self.request,
             Era::Historical => &mut self.old_request,
         };
-        request.begin();
-        let out = &mut request.bytes;
+        let out = request.begin();
         begin_batch(out, &self.prefix, device.first_row, None, &self.suffix);
         push_user(out, &person.identities);
         if now && fits && person.attributes.count > 0 {
@@ -472,8 +473,7 @@ impl Encoder {
         let mut members = person.attributes.members(&names.attributes).peekable();
         let mut part = 0u32;
         loop {
-            self.request.begin();
-            let out = &mut self.request.bytes;
+            let out = self.request.begin();
             let part_name = (event_mode || part > 0).then_some(part);
             begin_batch(out, &self.prefix, person.first_row, part_name, &self.suffix);
             push_user(out, &person.identities);
@@ -532,7 +532,10 @@ impl Encoder {
             .max()
             .unwrap_or(0);
         let event = match self.delivery.data_type {
-            DataType::Event => record.event.len() + EVENT_FRAME,
+            DataType::Event => {
+                let (_, members) = Mark::split(record.event);
+                Members::new(members, names.event.as_deref()).bytes() + EVENT_FRAME
+            }
             DataType::User => 0,
         };
         let size = self.head_bytes(record.identities.len(), device) + event.max(largest_attribute);

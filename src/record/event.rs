@@ -27,8 +27,8 @@ impl EventKind {
     }
 }
 
-/// What an event is, where that is not the usual: one byte in front of its members, which begin
-/// with a quotation mark and so cannot be taken for it.
+/// What an event is, where that is not the usual: one byte in front of its members. Written out they
+/// begin with a quotation mark and so cannot be taken for it; by slot they always have one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark {
     /// So old that it is sent as a historical event.

@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, UnboundKey};
+use rustix::buffer::spare_capacity;
 use zeroize::Zeroizing;
 
 use super::key::KeyError;
@@ -198,9 +199,7 @@ impl Stretch {
         let mut from = plain;
         // Grouping holds hundreds of these buffers: none may be twice as large as it need be.
         out.reserve_exact(sealed);
-        out.resize(plain + sealed, 0);
-        let read = out.get_mut(plain..).unwrap_or_default();
-        scratch.file.read_exact_at(read, self.offset)?;
+        read_at(&scratch.file, self.offset, out, plain + sealed)?;
         while from < out.len() {
             let to = out.len().min(from + BLOCK + TAG);
             let place = out.get_mut(plain..to).unwrap_or_default();
@@ -252,6 +251,22 @@ impl Read for Reader {
         self.at += now;
         Ok(now)
     }
+}
+
+/// Appends to `out` what the file holds from `offset` on, until `out` has this length.
+fn read_at(file: &File, offset: u64, out: &mut Vec<u8>, length: usize) -> io::Result<()> {
+    let before = out.len();
+    while out.len() < length {
+        let from = offset + (out.len() - before) as u64;
+        // Into memory that nobody has to fill with zeros first; there may be room for more.
+        match rustix::io::pread(file, spare_capacity(out), from) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    out.truncate(length);
+    Ok(())
 }
 
 fn refused() -> io::Error {

@@ -20,7 +20,7 @@ use crate::record::{RecordView, begin_setting, end_setting, parts, push_part};
 
 use super::members::{AttributeWriter, push_origin, push_user};
 use super::request::Request;
-use super::{Batch, Encoder, Sink, Unsendable, push_display};
+use super::{Batches, Encoder, Sink, Unsendable, push_display};
 
 /// What a batch begins with while its fingerprint is made.
 const PREFIX: &str = "{\"source_request_id\":\"";
@@ -178,8 +178,7 @@ impl Encoder {
         while sink.next_gone(&mut people)? {
             let first = self.made.requests;
             for identities in parts(&people) {
-                self.request.begin();
-                let out = &mut self.request.bytes;
+                let out = self.request.begin();
                 out.extend_from_slice(self.prefix.as_bytes());
                 push_display(out, format_args!("gone-{}", changes.gone));
                 out.extend_from_slice(self.suffix.as_bytes());
@@ -206,8 +205,8 @@ struct Fingerprint(SipHasher13);
 impl Sink for Fingerprint {
     type Error = Infallible;
 
-    fn request(&mut self, _: Era, batches: &[Batch<'_>]) -> Result<(), Infallible> {
-        for batch in batches {
+    fn request(&mut self, _: Era, batches: &mut Batches) -> Result<(), Infallible> {
+        for batch in batches.iter() {
             self.0.write(&(batch.json.len() as u64).to_le_bytes());
             self.0.write(batch.json);
         }

@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use crate::mapping::Names;
 use crate::model::{DataType, Environment};
 use crate::mparticle::era::Era;
-use crate::record::{EventKind, Mark, RecordView, settings};
+use crate::record::{EventKind, Mark, Members, RecordView, settings};
 
 use super::latest::name;
 use super::members::push_user;
@@ -97,8 +97,7 @@ impl Encoder {
             Era::Current => &mut self.request,
             Era::Historical => &mut self.old_request,
         };
-        request.begin();
-        let out = &mut request.bytes;
+        let out = request.begin();
         out.extend_from_slice(b"{\"source_request_id\":\"");
         push_display(out, format_args!("{id}"));
         out.extend_from_slice(self.suffix.as_bytes());
@@ -106,7 +105,9 @@ impl Encoder {
         push_object(out, ",\"device_info\":{", &device.json);
         out.extend_from_slice(&device.origin);
         out.extend_from_slice(b",\"events\":[");
-        push_event(out, begin_event(mark.kind), format_args!("{id}"), members);
+        let members = Members::new(members, names.event.as_deref());
+        let named = |out: &mut Vec<u8>| push_display(out, format_args!("{id}"));
+        push_event(out, begin_event(mark.kind), named, members);
         out.extend_from_slice(b"]}");
         device.clear();
         person.spare.push(device);

@@ -1,15 +1,15 @@
 //! A request that is being filled with batches, and goes out when the next one does not fit.
 
-use super::{Batch, Made, Settings, Sink};
+use super::{Batches, Made, Settings, Sink};
 use crate::mparticle::era::Era;
 
 /// The request that is being filled.
 #[derive(Debug, Default)]
 pub(super) struct Request {
-    /// The batches' JSON, one after the other.
-    pub(super) bytes: Vec<u8>,
-    /// End and rows of each batch in `bytes`.
-    batches: Vec<(usize, u32)>,
+    /// Whole batches, and behind their bytes the one that is being written.
+    batches: Batches,
+    /// Takes what is behind the batches while those go out.
+    next: Vec<u8>,
     events: usize,
     era: Era,
 }
@@ -25,12 +25,14 @@ impl Request {
 
     /// Where the last whole batch ends.
     fn end_of_batches(&self) -> usize {
-        self.batches.last().map_or(0, |(end, _)| *end)
+        self.batches.ends.last().map_or(0, |(end, _)| *end)
     }
 
-    /// The next batch is written to the end of `bytes`.
-    pub(super) fn begin(&mut self) {
-        self.bytes.truncate(self.end_of_batches());
+    /// The next batch is written to the end of what this returns.
+    pub(super) fn begin(&mut self) -> &mut Vec<u8> {
+        let end = self.end_of_batches();
+        self.batches.bytes.truncate(end);
+        &mut self.batches.bytes
     }
 
     /// The batch has been written. If the request cannot hold it beside the others, those go out.
@@ -49,51 +51,38 @@ impl Request {
             made.historical.events += events as u64;
         }
         let start = self.end_of_batches();
-        made.bytes += (self.bytes.len() - start) as u64;
+        let end = self.batches.bytes.len();
+        made.bytes += (end - start) as u64;
         // A comma after each batch, and the brackets.
         let punctuation = self.batches.len() + 2;
         let full = self.batches.len() == settings.max_batches_per_request
             || self.events + events > settings.max_events_per_request
-            || self.bytes.len() + punctuation > settings.max_request_bytes;
+            || end + punctuation > settings.max_request_bytes;
         if full && start > 0 {
-            self.flush_to(start, sink, made)?;
+            self.flush(sink, made)?;
         }
-        self.batches.push((self.bytes.len(), rows));
+        self.batches.ends.push((self.batches.bytes.len(), rows));
         self.events += events;
         Ok(())
     }
 
+    /// Hands the whole batches on.
     pub(super) fn flush<S: Sink>(&mut self, sink: &mut S, made: &mut Made) -> Result<(), S::Error> {
         let end = self.end_of_batches();
         if end == 0 {
             return Ok(());
         }
-        self.flush_to(end, sink, made)
-    }
-
-    fn flush_to<S: Sink>(
-        &mut self,
-        end: usize,
-        sink: &mut S,
-        made: &mut Made,
-    ) -> Result<(), S::Error> {
-        let mut start = 0;
-        let batches: Vec<_> = self
-            .batches
-            .iter()
-            .map(|&(end, rows)| {
-                let json = &self.bytes[start..end];
-                start = end;
-                Batch { json, rows }
-            })
-            .collect();
-        sink.request(self.era, &batches)?;
+        self.next.clear();
+        let behind = self.batches.bytes.get(end..).unwrap_or_default();
+        self.next.extend_from_slice(behind);
+        self.batches.bytes.truncate(end);
+        sink.request(self.era, &mut self.batches)?;
         made.requests += 1;
         if self.era == Era::Historical {
             made.historical.requests += 1;
         }
-        self.bytes.drain(..end);
-        self.batches.clear();
+        self.batches.ends.clear();
+        std::mem::swap(&mut self.batches.bytes, &mut self.next);
         self.events = 0;
         Ok(())
     }

@@ -12,15 +12,58 @@ pub struct Batch<'a> {
     pub rows: u32,
 }
 
+/// The batches of a request, in one piece of memory.
+#[derive(Debug, Default)]
+pub struct Batches {
+    /// Their JSON, one after the other.
+    pub(super) bytes: Vec<u8>,
+    /// End and rows of each.
+    pub(super) ends: Vec<(usize, u32)>,
+}
+
+impl Batches {
+    /// One after the other.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Batch<'_>> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(end, rows)| {
+            let json = self.bytes.get(start..end).unwrap_or_default();
+            start = end;
+            Batch { json, rows }
+        })
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, batch: Batch<'_>) {
+        self.bytes.extend_from_slice(batch.json);
+        self.ends.push((self.bytes.len(), batch.rows));
+    }
+
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+}
+
 /// Takes what the encoder makes.
 pub trait Sink {
     /// Why it could not.
     type Error;
-    /// A request that is ready to be sent: a JSON array of these batches.
+    /// A request that is ready to be sent: a JSON array of these batches. They can be taken, by
+    /// putting others in their place, whose memory is used again.
     ///
     /// # Errors
     /// It could not be kept; the delivery must be given up.
-    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), Self::Error>;
+    fn request(&mut self, era: Era, batches: &mut Batches) -> Result<(), Self::Error>;
     /// A row that no batch can hold.
     ///
     /// # Errors

@@ -100,7 +100,7 @@ struct Kept {
 impl Sink for Kept {
     type Error = Infallible;
 
-    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), Infallible> {
+    fn request(&mut self, era: Era, batches: &mut Batches) -> Result<(), Infallible> {
         self.eras.push(era);
         let parsed = batches
             .iter()

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::record::EventKind;
+use crate::record::{EventKind, Members};
 
 /// What every event of a kind begins with, up to its id.
 pub(super) fn begin_event(kind: EventKind) -> &'static str {
@@ -23,13 +23,13 @@ pub(super) const EVENT_FRAME: usize = 128;
 pub(super) fn push_event(
     out: &mut Vec<u8>,
     prefix: &str,
-    id: std::fmt::Arguments<'_>,
-    members: &[u8],
+    id: impl FnOnce(&mut Vec<u8>),
+    members: Members<'_>,
 ) {
     out.extend_from_slice(prefix.as_bytes());
-    push_display(out, id);
+    id(out);
     out.extend_from_slice(b"\",");
-    out.extend_from_slice(members);
+    members.write(out);
     out.extend_from_slice(b"}}");
 }
 
@@ -42,10 +42,15 @@ pub(super) fn begin_batch(
 ) {
     out.extend_from_slice(prefix.as_bytes());
     match part {
-        None => push_display(out, format_args!("{row}")),
+        None => push_number(out, row),
         Some(part) => push_display(out, format_args!("{row}-a{part}")),
     }
     out.extend_from_slice(suffix.as_bytes());
+}
+
+/// Writes a number's digits; a formatter takes several times as long.
+pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 pub(super) fn push_display(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {

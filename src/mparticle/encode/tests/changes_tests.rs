@@ -16,7 +16,7 @@ struct Remembers {
 impl Sink for Remembers {
     type Error = Infallible;
 
-    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), Infallible> {
+    fn request(&mut self, era: Era, batches: &mut Batches) -> Result<(), Infallible> {
         self.kept.request(era, batches)
     }
 
