@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 use crate::record::{Record, RecordView};
 use buffer::Buffer;
-use run::Cursor;
+use run::{Cursor, Spill};
 use spiller::Spiller;
 
 /// Reading a run back takes at least this much memory (a sealed block); see [`Grouper::finish`].
@@ -57,6 +57,18 @@ pub enum GroupError {
     /// One row holds more than 4 GiB.
     #[error("Row {0} is too large to be grouped")]
     RowTooLarge(u64),
+}
+
+/// Temporary space that has been read. The system needs some time to take much of it back, which it
+/// does when this is dropped.
+#[derive(Debug, Default)]
+pub struct Spent(Option<Spill>);
+
+impl Spent {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 /// Collects the records of one delivery.
@@ -94,17 +106,19 @@ impl Grouper {
         self.spiller.is_some()
     }
 
-    /// Hands every record to `visit`, sorted by [`Record::user`] and, within it, by row.
+    /// Hands every record to `visit`, sorted by [`Record::user`] and, within it, by row. Returns the
+    /// temporary file, which is of no use any more.
     ///
     /// # Errors
     /// The temporary file failed, or `visit` did.
     pub fn finish<E: From<GroupError>>(
         mut self,
         mut visit: impl FnMut(RecordView<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<Spent, E> {
         if self.spiller.is_none() {
             self.filling.sort();
-            return self.filling.records().try_for_each(visit);
+            self.filling.records().try_for_each(visit)?;
+            return Ok(Spent(None));
         }
         self.spill()?;
         let Self {
@@ -114,7 +128,7 @@ impl Grouper {
         } = self;
         drop(filling);
         let Some(spiller) = spiller else {
-            return Ok(());
+            return Ok(Spent(None));
         };
         let failed = |source| settings.failed(source);
         let (spill, runs) = spiller.finish().map_err(failed)?;
@@ -151,7 +165,7 @@ impl Grouper {
                 }
             }
         }
-        Ok(())
+        Ok(Spent(Some(spill)))
     }
 
     fn spill(&mut self) -> Result<(), GroupError> {

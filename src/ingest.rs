@@ -29,7 +29,7 @@ use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::changes::{self, Changes};
-use crate::decode::{self, DecodeError};
+use crate::decode::{self, Chunk, DecodeError};
 use crate::group::{self, GroupError};
 use crate::mapping::{self, PlanError};
 use crate::model::{DeliveryId, DestinationId, Environment, Header};
@@ -209,7 +209,7 @@ pub enum IngestError {
 
 /// What the task tells the worker.
 enum Feed {
-    Chunk(Vec<u8>),
+    Chunk(Chunk),
     /// The stream ended well. A channel that closes without this was given up.
     End,
     Broken(io::Error),
@@ -234,7 +234,7 @@ where
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
     // The memory of chunks that have been read comes back to be filled again, and what the stream
     // gave is given back to it at once: else each part of the stream would need memory from the system.
-    let (read, mut spare) = mpsc::channel::<Vec<u8>>(2 * CHUNKS_WAITING);
+    let (read, mut spare) = mpsc::channel::<Chunk>(2 * CHUNKS_WAITING);
     let span = tracing::Span::current();
     let seen = Arc::clone(&progress);
     let worker = tokio::task::spawn_blocking(move || {
@@ -248,8 +248,7 @@ where
                     .bytes
                     .fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 let mut chunk = spare.try_recv().unwrap_or_default();
-                chunk.clear();
-                chunk.extend_from_slice(&bytes);
+                chunk.fill(&bytes);
                 Feed::Chunk(chunk)
             }
             Some(Err(error)) => Feed::Broken(error),
@@ -281,16 +280,16 @@ pub fn rehearse<S: Store>(
     settings: &Settings,
     progress: &Progress,
 ) -> Result<Worked, IngestError> {
-    let mut next = |chunk: &mut Vec<u8>| {
+    let mut next = |chunk: &mut Chunk| {
         let Some(bytes) = next().map_err(work::Gone::Broken)? else {
             return Ok(false);
         };
         progress
             .bytes
             .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        chunk.clear();
-        chunk.extend_from_slice(&bytes);
+        chunk.fill(&bytes);
         Ok(true)
     };
-    work::work(task, &mut next, store, settings, progress, &mut None)
+    let worked = work::work(task, &mut next, store, settings, progress, &mut None);
+    worked.map(|(worked, _spent)| worked)
 }

@@ -35,7 +35,7 @@ pub use envelope::{
 pub use error::{DecodeError, Problem};
 pub use row::RowParser;
 pub use scan::Fault;
-pub use stream::{Decoder, Step};
+pub use stream::{Chunk, Decoder, Step};
 
 /// What a result document may cost before it is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

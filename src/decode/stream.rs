@@ -16,7 +16,7 @@ pub struct Decoder {
     /// What was pushed and is not consumed lies behind `start`.
     buffer: Vec<u8>,
     start: usize,
-    /// Bytes of the document before the buffer.
+    /// Bytes of the document before the buffer; wraps below 0 where a chunk has room in front.
     before: u64,
     closed: bool,
     stage: Stage,
@@ -26,6 +26,21 @@ pub struct Decoder {
     row: RowReader,
     rows: u64,
     failed: Option<DecodeError>,
+}
+
+/// Room in front of a [`Chunk`] for the part of a row that came before it; few rows are longer.
+const ROOM: usize = 8 << 10;
+
+/// Bytes of a document in memory that a decoder can take over, so that they need not be copied.
+#[derive(Debug, Default)]
+pub struct Chunk(Vec<u8>);
+
+impl Chunk {
+    /// Puts these bytes in the place of what it held, into the same memory.
+    pub fn fill(&mut self, bytes: &[u8]) {
+        self.0.resize(ROOM, 0);
+        self.0.extend_from_slice(bytes);
+    }
 }
 
 /// What [`Decoder::next`] has found.
@@ -88,10 +103,30 @@ impl Decoder {
     /// bytes before the next push, or the buffer grows by every chunk.
     pub fn push(&mut self, bytes: &[u8]) {
         // Only what is left of a row is moved, and it is moved once.
+        self.before = self.place(self.start);
         self.buffer.drain(..self.start);
-        self.before += self.start as u64;
         self.start = 0;
         self.buffer.extend_from_slice(bytes);
+    }
+
+    /// Like [`push`](Self::push), but takes the memory over and leaves other memory in its place, to be
+    /// filled again. Only what is left of a row is copied.
+    pub fn take(&mut self, chunk: &mut Chunk) {
+        let left = self.buffer.get(self.start..).unwrap_or_default();
+        let start = ROOM.saturating_sub(left.len());
+        let room = chunk.0.get_mut(start..ROOM);
+        let Some(room) = room.filter(|room| room.len() == left.len()) else {
+            return self.push(chunk.0.get(ROOM..).unwrap_or_default());
+        };
+        room.copy_from_slice(left);
+        self.before = self.place(self.start).wrapping_sub(start as u64);
+        self.start = start;
+        std::mem::swap(&mut self.buffer, &mut chunk.0);
+    }
+
+    /// Where in the document a byte of the buffer stands.
+    fn place(&self, at: usize) -> u64 {
+        self.before.wrapping_add(at as u64)
     }
 
     /// No more bytes come.
@@ -145,7 +180,7 @@ impl Decoder {
             Err(error) => {
                 let error = DecodeError {
                     problem: Problem::NotUtf8,
-                    offset: self.before + (range.start + error.valid_up_to()) as u64,
+                    offset: self.place(range.start + error.valid_up_to()),
                     rows: self.rows,
                 };
                 self.failed = Some(error.clone());
@@ -172,7 +207,7 @@ impl Decoder {
     fn before_root(&mut self) -> Result<Option<Found>, DecodeError> {
         let rest = self.rest();
         let mark = match rest {
-            _ if self.before + self.start as u64 > 0 => 0,
+            _ if self.place(self.start) > 0 => 0,
             _ if rest.starts_with(BYTE_ORDER_MARK) => BYTE_ORDER_MARK.len(),
             _ if BYTE_ORDER_MARK.starts_with(rest) && !self.closed => {
                 return Ok(Some(Found::NeedBytes));
@@ -299,7 +334,7 @@ impl Decoder {
     fn wrong(&self, at: usize, problem: Problem) -> DecodeError {
         DecodeError {
             problem,
-            offset: self.before + (self.start + at) as u64,
+            offset: self.place(self.start + at),
             rows: self.rows,
         }
     }
@@ -353,6 +388,56 @@ mod tests {
             "{}",
             decoder.buffer.capacity()
         );
+    }
+
+    #[test]
+    fn chunks_that_are_taken_over_read_as_those_that_are_copied() {
+        let mut document = b"{\"fields\":{\"dimensions\":[{\"name\":\"a\"}]},\"data\":[".to_vec();
+        for row in 0..40usize {
+            let text = "x".repeat(row * row * 20);
+            document.extend_from_slice(format!("{{\"a\":{{\"value\":\"{text}\"}}}},").as_bytes());
+        }
+        // Damaged at the end, so that the place of the error is compared too.
+        document.extend_from_slice(b"{\"a\":!");
+        let read = |size: usize, take: fn(usize) -> bool| {
+            let mut decoder = Decoder::new(Limits::default());
+            let mut rows = Vec::new();
+            let mut chunk = Chunk::default();
+            for (number, part) in document.chunks(size).enumerate() {
+                if take(number) {
+                    chunk.fill(part);
+                    decoder.take(&mut chunk);
+                } else {
+                    decoder.push(part);
+                }
+                loop {
+                    match decoder.next() {
+                        Ok(Step::NeedBytes) => break,
+                        Ok(Step::Header(_)) => decoder.select(&["a"]),
+                        Ok(Step::Row(row)) => rows.push(row.text().to_owned()),
+                        Ok(other) => panic!("{other:?}"),
+                        Err(error) => return (rows, error),
+                    }
+                }
+            }
+            panic!("the damage was not seen");
+        };
+        let want = read(document.len(), |_| false);
+        assert_eq!(want.0.len(), 40);
+        assert_eq!(want.1.offset, document.len() as u64 - 1);
+        for size in [
+            1,
+            7,
+            100,
+            ROOM - 1,
+            ROOM,
+            ROOM + 1,
+            3 * ROOM,
+            document.len(),
+        ] {
+            assert_eq!(read(size, |_| true), want, "{size}");
+            assert_eq!(read(size, |number| number % 2 == 0), want, "{size}");
+        }
     }
 
     #[test]

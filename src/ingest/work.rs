@@ -12,8 +12,8 @@ use super::{
     writer,
 };
 use crate::changes::Session;
-use crate::decode::{Decoder, RowParser, Step};
-use crate::group::Grouper;
+use crate::decode::{Chunk, Decoder, RowParser, Step};
+use crate::group::{Grouper, Spent};
 use crate::mapping::{self, Plan, Tally};
 use crate::model::{Header, Row};
 use crate::mparticle::encode::{Batch, Delivery, Encoder};
@@ -26,7 +26,7 @@ use crate::record::Record;
 pub fn run(
     order: Order,
     mut feed: mpsc::Receiver<Feed>,
-    read: &mpsc::Sender<Vec<u8>>,
+    read: &mpsc::Sender<Chunk>,
     outbox: &Outbox,
     settings: &Settings,
     progress: &Progress,
@@ -52,7 +52,7 @@ pub fn run(
     // All that waits is taken at once, so that neither side is woken for every chunk.
     let mut taken = VecDeque::with_capacity(CHUNKS_WAITING);
     let mut arrived = Vec::with_capacity(CHUNKS_WAITING);
-    let mut next = |chunk: &mut Vec<u8>| {
+    let mut next = |chunk: &mut Chunk| {
         if taken.is_empty() {
             feed.blocking_recv_many(&mut arrived, CHUNKS_WAITING);
             taken.extend(arrived.drain(..));
@@ -68,7 +68,7 @@ pub fn run(
             None => Err(Gone::Stopped),
         }
     };
-    let worked = work(
+    let (worked, spent) = work(
         &task,
         &mut next,
         &mut staging,
@@ -85,7 +85,7 @@ pub fn run(
         // Before the commit: there must be no delivery that the next one does not know of.
         session.finish()?;
     }
-    staging.commit(Totals {
+    let totals = Totals {
         rows_in: worked.rows,
         rows_rejected: worked.rejected,
         rows_unchanged: worked.made.unchanged_rows,
@@ -93,6 +93,15 @@ pub fn run(
         batches: worked.made.batches,
         requests: worked.made.requests,
         notes: notes.clone(),
+    };
+    std::thread::scope(|scope| {
+        if !spent.is_empty() {
+            // Beside the commit, which waits for the disk. Without a thread it is dropped here.
+            let name = "spent".to_owned();
+            let dropping = std::thread::Builder::new().name(name);
+            let _ = dropping.spawn_scoped(scope, move || drop(spent));
+        }
+        staging.commit(totals)
     })?;
     if let Some(session) = session {
         session.committed();
@@ -115,15 +124,15 @@ pub enum Gone {
 }
 
 /// Turns one document into requests, which go to `store`. `next` puts the document's next bytes in the
-/// place of those that it is given; `false` is a good end.
+/// place of those that it is given; `false` is a good end. Temporary space comes back to be dropped.
 pub fn work<S: Store>(
     task: &Task,
-    next: &mut dyn FnMut(&mut Vec<u8>) -> Result<bool, Gone>,
+    next: &mut dyn FnMut(&mut Chunk) -> Result<bool, Gone>,
     store: &mut S,
     settings: &Settings,
     progress: &Progress,
     session: &mut Option<Session>,
-) -> Result<Worked, IngestError> {
+) -> Result<(Worked, Spent), IngestError> {
     let mut job = Job {
         store,
         session,
@@ -170,13 +179,13 @@ impl<S: Store> Job<'_, S> {
     fn read(
         &mut self,
         decoder: &mut Decoder,
-        next: &mut dyn FnMut(&mut Vec<u8>) -> Result<bool, Gone>,
+        next: &mut dyn FnMut(&mut Chunk) -> Result<bool, Gone>,
     ) -> Result<Header, IngestError> {
-        let mut chunk = Vec::new();
+        let mut chunk = Chunk::default();
         loop {
             match decoder.next()? {
                 Step::NeedBytes => match next(&mut chunk) {
-                    Ok(true) => decoder.push(&chunk),
+                    Ok(true) => decoder.take(&mut chunk),
                     Ok(false) => decoder.close(),
                     Err(Gone::Broken(source)) => {
                         return Err(IngestError::Stream {
@@ -268,7 +277,7 @@ impl<S: Store> Job<'_, S> {
     }
 
     /// Groups, encodes and writes.
-    fn finish(mut self, header: Header) -> Result<Worked, IngestError> {
+    fn finish(mut self, header: Header) -> Result<(Worked, Spent), IngestError> {
         refuse_failed_query(&header)?;
         self.map_early()?;
         let Some(mapper) = self.mapper.take() else {
@@ -294,18 +303,18 @@ impl<S: Store> Job<'_, S> {
             encoder = encoder.sending_changes(session.key(), session.attribute());
         }
         let grouper = mapper.grouper;
-        let made = writer::write(
+        let (made, spent) = writer::write(
             self.store,
             self.session.as_mut(),
             &mut self.rejected,
             &mut self.first_reason,
             |feeder| {
-                grouper
+                let spent = grouper
                     .finish(|record| -> Result<(), IngestError> { encoder.push(record, feeder) })?;
-                encoder.finish(feeder)
+                Ok((encoder.finish(feeder)?, spent))
             },
         )?;
-        Ok(Worked {
+        let worked = Worked {
             header,
             plan: mapper.plan,
             tally: mapper.tally,
@@ -313,7 +322,8 @@ impl<S: Store> Job<'_, S> {
             rejected: self.rejected,
             first_reason: self.first_reason,
             made,
-        })
+        };
+        Ok((worked, spent))
     }
 }
 
