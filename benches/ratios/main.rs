@@ -27,6 +27,12 @@ fn main() {
     decode_map::bench(&mut criterion);
     criterion.final_summary();
 
+    // The same word that chooses among criterion's benches: `cargo bench --bench ratios -- drain`.
+    let wanted = std::env::args().skip(1).find(|word| !word.starts_with('-'));
+    let is_wanted = |title: &str| {
+        let title = title.to_lowercase();
+        wanted.as_ref().is_none_or(|word| title.contains(word))
+    };
     let mut verdicts = Vec::new();
     for (title, stage) in [
         ("Decode and map", decode_map::ratios as fn() -> Vec<Verdict>),
@@ -35,6 +41,9 @@ fn main() {
         ("Sealing", sealing::ratios),
         ("Drain", drain::ratios),
     ] {
+        if !is_wanted(title) {
+            continue;
+        }
         println!("\n{title}");
         let found = stage();
         found.iter().for_each(Verdict::print);

@@ -1,16 +1,20 @@
 //! A lane's hands: the tasks and the calls that the lane's decisions become.
 //!
-//! One courier runs a lane while its destination has work. It owns every task that it starts and
-//! awaits it. Of each kind of call to the outbox at most one is under way.
+//! One courier runs a lane while its destination has work. Requests fly within its own task: one of
+//! its own for each would take two more task switches a request, which is as long as making it. It owns
+//! every call to the outbox that it starts and awaits it; of each kind at most one is under way.
 
-use std::collections::HashMap;
 use std::future::pending;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::watch;
-use tokio::task::{self, JoinError, JoinHandle, JoinSet, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
 
@@ -50,14 +54,16 @@ pub(super) struct Courier<T> {
     pub rng: Rng,
 }
 
+/// A request under way, and what it comes to.
+type Flight = BoxFuture<'static, (Ticket, Reply)>;
 type Claiming = JoinHandle<Result<Option<Vec<Claim>>, Error>>;
 type Settling = JoinHandle<Result<(), Error>>;
 
 /// What is under way.
 struct Work {
     changes: watch::Receiver<u64>,
-    flights: JoinSet<Reply>,
-    tickets: HashMap<task::Id, Ticket>,
+    /// As many as the lane lets fly.
+    flights: FuturesUnordered<Flight>,
     claiming: Option<Claiming>,
     claims: Patience,
     /// The last claim brought nothing, and the outbox has not changed since it began.
@@ -107,7 +113,7 @@ impl<T: Transport> Courier<T> {
                         self.stop(&mut work);
                     }
                 }
-                Some(landed) = work.flights.join_next_with_id() => self.landed(&mut work, landed),
+                Some(landed) = work.flights.next() => self.landed(&mut work, landed),
                 () = self.seat.nudged.notified() => {}
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
@@ -122,7 +128,8 @@ impl<T: Transport> Courier<T> {
             self.say(notice);
         }
         if work.stop_at.is_some_and(|at| at <= now) {
-            work.flights.abort_all();
+            // The lane gives the requests back when it ends.
+            work.flights.clear();
         }
         let sends_at = self.send(work);
         if work.settling.is_none() && work.settles.over(now) {
@@ -141,13 +148,20 @@ impl<T: Transport> Courier<T> {
                 Next::Send(ticket, parcel) => {
                     let transport = Arc::clone(&self.transport);
                     let within = self.reply_within;
-                    let task = work.flights.spawn(async move {
+                    let sending = async move {
                         let sending = transport.send(parcel);
                         timeout(within, sending).await.unwrap_or_else(|_| {
                             Reply::unavailable(format!("no reply within {within:?}"))
                         })
+                    };
+                    let landing = AssertUnwindSafe(sending).catch_unwind().map(move |reply| {
+                        let panicked = "what sends the request has panicked".to_owned();
+                        (
+                            ticket,
+                            reply.unwrap_or_else(|_| Reply::unavailable(panicked)),
+                        )
                     });
-                    work.tickets.insert(task.id(), ticket);
+                    work.flights.push(landing.boxed());
                 }
                 Next::At(tick) => return Some(self.stopwatch.instant(tick)),
                 Next::Blocked => return None,
@@ -155,23 +169,15 @@ impl<T: Transport> Courier<T> {
         }
     }
 
-    fn landed(&self, work: &mut Work, first: Result<(task::Id, Reply), JoinError>) {
-        let mut landed = Some(first);
+    fn landed(&self, work: &mut Work, first: (Ticket, Reply)) {
+        // No lock is held while flights are looked at: that goes on with them.
+        let mut landed = vec![first];
+        while let Some(Some(next)) = work.flights.next().now_or_never() {
+            landed.push(next);
+        }
         let mut lane = self.seat.lane();
-        while let Some(result) = landed {
-            let (id, reply) = match result {
-                Ok((id, reply)) => (id, Some(reply)),
-                // Aborted at the deadline: the lane gives the request back when it ends.
-                Err(error) if error.is_cancelled() => (error.id(), None),
-                Err(error) => {
-                    let what = "the task that sent the request has panicked".to_owned();
-                    (error.id(), Some(Reply::unavailable(what)))
-                }
-            };
-            if let (Some(ticket), Some(reply)) = (work.tickets.remove(&id), reply) {
-                lane.replied(self.stopwatch.now(), ticket, reply);
-            }
-            landed = work.flights.try_join_next_with_id();
+        for (ticket, reply) in landed {
+            lane.replied(self.stopwatch.now(), ticket, reply);
         }
     }
 
@@ -354,8 +360,7 @@ impl Work {
     fn new(changes: watch::Receiver<u64>) -> Self {
         Self {
             changes,
-            flights: JoinSet::new(),
-            tickets: HashMap::new(),
+            flights: FuturesUnordered::new(),
             claiming: None,
             claims: Patience::default(),
             exhausted: false,

@@ -150,7 +150,8 @@ impl Lane {
         }
     }
 
-    /// How many entries to claim now: enough to keep `max_in_flight` requests busy. The caller makes
+    /// How many entries to claim now: enough to keep `max_in_flight` requests busy, and none while half
+    /// as many are ready. The caller makes
     /// one claim at a time, and calls [`Lane::stir`] if it fails.
     pub fn wanted(&mut self, now: Moment) -> usize {
         let unsettled = self.settlements.len() + self.settling;
@@ -168,7 +169,8 @@ impl Lane {
             }
             return usize::from(due);
         }
-        if self.ready.len() >= most {
+        // By halves: a claim is a call to another thread, too much for each request.
+        if self.ready.len() * 2 > most {
             return 0;
         }
         (2 * most).saturating_sub(self.entries.len())
