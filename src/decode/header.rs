@@ -7,7 +7,7 @@ use super::Limits;
 use super::error::Problem;
 use super::scan::{Event, Kind, Seen};
 use super::sentences::{sentences, strings, text};
-use crate::model::{Field, FieldKind, Header};
+use crate::model::{Field, FieldKind, Header, Text};
 
 /// A key that matters is shorter than this, also when every letter is written as an escape.
 const LONGEST_KEY: usize = 128;
@@ -16,7 +16,9 @@ const STRING_OVERHEAD: usize = 32;
 
 /// Events above this depth matter: the root's keys, or inside `fields` a column's keys.
 const WATCH_ROOT: usize = 1;
-const WATCH_FIELDS: usize = 4;
+const WATCH_FIELDS: usize = IN_COLUMN;
+/// Containers around the keys of a column: the root, `fields`, a list of it, the column.
+pub(super) const IN_COLUMN: usize = 4;
 
 /// Takes the scanner's events outside `data` and builds the [`Header`].
 #[derive(Debug)]
@@ -49,6 +51,8 @@ pub(super) enum After {
     Nothing,
     /// Ask the scanner for events up to this depth from now on.
     Watch(usize),
+    /// Nothing of the value of the key that has just ended matters.
+    Mute,
     /// The list of rows has begun.
     Rows,
 }
@@ -84,6 +88,11 @@ enum Capture {
     Nothing,
     Key,
     Value(Kind),
+}
+
+/// Whether anything is read of the value of this key of a column. Elsewhere at the same depth nothing is.
+pub(super) fn matters_of_column(key: &[u8]) -> bool {
+    key == b"name" || key == b"tags"
 }
 
 impl HeaderReader {
@@ -136,9 +145,15 @@ impl HeaderReader {
             Event::KeyBegin => self.begin(Capture::Key),
             Event::KeyEnd => {
                 self.capture = Capture::Nothing;
-                let raw = self.captured.strip_suffix(b"\"").unwrap_or_default();
-                let key = text(raw, escaped).ok_or(Problem::NotUtf8)?;
+                let captured = std::mem::take(&mut self.captured);
+                let raw = captured.strip_suffix(b"\"").unwrap_or_default();
+                let raw = std::str::from_utf8(raw).map_err(|_| Problem::NotUtf8)?;
+                let key = Text { raw, escaped }.decoded();
                 self.on_key(seen.depth, &key);
+                self.captured = captured;
+                if !self.matters(seen.depth) {
+                    return Ok(After::Mute);
+                }
             }
             Event::ValueBegin(kind) => {
                 if self.wants(seen.depth) {
@@ -182,6 +197,16 @@ impl HeaderReader {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Whether there is anything to be seen in the value of the key that has just ended.
+    fn matters(&self, depth: usize) -> bool {
+        match depth {
+            1 => self.root != RootKey::Other,
+            2 => self.list.is_some(),
+            4 => self.wants(depth),
+            _ => true,
         }
     }
 

@@ -102,6 +102,8 @@ pub(super) struct Scanner {
     max_depth: usize,
     /// Events with more depth than this are not reported.
     watch: usize,
+    /// Nothing is reported before the end of the value with this depth.
+    muted: Option<usize>,
     escaped: bool,
 }
 
@@ -157,6 +159,7 @@ impl Scanner {
             depth: 0,
             max_depth: max_depth.min(DEEPEST),
             watch,
+            muted: None,
             escaped: false,
         }
     }
@@ -164,6 +167,11 @@ impl Scanner {
     /// Reports events up to another depth from now on.
     pub(super) fn watch(&mut self, depth: usize) {
         self.watch = depth;
+    }
+
+    /// Reports nothing but the end of the value whose key has just ended.
+    pub(super) fn mute_value(&mut self) {
+        self.muted = Some(self.depth);
     }
 
     /// Whether the key or string that ended last has a backslash.
@@ -260,6 +268,25 @@ impl Scanner {
             }
         }
         Ok((at, None))
+    }
+
+    /// In an object with `depth` containers around its members: consumes members that are whole in
+    /// `bytes`, written without white space, with a plain key that does not matter and a value without
+    /// parts. What it does not consume is for [`step`](Self::step).
+    pub(super) fn pass_over(
+        &mut self,
+        bytes: &[u8],
+        depth: usize,
+        matters: impl Fn(&[u8]) -> bool,
+    ) -> usize {
+        let mut at = 0;
+        // Behind a value; each member is consumed with the comma before it.
+        if self.state == State::After && self.depth == depth && self.in_object() {
+            while let Some(length) = plain_member(bytes.get(at..).unwrap_or_default(), &matters) {
+                at += length;
+            }
+        }
+        at
     }
 
     /// In an array: skips white space and the comma before the next element. `None` when the
@@ -395,12 +422,18 @@ impl Scanner {
     }
 
     /// An opening bracket has already been counted when its event is made.
-    fn seen(&self, event: Event, byte: u8) -> Option<Seen> {
+    fn seen(&mut self, event: Event, byte: u8) -> Option<Seen> {
         let opened = matches!(event, Event::ValueBegin(_)) && matches!(byte, b'{' | b'[');
         self.report(event, self.depth - usize::from(opened))
     }
 
-    fn report(&self, event: Event, depth: usize) -> Option<Seen> {
+    fn report(&mut self, event: Event, depth: usize) -> Option<Seen> {
+        if let Some(muted) = self.muted {
+            if event != Event::ValueEnd || depth != muted {
+                return None;
+            }
+            self.muted = None;
+        }
         (depth <= self.watch).then_some(Seen { event, depth })
     }
 }
@@ -466,6 +499,34 @@ pub(super) fn plain_run(bytes: &[u8]) -> usize {
     bytes.len() - rest.len() + rest.iter().position(special).unwrap_or(rest.len())
 }
 
+/// How long the member is that `bytes` begin with, the comma before it included, if it is a plain one
+/// whose key does not matter, and has ended.
+fn plain_member(bytes: &[u8], matters: impl Fn(&[u8]) -> bool) -> Option<usize> {
+    let (key, rest) = plain_string(bytes.strip_prefix(b",")?)?;
+    // Whether a key is UTF-8 is for others to say.
+    if !key.is_ascii() || matters(key) {
+        return None;
+    }
+    let value = rest.strip_prefix(b":")?;
+    let rest = match value.first()? {
+        b'"' => plain_string(value)?.1,
+        b'n' => value.strip_prefix(b"null")?,
+        b't' => value.strip_prefix(b"true")?,
+        b'f' => value.strip_prefix(b"false")?,
+        b'[' => value.strip_prefix(b"[]")?,
+        b'{' => value.strip_prefix(b"{}")?,
+        _ => return None,
+    };
+    matches!(rest.first()?, b',' | b'}').then_some(bytes.len() - rest.len())
+}
+
+/// The string that `bytes` begin with, if it is whole and has no escapes, and what stands behind it.
+fn plain_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let text = bytes.strip_prefix(b"\"")?;
+    let (text, rest) = text.split_at_checked(plain_run(text))?;
+    Some((text, rest.strip_prefix(b"\"")?))
+}
+
 fn stuck<T>(at: usize, fault: Fault) -> Result<T, Stuck> {
     Err(Stuck { at, fault })
 }
@@ -506,6 +567,42 @@ null ; nul ; false ; fals ; "" ; "\" ; "\u12g4" ; "\uD800" ; "\v" ; 'x' ; [] ;
             for size in [1, 2, 3, 100] {
                 assert_eq!(valid(text.as_bytes(), size), want, "{text:?} by {size}");
             }
+        }
+    }
+
+    #[test]
+    fn only_plain_members_that_do_not_matter_are_passed_over() {
+        for (members, passed) in [
+            (
+                r#","a":null,"b":true,"c":false,"d":[],"e":{},"f":"text",x"#,
+                54,
+            ),
+            (r#","a":"x","name":"x""#, 8),
+            (r#","a":"x"}"#, 8),
+            (r#","a":1,"#, 0),
+            (r#","a":"\n","#, 0),
+            (r#","\u0061":"x","#, 0),
+            (r#","é":"x","#, 0),
+            (r#","a": "x","#, 0),
+            (r#","a":"x""#, 0),
+            (r#","a":"x"]"#, 0),
+            (r#","a":nullx,"#, 0),
+            (r#","a":[1],"#, 0),
+            (r#","a"#, 0),
+            (r#""a":"x","#, 0),
+            ("", 0),
+        ] {
+            let mut scanner = Scanner::new(9, 1);
+            let pass = |scanner: &mut Scanner, depth| {
+                scanner.pass_over(members.as_bytes(), depth, |key| key == b"name")
+            };
+            let mut before = &b"{\"z\":true"[..];
+            while !before.is_empty() {
+                assert_eq!(pass(&mut scanner, 1), 0);
+                before = &before[scanner.step(before).unwrap().0..];
+            }
+            assert_eq!(pass(&mut scanner, 2), 0);
+            assert_eq!(pass(&mut scanner, 1), passed, "{members}");
         }
     }
 

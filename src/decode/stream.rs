@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Limits;
 use super::error::{DecodeError, Problem};
-use super::header::{After, HeaderReader};
+use super::header::{After, HeaderReader, IN_COLUMN, matters_of_column};
 use super::row::RowReader;
 use super::scan::{BYTE_ORDER_MARK, Element, Fault, Scanner, Stuck, is_space};
 use crate::model::{Header, Row};
@@ -230,6 +230,10 @@ impl Decoder {
 
     fn outside(&mut self) -> Result<Option<Found>, DecodeError> {
         let bytes = self.buffer.get(self.start..).unwrap_or_default();
+        // Most of a header: some fifty keys of each column, of which two matter.
+        let passed = self.scanner.pass_over(bytes, IN_COLUMN, matters_of_column);
+        self.start += passed;
+        let bytes = bytes.get(passed..).unwrap_or_default();
         let (used, seen) = match self.scanner.step(bytes) {
             Ok(step) => step,
             Err(stuck) => return Err(self.stuck(stuck)),
@@ -247,6 +251,7 @@ impl Decoder {
         match self.header.on(seen, last, self.scanner.escaped()) {
             Ok(After::Nothing) => {}
             Ok(After::Watch(depth)) => self.scanner.watch(depth),
+            Ok(After::Mute) => self.scanner.mute_value(),
             Ok(After::Rows) => {
                 self.stage = Stage::Between;
                 if self.header.fields_known {

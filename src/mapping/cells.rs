@@ -61,7 +61,11 @@ pub(super) fn identity_value(
             if cleaned.trim().is_empty() {
                 return false;
             }
-            values::canonical(out, &cleaned);
+            match text.escaped || cleaning.strip_html {
+                true => values::canonical(out, &cleaned),
+                // What needed no escapes needs none now.
+                false => quoted(out, &cleaned),
+            }
             true
         }
         Value::String(text) => {
@@ -189,6 +193,10 @@ fn string_value(
     place: (usize, u64),
     tally: &mut Tally,
 ) {
+    // Nearly all are like this: there is nothing to do to them.
+    if !text.escaped && !spelling.strip_html && text.raw.len() <= most {
+        return quoted(out, text.raw);
+    }
     let html = match spelling.strip_html {
         true => html::text_of(text),
         false => None,
