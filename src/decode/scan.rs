@@ -575,7 +575,7 @@ null ; nul ; false ; fals ; "" ; "\" ; "\u12g4" ; "\uD800" ; "\v" ; 'x' ; [] ;
         for (members, passed) in [
             (
                 r#","a":null,"b":true,"c":false,"d":[],"e":{},"f":"text",x"#,
-                54,
+                53,
             ),
             (r#","a":"x","name":"x""#, 8),
             (r#","a":"x"}"#, 8),
