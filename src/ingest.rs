@@ -40,8 +40,11 @@ use crate::outbox::{self, NewDelivery, Outbox};
 pub use worked::Worked;
 
 /// Chunks that wait for the worker, and as many that it has taken: enough to keep it busy while the
-/// network hesitates, and at most some 2 MiB with the chunks that HTTP gives.
-const CHUNKS_WAITING: usize = 16;
+/// threads that feed it have to share a processor with the one that sorts. With the chunks that HTTP
+/// gives some 6 MiB, and never more than twice that.
+const CHUNKS_WAITING: usize = 48;
+/// Larger parts of a stream are cut.
+const LARGEST_CHUNK: usize = 128 << 10;
 
 /// How deliveries are worked on.
 #[derive(Clone, Debug)]
@@ -241,24 +244,27 @@ where
         let _entered = span.enter();
         work::run(order, receiver, &read, &outbox, &settings, &seen)
     });
-    loop {
-        let feed = match stream.next().await {
+    // The worker hangs up early only when it has failed; its answer says why.
+    'stream: loop {
+        let last = match stream.next().await {
             Some(Ok(bytes)) => {
                 progress
                     .bytes
                     .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                let mut chunk = spare.try_recv().unwrap_or_default();
-                chunk.fill(&bytes);
-                Feed::Chunk(chunk)
+                for part in bytes.chunks(LARGEST_CHUNK) {
+                    let mut chunk = spare.try_recv().unwrap_or_default();
+                    chunk.fill(part);
+                    if sender.send(Feed::Chunk(chunk)).await.is_err() {
+                        break 'stream;
+                    }
+                }
+                continue;
             }
             Some(Err(error)) => Feed::Broken(error),
             None => Feed::End,
         };
-        let last = !matches!(feed, Feed::Chunk(_));
-        // The worker hangs up early only when it has failed; its answer says why.
-        if sender.send(feed).await.is_err() || last {
-            break;
-        }
+        let _ = sender.send(last).await;
+        break;
     }
     // The sender is kept until the worker is done: the end of the channel means "given up".
     let answer = worker.await;

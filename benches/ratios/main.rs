@@ -7,16 +7,13 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
-mod decode_map;
-mod drain;
-mod grouping;
-mod outbox;
-mod sealing;
+mod stages;
 
 use std::time::Duration;
 
 use criterion::Criterion;
 use kit::Verdict;
+use stages::decode_map;
 
 fn main() {
     let mut criterion = Criterion::default()
@@ -33,14 +30,8 @@ fn main() {
         let title = title.to_lowercase();
         wanted.as_ref().is_none_or(|word| title.contains(word))
     };
-    let mut verdicts = Vec::new();
-    for (title, stage) in [
-        ("Decode and map", decode_map::ratios as fn() -> Vec<Verdict>),
-        ("Grouping", grouping::ratios),
-        ("Outbox", outbox::ratios),
-        ("Sealing", sealing::ratios),
-        ("Drain", drain::ratios),
-    ] {
+    let mut verdicts: Vec<Verdict> = Vec::new();
+    for (title, stage) in stages::ALL {
         if !is_wanted(title) {
             continue;
         }

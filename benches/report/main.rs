@@ -2,7 +2,7 @@
 //! for Looker and mParticle.
 //!
 //! `cargo bench --bench report` runs small sizes and prints; `cargo bench --bench report -- --full`
-//! runs large ones (some 20 minutes, 10 GB of disk) and writes `benches/REPORT.md` with its plots.
+//! runs large ones (some 10 minutes; 10 GB of disk, and 6 GB of memory for the document) and writes `benches/REPORT.md` with its plots.
 
 #[path = "../kit/mod.rs"]
 mod kit;
@@ -10,6 +10,9 @@ mod kit;
 mod daemon;
 mod intake;
 mod page;
+#[allow(dead_code)] // Its criterion benches are for `--bench ratios`.
+#[path = "../ratios/stages.rs"]
+mod stages;
 mod steady;
 mod svg;
 mod world;
@@ -20,6 +23,7 @@ use std::time::Duration;
 
 use hyper::body::Bytes;
 use intake::{Floor, Intake};
+use kit::Verdict;
 use looker_feed::looker::{Shape, document};
 use steady::{Restart, Steady};
 
@@ -32,6 +36,8 @@ pub(crate) struct Measured {
     pub others: Vec<Case>,
     pub steady: Steady,
     pub restart: Restart,
+    /// Each stage alone; empty at small sizes, where `--bench ratios` is run beside this.
+    pub stages: Vec<(&'static str, Vec<Verdict>)>,
 }
 
 /// Some runs of one shape.
@@ -117,6 +123,7 @@ fn main() {
         others,
         steady,
         restart,
+        stages: if full { stages() } else { Vec::new() },
     };
 
     println!();
@@ -130,6 +137,16 @@ fn main() {
     };
     page::write(&out, &measured).expect("the report can be written");
     println!("\nWritten: {}", out.join("REPORT.md").display());
+}
+
+fn stages() -> Vec<(&'static str, Vec<Verdict>)> {
+    let measured = stages::ALL.into_iter().map(|(title, stage)| {
+        println!("{title} ...");
+        let verdicts = stage();
+        verdicts.iter().for_each(Verdict::print);
+        (title, verdicts)
+    });
+    measured.collect()
 }
 
 fn case(name: &str, shape: &Shape, runs: usize, home: &Path, send: bool) -> Case {

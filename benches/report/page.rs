@@ -131,15 +131,35 @@ fn page(measured: &Measured) -> String {
         out,
         "Written by `cargo bench --bench report{command}`; do not edit. {}\n\n\
          The daemon is the real binary, built as for a release, in a process of its own, with its default \
-         settings but ports, paths and rate; memory is its `VmHWM`. The stand-ins for Looker (which generates \
-         the rows as it sends them) and for mParticle (which checks every batch) run in the bench's process \
-         and share the processors with it. Each run is followed by what bounds it, measured alone: decoding and \
+         settings but ports, paths and rate; memory is its `VmHWM`. The stand-ins for Looker (which has \
+         the document in its memory before the clock starts) and for mParticle (which checks every batch) run in the \
+         bench's process and share the processors with it. Each run is followed by what bounds it, measured alone: decoding and \
          mapping the same rows from memory on one core, a plain write and fdatasync of as many bytes as the outbox \
          came to, and a client that downloads the same document and throws it away. Values are medians of the runs.\n",
         machine()
     );
-    out.push_str("## Targets\n\n| | measured | target | |\n|---|---:|---|---|\n");
-    for verdict in verdicts(measured) {
+    let _ = write!(out, "## Targets\n\n{TARGETS}");
+    lines(&mut out, &verdicts(measured));
+    for (title, verdicts) in &measured.stages {
+        let _ = write!(out, "\n{title}, alone:\n\n{TARGETS}");
+        lines(&mut out, verdicts);
+    }
+    out.push_str(
+        "\nStages alone are measured in pairs with what they are compared to, in one process (`cargo bench --bench \
+         ratios`); allocations are counted by `cargo bench --bench allocations`.\n\n## How cost grows\n\n",
+    );
+    table(&mut out, &measured.sizes);
+    out.push_str("\n![Time](report-time.svg) ![Memory](report-memory.svg) ![Disk](report-disk.svg) ![Requests](report-requests.svg) ![Rate](report-rate.svg)\n");
+    out.push_str("\n## Other users\n\n");
+    table(&mut out, &measured.others);
+    let _ = writeln!(out, "\n## What bounds each stage\n\n{}", bounds(measured));
+    out
+}
+
+const TARGETS: &str = "| | measured | target | |\n|---|---:|---|---|\n";
+
+fn lines(out: &mut String, verdicts: &[Verdict]) {
+    for verdict in verdicts {
         let mark = if verdict.holds() { "pass" } else { "**miss**" };
         let _ = writeln!(
             out,
@@ -149,16 +169,6 @@ fn page(measured: &Measured) -> String {
             verdict.target()
         );
     }
-    out.push_str(
-        "\nThe other ratios (parsers, plain file, load generator) are those of `cargo bench --bench ratios` and \
-         `--bench allocations`.\n\n## How cost grows\n\n",
-    );
-    table(&mut out, &measured.sizes);
-    out.push_str("\n![Time](report-time.svg) ![Memory](report-memory.svg) ![Disk](report-disk.svg) ![Requests](report-requests.svg) ![Rate](report-rate.svg)\n");
-    out.push_str("\n## Other users\n\n");
-    table(&mut out, &measured.others);
-    let _ = writeln!(out, "\n## What bounds each stage\n\n{}", bounds(measured));
-    out
 }
 
 fn table(out: &mut String, cases: &[Case]) {
@@ -309,7 +319,8 @@ fn bounds(measured: &Measured) -> String {
     format!(
         "**Whole intake.** At {rows} rows it takes {seconds:.2} s. Alone, the download from the stand-in would take {download} \
          of that, decoding and mapping {parse}, and writing the outbox's bytes {write}; a stage that shares the processors \
-         with the others takes longer than alone. Bounded by the processors that daemon and stand-in share.\n\n\
+         with the others takes longer than alone. Bounded by the worker, which decodes and maps while rows come and merges and \
+         encodes afterwards; in the first part the other threads and the stand-in take the other core.\n\n\
          **Decode and map.** One thread, while the network is read by another. Bounded by that core: by the row's scan for \
          the ends of its values, the copies into the record, and the check for UTF-8.\n\n\
          **Grouping.** What does not fit into the budget is sorted, sealed and written to a temporary file by a thread of \
@@ -317,9 +328,9 @@ fn bounds(measured: &Measured) -> String {
          stay. Bounded by copies (in the memory, and to and from the page cache), by AES-GCM, and by the disk when that \
          is slower.\n\n\
          **Encode and outbox.** Begins when the last row is in; one thread merges and encodes, another compresses and \
-         writes. Bounded by the slower of them: copies and the heap here, lz4 there.\n\n\
+         writes. Bounded by the slower of them, and they take about as long: copies, AES-GCM and the heap here, lz4 there.\n\n\
          **Drain.** Bounded by the rate limit: {share:.1}% of it in the worst {window} s. Without a limit, by the stand-in, \
-         which checks every batch.\n\n\
+         which checks every batch and takes two thirds of the processors; of the rest most is opening, decompressing and copying bodies.\n\n\
          **Restart.** No body is read at a start, only the state and one footer. Bounded by opening sled and by syncs.",
         rows = number(case.rows() as f64),
         seconds = case.median(|intake, _| intake.received.as_secs_f64()),
