@@ -14,7 +14,10 @@ mod outbox;
 mod sealing;
 
 /// A stage's title, and what measures it.
-pub const ALL: [(&str, fn() -> Vec<Verdict>); 5] = [
+type Stage = (&'static str, fn() -> Vec<Verdict>);
+
+/// All of them, in the order of the pipeline.
+pub const ALL: [Stage; 5] = [
     ("Decode and map", decode_map::ratios),
     ("Grouping", grouping::ratios),
     ("Outbox", outbox::ratios),

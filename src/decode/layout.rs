@@ -4,7 +4,8 @@
 //! bytes between two values are nearly always those of the row before. They were checked when the
 //! layout was learned; what is equal to them is valid for the same reason.
 
-use super::scan::{Scanner, plain_run};
+use super::plain::plain_run;
+use super::scan::Scanner;
 use crate::model::{Cell, CellKind};
 
 /// A hole whose value is checked and not kept.

@@ -23,6 +23,7 @@ mod envelope;
 mod error;
 mod header;
 mod layout;
+mod plain;
 mod row;
 mod scan;
 mod sentences;

@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use super::scan::{Fault, Stuck, plain_run};
+use super::plain::plain_run;
+use super::scan::{Fault, Stuck};
 
 /// Resolves the escapes of one JSON string, cut anywhere. A surrogate without its partner becomes
 /// U+FFFD: it has no UTF-8 form.

@@ -29,6 +29,7 @@ mod names;
 mod notes;
 mod place;
 mod plan;
+mod row;
 mod tags;
 mod time;
 mod values;

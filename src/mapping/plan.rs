@@ -1,24 +1,16 @@
-//! What each column of a delivery is for, decided once from its header, and applied to each row.
-
-use std::hash::Hasher;
-
-use siphasher::sip::SipHasher13;
+//! What each column of a delivery is for, decided once from its header.
 
 use super::belongings::{Belongings, CONSENT, Shelf};
-use super::cells::{
-    Attribute, Cleaning, Spelling, attribute_value, device_value, identity_value, mpid_value,
-};
+use super::cells::{Cleaning, Spelling};
 use super::commerce::needs_event_type;
-use super::error::{PlanError, Rejection};
+use super::error::PlanError;
 use super::event::EventColumns;
 use super::historical::{Ages, Historical};
 use super::names::Names;
-use super::notes::Tally;
-use super::place::{ip_value, location_value};
 use super::tags::{self, DeviceType, Identity, Tag};
-use super::{DELETED, EVENT_BITS, Nulls, Settings, Untagged, time};
-use crate::model::{DataType, Field, FieldKind, Header, Row};
-use crate::record::{self, EventKind, Mark, Purchase, Record, Section};
+use super::{DELETED, Nulls, Settings, Untagged, time};
+use crate::model::{DataType, Field, FieldKind, Header};
+use crate::record::FIRST_ATTRIBUTE;
 
 /// Attributes of one event, and characters of names, that mParticle takes.
 /// ("Default Service Limits")
@@ -32,23 +24,23 @@ const LOCATION: &str = "context.location";
 /// The mapping of one delivery.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    data_type: DataType,
-    columns: Vec<String>,
-    fates: Vec<ColumnFate>,
-    names: Names,
-    identities: Vec<IdentityColumns>,
-    device: Vec<DeviceColumn>,
-    ip: Vec<usize>,
-    latitude: Vec<usize>,
-    longitude: Vec<usize>,
-    belongings: Belongings,
-    attributes: Vec<usize>,
-    event: EventColumns,
+    pub(super) data_type: DataType,
+    pub(super) columns: Vec<String>,
+    pub(super) fates: Vec<ColumnFate>,
+    pub(super) names: Names,
+    pub(super) identities: Vec<IdentityColumns>,
+    pub(super) device: Vec<DeviceColumn>,
+    pub(super) ip: Vec<usize>,
+    pub(super) latitude: Vec<usize>,
+    pub(super) longitude: Vec<usize>,
+    pub(super) belongings: Belongings,
+    pub(super) attributes: Vec<usize>,
+    pub(super) event: EventColumns,
     /// What is written for a user attribute that is null.
-    null: &'static [u8],
-    spelling: Spelling,
-    skip_sent: bool,
-    key: [u8; 16],
+    pub(super) null: &'static [u8],
+    pub(super) spelling: Spelling,
+    pub(super) skip_sent: bool,
+    pub(super) key: [u8; 16],
 }
 
 /// What became of one column of the result, for people who look for a missing tag.
@@ -63,18 +55,18 @@ pub struct ColumnFate {
 }
 
 #[derive(Clone, Debug)]
-struct IdentityColumns {
-    identity: Identity,
+pub(super) struct IdentityColumns {
+    pub(super) identity: Identity,
     /// `"email":`
-    name: &'static str,
-    slots: Vec<usize>,
-    cleaning: Cleaning,
+    pub(super) name: &'static str,
+    pub(super) slots: Vec<usize>,
+    pub(super) cleaning: Cleaning,
 }
 
 #[derive(Clone, Debug)]
-struct DeviceColumn {
-    slot: usize,
-    kind: DeviceType,
+pub(super) struct DeviceColumn {
+    pub(super) slot: usize,
+    pub(super) kind: DeviceType,
 }
 
 impl Plan {
@@ -195,87 +187,6 @@ impl Plan {
         })
     }
 
-    /// Maps one row whose slots are [`Plan::columns`].
-    ///
-    /// # Errors
-    /// The row cannot be sent; `record` is then of no use.
-    pub fn map(
-        &self,
-        row: &Row<'_>,
-        record: &mut Record,
-        tally: &mut Tally,
-    ) -> Result<(), Rejection> {
-        record.begin(row.number);
-        self.map_identities(row, record, tally)?;
-        let bytes = record.section(Section::Device);
-        for (slot, column) in self.device.iter().enumerate() {
-            let start = record::begin_setting(bytes, slot as u16);
-            device_value(bytes, row, column.slot, column.kind, self.spelling, tally);
-            record::end_setting(bytes, start);
-        }
-        if let Some(slot) = self.names.ip {
-            let start = record::begin_setting(bytes, slot);
-            ip_value(bytes, row, &self.ip, tally);
-            record::end_setting(bytes, start);
-        }
-        if let Some(slot) = self.names.location {
-            let start = record::begin_setting(bytes, slot);
-            location_value(bytes, row, &self.latitude, &self.longitude, tally);
-            record::end_setting(bytes, start);
-        }
-        if !self.belongings.is_empty() {
-            let (names, zone) = (&self.names, self.event.zone.as_ref());
-            self.belongings
-                .write(bytes, row, names, zone, self.spelling, tally);
-        }
-        let how = Attribute {
-            lists: true,
-            null: self.null,
-            spelling: self.spelling,
-        };
-        let bytes = record.section(Section::Attributes);
-        for (slot, &column) in self.attributes.iter().enumerate() {
-            let start = record::begin_setting(bytes, slot as u16);
-            attribute_value(bytes, row, column, tally, how);
-            record::end_setting(bytes, start);
-        }
-        if self.data_type == DataType::Event {
-            let bytes = record.section(Section::Event);
-            self.event.write(row, bytes, &self.columns, tally)?;
-        }
-        record.end();
-        if self.skip_sent || self.names.purchases {
-            self.bring_together(record);
-        }
-        Ok(())
-    }
-
-    /// Rows of one transaction of a user get the same low bits, and so do equal events if what was sent
-    /// is skipped; see [`EVENT_BITS`].
-    fn bring_together(&self, record: &mut Record) {
-        let mut hasher = SipHasher13::new_with_key(&self.key);
-        let view = record.view();
-        let (mark, members) = Mark::split(view.event);
-        let key = match mark.kind {
-            EventKind::Commerce => Purchase::read(members).key,
-            _ => b"",
-        };
-        if !key.is_empty() {
-            hasher.write(key);
-            record.user = (record.user & !EVENT_BITS) | (hasher.finish() & EVENT_BITS);
-            return;
-        }
-        if !self.skip_sent {
-            record.user &= !EVENT_BITS;
-            return;
-        }
-        for part in [view.identities, view.device, view.event] {
-            hasher.write_usize(part.len());
-            hasher.write(part);
-        }
-        record.user = (record.user & !EVENT_BITS) | (hasher.finish() & EVENT_BITS);
-    }
-
     /// Gives the columns of a place their slots, behind those of the device.
     fn place_origin(&mut self) {
         let device = &mut self.names.device;
@@ -332,7 +243,7 @@ impl Plan {
     /// put together from several rows.
     fn shorten_events(&mut self) {
         let attributes = &self.event.attributes;
-        let slots = usize::from(u16::MAX - record::FIRST_ATTRIBUTE);
+        let slots = usize::from(u16::MAX - FIRST_ATTRIBUTE);
         if self.skip_sent || !self.event.kind.is_empty() || attributes.len() > slots {
             return;
         }
@@ -548,54 +459,6 @@ impl Plan {
         };
         self.columns.push(field.name.clone());
         Ok(placed)
-    }
-
-    fn map_identities(
-        &self,
-        row: &Row<'_>,
-        record: &mut Record,
-        tally: &mut Tally,
-    ) -> Result<(), Rejection> {
-        let mut user = 0;
-        let bytes = record.section(Section::Identities);
-        for columns in &self.identities {
-            let start = bytes.len();
-            if start > 0 {
-                bytes.push(b',');
-            }
-            bytes.push(b'"');
-            bytes.extend_from_slice(columns.name.as_bytes());
-            bytes.extend_from_slice(b"\":");
-            let found = columns.slots.iter().any(|&slot| match columns.identity {
-                Identity::Mpid => mpid_value(bytes, row, slot, tally),
-                _ => identity_value(bytes, row, slot, columns.cleaning, tally),
-            });
-            if !found {
-                bytes.truncate(start);
-            } else if start == 0 {
-                let mut hasher = SipHasher13::new_with_key(&self.key);
-                hasher.write(bytes);
-                user = hasher.finish();
-            }
-        }
-        if bytes.is_empty() {
-            return Err(Rejection::NoIdentity(self.identity_columns()));
-        }
-        record.user = user;
-        Ok(())
-    }
-
-    fn identity_columns(&self) -> String {
-        let names: Vec<_> = self
-            .identities
-            .iter()
-            .flat_map(|columns| &columns.slots)
-            .map(|&slot| self.columns[slot].as_str())
-            .collect();
-        match names.as_slice() {
-            [one] => format!("{one} is"),
-            several => format!("{} are all", several.join(", ")),
-        }
     }
 }
 

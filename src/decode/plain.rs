@@ -1,0 +1,75 @@
+//! What can be read of JSON at a glance: runs of plain text, and members without parts.
+
+/// How many bytes stand before the first quote, backslash or control character; all, when none
+/// does. Eight bytes at a time: in the lowest byte that is flagged, and only there, the
+/// subtractions have seen no borrow, so the lowest flag is exact.
+#[inline]
+pub(super) fn plain_run(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGHS: u64 = ONES << 7;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quote = word ^ (ONES * b'"' as u64);
+        let slash = word ^ (ONES * b'\\' as u64);
+        let flags = (quote.wrapping_sub(ONES) & !quote)
+            | (slash.wrapping_sub(ONES) & !slash)
+            | (word.wrapping_sub(ONES * 0x20) & !word);
+        let flags = flags & HIGHS;
+        if flags != 0 {
+            return index * 8 + flags.trailing_zeros() as usize / 8;
+        }
+    }
+    let special = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    bytes.len() - rest.len() + rest.iter().position(special).unwrap_or(rest.len())
+}
+
+/// How long the member is that `bytes` begin with, the comma before it included, if it is a plain one
+/// whose key does not matter, and has ended.
+pub(super) fn plain_member(bytes: &[u8], matters: impl Fn(&[u8]) -> bool) -> Option<usize> {
+    let (key, rest) = plain_string(bytes.strip_prefix(b",")?)?;
+    // Whether a key is UTF-8 is for others to say.
+    if !key.is_ascii() || matters(key) {
+        return None;
+    }
+    let value = rest.strip_prefix(b":")?;
+    let rest = match value.first()? {
+        b'"' => plain_string(value)?.1,
+        b'n' => value.strip_prefix(b"null")?,
+        b't' => value.strip_prefix(b"true")?,
+        b'f' => value.strip_prefix(b"false")?,
+        b'[' => value.strip_prefix(b"[]")?,
+        b'{' => value.strip_prefix(b"{}")?,
+        _ => return None,
+    };
+    matches!(rest.first()?, b',' | b'}').then_some(bytes.len() - rest.len())
+}
+
+/// The string that `bytes` begin with, if it is whole and has no escapes, and what stands behind it.
+fn plain_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let text = bytes.strip_prefix(b"\"")?;
+    let (text, rest) = text.split_at_checked(plain_run(text))?;
+    Some((text, rest.strip_prefix(b"\"")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_plain_run_ends_at_the_first_special_byte(
+            mut bytes in proptest::collection::vec(0x1e_u8.., 0..40),
+            at in 0_usize..40,
+            special in proptest::sample::select(b"\"\\\x00\x1f".to_vec()),
+        ) {
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte = special;
+            }
+            let want = bytes.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\');
+            prop_assert_eq!(plain_run(&bytes), want.unwrap_or(bytes.len()));
+        }
+    }
+}

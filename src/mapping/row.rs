@@ -1,0 +1,146 @@
+//! One row, by the plan of its delivery: to a record.
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
+use super::EVENT_BITS;
+use super::cells::{Attribute, attribute_value, device_value, identity_value, mpid_value};
+use super::error::Rejection;
+use super::notes::Tally;
+use super::place::{ip_value, location_value};
+use super::plan::Plan;
+use super::tags::Identity;
+use crate::model::{DataType, Row};
+use crate::record::{self, EventKind, Mark, Purchase, Record, Section};
+
+impl Plan {
+    /// Maps one row whose slots are [`Plan::columns`].
+    ///
+    /// # Errors
+    /// The row cannot be sent; `record` is then of no use.
+    pub fn map(
+        &self,
+        row: &Row<'_>,
+        record: &mut Record,
+        tally: &mut Tally,
+    ) -> Result<(), Rejection> {
+        record.begin(row.number);
+        self.map_identities(row, record, tally)?;
+        let bytes = record.section(Section::Device);
+        for (slot, column) in self.device.iter().enumerate() {
+            let start = record::begin_setting(bytes, slot as u16);
+            device_value(bytes, row, column.slot, column.kind, self.spelling, tally);
+            record::end_setting(bytes, start);
+        }
+        if let Some(slot) = self.names.ip {
+            let start = record::begin_setting(bytes, slot);
+            ip_value(bytes, row, &self.ip, tally);
+            record::end_setting(bytes, start);
+        }
+        if let Some(slot) = self.names.location {
+            let start = record::begin_setting(bytes, slot);
+            location_value(bytes, row, &self.latitude, &self.longitude, tally);
+            record::end_setting(bytes, start);
+        }
+        if !self.belongings.is_empty() {
+            let (names, zone) = (&self.names, self.event.zone.as_ref());
+            self.belongings
+                .write(bytes, row, names, zone, self.spelling, tally);
+        }
+        let how = Attribute {
+            lists: true,
+            null: self.null,
+            spelling: self.spelling,
+        };
+        let bytes = record.section(Section::Attributes);
+        for (slot, &column) in self.attributes.iter().enumerate() {
+            let start = record::begin_setting(bytes, slot as u16);
+            attribute_value(bytes, row, column, tally, how);
+            record::end_setting(bytes, start);
+        }
+        if self.data_type == DataType::Event {
+            let bytes = record.section(Section::Event);
+            self.event.write(row, bytes, &self.columns, tally)?;
+        }
+        record.end();
+        if self.skip_sent || self.names.purchases {
+            self.bring_together(record);
+        }
+        Ok(())
+    }
+
+    /// Rows of one transaction of a user get the same low bits, and so do equal events if what was sent
+    /// is skipped; see [`EVENT_BITS`].
+    fn bring_together(&self, record: &mut Record) {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        let view = record.view();
+        let (mark, members) = Mark::split(view.event);
+        let key = match mark.kind {
+            EventKind::Commerce => Purchase::read(members).key,
+            _ => b"",
+        };
+        if !key.is_empty() {
+            hasher.write(key);
+            record.user = (record.user & !EVENT_BITS) | (hasher.finish() & EVENT_BITS);
+            return;
+        }
+        if !self.skip_sent {
+            record.user &= !EVENT_BITS;
+            return;
+        }
+        for part in [view.identities, view.device, view.event] {
+            hasher.write_usize(part.len());
+            hasher.write(part);
+        }
+        record.user = (record.user & !EVENT_BITS) | (hasher.finish() & EVENT_BITS);
+    }
+
+    fn map_identities(
+        &self,
+        row: &Row<'_>,
+        record: &mut Record,
+        tally: &mut Tally,
+    ) -> Result<(), Rejection> {
+        let mut user = 0;
+        let bytes = record.section(Section::Identities);
+        for columns in &self.identities {
+            let start = bytes.len();
+            if start > 0 {
+                bytes.push(b',');
+            }
+            bytes.push(b'"');
+            bytes.extend_from_slice(columns.name.as_bytes());
+            bytes.extend_from_slice(b"\":");
+            let found = columns.slots.iter().any(|&slot| match columns.identity {
+                Identity::Mpid => mpid_value(bytes, row, slot, tally),
+                _ => identity_value(bytes, row, slot, columns.cleaning, tally),
+            });
+            if !found {
+                bytes.truncate(start);
+            } else if start == 0 {
+                let mut hasher = SipHasher13::new_with_key(&self.key);
+                hasher.write(bytes);
+                user = hasher.finish();
+            }
+        }
+        if bytes.is_empty() {
+            return Err(Rejection::NoIdentity(self.identity_columns()));
+        }
+        record.user = user;
+        Ok(())
+    }
+
+    fn identity_columns(&self) -> String {
+        let names: Vec<_> = self
+            .identities
+            .iter()
+            .flat_map(|columns| &columns.slots)
+            .map(|&slot| self.columns[slot].as_str())
+            .collect();
+        match names.as_slice() {
+            [one] => format!("{one} is"),
+            several => format!("{} are all", several.join(", ")),
+        }
+    }
+}
