@@ -132,8 +132,9 @@ impl Grouper {
         };
         let failed = |source| settings.failed(source);
         let (spill, runs) = spiller.finish().map_err(failed)?;
-        let buffer =
-            (settings.budget / runs.len().max(1)).clamp(LEAST_READ_BUFFER, MOST_READ_BUFFER);
+        // Half of the budget, as each buffer before: what is made of so many rows needs memory too.
+        let buffer = settings.budget / 2 / runs.len().max(1);
+        let buffer = buffer.clamp(LEAST_READ_BUFFER, MOST_READ_BUFFER);
         let mut cursors = Vec::with_capacity(runs.len());
         // The smallest (user, run) is next. Of the cursors only these move through the heap.
         let mut turns = BinaryHeap::with_capacity(runs.len());
