@@ -328,7 +328,7 @@ fn bounds(measured: &Measured) -> String {
          stay. Bounded by copies (in the memory, and to and from the page cache), by AES-GCM, and by the disk when that \
          is slower. A delivery whose temporary file takes gigabytes of page cache pays for memory that the system has to find first: \
          in profiles on this machine the copy into the page cache grows from an eighth of the sorting thread's time at \
-         1,000,000 rows to three fifths at 10,000,000. The plain write and the download alone, in the table, slow down too.\n\n\
+         1,000,000 rows to three fifths at 10,000,000.\n\n\
          **Encode and outbox.** Begins when the last row is in; one thread merges and encodes, another compresses and \
          writes. Bounded by the slower of them, and they take about as long: copies, AES-GCM and the heap here, lz4 there.\n\n\
          **Drain.** Bounded by the rate limit: {share:.1}% of it in the worst {window} s. Without a limit, by the stand-in, \
