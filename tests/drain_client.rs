@@ -327,3 +327,41 @@ async fn an_account_that_cannot_be_opened_is_unauthorized_without_a_request() {
     assert_eq!(reply, Reply::Unauthorized { status: 0, words });
     assert_eq!(server.connections(), 0);
 }
+
+#[tokio::test]
+async fn an_account_is_opened_once_and_a_new_one_counts_from_the_next_request_on() {
+    let server = Server::start(|_| status(202)).await;
+    let opened = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&opened);
+    let client = Client::new(ClientSettings::default(), move |bytes: &[u8]| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Account::decode(bytes)
+    })
+    .unwrap();
+    let first = parcel(server.address);
+    let endpoint = Url::parse(&format!("http://{}/v2", server.address)).unwrap();
+    let account = Account::new(endpoint, "key".into(), "another".into()).unwrap();
+    let corrected = Parcel {
+        account: account.encode().as_slice().into(),
+        ..first.clone()
+    };
+    let elsewhere = Parcel {
+        destination: DestinationId([9; 16]),
+        ..corrected.clone()
+    };
+    // Two requests each; the account that was there before counts again when it comes again.
+    for parcel in [&first, &corrected, &elsewhere, &first] {
+        for _ in 0..2 {
+            assert_eq!(client.send(parcel.clone()).await, accepted());
+        }
+    }
+    assert_eq!(opened.load(Ordering::SeqCst), 4);
+    let seen = server.seen.lock().unwrap();
+    let sent: Vec<_> = seen
+        .iter()
+        .map(|seen| &seen.headers["authorization"])
+        .collect();
+    // "key:secret" and "key:another"
+    let (old, new) = ("Basic a2V5OnNlY3JldA==", "Basic a2V5OmFub3RoZXI=");
+    assert_eq!(sent, [old, old, new, new, new, new, old, old]);
+}

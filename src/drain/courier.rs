@@ -36,7 +36,7 @@ const OUTBOX_BACKOFF: Backoff = Backoff {
 };
 /// Between two settlements, so that on a fast line many requests share one sync of the disk. It is
 /// also how much more may be sent again after a crash.
-const BETWEEN_SETTLES: Duration = Duration::from_millis(10);
+const BETWEEN_SETTLES: Duration = Duration::from_millis(20);
 /// Between two log lines about an outbox that refuses.
 const OUTBOX_LINES: Duration = Duration::from_secs(60);
 

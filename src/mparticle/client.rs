@@ -1,11 +1,13 @@
 //! The wire to mParticle: one POST for one parcel, over connections that are kept open.
 //!
-//! It opens the sealed account, puts the batches between brackets, sends, and reads the answer
-//! with [`reply::read`](super::reply::read). It never retries and never follows a redirect: the
+//! It opens the sealed account (once, until the destination has another), puts the batches between
+//! brackets, sends, and reads the answer with [`reply::read`](super::reply::read). It never retries and never follows a redirect: the
 //! drain decides on both. (hyper-util sends a request anew when a kept connection turns out to be
 //! closed before any of it was written; the server has seen nothing then.)
 
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -27,6 +29,7 @@ use super::era::Era;
 use super::reply::{self, MAX_WORDS, printable};
 use crate::clock::UnixMillis;
 use crate::drain::{Parcel, Reply, Transport};
+use crate::model::DestinationId;
 
 const AGENT: &str = concat!("looker-feed/", env!("CARGO_PKG_VERSION"));
 /// Most bytes of an answer's body that are read: enough for its words.
@@ -34,6 +37,8 @@ const MAX_ANSWER: usize = 16 << 10;
 /// How long the body of an answer may take once its status is there, or as long as a request if
 /// that is less.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Accounts that are kept open; with more destinations than this all are opened anew now and then.
+const MOST_DOORS: usize = 64;
 /// First byte of an encoded account.
 const ACCOUNT_VERSION: u8 = 1;
 /// Most bytes of each part of an account.
@@ -100,6 +105,16 @@ pub struct Client {
     http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     request_timeout: Duration,
     open_account: OpenAccount,
+    doors: Mutex<HashMap<DestinationId, Arc<Door>>>,
+}
+
+/// What all requests of an account have in common.
+struct Door {
+    /// The account that it was opened from.
+    sealed: Arc<[u8]>,
+    current: Uri,
+    historical: Uri,
+    authorization: HeaderValue,
 }
 
 type OpenAccount = Box<dyn Fn(&[u8]) -> Result<Account, String> + Send + Sync>;
@@ -149,12 +164,32 @@ impl Client {
             open_account: Box::new(move |sealed| {
                 open_account(sealed).map_err(|error| printable(&error.to_string(), MAX_WORDS))
             }),
+            doors: Mutex::default(),
         }
     }
 
+    /// The parcel's account, opened.
+    fn door(&self, parcel: &Parcel) -> Result<Arc<Door>, String> {
+        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(door) = doors.get(&parcel.destination)
+            && door.sealed == parcel.account
+        {
+            return Ok(Arc::clone(door));
+        }
+        let account = (self.open_account)(&parcel.account)?;
+        let door = account.door(&parcel.account);
+        let door = Arc::new(door.map_err(|error| error.to_string())?);
+        if doors.len() >= MOST_DOORS {
+            doors.clear();
+        }
+        doors.insert(parcel.destination, Arc::clone(&door));
+        Ok(door)
+    }
+
     async fn post(&self, parcel: Parcel) -> Reply {
-        let request = match (self.open_account)(&parcel.account)
-            .and_then(|account| account.parcel(&parcel).map_err(|e| e.to_string()))
+        let request = match self
+            .door(&parcel)
+            .and_then(|door| door.parcel(&parcel).map_err(|error| error.to_string()))
         {
             Ok(request) => request,
             Err(words) => return Reply::Unauthorized { status: 0, words },
@@ -253,24 +288,19 @@ impl Account {
         Self::new(endpoint, api_key, api_secret)
     }
 
-    fn parcel(&self, parcel: &Parcel) -> Result<Request<Full<Bytes>>, AccountError> {
-        let era = Era::of_route(parcel.route).ok_or(AccountError::Route(parcel.route))?;
-        self.request(era, &parcel.batches)
-    }
-
-    fn request(&self, era: Era, batches: &[Bytes]) -> Result<Request<Full<Bytes>>, AccountError> {
+    /// `sealed` is what this account was opened from.
+    fn door(&self, sealed: &Arc<[u8]>) -> Result<Door, AccountError> {
         let base = self.endpoint.as_str().trim_end_matches('/');
-        let uri: Uri = format!("{base}/{}", era.path())
-            .parse()
-            .map_err(|_| AccountError::NotABase)?;
-        let mut request = Request::new(Full::new(body(batches)));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri;
-        let headers = request.headers_mut();
-        headers.insert(AUTHORIZATION, self.authorization()?);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        Ok(request)
+        let uri = |era: Era| {
+            let uri = format!("{base}/{}", era.path());
+            uri.parse().map_err(|_| AccountError::NotABase)
+        };
+        Ok(Door {
+            sealed: Arc::clone(sealed),
+            current: uri(Era::Current)?,
+            historical: uri(Era::Historical)?,
+            authorization: self.authorization()?,
+        })
     }
 
     fn authorization(&self) -> Result<HeaderValue, AccountError> {
@@ -279,6 +309,27 @@ impl Account {
         let mut value = HeaderValue::from_str(&text).map_err(|_| AccountError::Part)?;
         value.set_sensitive(true);
         Ok(value)
+    }
+}
+
+impl Door {
+    fn parcel(&self, parcel: &Parcel) -> Result<Request<Full<Bytes>>, AccountError> {
+        let era = Era::of_route(parcel.route).ok_or(AccountError::Route(parcel.route))?;
+        Ok(self.request(era, &parcel.batches))
+    }
+
+    fn request(&self, era: Era, batches: &[Bytes]) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(body(batches)));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = match era {
+            Era::Current => self.current.clone(),
+            Era::Historical => self.historical.clone(),
+        };
+        let headers = request.headers_mut();
+        headers.insert(AUTHORIZATION, self.authorization.clone());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        request
     }
 }
 
@@ -447,9 +498,10 @@ mod tests {
         let batches = [Bytes::from_static(b"{\"a\":1}"), Bytes::from_static(b"{}")];
         for endpoint in ["https://a.b/v2", "https://a.b/v2/"] {
             let account = account(endpoint).unwrap();
-            let old = account.request(Era::Historical, &batches).unwrap();
+            let door = account.door(&[].into()).unwrap();
+            let old = door.request(Era::Historical, &batches);
             assert_eq!(old.uri(), "https://a.b/v2/bulkevents/historical");
-            let request = account.request(Era::Current, &batches).unwrap();
+            let request = door.request(Era::Current, &batches);
             assert_eq!(request.uri(), "https://a.b/v2/bulkevents");
             let value = &request.headers()[AUTHORIZATION];
             // "key:se:cret"
