@@ -20,7 +20,7 @@ use crate::kit::{self, Bound, Verdict, commit, new_delivery, pairs};
 
 /// 6,000 requests: enough that the start and the last sync weigh nothing.
 const ROWS: u64 = 600_000;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 9;
 
 pub fn ratios() -> Vec<Verdict> {
     let requests = requests_of(&kit::whole(&kit::shape(ROWS)), usize::MAX);
