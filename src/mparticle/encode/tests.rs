@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::record::{Record, Section, begin_setting, end_setting};
+use crate::record::{FIRST_ATTRIBUTE, Record, Section, begin_setting, end_setting};
 
 /// One row of a small world: few users, few devices, few attributes, values of any length.
 #[derive(Clone, Debug)]
@@ -143,6 +143,59 @@ fn encode(rows: &[Given], data_type: DataType, settings: Settings) -> (Kept, Mad
     }
     let made = encoder.finish(&mut kept).unwrap();
     (kept, made)
+}
+
+#[test]
+fn events_by_slot_fill_batches_up_to_the_limit_with_their_names_counted() {
+    let names: Vec<Box<str>> = (0..3)
+        .map(|slot| format!("\"{}{slot}\":", "n".repeat(200)).into())
+        .collect();
+    let delivery = Delivery {
+        id: DeliveryId([9; 16]),
+        data_type: DataType::Event,
+        environment: Environment::Development,
+        names: Names {
+            event: Some(names),
+            ..Names::default()
+        },
+    };
+    let settings = Settings {
+        max_batch_bytes: 3_000,
+        ..Settings::default()
+    };
+    let mut encoder = Encoder::new(settings, delivery);
+    let mut kept = Kept::default();
+    // Each event has one of the three names only, so that a bound with all of them is too high.
+    for row in 0..40u64 {
+        let mut record = Record::default();
+        record.begin(row);
+        let identities = record.section(Section::Identities);
+        identities.extend_from_slice(b"\"customer_id\":\"1\"");
+        let event = record.section(Section::Event);
+        event.push(Mark::default().byte());
+        for (slot, literal) in [(0, "\"seen\""), (FIRST_ATTRIBUTE + row as u16 % 3, "1")] {
+            let start = begin_setting(event, slot);
+            event.extend_from_slice(literal.as_bytes());
+            end_setting(event, start);
+        }
+        record.end();
+        encoder.push(record.view(), &mut kept).unwrap();
+    }
+    let made = encoder.finish(&mut kept).unwrap();
+    check_limits(&kept, &made, &settings);
+    let batches: Vec<_> = kept.requests.iter().flatten().collect();
+    let events = |batch: &Value| batch["events"].as_array().map_or(0, Vec::len);
+    assert_eq!(
+        batches
+            .iter()
+            .map(|(batch, ..)| events(batch))
+            .sum::<usize>(),
+        40
+    );
+    // Some 320 bytes an event, and 128 more that are set aside for each.
+    assert_eq!(batches.len(), 6);
+    let attribute = &batches[0].0["events"][1]["data"]["custom_attributes"];
+    assert_eq!(attribute[format!("{}1", "n".repeat(200))], 1);
 }
 
 fn settings_strategy() -> impl Strategy<Value = Settings> {
