@@ -82,6 +82,16 @@ enum Member {
     Other,
 }
 
+impl Member {
+    fn of(key: &[u8]) -> Self {
+        match key {
+            b"name" => Self::Name,
+            b"tags" => Self::Tags,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// What the consumed bytes are copied for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Capture {
@@ -92,7 +102,7 @@ enum Capture {
 
 /// Whether anything is read of the value of this key of a column. Elsewhere at the same depth nothing is.
 pub(super) fn matters_of_column(key: &[u8]) -> bool {
-    key == b"name" || key == b"tags"
+    Member::of(key) != Member::Other
 }
 
 impl HeaderReader {
@@ -117,6 +127,11 @@ impl HeaderReader {
             kept: 0,
             limits,
         }
+    }
+
+    /// Whether it is to [`take`](Self::take) every byte that is consumed now.
+    pub(super) fn keeps(&self) -> bool {
+        self.capture != Capture::Nothing
     }
 
     /// Takes the bytes that the scanner has consumed, before the event at their end.
@@ -190,11 +205,7 @@ impl HeaderReader {
                 }
             }
             (4, _) => {
-                self.member = match key {
-                    "name" => Member::Name,
-                    "tags" => Member::Tags,
-                    _ => Member::Other,
-                }
+                self.member = Member::of(key.as_bytes());
             }
             _ => {}
         }

@@ -231,7 +231,10 @@ impl Decoder {
     fn outside(&mut self) -> Result<Option<Found>, DecodeError> {
         let bytes = self.buffer.get(self.start..).unwrap_or_default();
         // Most of a header: some fifty keys of each column, of which two matter.
-        let passed = self.scanner.pass_over(bytes, IN_COLUMN, matters_of_column);
+        let passed = match self.header.keeps() {
+            true => 0,
+            false => self.scanner.pass_over(bytes, IN_COLUMN, matters_of_column),
+        };
         self.start += passed;
         let bytes = bytes.get(passed..).unwrap_or_default();
         let (used, seen) = match self.scanner.step(bytes) {
@@ -393,6 +396,28 @@ mod tests {
             "{}",
             decoder.buffer.capacity()
         );
+    }
+
+    #[test]
+    fn what_is_kept_of_a_header_is_whole_wherever_the_bytes_are_cut() {
+        let said = r#"{"code":{"a":"1","b":"2","c":null,"d":"4"}}"#;
+        let document = format!("{{\"errors\":[{said}],\"fields\":{{}},\"data\":[]}}");
+        for cut in 0..document.len() {
+            let mut decoder = Decoder::new(Limits::default());
+            let (before, after) = document.as_bytes().split_at(cut);
+            let mut parts = [before, after].into_iter();
+            let errors = loop {
+                match decoder.next().unwrap() {
+                    Step::NeedBytes => match parts.next() {
+                        Some(part) => decoder.push(part),
+                        None => decoder.close(),
+                    },
+                    Step::End(header) => break header.errors.clone(),
+                    _ => {}
+                }
+            };
+            assert_eq!(errors, [said], "cut at {cut}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::record::RecordView;
 /// some of them.
 const PARCEL: usize = 128 << 10;
 /// Parcels that wait for the writer: enough that neither side waits for the other over one large
-/// request.
+/// request. Half a MiB, and one request for each more.
 const WAITING: usize = 4;
 /// Requests that have been written and wait to be filled again: about those of all parcels.
 const SPARE: usize = 32;

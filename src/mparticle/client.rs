@@ -1,7 +1,8 @@
 //! The wire to mParticle: one POST for one parcel, over connections that are kept open.
 //!
 //! It opens the sealed account (once, until the destination has another), puts the batches between
-//! brackets, sends, and reads the answer with [`reply::read`](super::reply::read). It never retries and never follows a redirect: the
+//! brackets, sends, and reads the answer with [`reply::read`](super::reply::read). It never retries
+//! and never follows a redirect: the
 //! drain decides on both. (hyper-util sends a request anew when a kept connection turns out to be
 //! closed before any of it was written; the server has seen nothing then.)
 
