@@ -19,27 +19,37 @@
 //!
 //! | room | what it is | it may use | it must not know |
 //! |---|---|---|---|
+//! | every room | | `model`, `clock`, `shutdown` | |
 //! | [`model`], [`clock`], [`shutdown`] | nouns, time and the end, as values | nobody | any other room |
 //! | [`tls`], [`seal`] | certificates and keys: whom to trust, what to seal with, and sealed temporary files | nobody | any other room |
-//! | [`record`] | one mapped row: what mapping, group and encode pass on | `model` | bytes of Looker, HTTP |
-//! | [`decode`] | Looker's documents, fed bytes and asked for rows | `model` | HTTP, tokio, tags |
+//! | [`telemetry`] | traces for OpenTelemetry: spans, a bounded queue, an exporter | nobody | any other room |
+//! | [`record`] | one mapped row: what mapping, group and encode pass on | nobody | bytes of Looker, HTTP |
+//! | [`decode`] | Looker's documents, fed bytes and asked for rows | nobody | HTTP, tokio, tags |
 //! | [`mapping`] | columns to fields, by LookML tag | `record` | HTTP, time, the outbox |
 //! | [`group`] | rows of a user together, in fixed memory | `record`, `seal` | what a record means |
-//! | [`mparticle`]`::encode`, `::era` | batches and requests within the limits; which address takes them | `record`, names of `mapping` | HTTP, outbox, drain |
-//! | [`changes`] | what each schedule delivered last, user by user | `record`, `seal` | what is sent, HTTP, JSON, sled |
-//! | [`outbox`] | the durable store between | sled, `seal` | JSON, mParticle, HTTP, retry policy |
-//! | [`drain`] | when, how fast, and what a reply means | `outbox` | HTTP, JSON: it sees a `Transport` |
+//! | [`mparticle`]`::limits`, `::era` | what mParticle takes in one request; which address takes old events | nobody | any other room |
+//! | [`mparticle`]`::encode` | batches and requests within the limits | `record`, names of `mapping`, `mparticle::era`, `mparticle::limits` | HTTP, outbox, drain |
 //! | [`mparticle`]`::edit` | a batch that a person has mended, made fit to be sent | nobody | HTTP, the outbox |
-//! | [`mparticle`]`::client` | the wire | `drain`'s `Transport` and `Reply` | the outbox |
-//! | [`ingest`] | one delivery from bytes to commit | the data plane's rooms, `seal` | HTTP: it takes a stream |
-//! | [`intake`] | the Action Hub that Looker calls | `decode`'s envelope, `config`, `seal` | the outbox, mParticle |
+//! | [`changes`] | what each schedule delivered last, user by user | `record`, `seal` | what is sent, HTTP, JSON, sled |
+//! | [`outbox`] | the durable store between | `seal` | JSON, mParticle, HTTP, retry policy |
+//! | [`drain`] | when, how fast, and what a reply means | `outbox` | HTTP, JSON: it sees a `Transport` |
+//! | [`mparticle`]`::reply` | an answer of mParticle, read | the reply of `drain` | the outbox |
+//! | [`mparticle`]`::client` | the wire | the transport of `drain`, `mparticle::era`, `mparticle::reply` | the outbox |
+//! | [`ingest`] | one delivery from bytes to commit | `decode`, `mapping`, `record`, `group`, `mparticle::encode`, `mparticle::era`, `changes`, `outbox`, `seal` | HTTP: it takes a stream |
+//! | [`config`] | the file and the environment as values that cannot be wrong | names of `mapping` | what the values are for |
+//! | [`intake`] | the Action Hub that Looker calls | the envelope of `decode`, `config`, `seal`, `tls` | the outbox, mParticle |
 //! | [`control`] | what an operator sees and steers | its own view values | the data path |
-//! | [`notify`] | callbacks to the operator's own tools | `control`'s views | the data path |
-//! | [`telemetry`] | traces for OpenTelemetry: spans, a bounded queue, an exporter | nobody | any other room |
-//! | [`looker`], [`sandbox`] | strict local stand-ins for demo, tests and trials | | the daemon's encoder |
-//! | [`app`] | the composition root: opens, binds, wires, ends in order | all | |
+//! | [`notify`] | callbacks to the operator's own tools | views of `control` | the data path |
+//! | [`sandbox`] | a strict local stand-in for mParticle: demo, tests and trials | nobody | the daemon's encoder |
+//! | [`looker`] | a strict local stand-in for Looker | `sandbox` | the daemon's decoder |
+//! | [`app`], [`cli`] | the composition root: opens, binds, wires, ends in order; the command line, a file for each command | every room | |
 //!
-//! `tests/tidy.rs` holds the table against the source.
+//! Pure, that is without a runtime, a network and a clock, are `model`, `record`, `decode`, `mapping`,
+//! `group`, `mparticle::encode`, and of the drain `drain::lane`, `drain::entry`, `drain::policy`,
+//! `drain::pace`, `drain::circuit`, `drain::notice`, `drain::latency`. They are told the time.
+//!
+//! `tests/tidy` reads this table and holds the source to it. It also sees to it that the files of a
+//! large room form no circle, so that each can be read alone, from the bottom up.
 //!
 //! # Decisions
 //!

@@ -7,6 +7,7 @@
 //! | 3 | there is nothing: an empty list, an unknown id, a call that changed nothing |
 
 mod edit;
+mod outcome;
 mod print;
 pub(super) mod screen;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use serde_json::json;
 
 use super::client::{Client, ClientError, DaemonArgument};
 use crate::control::view::{DeadLetter, Delivery, Done, Listing, Overview, RejectedRow};
+use outcome::{Failure, Found, tell};
 use screen::{Screen, escaped};
 
 /// Exit code when there is nothing of what was asked for.
@@ -193,47 +195,6 @@ struct ListArguments {
     /// Print at most so many
     #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
     limit: usize,
-}
-
-/// A command did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    /// The daemon could not be asked, or did not do it.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// Standard output or a file cannot be written.
-    #[error("{0} cannot be written")]
-    Output(String, #[source] io::Error),
-    /// A file or standard input cannot be read.
-    #[error("{0} cannot be read")]
-    Input(String, #[source] io::Error),
-    /// The command line asks for something that is not safe or not clear.
-    #[error("{0}")]
-    Usage(String),
-}
-
-/// Standard output: a full disk, or a reader that has gone.
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Output("standard output".into(), error)
-    }
-}
-
-/// Whether there was something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
-    Something,
-    Nothing,
-}
-
-impl Found {
-    fn of(count: u64) -> Self {
-        if count > 0 {
-            Self::Something
-        } else {
-            Self::Nothing
-        }
-    }
 }
 
 /// Runs a command to its exit code. Must not be called from within a runtime.
@@ -553,15 +514,4 @@ async fn steer(
     let done: Done = client.post(&path, &json!({})).await?;
     tell(screen, &done, arguments.json)?;
     Ok(Found::of(done.changed))
-}
-
-/// What a changing call did.
-fn tell(screen: &mut Screen<'_>, done: &Done, as_json: bool) -> Result<(), Failure> {
-    if as_json {
-        let fields = json!({ "changed": done.changed, "message": done.message });
-        screen.json(&fields.to_string())?;
-    } else {
-        screen.line(&done.message)?;
-    }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Routes of the admin side. `openapi.json` describes each of them; a test compares the two.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,21 +10,15 @@ use axum::http::{Response, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
-use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, watch};
 
 use super::answer::{Failure, JSON, content, json, protect};
-use super::calls::Calls;
-use super::daemon::{Daemon, Page, Problem, Which};
-use super::guard::Guard;
-use super::history::Recorder;
-use super::view::Overview;
+use super::daemon::{Page, Which};
+use super::shared::Shared;
 use super::{estimate, events, export, metrics, page, schedules};
 use crate::clock::UnixMillis;
-use crate::shutdown::Shutdown;
 
 /// The API's description.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
@@ -49,46 +43,6 @@ const EDIT: usize = 1 << 20;
 const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 type Answer = Result<Response<Body>, Failure>;
-
-/// What the routes share.
-pub(super) struct Shared {
-    pub calls: Calls,
-    pub guard: Guard,
-    pub pulses: watch::Sender<Bytes>,
-    pub listeners: Arc<Semaphore>,
-    pub shutdown: Shutdown,
-    recorder: Mutex<Recorder>,
-}
-
-impl Shared {
-    pub fn new(daemon: Arc<dyn Daemon>, guard: Guard, shutdown: Shutdown) -> Self {
-        Self {
-            calls: Calls::new(daemon),
-            guard,
-            pulses: watch::Sender::new(Bytes::new()),
-            listeners: Arc::new(Semaphore::new(events::LISTENERS)),
-            shutdown,
-            recorder: Mutex::default(),
-        }
-    }
-
-    /// The recorder holds plain numbers: one that a panic left behind is as good as before.
-    pub fn recorder(&self) -> MutexGuard<'_, Recorder> {
-        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Fills what the daemon leaves to the admin side.
-    pub fn complete(&self, overview: &mut Overview) {
-        self.recorder().fill(overview);
-        estimate::destinations(overview);
-    }
-
-    async fn overview(&self) -> Result<Overview, Problem> {
-        let mut overview = self.calls.ask(|daemon| Ok(daemon.overview())).await?;
-        self.complete(&mut overview);
-        Ok(overview)
-    }
-}
 
 /// Every route there is.
 pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {

@@ -12,9 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::answer::{Failure, content};
-use super::api::Shared;
 use super::daemon::Page;
 use super::history;
+use super::shared::{LISTENERS, Shared};
 use super::view::Pulse;
 use crate::shutdown::Shutdown;
 
@@ -23,9 +23,6 @@ const PULSE: Duration = Duration::from_secs(1);
 
 /// Deliveries in an event: what fits a page.
 const RECENT: usize = 25;
-
-/// Live pages at once, well below the bound on connections, so that probes always get through.
-pub(super) const LISTENERS: usize = 32;
 
 /// Samples and feeds the live pages until `shutdown`.
 pub(super) async fn sample(shared: Arc<Shared>, mut shutdown: Shutdown) {

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::answer::{Failure, content};
-use super::api::Shared;
 use super::daemon::{Daemon, Page, Problem};
+use super::shared::Shared;
 use super::view::Listing;
 
 /// Dead letters read at once: a batch has up to 128 KB.

@@ -23,6 +23,7 @@ mod metrics;
 mod page;
 mod schedules;
 mod serve;
+mod shared;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod view;
@@ -100,7 +101,7 @@ impl Admin {
     /// Answers until `shutdown`; then ends the live pages, lets requests in progress finish within
     /// five seconds and cuts the rest. No task of it is left when this returns.
     pub async fn run(self, daemon: Arc<dyn Daemon>, shutdown: Shutdown) {
-        let shared = Arc::new(api::Shared::new(daemon, self.guard, shutdown.clone()));
+        let shared = Arc::new(shared::Shared::new(daemon, self.guard, shutdown.clone()));
         let router = api::router(Arc::clone(&shared));
         let sampler = events::sample(shared, shutdown.clone());
         let server = serve::serve(self.listener, router, self.write_timeout, shutdown);

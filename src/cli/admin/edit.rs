@@ -10,8 +10,8 @@ use clap::Args;
 use serde_json::json;
 use serde_json::value::RawValue;
 
+use super::outcome::{Failure, Found, tell};
 use super::screen::{Screen, indented};
-use super::{Failure, Found, tell};
 use crate::cli::client::Client;
 use crate::control::view::{DeadLetter, Done, Edited};
 

@@ -6,8 +6,8 @@ use hyper::body::Incoming;
 use super::scripted::{DESTINATION, HOSTILE, PATIENCE, Running};
 use crate::clock::UnixMillis;
 use crate::control::estimate;
-use crate::control::events::LISTENERS;
 use crate::control::history::Recorder;
+use crate::control::shared::LISTENERS;
 use crate::control::view::{Delivery, Destination, Overview, Pulse, Rows};
 
 /// Reads events off an answer.
