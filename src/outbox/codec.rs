@@ -13,7 +13,7 @@ pub struct Malformed;
 
 /// Writes fields one after the other.
 #[derive(Default)]
-pub(super) struct Encoder {
+pub(in crate::outbox) struct Encoder {
     pub bytes: Vec<u8>,
 }
 
@@ -78,7 +78,7 @@ impl Encoder {
 }
 
 /// Reads fields one after the other; every step checks that the bytes are there.
-pub(super) struct Decoder<'a> {
+pub(in crate::outbox) struct Decoder<'a> {
     pub rest: &'a [u8],
 }
 
@@ -160,7 +160,7 @@ impl<'a> Decoder<'a> {
 }
 
 /// `text` cut to at most `limit` bytes, at a character's edge.
-pub(super) fn cut(text: &str, limit: usize) -> &str {
+pub(in crate::outbox) fn cut(text: &str, limit: usize) -> &str {
     let mut end = limit.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

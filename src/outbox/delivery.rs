@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::codec::{Decoder, Encoder, Malformed, cut};
-use super::error::Error;
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::codec::{Decoder, Encoder, Malformed, cut};
+use crate::outbox::error::Error;
 
 /// Most bytes of the sealed account of a destination.
 pub const MAX_ACCOUNT: usize = 3 << 10;
@@ -86,6 +86,19 @@ pub struct Tally {
     pub batches: u64,
 }
 
+impl Tally {
+    pub(in crate::outbox) fn encode(self, out: &mut Encoder) {
+        out.u64(self.rows).u64(self.batches);
+    }
+
+    pub(in crate::outbox) fn decode(read: &mut Decoder<'_>) -> Result<Self, Malformed> {
+        Ok(Self {
+            rows: read.u64()?,
+            batches: read.u64()?,
+        })
+    }
+}
+
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.rows = self.rows.saturating_add(other.rows);
@@ -155,6 +168,21 @@ pub struct DeliveryState {
     pub finished: Option<UnixMillis>,
 }
 
+/// How a delivery ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It is not listed: never committed, or forgotten.
+    Unknown,
+    /// Something of it waits or flies.
+    Open,
+    /// Nothing of it waits or flies, and all arrived but for something in these requests (from 0,
+    /// ascending), which lies in the dead letters.
+    Settled(Vec<u32>),
+    /// Nothing of it waits or flies, and what did not arrive cannot be told by its request:
+    /// discarded, cancelled or damaged.
+    InDoubt,
+}
+
 /// What is known of a webhook id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebhookState {
@@ -169,7 +197,7 @@ pub enum WebhookState {
 /// A webhook id of any length as a key of fixed width. A cryptographic hash, since the ids come
 /// from outside and two that collide would lose a delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub(super) struct WebhookKey(pub [u8; 32]);
+pub(in crate::outbox) struct WebhookKey(pub [u8; 32]);
 
 impl WebhookKey {
     pub fn of(id: &str) -> Self {
@@ -179,7 +207,7 @@ impl WebhookKey {
 
 /// The lasting part of [`NewDelivery`], within its bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Info {
+pub(in crate::outbox) struct Info {
     pub id: DeliveryId,
     pub destination: DestinationId,
     pub label: String,
@@ -243,7 +271,7 @@ impl Info {
 
 impl Totals {
     /// What was to be sent.
-    pub(super) fn mapped(&self) -> Tally {
+    pub(in crate::outbox) fn mapped(&self) -> Tally {
         Tally {
             rows: self
                 .rows_in
@@ -254,7 +282,7 @@ impl Totals {
     }
 
     /// The same with its notes cut to what is kept.
-    pub(super) fn bounded(mut self) -> Self {
+    pub(in crate::outbox) fn bounded(mut self) -> Self {
         let mut room = MAX_NOTES;
         let mut dropped = 0usize;
         self.notes.retain(|note| {
@@ -272,7 +300,7 @@ impl Totals {
         self
     }
 
-    pub(super) fn encode(&self, out: &mut Encoder) {
+    pub(in crate::outbox) fn encode(&self, out: &mut Encoder) {
         out.u64(self.rows_in)
             .u64(self.rows_rejected)
             .u64(self.rows_unchanged)
@@ -285,7 +313,7 @@ impl Totals {
         }
     }
 
-    pub(super) fn decode(read: &mut Decoder<'_>) -> Result<Self, Malformed> {
+    pub(in crate::outbox) fn decode(read: &mut Decoder<'_>) -> Result<Self, Malformed> {
         let mut totals = Self {
             rows_in: read.u64()?,
             rows_rejected: read.u64()?,

@@ -4,9 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::delivery::WebhookState;
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
+use crate::outbox::delivery::WebhookState;
 use crate::seal::KeyId;
 
 /// The outbox could not be opened. Damage is no reason: it is set aside and named.
@@ -97,6 +97,19 @@ pub enum StateError {
     Inconsistent(String),
 }
 
+impl StateError {
+    /// The files may be sound: it was the system that refused.
+    pub(in crate::outbox) fn is_of_the_system(&self) -> bool {
+        match self {
+            Self::Io { .. } => true,
+            Self::Sled(sled::Error::Io(error)) => {
+                error.raw_os_error().is_some() || error.to_string().contains("lock")
+            }
+            Self::Sled(_) | Self::Panicked(_) | Self::Inconsistent(_) => false,
+        }
+    }
+}
+
 /// A call on an open outbox failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -183,7 +196,7 @@ pub enum Error {
 }
 
 impl Error {
-    pub(super) fn io(doing: &'static str) -> impl Fn(io::Error) -> Self {
+    pub(in crate::outbox) fn io(doing: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::Io {
             doing,
             source: Arc::new(source),

@@ -5,10 +5,7 @@
 //! ([`Outbox::claim`], [`Outbox::settle`]), and stays listed for a while. The outbox knows nothing
 //! of what the payloads mean: an entry is some opaque slices, each with a number of rows.
 //!
-//! Bodies lie in append-only segment files (`format`, `record`, `segment`); what is small and
-//! changes together lies in sled (`state`, `store`). `layout` names the files. Payloads, rejected
-//! rows and dead letters with their reasons are sealed under [`Settings::keys`]; titles, labels,
-//! times, sizes and counts are not.
+//! The nouns stand here; what keeps them is a backend: [`local`], a directory of one process.
 //!
 //! **What is promised.** When `commit` or `settle` returns `Ok`, it survives the loss of power.
 //! A delivery that was not committed vanishes whole. First in, first out by delivery for each
@@ -16,115 +13,70 @@
 //! committed delivery is at every moment in exactly one of the columns of [`DeliveryState`].
 //! **The loss window**: none for deliveries. Claims are in memory only, and a settlement that has
 //! not returned may be lost: after a crash those requests are sent again, byte by byte the same.
-//! If sled's files are lost, the state is built anew from the segments, and more of what had
-//! settled is sent again; dead letters that had been replayed or discarded are dead letters
-//! again, notes are gone, settled deliveries are listed no more, segments that are gone count as delivered, and of a
-//! cancelled delivery that had work left all that had not settled is cancelled.
 //!
-//! **Commit**, in this order: segments written and fsynced; their directory fsynced; the last
-//! segment's footer, which carries the commit, written and fsynced; sled's batch; flush; fdatasync
-//! of sled's file; the answer. A crash before the footer: the delivery was never there. After it:
-//! the delivery is adopted at the next open. `commit` returns an error only after the footer has
-//! been withdrawn.
+//! Damage never stops the open: what is damaged is set aside, each loss is named once as an error
+//! with its delivery and rows ([`Outbox::damage`]), and everything else goes on.
 //!
-//! **After a failed sync** the outbox refuses writes and says so ([`Health`]), drops sled, and
-//! opens and checks the directory anew. Damage never stops the open: what is damaged is set aside
-//! in `damaged/`, each loss is named once as an error with its delivery and rows
-//! ([`Outbox::damage`]), and everything else goes on.
-//!
-//! Calls block on the disk: a caller on tokio uses `spawn_blocking`. One thread of its own holds
-//! sled and groups what is waiting into one sync (`owner`).
+//! Calls block on the disk: a caller on tokio uses `spawn_blocking`.
 
-mod accounts;
-mod adopt;
-mod cancel;
-mod capacity;
-mod change;
-mod check;
 mod claim;
 mod codec;
-mod dead;
 mod delivery;
-mod disk;
-mod edit;
-mod ending;
+mod entry;
 mod error;
-mod format;
-mod index;
-mod keys;
-mod layout;
-mod letters;
-mod load;
-mod maintain;
+mod letter;
+mod local;
 mod note;
-mod offline;
-mod orphans;
-mod owner;
-mod probe;
 mod record;
-mod recover;
 mod rejected;
-mod segment;
 mod settings;
-mod settle;
-mod shared;
 mod staging;
-mod state;
 mod status;
-mod store;
 
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 
-pub use check::{CheckReport, Fault, SalvageError, check};
 pub use claim::{Claim, Settled, Settlement};
 pub use codec::Malformed;
-pub use dead::{Dead, DeadFilter, DeadLetter, DeadPage, LetterId, LetterIdError};
-pub use delivery::{DeliveryState, MAX_ACCOUNT, NewDelivery, Receipt, Tally, Totals, WebhookState};
-pub use disk::{Disk, Op};
-pub use ending::Ending;
+pub use delivery::{
+    DeliveryState, Ending, MAX_ACCOUNT, NewDelivery, Receipt, Tally, Totals, WebhookState,
+};
+pub use entry::{Appended, Entry};
 pub use error::{Error, OpenError, StateError};
-pub use keys::{KeyUse, needed_keys};
-pub use letters::Moved;
-pub use note::{MAX_NOTE, NoteKey};
-pub use offline::{
+pub use letter::{Dead, DeadFilter, DeadLetter, DeadPage, LetterId, LetterIdError, Moved};
+pub use local::files::disk::{Disk, Op};
+pub use local::files::keys::{KeyUse, needed_keys};
+pub use local::files::probe::{Probe, probe, probe_sealed};
+pub use local::offline::check::{CheckReport, Fault};
+pub use local::offline::{
     Found, Inspected, Inspection, SalvageIntoError, Salvaged, Standing, inspect, read_batches,
     salvage_into,
 };
-pub use probe::{Probe, probe, probe_sealed};
+pub use note::{MAX_NOTE, NoteKey};
 pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
 pub use settings::Settings;
-pub use staging::{Appended, Entry, Staging};
+pub use staging::Staging;
 pub use status::{Damage, DestinationState, Health, SetAside, Title, Usage};
 
-use dead::DeadWriter;
-use delivery::{Info, WebhookKey};
-use keys::check_keys;
-use layout::Layout;
-use owner::{Command, Owner};
-use recover::recover;
-use shared::Shared;
-
-/// Commands that may wait for the owner; a caller beyond waits itself. Twice a group, so that the
-/// next one gathers while the last is being synced.
-const COMMANDS: usize = 512;
+use crate::clock::UnixMillis;
+use crate::model::{DeliveryId, DestinationId};
+use local::handle::Local;
+use local::owner::command::Command;
 
 /// An open outbox. Cloning gives another handle to the same one.
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    shared: Arc<Shared>,
-    handle: Arc<Handle>,
+    backend: Backend,
 }
 
-/// Ends the owner with the last handle.
-#[derive(Debug)]
-struct Handle {
-    commands: SyncSender<Command>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+/// What keeps an outbox.
+#[derive(Clone, Debug)]
+enum Backend {
+    /// A directory of this process.
+    Local(Local),
 }
 
 impl Outbox {
@@ -143,37 +95,8 @@ impl Outbox {
     /// # Errors
     /// As for [`Outbox::open`].
     pub fn open_on(settings: Settings, disk: Disk) -> Result<Self, OpenError> {
-        settings.check()?;
-        let layout = Layout::new(&settings.path);
-        let lock = layout.enter(&disk)?;
-        check_keys(&settings.path, &layout, &settings.keys)?;
-        let recovered = recover(&settings, &layout, &disk, &Default::default())?;
-        let dead = DeadWriter::new(&disk, &layout, recovered.next_dead_file, &settings);
-        let path = settings.path.clone();
-        let shared = Arc::new(Shared::new(settings, layout, disk, recovered.index));
-        shared.capacity.set_files(shared.layout.files_size());
-        shared.capacity.set_state(recovered.store.size());
-        for damage in recovered.damage {
-            shared.note_damage(damage);
-        }
-        shared.count_set_aside();
-        let (commands, receiver) = sync_channel(COMMANDS);
-        let mut owner = Owner::new(Arc::clone(&shared), receiver, recovered.store, dead, lock);
-        owner.maintain();
-        let thread = std::thread::Builder::new()
-            .name("outbox".to_owned())
-            .spawn(move || owner.run())
-            .map_err(|source| OpenError::Io {
-                path,
-                doing: "its thread could not be started",
-                source,
-            })?;
         Ok(Self {
-            shared,
-            handle: Arc::new(Handle {
-                commands,
-                thread: Mutex::new(Some(thread)),
-            }),
+            backend: Backend::Local(local::open(settings, disk)?),
         })
     }
 
@@ -183,22 +106,9 @@ impl Outbox {
     /// The outbox or the disk is full, the outbox refuses writes, or the delivery or its webhook
     /// id is known already.
     pub fn begin(&self, new: NewDelivery) -> Result<Staging, Error> {
-        self.shared.check_healthy()?;
-        self.shared.capacity.admit(&self.shared.settings)?;
-        let info = Info::new(new)?;
-        let mut index = self.shared.index();
-        if index.by_id.contains_key(&info.id) || index.receiving.contains_key(&info.id) {
-            return Err(Error::Duplicate(info.id));
+        match &self.backend {
+            Backend::Local(local) => local::staging::begin(local, new).map(Staging::local),
         }
-        if let Some(key) = info.webhook {
-            match self.shared.webhook_state(&index, key) {
-                WebhookState::Unknown => {}
-                known => return Err(Error::Webhook(known)),
-            }
-        }
-        index.receiving.insert(info.id, info.webhook);
-        drop(index);
-        Ok(Staging::new(self.clone(), info))
     }
 
     /// Whether a delivery that began now would be taken.
@@ -206,14 +116,42 @@ impl Outbox {
     /// # Errors
     /// The outbox or the disk is full, or the outbox refuses writes.
     pub fn admit(&self) -> Result<(), Error> {
-        self.shared.check_healthy()?;
-        self.shared.capacity.admit(&self.shared.settings)
+        match &self.backend {
+            Backend::Local(local) => local.shared.admit(),
+        }
     }
 
     /// What is known of a webhook id.
     pub fn webhook(&self, id: &str) -> WebhookState {
-        let index = self.shared.index();
-        self.shared.webhook_state(&index, WebhookKey::of(id))
+        match &self.backend {
+            Backend::Local(local) => local::status::webhook(local, id),
+        }
+    }
+
+    /// Claims up to `max_entries` requests of what stands first in the queue of `destination`;
+    /// empty when nothing waits there, or when the rest of the first delivery is in flight.
+    /// A request whose record is damaged is not among them: it is counted, logged and left
+    /// behind. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A segment cannot be opened (too many open files, for example), or the outbox refuses
+    /// writes, since what is sent now could not be recorded.
+    pub fn claim(
+        &self,
+        destination: DestinationId,
+        max_entries: usize,
+    ) -> Result<Vec<Claim>, Error> {
+        match &self.backend {
+            Backend::Local(local) => local::claim::claim(local, destination, max_entries),
+        }
+    }
+
+    /// Gives claims back, unsettled: they can be claimed again. Claims that are not held are
+    /// passed over.
+    pub fn release(&self, delivery: DeliveryId, ordinals: &[u64]) {
+        match &self.backend {
+            Backend::Local(local) => local::claim::release(local, delivery, ordinals),
+        }
     }
 
     /// Records how claims ended: slices not named dead are delivered. Durable on return. A
@@ -223,48 +161,245 @@ impl Outbox {
     /// A slice does not exist, or the disk failed. Nothing of the call has been applied then, and
     /// it can be made again.
     pub fn settle(&self, settlements: Vec<Settlement>) -> Result<Settled, Error> {
-        self.ask(|reply| Command::Settle(settlements, reply))
+        match &self.backend {
+            Backend::Local(local) => local.ask(|reply| Command::Settle(settlements, reply)),
+        }
+    }
+
+    /// Cancels what is left of a delivery: returns what has been cancelled now, replayed dead
+    /// letters included; `None`: the delivery is not listed. Its dead letters stay where they are
+    /// and can be looked at and discarded, but not replayed. Durable on return. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The outbox refuses writes, or the disk failed: then it may have been cancelled all the same,
+    /// and the call can be made again.
+    pub fn cancel(&self, delivery: DeliveryId) -> Result<Option<Tally>, Error> {
+        match &self.backend {
+            Backend::Local(local) => local.ask(|reply| Command::Cancel(delivery, reply)),
+        }
+    }
+
+    /// The dead letters behind `after`, at most `limit` (and at least one, if there is one).
+    /// Those that are being sent again are not among them. Blocks on the disk.
+    ///
+    /// # Errors
+    /// A damaged letter was met and the state that says so could not be made durable.
+    pub fn dead_letters(
+        &self,
+        filter: DeadFilter,
+        after: Option<LetterId>,
+        limit: usize,
+    ) -> Result<DeadPage, Error> {
+        match &self.backend {
+            Backend::Local(local) => local::letters::dead_letters(local, filter, after, limit),
+        }
+    }
+
+    /// One dead letter with its payload; `None`: it is not there, or it waits to be sent again.
+    ///
+    /// # Errors
+    /// It is damaged and the state that says so could not be made durable.
+    pub fn dead_letter(&self, id: LetterId) -> Result<Option<(DeadLetter, Bytes)>, Error> {
+        match &self.backend {
+            Backend::Local(local) => local::letters::dead_letter(local, id),
+        }
+    }
+
+    /// Sends dead letters again, with the payload they have. They queue behind what waits for
+    /// their destination now. Those of a cancelled delivery stay where they are. Durable on return. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The state could not be made durable. Of many letters the first may have been moved; the
+    /// call can be made again.
+    pub fn replay(&self, ids: &[LetterId]) -> Result<Moved, Error> {
+        match &self.backend {
+            Backend::Local(local) => local::letters::replay(local, ids),
+        }
+    }
+
+    /// Throws dead letters away. Durable on return. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As for [`Outbox::replay`].
+    pub fn discard(&self, ids: &[LetterId]) -> Result<Moved, Error> {
+        match &self.backend {
+            Backend::Local(local) => local::letters::discard(local, ids),
+        }
+    }
+
+    /// Puts another payload into a dead letter and returns its new name; `None`: it is not there,
+    /// or it waits to be sent again. Its rows, its tries and its reason stay. Durable on return.
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// The payload is too large for a record, or the outbox refuses writes: the letter is as it
+    /// was. Or the disk failed: then it may have been exchanged all the same, under another name.
+    pub fn edit(&self, id: LetterId, payload: Vec<u8>) -> Result<Option<LetterId>, Error> {
+        match &self.backend {
+            Backend::Local(local) => local.ask(|reply| Command::Edit(id, payload, reply)),
+        }
+    }
+
+    /// Rows of a delivery that could not be mapped: at most `limit`, leaving out the first
+    /// `skip`. `None`: the delivery is not listed. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The file that holds them cannot be read.
+    pub fn rejected(
+        &self,
+        delivery: DeliveryId,
+        skip: usize,
+        limit: usize,
+    ) -> Result<Option<RejectedPage>, Error> {
+        match &self.backend {
+            Backend::Local(local) => local::status::rejected(local, delivery, skip, limit),
+        }
+    }
+
+    /// Destinations with something to do, in the order of their ids.
+    pub fn destinations(&self) -> Vec<DestinationState> {
+        match &self.backend {
+            Backend::Local(local) => local::status::destinations(local),
+        }
+    }
+
+    /// Deliveries in the order of their commit, the newest first: at most `limit`, leaving out
+    /// the first `skip`.
+    pub fn deliveries(&self, skip: usize, limit: usize) -> Vec<DeliveryState> {
+        match &self.backend {
+            Backend::Local(local) => local::status::deliveries(local, skip, limit),
+        }
+    }
+
+    /// One delivery, while it is listed.
+    pub fn delivery(&self, id: DeliveryId) -> Option<DeliveryState> {
+        match &self.backend {
+            Backend::Local(local) => local::status::delivery(local, id),
+        }
+    }
+
+    /// The titles of listed deliveries, in alphabetical order. A schedule is known for as long as one
+    /// of its deliveries is listed.
+    pub fn titles(&self) -> Vec<Title> {
+        match &self.backend {
+            Backend::Local(local) => local::status::titles(local),
+        }
+    }
+
+    /// How a delivery ended.
+    pub fn ending(&self, id: DeliveryId) -> Ending {
+        match &self.backend {
+            Backend::Local(local) => local::ending::ending(local, id),
+        }
+    }
+
+    /// The deliveries of these dead letters, as far as they are there.
+    pub fn deliveries_of(&self, letters: &[LetterId]) -> Vec<DeliveryId> {
+        match &self.backend {
+            Backend::Local(local) => local::ending::deliveries_of(local, letters),
+        }
+    }
+
+    /// When it was last found, since the outbox was opened, that the state as a whole was lost or
+    /// could not be read.
+    pub fn state_lost(&self) -> Option<UnixMillis> {
+        match &self.backend {
+            Backend::Local(local) => local::ending::state_lost(local),
+        }
+    }
+
+    /// How large the outbox is.
+    pub fn usage(&self) -> Usage {
+        match &self.backend {
+            Backend::Local(local) => local::status::usage(local),
+        }
+    }
+
+    /// Whether the outbox can do its work.
+    pub fn health(&self) -> Health {
+        match &self.backend {
+            Backend::Local(local) => local.shared.health(),
+        }
+    }
+
+    /// What was found damaged since the outbox was opened, the latest 200. Each was logged as an
+    /// error when it was found.
+    pub fn damage(&self) -> Vec<Damage> {
+        match &self.backend {
+            Backend::Local(local) => local.shared.damage(),
+        }
+    }
+
+    /// Reads all that waits and all dead letters, and gives up what cannot be read, as a claim
+    /// would when its turn came. Each loss is logged and listed ([`Outbox::damage`]). Blocks on
+    /// the disk for as long as it takes to read everything.
+    ///
+    /// # Errors
+    /// A file cannot be opened, or the losses cannot be recorded.
+    pub fn verify(&self) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Local(local) => local::verify::verify(local),
+        }
+    }
+
+    /// Every note that there is, in the order of destinations and topics.
+    pub fn notes(&self) -> Vec<(NoteKey, Arc<[u8]>)> {
+        match &self.backend {
+            Backend::Local(local) => local::status::notes(local),
+        }
+    }
+
+    /// Writes a note, in the place of one with the same name, or removes it (`None`). Durable on
+    /// return. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The note is too long, there are too many, the outbox refuses writes, or the disk failed.
+    pub fn note(&self, key: NoteKey, text: Option<&[u8]>) -> Result<(), Error> {
+        let text: Option<Arc<[u8]>> = text.map(Arc::from);
+        if text.as_ref().is_some_and(|text| text.len() > MAX_NOTE) {
+            return Err(Error::TooLarge {
+                what: "a note",
+                limit: MAX_NOTE,
+            });
+        }
+        match &self.backend {
+            Backend::Local(local) => local.ask(|reply| Command::Note(key, text, reply)),
+        }
+    }
+
+    /// Shows `reseal` every sealed account and puts what comes back in its place; `None` leaves it
+    /// as it is. Durable on return. Returns how many were replaced.
+    ///
+    /// # Errors
+    /// The state could not be made durable; the call can be made again.
+    pub fn reseal_accounts(
+        &self,
+        reseal: impl FnMut(DestinationId, &[u8]) -> Option<Vec<u8>>,
+    ) -> Result<usize, Error> {
+        match &self.backend {
+            Backend::Local(local) => local::accounts::reseal_accounts(local, reseal),
+        }
     }
 
     /// Whether the outbox's thread is there: not after [`Outbox::close`], nor after a panic.
     pub fn is_alive(&self) -> bool {
-        !self.shared.is_closed()
+        match &self.backend {
+            Backend::Local(local) => !local.shared.is_closed(),
+        }
     }
 
     /// Changes whenever something can be claimed that could not be before.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
-        self.shared.changed.subscribe()
+        match &self.backend {
+            Backend::Local(local) => local.shared.changed.subscribe(),
+        }
     }
 
     /// Ends the outbox's thread when it has done what it was asked before. Other handles get
     /// [`Error::Closed`] from then on; deliveries on their way in can only be aborted.
     pub fn close(&self) {
-        self.handle.close();
-    }
-
-    fn send(&self, command: Command) -> Result<(), Error> {
-        self.handle
-            .commands
-            .send(command)
-            .map_err(|_| Error::Closed)
-    }
-}
-
-impl Handle {
-    fn close(&self) {
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = thread.take() {
-            // An owner that has ended already needs no telling.
-            let _ = self.commands.send(Command::Close);
-            if thread.join().is_err() {
-                tracing::error!("the outbox's thread has panicked");
-            }
+        match &self.backend {
+            Backend::Local(local) => local.close(),
         }
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.close();
     }
 }

@@ -28,18 +28,18 @@
 
 use bytes::Bytes;
 
-use super::codec::{Decoder, Encoder, Malformed};
 use crate::model::DeliveryId;
+use crate::outbox::codec::{Decoder, Encoder, Malformed};
 use crate::seal::{KeyError, KeyId, Keyring, STAMP, Sealer, TAG};
 
 /// Bytes in front of what the length counts.
-pub(super) const PREFIX: usize = 12;
+pub(in crate::outbox) const PREFIX: usize = 12;
 /// First bytes of every record.
-pub(super) const MARKER: [u8; 4] = *b"LFr2";
+pub(in crate::outbox) const MARKER: [u8; 4] = *b"LFr2";
 /// Most bytes that the slices of one record may have together.
-pub(super) const MAX_RAW: usize = 32 << 20;
+pub(in crate::outbox) const MAX_RAW: usize = 32 << 20;
 /// Most slices of one record.
-pub(super) const MAX_SLICES: usize = 8192;
+pub(in crate::outbox) const MAX_SLICES: usize = 8192;
 /// Most bytes of the meta part of one record.
 const MAX_META: usize = 32 << 20;
 /// Below this a body is not worth compressing.
@@ -48,7 +48,7 @@ const LZ4: u8 = 1;
 
 /// What a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::outbox) enum Kind {
     Entry = 1,
     Dead = 2,
     Rejected = 3,
@@ -56,7 +56,7 @@ pub(super) enum Kind {
 
 /// Which record it is: what it must be when it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Name {
+pub(in crate::outbox) struct Name {
     pub kind: Kind,
     pub delivery: DeliveryId,
     pub ordinal: u32,
@@ -73,7 +73,7 @@ pub struct Slice<'a> {
 
 /// A record, read back, checked and opened.
 #[derive(Clone, Debug)]
-pub(super) struct Record {
+pub(in crate::outbox) struct Record {
     pub name: Name,
     pub meta: Bytes,
     pub slices: Vec<Bytes>,
@@ -82,7 +82,7 @@ pub(super) struct Record {
 
 /// A record whose checksum is right, not opened yet.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Frame<'a> {
+pub(in crate::outbox) struct Frame<'a> {
     pub name: Name,
     flags: u8,
     meta: usize,
@@ -96,7 +96,7 @@ pub(super) struct Frame<'a> {
 
 /// A record was not written.
 #[derive(Debug)]
-pub(super) enum EncodeError {
+pub(in crate::outbox) enum EncodeError {
     /// It passes [`MAX_RAW`], [`MAX_SLICES`] or the bound of its meta part.
     TooLarge,
     Seal(KeyError),
@@ -106,7 +106,7 @@ pub(super) enum EncodeError {
 ///
 /// # Errors
 /// See [`EncodeError`]; `out` is as it was.
-pub(super) fn encode(
+pub(in crate::outbox) fn encode(
     out: &mut Vec<u8>,
     sealer: &mut Sealer,
     name: Name,
@@ -159,7 +159,7 @@ fn frame(record: &mut [u8]) {
 
 /// Any bytes with a record's marker, length and checksum in front: as one who knows the format
 /// writes them.
-pub(super) fn framed(payload: &[u8]) -> Vec<u8> {
+pub(in crate::outbox) fn framed(payload: &[u8]) -> Vec<u8> {
     let mut record = [&MARKER[..], &[0; PREFIX - 4], payload].concat();
     frame(&mut record);
     record
@@ -196,7 +196,7 @@ fn put_body(out: &mut Vec<u8>, raw: usize, slices: &[Slice<'_>]) -> u8 {
 }
 
 /// How long the record is that begins with `prefix`, prefix included.
-pub(super) fn length(prefix: &[u8; PREFIX]) -> Result<usize, Malformed> {
+pub(in crate::outbox) fn length(prefix: &[u8; PREFIX]) -> Result<usize, Malformed> {
     let mut read = Decoder::new(prefix);
     if read.array::<4>()? != MARKER {
         return Err(Malformed);
@@ -335,12 +335,12 @@ impl<'a> Frame<'a> {
 
 /// All sound records in `bytes`, each with its offset and length, in order. Where a record is
 /// damaged the next sound one is searched for.
-pub(super) fn scan(bytes: &[u8]) -> Scan<'_> {
+pub(in crate::outbox) fn scan(bytes: &[u8]) -> Scan<'_> {
     Scan { bytes, at: 0 }
 }
 
 /// See [`scan`].
-pub(super) struct Scan<'a> {
+pub(in crate::outbox) struct Scan<'a> {
     bytes: &'a [u8],
     at: usize,
 }

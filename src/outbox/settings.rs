@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::OpenError;
+use crate::outbox::error::OpenError;
 use crate::seal::Keyring;
 
 /// How an outbox is kept. The defaults suit a single daemon with a disk of its own.
@@ -49,7 +49,7 @@ impl Settings {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), OpenError> {
+    pub(in crate::outbox) fn check(&self) -> Result<(), OpenError> {
         if !(1 << 10..=1 << 30).contains(&self.segment_bytes) {
             return Err(OpenError::Setting(
                 "segment_bytes must be from 1 KiB to 1 GiB",

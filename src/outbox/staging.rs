@@ -1,80 +1,36 @@
-//! A delivery on its way into the outbox: visible to nobody until it is committed, gone whole
-//! when it is not.
+//! A delivery on its way into the outbox.
 
-use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
-
-use super::Outbox;
-use super::delivery::{Info, Receipt, Totals};
-use super::error::Error;
-use super::format::{Commit, FileKind, Header};
-use super::owner::{Command, Prepared};
-use super::record::{MAX_RAW, MAX_SLICES, Slice};
-use super::rejected::{RejectedRow, RejectedWriter};
-use super::segment::{AppendError, SegmentWriter, Summary};
-use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
+use crate::outbox::delivery::{Receipt, Totals};
+use crate::outbox::entry::{Appended, Entry};
+use crate::outbox::error::Error;
+use crate::outbox::local;
+use crate::outbox::rejected::RejectedRow;
 
-/// One ready request: its batches, in order.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
-    /// At most 8192, and 32 MiB together.
-    pub slices: &'a [Slice<'a>],
-    /// Which of the destination's doors it goes to. Opaque here: it is handed back with each claim,
-    /// also of a replayed dead letter.
-    pub route: u8,
-}
-
-/// Where an entry was put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// Its place in the delivery, from 0.
-    pub ordinal: u64,
-    /// Its size on the disk, compressed.
-    pub bytes: u64,
-}
-
-/// A delivery that has begun. Dropping it aborts it.
+/// A delivery that has begun: visible to nobody until it is committed, gone whole when it is not.
+/// Dropping it aborts it.
 #[derive(Debug)]
 pub struct Staging {
-    outbox: Outbox,
-    info: Arc<Info>,
-    /// Segments that are full, on the disk with their footers.
-    full: Vec<Summary>,
-    writer: Option<SegmentWriter>,
-    rejected: Option<RejectedWriter>,
-    rejected_rows: u64,
-    rows: u64,
-    batches: u64,
-    entries: u64,
-    /// Bytes that the capacity counts for this delivery.
-    counted: u64,
-    /// Why nothing more is taken.
-    failed: Option<Error>,
-    committed: bool,
+    backend: Backend,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Local(Box<local::staging::Staging>),
 }
 
 impl Staging {
-    pub(super) fn new(outbox: Outbox, info: Info) -> Self {
+    pub(in crate::outbox) fn local(staging: local::staging::Staging) -> Self {
         Self {
-            outbox,
-            info: Arc::new(info),
-            full: Vec::new(),
-            writer: None,
-            rejected: None,
-            rejected_rows: 0,
-            rows: 0,
-            batches: 0,
-            entries: 0,
-            counted: 0,
-            failed: None,
-            committed: false,
+            backend: Backend::Local(Box::new(staging)),
         }
     }
 
     /// Which delivery this is.
     pub fn id(&self) -> DeliveryId {
-        self.info.id
+        match &self.backend {
+            Backend::Local(staging) => staging.id(),
+        }
     }
 
     /// Appends one ready request. Blocks on the disk at times.
@@ -83,51 +39,9 @@ impl Staging {
     /// The entry is too large (the delivery can go on without it), the outbox or the disk is
     /// full, or the disk failed: then the delivery can only be aborted.
     pub fn append(&mut self, entry: Entry<'_>) -> Result<Appended, Error> {
-        self.check_usable()?;
-        if entry.slices.len() > MAX_SLICES {
-            return Err(Error::TooLarge {
-                what: "the number of slices of an entry",
-                limit: MAX_SLICES,
-            });
+        match &mut self.backend {
+            Backend::Local(staging) => staging.append(entry),
         }
-        let raw: usize = entry.slices.iter().map(|slice| slice.bytes.len()).sum();
-        if raw > MAX_RAW {
-            return Err(Error::TooLarge {
-                what: "an entry",
-                limit: MAX_RAW,
-            });
-        }
-        let appended = self.try_append(entry);
-        self.note(appended)
-    }
-
-    fn try_append(&mut self, entry: Entry<'_>) -> Result<Appended, Error> {
-        let shared = &self.outbox.shared;
-        if self
-            .writer
-            .as_ref()
-            .is_some_and(|writer| writer.length() >= shared.settings.segment_bytes)
-        {
-            self.roll()?;
-        }
-        let writer = self.open_writer()?;
-        let before = writer.length();
-        let (ordinal, bytes) = writer
-            .append(entry.route, entry.slices)
-            .map_err(append_error("an entry could not be written"))?;
-        let grown = writer.length() - before;
-        self.entries += 1;
-        self.batches += entry.slices.len() as u64;
-        self.rows += entry
-            .slices
-            .iter()
-            .map(|slice| u64::from(slice.rows))
-            .sum::<u64>();
-        self.count(grown)?;
-        Ok(Appended {
-            ordinal: u64::from(ordinal),
-            bytes: bytes as u64,
-        })
     }
 
     /// Keeps a row that could not be mapped; beyond
@@ -136,35 +50,9 @@ impl Staging {
     /// # Errors
     /// As for [`Staging::append`].
     pub fn reject(&mut self, row: RejectedRow<'_>) -> Result<(), Error> {
-        self.check_usable()?;
-        let rejected = self.try_reject(row);
-        self.note(rejected)
-    }
-
-    fn try_reject(&mut self, row: RejectedRow<'_>) -> Result<(), Error> {
-        self.rejected_rows += 1;
-        let shared = &self.outbox.shared;
-        if self.rejected_rows > shared.settings.rejected_rows {
-            return Ok(());
+        match &mut self.backend {
+            Backend::Local(staging) => staging.reject(row),
         }
-        let failed = "a rejected row could not be written";
-        let writer = match &mut self.rejected {
-            Some(writer) => writer,
-            none => {
-                let writer = RejectedWriter::create(
-                    &shared.disk,
-                    &shared.layout,
-                    &self.info,
-                    &shared.settings.keys,
-                );
-                let writer = writer.map_err(Error::io(failed))?;
-                none.insert(writer)
-            }
-        };
-        let before = writer.length();
-        writer.append(row).map_err(append_error(failed))?;
-        let grown = writer.length() - before;
-        self.count(grown)
     }
 
     /// Makes the delivery durable and visible to the drain. When this returns `Ok` it survives
@@ -172,170 +60,12 @@ impl Staging {
     ///
     /// # Errors
     /// The totals do not match what was given, or the disk failed. The delivery is gone then.
-    pub fn commit(mut self, totals: Totals) -> Result<Receipt, Error> {
-        self.check_usable()?;
-        self.check_totals(&totals)?;
-        let totals = totals.bounded();
-        self.open_writer()?;
-        let Some(mut writer) = self.writer.take() else {
-            return Err(Error::Closed);
-        };
-        // The files of this delivery are known by their number from here on.
-        self.full.push(writer.summary());
-        let shared = &self.outbox.shared;
-        let synced = "the delivery could not be synced";
-        writer.sync().map_err(Error::io(synced))?;
-        if let Some(rejected) = &mut self.rejected {
-            let commit = Commit {
-                position: 0,
-                committed: UnixMillis::now(),
-                segments: 0,
-                totals: totals.clone(),
-            };
-            rejected.finish(commit).map_err(Error::io(synced))?;
-            shared
-                .disk
-                .sync_directory(&shared.layout.rejected_directory())
-                .map_err(Error::io(synced))?;
+    pub fn commit(self, totals: Totals) -> Result<Receipt, Error> {
+        match self.backend {
+            Backend::Local(staging) => staging.commit(totals),
         }
-        shared
-            .disk
-            .sync_directory(&shared.layout.segments())
-            .map_err(Error::io(synced))?;
-        self.full.pop();
-        let prepared = Box::new(Prepared {
-            info: Arc::clone(&self.info),
-            full: self.full.clone(),
-            writer,
-            totals,
-        });
-        self.full.push(prepared.writer.summary());
-        let (reply, answer) = sync_channel(1);
-        self.outbox.send(Command::Commit(prepared, reply))?;
-        let receipt = answer.recv().map_err(|_| Error::Closed)??;
-        let rejected = self.rejected.as_ref().map_or(0, RejectedWriter::length);
-        let capacity = &self.outbox.shared.capacity;
-        capacity.add((receipt.bytes + rejected).saturating_sub(self.counted));
-        self.committed = true;
-        Ok(receipt)
     }
 
     /// Ends the delivery without a trace; the same as dropping it.
     pub fn abort(self) {}
-
-    fn check_usable(&self) -> Result<(), Error> {
-        match &self.failed {
-            Some(error) => Err(error.clone()),
-            None => self.outbox.shared.check_healthy(),
-        }
-    }
-
-    fn check_totals(&self, totals: &Totals) -> Result<(), Error> {
-        let mapped = totals.mapped().rows;
-        for (what, said, held) in [
-            ("rejected rows", totals.rows_rejected, self.rejected_rows),
-            ("rows", mapped, self.rows),
-            ("batches", totals.batches, self.batches),
-            ("requests", totals.requests, self.entries),
-        ] {
-            if said != held {
-                return Err(Error::Unbalanced { what, said, held });
-            }
-        }
-        Ok(())
-    }
-
-    fn open_writer(&mut self) -> Result<&mut SegmentWriter, Error> {
-        let shared = &self.outbox.shared;
-        match &mut self.writer {
-            Some(writer) => Ok(writer),
-            none => {
-                let (number, first) = self
-                    .full
-                    .last()
-                    .map_or((0, 0), |last| (last.number + 1, last.first + last.entries));
-                let keys = &shared.settings.keys;
-                let header = Header {
-                    kind: FileKind::Segment,
-                    number,
-                    first,
-                    key: keys.current(),
-                    info: Some((*self.info).clone()),
-                };
-                let (id, path) = (self.info.id, shared.layout.segment(self.info.id, number));
-                let writer = SegmentWriter::create(&shared.disk, path, id, &header, keys)
-                    .map_err(Error::io("a segment could not be made"))?;
-                Ok(none.insert(writer))
-            }
-        }
-    }
-
-    /// Ends the segment at hand, on the disk.
-    fn roll(&mut self) -> Result<(), Error> {
-        if let Some(writer) = &mut self.writer {
-            let finished = writer.finish(None);
-            let summary = writer.summary();
-            self.full.push(summary);
-            self.writer = None;
-            finished.map_err(Error::io("a segment could not be synced"))?;
-        }
-        Ok(())
-    }
-
-    fn count(&mut self, grown: u64) -> Result<(), Error> {
-        let shared = &self.outbox.shared;
-        shared.capacity.add(grown);
-        self.counted += grown;
-        shared.capacity.admit_more(&shared.settings, 0)
-    }
-
-    fn note<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
-        if let Err(error) = &result
-            && !matches!(error, Error::TooLarge { .. })
-        {
-            self.failed = Some(error.clone());
-        }
-        result
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        if self.committed {
-            return;
-        }
-        let shared = &self.outbox.shared;
-        let mut paths: Vec<_> = self
-            .full
-            .iter()
-            .map(|segment| shared.layout.segment(self.info.id, segment.number))
-            .collect();
-        paths.extend(self.writer.take().map(|writer| writer.path().to_owned()));
-        if self.rejected.take().is_some() {
-            paths.push(shared.layout.rejected(self.info.id));
-        }
-        // A closed outbox may be another process's by now, which has removed them at its open.
-        paths.retain(|_| !shared.is_closed());
-        for path in paths.iter().rev() {
-            if let Err(error) = shared.disk.remove(path) {
-                tracing::warn!(
-                    delivery = %self.info.id,
-                    %error,
-                    "a file of an aborted delivery could not be removed; the next start removes it"
-                );
-            }
-        }
-        shared.capacity.give_back(self.counted);
-        shared.index().receiving.remove(&self.info.id);
-    }
-}
-
-fn append_error(doing: &'static str) -> impl Fn(AppendError) -> Error {
-    move |error| match error {
-        AppendError::TooLarge => Error::TooLarge {
-            what: "an entry",
-            limit: MAX_RAW,
-        },
-        AppendError::Io(source) => Error::io(doing)(source),
-    }
 }

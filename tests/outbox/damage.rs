@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use looker_feed::model::DeliveryId;
-use looker_feed::outbox::{self, DeadFilter, DeliveryState, Outbox, RejectedRow, SetAside};
+use looker_feed::outbox::{DeadFilter, DeliveryState, Outbox, RejectedRow, SetAside};
 
 use crate::kit::*;
 
@@ -330,7 +330,7 @@ fn a_check_changes_nothing_and_names_what_is_damaged() {
         let path = home.path().join("outbox");
         let outbox = open(&path);
         fill(&outbox);
-        let error = outbox::check(&path, Some(&keys())).unwrap_err();
+        let error = look(&path, Some(&keys())).unwrap_err();
         assert!(error.to_string().contains("another process"), "{error}");
         outbox.close();
         let files = |path: &Path| -> Vec<(PathBuf, Vec<u8>)> {
@@ -339,7 +339,7 @@ fn a_check_changes_nothing_and_names_what_is_damaged() {
                 .collect()
         };
         let before = files(&path);
-        let report = outbox::check(&path, Some(&keys())).unwrap();
+        let report = look(&path, Some(&keys())).unwrap();
         assert_eq!(report.faults, []);
         assert!(report.records > 2, "{report:?}");
         assert_eq!(files(&path), before);
@@ -363,7 +363,7 @@ fn a_check_changes_nothing_and_names_what_is_damaged() {
                     continue;
                 }
                 do_harm(file, harm);
-                let report = outbox::check(&path, Some(&keys())).unwrap();
+                let report = look(&path, Some(&keys())).unwrap();
                 assert!(
                     report.faults.iter().any(|fault| fault.file == *file),
                     "{harm:?} of {}: {report:?}",
@@ -379,10 +379,10 @@ fn a_check_changes_nothing_and_names_what_is_damaged() {
 fn a_check_of_what_is_no_outbox_is_refused_and_makes_nothing() {
     let home = home();
     let path = home.path().join("nothing");
-    outbox::check(&path, Some(&keys())).unwrap_err();
+    look(&path, Some(&keys())).unwrap_err();
     assert!(!path.exists());
     fs::create_dir(&path).unwrap();
-    outbox::check(&path, Some(&keys())).unwrap_err();
+    look(&path, Some(&keys())).unwrap_err();
     assert_eq!(files_below(&path), Vec::<PathBuf>::new());
 }
 
@@ -396,7 +396,12 @@ fn a_salvage_finds_beforehand_what_the_drain_would_have_met() {
     let segments = files_below(&path.join("segments"));
     do_harm(&segments[1], Harm::Flip(600));
     do_harm(&files_below(&path.join("dead"))[0], Harm::Flip(60));
-    let damage = Outbox::salvage(settings(&path)).unwrap();
+    let damage = {
+        let outbox = open(&path);
+        outbox.verify().unwrap();
+        outbox.close();
+        outbox.damage()
+    };
     let named: u64 = damage.iter().map(|damage| damage.rows).sum();
     assert!(named > 0, "{damage:?}");
     let outbox = open(&path);

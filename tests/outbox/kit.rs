@@ -6,8 +6,8 @@ use std::sync::Arc;
 use looker_feed::clock::UnixMillis;
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{
-    Claim, Dead, DeliveryState, Entry, Error, NewDelivery, Outbox, Receipt, Settings, Settlement,
-    Slice, Staging, Totals,
+    self, CheckReport, Claim, Dead, DeliveryState, Entry, Error, NewDelivery, OpenError, Outbox,
+    Receipt, Settings, Settlement, Slice, Staging, Totals,
 };
 use looker_feed::seal::{Key, Keyring};
 
@@ -32,6 +32,11 @@ pub fn keys() -> Arc<Keyring> {
 
 pub fn open(path: &Path) -> Outbox {
     Outbox::open(settings(path)).unwrap()
+}
+
+/// What a look through an outbox that nobody uses finds.
+pub fn look(path: &Path, keys: Option<&Keyring>) -> Result<CheckReport, OpenError> {
+    outbox::inspect(path, keys).map(|found| found.report)
 }
 
 pub fn delivery_id(n: u8) -> DeliveryId {

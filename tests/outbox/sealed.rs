@@ -191,7 +191,7 @@ fn without_the_right_key_an_outbox_does_not_open_and_nothing_in_it_is_touched() 
     }
     assert!(matches!(error, OpenError::MissingKey { files: 3, .. }));
     for refused in [
-        outbox::check(&path, Some(&ring(2, &[]))).err(),
+        look(&path, Some(&ring(2, &[]))).err(),
         outbox::inspect(&path, Some(&ring(2, &[]))).err(),
         outbox::read_batches(&path, &ring(2, &[]), |_| Ok(())).err(),
     ] {
@@ -205,7 +205,7 @@ fn without_the_right_key_an_outbox_does_not_open_and_nothing_in_it_is_touched() 
     assert_eq!(files(&path), before, "nothing was changed");
 
     // What checksums tell can be told without any key.
-    let report = outbox::check(&path, None).unwrap();
+    let report = look(&path, None).unwrap();
     assert!(!report.opened && report.records == 4, "{report:?}");
     assert_eq!(report.faults.len(), 1, "the header: {report:?}");
 
@@ -316,8 +316,8 @@ fn what_was_changed_by_hand_is_named_and_the_rest_goes_on() {
     // Checksums do not tell, but for the one of a whole file.
     let told = |report: &outbox::CheckReport| report.records;
     let (without, with) = (
-        outbox::check(&path, None).unwrap(),
-        outbox::check(&path, Some(&keys())).unwrap(),
+        look(&path, None).unwrap(),
+        look(&path, Some(&keys())).unwrap(),
     );
     assert_eq!(told(&without), told(&with) + 4, "{with:?}");
     for file in &changed {

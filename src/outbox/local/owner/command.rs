@@ -1,0 +1,65 @@
+//! What the owner is asked for.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use crate::model::DeliveryId;
+use crate::model::DestinationId;
+use crate::outbox::claim::{Settled, Settlement};
+use crate::outbox::delivery::{Info, Receipt, Tally, Totals};
+use crate::outbox::error::Error;
+use crate::outbox::letter::{LetterId, Moved};
+use crate::outbox::local::files::segment::{SegmentFile, SegmentWriter, Summary};
+use crate::outbox::note::NoteKey;
+
+/// Where the answer to a command goes.
+pub(in crate::outbox) type Reply<T> = SyncSender<Result<T, Error>>;
+
+/// What the owner is asked for.
+pub(in crate::outbox) enum Command {
+    Commit(Box<Prepared>, Reply<Receipt>),
+    Settle(Vec<Settlement>, Reply<Settled>),
+    Lost(Vec<Loss>, Reply<()>),
+    /// Dead letters with their rows.
+    Replay(Vec<(LetterId, u32)>, Reply<Moved>),
+    Discard(Vec<(LetterId, u32)>, Reply<Moved>),
+    /// A dead letter and its new payload.
+    Edit(LetterId, Vec<u8>, Reply<Option<LetterId>>),
+    Cancel(DeliveryId, Reply<Option<Tally>>),
+    Reseal(Vec<Resealed>, Reply<()>),
+    Note(NoteKey, Option<Arc<[u8]>>, Reply<()>),
+    /// Something of a cancelled delivery was given back.
+    Sweep,
+    Close,
+}
+
+/// A delivery that is on the disk but for its last footer.
+pub(in crate::outbox) struct Prepared {
+    pub info: Arc<Info>,
+    pub full: Vec<Summary>,
+    pub writer: SegmentWriter,
+    pub totals: Totals,
+}
+
+/// Something that turned out to be damaged.
+pub(in crate::outbox) enum Loss {
+    Entry {
+        position: u64,
+        ordinal: u32,
+        tally: Tally,
+    },
+    Segment {
+        position: u64,
+        number: u32,
+        /// `None`: the file is gone.
+        file: Option<Arc<SegmentFile>>,
+    },
+    Letter(u64),
+}
+
+/// An account in the place of the one that it was made of.
+pub(in crate::outbox) struct Resealed {
+    pub destination: DestinationId,
+    pub before: Arc<[u8]>,
+    pub after: Arc<[u8]>,
+}

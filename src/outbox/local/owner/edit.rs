@@ -1,0 +1,88 @@
+//! A dead letter whose payload a person has mended.
+//!
+//! Nothing is overwritten: the mended payload becomes a record of its own behind the others, with
+//! the place of the old one in its delivery, and the old one is let go in the same change of the
+//! state. Durable before the answer. After a crash between the two the old letter is there as it
+//! was; when the state is lost and built anew, the later record of a place is the one that counts,
+//! which is the mended one.
+
+use crate::outbox::codec::cut;
+use crate::outbox::delivery::Tally;
+use crate::outbox::error::Error;
+use crate::outbox::letter::LetterId;
+use crate::outbox::local::files::dead::{DeadMeta, MAX_REASON};
+use crate::outbox::local::owner::command::Loss;
+use crate::outbox::local::owner::keeper::Keeper;
+use crate::outbox::local::owner::lose;
+use crate::outbox::local::state::change::Change;
+use crate::outbox::local::state::rows::{Bits, Letter};
+use crate::outbox::record::Slice;
+
+/// Ends the reason of a letter that is not what was sent any more.
+const EDITED: &str = " (edited since)";
+
+/// Writes the mended record and puts the exchange into the change.
+pub(in crate::outbox) fn edit(
+    keeper: &mut Keeper,
+    id: LetterId,
+    payload: &[u8],
+    change: &mut Change,
+) -> Result<Option<LetterId>, Error> {
+    keeper.shared.check_healthy()?;
+    let letter = change.letter(&keeper.shared.index(), id.letter);
+    let known = keeper.shared.index().letter(id.letter);
+    let dead = |letter: &Letter| letter.queued.is_none() && letter.live.get(id.slice);
+    let (Some(mut old), Some((delivery, _))) = (letter.filter(dead), known) else {
+        return Ok(None);
+    };
+    let Ok(read) = keeper.shared.read_letter(delivery, &old) else {
+        lose::lose(keeper, &[Loss::Letter(id.letter)], change);
+        return Ok(None);
+    };
+    let at = id.slice as usize;
+    let (Some(slice), Some(&rows)) = (read.meta.slices.get(at), read.record.rows.get(at)) else {
+        return Ok(None);
+    };
+    let mut slice = slice.clone();
+    if !slice.reason.ends_with(EDITED) {
+        slice.reason = cut(&slice.reason, MAX_REASON - EDITED.len()).to_owned() + EDITED;
+    }
+    let meta = DeadMeta {
+        replaces: Some(id.letter),
+        slices: vec![slice],
+        ..read.meta
+    };
+    let slices = [Slice {
+        bytes: payload,
+        rows,
+    }];
+    let place = keeper.append_dead(&meta, old.ordinal, &slices)?;
+    keeper.sync_dead()?;
+    let tally = Tally {
+        rows: u64::from(rows),
+        batches: 1,
+    };
+    let mended = Letter {
+        file: place.file,
+        offset: place.offset,
+        length: place.length,
+        live: Bits::all(1),
+        tally,
+        ..old.clone()
+    };
+    old.live.set(id.slice, false);
+    old.tally -= tally;
+    let index = keeper.shared.index();
+    if old.live.count() == 0 {
+        change.drop_letter(id.letter);
+    } else {
+        change.put_letter(id.letter, old);
+    }
+    let letter = change.add_letter(&index, mended);
+    drop(index);
+    if let Some((number, length)) = keeper.dead.current() {
+        change.set_dead_file(number, Some(length));
+    }
+    keeper.dead.roll();
+    Ok(Some(LetterId { letter, slice: 0 }))
+}

@@ -1,0 +1,206 @@
+//! A change carried out: written as one sled batch, then put into the index.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::{Change, SegmentChange};
+use crate::model::DeliveryId;
+use crate::outbox::local::files::layout::Layout;
+use crate::outbox::local::state::index::{Delivery, Index};
+use crate::outbox::local::state::rows::{
+    Account, CHUNK, Key, Letter, Meta, Webhook, encode_bytes, encode_length,
+};
+
+/// What is to be done once a change is durable.
+#[derive(Debug, Default)]
+pub(in crate::outbox) struct Effects {
+    /// Files whose last entry has settled: path, size, and whether to keep it as damaged.
+    pub spent: Vec<(PathBuf, u64, bool)>,
+    /// Deliveries that have settled whole.
+    pub finished: Vec<DeliveryId>,
+    /// Something can be claimed that could not be before.
+    pub wake: bool,
+}
+
+impl Change {
+    /// The change as sled takes it.
+    pub fn batch(&self, index: &Index) -> sled::Batch {
+        let mut batch = sled::Batch::default();
+        for (&position, delivery) in &self.added {
+            batch.insert(Key::Delivery(position).encode(), delivery.row.encode());
+            for (&number, segment) in &delivery.segments {
+                let key = Key::Segment(position, number).encode();
+                batch.insert(key, segment.row.encode());
+            }
+        }
+        for (&position, counters) in &self.counters {
+            batch.insert(Key::Counters(position).encode(), counters.encode());
+        }
+        for (&(position, number), segment) in &self.segments {
+            let key = Key::Segment(position, number).encode();
+            if segment.gone {
+                batch.remove(key);
+                for chunk in 0..segment.row.summary.entries.div_ceil(CHUNK) {
+                    batch.remove(Key::Bits(position, number, chunk).encode());
+                }
+                continue;
+            }
+            batch.insert(key, segment.row.encode());
+            for &chunk in &segment.touched {
+                let key = Key::Bits(position, number, chunk).encode();
+                batch.insert(key, encode_bytes(segment.bits.chunk(chunk)));
+            }
+        }
+        for &position in &self.removed {
+            batch.remove(Key::Delivery(position).encode());
+            batch.remove(Key::Counters(position).encode());
+        }
+        put(
+            &mut batch,
+            &self.letters,
+            |id| Key::Letter(*id),
+            Letter::encode,
+        );
+        put(
+            &mut batch,
+            &self.dead_files,
+            |n| Key::DeadFile(*n),
+            |n| encode_length(*n),
+        );
+        put(
+            &mut batch,
+            &self.webhooks,
+            |key| Key::Webhook(*key),
+            Webhook::encode,
+        );
+        put(
+            &mut batch,
+            &self.accounts,
+            |id| Key::Account(*id),
+            Account::encode,
+        );
+        put(
+            &mut batch,
+            &self.notes,
+            |&(id, topic)| Key::Note(id, topic),
+            |text| encode_bytes(text),
+        );
+        let meta = Meta {
+            next_position: self.next_position.unwrap_or(index.next_position),
+            next_letter: self.next_letter.unwrap_or(index.next_letter),
+        };
+        batch.insert(Key::Meta.encode(), meta.encode());
+        batch
+    }
+
+    /// Puts a change that is durable into the index.
+    pub fn apply(self, index: &mut Index, layout: &Layout) -> Effects {
+        let mut effects = Effects::default();
+        for (position, delivery) in self.added {
+            index.receiving.remove(&delivery.row.info.id);
+            effects.wake = true;
+            index.insert_delivery(position, delivery);
+        }
+        for (position, counters) in self.counters {
+            if let Some(delivery) = index.deliveries.get_mut(&position) {
+                delivery.counters = counters;
+            }
+        }
+        for ((position, number), change) in self.segments {
+            let Some(delivery) = index.deliveries.get_mut(&position) else {
+                continue;
+            };
+            delivery.land(&change);
+            let (id, destination) = (delivery.row.info.id, delivery.row.info.destination);
+            if change.gone {
+                delivery.segments.remove(&number);
+                effects.spent.push((
+                    layout.segment(id, number),
+                    change.row.summary.bytes,
+                    change.row.damaged,
+                ));
+                if delivery.segments.is_empty() {
+                    effects.finished.push(id);
+                    effects.wake = true;
+                    index.leave_queue(destination, position);
+                }
+            } else if let Some(segment) = delivery.segments.get_mut(&number) {
+                segment.row = change.row;
+                segment.settled = Some(change.bits);
+            }
+        }
+        for (id, letter) in self.letters {
+            effects.wake = true;
+            index.remove_letter(id);
+            if let Some(letter) = letter {
+                index.insert_letter(id, letter);
+            }
+        }
+        for position in self.removed {
+            index.remove_delivery(position);
+        }
+        for (number, length) in self.dead_files {
+            match length {
+                Some(length) => index.dead_files.entry(number).or_default().length = length,
+                None => {
+                    index.dead_files.remove(&number);
+                }
+            }
+        }
+        for (key, webhook) in self.webhooks {
+            match webhook {
+                Some(webhook) => index.webhooks.insert(key, webhook),
+                None => index.webhooks.remove(&key),
+            };
+        }
+        for (id, account) in self.accounts {
+            match account {
+                Some(account) => index.accounts.insert(id, account),
+                None => index.accounts.remove(&id),
+            };
+        }
+        for (key, note) in self.notes {
+            match note {
+                Some(text) => index.notes.insert(key, text),
+                None => index.notes.remove(&key),
+            };
+        }
+        index.next_position = index.next_position.max(self.next_position.unwrap_or(0));
+        index.next_letter = index.next_letter.max(self.next_letter.unwrap_or(0));
+        effects
+    }
+}
+
+impl Delivery {
+    /// Ends the claims on what has settled.
+    fn land(&mut self, change: &SegmentChange) {
+        let flight = &mut self.flight;
+        let landed: Vec<u32> = flight
+            .claimed
+            .keys()
+            .filter(|&&ordinal| {
+                change.row.holds(ordinal) && change.bits.get(ordinal - change.row.summary.first)
+            })
+            .copied()
+            .collect();
+        for ordinal in landed {
+            if let Some(tally) = flight.claimed.remove(&ordinal) {
+                flight.tally -= tally;
+            }
+        }
+    }
+}
+
+fn put<K, V>(
+    batch: &mut sled::Batch,
+    rows: &BTreeMap<K, Option<V>>,
+    key: impl Fn(&K) -> Key,
+    encode: impl Fn(&V) -> Vec<u8>,
+) {
+    for (name, row) in rows {
+        match row {
+            Some(row) => batch.insert(key(name).encode(), encode(row)),
+            None => batch.remove(key(name).encode()),
+        }
+    }
+}

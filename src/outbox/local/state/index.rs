@@ -1,0 +1,514 @@
+//! What is known of the outbox in memory: the listed deliveries, the queue of each destination,
+//! the claims. Bodies stay on the disk; of the entries there is one bit each, and that only in
+//! segments where some have settled.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::delivery::{DeliveryState, Tally, WebhookKey};
+use crate::outbox::letter::{DeadFilter, LetterId};
+use crate::outbox::local::files::segment::SegmentFile;
+use crate::outbox::local::state::rows::{
+    Account, Bits, Counters, DeliveryRow, Letter, SegmentRow, Webhook,
+};
+use crate::outbox::note::NoteKey;
+
+/// Everything in memory. Changed by the owner's durable changes, and by claims.
+#[derive(Debug, Default)]
+pub(in crate::outbox) struct Index {
+    pub deliveries: BTreeMap<u64, Delivery>,
+    pub by_id: HashMap<DeliveryId, u64>,
+    pub queues: HashMap<DestinationId, BTreeMap<u64, Work>>,
+    pub accounts: HashMap<DestinationId, Account>,
+    pub notes: BTreeMap<NoteKey, Arc<[u8]>>,
+    pub webhooks: HashMap<WebhookKey, Webhook>,
+    /// Deliveries that have begun and not ended, with their webhook ids.
+    pub receiving: HashMap<DeliveryId, Option<WebhookKey>>,
+    pub letters: BTreeMap<u64, Letter>,
+    pub claimed_letters: HashSet<u64>,
+    pub dead_files: BTreeMap<u32, DeadFile>,
+    /// Deliveries that are being cancelled: nothing of them is given out from the moment of the
+    /// decision, before it is durable.
+    pub cancelling: HashSet<u64>,
+    pub next_position: u64,
+    pub next_letter: u64,
+}
+
+/// A dead-letter file as the state knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::outbox) struct DeadFile {
+    pub length: u64,
+    /// Letters that lie in it.
+    pub letters: u64,
+}
+
+/// One turn in the queue of a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::outbox) enum Work {
+    /// The delivery at this position.
+    Delivery,
+    /// Letters that were replayed together.
+    Replay(BTreeSet<u64>),
+}
+
+/// A committed delivery.
+#[derive(Debug)]
+pub(in crate::outbox) struct Delivery {
+    pub row: Arc<DeliveryRow>,
+    pub counters: Counters,
+    /// Those that have not settled, and the last one until all have.
+    pub segments: BTreeMap<u32, Segment>,
+    pub flight: Flight,
+}
+
+/// A segment that has work left.
+#[derive(Debug)]
+pub(in crate::outbox) struct Segment {
+    pub row: SegmentRow,
+    /// `None`: no entry has settled.
+    pub settled: Option<Bits>,
+    /// Open while entries of it are claimed.
+    pub file: Option<Arc<SegmentFile>>,
+}
+
+/// The claims on one delivery.
+#[derive(Debug, Default)]
+pub(in crate::outbox) struct Flight {
+    pub claimed: HashMap<u32, Tally>,
+    /// Claimed once and given back.
+    pub released: BTreeSet<u32>,
+    /// Every ordinal from here on has not been claimed yet.
+    pub cursor: u32,
+    /// Weight of the claims, replayed letters of this delivery included.
+    pub tally: Tally,
+}
+
+/// What a claim found.
+pub(in crate::outbox) enum Pick {
+    /// Nothing waits, or all that may be sent now is in flight.
+    Nothing,
+    /// A segment has to be opened first.
+    Open {
+        position: u64,
+        row: SegmentRow,
+        id: DeliveryId,
+    },
+    /// These are claimed now.
+    Entries {
+        position: u64,
+        delivery: Arc<DeliveryRow>,
+        entries: Vec<(u32, Arc<SegmentFile>)>,
+    },
+    /// These are claimed now.
+    Letters(Vec<(u64, Letter, Arc<DeliveryRow>)>),
+}
+
+impl Index {
+    /// Claims up to `max` pieces of what stands first in the queue of `destination`.
+    pub fn pick(&mut self, destination: DestinationId, max: usize) -> Pick {
+        let Some((&position, work)) = self
+            .queues
+            .get(&destination)
+            .and_then(|queue| queue.first_key_value())
+        else {
+            return Pick::Nothing;
+        };
+        let cancelled = self.is_cancelled(position);
+        match work {
+            Work::Delivery if cancelled => Pick::Nothing,
+            Work::Delivery => self
+                .deliveries
+                .get_mut(&position)
+                .map_or(Pick::Nothing, |delivery| delivery.pick(position, max)),
+            Work::Replay(letters) => {
+                let free: Vec<u64> = letters
+                    .iter()
+                    .filter(|id| !self.claimed_letters.contains(id))
+                    .filter(|id| {
+                        let letter = self.letters.get(id);
+                        !letter.is_some_and(|letter| self.is_cancelled(letter.position))
+                    })
+                    .take(max)
+                    .copied()
+                    .collect();
+                self.pick_letters(&free)
+            }
+        }
+    }
+
+    /// Whether what is left of a delivery is not to be sent.
+    pub fn is_cancelled(&self, position: u64) -> bool {
+        self.cancelling.contains(&position)
+            || self
+                .deliveries
+                .get(&position)
+                .is_some_and(|delivery| delivery.counters.cancelled_at.is_some())
+    }
+
+    fn pick_letters(&mut self, ids: &[u64]) -> Pick {
+        let mut picked = Vec::new();
+        for &id in ids {
+            let Some(letter) = self.letters.get(&id) else {
+                continue;
+            };
+            let Some(delivery) = self.deliveries.get_mut(&letter.position) else {
+                continue;
+            };
+            delivery.flight.tally += letter.tally;
+            self.claimed_letters.insert(id);
+            picked.push((id, letter.clone(), Arc::clone(&delivery.row)));
+        }
+        if picked.is_empty() {
+            return Pick::Nothing;
+        }
+        Pick::Letters(picked)
+    }
+
+    /// Gives a claim back. One that is not held is no error.
+    pub fn release_entry(&mut self, id: DeliveryId, ordinal: u32) {
+        let Some(delivery) = self.delivery_mut(id) else {
+            return;
+        };
+        if let Some(tally) = delivery.flight.claimed.remove(&ordinal) {
+            delivery.flight.tally -= tally;
+            delivery.flight.released.insert(ordinal);
+        }
+    }
+
+    /// Gives the claim on a replayed letter back.
+    pub fn release_letter(&mut self, id: u64) {
+        if self.claimed_letters.remove(&id)
+            && let Some(letter) = self.letters.get(&id)
+            && let Some(delivery) = self.deliveries.get_mut(&letter.position)
+        {
+            delivery.flight.tally -= letter.tally;
+        }
+    }
+
+    pub fn delivery(&self, id: DeliveryId) -> Option<(u64, &Delivery)> {
+        let position = *self.by_id.get(&id)?;
+        Some((position, self.deliveries.get(&position)?))
+    }
+
+    fn delivery_mut(&mut self, id: DeliveryId) -> Option<&mut Delivery> {
+        self.deliveries.get_mut(self.by_id.get(&id)?)
+    }
+
+    pub fn segment_mut(&mut self, position: u64, number: u32) -> Option<&mut Segment> {
+        self.deliveries
+            .get_mut(&position)?
+            .segments
+            .get_mut(&number)
+    }
+
+    /// Puts a letter where it belongs: into the queue, if it was replayed.
+    pub fn insert_letter(&mut self, id: u64, letter: Letter) {
+        if let Some(turn) = letter.queued
+            && let Some(delivery) = self.deliveries.get(&letter.position)
+        {
+            let queue = self
+                .queues
+                .entry(delivery.row.info.destination)
+                .or_default();
+            match queue.entry(turn).or_insert(Work::Replay(BTreeSet::new())) {
+                Work::Replay(letters) => {
+                    letters.insert(id);
+                }
+                Work::Delivery => {}
+            }
+        }
+        self.next_letter = self.next_letter.max(id + 1);
+        self.dead_files.entry(letter.file).or_default().letters += 1;
+        self.letters.insert(id, letter);
+    }
+
+    /// Takes a letter out, with its turn in the queue when it was the last one there, and with
+    /// its claim.
+    pub fn remove_letter(&mut self, id: u64) {
+        self.release_letter(id);
+        let Some(letter) = self.letters.remove(&id) else {
+            return;
+        };
+        if let Some(file) = self.dead_files.get_mut(&letter.file) {
+            file.letters = file.letters.saturating_sub(1);
+        }
+        if let Some(turn) = letter.queued
+            && let Some(delivery) = self.deliveries.get(&letter.position)
+            && let Some(queue) = self.queues.get_mut(&delivery.row.info.destination)
+            && let Some(Work::Replay(letters)) = queue.get_mut(&turn)
+        {
+            letters.remove(&id);
+            if letters.is_empty() {
+                let destination = delivery.row.info.destination;
+                self.leave_queue(destination, turn);
+            }
+        }
+    }
+
+    pub fn insert_delivery(&mut self, position: u64, delivery: Delivery) {
+        if !delivery.segments.is_empty() {
+            self.queues
+                .entry(delivery.row.info.destination)
+                .or_default()
+                .insert(position, Work::Delivery);
+        }
+        self.next_position = self.next_position.max(position + 1);
+        self.by_id.insert(delivery.row.info.id, position);
+        self.deliveries.insert(position, delivery);
+    }
+
+    pub fn remove_delivery(&mut self, position: u64) {
+        if let Some(delivery) = self.deliveries.remove(&position) {
+            self.by_id.remove(&delivery.row.info.id);
+            self.leave_queue(delivery.row.info.destination, position);
+        }
+    }
+
+    /// Ends a turn in the queue.
+    pub fn leave_queue(&mut self, destination: DestinationId, position: u64) {
+        if let Some(queue) = self.queues.get_mut(&destination) {
+            queue.remove(&position);
+            if queue.is_empty() {
+                self.queues.remove(&destination);
+            }
+        }
+    }
+
+    /// A letter and its delivery.
+    pub(in crate::outbox) fn letter(&self, id: u64) -> Option<(DeliveryId, Letter)> {
+        let letter = self.letters.get(&id)?;
+        let delivery = self.deliveries.get(&letter.position)?;
+        Some((delivery.row.info.id, letter.clone()))
+    }
+
+    /// Up to `limit` + 1 dead records that may hold letters behind `after`.
+    pub fn dead_after(
+        &self,
+        filter: DeadFilter,
+        after: Option<LetterId>,
+        limit: usize,
+    ) -> Vec<(u64, DeliveryId, Letter)> {
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Included(after.letter));
+        self.letters
+            .range((from, Bound::Unbounded))
+            .filter(|(id, letter)| {
+                let left = match after {
+                    Some(after) if after.letter == **id => {
+                        letter.live.ones().any(|slice| slice > after.slice)
+                    }
+                    _ => true,
+                };
+                left && letter.queued.is_none() && self.matches(filter, letter)
+            })
+            .filter_map(|(id, _)| {
+                let (delivery, letter) = self.letter(*id)?;
+                Some((*id, delivery, letter))
+            })
+            .take(limit + 1)
+            .collect()
+    }
+
+    fn matches(&self, filter: DeadFilter, letter: &Letter) -> bool {
+        let Some(delivery) = self.deliveries.get(&letter.position) else {
+            return false;
+        };
+        let info = &delivery.row.info;
+        filter.delivery.is_none_or(|id| id == info.id)
+            && filter.destination.is_none_or(|id| id == info.destination)
+    }
+
+    /// Takes the claims and the deliveries on their way in from the index before it.
+    pub fn take_over(&mut self, before: &mut Index) {
+        self.receiving = std::mem::take(&mut before.receiving);
+        for (position, old) in &mut before.deliveries {
+            let Some(delivery) = self.deliveries.get_mut(position) else {
+                continue;
+            };
+            if delivery.row.info.id != old.row.info.id {
+                continue;
+            }
+            let mut flight = std::mem::take(&mut old.flight);
+            flight.tally = Tally::default();
+            flight.claimed.retain(|&ordinal, _| {
+                delivery.segment_of(ordinal).is_some_and(|segment| {
+                    let local = ordinal - segment.row.summary.first;
+                    !segment.settled.as_ref().is_some_and(|bits| bits.get(local))
+                })
+            });
+            for tally in flight.claimed.values() {
+                flight.tally += *tally;
+            }
+            delivery.flight = flight;
+            for (number, segment) in &mut delivery.segments {
+                segment.file = old
+                    .segments
+                    .get(number)
+                    .and_then(|segment| segment.file.as_ref().map(Arc::clone));
+            }
+        }
+        for id in std::mem::take(&mut before.claimed_letters) {
+            let Some(letter) = self
+                .letters
+                .get(&id)
+                .filter(|letter| letter.queued.is_some())
+            else {
+                continue;
+            };
+            if let Some(delivery) = self.deliveries.get_mut(&letter.position) {
+                delivery.flight.tally += letter.tally;
+                self.claimed_letters.insert(id);
+            }
+        }
+    }
+}
+
+impl Segment {
+    /// Entries that have not settled.
+    pub fn entries_left(&self) -> u64 {
+        let row = &self.row;
+        u64::from(row.summary.entries.saturating_sub(row.settled_entries))
+    }
+
+    /// Whether the entry at this place of the segment has settled.
+    pub(in crate::outbox) fn has_settled(&self, place: u32) -> bool {
+        self.settled.as_ref().is_some_and(|bits| bits.get(place))
+    }
+}
+
+impl Delivery {
+    pub fn new(row: DeliveryRow) -> Self {
+        Self {
+            row: Arc::new(row),
+            counters: Counters::default(),
+            segments: BTreeMap::new(),
+            flight: Flight::default(),
+        }
+    }
+
+    /// What neither settled nor flies.
+    pub fn waiting(&self) -> Tally {
+        let mut waiting = self.row.totals.mapped();
+        waiting -= self.counters.settled();
+        waiting -= self.flight.tally;
+        waiting
+    }
+
+    /// What is in its segments and has not settled.
+    pub fn unsettled(&self) -> Tally {
+        let mut sum = Tally::default();
+        for segment in self.segments.values() {
+            sum += segment.row.left();
+        }
+        sum
+    }
+
+    /// The segment that holds an ordinal.
+    pub fn segment_of(&self, ordinal: u32) -> Option<&Segment> {
+        self.segments
+            .values()
+            .find(|segment| segment.row.holds(ordinal))
+    }
+
+    pub fn state(&self) -> DeliveryState {
+        let (info, totals) = (&self.row.info, &self.row.totals);
+        let (waiting, in_flight) = (self.waiting(), self.flight.tally);
+        DeliveryState {
+            id: info.id,
+            destination: info.destination,
+            destination_label: info.label.clone(),
+            title: info.title.clone(),
+            link: info.link.clone(),
+            received: info.received,
+            committed: self.row.committed,
+            rows_in: totals.rows_in,
+            users: totals.users,
+            batches: totals.batches,
+            requests: totals.requests,
+            waiting,
+            in_flight,
+            delivered: self.counters.delivered,
+            dead: self.counters.dead,
+            discarded: self.counters.discarded,
+            damaged: self.counters.damaged,
+            cancelled: self.counters.cancelled,
+            cancelled_at: self.counters.cancelled_at,
+            rejected: totals.rows_rejected,
+            unchanged: totals.rows_unchanged,
+            notes: totals.notes.clone(),
+            settled: self.is_settled(),
+            finished: self.counters.finished,
+        }
+    }
+
+    /// Nothing of it waits or flies.
+    pub fn is_settled(&self) -> bool {
+        self.segments.is_empty()
+            && self.waiting() == Tally::default()
+            && self.flight.tally == Tally::default()
+    }
+
+    fn pick(&mut self, position: u64, max: usize) -> Pick {
+        let mut entries = Vec::new();
+        let flight = &mut self.flight;
+        let mut segments = self.segments.values();
+        let mut current = segments.next();
+        while entries.len() < max {
+            let again = flight.released.first().copied();
+            let ordinal = again.unwrap_or(flight.cursor);
+            let past = |segment: &&Segment| {
+                let summary = &segment.row.summary;
+                ordinal >= summary.first + summary.entries
+            };
+            while current.as_ref().is_some_and(past) {
+                current = segments.next();
+            }
+            let Some(segment) = current else {
+                break;
+            };
+            let first = segment.row.summary.first;
+            if ordinal < first {
+                // The segments between have settled and are gone.
+                flight.released.remove(&ordinal);
+                flight.cursor = flight.cursor.max(first);
+                continue;
+            }
+            let settled = segment
+                .settled
+                .as_ref()
+                .is_some_and(|bits| bits.get(ordinal - first));
+            if !settled && !flight.claimed.contains_key(&ordinal) {
+                let Some(file) = &segment.file else {
+                    if entries.is_empty() {
+                        return Pick::Open {
+                            position,
+                            row: segment.row,
+                            id: self.row.info.id,
+                        };
+                    }
+                    break;
+                };
+                // One without a place is damaged, and the opening of its segment said so.
+                if let Some(place) = file.place(ordinal) {
+                    let tally = place.tally();
+                    flight.claimed.insert(ordinal, tally);
+                    flight.tally += tally;
+                    entries.push((ordinal, Arc::clone(file)));
+                }
+            }
+            flight.released.remove(&ordinal);
+            if again.is_none() {
+                flight.cursor = ordinal + 1;
+            }
+        }
+        if entries.is_empty() {
+            return Pick::Nothing;
+        }
+        Pick::Entries {
+            position,
+            delivery: Arc::clone(&self.row),
+            entries,
+        }
+    }
+}

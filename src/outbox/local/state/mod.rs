@@ -1,0 +1,11 @@
+//! What is small and changes together: the rows, sled that holds them, the index of them in memory,
+//! and changes that are made durable in the one before they are seen in the other.
+
+mod bits;
+pub(in crate::outbox) mod change;
+mod counters;
+pub(in crate::outbox) mod index;
+mod key;
+pub(in crate::outbox) mod load;
+pub(in crate::outbox) mod rows;
+pub(in crate::outbox) mod store;
