@@ -22,7 +22,8 @@
 //! | every room | | `model`, `clock`, `shutdown` | |
 //! | [`model`], [`clock`], [`shutdown`] | nouns, time and the end, as values | nobody | any other room |
 //! | [`tls`], [`seal`] | certificates and keys: whom to trust, what to seal with, and sealed temporary files | nobody | any other room |
-//! | [`telemetry`] | traces for OpenTelemetry: spans, a bounded queue, an exporter | nobody | any other room |
+//! | [`net`] | connections: one accept loop, one HTTPS client | `tls` | what is served or asked |
+//! | [`telemetry`] | traces for OpenTelemetry: spans, a bounded queue, an exporter | `net` | any other room |
 //! | [`record`] | one mapped row: what mapping, group and encode pass on | nobody | bytes of Looker, HTTP |
 //! | [`decode`] | Looker's documents, fed bytes and asked for rows | nobody | HTTP, tokio, tags |
 //! | [`mapping`] | columns to fields, by LookML tag | `record` | HTTP, time, the outbox |
@@ -34,13 +35,13 @@
 //! | [`outbox`] | the durable store between | `seal` | JSON, mParticle, HTTP, retry policy |
 //! | [`drain`] | when, how fast, and what a reply means | `outbox` | HTTP, JSON: it sees a `Transport` |
 //! | [`mparticle`]`::reply` | an answer of mParticle, read | the reply of `drain` | the outbox |
-//! | [`mparticle`]`::client` | the wire | the transport of `drain`, `mparticle::era`, `mparticle::reply` | the outbox |
+//! | [`mparticle`]`::client` | the wire | the transport of `drain`, `mparticle::era`, `mparticle::reply`, `net`, `tls` | the outbox |
 //! | [`ingest`] | one delivery from bytes to commit | `decode`, `mapping`, `record`, `group`, `mparticle::encode`, `mparticle::era`, `changes`, `outbox`, `seal` | HTTP: it takes a stream |
 //! | [`config`] | the file and the environment as values that cannot be wrong | names of `mapping` | what the values are for |
-//! | [`intake`] | the Action Hub that Looker calls | the envelope of `decode`, `config`, `seal`, `tls` | the outbox, mParticle |
-//! | [`control`] | what an operator sees and steers | its own view values | the data path |
-//! | [`notify`] | callbacks to the operator's own tools | views of `control` | the data path |
-//! | [`sandbox`] | a strict local stand-in for mParticle: demo, tests and trials | nobody | the daemon's encoder |
+//! | [`intake`] | the Action Hub that Looker calls | the envelope of `decode`, `config`, `net`, `seal`, `tls` | the outbox, mParticle |
+//! | [`control`] | what an operator sees and steers | its own view values, `net` | the data path |
+//! | [`notify`] | callbacks to the operator's own tools | views of `control`, `net` | the data path |
+//! | [`sandbox`] | a strict local stand-in for mParticle: demo, tests and trials | `net` | the daemon's encoder |
 //! | [`looker`] | a strict local stand-in for Looker | `sandbox` | the daemon's decoder |
 //! | [`app`], [`cli`] | the composition root: opens, binds, wires, ends in order; the command line, a file for each command | every room | |
 //!
@@ -91,6 +92,7 @@ pub mod looker;
 pub mod mapping;
 pub mod model;
 pub mod mparticle;
+pub mod net;
 pub mod notify;
 pub mod outbox;
 pub mod record;

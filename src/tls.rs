@@ -58,15 +58,35 @@ pub enum TlsError {
     Setup(#[from] rustls::Error),
 }
 
+/// A client that trusts Mozilla's authorities.
+///
+/// # Errors
+/// rustls refuses its own defaults.
+pub fn public() -> Result<ClientConfig, rustls::Error> {
+    trusting(public_roots())
+}
+
+fn public_roots() -> RootCertStore {
+    RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    }
+}
+
+fn trusting(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    Ok(ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
+}
+
 /// Whom a client trusts: Mozilla's authorities, and those in `ca_file`, which the key `what` of the
 /// configuration names.
 ///
 /// # Errors
 /// The file cannot be read or holds no certificate.
 pub fn client(what: &'static str, ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
-    let mut roots = RootCertStore {
-        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-    };
+    let mut roots = public_roots();
     if let Some(path) = ca_file {
         for certificate in certificates(what, path, &read(what, path)?)? {
             roots
@@ -78,11 +98,7 @@ pub fn client(what: &'static str, ca_file: Option<&Path>) -> Result<ClientConfig
                 })?;
         }
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    Ok(ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth())
+    Ok(trusting(roots)?)
 }
 
 /// A server's certificate and key, read again when their files change.

@@ -1,7 +1,6 @@
 //! A dead letter that an operator edits.
 
-use super::desk::Desk;
-use super::facts::{failed, letter_id, no_letter};
+use super::facts::{Facts, failed, letter_id, no_letter};
 use crate::clock::UnixMillis;
 use crate::control::{Problem, view};
 use crate::drain::policy;
@@ -9,7 +8,7 @@ use crate::mparticle::edit;
 use crate::mparticle::era::Era;
 use crate::sandbox;
 
-impl Desk {
+impl Facts {
     /// Checks the edited batch as strictly as the stand-in for mParticle does, since mParticle may
     /// answer "accepted" to what it then drops, and keeps it in the place of the old one.
     pub(super) fn edit_letter(
@@ -36,7 +35,7 @@ impl Desk {
                     .to_owned(),
             ));
         }
-        let most = self.settings.ingest.encode.max_batch_bytes;
+        let most = self.max_batch_bytes;
         let edited = edit::edited(&old, batch, most);
         let Some(text) = edited.map_err(|error| Problem::Refused(error.to_string()))? else {
             return Ok(view::Edited {

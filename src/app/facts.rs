@@ -1,21 +1,43 @@
 //! What the admin side is told, gathered from the other rooms' snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 
-use super::desk::{Desk, with_causes};
+use super::arrivals::Arrivals;
+use super::keys;
+use super::readiness::Readiness;
+use super::with_causes;
+use crate::changes::Changes;
 use crate::clock::UnixMillis;
 use crate::control::{Daemon, Page, Problem, Which, view};
-use crate::drain::{Replies, Snapshot, Standing, policy};
+use crate::drain::{self, Replies, Snapshot, Standing, policy};
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::{
-    self, DeadFilter, DeadLetter, DeliveryState, DestinationState, Health, LetterId,
+    self, DeadFilter, DeadLetter, DeliveryState, DestinationState, Health, LetterId, Outbox,
 };
+use crate::seal::Keyring;
+use crate::telemetry::Telemetry;
 
 /// Dead letters that are moved with one sync of the disk.
 const MOVED_AT_ONCE: usize = 500;
 
-impl Daemon for Desk {
+/// What stands behind the admin side; see the module's page.
+pub(super) struct Facts {
+    pub outbox: Outbox,
+    pub drain: drain::Handle,
+    pub changes: Changes,
+    pub telemetry: Telemetry,
+    pub keys: Arc<Keyring>,
+    pub readiness: Arc<Readiness>,
+    pub arrivals: Arc<Arrivals>,
+    pub started: UnixMillis,
+    /// Bound of the outbox, in bytes.
+    pub max_bytes: u64,
+    /// Bound of a batch, in bytes.
+    pub max_batch_bytes: usize,
+}
+
+impl Daemon for Facts {
     fn alive(&self) -> Result<(), Problem> {
         if !self.outbox.is_alive() {
             return Err(Problem::Failed(
@@ -31,36 +53,17 @@ impl Daemon for Desk {
 
     fn overview(&self) -> view::Overview {
         let now = UnixMillis::now();
-        let not_ready = crate::intake::Receiver::admit(self)
-            .err()
-            .map(|refusal| refusal.message);
-        let counters = &self.counters;
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let not_ready = self.readiness.admit().err().map(|why| why.to_string());
         view::Overview {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
             now,
             ready: not_ready.is_none(),
             not_ready,
-            receiving: self
-                .incoming()
-                .into_iter()
-                .map(|incoming| view::Receiving {
-                    title: incoming.title,
-                    rows: incoming.progress.rows(),
-                    bytes: incoming.progress.bytes(),
-                    since: incoming.since,
-                })
-                .collect(),
+            receiving: self.arrivals.receiving_view(),
             destinations: self.destinations(),
             outbox: self.outbox_view(),
-            totals: view::Totals {
-                deliveries_accepted: read(&counters.accepted),
-                deliveries_refused: read(&counters.refused),
-                rows_in: read(&counters.rows_in),
-                rows_rejected: read(&counters.rows_rejected),
-                rows_unchanged: read(&counters.rows_unchanged),
-            },
+            totals: self.arrivals.totals_view(),
             spans: self.telemetry.counts().map(|counts| view::Spans {
                 exported: counts.exported,
                 dropped: counts.dropped,
@@ -240,7 +243,7 @@ impl Daemon for Desk {
     }
 }
 
-impl Desk {
+impl Facts {
     /// Destinations that have work, or have had some since the start.
     fn destinations(&self) -> Vec<view::Destination> {
         let mut waiting: BTreeMap<DestinationId, DestinationState> = self
@@ -256,6 +259,13 @@ impl Desk {
         }
         views.extend(waiting.values().map(|state| destination(Some(state), None)));
         views
+    }
+
+    /// Its link is left out when its key was taken away since.
+    fn view(&self, state: DeliveryState) -> view::Delivery {
+        let link = state.link.as_deref();
+        let link = link.and_then(|sealed| keys::open_link(&self.keys, sealed));
+        delivery(state, link)
     }
 
     fn known_destination(&self, text: &str) -> Result<DestinationId, Problem> {
@@ -274,7 +284,7 @@ impl Desk {
         let usage = self.outbox.usage();
         view::Outbox {
             bytes: usage.bytes,
-            max_bytes: Some(self.settings.max_bytes),
+            max_bytes: Some(self.max_bytes),
             free_bytes: usage.free.unwrap_or(0),
             dead_letters: usage.dead_letters.batches,
             rejected_rows: usage.rejected_rows,
@@ -437,7 +447,7 @@ fn replies(replies: &Replies) -> BTreeMap<String, u64> {
 }
 
 /// `link` is the one of the state, opened.
-pub(super) fn delivery(state: DeliveryState, link: Option<String>) -> view::Delivery {
+fn delivery(state: DeliveryState, link: Option<String>) -> view::Delivery {
     let sending = state.in_flight.rows > 0 || state.in_flight.batches > 0;
     let name = if state.settled && state.cancelled_at.is_some() {
         "cancelled"

@@ -3,11 +3,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use super::StartError;
-use super::desk::ACCOUNT_CONTEXT;
 use crate::config::Config;
 use crate::outbox::{self, Outbox};
 use crate::seal::{Key, Keyring};
+
+/// What credentials are sealed for.
+pub(super) const ACCOUNT_CONTEXT: &[u8] = b"looker-feed account v1";
+/// What links back to Looker are sealed for: they name filters, and those can name people.
+const LINK_CONTEXT: &[u8] = b"looker-feed link v1";
 
 /// Beside the outbox and not in it, so that a copy of the outbox holds no key.
 fn key_file(config: &Config) -> PathBuf {
@@ -103,4 +110,17 @@ pub(super) fn renew(outbox: &Outbox, config: &Config, keys: &Keyring) -> Result<
         }
     }
     Ok(())
+}
+
+/// A link back to Looker, as the outbox keeps it; `None` if it cannot be sealed.
+pub(super) fn seal_link(keys: &Keyring, link: &str) -> Option<String> {
+    let sealed = keys.seal_text(link.as_bytes(), LINK_CONTEXT).ok()?;
+    Some(BASE64.encode(sealed))
+}
+
+/// What [`seal_link`] has sealed; `None` if its key was taken away since.
+pub(super) fn open_link(keys: &Keyring, sealed: &str) -> Option<String> {
+    let sealed = BASE64.decode(sealed).ok()?;
+    let plain = keys.open_text(&sealed, LINK_CONTEXT).ok()?;
+    String::from_utf8(plain.to_vec()).ok()
 }

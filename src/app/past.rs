@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::desk::{Desk, refusal};
+use super::receiver::{DeliveryReceiver, refusal};
 use crate::changes::{self, Audience, Changes, ScheduleKey};
 use crate::config::Config;
 use crate::intake::{Order, Refusal};
@@ -34,7 +34,7 @@ pub(super) fn settings(config: &Config) -> changes::Settings {
     }
 }
 
-impl Desk {
+impl DeliveryReceiver {
     /// Against what a delivery is held; `None`: it sends all.
     pub(super) async fn changes_of(
         &self,

@@ -6,7 +6,7 @@
 
 use std::time::SystemTime;
 
-use super::desk::kind;
+use super::receiver::kind;
 use crate::drain::{Parcel, Reply, Transport};
 use crate::ingest::{IngestError, Progress, Receipt};
 use crate::model::{DataType, DeliveryId, DestinationId};

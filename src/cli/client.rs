@@ -47,6 +47,9 @@ pub enum ClientError {
     /// The token cannot stand in a header.
     #[error("the token in {TOKEN_VARIABLE} holds characters that a token cannot have")]
     Token,
+    /// rustls refuses its own defaults.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
     /// The connection was refused, or the name is unknown.
     #[error(
         "no daemon answers at {url}. Is `looker-feed serve` running? Another address is given \
@@ -131,7 +134,7 @@ impl Client {
         Ok(Self {
             base,
             authorization,
-            http: web(WITHIN),
+            http: web(WITHIN)?,
         })
     }
 

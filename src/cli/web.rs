@@ -3,27 +3,26 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+
+use crate::net::client::{HttpsClient, Kept, https};
+use crate::tls;
 
 /// Sends requests with bodies of type `B`.
-pub type Web<B> = legacy::Client<HttpsConnector<HttpConnector>, B>;
+pub type Web<B> = HttpsClient<B>;
 
 /// A client for `http` and `https` that trusts public authorities and gives a connection
 /// `connect_within` to open.
-pub fn web<B>(connect_within: Duration) -> Web<B>
+///
+/// # Errors
+/// rustls knows no cipher to use.
+pub fn web<B>(connect_within: Duration) -> Result<Web<B>, rustls::Error>
 where
     B: hyper::body::Body<Data = Bytes> + Send,
 {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(connect_within));
-    connector.enforce_http(false);
-    let connector = HttpsConnectorBuilder::new()
-        .with_webpki_roots()
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(connector);
-    legacy::Client::builder(TokioExecutor::new()).build(connector)
+    // Commands make a few calls at most; each may have to wait for the one before.
+    let kept = Kept {
+        most: 2,
+        idle: Duration::from_secs(10),
+    };
+    Ok(https(tls::public()?, connect_within, kept))
 }

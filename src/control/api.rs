@@ -19,6 +19,7 @@ use super::daemon::{Page, Which};
 use super::shared::Shared;
 use super::{estimate, events, export, metrics, page, schedules};
 use crate::clock::UnixMillis;
+use crate::net::Peer;
 
 /// The API's description.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
@@ -105,7 +106,12 @@ async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
         .guard
         .check(request.method(), request.uri(), request.headers());
     match admitted {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            if let Some(peer) = request.extensions().get::<Arc<Peer>>() {
+                peer.is_known();
+            }
+            next.run(request).await
+        }
         Err(refusal) => Failure::from(refusal).into_response(),
     }
 }

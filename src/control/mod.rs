@@ -22,7 +22,6 @@ mod history;
 mod metrics;
 mod page;
 mod schedules;
-mod serve;
 mod shared;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -33,12 +32,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
 pub use daemon::{Daemon, Page, Problem, Which};
 pub use guard::{Token, TokenError};
 
+use crate::net::{self, Limits};
 use crate::shutdown::Shutdown;
+
+/// Connections at once: some browsers with six each, scrapers and scripts. A further one takes the
+/// place of one that is quiet.
+const CONNECTIONS: usize = 128;
+
+/// A connection may be idle, or take to send a request's head, for so long.
+const HEAD_WITHIN: Duration = Duration::from_secs(20);
+
+/// At shutdown, requests in progress may take so long.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where the admin side listens, and to whom it answers.
 #[derive(Clone, Debug)]
@@ -102,9 +113,20 @@ impl Admin {
     /// five seconds and cuts the rest. No task of it is left when this returns.
     pub async fn run(self, daemon: Arc<dyn Daemon>, shutdown: Shutdown) {
         let shared = Arc::new(shared::Shared::new(daemon, self.guard, shutdown.clone()));
-        let router = api::router(Arc::clone(&shared));
+        let router = TowerToHyperService::new(api::router(Arc::clone(&shared)));
         let sampler = events::sample(shared, shutdown.clone());
-        let server = serve::serve(self.listener, router, self.write_timeout, shutdown);
+        let limits = Limits {
+            name: "the admin side",
+            connections: CONNECTIONS,
+            head_within: HEAD_WITHIN,
+            write_within: self.write_timeout,
+            refusals_close: true,
+        };
+        let mut stop = shutdown;
+        let server = async {
+            let open = net::server::serve(self.listener, limits, None, router, &mut stop).await;
+            open.close(CLOSE_WITHIN).await;
+        };
         tokio::join!(sampler, server);
     }
 }

@@ -16,7 +16,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HOST, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Uri};
-use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use rustls::ClientConfig;
@@ -28,6 +27,7 @@ use super::address::Reach;
 use super::live::Handle;
 use super::receiver::Source;
 use crate::config::{AllowedHost, LookerSettings};
+use crate::net::client::connector;
 
 /// The longest head of a response, and how much of its body is read at once.
 const READ_BUFFER_BYTES: usize = 256 << 10;
@@ -146,15 +146,8 @@ impl Downloader {
                 host: target.host.clone(),
             });
         }
-        let mut http = HttpConnector::new_with_resolver(Resolved(addresses));
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        let mut connector = HttpsConnectorBuilder::new()
-            .with_tls_config(self.tls.clone())
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
-        let stream = connector
+        let tcp = HttpConnector::new_with_resolver(Resolved(addresses));
+        let stream = connector(tcp, self.tls.clone())
             .call(target.uri.clone())
             .await
             .map_err(connect_error)?;

@@ -1,7 +1,7 @@
 //! The Action Hub that Looker is pointed at.
 //!
 //! ```text
-//! server    connections, their limits, the end of them all         crowd     who has a place
+//! server    the port, and the end of all that is under way
 //!   routes    paths, the hub key, one task for each execute request  throttle  failed keys
 //!     action    what the hub says about itself
 //!     execute   one delivery: checks, then url, push or spool, then the receiver
@@ -17,7 +17,6 @@
 mod action;
 mod address;
 mod changes;
-mod crowd;
 mod download;
 mod execute;
 mod live;

@@ -11,9 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use hyper::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, RETRY_AFTER, TRANSFER_ENCODING, USER_AGENT,
-};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_ENCODING, RETRY_AFTER, USER_AGENT};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -23,7 +21,6 @@ use tracing::Instrument;
 
 use super::Settings;
 use super::action;
-use super::crowd::Guest;
 use super::execute::Executor;
 use super::live::Handle;
 use super::parts::Parts;
@@ -32,6 +29,7 @@ use super::reply::{Outcome, when_done};
 use super::request::Origin;
 use super::throttle::{Throttle, Verdict};
 use crate::decode::EnvelopeLimits;
+use crate::net::Peer;
 use crate::shutdown::Shutdown;
 
 /// What a listing or form request may bring along; nothing of it is used.
@@ -126,7 +124,7 @@ pub(super) fn router<R: Receiver>(hub: Arc<Hub<R>>) -> Router {
 
 async fn authorized<R: Receiver>(
     State(hub): State<Arc<Hub<R>>>,
-    Extension(guest): Extension<Arc<Guest>>,
+    Extension(peer): Extension<Arc<Peer>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -138,10 +136,10 @@ async fn authorized<R: Receiver>(
         .keys
         .accept(value.map(|value| value.as_bytes()))
     {
-        guest.is_known();
-        return close_after_chunked(request, next).await;
+        peer.is_known();
+        return next.run(request).await;
     }
-    let source = guest.address;
+    let source = peer.address;
     match hub.throttle.failed(source, Instant::now()) {
         Verdict::Refuse => {
             tracing::warn!(%source, "a request without a valid hub key");
@@ -164,19 +162,6 @@ async fn authorized<R: Receiver>(
             response
         }
     }
-}
-
-/// A proxy in front that does not see where a chunked body ends would take what a stranger wrote
-/// behind it for the next request. So nothing behind such a body is read: Looker has one delivery a
-/// connection anyway.
-async fn close_after_chunked(request: Request, next: Next) -> Response {
-    let chunked = request.headers().contains_key(TRANSFER_ENCODING);
-    let mut response = next.run(request).await;
-    if chunked {
-        let close = HeaderValue::from_static("close");
-        response.headers_mut().insert(CONNECTION, close);
-    }
-    response
 }
 
 /// Looker sends the same envelope to every path. One that is left unread would make the connection

@@ -18,10 +18,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, Uri, http};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 use zeroize::Zeroizing;
@@ -31,6 +28,8 @@ use super::reply::{self, MAX_WORDS, printable};
 use crate::clock::UnixMillis;
 use crate::drain::{Parcel, Reply, Transport};
 use crate::model::DestinationId;
+use crate::net::client::{self, HttpsClient, Kept};
+use crate::tls;
 
 const AGENT: &str = concat!("looker-feed/", env!("CARGO_PKG_VERSION"));
 /// Most bytes of an answer's body that are read: enough for its words.
@@ -103,7 +102,7 @@ pub enum AccountError {
 
 /// Sends parcels to mParticle.
 pub struct Client {
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: HttpsClient<Full<Bytes>>,
     request_timeout: Duration,
     open_account: OpenAccount,
     doors: Mutex<HashMap<DestinationId, Arc<Door>>>,
@@ -131,12 +130,7 @@ impl Client {
         settings: ClientSettings,
         open_account: impl Fn(&[u8]) -> Result<Account, E> + Send + Sync + 'static,
     ) -> Result<Self, rustls::Error> {
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let trust = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_webpki_roots()
-            .with_no_client_auth();
-        Ok(Self::with_trust(settings, trust, open_account))
+        Ok(Self::with_trust(settings, tls::public()?, open_account))
     }
 
     /// The same, but `trust` says whose certificates are good.
@@ -145,22 +139,12 @@ impl Client {
         trust: rustls::ClientConfig,
         open_account: impl Fn(&[u8]) -> Result<Account, E> + Send + Sync + 'static,
     ) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(settings.connect_timeout));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(trust)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(settings.idle_timeout)
-            .pool_max_idle_per_host(settings.max_idle)
-            .build(connector);
+        let kept = Kept {
+            most: settings.max_idle,
+            idle: settings.idle_timeout,
+        };
         Self {
-            http,
+            http: client::https(trust, settings.connect_timeout, kept),
             request_timeout: settings.request_timeout,
             open_account: Box::new(move |sealed| {
                 open_account(sealed).map_err(|error| printable(&error.to_string(), MAX_WORDS))

@@ -6,14 +6,12 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{self, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::event::Event;
 use super::{LAST_WORDS, Target};
+use crate::net::client::{self, HttpsClient, Kept};
 use crate::shutdown::Shutdown;
 
 /// Tries of one message.
@@ -26,7 +24,7 @@ const AGENT: &str = concat!("looker-feed/", env!("CARGO_PKG_VERSION"));
 
 /// Sends.
 pub(super) struct Poster {
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: HttpsClient<Full<Bytes>>,
     rng: fastrand::Rng,
     pub(super) pause: Duration,
 }
@@ -41,19 +39,8 @@ enum Failed {
 
 impl Poster {
     pub(super) fn new(trust: rustls::ClientConfig) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(WITHIN));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(trust)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
         Self {
-            // Messages are rare: a connection that is kept would be dead by the next.
-            http: legacy::Client::builder(TokioExecutor::new())
-                .pool_max_idle_per_host(0)
-                .build(connector),
+            http: client::https(trust, WITHIN, Kept::NONE),
             rng: fastrand::Rng::new(),
             pause: PAUSE,
         }

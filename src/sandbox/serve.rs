@@ -1,5 +1,5 @@
-//! The HTTP server below the stand-ins: hyper itself rather than a framework, since a handler must
-//! be able to close its connection without a reply.
+//! The HTTP server below the stand-ins: no framework, since a handler must be able to close its
+//! connection without a reply.
 
 use std::future::Future;
 use std::io;
@@ -9,22 +9,22 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
+use crate::net::{self, Limits};
 use crate::shutdown::Shutdown;
 
 /// A connection may be idle, or take to send a request's head, for so long; then it is closed, as
 /// real servers do.
 const HEAD_WITHIN: Duration = Duration::from_secs(75);
 
-/// Pause after a failed accept (no descriptors left), which would otherwise be a busy loop.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// Connections at once: far more than a daemon opens.
+const CONNECTIONS: usize = 4096;
+
+/// A daemon that reads slowly is a matter of the daemon; one that is gone is cut off.
+const WRITE_WITHIN: Duration = Duration::from_secs(1200);
 
 /// Body of a reply.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -52,37 +52,15 @@ pub(crate) async fn serve<H, R>(
     H: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
     R: Future<Output = Result<Response<Body>, HangUp>> + Send + 'static,
 {
-    let graceful = GracefulShutdown::new();
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            () = shutdown.wait() => break,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    // Without it a small reply waits for the next packet of the client.
-                    let _ = stream.set_nodelay(true);
-                    let connection = http1::Builder::new()
-                        .timer(TokioTimer::new())
-                        .header_read_timeout(HEAD_WITHIN)
-                        .serve_connection(TokioIo::new(stream), service_fn(handler.clone()));
-                    // How a connection ends is the client's affair.
-                    let connection = graceful.watch(connection);
-                    connections.spawn(async move { drop(connection.await) });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_AGAIN).await;
-                }
-            },
-        }
-    }
-    drop(listener);
-    if tokio::time::timeout(close_within, graceful.shutdown())
-        .await
-        .is_err()
-    {
-        tracing::debug!(open = connections.len(), "connections are cut at shutdown");
-    }
-    connections.shutdown().await;
+    let limits = Limits {
+        name: "a stand-in",
+        connections: CONNECTIONS,
+        head_within: HEAD_WITHIN,
+        write_within: WRITE_WITHIN,
+        // As real servers do, who read what they refuse.
+        refusals_close: false,
+    };
+    let service = service_fn(handler);
+    let open = net::server::serve(listener, limits, None, service, &mut shutdown).await;
+    open.close(close_within).await;
 }

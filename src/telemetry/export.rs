@@ -8,9 +8,6 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::{Method, Request};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{self, connect::HttpConnector};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use url::Url;
@@ -18,6 +15,7 @@ use url::Url;
 use super::span::Span;
 use super::wire;
 use super::{Counters, Settings};
+use crate::net::client::{self, HttpsClient, Kept};
 use crate::shutdown::Shutdown;
 
 /// Spans of one request: well below the 4 MiB that collectors take.
@@ -42,7 +40,7 @@ pub struct Exporter {
     spans: mpsc::Receiver<Span>,
     counts: Arc<Counters>,
     endpoint: Url,
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: HttpsClient<Full<Bytes>>,
     /// Exports that failed in a row.
     failures: u32,
     pause: Duration,
@@ -54,23 +52,15 @@ impl Exporter {
         spans: mpsc::Receiver<Span>,
         counts: Arc<Counters>,
     ) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(WITHIN));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(settings.trust)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
+        let kept = Kept {
+            most: 1,
+            idle: Duration::from_secs(30),
+        };
         Self {
             spans,
             counts,
             endpoint: traces(settings.endpoint),
-            http: legacy::Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(Duration::from_secs(30))
-                .pool_max_idle_per_host(1)
-                .build(connector),
+            http: client::https(settings.trust, WITHIN, kept),
             failures: 0,
             pause: PAUSE,
         }

@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::cli::Failure;
+use crate::cli::web::{Web, web};
 use crate::config::Secret;
 use crate::intake;
 
@@ -27,7 +25,7 @@ const LOG_LINES: usize = 20;
 /// A running daemon; killed when dropped.
 pub struct Daemon {
     child: Child,
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Web<Empty<Bytes>>,
     directory: tempfile::TempDir,
     /// Where the action hub is.
     pub hub: Url,
@@ -105,7 +103,7 @@ impl Daemon {
         };
         Ok(Self {
             child,
-            client: Client::builder(TokioExecutor::new()).build_http(),
+            client: web(PATIENCE).map_err(|error| Failure::of(&error))?,
             directory,
             hub,
             admin,

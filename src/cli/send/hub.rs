@@ -68,6 +68,9 @@ pub enum HubError {
     /// `--hub` holds something else, or the key cannot stand in a header.
     #[error("`{0}` is not the address of a hub, such as http://127.0.0.1:8080")]
     Address(Url),
+    /// rustls refuses its own defaults.
+    #[error("TLS cannot be set up")]
+    Tls(#[from] rustls::Error),
     /// The connection was refused, or the name is unknown.
     #[error(
         "no hub answers at {url}. Is `looker-feed serve` running? Another address is given with --hub"
@@ -146,7 +149,7 @@ impl Hub {
             url: execute,
             authorization,
             stalled: STALLED.max(3 * keep_alive),
-            http: web(CONNECT),
+            http: web(CONNECT)?,
         })
     }
 

@@ -1,0 +1,165 @@
+//! The settings of each room, out of the configuration. No room takes the whole of it.
+
+use std::sync::Arc;
+
+use url::Url;
+
+use super::{GRACE, StartError, WRITE_TIMEOUT, choices};
+use crate::config::{self, Config};
+use crate::model::DataType;
+use crate::mparticle::client::ClientSettings;
+use crate::mparticle::encode;
+use crate::seal::Keyring;
+use crate::telemetry::{self, Exporter, Telemetry};
+use crate::tls::Identity;
+use crate::{decode, drain, group, ingest, intake, mapping, notify, outbox};
+
+pub(super) fn outbox_settings(config: &Config, keys: Arc<Keyring>) -> outbox::Settings {
+    outbox::Settings {
+        max_bytes: Some(config.outbox.max_bytes),
+        reserve_bytes: config.outbox.reserve_bytes,
+        segment_bytes: config.outbox.segment_bytes,
+        webhook_memory: config.outbox.webhook_memory,
+        rejected_rows: config.outbox.rejected_rows_kept,
+        history: config.outbox.history as usize,
+        ..outbox::Settings::new(&config.outbox.path, keys)
+    }
+}
+
+/// Off, unless a collector is configured.
+pub(super) fn open_telemetry(
+    config: &Config,
+    trust: rustls::ClientConfig,
+) -> (Telemetry, Option<Exporter>) {
+    let settings = &config.telemetry;
+    let Some(endpoint) = settings.otlp_endpoint.clone() else {
+        return (Telemetry::off(), None);
+    };
+    let (telemetry, exporter) = Telemetry::new(telemetry::Settings {
+        endpoint,
+        ratio: settings.sample_ratio,
+        trust,
+    });
+    (telemetry, Some(exporter))
+}
+
+pub(super) fn intake_settings(
+    config: &Config,
+    secret: config::Secret,
+    trust: rustls::ClientConfig,
+    identity: Option<Identity>,
+) -> intake::Settings {
+    intake::Settings {
+        trust,
+        identity: identity.map(Arc::new),
+        intake: config.intake.clone(),
+        looker: config.looker.clone(),
+        secret,
+        spool_directory: config.outbox.path.clone(),
+        deadline: config.shutdown.deadline,
+        write_timeout: WRITE_TIMEOUT,
+    }
+}
+
+/// What deliveries are made with; `endpoint` is mParticle's base address.
+pub(super) fn delivery_settings(config: &Config, endpoint: Url) -> choices::Settings {
+    choices::Settings {
+        endpoint,
+        is_pod: config.mparticle.endpoint.is_none(),
+        mapping: mapping_settings(&config.mparticle),
+        data_plan: data_plan(&config.mparticle),
+        ingest: ingest_settings(config),
+        full_refresh: config.changes.full_refresh,
+    }
+}
+
+/// How deliveries are worked on.
+pub fn ingest_settings(config: &Config) -> ingest::Settings {
+    ingest::Settings {
+        decode: decode::Limits {
+            max_depth: config.looker.max_depth,
+            max_row_bytes: config.looker.max_row_bytes,
+            max_header_bytes: config.looker.max_header_bytes,
+            ..decode::Limits::default()
+        },
+        group: group::Settings {
+            // The budget is for all deliveries together, and so many may come at once.
+            budget: config.memory.group_budget / config.looker.max_deliveries.max(1),
+            directory: config.outbox.path.clone(),
+        },
+        encode: encode::Settings {
+            max_batches_per_request: config.mparticle.max_batches_per_request,
+            max_events_per_request: config.mparticle.max_events_per_request,
+            max_request_bytes: config.mparticle.max_request_bytes,
+            max_batch_bytes: config.mparticle.max_batch_bytes,
+        },
+    }
+}
+
+/// Who is told. The configuration has checked the addresses.
+pub(super) fn notify_settings(
+    config: &Config,
+    trust: rustls::ClientConfig,
+) -> Result<notify::Settings, StartError> {
+    let settings = &config.notify;
+    let targets = [
+        (&settings.webhook_url, notify::Form::Json),
+        (&settings.slack_url, notify::Form::Slack),
+    ];
+    let targets = targets
+        .into_iter()
+        .filter_map(|(url, form)| Some(notify::Target::new(url.as_ref()?.expose(), form)))
+        .collect::<Result<_, _>>()?;
+    Ok(notify::Settings { targets, trust })
+}
+
+pub(super) fn client_settings(config: &Config) -> ClientSettings {
+    ClientSettings {
+        request_timeout: config.mparticle.request_timeout,
+        connect_timeout: config.mparticle.connect_timeout,
+        ..ClientSettings::default()
+    }
+}
+
+pub(super) fn drain_settings(config: &Config) -> drain::Settings {
+    let mparticle = &config.mparticle;
+    let mut settings = drain::Settings::default();
+    settings.lane.max_in_flight = mparticle.max_in_flight;
+    settings.lane.max_age = mparticle.max_age;
+    settings.lane.pace.batches_per_second = mparticle.batches_per_second;
+    settings.lane.pace.burst = mparticle.max_batches_per_request as u32;
+    let circuit = &mut settings.lane.circuit;
+    circuit.backoff.base = mparticle.backoff_initial;
+    circuit.backoff.cap = mparticle.backoff_max;
+    circuit.probe.base = mparticle.backoff_initial;
+    circuit.probe.cap = mparticle.backoff_max;
+    circuit.retry_after_max = mparticle.retry_after_max;
+    circuit.paused_probe = mparticle.paused_probe;
+    circuit.doubt_after = mparticle.pause_after_rejected;
+    settings.reply_within = mparticle.request_timeout + mparticle.connect_timeout + GRACE;
+    settings.deadline = config.shutdown.deadline;
+    settings
+}
+
+/// The choices of the configuration; a delivery's own come on top.
+pub(crate) fn mapping_settings(mparticle: &config::MparticleSettings) -> mapping::Settings {
+    mapping::Settings {
+        identity_names: mparticle.identity_names,
+        untagged: mparticle.untagged,
+        trim_identities: mparticle.trim_identities,
+        lowercase_email: mparticle.lowercase_email,
+        strip_html: mparticle.strip_html,
+        nulls: mparticle.null_attributes,
+        historical: mparticle.historical_events,
+        // Each delivery has its own.
+        ..mapping::Settings::new(DataType::User)
+    }
+}
+
+/// The data plan of the configuration, if there is one.
+pub(crate) fn data_plan(mparticle: &config::MparticleSettings) -> Option<encode::DataPlan> {
+    Some(encode::DataPlan {
+        id: mparticle.plan_id.clone()?,
+        version: mparticle.plan_version,
+    })
+}
