@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -200,7 +201,9 @@ fn disk(pid: u32, outbox: &Path) -> u64 {
             let target = std::fs::read_link(&path).ok()?;
             let target = target.to_string_lossy().into_owned();
             // Files that were removed or never had a name.
-            (target.contains("(deleted)")).then(|| std::fs::metadata(&path).map_or(0, |m| m.len()))
+            // They may have holes.
+            let held = |file: std::fs::Metadata| file.blocks() * 512;
+            (target.contains("(deleted)")).then(|| std::fs::metadata(&path).map_or(0, held))
         });
     nameless.sum::<u64>() + directory(outbox)
 }

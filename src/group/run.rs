@@ -157,6 +157,7 @@ impl Cursor {
         self.next = 0;
         let more = wanted.max(self.capacity) - held;
         self.run.0.read(&spill.file, &mut self.buffer, more)?;
+        self.run.0.give_back(&spill.file);
         match self.buffer.len() {
             0 => Ok(false),
             length if length < wanted => Err(io::ErrorKind::UnexpectedEof.into()),

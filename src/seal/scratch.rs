@@ -4,6 +4,12 @@
 //! It is a row of blocks of [`BLOCK`] bytes, each sealed with its number as the nonce and followed by
 //! its tag. A block is sealed once, when it is full or its stretch ends, and nothing is ever
 //! written over another, so no number is used twice.
+//!
+//! A file that has grown beyond [`PACK_ABOVE`] goes on with *packed* stretches, whose blocks are
+//! compressed before they are sealed. Below, compressing costs more than the bytes that it saves:
+//! the page cache takes them at the speed of memory. Above, the system must find pages for them first.
+//! A block of a packed stretch has two bytes in front, little-endian: the length of what is sealed, its
+//! tag included, and in the highest bit whether that is compressed.
 
 use std::fmt;
 use std::fs::File;
@@ -11,8 +17,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, UnboundKey};
 use rustix::buffer::spare_capacity;
+use rustix::fs::{FallocateFlags, fallocate};
 use zeroize::Zeroizing;
 
 use super::key::KeyError;
@@ -23,11 +31,23 @@ use super::sealer::TAG;
 const BLOCK: usize = 8 << 10;
 /// Sealed blocks are gathered up to this before they are written.
 const BUFFER: usize = 256 << 10;
+/// Bytes of a file from which on its stretches are packed, and what has been read can be given back.
+const PACK_ABOVE: u64 = 256 << 20;
+/// Space is given back in parts of this size: a call to the system each.
+const GIVE_BACK: u64 = 1 << 20;
+/// Space is given back in pages.
+const PAGE: u64 = 4 << 10;
+/// What stands before a block of a packed stretch, and the bit in it that says "compressed".
+const FRAME: usize = 2;
+const COMPRESSED: u16 = 1 << 15;
 
 /// See the module.
 pub struct Scratch {
     file: File,
     key: LessSafeKey,
+    pack_above: u64,
+    /// A block that is about to be sealed into a packed stretch.
+    packed: Vec<u8>,
     /// Sealed blocks, and behind them the block that is being filled.
     buffer: Vec<u8>,
     /// Where in the buffer that block begins.
@@ -46,6 +66,11 @@ pub struct Stretch {
     offset: u64,
     end: u64,
     block: u64,
+    packed: bool,
+    /// Plain bytes that are left in it.
+    plain: u64,
+    /// Where what has not been given back begins.
+    kept: u64,
 }
 
 impl fmt::Debug for Scratch {
@@ -62,17 +87,26 @@ impl Scratch {
     /// # Errors
     /// The system makes no file, or gives no random bytes.
     pub fn create(directory: &Path) -> io::Result<Self> {
+        Self::create_packing(directory, PACK_ABOVE)
+    }
+
+    fn create_packing(directory: &Path, pack_above: u64) -> io::Result<Self> {
         let mut key = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *key).map_err(io::Error::other)?;
         let key = UnboundKey::new(&AES_256_GCM, &*key).map_err(|_| refused())?;
         Ok(Self {
             file: tempfile::tempfile_in(directory)?,
             key: LessSafeKey::new(key),
+            pack_above,
+            packed: Vec::new(),
             buffer: Vec::new(),
             open: 0,
             blocks: 0,
             written: 0,
-            begun: Stretch::default(),
+            begun: Stretch {
+                packed: pack_above == 0,
+                ..Stretch::default()
+            },
         })
     }
 
@@ -106,6 +140,7 @@ impl Scratch {
             let room = BLOCK.saturating_sub(self.buffer.len() - self.open);
             let (now, rest) = bytes.split_at(room.min(bytes.len()));
             self.buffer.extend_from_slice(now);
+            self.begun.plain += now.len() as u64;
             if now.len() < room {
                 return Ok(self.open >= BUFFER);
             }
@@ -140,6 +175,9 @@ impl Scratch {
             offset: self.written,
             end: self.written,
             block: self.blocks,
+            packed: self.written >= self.pack_above,
+            plain: 0,
+            kept: self.written,
         };
         let begun = std::mem::replace(&mut self.begun, next);
         Ok(Stretch {
@@ -164,16 +202,49 @@ impl Scratch {
     }
 
     fn seal_block(&mut self) -> io::Result<()> {
-        let block = self.buffer.get_mut(self.open..).unwrap_or_default();
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(nonce(self.blocks), Aad::empty(), block)
-            .map_err(|_| refused())?;
-        self.buffer.extend_from_slice(tag.as_ref());
+        if self.begun.packed {
+            self.pack_block()?;
+        } else {
+            let block = self.buffer.get_mut(self.open..).unwrap_or_default();
+            let tag = self
+                .key
+                .seal_in_place_separate_tag(nonce(self.blocks), Aad::empty(), block)
+                .map_err(|_| refused())?;
+            self.buffer.extend_from_slice(tag.as_ref());
+        }
         self.blocks += 1;
         self.open = self.buffer.len();
         Ok(())
     }
+
+    fn pack_block(&mut self) -> io::Result<()> {
+        let block = self.buffer.get(self.open..).unwrap_or_default();
+        self.packed.resize(get_maximum_output_size(BLOCK), 0);
+        let compressed = compress_into(block, &mut self.packed).map_err(io::Error::other)?;
+        let is_smaller = compressed < block.len();
+        if is_smaller {
+            self.packed.truncate(compressed);
+        } else {
+            self.packed.clear();
+            self.packed.extend_from_slice(block);
+        }
+        let frame = frame(self.packed.len() + TAG, is_smaller);
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(nonce(self.blocks), Aad::from(frame), &mut self.packed)
+            .map_err(|_| refused())?;
+        self.buffer.truncate(self.open);
+        self.buffer.extend_from_slice(&frame);
+        self.buffer.extend_from_slice(&self.packed);
+        self.buffer.extend_from_slice(tag.as_ref());
+        Ok(())
+    }
+}
+
+/// `length` is that of a block, at most, and its tag.
+fn frame(length: usize, compressed: bool) -> [u8; FRAME] {
+    let mark = if compressed { COMPRESSED } else { 0 };
+    (length as u16 | mark).to_le_bytes()
 }
 
 impl Stretch {
@@ -188,6 +259,9 @@ impl Stretch {
         out: &mut Vec<u8>,
         wanted: usize,
     ) -> io::Result<bool> {
+        if self.packed {
+            return self.read_packed(scratch, out, wanted);
+        }
         let blocks = wanted.div_ceil(BLOCK).max(1);
         let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
         let sealed = blocks.saturating_mul(BLOCK + TAG).min(left);
@@ -214,6 +288,89 @@ impl Stretch {
         self.offset += sealed as u64;
         out.truncate(plain);
         Ok(true)
+    }
+
+    fn read_packed(
+        &mut self,
+        scratch: &Scratch,
+        out: &mut Vec<u8>,
+        wanted: usize,
+    ) -> io::Result<bool> {
+        let before = out.len();
+        out.reserve_exact(wanted.min(usize::try_from(self.plain).unwrap_or(usize::MAX)) + BLOCK);
+        let mut sealed = Vec::new();
+        while self.offset < self.end && out.len() - before < wanted {
+            let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
+            sealed.clear();
+            let begun = self.offset;
+            let ask = self.sealed_for(wanted - (out.len() - before)).min(left);
+            sealed.reserve_exact(ask);
+            read_at(&scratch.file, self.offset, &mut sealed, ask)?;
+            let mut rest = sealed.as_mut_slice();
+            while out.len() - before < wanted
+                && let Some((head, behind)) = rest.split_first_chunk_mut::<FRAME>()
+            {
+                let head = *head;
+                let length = usize::from(u16::from_le_bytes(head) & !COMPRESSED);
+                let Some((block, behind)) = behind.split_at_mut_checked(length) else {
+                    break;
+                };
+                self.open_block(scratch, head, block, out)?;
+                self.offset += (FRAME + length) as u64;
+                rest = behind;
+            }
+            // At least one whole block was asked for.
+            if self.offset == begun {
+                return Err(changed());
+            }
+        }
+        Ok(out.len() > before)
+    }
+
+    /// How much of the file holds about so many plain bytes: at least one whole block.
+    fn sealed_for(&self, plain: usize) -> usize {
+        let share = (self.end - self.offset) as f64 / self.plain.max(1) as f64;
+        ((plain as f64 * share) as usize).saturating_add(FRAME + BLOCK + TAG)
+    }
+
+    fn open_block(
+        &mut self,
+        scratch: &Scratch,
+        head: [u8; FRAME],
+        block: &mut [u8],
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let opened = scratch
+            .key
+            .open_in_place(nonce(self.block), Aad::from(head), block)
+            .map_err(|_| changed())?;
+        let plain = out.len();
+        if u16::from_le_bytes(head) & COMPRESSED == 0 {
+            out.extend_from_slice(opened);
+        } else {
+            out.resize(plain + BLOCK, 0);
+            let place = out.get_mut(plain..).unwrap_or_default();
+            let length = decompress_into(opened, place).map_err(|_| changed())?;
+            out.truncate(plain + length);
+        }
+        self.block += 1;
+        self.plain = self.plain.saturating_sub((out.len() - plain) as u64);
+        Ok(())
+    }
+
+    /// Gives the space of what has been read back to the file system, of a large file and in large
+    /// parts; it cannot be read again. Where the file system cannot do this, the space comes back
+    /// with the file.
+    pub fn give_back(&mut self, scratch: &Scratch) {
+        let from = self.kept.next_multiple_of(PAGE);
+        let to = self.offset / PAGE * PAGE;
+        if scratch.written < scratch.pack_above || to.saturating_sub(from) < GIVE_BACK {
+            return;
+        }
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        // It only saves space: what it cannot give back now comes back with the file.
+        fallocate(&scratch.file, flags, from, to - from).ok();
+        self.kept = to;
     }
 }
 
@@ -287,8 +444,12 @@ mod tests {
     use super::*;
 
     fn scratch() -> (tempfile::TempDir, Scratch) {
+        packing(PACK_ABOVE)
+    }
+
+    fn packing(above: u64) -> (tempfile::TempDir, Scratch) {
         let directory = tempfile::tempdir().unwrap();
-        let scratch = Scratch::create(directory.path()).unwrap();
+        let scratch = Scratch::create_packing(directory.path(), above).unwrap();
         (directory, scratch)
     }
 
@@ -296,15 +457,19 @@ mod tests {
         #[test]
         fn stretches_come_back_whole_however_they_are_written_and_read(
             stretches in prop::collection::vec(
-                prop::collection::vec((any::<u8>(), 0..40_000usize), 0..5), 1..5),
+                prop::collection::vec((any::<u64>(), any::<bool>(), 0..40_000usize), 0..5), 1..5),
             wanted in 1..30_000usize,
+            pack_above in prop_oneof![Just(PACK_ABOVE), Just(0), 0..100_000u64],
         ) {
-            let (_directory, mut scratch) = scratch();
+            let (_directory, mut scratch) = packing(pack_above);
             let mut written = Vec::new();
             for parts in &stretches {
                 let mut plain = Vec::new();
-                for (byte, length) in parts {
-                    let part = vec![*byte; *length];
+                for (seed, noise, length) in parts {
+                    let mut part = vec![*seed as u8; *length];
+                    if *noise {
+                        fastrand::Rng::with_seed(*seed).fill(&mut part);
+                    }
                     scratch.write(&part).unwrap();
                     plain.extend_from_slice(&part);
                 }
@@ -318,8 +483,10 @@ mod tests {
                     if !stretch.read(&scratch, &mut back, wanted).unwrap() {
                         break;
                     }
+                    stretch.give_back(&scratch);
                     let all = back.len() == plain.len();
                     prop_assert!(all || back.len() >= before + wanted);
+                    prop_assert!(back.len() < before + wanted + BLOCK);
                 }
                 prop_assert!(back == plain);
             }
@@ -348,16 +515,54 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_packed_is_small_and_gives_back_what_has_been_read() {
+        use std::os::unix::fs::MetadataExt;
+        let (_directory, mut scratch) = packing(1 << 20);
+        let plain = b"{\"email\":\"ada@example.com\",\"city\":\"Oslo\"}".repeat(500_000);
+        scratch.write(&plain[..2 << 20]).unwrap();
+        scratch.end_stretch().unwrap();
+        let before = scratch.len();
+        assert!(before >= 2 << 20, "the first stretch is as it is");
+        let mut noise = vec![0; 8 << 20];
+        fastrand::Rng::with_seed(1).fill(&mut noise);
+        scratch.write(&plain).unwrap();
+        let packed = scratch.len() - before;
+        assert!(packed < plain.len() as u64 / 10, "{packed} bytes");
+        scratch.write(&noise).unwrap();
+        let mut stretch = scratch.end_stretch().unwrap();
+        let held = |scratch: &Scratch| scratch.file.metadata().unwrap().blocks() * 512;
+        scratch.file.sync_all().unwrap();
+        let most = held(&scratch);
+        let mut back = Vec::new();
+        while stretch.read(&scratch, &mut back, BUFFER).unwrap() {
+            stretch.give_back(&scratch);
+        }
+        assert!(back == [&plain[..], &noise[..]].concat());
+        let left = held(&scratch);
+        // Not on every file system.
+        assert!(left + (6 << 20) < most || left == most, "{left} of {most}");
+    }
+
+    #[test]
     fn nothing_plain_is_in_the_file_and_a_changed_byte_is_seen() {
-        let (_directory, mut scratch) = scratch();
-        let plain = b"ada@example.com ".repeat(4_000);
+        for pack_above in [PACK_ABOVE, 0] {
+            a_changed_byte_is_seen(pack_above);
+        }
+    }
+
+    fn a_changed_byte_is_seen(pack_above: u64) {
+        let (_directory, mut scratch) = packing(pack_above);
+        // Half of it noise, so that packing leaves something.
+        let mut plain = b"ada@example.com ".repeat(2_000);
+        plain.resize(64_000, 0);
+        fastrand::Rng::with_seed(7).fill(&mut plain[32_000..]);
         scratch.write(&plain).unwrap();
         let stretch = scratch.end_stretch().unwrap();
         let mut bytes = vec![0; scratch.len() as usize];
         scratch.file.read_exact_at(&mut bytes, 0).unwrap();
         let holds = |bytes: &[u8]| memchr::memmem::find(bytes, b"ada@example").is_some();
         assert!(!holds(&bytes) && holds(&plain));
-        for at in (0..bytes.len()).step_by(7_919) {
+        for at in (0..bytes.len()).step_by(1_979) {
             let changed = [bytes[at] ^ 1];
             scratch.file.write_all_at(&changed, at as u64).unwrap();
             let mut out = Vec::new();
