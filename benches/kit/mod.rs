@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // Each bench uses its own part of this.
 
+pub mod gate;
 pub mod made;
 
 use std::sync::Arc;
@@ -91,6 +92,8 @@ pub struct Pair {
     pub theirs: Duration,
     /// Median of the ratios of each pair: how many times as fast the first is.
     pub speed: f64,
+    /// How far the ratios of half of the pairs lie around it, as a share of it.
+    pub noise: f64,
 }
 
 /// Runs both in turn, the order changing, so that what else runs on the machine hits both. Each
@@ -110,14 +113,13 @@ pub fn pairs(
             (ours(), second)
         });
     }
+    let ratio = |(ours, theirs): &(Duration, Duration)| theirs.as_secs_f64() / ours.as_secs_f64();
+    let speed = median_of(times.iter().map(ratio));
     Pair {
         ours: median(times.iter().map(|(ours, _)| *ours)),
         theirs: median(times.iter().map(|(_, theirs)| *theirs)),
-        speed: median_of(
-            times
-                .iter()
-                .map(|(ours, theirs)| theirs.as_secs_f64() / ours.as_secs_f64()),
-        ),
+        speed,
+        noise: median_of(times.iter().map(|pair| (ratio(pair) / speed - 1.0).abs())),
     }
 }
 
@@ -158,6 +160,8 @@ pub struct Verdict {
     pub what: String,
     pub value: f64,
     pub bound: Bound,
+    /// How far a run lies from the next one, as a share of the value; nothing for what is counted.
+    pub noise: f64,
 }
 
 impl Verdict {
@@ -166,7 +170,13 @@ impl Verdict {
             what: what.into(),
             value,
             bound,
+            noise: 0.0,
         }
+    }
+
+    /// The same of something that is timed.
+    pub fn noisy(self, noise: f64) -> Self {
+        Self { noise, ..self }
     }
 
     /// Whether the target is reached.

@@ -40,17 +40,23 @@ pub fn ratios() -> Vec<Verdict> {
             speed(document.len(), sonic.theirs),
             speed(document.len(), simd.theirs),
         );
-        let fastest = sonic.speed.min(simd.speed);
-        verdicts.push(Verdict::new(
+        let fastest = if sonic.speed < simd.speed {
+            sonic
+        } else {
+            simd
+        };
+        let times = Verdict::new(
             format!("times the speed of serde_json::Value{what}"),
             tree.speed,
             Bound::AtLeast(3.0),
-        ));
-        verdicts.push(Verdict::new(
+        );
+        verdicts.push(times.noisy(tree.noise));
+        let share = Verdict::new(
             format!("of the faster of sonic-rs and simd-json{what}"),
-            fastest,
+            fastest.speed,
             Bound::AtLeast(0.7),
-        ));
+        );
+        verdicts.push(share.noisy(fastest.noise));
     }
     let shape = Shape {
         pretty: true,
@@ -58,11 +64,12 @@ pub fn ratios() -> Vec<Verdict> {
     };
     let document = kit::whole(&shape);
     let tree = pairs(ROUNDS, || ours(&document), || serde(&document));
-    verdicts.push(Verdict::new(
+    let times = Verdict::new(
         "times the speed of serde_json::Value, pretty-printed",
         tree.speed,
         Bound::AtLeast(3.0),
-    ));
+    );
+    verdicts.push(times.noisy(tree.noise));
     verdicts
 }
 

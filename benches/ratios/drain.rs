@@ -60,11 +60,14 @@ pub fn ratios() -> Vec<Verdict> {
         bodies.len() as f64 / pair.ours.as_secs_f64(),
         bodies.len() as f64 / pair.theirs.as_secs_f64(),
     );
-    vec![Verdict::new(
-        "requests a second, of a load generator's",
-        pair.speed,
-        Bound::AtLeast(0.7),
-    )]
+    vec![
+        Verdict::new(
+            "requests a second, of a load generator's",
+            pair.speed,
+            Bound::AtLeast(0.7),
+        )
+        .noisy(pair.noise),
+    ]
 }
 
 async fn stand_in() -> (Handle, Url, shutdown::Trigger) {

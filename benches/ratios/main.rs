@@ -2,7 +2,9 @@
 //! compared to, in one run, and printed beside its target. `cargo bench --bench ratios`.
 //!
 //! criterion's own numbers come first (times of each side alone); the ratios below them are from
-//! runs in turn, since two benches that run one after the other meet another machine each.
+//! runs in turn, since two benches that run one after the other meet another machine each. At the end
+//! they are held against the committed report; what is worse by more than its noise is named, and the
+//! bench fails.
 
 #[path = "../kit/mod.rs"]
 mod kit;
@@ -42,4 +44,7 @@ fn main() {
     }
     let missed = verdicts.iter().filter(|verdict| !verdict.holds()).count();
     println!("\n{} targets, {missed} missed", verdicts.len());
+    if kit::gate::compare(&verdicts) > 0 {
+        std::process::exit(1);
+    }
 }

@@ -59,6 +59,7 @@ fn records(document: &[u8]) -> Verdict {
         pair.speed,
         Bound::AtLeast(0.9),
     )
+    .noisy(pair.noise)
 }
 
 /// Every row written to a temporary file and read back, what that costs more than a plain file,
@@ -91,6 +92,7 @@ fn spilled(document: &[u8]) -> Verdict {
         more.as_secs_f64() / mapped.as_secs_f64(),
         Bound::AtMost(0.2),
     )
+    .noisy(0.1)
 }
 
 fn sealed(directory: &std::path::Path, rows: &[Vec<u8>], bytes: usize) {
