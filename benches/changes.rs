@@ -93,6 +93,7 @@ impl Bench {
                 received: UnixMillis::now(),
             },
             mapping: mapping::Settings::new(DataType::User),
+            more_columns: mapping::MoreColumns::default(),
             environment: Environment::Development,
             data_plan: None,
             changes: order.map(|order| (self.changes.clone(), order)),

@@ -31,7 +31,7 @@ use tokio::sync::mpsc;
 use crate::changes::{self, Changes};
 use crate::decode::{self, Chunk, DecodeError};
 use crate::group::{self, GroupError};
-use crate::mapping::{self, PlanError};
+use crate::mapping::{self, MoreColumns, PlanError};
 use crate::model::{DeliveryId, DestinationId, Environment, Header};
 use crate::mparticle::encode;
 use crate::mparticle::era::Era;
@@ -65,6 +65,8 @@ pub struct Order {
     /// The choices that its mapping depends on. Ages are measured against the time at which the
     /// outbox's delivery was received, whatever stands here.
     pub mapping: mapping::Settings,
+    /// Tags of columns that count before those of LookML.
+    pub more_columns: MoreColumns,
     /// mParticle's `environment`.
     pub environment: Environment,
     /// The data plan that batches name.
@@ -82,6 +84,8 @@ pub struct Task {
     pub destination: DestinationId,
     /// The choices that its mapping depends on.
     pub mapping: mapping::Settings,
+    /// Tags of columns that count before those of LookML.
+    pub more_columns: MoreColumns,
     /// mParticle's `environment`.
     pub environment: Environment,
     /// The data plan that batches name, if any.

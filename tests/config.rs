@@ -4,8 +4,8 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use looker_feed::config::{self, Config, ConfigError, LogFormat, Pod};
-use looker_feed::mapping::{Historical, IdentityNames, Nulls, Untagged};
+use looker_feed::config::{self, Config, ConfigError, FormKind, LogFormat, Pod};
+use looker_feed::mapping::{Historical, IdentityNames, Nulls, PivotedMeasures, Untagged};
 
 fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let directory = tempfile::tempdir().unwrap();
@@ -30,6 +30,10 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.intake.keep_alive, Duration::from_secs(30));
     assert!(config.intake.secret.is_none());
     assert!(config.intake.previous_secrets.is_empty() && config.intake.revoked_keys.is_empty());
+    assert_eq!(config.action.form, FormKind::Full);
+    assert!(config.action.require_identity_tag);
+    assert_eq!(config.action.api_key_attribute, None);
+    assert_eq!(config.action.api_secret_attribute, None);
     assert!(config.looker.allowed_hosts.is_empty());
     assert_eq!(config.looker.connect_timeout, Duration::from_secs(10));
     assert_eq!(config.looker.idle_timeout, Duration::from_secs(13 * 60));
@@ -49,6 +53,7 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert_eq!(config.mparticle.max_batch_bytes, 128_000);
     assert_eq!(config.mparticle.identity_names, IdentityNames::Current);
     assert_eq!(config.mparticle.untagged, Untagged::Ignore);
+    assert_eq!(config.mparticle.pivoted_measures, PivotedMeasures::Refuse);
     assert_eq!(config.mparticle.null_attributes, Nulls::Omit);
     assert_eq!(config.mparticle.historical_events, Historical::Auto);
     let cleaning = [
@@ -103,6 +108,41 @@ fn a_share_is_a_number_from_0_to_1_in_a_file_and_in_a_variable() {
 }
 
 #[test]
+fn what_looker_shows_of_the_action_is_configured() {
+    let file = "[action]\nform = 'plain'\nrequire_identity_tag = false\n\
+                api_key_attribute = 'mp_key'\napi_secret_attribute = 'mp_secret'\n\
+                [mparticle]\nuntagged = 'event_attribute'\npivoted_measures = 'json'\n";
+    let config = load(file, &[]).unwrap();
+    assert_eq!(config.action.form, FormKind::Plain);
+    assert!(!config.action.require_identity_tag);
+    assert_eq!(config.action.api_key_attribute.as_deref(), Some("mp_key"));
+    assert_eq!(config.mparticle.untagged, Untagged::EventAttribute);
+    assert_eq!(config.mparticle.pivoted_measures, PivotedMeasures::Json);
+    for (file, want) in [
+        ("[action]\nform = 'short'", "\"full\" or \"plain\""),
+        (
+            "[action]\napi_key_attribute = 'mParticle key'\napi_secret_attribute = 'x'",
+            "action.api_key_attribute",
+        ),
+        (
+            "[action]\napi_key_attribute = 'k'",
+            "`action.api_secret_attribute` is not set",
+        ),
+        (
+            "[action]\napi_secret_attribute = 's'",
+            "`action.api_secret_attribute` is s",
+        ),
+        (
+            "[mparticle]\npivoted_measures = 'first'",
+            "\"refuse\" or \"attributes\" or \"json\"",
+        ),
+    ] {
+        let error = sentence(load(file, &[]));
+        assert!(error.contains(want), "{error}");
+    }
+}
+
+#[test]
 fn every_key_of_the_shipped_file_can_be_uncommented() {
     // A commented key reads `# key = value`; prose does not.
     let mut keys = 0;
@@ -126,8 +166,8 @@ fn every_key_of_the_shipped_file_can_be_uncommented() {
         })
         .collect();
     assert_eq!(
-        keys, 22,
-        "base_url, secret, secret_file, tls_cert, tls_key, four ca_files, endpoint, plan_id, \
+        keys, 24,
+        "two of action, base_url, secret, secret_file, tls_cert, tls_key, four ca_files, endpoint, plan_id, \
          plan_version, max_age, the path of changes, token, token_file, four of notify, \
          otlp_endpoint, key_file"
     );

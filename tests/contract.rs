@@ -339,7 +339,7 @@ fn run(document: &Value, settings: mapping::Settings, data_plan: Option<&DataPla
             }
             Step::EarlyRow(_) => panic!("the columns came first"),
             Step::Row(row) => {
-                let plan = plan.as_ref().expect("the header came first");
+                let plan = plan.as_mut().expect("the header came first");
                 match plan.map(&row, &mut record, &mut tally) {
                     Ok(()) => grouper.push(&record).expect("room for a record"),
                     Err(_) => collected.refused += 1,

@@ -60,6 +60,9 @@ impl Settings {
 pub fn chosen(choices: &Choices, configured: mapping::Settings) -> mapping::Settings {
     mapping::Settings {
         untagged: choices.untagged.unwrap_or(configured.untagged),
+        pivoted_measures: choices
+            .pivoted_measures
+            .unwrap_or(configured.pivoted_measures),
         nulls: choices.null_attributes.unwrap_or(configured.nulls),
         skip_sent: choices.skip_sent,
         strip_html: choices.strip_html.unwrap_or(configured.strip_html),

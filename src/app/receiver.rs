@@ -14,7 +14,7 @@ use super::with_causes;
 use crate::changes::Changes;
 use crate::clock::{self, UnixMillis};
 use crate::ingest::{self, IngestError, Progress};
-use crate::intake::{self, Order, Receiver, Refusal, Source, WebhookState};
+use crate::intake::{self, Choices, Order, Receiver, Refusal, Source, WebhookState};
 use crate::model::{DeliveryId, DestinationId};
 use crate::mparticle::client::Account;
 use crate::outbox::{self, NewDelivery, Outbox};
@@ -77,6 +77,10 @@ impl Receiver for DeliveryReceiver {
         ready.map_err(|error| refusal(&error.to_string()))
     }
 
+    fn allows(&self, choices: &Choices) -> Result<(), Refusal> {
+        self.settings.endpoint_of(choices).map(|_| ())
+    }
+
     fn webhook(&self, id: &str) -> WebhookState {
         match self.outbox.webhook(id) {
             outbox::WebhookState::Unknown => WebhookState::Unknown,
@@ -96,6 +100,7 @@ impl Receiver for DeliveryReceiver {
         let ingest_order = ingest::Order {
             delivery,
             mapping: self.settings.mapping_of(&order),
+            more_columns: order.choices.more_columns.clone(),
             environment: order.environment,
             data_plan: self.settings.data_plan_of(&order.choices),
             changes,

@@ -111,6 +111,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             |url: &Option<crate::config::Secret>| url.as_ref().map(|url| url.expose().to_owned());
         [
             ("[intake]", format!("{:?}", config.intake)),
+            ("[action]", format!("{:?}", config.action)),
             ("[looker]", format!("{:?}", config.looker)),
             ("[outbox]", format!("{:?}", config.outbox)),
             ("[mparticle]", format!("{:?}", config.mparticle)),

@@ -53,6 +53,7 @@ pub(super) fn intake_settings(
         trust,
         identity: identity.map(Arc::new),
         intake: config.intake.clone(),
+        action: config.action.clone(),
         looker: config.looker.clone(),
         secret,
         spool_directory: config.outbox.path.clone(),
@@ -146,6 +147,7 @@ pub(crate) fn mapping_settings(mparticle: &config::MparticleSettings) -> mapping
     mapping::Settings {
         identity_names: mparticle.identity_names,
         untagged: mparticle.untagged,
+        pivoted_measures: mparticle.pivoted_measures,
         trim_identities: mparticle.trim_identities,
         lowercase_email: mparticle.lowercase_email,
         strip_html: mparticle.strip_html,

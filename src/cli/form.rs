@@ -23,8 +23,14 @@ pub struct FormArguments {
     /// Null Attributes [default: as configured]
     #[arg(long, value_parser = ["omit", "null", "delete"], help_heading = FORM, value_name = "CHOICE")]
     null_attributes: Option<String>,
+    /// More Columns: a column and its tag, such as "calculation_1: mp_user_attribute"; can be repeated
+    #[arg(long, help_heading = FORM, value_name = "COLUMN: TAG")]
+    more_columns: Vec<String>,
+    /// Pivoted Measures [default: as configured]
+    #[arg(long, value_parser = ["refuse", "attributes", "json"], help_heading = FORM, value_name = "CHOICE")]
+    pivoted_measures: Option<String>,
     /// Columns Without a Tag [default: as configured]
-    #[arg(long, value_parser = ["ignore", "user_attribute"], help_heading = FORM, value_name = "CHOICE")]
+    #[arg(long, value_parser = ["ignore", "user_attribute", "event_attribute"], help_heading = FORM, value_name = "CHOICE")]
     untagged: Option<String>,
     /// HTML in Values [default: as configured]
     #[arg(long, value_parser = ["keep", "strip"], help_heading = FORM, value_name = "CHOICE")]
@@ -84,7 +90,14 @@ impl FormArguments {
         if self.skip_sent {
             form.insert("skip_sent".to_owned(), json!("yes"));
         }
+        if !self.more_columns.is_empty() {
+            form.insert(
+                "more_columns".to_owned(),
+                json!(self.more_columns.join("\n")),
+            );
+        }
         for (name, given) in [
+            ("pivoted_measures", &self.pivoted_measures),
             ("null_attributes", &self.null_attributes),
             ("untagged", &self.untagged),
             ("html", &self.html),

@@ -6,7 +6,6 @@
 
 mod print;
 mod report;
-mod spelling;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -67,6 +66,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             now: UnixMillis::now(),
             ..app::chosen(&choices, app::mapping_settings(&config.mparticle))
         },
+        more_columns: choices.more_columns.clone(),
         environment: arguments.form.environment(),
         data_plan: app::chosen_plan(&choices, app::data_plan(&config.mparticle).as_ref()),
     };

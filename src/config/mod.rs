@@ -20,17 +20,20 @@ use std::time::Duration;
 pub use error::{ConfigError, Origin};
 pub use secret::Secret;
 pub use settings::{
-    AdminSettings, AllowedHost, ChangesSettings, IntakeSettings, LogFormat, LogSettings,
-    LookerSettings, MemorySettings, MparticleSettings, NotifySettings, OutboxSettings, Pod,
-    SealSettings, ShutdownSettings, TelemetrySettings,
+    ActionSettings, AdminSettings, AllowedHost, ChangesSettings, FormKind, IntakeSettings,
+    LogFormat, LogSettings, LookerSettings, MemorySettings, MparticleSettings, NotifySettings,
+    OutboxSettings, Pod, SealSettings, ShutdownSettings, TelemetrySettings,
 };
 
-pub use crate::mapping::{Historical, IdentityNames, Nulls, Untagged};
+pub use crate::mapping::{
+    Historical, IdentityNames, MoreColumns, MoreColumnsError, Nulls, PivotedMeasures, Untagged,
+    identity_tags,
+};
 
 use layers::{Entry, Layers, Raw};
 use values::{
     address, base_url, collector, duration, endpoint, hosts, is_callback, line, names, nonces,
-    path, paths, secrets, share, size, truth, whole, word,
+    path, paths, secrets, share, size, truth, user_attribute, whole, word,
 };
 
 /// The shipped file: every key with its default and what it means.
@@ -51,6 +54,7 @@ const BATCH_BYTES_LIMIT: u64 = 128 << 10;
 #[allow(missing_docs)]
 pub struct Config {
     pub intake: IntakeSettings,
+    pub action: ActionSettings,
     pub looker: LookerSettings,
     pub outbox: OutboxSettings,
     pub mparticle: MparticleSettings,
@@ -111,6 +115,15 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             tls_key: of.maybe("intake.tls_key", path)?,
             keep_alive: of.key("intake.keep_alive", duration(millis(10)..=hours(1)))?,
         },
+        action: ActionSettings {
+            form: of.key(
+                "action.form",
+                word(&[("full", FormKind::Full), ("plain", FormKind::Plain)]),
+            )?,
+            require_identity_tag: of.key("action.require_identity_tag", truth)?,
+            api_key_attribute: of.maybe("action.api_key_attribute", user_attribute)?,
+            api_secret_attribute: of.maybe("action.api_secret_attribute", user_attribute)?,
+        },
         looker: LookerSettings {
             allowed_hosts: of.key("looker.allowed_hosts", hosts)?,
             ca_file: of.maybe("looker.ca_file", path)?,
@@ -165,6 +178,15 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
                 word(&[
                     ("ignore", Untagged::Ignore),
                     ("user_attribute", Untagged::UserAttribute),
+                    ("event_attribute", Untagged::EventAttribute),
+                ]),
+            )?,
+            pivoted_measures: of.key(
+                "mparticle.pivoted_measures",
+                word(&[
+                    ("refuse", PivotedMeasures::Refuse),
+                    ("attributes", PivotedMeasures::Attributes),
+                    ("json", PivotedMeasures::Json),
                 ]),
             )?,
             historical_events: of.key(
@@ -268,6 +290,16 @@ fn check_relations(config: &Config) -> Result<(), ConfigError> {
             ),
         ),
         (
+            config.action.api_key_attribute.is_some()
+                == config.action.api_secret_attribute.is_some(),
+            "action.api_key_attribute",
+            named(&config.action.api_key_attribute),
+            format!(
+                "`action.api_secret_attribute` is {}, and a key and its secret come from the same place",
+                named(&config.action.api_secret_attribute)
+            ),
+        ),
+        (
             mparticle.plan_version.is_none() || mparticle.plan_id.is_some(),
             "mparticle.plan_version",
             mparticle.plan_version.unwrap_or_default().to_string(),
@@ -319,6 +351,10 @@ fn check_relations(config: &Config) -> Result<(), ConfigError> {
         Some((_, key, value, rule)) => Err(ConfigError::Relation { key, value, rule }),
         None => Ok(()),
     }
+}
+
+fn named(attribute: &Option<String>) -> String {
+    attribute.clone().unwrap_or("not set".to_owned())
 }
 
 fn shown(path: &Option<std::path::PathBuf>) -> String {

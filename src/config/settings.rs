@@ -9,7 +9,7 @@ use url::{Host, Url};
 
 use super::secret::Secret;
 use super::values::is_loopback;
-use crate::mapping::{Historical, IdentityNames, Nulls, Untagged};
+use crate::mapping::{Historical, IdentityNames, Nulls, PivotedMeasures, Untagged};
 
 /// `[intake]`: the Action Hub that Looker is pointed at.
 #[derive(Clone, Debug)]
@@ -34,6 +34,29 @@ pub struct IntakeSettings {
     pub tls_key: Option<PathBuf>,
     /// Time between the newlines that keep a connection open while a delivery is received.
     pub keep_alive: Duration,
+}
+
+/// `[action]`: what Looker shows of the action to those who schedule.
+#[derive(Clone, Debug)]
+pub struct ActionSettings {
+    /// The form's extent.
+    pub form: FormKind,
+    /// Looker offers the action only where the query has a column with an identity's tag.
+    pub require_identity_tag: bool,
+    /// The Looker user attribute that holds the API key; `None`: one for all, entered by Looker's
+    /// administrator. Set if and only if `api_secret_attribute` is.
+    pub api_key_attribute: Option<String>,
+    /// The one that holds the API secret.
+    pub api_secret_attribute: Option<String>,
+}
+
+/// Which fields the form has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormKind {
+    /// All that matter for the choices made so far.
+    Full,
+    /// The two that Looker's own action has.
+    Plain,
 }
 
 /// `[looker]`: where rows are fetched from, and what is taken.
@@ -133,6 +156,8 @@ pub struct MparticleSettings {
     pub identity_names: IdentityNames,
     /// What becomes of columns without an `mp_` tag.
     pub untagged: Untagged,
+    /// What becomes of tagged measures in a query with pivots.
+    pub pivoted_measures: PivotedMeasures,
     /// What is sent for attributes that are null.
     pub null_attributes: Nulls,
     /// Which events are sent as historical ones.

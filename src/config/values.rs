@@ -141,6 +141,19 @@ pub(super) fn line(raw: &Raw) -> Result<String, String> {
     }
 }
 
+/// The name of a user attribute in Looker.
+pub(super) fn user_attribute(raw: &Raw) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    match raw {
+        Raw::Text(text) if !text.is_empty() && text.chars().all(fits) => Ok(text.clone()),
+        _ => Err(
+            "the name of a user attribute in Looker (not its label): letters, digits and _, \
+                  such as mparticle_api_key"
+                .to_owned(),
+        ),
+    }
+}
+
 /// A path that is not empty.
 pub(super) fn path(raw: &Raw) -> Result<PathBuf, String> {
     match raw {

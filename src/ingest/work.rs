@@ -14,7 +14,7 @@ use super::{
 use crate::changes::Session;
 use crate::decode::{Chunk, Decoder, RowParser, Step};
 use crate::group::{Grouper, Spent};
-use crate::mapping::{self, Plan, Tally};
+use crate::mapping::{self, Plan, PlanError, Tally};
 use crate::model::{Header, Row};
 use crate::mparticle::encode::{Batch, Delivery, Encoder};
 use crate::mparticle::era::Era;
@@ -38,6 +38,7 @@ pub fn run(
             now: order.delivery.received,
             ..order.mapping
         },
+        more_columns: order.more_columns,
         environment: order.environment,
         data_plan: order.data_plan,
     };
@@ -231,8 +232,10 @@ impl<S: Store> Job<'_, S> {
     }
 
     fn prepare(&mut self, header: &Header) -> Result<Mapper, IngestError> {
-        self.store.columns(header);
+        let tagged = self.task.more_columns.apply(header);
+        self.store.columns(tagged.as_deref().unwrap_or(header));
         refuse_failed_query(header)?;
+        let header = &*tagged.map_err(PlanError::from)?;
         // Users of deliveries that are compared come in the same order.
         let session = self.session.as_ref();
         let key = session.map_or(self.task.id.0, Session::key);

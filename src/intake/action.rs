@@ -1,4 +1,4 @@
-//! What the hub says about its one action: the listing, the action, its form. Field by field as
+//! What the hub says about its one action: the listing and the action. Field by field as
 //! Looker's own Action Hub describes its mParticle action, so that a schedule made with that one
 //! works with this one.
 
@@ -6,55 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::config::{Historical, Nulls, Pod, Untagged};
+use crate::config::{ActionSettings, identity_tags};
 
 /// From this version on Looker streams the lite format.
 const LITE_STREAM_SINCE: [u64; 3] = [6, 2, 0];
-
-/// The option of a field that leaves the matter to the feed's configuration.
-pub(super) const CONFIGURED: &str = "configured";
-
-/// What an optional field offers beside [`CONFIGURED`]: name, label, meaning.
-type Options<T, const N: usize> = [(&'static str, &'static str, T); N];
-
-pub(super) const PODS: Options<Pod, 4> = [
-    ("us1", "US1", Pod::Us1),
-    ("us2", "US2", Pod::Us2),
-    ("eu1", "EU1", Pod::Eu1),
-    ("au1", "AU1", Pod::Au1),
-];
-pub(super) const UNTAGGED: Options<Untagged, 2> = [
-    ("ignore", "Do not send them", Untagged::Ignore),
-    (
-        "user_attribute",
-        "Send them as user attributes (User Profiles only)",
-        Untagged::UserAttribute,
-    ),
-];
-pub(super) const NULLS: Options<Nulls, 3> = [
-    ("omit", "Leave them out", Nulls::Omit),
-    ("null", "Send null", Nulls::Null),
-    ("delete", "Delete the user attribute", Nulls::Delete),
-];
-pub(super) const HISTORICAL: Options<Historical, 3> = [
-    (
-        "auto",
-        "Events older than 30 days are sent as historical ones",
-        Historical::Auto,
-    ),
-    ("never", "No event is", Historical::Never),
-    (
-        "always",
-        "All events are; those younger than 73 hours are rejected",
-        Historical::Always,
-    ),
-];
-pub(super) const HTML: Options<bool, 2> = [
-    ("keep", "Send it as it is", false),
-    ("strip", "Send its text only", true),
-];
-pub(super) const YES_NO: Options<bool, 2> = [("no", "No", false), ("yes", "Yes", true)];
-pub(super) const MAY_LEAVE: Options<bool, 1> = [("any", "Any number", true)];
 
 /// A plain mark of our own: three bars that pass through a funnel.
 const ICON: &str = concat!(
@@ -64,13 +19,23 @@ const ICON: &str = concat!(
 );
 
 /// The hub and its actions. `base` has no slash at its end.
-pub(super) fn listing(label: &str, base: &str, user_agent: Option<&str>) -> Value {
-    json!({"label": label, "integrations": [action(base, user_agent)]})
+pub(super) fn listing(
+    label: &str,
+    base: &str,
+    user_agent: Option<&str>,
+    settings: &ActionSettings,
+) -> Value {
+    json!({"label": label, "integrations": [action(base, user_agent, settings)]})
 }
 
 /// The one action.
-pub(super) fn action(base: &str, user_agent: Option<&str>) -> Value {
+pub(super) fn action(base: &str, user_agent: Option<&str>, settings: &ActionSettings) -> Value {
     let icon = STANDARD.encode(ICON);
+    // One entry: any of the tags will do.
+    let required = match settings.require_identity_tag {
+        true => json!([{"any_tag": identity_tags().collect::<Vec<_>>()}]),
+        false => json!([]),
+    };
     json!({
         "name": "mparticle",
         "label": "mParticle",
@@ -80,22 +45,10 @@ pub(super) fn action(base: &str, user_agent: Option<&str>) -> Value {
         "token_url": "",
         "icon_data_uri": format!("data:image/svg+xml;base64,{icon}"),
         "params": [
-            {
-                "name": "apiKey",
-                "label": "API Key",
-                "description": "API Key for mParticle",
-                "required": true,
-                "sensitive": false,
-            },
-            {
-                "name": "apiSecret",
-                "label": "API Secret",
-                "description": "API Secret for mParticle",
-                "required": true,
-                "sensitive": true,
-            },
+            param("apiKey", "API Key", "API Key for mParticle", false, &settings.api_key_attribute),
+            param("apiSecret", "API Secret", "API Secret for mParticle", true, &settings.api_secret_attribute),
         ],
-        "required_fields": [],
+        "required_fields": required,
         "supported_action_types": ["query"],
         "supported_formats": [format(user_agent)],
         "supported_formattings": ["unformatted"],
@@ -106,123 +59,25 @@ pub(super) fn action(base: &str, user_agent: Option<&str>) -> Value {
     })
 }
 
-/// The form that a schedule's owner fills in. Schedules that were saved with the first two fields
-/// only, as Looker's own action has them, go on working: every other field may be missing.
-pub(super) fn form() -> Value {
-    let required = |name, label, description, options| {
-        json!({
-            "name": name, "label": label, "description": description,
-            "type": "select", "required": true, "options": options,
-        })
-    };
-    let optional = |name, label, description| {
-        json!({
-            "name": name, "label": label, "description": description,
-            "type": "string", "required": false,
-        })
-    };
-    json!({"fields": [
-        required(
-            "data_type",
-            "Data Type",
-            "Specify data type: User Profiles or Events",
-            json!([
-                {"name": "user_data", "label": "User Profiles"},
-                {"name": "event_data", "label": "Events"},
-            ]),
-        ),
-        required(
-            "environment",
-            "Environment",
-            "Specify environment to send to: Test/Development or Production",
-            json!([
-                {"name": "production", "label": "Production"},
-                {"name": "development", "label": "Test/Development"},
-            ]),
-        ),
-        select(
-            "skip_sent",
-            "Skip Events Already Sent",
-            "Events that an earlier delivery has brought do not arrive again, although the rows come again. Needs a column tagged mp_timestamp_unixtime_ms or mp_event_id. Sends one event a batch, which takes longer.",
-            &YES_NO,
-            "no",
-        ),
-        select(
-            "only_changes",
-            "Send Only Changes",
-            "User Profiles only: users who are as they were in the last delivery of this schedule are not sent again. Needs a schedule; its first delivery sends all.",
-            &YES_NO,
-            "no",
-        ),
-        optional(
-            "full_refresh_days",
-            "Full Refresh (Days)",
-            "With Send Only Changes: after so many days all users are sent again; empty: as configured",
-        ),
-        optional(
-            "audience_attribute",
-            "Audience Attribute",
-            "With Send Only Changes: a user attribute that is true for the users of the result, and set to false for users who are not in it any more",
-        ),
-        select(
-            "audience_may_leave",
-            "Users Who May Leave",
-            "How many users of an audience may leave with one delivery before it is refused as a mistake",
-            &MAY_LEAVE,
-            CONFIGURED,
-        ),
-        select(
-            "null_attributes",
-            "Null Attributes",
-            "What to send for an attribute that is null",
-            &NULLS,
-            CONFIGURED,
-        ),
-        select(
-            "untagged",
-            "Columns Without a Tag",
-            "What to do with columns that have no mp_ tag in LookML",
-            &UNTAGGED,
-            CONFIGURED,
-        ),
-        select(
-            "html",
-            "HTML in Values",
-            "What to do with values that hold HTML",
-            &HTML,
-            CONFIGURED,
-        ),
-        select(
-            "historical_events",
-            "Historical Events",
-            "mParticle takes events older than 30 days at an address of their own",
-            &HISTORICAL,
-            CONFIGURED,
-        ),
-        select("pod", "Data Center", "The mParticle pod to send to", &PODS, CONFIGURED),
-        optional("plan_id", "Data Plan ID", "The mParticle data plan to check against"),
-        optional("plan_version", "Data Plan Version", "A whole number; without it, the latest"),
-    ]})
-}
-
-/// An optional field; if its default is [`CONFIGURED`], that is an option too.
-fn select<T>(
+/// A parameter of the action. Its value comes from the user attribute, if one is configured.
+fn param(
     name: &str,
     label: &str,
     description: &str,
-    options: &[(&str, &str, T)],
-    default: &str,
+    sensitive: bool,
+    user_attribute: &Option<String>,
 ) -> Value {
-    let configured = (default == CONFIGURED).then_some((CONFIGURED, "As configured"));
-    let options: Vec<_> = configured
-        .into_iter()
-        .chain(options.iter().map(|(name, label, _)| (*name, *label)))
-        .map(|(name, label)| json!({"name": name, "label": label}))
-        .collect();
-    json!({
-        "name": name, "label": label, "description": description,
-        "type": "select", "required": false, "default": default, "options": options,
-    })
+    let mut param = json!({
+        "name": name,
+        "label": label,
+        "description": description,
+        "required": true,
+        "sensitive": sensitive,
+    });
+    if let Some(name) = user_attribute {
+        param["user_attribute_name"] = json!(name);
+    }
+    param
 }
 
 /// The format that this version of Looker can send.

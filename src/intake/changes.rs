@@ -79,13 +79,17 @@ impl Fields {
     }
 }
 
-/// What must hold when only changes are sent.
-pub(super) fn check(data_type: DataType, schedule: Option<&str>) -> Result<(), ChangesError> {
-    match (data_type, schedule) {
-        (DataType::Event, _) => Err(ChangesError::Events),
-        (DataType::User, None) => Err(ChangesError::NoSchedule),
-        (DataType::User, Some(_)) => Ok(()),
+/// Whether only changes can be sent of this type of data.
+pub(super) fn fit(data_type: DataType) -> Result<(), ChangesError> {
+    match data_type {
+        DataType::Event => Err(ChangesError::Events),
+        DataType::User => Ok(()),
     }
+}
+
+/// Whether only changes can be sent when this schedule sends.
+pub(super) fn check(schedule: Option<&str>) -> Result<(), ChangesError> {
+    schedule.map(|_| ()).ok_or(ChangesError::NoSchedule)
 }
 
 #[cfg(test)]
@@ -130,10 +134,10 @@ mod tests {
             let error = fields.unwrap_err().to_string();
             assert!(error.contains(want), "{want:?} in {error:?}");
         }
-        let error = check(DataType::Event, Some("7")).unwrap_err().to_string();
+        let error = fit(DataType::Event).unwrap_err().to_string();
         assert!(error.contains("User Profiles only"), "{error}");
-        let error = check(DataType::User, None).unwrap_err().to_string();
+        let error = check(None).unwrap_err().to_string();
         assert!(error.contains("same schedule"), "{error}");
-        assert_eq!(check(DataType::User, Some("7")), Ok(()));
+        assert_eq!((fit(DataType::User), check(Some("7"))), (Ok(()), Ok(())));
     }
 }

@@ -3,10 +3,10 @@
 //! ```text
 //! server    the port, and the end of all that is under way
 //!   routes    paths, the hub key, one task for each execute request  throttle  failed keys
-//!     action    what the hub says about itself
+//!     action    what the hub says about itself       form  what its owner fills in for a schedule
 //!     execute   one delivery: checks, then url, push or spool, then the receiver
 //!       parts     the request's body, part by part       request   what the request asks for
-//!                                                        changes   what it says of sending only changes
+//!                                                        choices   what was filled in, changes of it
 //!       download  the one-time url                       spool     a push that came too early
 //!     reply     newlines until the outcome is known, then the outcome
 //! ```
@@ -17,8 +17,10 @@
 mod action;
 mod address;
 mod changes;
+mod choices;
 mod download;
 mod execute;
+mod form;
 mod live;
 mod parts;
 mod receiver;
@@ -39,7 +41,7 @@ pub use receiver::{Choices, OnlyChanges, Order, Receipt, Receiver, Refusal, Sour
 pub use server::Intake;
 pub use token::new_key;
 
-use crate::config::{IntakeSettings, LookerSettings, Secret};
+use crate::config::{ActionSettings, IntakeSettings, LookerSettings, Secret};
 use crate::tls::Identity;
 
 /// What the optional fields of a form mean, given as Looker would send it.
@@ -47,7 +49,7 @@ use crate::tls::Identity;
 /// # Errors
 /// What the hub would answer to a field that holds what the form does not offer.
 pub fn choices(form: &serde_json::Value) -> Result<Choices, Refusal> {
-    request::choices(form).map_err(|error| Refusal {
+    choices::choices(form).map_err(|error| Refusal {
         message: error.to_string(),
     })
 }
@@ -57,6 +59,8 @@ pub fn choices(form: &serde_json::Value) -> Result<Choices, Refusal> {
 pub struct Settings {
     /// `[intake]`; of its secrets only the previous ones are looked at.
     pub intake: IntakeSettings,
+    /// `[action]`
+    pub action: ActionSettings,
     /// `[looker]`
     pub looker: LookerSettings,
     /// What hub keys are checked with; not empty.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::config::{Historical, Nulls, Pod, Secret, Untagged};
+use crate::config::{Historical, MoreColumns, Nulls, PivotedMeasures, Pod, Secret, Untagged};
 use crate::model::{DataType, DeliveryId, Environment};
 
 /// Takes deliveries over. Implemented by the composition root; tests bring a scripted one.
@@ -19,6 +19,15 @@ pub trait Receiver: Send + Sync + 'static {
     /// # Errors
     /// The sentence that Looker is to be told.
     fn admit(&self) -> Result<(), Refusal>;
+
+    /// Whether a delivery with these choices would be taken, as far as they decide. Asked while a person
+    /// fills in the form. Must not block.
+    ///
+    /// # Errors
+    /// The sentence that the person is to be told.
+    fn allows(&self, _choices: &Choices) -> Result<(), Refusal> {
+        Ok(())
+    }
 
     /// What is known of an `X-Looker-Webhook-Id`. Must not block.
     fn webhook(&self, id: &str) -> WebhookState;
@@ -85,6 +94,10 @@ pub struct Choices {
     pub pod: Option<Pod>,
     /// What becomes of columns without a tag.
     pub untagged: Option<Untagged>,
+    /// Tags of columns that count before those of LookML; fit for the type of data.
+    pub more_columns: MoreColumns,
+    /// What becomes of tagged measures that are pivoted.
+    pub pivoted_measures: Option<PivotedMeasures>,
     /// What is sent for attributes that are null.
     pub null_attributes: Option<Nulls>,
     /// Of values that hold HTML only the text is sent.

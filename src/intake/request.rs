@@ -5,11 +5,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::action::{CONFIGURED, HISTORICAL, HTML, MAY_LEAVE, NULLS, PODS, UNTAGGED, YES_NO};
 use super::changes::{self, ChangesError};
-use super::receiver::{Choices, Order};
-use crate::config::Secret;
-use crate::model::{DataType, Environment};
+use super::choices::{self, Form};
+use super::receiver::Order;
+use crate::config::{MoreColumnsError, Secret};
 
 /// The longest header value, in characters, that is taken for an id.
 const MAX_ID: usize = 128;
@@ -68,6 +67,12 @@ pub(super) enum RequestError {
     /// What was chosen around "Send Only Changes" cannot be done.
     #[error(transparent)]
     Changes(#[from] ChangesError),
+    /// What the schedule says of columns beside their tags cannot be done.
+    #[error(transparent)]
+    MoreColumns(#[from] MoreColumnsError),
+    /// A request for the form is no JSON object.
+    #[error("Looker's request for the form is not what an action hub expects.")]
+    NotJson,
 }
 
 /// What the request's headers say.
@@ -142,25 +147,15 @@ impl Sections {
         let api_secret = api_secret.ok_or(RequestError::Setting("API Secret"))?;
 
         let form: Form = section(&self.form, "form_params")?.unwrap_or_default();
-        let data_type = match form.data_type.as_deref() {
-            Some("user_data") => DataType::User,
-            Some("event_data") => DataType::Event,
-            None | Some("") => return Err(RequestError::NoDataType),
-            Some(other) => return Err(RequestError::DataType(quoted(other))),
-        };
-        let environment = match form.environment.as_deref() {
-            Some("production") => Environment::Production,
-            Some("development") => Environment::Development,
-            None | Some("") => return Err(RequestError::NoEnvironment),
-            Some(other) => return Err(RequestError::Environment(quoted(other))),
-        };
-
+        let data_type = form.data_type()?;
+        let environment = form.environment()?;
         let choices = form.choices()?;
+        choices::fit(&choices, data_type)?;
 
         let plan: Plan = section(&self.plan, "scheduled_plan")?.unwrap_or_default();
         let schedule_id = text(plan.scheduled_plan_id).filter(|id| !id.trim().is_empty());
         if choices.only_changes.is_some() {
-            changes::check(data_type, schedule_id.as_deref())?;
+            changes::check(schedule_id.as_deref())?;
         }
         let order = Order {
             api_key,
@@ -187,98 +182,6 @@ struct Params {
     api_secret: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
-struct Form {
-    data_type: Option<String>,
-    environment: Option<String>,
-    pod: Option<String>,
-    untagged: Option<String>,
-    null_attributes: Option<String>,
-    html: Option<String>,
-    historical_events: Option<String>,
-    skip_sent: Option<String>,
-    only_changes: Option<String>,
-    /// Looker sends text; a number is what people write by hand.
-    full_refresh_days: Option<Value>,
-    audience_attribute: Option<String>,
-    audience_may_leave: Option<String>,
-    plan_id: Option<String>,
-    /// Looker sends text; a number is what people write by hand.
-    plan_version: Option<Value>,
-}
-
-impl Form {
-    /// The optional fields.
-    fn choices(&self) -> Result<Choices, RequestError> {
-        let line = |text: Option<&str>| {
-            let text = text.map(str::trim).filter(|text| !text.is_empty());
-            text.map(str::to_owned)
-        };
-        let plan_id = line(self.plan_id.as_deref());
-        let plan_version = match line(text(self.plan_version.clone()).as_deref()) {
-            None => None,
-            Some(_) if plan_id.is_none() => return Err(RequestError::NoPlan),
-            Some(version) => match version.parse() {
-                Ok(version @ 1..) => Some(version),
-                _ => return Err(RequestError::PlanVersion(quoted(&version))),
-            },
-        };
-        Ok(Choices {
-            pod: choice("Data Center", &PODS, &self.pod)?,
-            untagged: choice("Columns Without a Tag", &UNTAGGED, &self.untagged)?,
-            null_attributes: choice("Null Attributes", &NULLS, &self.null_attributes)?,
-            strip_html: choice("HTML in Values", &HTML, &self.html)?,
-            historical_events: choice("Historical Events", &HISTORICAL, &self.historical_events)?,
-            skip_sent: choice("Skip Events Already Sent", &YES_NO, &self.skip_sent)?
-                .unwrap_or_default(),
-            only_changes: changes::Fields {
-                only: choice("Send Only Changes", &YES_NO, &self.only_changes)?.unwrap_or_default(),
-                days: line(text(self.full_refresh_days.clone()).as_deref()),
-                attribute: line(self.audience_attribute.as_deref()),
-                may_shrink: choice("Users Who May Leave", &MAY_LEAVE, &self.audience_may_leave)?
-                    .unwrap_or_default(),
-            }
-            .read()?,
-            plan_id,
-            plan_version,
-        })
-    }
-}
-
-/// The optional fields of a form; what else it holds is passed over.
-///
-/// # Errors
-/// A field holds what the form does not offer, or the form is none.
-pub(super) fn choices(form: &Value) -> Result<Choices, RequestError> {
-    let form = Form::deserialize(form).map_err(|_| RequestError::Shape("form_params"))?;
-    form.choices()
-}
-
-/// The option that was chosen; `None`: as it is configured.
-fn choice<T: Copy>(
-    label: &'static str,
-    options: &[(&str, &str, T)],
-    given: &Option<String>,
-) -> Result<Option<T>, RequestError> {
-    let given = match given.as_deref() {
-        None | Some("" | CONFIGURED) => return Ok(None),
-        Some(given) => given,
-    };
-    let found = options.iter().find(|(name, ..)| *name == given);
-    match found {
-        Some((.., meaning)) => Ok(Some(*meaning)),
-        None => Err(RequestError::Choice {
-            label,
-            found: quoted(given),
-            known: options
-                .iter()
-                .map(|(name, ..)| format!("\"{name}\""))
-                .collect::<Vec<_>>()
-                .join(" or "),
-        }),
-    }
-}
-
 /// Only `download_url` must have its type: to take a strange one for none would be to take a
 /// delivery for an empty one. The others are for people to read.
 #[derive(Default, Deserialize)]
@@ -303,7 +206,7 @@ fn section<'a, T: Deserialize<'a>>(
     serde_json::from_slice(raw).map_err(|_| RequestError::Shape(name))
 }
 
-fn text(value: Option<Value>) -> Option<String> {
+pub(super) fn text(value: Option<Value>) -> Option<String> {
     match value? {
         Value::String(text) => Some(text),
         Value::Number(number) => Some(number.to_string()),
@@ -319,7 +222,9 @@ pub(super) fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Historical, Nulls, Pod, Untagged};
+    use crate::config::{Historical, MoreColumns, Nulls, PivotedMeasures, Pod, Untagged};
+    use crate::intake::Choices;
+    use crate::model::{DataType, Environment};
 
     const KIND: (&str, &str) = ("type", r#""query""#);
     const PLAN: (&str, &str) = (
@@ -487,6 +392,7 @@ mod tests {
     fn what_a_schedule_chooses_is_taken() {
         let chosen = choices(
             r#", "pod": "eu1", "untagged": "user_attribute", "null_attributes": "delete",
+                "more_columns": "double: mp_custom_attribute", "pivoted_measures": "json",
                 "html": "strip", "historical_events": "always", "skip_sent": "yes", "plan_id": " plan ", "plan_version": "2""#,
         );
         assert_eq!(
@@ -494,6 +400,10 @@ mod tests {
             Ok(Choices {
                 pod: Some(Pod::Eu1),
                 untagged: Some(Untagged::UserAttribute),
+                more_columns: "double: mp_custom_attribute"
+                    .parse::<MoreColumns>()
+                    .unwrap(),
+                pivoted_measures: Some(PivotedMeasures::Json),
                 null_attributes: Some(Nulls::Delete),
                 strip_html: Some(true),
                 historical_events: Some(Historical::Always),
@@ -529,6 +439,10 @@ mod tests {
             (
                 r#", "plan_id": "p", "plan_version": 0"#,
                 r#"The data plan version "0" is not a whole number from 1 on."#,
+            ),
+            (
+                r#", "more_columns": "double""#,
+                "Line 1 of \"More Columns\", \"double\", is not a column and its tag, such as calculation_1: mp_user_attribute.",
             ),
             (
                 r#", "untagged": 5"#,

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
@@ -22,9 +22,10 @@ use tracing::Instrument;
 use super::Settings;
 use super::action;
 use super::execute::Executor;
+use super::form::{self, Filled};
 use super::live::Handle;
 use super::parts::Parts;
-use super::receiver::Receiver;
+use super::receiver::{Choices, Receiver};
 use super::reply::{Outcome, when_done};
 use super::request::Origin;
 use super::throttle::{Throttle, Verdict};
@@ -32,9 +33,9 @@ use crate::decode::EnvelopeLimits;
 use crate::net::Peer;
 use crate::shutdown::Shutdown;
 
-/// What a listing or form request may bring along; nothing of it is used.
-const MAX_UNUSED_BODY: usize = 1 << 20;
-const UNUSED_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a listing or form request may bring along. Of a listing's nothing is used.
+const MAX_SMALL_BODY: usize = 1 << 20;
+const SMALL_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Shorter secrets are worth a warning, in characters.
 const SHORT_SECRET: usize = 16;
@@ -108,8 +109,8 @@ pub(super) fn router<R: Receiver>(hub: Arc<Hub<R>>) -> Router {
     let small = Router::new()
         .route("/", get(listing::<R>).post(listing::<R>))
         .route("/actions/mparticle", get(describe::<R>).post(describe::<R>))
-        .route("/actions/mparticle/form", get(form).post(form))
-        .layer(middleware::from_fn(without_body));
+        .route("/actions/mparticle/form", get(form::<R>).post(form::<R>))
+        .layer(middleware::from_fn(whole_body));
     Router::new()
         .merge(small)
         .route("/actions/mparticle/execute", post(execute::<R>))
@@ -166,11 +167,11 @@ async fn authorized<R: Receiver>(
 
 /// Looker sends the same envelope to every path. One that is left unread would make the connection
 /// be closed under the answer.
-async fn without_body(request: Request, next: Next) -> Response {
+async fn whole_body(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    let read = axum::body::to_bytes(body, MAX_UNUSED_BODY);
-    match timeout(UNUSED_BODY_TIMEOUT, read).await {
-        Ok(Ok(_)) => next.run(Request::from_parts(head, Body::empty())).await,
+    let read = axum::body::to_bytes(body, MAX_SMALL_BODY);
+    match timeout(SMALL_BODY_TIMEOUT, read).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(head, body.into())).await,
         Ok(Err(_)) => refuse(
             StatusCode::PAYLOAD_TOO_LARGE,
             "The request's body cannot be read.",
@@ -188,16 +189,20 @@ async fn listing<R: Receiver>(State(hub): State<Arc<Hub<R>>>, headers: HeaderMap
         &hub.settings.intake.label,
         &hub.base,
         user_agent,
+        &hub.settings.action,
     ))
     .into_response()
 }
 
 async fn describe<R: Receiver>(State(hub): State<Arc<Hub<R>>>, headers: HeaderMap) -> Response {
-    Json(action::action(&hub.base, user_agent(&headers))).into_response()
+    let user_agent = user_agent(&headers);
+    Json(action::action(&hub.base, user_agent, &hub.settings.action)).into_response()
 }
 
-async fn form() -> Response {
-    Json(action::form()).into_response()
+async fn form<R: Receiver>(State(hub): State<Arc<Hub<R>>>, body: Bytes) -> Response {
+    let kind = hub.settings.action.form;
+    let allowed = |choices: &Choices| hub.receiver.allows(choices);
+    Json(form::form(kind, Filled::read(&body), allowed)).into_response()
 }
 
 async fn status<R: Receiver>(State(hub): State<Arc<Hub<R>>>) -> Response {

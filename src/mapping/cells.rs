@@ -278,10 +278,19 @@ pub(super) fn attribute_value(
     tally: &mut Tally,
     how: Attribute,
 ) {
-    let value = row.value(slot);
+    attribute_literal(out, row.value(slot), (slot, row.number), tally, how);
+}
+
+/// Writes a value as an attribute's; `place` is its slot and row.
+pub(super) fn attribute_literal(
+    out: &mut Vec<u8>,
+    value: Value<'_>,
+    place: (usize, u64),
+    tally: &mut Tally,
+    how: Attribute,
+) {
     match value {
         Value::String(text) => {
-            let place = (slot, row.number);
             string_value(out, text, MOST_VALUE_CHARACTERS, how.spelling, place, tally);
         }
         Value::Number(literal) if values::is_finite(literal) => {
@@ -304,13 +313,13 @@ pub(super) fn attribute_value(
             } else {
                 Note::SentAsText
             };
-            tally.add(note, slot, row.number);
+            tally.add(note, place.0, place.1);
             values::canonical(out, &raw[..end]);
         }
-        Value::Number(_) => tally.add(Note::NotANumber, slot, row.number),
+        Value::Number(_) => tally.add(Note::NotANumber, place.0, place.1),
         Value::Null => out.extend_from_slice(how.null),
         Value::Absent | Value::Pivoted(_) => {
-            note_missing(value, slot, row.number, tally);
+            note_missing(value, place.0, place.1, tally);
         }
     }
 }

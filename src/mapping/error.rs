@@ -1,16 +1,18 @@
 //! Why a delivery, or one row of it, cannot be mapped.
 
+use super::more::MoreColumnsError;
+
 /// The delivery as a whole makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// No column has an identity tag. The wording is that of Looker's own action.
     #[error(
-        "Each row must specify at least 1 identity tag. Add a tag such as mp_customer_id or mp_email to a dimension of the Look, in its LookML."
+        "Each row must specify at least 1 identity tag. Add a tag such as mp_customer_id or mp_email to a dimension of the Look, in its LookML, or name a column and its tag under \"More Columns\" in the schedule."
     )]
     NoIdentity,
     /// A measure or table calculation with a tag, in a query with pivots.
     #[error(
-        "Column {column} has the tag {tag}, but the query pivots on {pivot}, so each row holds several values of it. Remove the pivot from the Look, or the tag from the column."
+        "Column {column} has the tag {tag}, but the query pivots on {pivot}, so each row holds several values of it. Remove the pivot from the Look, or the tag from the column. Or choose in the schedule, under \"Pivoted Measures\", how they are sent, if the tag is one of attributes."
     )]
     Pivoted {
         /// The tagged column.
@@ -20,6 +22,9 @@ pub enum PlanError {
         /// The first pivot.
         pivot: String,
     },
+    /// What the schedule says of columns beside their tags cannot be done.
+    #[error(transparent)]
+    MoreColumns(#[from] MoreColumnsError),
     /// Events that were sent before are to be skipped, and nothing tells events apart.
     #[error(
         "\"Skip events already sent\" needs a column that tells events apart: tag the event's time with mp_timestamp_unixtime_ms, or its id with mp_event_id. Without one, two events that happen to be equal could not be told from one that is sent twice. Or choose \"No\" for this field of the schedule."

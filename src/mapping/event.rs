@@ -7,6 +7,7 @@ use super::commerce::{self, CommerceColumns};
 use super::error::Rejection;
 use super::historical::Ages;
 use super::notes::{Note, Tally};
+use super::pivot::PivotColumn;
 use super::plan::{MOST_ATTRIBUTES, MOST_NAME_CHARACTERS};
 use super::{time, values};
 use crate::model::Row;
@@ -27,6 +28,8 @@ pub(super) struct EventColumns {
     pub(super) session_uuid: Vec<usize>,
     /// Slot and `"name":`
     pub(super) attributes: Vec<(usize, Box<str>)>,
+    /// Pivoted columns that go to attributes.
+    pub(super) pivoted: Vec<PivotColumn>,
     /// The zone of dates without an offset, as far as it is known.
     pub(super) zone: Option<TimeZone>,
     /// What is written for an attribute that is null.
@@ -270,6 +273,20 @@ impl EventColumns {
                 out.truncate(start);
                 tally.add(Note::TooMany, *slot, row.number);
             } else {
+                written += 1;
+            }
+        }
+        for column in &self.pivoted {
+            for (name, literal) in column.members(row, tally, how) {
+                if written == MOST_ATTRIBUTES {
+                    tally.add(Note::TooMany, column.slot, row.number);
+                    continue;
+                }
+                if written > 0 {
+                    out.push(b',');
+                }
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(&literal);
                 written += 1;
             }
         }

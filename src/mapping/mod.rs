@@ -16,7 +16,8 @@
 //! - What a null attribute means is a choice, see [`Nulls`]. Left out, which is the default, a
 //!   later null does not undo an earlier value of the user.
 //! - A measure that is pivoted has many values in one row. Tagged, it fails the delivery, since
-//!   no choice among them could be right.
+//!   no choice among them could be right, unless it was chosen how attributes take them all, see
+//!   [`PivotedMeasures`].
 
 mod belongings;
 mod cells;
@@ -25,23 +26,29 @@ mod error;
 mod event;
 mod historical;
 mod html;
+mod more;
 mod names;
 mod notes;
+mod pivot;
 mod place;
 mod plan;
 mod row;
+mod spelling;
 mod tags;
 mod time;
 mod values;
 
 pub use error::{PlanError, Rejection};
 pub use historical::Historical;
+pub use more::{MoreColumns, MoreColumnsError};
 pub use names::Names;
 pub use notes::{Note, Tally};
+pub use pivot::PivotedMeasures;
 pub use plan::{ColumnFate, Plan};
+pub use spelling::nearest_tag;
 pub use tags::{
     CommerceTag, DeviceType, EVENT_TYPES, Identity, PRODUCT_ACTIONS, ProductField, TAGS, Tag,
-    device_field, tag,
+    device_field, identity_tags, tag,
 };
 
 use crate::clock::UnixMillis;
@@ -67,6 +74,8 @@ pub enum Untagged {
     Ignore,
     /// In user mode they are sent as user attributes, as Looker's own action did.
     UserAttribute,
+    /// In event mode they are sent as attributes of the event.
+    EventAttribute,
 }
 
 /// What is sent for an attribute that is null.
@@ -100,6 +109,8 @@ pub struct Settings {
     pub identity_names: IdentityNames,
     /// What happens to columns without an `mp_` tag.
     pub untagged: Untagged,
+    /// What happens to tagged measures that are pivoted.
+    pub pivoted_measures: PivotedMeasures,
     /// White space around an identity is not sent.
     pub trim_identities: bool,
     /// E-mail addresses are sent in lower case.
@@ -125,6 +136,7 @@ impl Settings {
             data_type,
             identity_names: IdentityNames::default(),
             untagged: Untagged::default(),
+            pivoted_measures: PivotedMeasures::default(),
             trim_identities: false,
             lowercase_email: false,
             strip_html: false,

@@ -23,10 +23,11 @@ pub enum Note {
     NotAPlace,
     NotANumber,
     ConsentWithoutTime,
+    PivotLeftOut,
 }
 
 /// How many there are.
-const NOTES: usize = 19;
+const NOTES: usize = 20;
 
 impl Note {
     const ALL: [Self; NOTES] = [
@@ -49,6 +50,7 @@ impl Note {
         Self::NotAPlace,
         Self::NotANumber,
         Self::ConsentWithoutTime,
+        Self::PivotLeftOut,
     ];
 
     fn what(self) -> &'static str {
@@ -83,6 +85,9 @@ impl Note {
                 "the row has no usable time of the consent, which mParticle needs, so it was not sent"
             }
             Self::NotANumber => "the value is no number, or too large a one, and was not sent",
+            Self::PivotLeftOut => {
+                "of the values by pivot value one could not be sent: it is no value, its name or the text of all would be longer than mParticle takes or is taken, or there are more than 1,000"
+            }
             Self::NotAPlace => {
                 "latitude and longitude are not both there and within the bounds of the globe, so neither was sent"
             }

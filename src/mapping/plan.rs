@@ -7,6 +7,7 @@ use super::error::PlanError;
 use super::event::EventColumns;
 use super::historical::{Ages, Historical};
 use super::names::Names;
+use super::pivot::{PivotColumn, PivotedMeasures, Pivots};
 use super::tags::{self, DeviceType, Identity, Tag};
 use super::{DELETED, Nulls, Settings, Untagged, time};
 use crate::model::{DataType, Field, FieldKind, Header};
@@ -35,6 +36,7 @@ pub struct Plan {
     pub(super) longitude: Vec<usize>,
     pub(super) belongings: Belongings,
     pub(super) attributes: Vec<usize>,
+    pub(super) pivots: Pivots,
     pub(super) event: EventColumns,
     /// What is written for a user attribute that is null.
     pub(super) null: &'static [u8],
@@ -138,6 +140,7 @@ impl Plan {
             longitude: Vec::new(),
             belongings: Belongings::default(),
             attributes: Vec::new(),
+            pivots: Pivots::default(),
             event: EventColumns {
                 zone: time::zone(header.timezone.as_deref()),
                 null: event_null,
@@ -239,12 +242,13 @@ impl Plan {
         );
     }
 
-    /// Has events written by slot. Not where they are compared by their text, and not where some are
-    /// put together from several rows.
+    /// Has events written by slot. Not where they are compared by their text, not where some are put
+    /// together from several rows, and not where names come with the rows.
     fn shorten_events(&mut self) {
         let attributes = &self.event.attributes;
         let slots = usize::from(u16::MAX - FIRST_ATTRIBUTE);
-        if self.skip_sent || !self.event.kind.is_empty() || attributes.len() > slots {
+        let named = !self.event.pivoted.is_empty();
+        if self.skip_sent || named || !self.event.kind.is_empty() || attributes.len() > slots {
             return;
         }
         let names = attributes.iter().map(|(_, name)| name.clone());
@@ -291,22 +295,34 @@ impl Plan {
                     return Ok(fate(None, Some(why)));
                 }
             },
-            None if settings.untagged == Untagged::UserAttribute
-                && settings.data_type == DataType::User
-                && !is_pivoted(field, header) =>
+            None if is_pivoted(field, header)
+                && settings.pivoted_measures == PivotedMeasures::Refuse =>
             {
-                Tag::UserAttribute
+                return Ok(fate(None, None));
             }
-            None => return Ok(fate(None, None)),
+            None => match (settings.untagged, settings.data_type) {
+                (Untagged::UserAttribute, DataType::User) => Tag::UserAttribute,
+                (Untagged::EventAttribute, DataType::Event) => Tag::CustomAttribute,
+                _ => return Ok(fate(None, None)),
+            },
         };
-        if let (Some(text), Some(pivot)) = (first, header.pivots.first())
+        if let Some(pivot) = header.pivots.first()
             && is_pivoted(field, header)
+            && !passed_over(tag, settings)
         {
-            return Err(PlanError::Pivoted {
-                column: field.name.clone(),
-                tag: text.to_owned(),
-                pivot: pivot.clone(),
-            });
+            return match self.place_pivoted(field, tag, settings) {
+                Some(goes_to) => {
+                    let remark = format!(
+                        "the query pivots on {pivot}, so there is a value for each pivot value"
+                    );
+                    Ok(fate(Some(goes_to), Some(remark)))
+                }
+                None => Err(PlanError::Pivoted {
+                    column: field.name.clone(),
+                    tag: first.unwrap_or_default().to_owned(),
+                    pivot: pivot.clone(),
+                }),
+            };
         }
         Ok(match self.assign(field, tag, settings) {
             Ok((path, remark)) => {
@@ -320,6 +336,26 @@ impl Plan {
             }
             Err(why) => fate(None, Some(format!("not sent: {why}"))),
         })
+    }
+
+    /// Gives a pivoted column its place, as a path in a batch; `None` if it has none.
+    fn place_pivoted(&mut self, field: &Field, tag: Tag, settings: &Settings) -> Option<String> {
+        let name = format!("looker_{}", field.name);
+        let column = PivotColumn::new(self.columns.len(), name, settings.pivoted_measures)?;
+        let shown = column.shown_name();
+        let path = match (tag, settings.data_type) {
+            (Tag::UserAttribute, _) => {
+                self.pivots.push(column);
+                format!("user_attributes.\"{shown}\"")
+            }
+            (Tag::CustomAttribute, DataType::Event) => {
+                self.event.pivoted.push(column);
+                format!("events[].data.custom_attributes.\"{shown}\"")
+            }
+            _ => return None,
+        };
+        self.columns.push(field.name.clone());
+        Some(path)
     }
 
     /// Gives a column its place; the path of its values in a batch, and a remark. An error says
@@ -467,12 +503,19 @@ fn skips_sent(settings: &Settings) -> bool {
     settings.skip_sent && settings.data_type == DataType::Event
 }
 
+/// A column that goes nowhere for its tag would do no harm by its pivot.
+fn passed_over(tag: Tag, settings: &Settings) -> bool {
+    settings.pivoted_measures != PivotedMeasures::Refuse
+        && settings.data_type == DataType::User
+        && tag.is_of_events()
+}
+
 fn is_pivoted(field: &Field, header: &Header) -> bool {
     !header.pivots.is_empty() && field.kind != FieldKind::Dimension
 }
 
 /// `"name":`, or why mParticle would not take the name.
-fn json_name(name: &str) -> Result<Box<str>, String> {
+pub(super) fn json_name(name: &str) -> Result<Box<str>, String> {
     if name.chars().count() > MOST_NAME_CHARACTERS {
         return Err(format!(
             "its attribute's name would be longer than the {MOST_NAME_CHARACTERS} characters that mParticle takes"

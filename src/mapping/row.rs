@@ -15,12 +15,13 @@ use crate::model::{DataType, Row};
 use crate::record::{self, EventKind, Mark, Purchase, Record, Section};
 
 impl Plan {
-    /// Maps one row whose slots are [`Plan::columns`].
+    /// Maps one row whose slots are [`Plan::columns`]. With pivots the names of attributes are learned
+    /// from the rows: [`Plan::names`] is complete behind the last.
     ///
     /// # Errors
     /// The row cannot be sent; `record` is then of no use.
     pub fn map(
-        &self,
+        &mut self,
         row: &Row<'_>,
         record: &mut Record,
         tally: &mut Tally,
@@ -59,6 +60,7 @@ impl Plan {
             attribute_value(bytes, row, column, tally, how);
             record::end_setting(bytes, start);
         }
+        self.pivots.write(bytes, row, &mut self.names, tally, how);
         if self.data_type == DataType::Event {
             let bytes = record.section(Section::Event);
             self.event.write(row, bytes, &self.columns, tally)?;

@@ -113,6 +113,34 @@ pub enum Tag {
     Longitude,
 }
 
+impl Tag {
+    /// Whether only events have that place.
+    pub fn is_of_events(self) -> bool {
+        match self {
+            Self::EventName
+            | Self::CustomEventType
+            | Self::EventId
+            | Self::Timestamp
+            | Self::SessionId
+            | Self::SessionUuid
+            | Self::CustomAttribute
+            | Self::EventType
+            | Self::ScreenName
+            | Self::Commerce(_) => true,
+            Self::Identity(_)
+            | Self::UserAttribute
+            | Self::DeviceInfo
+            | Self::Ip
+            | Self::PartnerIdentity
+            | Self::ConsentGdpr
+            | Self::ConsentCcpa
+            | Self::ConsentTime
+            | Self::Latitude
+            | Self::Longitude => false,
+        }
+    }
+}
+
 /// A place in a commerce event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CommerceTag {
@@ -243,6 +271,13 @@ pub fn tag(text: &str) -> Option<Tag> {
     TAGS.iter()
         .find(|(name, _)| *name == text)
         .map(|(_, tag)| *tag)
+}
+
+/// The tags of identities: a delivery needs a column with one of them.
+pub fn identity_tags() -> impl Iterator<Item = &'static str> {
+    let identity = |tag| matches!(tag, Tag::Identity(_));
+    let tags = TAGS.iter().filter(move |(_, tag)| identity(*tag));
+    tags.map(|(name, _)| *name)
 }
 
 /// The type that mParticle's schema gives a member of `device_info`.

@@ -1,5 +1,6 @@
 mod choice_tests;
 mod commerce_tests;
+mod pivot_tests;
 
 use super::*;
 use crate::model::{Cell, CellKind, Field, FieldKind, Header, Row};
@@ -27,6 +28,7 @@ const EVENTS: Settings = Settings {
     data_type: DataType::Event,
     identity_names: IdentityNames::Current,
     untagged: Untagged::Ignore,
+    pivoted_measures: PivotedMeasures::Refuse,
     trim_identities: false,
     lowercase_email: false,
     strip_html: false,
@@ -46,6 +48,10 @@ fn plan(fields: &[(&str, &[&str])], settings: Settings) -> Plan {
 
 /// A row from JSON literals; `""` is an absent cell.
 fn map(plan: &Plan, literals: &[&str]) -> (Result<Record, Rejection>, Tally) {
+    map_mut(&mut plan.clone(), literals)
+}
+
+fn map_mut(plan: &mut Plan, literals: &[&str]) -> (Result<Record, Rejection>, Tally) {
     let mut text = String::new();
     let mut cells = Vec::new();
     for literal in literals {
@@ -63,6 +69,7 @@ fn map(plan: &Plan, literals: &[&str]) -> (Result<Record, Rejection>, Tally) {
         };
         let value = match kind {
             CellKind::Plain | CellKind::Escaped => &literal[1..literal.len() - 1],
+            CellKind::Pivoted => &literal[1..],
             _ => literal,
         };
         let start = text.len() as u32;

@@ -1,6 +1,7 @@
 //! What the hub says of itself, and to whom.
 
 use bytes::Bytes;
+use looker_feed::config::FormKind;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 
@@ -19,7 +20,12 @@ fn action(base: &str, format: &str, icon: &Value) -> Value {
             {"name": "apiKey", "label": "API Key", "description": "API Key for mParticle", "required": true, "sensitive": false},
             {"name": "apiSecret", "label": "API Secret", "description": "API Secret for mParticle", "required": true, "sensitive": true},
         ],
-        "required_fields": [],
+        "required_fields": [{"any_tag": [
+            "mp_customer_id", "mp_email", "mp_facebook", "mp_google", "mp_microsoft", "mp_twitter",
+            "mp_yahoo", "mp_other", "mp_other2", "mp_other3", "mp_other4", "mp_other5", "mp_other6",
+            "mp_other7", "mp_other8", "mp_other9", "mp_other10", "mp_mobile_number",
+            "mp_phone_number_2", "mp_phone_number_3", "mp_alias", "mp_mpid",
+        ]}],
         "supported_action_types": ["query"],
         "uses_oauth": false,
         "delegate_oauth": false,
@@ -111,7 +117,7 @@ async fn the_form_asks_for_data_type_and_environment_and_offers_more() {
         form,
         json!({"fields": [
             {"name": "data_type", "label": "Data Type", "description": "Specify data type: User Profiles or Events",
-             "type": "select", "required": true,
+             "type": "select", "required": true, "interactive": true,
              "options": [option("user_data", "User Profiles"), option("event_data", "Events")]},
             {"name": "environment", "label": "Environment",
              "description": "Specify environment to send to: Test/Development or Production",
@@ -123,28 +129,38 @@ async fn the_form_asks_for_data_type_and_environment_and_offers_more() {
              "options": [option("no", "No"), option("yes", "Yes")]},
             {"name": "only_changes", "label": "Send Only Changes",
              "description": "User Profiles only: users who are as they were in the last delivery of this schedule are not sent again. Needs a schedule; its first delivery sends all.",
-             "type": "select", "required": false, "default": "no",
+             "type": "select", "required": false, "default": "no", "interactive": true,
              "options": [option("no", "No"), option("yes", "Yes")]},
             {"name": "full_refresh_days", "label": "Full Refresh (Days)",
              "description": "With Send Only Changes: after so many days all users are sent again; empty: as configured",
-             "type": "string", "required": false},
+             "type": "string", "required": false, "default": ""},
             {"name": "audience_attribute", "label": "Audience Attribute",
              "description": "With Send Only Changes: a user attribute that is true for the users of the result, and set to false for users who are not in it any more",
-             "type": "string", "required": false},
+             "type": "string", "required": false, "default": ""},
             {"name": "audience_may_leave", "label": "Users Who May Leave",
              "description": "How many users of an audience may leave with one delivery before it is refused as a mistake",
              "type": "select", "required": false, "default": "configured",
              "options": [option("configured", "As configured"), option("any", "Any number")]},
+            {"name": "more_columns", "label": "More Columns",
+             "description": "Columns to send that have no tag in LookML, or another one, such as table calculations and custom fields: one \"column: tag\" a line, for example \"calculation_1: mp_user_attribute\". A column is called as in the result's JSON: view.field, a calculation by its name.",
+             "type": "textarea", "required": false, "default": ""},
+            {"name": "untagged", "label": "Columns Without a Tag",
+             "description": "What to do with columns that have no mp_ tag in LookML",
+             "type": "select", "required": false, "default": "configured",
+             "options": [option("configured", "As configured"), option("ignore", "Do not send them"),
+                         option("user_attribute", "Send them as user attributes (User Profiles only)"),
+                         option("event_attribute", "Send them as event attributes (Events only)")]},
+            {"name": "pivoted_measures", "label": "Pivoted Measures",
+             "description": "What to do with a measure that is to be an attribute, in a query with pivots, where each row holds several values of it",
+             "type": "select", "required": false, "default": "configured",
+             "options": [option("configured", "As configured"), option("refuse", "Refuse the delivery"),
+                         option("attributes", "Send an attribute for each pivot value"),
+                         option("json", "Send one attribute, the text of a JSON object")]},
             {"name": "null_attributes", "label": "Null Attributes",
              "description": "What to send for an attribute that is null",
              "type": "select", "required": false, "default": "configured",
              "options": [option("configured", "As configured"), option("omit", "Leave them out"),
                          option("null", "Send null"), option("delete", "Delete the user attribute")]},
-            {"name": "untagged", "label": "Columns Without a Tag",
-             "description": "What to do with columns that have no mp_ tag in LookML",
-             "type": "select", "required": false, "default": "configured",
-             "options": [option("configured", "As configured"), option("ignore", "Do not send them"),
-                         option("user_attribute", "Send them as user attributes (User Profiles only)")]},
             {"name": "html", "label": "HTML in Values",
              "description": "What to do with values that hold HTML",
              "type": "select", "required": false, "default": "configured",
@@ -158,13 +174,13 @@ async fn the_form_asks_for_data_type_and_environment_and_offers_more() {
                          option("never", "No event is"),
                          option("always", "All events are; those younger than 73 hours are rejected")]},
             {"name": "pod", "label": "Data Center", "description": "The mParticle pod to send to",
-             "type": "select", "required": false, "default": "configured",
+             "type": "select", "required": false, "default": "configured", "interactive": true,
              "options": [option("configured", "As configured"), option("us1", "US1"), option("us2", "US2"),
                          option("eu1", "EU1"), option("au1", "AU1")]},
             {"name": "plan_id", "label": "Data Plan ID",
-             "description": "The mParticle data plan to check against", "type": "string", "required": false},
+             "description": "The mParticle data plan to check against", "type": "string", "required": false, "default": ""},
             {"name": "plan_version", "label": "Data Plan Version",
-             "description": "A whole number; without it, the latest", "type": "string", "required": false},
+             "description": "A whole number; without it, the latest", "type": "string", "required": false, "default": ""},
         ]})
     );
     // Nobody has to fill in more than Looker's own action asks for.
@@ -174,6 +190,284 @@ async fn the_form_asks_for_data_type_and_environment_and_offers_more() {
         .map(|field| field["name"].as_str().unwrap())
         .collect();
     assert_eq!(required, ["data_type", "environment"]);
+}
+
+/// The form as Looker asks for it when these fields are filled in.
+async fn filled(feed: &Feed, form_params: Value) -> Value {
+    let body = json!({"type": "query", "data": {"apiKey": "k", "apiSecret": "s"}, "form_params": form_params});
+    let request = feed.request("POST", "/actions/mparticle/form");
+    let response = feed
+        .send(request.body(body.to_string().into()).unwrap())
+        .await;
+    assert_eq!(response.status(), 200);
+    serde_json::from_str(&text(response).await).unwrap()
+}
+
+fn names(form: &Value) -> Vec<&str> {
+    let fields = form["fields"].as_array().unwrap();
+    fields
+        .iter()
+        .map(|field| field["name"].as_str().unwrap())
+        .collect()
+}
+
+fn field<'a>(form: &'a Value, name: &str) -> &'a Value {
+    let mut fields = form["fields"].as_array().unwrap().iter();
+    fields.find(|field| field["name"] == name).unwrap()
+}
+
+#[tokio::test]
+async fn the_form_shows_what_matters_for_the_choices_made() {
+    let feed = feed(Script::default()).await;
+    let before = ["data_type", "environment"];
+    let after = [
+        "more_columns",
+        "untagged",
+        "pivoted_measures",
+        "null_attributes",
+        "html",
+    ];
+    let last = ["pod", "plan_id", "plan_version"];
+    let all = |parts: &[&[&'static str]]| parts.concat();
+    let changes: [&str; 4] = [
+        "only_changes",
+        "full_refresh_days",
+        "audience_attribute",
+        "audience_may_leave",
+    ];
+    for (form_params, want) in [
+        (
+            json!({"data_type": "user_data"}),
+            all(&[&before, &changes[..1], &after, &last]),
+        ),
+        (
+            json!({"data_type": "user_data", "only_changes": "yes"}),
+            all(&[&before, &changes, &after, &last]),
+        ),
+        (
+            json!({"data_type": "event_data", "environment": "production", "plan_id": "p"}),
+            all(&[
+                &before,
+                &["skip_sent"],
+                &after,
+                &["historical_events"],
+                &last,
+            ]),
+        ),
+        // What is hidden and does no harm stays hidden.
+        (
+            json!({"data_type": "user_data", "skip_sent": "yes", "historical_events": "never"}),
+            all(&[&before, &changes[..1], &after, &last]),
+        ),
+        (
+            json!({"data_type": "", "environment": null}),
+            all(&[
+                &before,
+                &["skip_sent"],
+                &changes,
+                &after,
+                &["historical_events"],
+                &last,
+            ]),
+        ),
+    ] {
+        let form = filled(&feed, form_params.clone()).await;
+        assert_eq!(names(&form), want, "{form_params}");
+        assert_eq!(form.get("error"), None, "{form}");
+        for field in form["fields"].as_array().unwrap() {
+            let name = field["name"].as_str().unwrap();
+            assert!(
+                !field["description"].as_str().unwrap().is_empty(),
+                "{field}"
+            );
+            // What was filled in so far stays; where nothing was, nothing is guessed of the first two.
+            let given = form_params[name].as_str().filter(|text| !text.is_empty());
+            match given {
+                Some(given) => assert_eq!(field["default"], given, "{field}"),
+                None => assert_eq!(
+                    field["default"].is_string(),
+                    !before.contains(&name),
+                    "{field}"
+                ),
+            }
+        }
+    }
+    // Each type of data has its own choices.
+    for (data_type, other) in [
+        ("user_data", "event_attribute"),
+        ("event_data", "user_attribute"),
+    ] {
+        let form = filled(&feed, json!({"data_type": data_type, "untagged": other})).await;
+        let untagged = field(&form, "untagged");
+        let options = untagged["options"].as_array().unwrap();
+        assert!(
+            options.iter().all(|option| option["name"] != other),
+            "{untagged}"
+        );
+        assert_eq!(
+            (options.len(), &untagged["default"]),
+            (3, &json!("configured"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_form_says_what_cannot_work_and_keeps_the_fields_to_mend_it() {
+    let feed = feed(Script {
+        pods: false,
+        ..Script::default()
+    })
+    .await;
+    for (form_params, error, kept) in [
+        (
+            json!({"data_type": "event_data", "only_changes": "yes"}),
+            "works for User Profiles only",
+            "only_changes",
+        ),
+        (
+            json!({"data_type": "user_data", "audience_attribute": "VIP"}),
+            "needs \"Send Only Changes\"",
+            "audience_attribute",
+        ),
+        (
+            json!({"data_type": "user_data", "only_changes": "yes", "full_refresh_days": "weekly"}),
+            "not a whole number from 1",
+            "full_refresh_days",
+        ),
+        (
+            json!({"data_type": "user_data", "more_columns": "calc: mp_event_name"}),
+            "which is for Events, and the data type is User Profiles",
+            "more_columns",
+        ),
+        (
+            json!({"more_columns": "calc: mp_user_atribute"}),
+            "Did you mean mp_user_attribute?",
+            "more_columns",
+        ),
+        (
+            json!({"more_columns": "calc"}),
+            "Line 1 of \"More Columns\"",
+            "more_columns",
+        ),
+        (
+            json!({"plan_version": "2"}),
+            "without a data plan id",
+            "plan_version",
+        ),
+        (
+            json!({"html": "shout"}),
+            "Unknown choice \"shout\" for HTML in Values",
+            "html",
+        ),
+        (
+            json!({"environment": "Production"}),
+            "Unknown environment",
+            "environment",
+        ),
+        (
+            json!({"data_type": "rows"}),
+            "Unknown data type",
+            "data_type",
+        ),
+        // Said by what stands behind the hub.
+        (
+            json!({"data_type": "user_data", "pod": "eu1"}),
+            "one fixed address",
+            "pod",
+        ),
+        (
+            json!({"html": 5}),
+            "is not what an action hub expects",
+            "html",
+        ),
+        (
+            json!(["user_data"]),
+            "is not what an action hub expects",
+            "data_type",
+        ),
+    ] {
+        let form = filled(&feed, form_params.clone()).await;
+        let told = form["error"].as_str().unwrap_or_default();
+        assert!(told.contains(error), "{form_params}: {form}");
+        let mended = field(&form, kept);
+        if mended["type"] != "select" {
+            assert_eq!(mended["default"], form_params[kept]);
+        }
+    }
+    // A field that could only be wrong is not there.
+    let form = filled(&feed, json!({"data_type": "user_data"})).await;
+    assert!(!names(&form).contains(&"pod"));
+    for body in ["[]", "{", "nonsense", "{\"form_params\": "] {
+        let request = feed.request("POST", "/actions/mparticle/form");
+        let response = feed.send(request.body(body.into()).unwrap()).await;
+        assert_eq!(response.status(), 200);
+        let form: Value = serde_json::from_str(&text(response).await).unwrap();
+        assert!(
+            form["error"]
+                .as_str()
+                .unwrap()
+                .contains("request for the form"),
+            "{form}"
+        );
+        assert!(names(&form).len() > 10);
+    }
+    for body in ["", " \n", "{}", "{\"form_params\": null}"] {
+        let request = feed.request("POST", "/actions/mparticle/form");
+        let response = feed.send(request.body(body.into()).unwrap()).await;
+        let form: Value = serde_json::from_str(&text(response).await).unwrap();
+        assert_eq!(form.get("error"), None, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn the_plain_form_and_the_listing_of_lookers_own_action_are_one_key_away_each() {
+    let feed = feed_with(Script::default(), |settings| {
+        settings.action.form = FormKind::Plain;
+        settings.action.require_identity_tag = false;
+        settings.action.api_key_attribute = Some("mp_key".to_owned());
+        settings.action.api_secret_attribute = Some("mp_secret".to_owned());
+    })
+    .await;
+    let option = |name: &str, label: &str| json!({"name": name, "label": label});
+    let plain = json!({"fields": [
+        {"name": "data_type", "label": "Data Type", "description": "Specify data type: User Profiles or Events",
+         "type": "select", "required": true,
+         "options": [option("user_data", "User Profiles"), option("event_data", "Events")]},
+        {"name": "environment", "label": "Environment",
+         "description": "Specify environment to send to: Test/Development or Production",
+         "type": "select", "required": true,
+         "options": [option("production", "Production"), option("development", "Test/Development")]},
+    ]});
+    assert_eq!(
+        filled(
+            &feed,
+            json!({"data_type": "event_data", "only_changes": "yes"})
+        )
+        .await,
+        plain
+    );
+    let action = ask(&feed, "POST", "/actions/mparticle").await;
+    assert_eq!(action["required_fields"], json!([]));
+    let attributes: Vec<_> = action["params"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|param| {
+            (
+                &param["name"],
+                &param["user_attribute_name"],
+                &param["required"],
+            )
+        })
+        .collect();
+    let yes = json!(true);
+    assert_eq!(
+        attributes,
+        [
+            (&json!("apiKey"), &json!("mp_key"), &yes),
+            (&json!("apiSecret"), &json!("mp_secret"), &yes),
+        ]
+    );
 }
 
 #[tokio::test]

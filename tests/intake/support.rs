@@ -15,7 +15,7 @@ use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
 use looker_feed::config;
 use looker_feed::intake::{
-    Intake, Order, Receipt, Receiver, Refusal, Settings, Source, WebhookState, new_key,
+    Choices, Intake, Order, Receipt, Receiver, Refusal, Settings, Source, WebhookState, new_key,
 };
 use looker_feed::model::DeliveryId;
 use looker_feed::shutdown::{self, Trigger};
@@ -41,6 +41,8 @@ pub enum Plan {
 
 /// A receiver that does what it is told and remembers what it was given.
 pub struct Script {
+    /// Whether a data center may be chosen.
+    pub pods: bool,
     pub plan: Mutex<Plan>,
     pub webhook: Mutex<WebhookState>,
     pub full: Mutex<Option<&'static str>>,
@@ -60,6 +62,7 @@ pub struct Script {
 impl Default for Script {
     fn default() -> Self {
         Self {
+            pods: true,
             plan: Mutex::default(),
             webhook: Mutex::new(WebhookState::Unknown),
             full: Mutex::default(),
@@ -100,6 +103,15 @@ impl Receiver for Script {
                 message: message.to_owned(),
             }),
         }
+    }
+
+    fn allows(&self, choices: &Choices) -> Result<(), Refusal> {
+        if choices.pod.is_some() && !self.pods {
+            return Err(Refusal {
+                message: "It sends to one fixed address.".to_owned(),
+            });
+        }
+        Ok(())
     }
 
     fn webhook(&self, _: &str) -> WebhookState {
@@ -180,6 +192,7 @@ pub async fn feed_with(script: Script, change: impl FnOnce(&mut Settings)) -> Fe
         trust: tls::client("looker.ca_file", None).unwrap(),
         identity: None,
         intake: config.intake,
+        action: config.action,
         looker: config.looker,
         spool_directory: spool.path().to_owned(),
         deadline: Duration::from_secs(30),

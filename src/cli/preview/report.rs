@@ -3,7 +3,6 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::spelling::nearest_tag;
 use crate::ingest::{Progress, Task, Worked};
 use crate::mapping::{self, Plan};
 use crate::model::{DataType, Environment, Field, FieldKind, Header};
@@ -150,7 +149,7 @@ impl Report {
             let mp = field.tags.iter().find(|tag| tag.trim().starts_with("mp_"));
             let meant = mp
                 .filter(|tag| mapping::tag(tag.trim()).is_none())
-                .and_then(|tag| nearest_tag(tag.trim()));
+                .and_then(|tag| mapping::nearest_tag(tag.trim()));
             let remark = match (remark, meant) {
                 (Some(remark), Some(meant)) => Some(format!("{remark}; did you mean {meant}?")),
                 (None, _) if fate.is_some() && goes_to.is_none() => Some(

@@ -1,16 +1,18 @@
 //! What a person may have meant.
 
-use crate::mapping::TAGS;
+use super::tags::TAGS;
 
 /// The tag that is spelled most like `wrong`; `None` when nothing is near.
 pub fn nearest_tag(wrong: &str) -> Option<&'static str> {
     let wrong = wrong.to_ascii_lowercase().replace(['-', ' ', '.'], "_");
-    let (distance, tag) = TAGS
-        .iter()
-        .map(|(tag, _)| (distance(&wrong, tag), *tag))
-        .min()?;
+    nearest(&wrong, TAGS.iter().map(|(tag, _)| *tag))
+}
+
+/// The one of `known` that is spelled most like `wrong`; `None` when nothing is near.
+pub(super) fn nearest<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (distance, word) = known.map(|word| (distance(wrong, word), word)).min()?;
     // Further away, half of the word would be another one.
-    (distance <= 1 + tag.len() / 6).then_some(tag)
+    (distance <= 1 + word.len() / 6).then_some(word)
 }
 
 /// Levenshtein's: letters to insert, remove or replace.
