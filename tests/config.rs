@@ -395,7 +395,7 @@ fn an_unknown_key_is_named_with_the_keys_that_exist() {
         (
             "[intak]\nlisten = 'x'",
             "`intak.listen` (",
-            "there is no section [intak]; the sections are intake, looker",
+            "there is no section [intak]; the sections are intake, action, looker",
         ),
         ("[intak]", "`[intak]` (", "there is no section [intak]"),
         ("listen = 'x'", "`listen` (", "a key stands in a section"),
