@@ -19,8 +19,9 @@
 //!
 //! | room | what it is | it may use | it must not know |
 //! |---|---|---|---|
-//! | every room | | `model`, `clock`, `shutdown` | |
+//! | every room | | `model`, `clock`, `shutdown`, `backoff`, `causes` | |
 //! | [`model`], [`clock`], [`shutdown`] | nouns, time and the end, as values | nobody | any other room |
+//! | [`backoff`], [`causes`] | how long to wait before the next try; an error with its causes, printed | nobody | any other room |
 //! | [`tls`], [`seal`] | certificates and keys: whom to trust, what to seal with, and sealed temporary files | nobody | any other room |
 //! | [`net`] | connections: one accept loop, one HTTPS client | `tls` | what is served or asked |
 //! | [`telemetry`] | traces for OpenTelemetry: spans, a bounded queue, an exporter | `net` | any other room |
@@ -45,7 +46,7 @@
 //! | [`looker`] | a strict local stand-in for Looker | `sandbox` | the daemon's decoder |
 //! | [`app`], [`cli`] | the composition root: opens, binds, wires, ends in order; the command line, a file for each command | every room | |
 //!
-//! Pure, that is without a runtime, a network and a clock, are `model`, `record`, `decode`, `mapping`,
+//! Pure, that is without a runtime, a network and a clock, are `model`, `backoff`, `record`, `decode`, `mapping`,
 //! `group`, `mparticle::encode`, and of the drain `drain::lane`, `drain::entry`, `drain::policy`,
 //! `drain::pace`, `drain::circuit`, `drain::notice`, `drain::latency`. They are told the time.
 //!
@@ -78,6 +79,8 @@
 //! sent, from the decoder's buffer to the request ([`record`] says why).
 
 pub mod app;
+pub mod backoff;
+pub mod causes;
 pub mod changes;
 pub mod cli;
 pub mod clock;

@@ -5,6 +5,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+
 /// Names one delivery for ever: 48 bits of milliseconds since 1970, then 80 random bits, so that
 /// ids sort by time of receipt. Printed as 32 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,7 +22,7 @@ macro_rules! hex_id {
     ($name:ident) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+                write!(f, "{}", HEXLOWER.encode_display(&self.0))
             }
         }
         impl fmt::Debug for $name {
@@ -31,14 +33,13 @@ macro_rules! hex_id {
         impl std::str::FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {
+                let text = text.as_bytes();
                 let mut id = [0; 16];
-                if text.len() != 32 || !text.is_ascii() {
+                if text.len() != 2 * id.len() {
                     return Err(IdError);
                 }
-                for (byte, pair) in id.iter_mut().zip(text.as_bytes().chunks(2)) {
-                    let pair = std::str::from_utf8(pair).map_err(|_| IdError)?;
-                    *byte = u8::from_str_radix(pair, 16).map_err(|_| IdError)?;
-                }
+                let digits = HEXLOWER_PERMISSIVE.decode_mut(text, &mut id);
+                digits.map_err(|_| IdError)?;
                 Ok(Self(id))
             }
         }

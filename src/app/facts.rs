@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::arrivals::Arrivals;
 use super::keys;
 use super::readiness::Readiness;
-use super::with_causes;
+use crate::causes::with_causes;
 use crate::changes::Changes;
 use crate::clock::UnixMillis;
 use crate::control::{Daemon, Page, Problem, Which, view};

@@ -392,19 +392,3 @@ async fn open_outbox(config: &Config) -> Result<(Outbox, Arc<Keyring>), StartErr
     });
     opened.await.map_err(|_| StartError::Panicked)?
 }
-
-/// An error and what caused it, as one line.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // Some errors print their cause themselves.
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
-}

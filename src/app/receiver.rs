@@ -10,7 +10,7 @@ use super::choices::Settings;
 use super::keys::{self, ACCOUNT_CONTEXT};
 use super::readiness::Readiness;
 use super::traces::Receiving;
-use super::with_causes;
+use crate::causes::with_causes;
 use crate::changes::Changes;
 use crate::clock::{self, UnixMillis};
 use crate::ingest::{self, IngestError, Progress};

@@ -24,6 +24,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::client::{Client, ClientError, DaemonArgument};
+use crate::causes::with_causes;
 use crate::control::view::{DeadLetter, Delivery, Done, Listing, Overview, RejectedRow};
 use outcome::{Failure, Found, tell};
 use screen::{Screen, escaped};
@@ -229,10 +230,7 @@ pub fn run(command: &Command) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // The daemon's words can hold a title.
-    eprintln!(
-        "looker-feed: {}",
-        screen::harmless(&super::with_causes(&failure))
-    );
+    eprintln!("looker-feed: {}", screen::harmless(&with_causes(&failure)));
     match failure {
         Failure::Client(ClientError::NotFound(_)) => ExitCode::from(EXIT_NOTHING),
         _ => ExitCode::FAILURE,

@@ -30,7 +30,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::app::{Certificates, with_causes};
+use crate::app::Certificates;
+use crate::causes::with_causes;
 use crate::config::{self, Config, ConfigError};
 use crate::intake;
 

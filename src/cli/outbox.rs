@@ -13,7 +13,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{Failure, with_causes};
+use super::Failure;
+use crate::causes::with_causes;
 use crate::outbox::{
     self, Damage, DeliveryState, Found, Inspected, Inspection, Salvaged, Standing,
 };

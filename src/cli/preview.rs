@@ -14,9 +14,10 @@ use std::process::ExitCode;
 use serde::Deserialize;
 
 use crate::app;
+use crate::causes::with_causes;
 use crate::cli::document::DocumentArgument;
 use crate::cli::form::FormArguments;
-use crate::cli::{ConfigArgument, Failure, load, with_causes};
+use crate::cli::{ConfigArgument, Failure, load};
 use crate::clock::UnixMillis;
 use crate::ingest::{self, IngestError, Progress, Store, Task};
 use crate::mapping;

@@ -5,7 +5,8 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Reloader, StartError};
-use crate::cli::{ConfigArgument, Failure, load, log, runtime, stop_signal, with_causes};
+use crate::causes::with_causes;
+use crate::cli::{ConfigArgument, Failure, load, log, runtime, stop_signal};
 use crate::shutdown;
 
 /// Runs until SIGINT or SIGTERM; reads the configuration again on SIGHUP.

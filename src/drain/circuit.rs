@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::backoff::{Backoff, obeyed};
 use super::moment::Moment;
 use super::policy::Bearing;
+use crate::backoff::{Backoff, obeyed};
 use crate::clock::UnixMillis;
 
 /// When a destination is given up on for a while, and how it is tried again.

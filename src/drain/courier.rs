@@ -18,13 +18,13 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
 
-use super::backoff::Backoff;
 use super::board::Seat;
 use super::entry::EntryKey;
 use super::lane::{Next, Ticket};
 use super::moment::Stopwatch;
 use super::notice::Notice;
 use super::transport::{Reply, Transport};
+use crate::backoff::Backoff;
 use crate::model::DestinationId;
 use crate::outbox::{Claim, Error, Outbox, Settlement};
 use crate::shutdown::Shutdown;

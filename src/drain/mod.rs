@@ -14,7 +14,6 @@
 //! Nothing is settled before its 202, or before the decision to send it to the dead letters. What
 //! was in flight when the process died is sent again, byte for byte.
 
-pub mod backoff;
 pub mod board;
 pub mod circuit;
 mod courier;

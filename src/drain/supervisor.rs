@@ -9,7 +9,6 @@ use tokio::task::{self, JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, warn};
 
-use super::backoff::Backoff;
 use super::board::{Board, Handle};
 use super::circuit::CircuitSettings;
 use super::courier::Courier;
@@ -17,6 +16,7 @@ use super::lane::LaneSettings;
 use super::moment::Stopwatch;
 use super::pace::PaceSettings;
 use super::transport::Transport;
+use crate::backoff::Backoff;
 use crate::model::DestinationId;
 use crate::outbox::{DestinationState, Outbox};
 use crate::shutdown::Shutdown;

@@ -28,6 +28,7 @@ use super::receiver::{Order, Receipt, Receiver, Refusal, Source, WebhookState};
 use super::reply::Outcome;
 use super::request::{Origin, RequestError, Sections};
 use super::spool::Spool;
+use crate::causes::with_causes;
 
 /// Pieces of a pushed document between the connection and the receiver: enough that neither waits
 /// for each single piece of the other, and few since a piece can be as large as a read.
@@ -322,11 +323,5 @@ fn log_failure(failure: &Failure) {
         tracing::warn!("delivery refused; Looker was told why");
         return;
     }
-    let mut causes = String::new();
-    let mut source = std::error::Error::source(failure);
-    while let Some(error) = source {
-        causes.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    tracing::warn!(reason = %format_args!("{failure}{causes}"), "delivery refused");
+    tracing::warn!(reason = %with_causes(failure), "delivery refused");
 }

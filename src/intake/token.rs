@@ -5,8 +5,8 @@
 //! all keys, unless the old one is kept among the previous ones while Looker gets a new key; and a
 //! single key is ended by naming it.
 
-use hmac::{Hmac, Mac};
-use sha2::Sha512;
+use data_encoding::HEXLOWER;
+use ring::hmac;
 use subtle::{Choice, ConstantTimeEq};
 
 use crate::config::Secret;
@@ -20,7 +20,7 @@ const NONCE_BYTES: usize = 32;
 pub fn new_key(secret: &Secret) -> Result<String, getrandom::Error> {
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce)?;
-    let nonce = hex(&nonce);
+    let nonce = HEXLOWER.encode(&nonce);
     let digest = digest(secret, &nonce);
     Ok(format!("{nonce}/{digest}"))
 }
@@ -64,16 +64,8 @@ fn key(header: &[u8]) -> Option<(&str, &str)> {
 }
 
 fn digest(secret: &Secret, nonce: &str) -> String {
-    let mut mac = match Hmac::<Sha512>::new_from_slice(secret.expose().as_bytes()) {
-        Ok(mac) => mac,
-        Err(impossible) => unreachable!("HMAC takes keys of any length: {impossible}"),
-    };
-    mac.update(nonce.as_bytes());
-    hex(&mac.finalize().into_bytes())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let key = hmac::Key::new(hmac::HMAC_SHA512, secret.expose().as_bytes());
+    HEXLOWER.encode(hmac::sign(&key, nonce.as_bytes()).as_ref())
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 use super::era::Era;
 use super::reply::{self, MAX_WORDS, printable};
+use crate::causes::innermost;
 use crate::clock::UnixMillis;
 use crate::drain::{Parcel, Reply, Transport};
 use crate::model::DestinationId;
@@ -366,10 +367,7 @@ async fn read(response: Response<Incoming>, within: Duration) -> Reply {
 
 /// The innermost cause is the telling one: "Connection refused", "certificate expired".
 fn describe(error: &legacy::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
-    }
+    let cause = innermost(error);
     let stage = if error.is_connect() {
         "connecting failed"
     } else {

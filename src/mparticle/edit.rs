@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -105,11 +106,7 @@ fn id_of(old: &str, content: &[(&str, String)]) -> String {
         }
     }
     let hash = hash.finalize();
-    let digits: String = hash
-        .iter()
-        .take(HASHED)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digits = HEXLOWER.encode(hash.get(..HASHED).unwrap_or_default());
     format!("{first}{MARK}{digits}")
 }
 

@@ -11,13 +11,17 @@ use tokio::time::{sleep, timeout};
 
 use super::event::Event;
 use super::{LAST_WORDS, Target};
+use crate::backoff::Backoff;
 use crate::net::client::{self, HttpsClient, Kept};
 use crate::shutdown::Shutdown;
 
 /// Tries of one message.
 const TRIES: u32 = 4;
-/// The longest wait after the first try; it doubles with each, and jitter picks below it.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Waits between them.
+const BACKOFF: Backoff = Backoff {
+    base: Duration::from_secs(1),
+    cap: Duration::from_secs(10),
+};
 /// From connecting to the head of the answer.
 const WITHIN: Duration = Duration::from_secs(10);
 const AGENT: &str = concat!("looker-feed/", env!("CARGO_PKG_VERSION"));
@@ -26,7 +30,7 @@ const AGENT: &str = concat!("looker-feed/", env!("CARGO_PKG_VERSION"));
 pub(super) struct Poster {
     http: HttpsClient<Full<Bytes>>,
     rng: fastrand::Rng,
-    pub(super) pause: Duration,
+    pub(super) backoff: Backoff,
 }
 
 /// How a try ended that did not succeed. No address and no body in it.
@@ -42,7 +46,7 @@ impl Poster {
         Self {
             http: client::https(trust, WITHIN, Kept::NONE),
             rng: fastrand::Rng::new(),
-            pause: PAUSE,
+            backoff: BACKOFF,
         }
     }
 
@@ -74,7 +78,6 @@ impl Poster {
     async fn tell(&mut self, target: &Target, event: &Event) {
         let body = Bytes::from(event.body(target.form));
         let (host, name) = (target.host(), event.name());
-        let mut wait = self.pause;
         for attempt in 1..=TRIES {
             match self.try_once(target, body.clone()).await {
                 Ok(()) => {
@@ -99,8 +102,7 @@ impl Poster {
                     );
                 }
                 Err(Failed::Later(_)) => {
-                    sleep(wait.mul_f64(self.rng.f64())).await;
-                    wait *= 2;
+                    sleep(self.backoff.full_jitter(attempt, &mut self.rng)).await;
                 }
             }
         }
@@ -186,7 +188,7 @@ mod tests {
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
         let mut poster = Poster::new(trust);
-        poster.pause = Duration::from_millis(1);
+        poster.backoff.base = Duration::from_millis(1);
         let (queue, messages) = mpsc::channel(1);
         let event = Event {
             at: UnixMillis(1),

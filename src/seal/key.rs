@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use ring::{hkdf, hmac};
 use zeroize::Zeroizing;
@@ -22,7 +23,7 @@ pub struct KeyId(pub [u8; 8]);
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{}", HEXLOWER.encode_display(&self.0))
     }
 }
 
@@ -73,7 +74,7 @@ pub enum KeyError {
         /// What the system said.
         source: io::Error,
     },
-    /// Its file has not the 64 hexadecimal digits of a key.
+    /// Its file does not hold the 64 hexadecimal digits of a key.
     #[error(
         "The key file {path} does not hold a key of 64 hexadecimal digits. If it was damaged, restore it from a backup: without it, what waits in the outbox cannot be read."
     )]
@@ -182,9 +183,7 @@ impl Key {
         };
         std::fs::create_dir_all(directory)?;
         let mut text = Zeroizing::new(String::with_capacity(2 * KEY + 1));
-        for byte in self.bytes.iter() {
-            text.push_str(&format!("{byte:02x}"));
-        }
+        HEXLOWER.encode_append(&*self.bytes, &mut text);
         text.push('\n');
         let draft = path.with_extension("new");
         let mut file = OpenOptions::new()
@@ -215,13 +214,12 @@ fn io_error(path: &Path) -> impl Fn(io::Error) -> KeyError {
 }
 
 fn parse(text: &str) -> Option<Zeroizing<[u8; KEY]>> {
-    if text.len() != 2 * KEY || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if text.len() != 2 * KEY {
         return None;
     }
     let mut key = Zeroizing::new([0; KEY]);
-    for (at, byte) in key.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
+    let digits = HEXLOWER_PERMISSIVE.decode_mut(text.as_bytes(), &mut *key);
+    digits.ok()?;
     Some(key)
 }
 

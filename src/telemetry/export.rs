@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fastrand::Rng;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::{Method, Request};
@@ -15,6 +16,7 @@ use url::Url;
 use super::span::Span;
 use super::wire;
 use super::{Counters, Settings};
+use crate::backoff::Backoff;
 use crate::net::client::{self, HttpsClient, Kept};
 use crate::shutdown::Shutdown;
 
@@ -26,10 +28,11 @@ const GATHER: Duration = Duration::from_secs(1);
 const WITHIN: Duration = Duration::from_secs(5);
 /// For all that is left when the shutdown begins.
 const LAST_WORDS: Duration = Duration::from_secs(3);
-/// The longest wait after the first failure; it doubles with each up to the last, and jitter picks
-/// below it.
-const PAUSE: Duration = Duration::from_secs(1);
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Waits after failures in a row.
+const BACKOFF: Backoff = Backoff {
+    base: Duration::from_secs(1),
+    cap: Duration::from_secs(60),
+};
 /// What is read of an answer.
 const MAX_ANSWER: usize = 64 << 10;
 const AGENT: &str = concat!("looker-feed/", env!("CARGO_PKG_VERSION"));
@@ -43,7 +46,8 @@ pub struct Exporter {
     http: HttpsClient<Full<Bytes>>,
     /// Exports that failed in a row.
     failures: u32,
-    pause: Duration,
+    backoff: Backoff,
+    rng: Rng,
 }
 
 impl Exporter {
@@ -62,7 +66,8 @@ impl Exporter {
             endpoint: traces(settings.endpoint),
             http: client::https(settings.trust, WITHIN, kept),
             failures: 0,
-            pause: PAUSE,
+            backoff: BACKOFF,
+            rng: Rng::new(),
         }
     }
 
@@ -85,9 +90,10 @@ impl Exporter {
             self.send(&mut batch).await;
             if self.failures > 0 {
                 // Meanwhile the queue fills, and what does not fit is dropped.
+                let wait = self.backoff.probe(self.failures, &mut self.rng);
                 tokio::select! {
                     () = shutdown.wait() => break,
-                    () = sleep(self.wait()) => {}
+                    () = sleep(wait) => {}
                 }
             }
         }
@@ -166,12 +172,6 @@ impl Exporter {
         }
         read.map(drop)
             .map_err(|_| "its answer broke off".to_owned())
-    }
-
-    /// After a failure.
-    fn wait(&self) -> Duration {
-        let doubled = self.pause * 2_u32.saturating_pow(self.failures.min(16).saturating_sub(1));
-        doubled.min(PAUSE_MAX).mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 }
 
@@ -290,7 +290,7 @@ pub(super) mod tests {
     async fn a_collector_that_refuses_costs_its_spans_and_nothing_else() {
         let (url, mut heard) = collector(StatusCode::SERVICE_UNAVAILABLE).await;
         let (telemetry, mut exporter) = started(url);
-        exporter.pause = Duration::from_millis(1);
+        exporter.backoff.base = Duration::from_millis(1);
         let (trigger, stop) = shutdown::channel();
         let task = tokio::spawn(exporter.run(stop));
         for _ in 0..2 {
@@ -314,26 +314,5 @@ pub(super) mod tests {
         trigger.pull();
         let ended = timeout(4 * LAST_WORDS, exporter.run(stop)).await;
         assert!(ended.is_ok());
-    }
-
-    #[test]
-    fn waits_grow_up_to_a_bound() {
-        let (_, mut exporter) = {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .build()
-                .unwrap();
-            let _entered = runtime.enter();
-            started(Url::parse("http://127.0.0.1:1").unwrap())
-        };
-        for failures in 1..40 {
-            exporter.failures = failures;
-            let wait = exporter.wait();
-            assert!(
-                wait >= PAUSE / 2 && wait <= PAUSE_MAX,
-                "{failures}: {wait:?}"
-            );
-        }
-        exporter.failures = 40;
-        assert!(exporter.wait() >= PAUSE_MAX / 2);
     }
 }

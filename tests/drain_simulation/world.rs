@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
+use looker_feed::backoff::Backoff;
 use looker_feed::clock::UnixMillis;
-use looker_feed::drain::backoff::Backoff;
 use looker_feed::drain::circuit::CircuitSettings;
 use looker_feed::drain::lane::{Lane, LaneSettings, Next, Ticket};
 use looker_feed::drain::moment::Moment;

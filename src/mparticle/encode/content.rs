@@ -19,6 +19,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::mapping::Names;
@@ -53,10 +54,7 @@ pub(super) struct ContentId {
 
 impl fmt::Display for ContentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("event-")?;
-        self.hash
-            .iter()
-            .try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        write!(f, "event-{}", HEXLOWER.encode_display(&self.hash))?;
         match self.before {
             0 => Ok(()),
             before => write!(f, "-{before}"),
