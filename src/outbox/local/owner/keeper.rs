@@ -5,6 +5,10 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fastrand::Rng;
+
+use crate::backoff::Backoff;
+use crate::causes::with_causes;
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::outbox::error::{Error, StateError};
@@ -17,9 +21,11 @@ use crate::outbox::local::state::change::{Change, Effects};
 use crate::outbox::local::state::store::Store;
 use crate::outbox::record::{MAX_RAW, Slice};
 
-/// First pause between two tries to reopen after a failure; it doubles up to the last.
-const REOPEN_PAUSE: Duration = Duration::from_millis(50);
-const REOPEN_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Waits between tries to reopen after a failure.
+const BACKOFF: Backoff = Backoff {
+    base: Duration::from_millis(50),
+    cap: Duration::from_secs(5),
+};
 
 /// Ends a command, once it is known whether its change is durable.
 pub(in crate::outbox) type Ack = Box<dyn FnOnce(Result<&Effects, Error>)>;
@@ -33,7 +39,9 @@ pub(in crate::outbox) struct Keeper {
     /// Held, and let go with the thread.
     _lock: File,
     pub retry_at: Instant,
-    retry_pause: Duration,
+    /// Tries to reopen since the last that went well.
+    retries: u32,
+    rng: Rng,
     /// A delivery may have become old.
     pub history_due: bool,
     pub webhooks_due: Instant,
@@ -49,7 +57,8 @@ impl Keeper {
             dead,
             _lock: lock,
             retry_at: Instant::now(),
-            retry_pause: REOPEN_PAUSE,
+            retries: 0,
+            rng: Rng::new(),
             history_due: true,
             webhooks_due: Instant::now(),
             sweep_due: true,
@@ -151,8 +160,7 @@ impl Keeper {
         let error = Error::State {
             source: Arc::new(error),
         };
-        self.shared
-            .refuse_writes(&format!("{error}: {}", source_text(&error)));
+        self.shared.refuse_writes(&with_causes(&error));
         self.store = None;
         self.retry_at = Instant::now();
         error
@@ -163,8 +171,8 @@ impl Keeper {
         if Instant::now() < self.retry_at {
             return;
         }
-        self.retry_at = Instant::now() + self.retry_pause;
-        self.retry_pause = (self.retry_pause * 2).min(REOPEN_PAUSE_MAX);
+        self.retries = self.retries.saturating_add(1);
+        self.retry_at = Instant::now() + BACKOFF.probe(self.retries, &mut self.rng);
         let live = self.shared.index().receiving.clone();
         let recovered = recovery::recover(
             &self.shared.settings,
@@ -194,13 +202,16 @@ impl Keeper {
                 index.take_over(&mut current);
                 *current = index;
                 drop(current);
-                self.retry_pause = REOPEN_PAUSE;
+                self.retries = 0;
                 self.sweep_due = true;
                 self.shared.accept_writes();
                 self.shared.changed.send_modify(|changes| *changes += 1);
             }
             Err(error) => {
-                tracing::warn!(%error, source = source_text(&error), "the outbox could not be reopened yet");
+                tracing::warn!(
+                    error = with_causes(&error),
+                    "the outbox could not be reopened yet"
+                );
             }
         }
     }
@@ -222,18 +233,4 @@ pub(in crate::outbox) fn ack<T: 'static>(
         // One who no longer waits for the answer needs none.
         let _ = reply.send(outcome.map(value));
     })
-}
-
-/// What caused an error, as one line.
-pub(in crate::outbox) fn source_text(error: &dyn std::error::Error) -> String {
-    let mut text = String::new();
-    let mut next = error.source();
-    while let Some(source) = next {
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&source.to_string());
-        next = source.source();
-    }
-    text
 }
