@@ -146,6 +146,132 @@ fn a_preview_shows_what_each_choice_does() {
     assert!(err.contains("without a data plan id"), "{err}");
 }
 
+#[test]
+fn a_result_without_any_tag_is_sent_by_more_columns() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/looker");
+    let file = format!("{folder}/lite_stream_183_rows.json");
+    if !std::path::Path::new(&file).exists() {
+        return eprintln!("skipped: no captured stream at {file}");
+    }
+    let (code, _, err) = run(&["preview", &file], &[]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("\"More Columns\""), "{err}");
+    let columns = [
+        "--more-columns",
+        "order_items.created_week: mp_customer_id",
+        "--more-columns",
+        "order_items.total_sale_price: mp_custom_attribute",
+    ];
+    let report = preview(&file, &columns);
+    assert_eq!(report["counts"]["events"], 183);
+    assert_eq!(report["counts"]["rejected_rows"], 0);
+    assert_eq!(
+        report["columns"][1]["goes_to"],
+        "events[].data.custom_attributes.\"looker_order_items.total_sale_price\""
+    );
+    let batch = &report["first_batches"][0]["batch"];
+    assert_eq!(batch["user_identities"]["customer_id"], "2022-12-26");
+
+    let first = ["--more-columns", columns[1]];
+    let untagged = preview(
+        &file,
+        &[&first[..], &["--untagged", "event_attribute"]].concat(),
+    );
+    assert_eq!(untagged["first_batches"], report["first_batches"]);
+
+    for (columns, want, code) in [
+        (
+            "order_items.created_wek: mp_customer_id",
+            "Did you mean order_items.created_week?",
+            1,
+        ),
+        (
+            "order_items.created_week: mp_customerid",
+            "Did you mean mp_customer_id?",
+            64,
+        ),
+        (
+            "order_items.created_week",
+            "is not a column and its tag",
+            64,
+        ),
+    ] {
+        let (ended, _, err) = run(&["preview", &file, "--more-columns", columns], &[]);
+        assert_eq!(ended, Some(code), "{err}");
+        assert!(err.contains(want), "{err}");
+    }
+    let arguments = [
+        "preview",
+        &file,
+        "--data-type",
+        "user",
+        "--more-columns",
+        columns[3],
+    ];
+    let (ended, _, err) = run(&arguments, &[]);
+    assert_eq!(ended, Some(64));
+    assert!(err.contains("which is for Events"), "{err}");
+}
+
+#[test]
+fn a_preview_shows_where_pivoted_measures_go() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("pivoted.json");
+    let document = json!({
+        "fields": {
+            "dimensions": [{"name": "u.id", "tags": ["mp_customer_id"]}],
+            "measures": [{"name": "o.count", "tags": ["mp_user_attribute"]}],
+            "pivots": [{"name": "o.month"}],
+        },
+        "data": [
+            {"u.id": {"value": 1}, "o.count": {"2026-01": {"value": 3}, "2026-02": {"value": null}}},
+            {"u.id": {"value": 2}, "o.count": {"2026-01": {"value": 1}, "2026-02": {"value": 2.5}}},
+        ],
+    });
+    std::fs::write(&file, document.to_string()).unwrap();
+    let file = file.display().to_string();
+    let (code, _, err) = run(&["preview", &file], &[]);
+    assert_eq!(code, Some(1));
+    assert!(
+        err.contains("pivots on o.month") && err.contains("Pivoted Measures"),
+        "{err}"
+    );
+    let attributes = |choice| {
+        let arguments = ["--data-type", "user", "--pivoted-measures", choice];
+        let report = preview(&file, &arguments);
+        let mut all: Vec<_> = report["first_batches"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|first| {
+                (
+                    first["batch"]["user_identities"]["customer_id"].to_string(),
+                    first["batch"]["user_attributes"].clone(),
+                )
+            })
+            .collect();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        (
+            all,
+            report["columns"][1]["goes_to"].as_str().unwrap().to_owned(),
+        )
+    };
+    let (all, goes_to) = attributes("attributes");
+    assert_eq!(goes_to, "user_attributes.\"looker_o.count.<pivot value>\"");
+    assert_eq!(all[0].1, json!({"looker_o.count.2026-01": 3}));
+    assert_eq!(
+        all[1].1,
+        json!({"looker_o.count.2026-01": 1, "looker_o.count.2026-02": 2.5})
+    );
+    let (all, goes_to) = attributes("json");
+    assert_eq!(goes_to, "user_attributes.\"looker_o.count\"");
+    assert_eq!(all[0].1, json!({"looker_o.count": "{\"2026-01\":3}"}));
+    assert_eq!(
+        all[1].1,
+        json!({"looker_o.count": "{\"2026-01\":1,\"2026-02\":2.5}"})
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_sent_by_hand_is_sent_with_the_choices() {
     let world = World::new(None).await;

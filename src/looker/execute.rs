@@ -1,5 +1,6 @@
 //! Calls an action hub's `execute` the way Looker does.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::iter;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub struct Execute {
     pub data_type: DataType,
     /// The form's `environment`.
     pub environment: Environment,
+    /// What a form that was filled in was saved with; then neither of the two above counts.
+    pub form: Option<BTreeMap<String, String>>,
     /// `X-Looker-Webhook-Id`: 32 hex digits that name this attempt.
     pub webhook_id: String,
     /// How long the whole call may take.
@@ -74,6 +77,7 @@ impl Execute {
             api_secret: api_secret.to_owned(),
             data_type: DataType::Event,
             environment: Environment::Development,
+            form: None,
             webhook_id: format!("{:032x}", fastrand::u128(..)),
             timeout: Duration::from_secs(15 * 60),
         }
@@ -142,20 +146,38 @@ pub async fn execute(hub: &Url, token: &str, execute: Execute) -> Result<Answer,
 }
 
 async fn call(hub: &Url, token: &str, execute: Execute) -> Result<Answer, ExecuteError> {
-    let no_host = || ExecuteError::Request(format!("{hub} has no host"));
-    let host = hub.host_str().ok_or_else(no_host)?;
-    let port = hub.port_or_known_default().ok_or_else(no_host)?;
     let path = hub.path().trim_end_matches('/');
-    let request = Request::builder()
+    let mut url = hub.clone();
+    url.set_path(&format!("{path}/actions/mparticle/execute"));
+    let id = execute.webhook_id.clone();
+    let headers = [
+        ("X-Looker-Instance", "https://looker.example.com"),
+        ("X-Looker-Webhook-Id", &*id),
+    ];
+    post(&url, token, &headers, body(execute)).await
+}
+
+/// Posts to a hub as Looker does, with a chunked body.
+pub(super) async fn post(
+    url: &Url,
+    token: &str,
+    headers: &[(&str, &str)],
+    body: impl Iterator<Item = Bytes> + Send + 'static,
+) -> Result<Answer, ExecuteError> {
+    let no_host = || ExecuteError::Request(format!("{url} has no host"));
+    let host = url.host_str().ok_or_else(no_host)?;
+    let port = url.port_or_known_default().ok_or_else(no_host)?;
+    let mut request = Request::builder()
         .method(Method::POST)
-        .uri(format!("{path}/actions/mparticle/execute"))
+        .uri(url.path())
         .header(HOST, format!("{host}:{port}"))
         .header(AUTHORIZATION, format!("Token token=\"{token}\""))
         .header(CONTENT_TYPE, "application/json")
-        .header(USER_AGENT, "LookerOutgoingWebhook/7.3.0")
-        .header("X-Looker-Instance", "https://looker.example.com")
-        .header("X-Looker-Webhook-Id", &execute.webhook_id);
-    let frames = body(execute).map(|chunk| Ok::<_, io::Error>(Frame::data(chunk)));
+        .header(USER_AGENT, "LookerOutgoingWebhook/7.3.0");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let frames = body.map(|chunk| Ok::<_, io::Error>(Frame::data(chunk)));
     let request = request
         .body(StreamBody::new(stream::iter(frames)))
         .map_err(|error| ExecuteError::Request(error.to_string()))?;
@@ -210,7 +232,10 @@ fn body(execute: Execute) -> Box<dyn Iterator<Item = Bytes> + Send> {
         "filters_differ_from_look": false, "download_url": url, "async_callback_url": null,
     });
     let data = json!({"apiKey": execute.api_key, "apiSecret": execute.api_secret});
-    let form = json!({"data_type": execute.data_type, "environment": execute.environment});
+    let form = match &execute.form {
+        Some(form) => json!(form),
+        None => json!({"data_type": execute.data_type, "environment": execute.environment}),
+    };
     let before = format!(r#"{{"type":"query","scheduled_plan":{plan},"attachment":"#);
     let after = format!(r#","data":{data},"form_params":{form}}}"#);
     let (before, rows, after) = match execute.source {
