@@ -9,34 +9,42 @@
 //! - Never more than `max_in_flight` requests fly, never more than twice as many entries are held
 //!   with their bodies, and a destination that is down or paused holds at most one that is not
 //!   being halved. So a long outage costs no memory, and the account is read afresh.
+//!
+//! What it decides upon stands in parts that hold their own: what is `held`, what `flights` are under
+//! way, which `settlements` are to be written, which `accounts` were seen, and the `history`.
 
-mod landing;
-mod letting_go;
-mod steering;
+mod accounts;
+mod flights;
+mod held;
+mod history;
+mod settlements;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::circuit::{Circuit, CircuitSettings, Pass, Permit, State};
-use super::entry::{Entry, EntryKey, Memo, Piece};
-use super::latency::Latencies;
+use super::circuit::{Change, Circuit, CircuitSettings, Pass, Permit, State};
+use super::entry::{EntryKey, Piece};
 use super::moment::Moment;
-use super::notice::{Notice, Notices};
+use super::notice::Notice;
 use super::pace::{Pace, PaceSettings};
-use super::policy::{PieceState, decide, too_old};
-use super::snapshot::{Record, Snapshot, Standing};
+use super::policy::{Bearing, Fate, PieceState, decide, too_old};
+use super::snapshot::{Snapshot, Standing};
 use super::transport::{Parcel, Reply};
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::{Claim, Settlement};
+use accounts::Accounts;
+pub use flights::Ticket;
+use flights::{Flight, Flights};
+use held::Held;
+use history::History;
+use settlements::Settlements;
 
 /// Decided entries that may wait for the outbox: some group commits' worth. They are small.
 const UNSETTLED: usize = 1024;
-/// A paused destination looks for a new account at most this often.
-const PEEK: Duration = Duration::from_secs(5);
 
 /// How a destination is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +59,6 @@ pub struct LaneSettings {
     /// Waits and probes.
     pub circuit: CircuitSettings,
 }
-
-/// Names a request in flight.
-pub type Ticket = u64;
 
 /// What to do next about sending.
 pub enum Next {
@@ -72,40 +77,16 @@ pub struct Lane {
     label: String,
     circuit: Circuit,
     pace: Pace,
-    /// The newest account seen: it is the same destination, so it holds for all that waits here.
-    account: Option<Arc<[u8]>>,
-    /// The account of the last refused request.
-    refused: Option<Arc<[u8]>>,
-    entries: HashMap<EntryKey, Entry>,
-    /// Of entries that were given back, until they are claimed anew.
-    memos: HashMap<EntryKey, Memo>,
-    /// Entries by delivery that are not durably settled.
-    held: HashMap<DeliveryId, usize>,
-    head: Option<DeliveryId>,
-    ready: VecDeque<Piece>,
-    flying: HashMap<Ticket, Flight>,
-    next_ticket: Ticket,
-    settlements: Vec<Settlement>,
-    settling: usize,
-    releases: Vec<EntryKey>,
-    notices: Notices,
+    accounts: Accounts,
+    held: Held,
+    flights: Flights,
+    settlements: Settlements,
+    history: History,
     /// What the outbox holds is too old by now, and is being taken out.
     expiring: bool,
     /// Deliveries that were cancelled: a claim may have been under way.
     cancelled: HashSet<DeliveryId>,
-    /// The outbox has changed since a paused destination last looked for a new account.
-    stirred: bool,
-    peeked: Duration,
     stopping: bool,
-    record: Record,
-    latencies: Latencies,
-}
-
-struct Flight {
-    piece: Piece,
-    pass: Pass,
-    sent: Duration,
-    account: Arc<[u8]>,
 }
 
 impl Lane {
@@ -127,53 +108,38 @@ impl Lane {
             label,
             circuit: Circuit::new(settings.circuit, rng),
             pace: Pace::new(settings.pace, now.tick),
-            account: None,
-            refused: None,
-            entries: HashMap::new(),
-            memos: HashMap::new(),
-            held: HashMap::new(),
-            head: None,
-            ready: VecDeque::new(),
-            flying: HashMap::new(),
-            next_ticket: 0,
-            settlements: Vec::new(),
-            settling: 0,
-            releases: Vec::new(),
-            notices: Notices::default(),
+            accounts: Accounts::new(now.tick),
+            held: Held::default(),
+            flights: Flights::default(),
+            settlements: Settlements::default(),
+            history: History::default(),
             expiring: false,
             cancelled: HashSet::new(),
-            stirred: false,
-            peeked: now.tick,
             stopping: false,
-            record: Record::default(),
-            latencies: Latencies::default(),
         }
     }
 
     /// How many entries to claim now: enough to keep `max_in_flight` requests busy, and none while half
-    /// as many are ready. The caller makes
-    /// one claim at a time, and calls [`Lane::stir`] if it fails.
+    /// as many are ready. The caller makes one claim at a time, and calls [`Lane::stir`] if it fails.
     pub fn wanted(&mut self, now: Moment) -> usize {
-        let unsettled = self.settlements.len() + self.settling;
-        if self.stopping || self.circuit.held().is_some() || unsettled >= UNSETTLED {
+        let full = self.settlements.len() >= UNSETTLED;
+        if self.stopping || self.circuit.held().is_some() || full {
             return 0;
         }
         let most = self.settings.max_in_flight;
         if self.circuit.shut() && !self.expiring {
-            let probe = self.circuit.permit(now.tick) == Permit::Probe && self.ready.is_empty();
-            let due = probe || self.peek_at().is_some_and(|at| at <= now.tick);
+            let probe = self.circuit.permit(now.tick) == Permit::Probe && self.held.ready() == 0;
+            let due = probe || self.look_at().is_some_and(|at| at <= now.tick);
             if due {
-                // Before the claim, so that a change during it is not taken for seen.
-                self.stirred = false;
-                self.peeked = now.tick;
+                self.accounts.look(now.tick);
             }
             return usize::from(due);
         }
         // By halves: a claim is a call to another thread, too much for each request.
-        if self.ready.len() * 2 > most {
+        if self.held.ready() * 2 > most {
             return 0;
         }
-        (2 * most).saturating_sub(self.entries.len())
+        (2 * most).saturating_sub(self.held.entries())
     }
 
     /// Takes entries over from the outbox: what a claim brought, also when it brought nothing.
@@ -181,140 +147,235 @@ impl Lane {
         self.expiring &= !claims.is_empty();
         for claim in claims {
             let key = (claim.delivery, claim.ordinal);
-            if self.entries.contains_key(&key) {
+            if self.held.has(&key) {
                 continue;
             }
             if self.cancelled.contains(&key.0) {
-                self.releases.push(key);
+                self.held.refuse(key);
                 continue;
             }
-            let memo = self.memos.remove(&key);
-            let (key, mut entry, pieces, account) = Entry::take(claim, memo);
-            self.account = Some(account);
-            *self.held.entry(key.0).or_default() += 1;
+            let (key, mut entry, pieces, account) = self.held.take(claim);
+            self.accounts.seen(account);
             let expired = self.circuit.shut() && self.too_old(now, entry.received);
             if expired || pieces.is_empty() {
                 let reason = too_old(&self.why());
                 for piece in &pieces {
                     entry.bury(piece, &reason, now.wall);
-                    self.buried(now, piece);
+                    self.history.buried(now, piece);
                 }
                 self.settlements.push(entry.settlement(key));
             } else {
                 self.expiring = false;
-                self.entries.insert(key, entry);
-                self.ready.extend(pieces);
+                self.held.keep(key, entry, pieces);
             }
         }
-        let another = self.account.is_some() && self.account != self.refused;
-        if self.circuit.refused() && another {
-            // Once for each account: if it is refused too, it is the refused one.
-            self.refused.clone_from(&self.account);
+        if self.circuit.refused() && self.accounts.another() {
             self.circuit.retry_now(now.tick);
         }
-        let waits_for_probe = self.circuit.permit(now.tick) != Permit::Probe;
-        if self.circuit.shut() && waits_for_probe && !self.expiring {
+        if self.circuit.permit(now.tick) != Permit::Probe {
             self.shed();
         }
     }
 
     /// What to send now.
     pub fn next(&mut self, now: Moment) -> Next {
-        if self.stopping || self.flying.len() >= self.settings.max_in_flight {
+        if self.stopping || self.flights.len() >= self.settings.max_in_flight {
             return Next::Blocked;
         }
         match self.circuit.permit(now.tick) {
             Permit::Go | Permit::Probe => {}
             Permit::At(tick) => {
                 // A look that is due waits for a claim, not for a time.
-                let peek = self.peek_at().filter(|&peek| peek > now.tick);
-                return Next::At(peek.map_or(tick, |peek| peek.min(tick)));
+                let look = self.look_at().filter(|&look| look > now.tick);
+                return Next::At(look.map_or(tick, |look| look.min(tick)));
             }
             Permit::Shut => return Next::Blocked,
         }
-        let Some(at) = self.sendable() else {
-            return Next::Blocked;
-        };
-        let Some(cost) = self.ready.get(at).map(|piece| piece.slices.len()) else {
+        let Some((at, cost)) = self.held.sendable() else {
             return Next::Blocked;
         };
         if let Err(tick) = self.pace.admit(now.tick, cost) {
             return Next::At(tick);
         }
-        match self.take_off(now, at) {
+        match self.send(now, at) {
             Some((ticket, parcel)) => Next::Send(ticket, parcel),
             None => Next::Blocked,
         }
     }
 
+    fn send(&mut self, now: Moment, at: usize) -> Option<(Ticket, Parcel)> {
+        let account = self.accounts.newest()?;
+        let (piece, entry) = self.held.send(at, now.wall)?;
+        let parcel = Parcel {
+            destination: self.destination,
+            account: Arc::clone(&account),
+            delivery: piece.entry.0,
+            attempt: piece.attempts,
+            route: entry.route,
+            batches: entry.batches(&piece),
+        };
+        self.history.sent(parcel.batches.len());
+        let ticket = self.flights.begin(Flight {
+            piece,
+            pass: self.circuit.sent(),
+            sent: now.tick,
+            account,
+        });
+        Some((ticket, parcel))
+    }
+
     /// The reply to a request.
     pub fn replied(&mut self, now: Moment, ticket: Ticket, reply: Reply) {
-        let Some(flight) = self.flying.remove(&ticket) else {
+        let Some(flight) = self.flights.end(ticket) else {
             return;
         };
+        let batches = flight.piece.slices.len();
         let latency = now.tick.saturating_sub(flight.sent);
-        self.latencies.record(latency);
-        self.record.replies.count(&reply);
-        if matches!(reply, Reply::Accepted { .. }) {
-            self.record.accepted_batches += flight.piece.slices.len() as u64;
-        }
-        let key = flight.piece.entry;
-        let Some(entry) = self.entries.get_mut(&key) else {
+        self.history.replied(now, latency, batches, &reply);
+        let Some(received) = self.held.landed(&flight.piece) else {
             return;
         };
-        entry.flying -= 1;
-        let received = entry.received;
         let expired = self.circuit.troubled() && self.too_old(now, received);
         let verdict = decide(
             reply,
             PieceState {
-                batches: flight.piece.slices.len(),
+                batches,
                 expired,
                 doubted: self.circuit.doubted(),
             },
         );
         self.heard(now, flight.pass, flight.account, verdict.destination);
         self.landed(now, flight.piece, verdict.piece, expired);
-        if self.circuit.shut() && !self.expiring {
-            self.shed();
+        self.shed();
+    }
+
+    /// What a reply says of the destination.
+    fn heard(&mut self, now: Moment, pass: Pass, account: Arc<[u8]>, bearing: Bearing) {
+        let mut status = 0;
+        let mut exceeded = None;
+        match &bearing {
+            Bearing::Works { percent_used } => self.pace.clean(now.tick, *percent_used),
+            Bearing::Rejects { .. } => self.pace.clean(now.tick, None),
+            Bearing::Throttles {
+                exceeded: which, ..
+            } => {
+                exceeded.clone_from(which);
+                let sentence = "The rate limit was exceeded.".to_owned();
+                self.history.complain(now, sentence);
+            }
+            Bearing::Fails { why, .. } => {
+                self.history.complain(now, format!("Not available: {why}."));
+            }
+            Bearing::Refuses { status: code, why } => {
+                status = *code;
+                self.accounts.refused(account);
+                self.history.complain(now, format!("Refused: {why}."));
+            }
+        }
+        let shut_since = self.circuit.shut_since();
+        let change = self.circuit.heard(now, pass, bearing);
+        let why = self.why();
+        let notices = &mut self.history.notices;
+        match change {
+            Change::None => {}
+            Change::Throttled => {
+                // A server that throttles a probe is back.
+                if let Some(since) = shut_since {
+                    notices.recovered(now.tick.saturating_sub(since));
+                }
+                notices.throttled(now);
+                self.pace.throttled(now.tick, exceeded.as_ref());
+            }
+            Change::WentDown => {
+                notices.down(now, why);
+                self.pace.restart(now.tick);
+            }
+            Change::StillDown => notices.still_down(now, why),
+            Change::WentPaused => {
+                notices.paused(status);
+                self.pace.restart(now.tick);
+            }
+            Change::WentDoubted(batches) => {
+                notices.doubted(batches);
+                self.pace.restart(now.tick);
+                self.history
+                    .complain(now, format!("Sending is paused: {why}."));
+            }
+            Change::Recovered(after) => {
+                notices.recovered(after);
+                self.pace.restart(now.tick);
+            }
+        }
+    }
+
+    /// What becomes of a piece whose reply has come.
+    fn landed(&mut self, now: Moment, piece: Piece, fate: Fate, expired: bool) {
+        let settlement = match fate {
+            Fate::Delivered => self.held.deliver(&piece),
+            Fate::Dead(reason) => {
+                self.expiring |= expired && self.circuit.shut();
+                self.history.buried(now, &piece);
+                self.history
+                    .complain(now, format!("A batch went to the dead letters: {reason}."));
+                self.held.bury(&piece, &reason, now.wall)
+            }
+            // While there is doubt, probes come soon to a single batch, and the next ones to
+            // another: this one may really be bad.
+            Fate::Again if self.circuit.doubted() => {
+                self.held.send_last(piece);
+                None
+            }
+            Fate::Again => {
+                self.held.send_first(piece);
+                None
+            }
+            Fate::Halve => {
+                let [left, right] = piece.halves();
+                if self.circuit.doubted() {
+                    self.held.send_last(right);
+                } else {
+                    self.held.send_first(right);
+                }
+                self.held.send_first(left);
+                None
+            }
+        };
+        if let Some(settlement) = settlement {
+            self.settlements.push(settlement);
         }
     }
 
     /// Decided entries, to be settled in one go; then [`Lane::settled`] or [`Lane::unsettled`].
     pub fn take_settlements(&mut self) -> Vec<Settlement> {
-        let batch = std::mem::take(&mut self.settlements);
-        self.settling += batch.len();
-        batch
+        self.settlements.take()
     }
 
     /// These are durable now.
     pub fn settled(&mut self, batch: &[Settlement]) {
-        self.settling = self.settling.saturating_sub(batch.len());
+        self.settlements.settled(batch.len());
         for settlement in batch {
-            self.let_go(settlement.delivery);
+            self.held.let_go(settlement.delivery);
         }
     }
 
     /// The outbox could not write these down: they are still to be settled.
-    pub fn unsettled(&mut self, mut batch: Vec<Settlement>) {
-        self.settling = self.settling.saturating_sub(batch.len());
-        batch.append(&mut self.settlements);
-        self.settlements = batch;
+    pub fn unsettled(&mut self, batch: Vec<Settlement>) {
+        self.settlements.unsettled(batch);
     }
 
     /// Entries to be given back to the outbox, before anything else is claimed.
     pub fn take_releases(&mut self) -> Vec<EntryKey> {
-        std::mem::take(&mut self.releases)
+        self.held.take_releases()
     }
 
     /// What is worth a log line.
     pub fn take_notices(&mut self) -> Vec<Notice> {
-        self.notices.take()
+        self.history.notices.take()
     }
 
     /// The outbox has changed: there may be a new account.
     pub fn stir(&mut self) {
-        self.stirred = true;
+        self.accounts.changed();
     }
 
     /// Begins the end: nothing more is claimed or sent, what is in flight may land.
@@ -322,19 +383,77 @@ impl Lane {
         self.stopping = true;
     }
 
+    /// Ends the lane's run: what has not landed is given up on, what is undecided is given back.
+    /// The lane can be used again afterwards.
+    pub fn abandon(&mut self) {
+        for flight in self.flights.abandon() {
+            self.circuit.abandoned(flight.pass);
+        }
+        self.held.abandon();
+        self.expiring = false;
+        self.cancelled.clear();
+        self.stopping = false;
+    }
+
+    /// A delivery was cancelled in the outbox, which gives nothing of it out any more: what has not
+    /// been begun is given back, what is in flight or decided in part goes on to its end.
+    pub fn cancel(&mut self, now: Moment, delivery: DeliveryId) {
+        self.circuit.cancelled(now.tick);
+        // Kept until the lane has had nothing to do; a person cancels few.
+        self.cancelled.insert(delivery);
+        self.held.cancel(delivery);
+    }
+
+    /// Calls the destination by another name.
+    pub fn relabel(&mut self, label: String) {
+        self.label = label;
+    }
+
+    /// Whether an operator has stopped the destination.
+    pub fn paused_by_operator(&self) -> bool {
+        self.circuit.held().is_some()
+    }
+
+    /// An operator stops the destination until [`Lane::resume`]. Requests in flight land.
+    pub fn pause(&mut self, now: Moment) {
+        self.circuit.pause(now);
+    }
+
+    /// Ends an operator's pause, and tries at once whatever else was waited for. What is paused
+    /// because too much was rejected goes on all the same.
+    pub fn resume(&mut self, now: Moment) {
+        if self.circuit.resume(now.tick) {
+            self.pace.restart(now.tick);
+        }
+    }
+
+    /// Tries at once what is waiting for its time.
+    pub fn retry_now(&mut self, now: Moment) {
+        self.circuit.retry_now(now.tick);
+    }
+
+    /// Another bound on requests in flight, and another rate, which is come to from below.
+    pub fn adjust(&mut self, now: Moment, max_in_flight: usize, batches_per_second: u32) {
+        self.settings.max_in_flight = max_in_flight.max(1);
+        if self.settings.pace.batches_per_second != batches_per_second {
+            self.settings.pace.batches_per_second = batches_per_second;
+            self.pace = Pace::new(self.settings.pace, now.tick);
+        }
+    }
+
     /// Nothing is held, in flight, or to be told to the outbox.
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty() && self.flying.is_empty() && self.releases.is_empty()
+        self.held.is_empty() && self.flights.is_empty()
     }
 
     /// Requests in flight.
     pub fn in_flight(&self) -> usize {
-        self.flying.len()
+        self.flights.len()
     }
 
     /// Entries held with their bodies.
     pub fn open_entries(&self) -> usize {
-        self.entries.len()
+        self.held.entries()
     }
 
     /// What can be seen from outside.
@@ -345,55 +464,29 @@ impl Lane {
             state: Standing::of(&self.circuit, now),
             rate: self.pace.rate(),
             limit: self.pace.limit(),
-            in_flight: self.flying.len(),
-            held: self.held.values().sum(),
-            record: self.record.clone(),
-            latency_mean: self.latencies.mean(),
-            latency_p99: self.latencies.p99(),
+            in_flight: self.flights.len(),
+            held: self.held.unsettled(),
+            record: self.history.record.clone(),
+            latency_mean: self.history.latencies.mean(),
+            latency_p99: self.history.latencies.p99(),
         }
     }
 
-    /// The first piece that may go out by the order of deliveries.
-    fn sendable(&mut self) -> Option<usize> {
-        if self.head.is_none() {
-            self.head = self.ready.front().map(|piece| piece.entry.0);
+    /// Gives back what need not be held while only probes go out. When paused, all of it, so that
+    /// the next claim brings the account as it is then; when down, all but the first, and what is
+    /// being halved.
+    fn shed(&mut self) {
+        if !self.circuit.shut() || self.expiring {
+            return;
         }
-        let head = self.head?;
-        self.ready.iter().position(|piece| piece.entry.0 == head)
-    }
-
-    fn take_off(&mut self, now: Moment, at: usize) -> Option<(Ticket, Parcel)> {
-        let mut piece = self.ready.remove(at)?;
-        let entry = self.entries.get_mut(&piece.entry)?;
-        let account = self.account.clone()?;
-        entry.flying += 1;
-        piece.tried(now.wall);
-        let parcel = Parcel {
-            destination: self.destination,
-            account: account.clone(),
-            delivery: piece.entry.0,
-            attempt: piece.attempts,
-            route: entry.route,
-            batches: entry.batches(&piece),
-        };
-        self.record.requests += 1;
-        self.record.batches += parcel.batches.len() as u64;
-        let flight = Flight {
-            piece,
-            pass: self.circuit.sent(),
-            sent: now.tick,
-            account,
-        };
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.flying.insert(ticket, flight);
-        Some((ticket, parcel))
+        let paused = matches!(self.circuit.state(), State::Paused { .. });
+        self.held.shed(usize::from(!paused), paused);
     }
 
     /// When a paused destination looks whether there is a new account.
-    fn peek_at(&self) -> Option<Duration> {
-        let looks = self.circuit.refused() && self.stirred && self.ready.is_empty();
-        looks.then_some(self.peeked + PEEK)
+    fn look_at(&self) -> Option<Duration> {
+        let looks = self.circuit.refused() && self.held.ready() == 0;
+        self.accounts.look_at().filter(|_| looks)
     }
 
     fn too_old(&self, now: Moment, received: UnixMillis) -> bool {
