@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use looker_feed::clock::UnixMillis;
-use looker_feed::drain::{Drain, Handle, Parcel, Reply, Settings, Standing, Transport};
+use looker_feed::drain::{Drain, Handle, Reply, Request, Settings, Standing, Transport};
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{self, DeadFilter, Entry, NewDelivery, Outbox, Slice, Totals};
 use looker_feed::seal::{Key, Keyring};
@@ -21,18 +21,18 @@ const TWO: DestinationId = DestinationId([2; 16]);
 
 /// A transport that does what a closure says, and keeps a record.
 struct Script {
-    play: Box<dyn Fn(Parcel) -> BoxFuture<'static, Reply> + Send + Sync>,
-    log: Mutex<Vec<(Instant, Parcel)>>,
+    play: Box<dyn Fn(Request) -> BoxFuture<'static, Reply> + Send + Sync>,
+    log: Mutex<Vec<(Instant, Request)>>,
 }
 
 impl Script {
     fn new<F, R>(play: F) -> Arc<Self>
     where
-        F: Fn(Parcel) -> R + Send + Sync + 'static,
+        F: Fn(Request) -> R + Send + Sync + 'static,
         R: Future<Output = Reply> + Send + 'static,
     {
         Arc::new(Self {
-            play: Box::new(move |parcel| Box::pin(play(parcel))),
+            play: Box::new(move |request| Box::pin(play(request))),
             log: Mutex::default(),
         })
     }
@@ -44,26 +44,26 @@ impl Script {
     /// The first byte of the account of each request.
     fn accounts(&self) -> Vec<u8> {
         let log = self.log.lock().unwrap();
-        log.iter().map(|(_, parcel)| parcel.account[0]).collect()
+        log.iter().map(|(_, request)| request.account[0]).collect()
     }
 
     fn batches(&self) -> Vec<String> {
         let log = self.log.lock().unwrap();
-        log.iter().flat_map(|(_, parcel)| texts(parcel)).collect()
+        log.iter().flat_map(|(_, request)| texts(request)).collect()
     }
 }
 
 impl Transport for Script {
-    fn send(&self, parcel: Parcel) -> impl Future<Output = Reply> + Send {
-        let entry = (Instant::now(), parcel.clone());
+    fn send(&self, request: Request) -> impl Future<Output = Reply> + Send {
+        let entry = (Instant::now(), request.clone());
         self.log.lock().unwrap().push(entry);
-        (self.play)(parcel)
+        (self.play)(request)
     }
 }
 
-fn texts(parcel: &Parcel) -> Vec<String> {
+fn texts(request: &Request) -> Vec<String> {
     let text = |batch: &bytes::Bytes| String::from_utf8(batch.to_vec()).unwrap();
-    parcel.batches.iter().map(text).collect()
+    request.batches.iter().map(text).collect()
 }
 
 async fn latency() {
@@ -282,9 +282,9 @@ async fn requests_of_a_delivery_fly_in_parallel_up_to_the_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_destination_that_is_down_does_not_hold_up_another() {
-    let script = Script::new(|parcel| async move {
+    let script = Script::new(|request| async move {
         latency().await;
-        if parcel.destination == ONE {
+        if request.destination == ONE {
             let what = "status 503".to_owned();
             return Reply::unavailable(what);
         }
@@ -318,12 +318,12 @@ async fn a_destination_that_is_down_does_not_hold_up_another() {
 async fn bad_batches_become_dead_letters_and_a_replay_sends_the_same_bytes() {
     let mended = Arc::new(Mutex::new(false));
     let state = Arc::clone(&mended);
-    let script = Script::new(move |parcel| {
+    let script = Script::new(move |request| {
         let mended = *state.lock().unwrap();
         async move {
             latency().await;
             let bad = |text: &String| text.ends_with(":7\"") || text.ends_with(":11\"");
-            if !mended && texts(&parcel).iter().any(bad) {
+            if !mended && texts(&request).iter().any(bad) {
                 let words = "BAD_REQUEST: no such event type".to_owned();
                 return Reply::Rejected { status: 400, words };
             }
@@ -371,9 +371,9 @@ async fn bad_batches_become_dead_letters_and_a_replay_sends_the_same_bytes() {
 
 #[tokio::test(start_paused = true)]
 async fn refused_credentials_pause_it_and_a_delivery_with_new_ones_resumes_it() {
-    let script = Script::new(|parcel| async move {
+    let script = Script::new(|request| async move {
         latency().await;
-        if parcel.account[0] == 0 {
+        if request.account[0] == 0 {
             let words = "bad key".to_owned();
             return Reply::Unauthorized { status: 401, words };
         }
@@ -497,7 +497,7 @@ async fn a_random_server_and_restarts_lose_and_double_nothing() {
         let rng = Arc::new(Mutex::new(fastrand::Rng::with_seed(seed)));
         let taken = Arc::new(Mutex::new(BTreeMap::<String, usize>::new()));
         let (server_rng, server_taken) = (Arc::clone(&rng), Arc::clone(&taken));
-        let script = Script::new(move |parcel| {
+        let script = Script::new(move |request| {
             let (latency, mood) = {
                 let mut rng = server_rng.lock().unwrap();
                 (Duration::from_millis(rng.u64(1..2_000)), rng.u8(0..20))
@@ -506,7 +506,7 @@ async fn a_random_server_and_restarts_lose_and_double_nothing() {
             async move {
                 let take = || {
                     let mut taken = taken.lock().unwrap();
-                    texts(&parcel)
+                    texts(&request)
                         .into_iter()
                         .for_each(|text| *taken.entry(text).or_default() += 1);
                 };

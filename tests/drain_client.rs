@@ -10,9 +10,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response};
+use hyper::{HeaderMap, Method, Response};
 use hyper_util::rt::TokioIo;
-use looker_feed::drain::{Exceeded, Parcel, Reply, Transport};
+use looker_feed::drain::{Exceeded, Reply, Request, Transport};
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::mparticle::client::{Account, AccountError, Client, ClientSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,7 +53,7 @@ impl Server {
             while let Ok((stream, _)) = listener.accept().await {
                 counter.fetch_add(1, Ordering::SeqCst);
                 let (log, reply) = (Arc::clone(&log), Arc::clone(&reply));
-                let service = service_fn(move |request: Request<Incoming>| {
+                let service = service_fn(move |request: hyper::Request<Incoming>| {
                     let (log, reply) = (Arc::clone(&log), Arc::clone(&reply));
                     async move {
                         let (head, body) = request.into_parts();
@@ -133,14 +133,14 @@ fn client() -> Client {
     client_with(Duration::from_secs(30))
 }
 
-fn parcel(address: SocketAddr) -> Parcel {
-    parcel_to(&format!("http://{address}/v2"))
+fn request(address: SocketAddr) -> Request {
+    request_to(&format!("http://{address}/v2"))
 }
 
-fn parcel_to(endpoint: &str) -> Parcel {
+fn request_to(endpoint: &str) -> Request {
     let endpoint = Url::parse(endpoint).unwrap();
     let account = Account::new(endpoint, "key".into(), "secret".into()).unwrap();
-    Parcel {
+    Request {
         destination: DestinationId([1; 16]),
         account: account.encode().as_slice().into(),
         delivery: DeliveryId([2; 16]),
@@ -166,7 +166,7 @@ async fn requests_are_as_documented_and_share_a_connection() {
     let server = Server::start(|_| status(202)).await;
     let client = client();
     for _ in 0..20 {
-        assert_eq!(client.send(parcel(server.address)).await, accepted());
+        assert_eq!(client.send(request(server.address)).await, accepted());
     }
     assert_eq!(server.connections(), 1);
     let seen = server.seen.lock().unwrap();
@@ -202,14 +202,14 @@ async fn headers_of_the_reply_are_read() {
     let client = client();
     let percent_used = Some(63);
     assert_eq!(
-        client.send(parcel(server.address)).await,
+        client.send(request(server.address)).await,
         Reply::Accepted { percent_used }
     );
     let throttled = Reply::Throttled {
         retry_after: Some(Duration::from_secs(7)),
         exceeded: Some(Exceeded::Acceleration),
     };
-    assert_eq!(client.send(parcel(server.address)).await, throttled);
+    assert_eq!(client.send(request(server.address)).await, throttled);
 }
 
 #[tokio::test]
@@ -223,7 +223,7 @@ async fn a_connection_that_the_server_closed_is_replaced() {
     .await;
     let client = client();
     for _ in 0..5 {
-        assert_eq!(client.send(parcel(server.address)).await, accepted());
+        assert_eq!(client.send(request(server.address)).await, accepted());
     }
     assert_eq!(server.connections(), 5);
 }
@@ -237,7 +237,7 @@ async fn a_redirect_is_not_followed() {
         response
     })
     .await;
-    let reply = client().send(parcel(server.address)).await;
+    let reply = client().send(request(server.address)).await;
     assert!(
         matches!(reply, Reply::Unexpected { status: 307, .. }),
         "{reply:?}"
@@ -250,7 +250,7 @@ async fn a_server_that_does_not_answer_is_unavailable_after_the_timeout() {
     let address = canned("", false).await;
     let what = unavailable(
         client_with(Duration::from_millis(200))
-            .send(parcel(address))
+            .send(request(address))
             .await,
     );
     assert_eq!(what, "no answer within 200ms");
@@ -261,7 +261,7 @@ async fn a_refused_connection_is_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let what = unavailable(client().send(parcel(address)).await);
+    let what = unavailable(client().send(request(address)).await);
     assert!(
         what.starts_with("connecting failed: Connection refused"),
         "{what}"
@@ -272,7 +272,7 @@ async fn a_refused_connection_is_unavailable() {
 async fn a_connection_that_breaks_before_the_status_is_unavailable() {
     for answer in ["", "HTTP/1.1 202 Acc", "HTTP/1.1 202 Accepted\r\nX: y"] {
         let address = canned(answer, true).await;
-        let what = unavailable(client().send(parcel(address)).await);
+        let what = unavailable(client().send(request(address)).await);
         assert!(what.starts_with("the connection broke: "), "{what}");
     }
 }
@@ -280,13 +280,13 @@ async fn a_connection_that_breaks_before_the_status_is_unavailable() {
 #[tokio::test]
 async fn what_is_not_http_is_unavailable() {
     let address = canned("220 smtp.example ESMTP\r\n", false).await;
-    let what = unavailable(client().send(parcel(address)).await);
+    let what = unavailable(client().send(request(address)).await);
     assert!(what.starts_with("the connection broke: "), "{what}");
 
     // A server without TLS where TLS was expected.
     let address = canned("HTTP/1.1 400 Bad Request\r\n\r\n", true).await;
     let endpoint = format!("https://localhost:{}/v2", address.port());
-    let what = unavailable(client().send(parcel_to(&endpoint)).await);
+    let what = unavailable(client().send(request_to(&endpoint)).await);
     assert!(what.starts_with("connecting failed: "), "{what}");
 }
 
@@ -296,7 +296,7 @@ async fn an_accepted_request_is_accepted_even_if_the_body_never_ends_or_breaks()
     for close in [true, false] {
         let address = canned(head, close).await;
         let client = client_with(Duration::from_millis(300));
-        assert_eq!(client.send(parcel(address)).await, accepted(), "{close}");
+        assert_eq!(client.send(request(address)).await, accepted(), "{close}");
     }
 }
 
@@ -308,7 +308,7 @@ async fn an_oversized_body_is_cut() {
         response
     })
     .await;
-    let reply = client().send(parcel(server.address)).await;
+    let reply = client().send(request(server.address)).await;
     let Reply::Rejected { status: 400, words } = reply else {
         panic!("{reply:?}");
     };
@@ -322,7 +322,7 @@ async fn an_account_that_cannot_be_opened_is_unauthorized_without_a_request() {
         Err::<Account, _>(AccountError::Damaged)
     })
     .unwrap();
-    let reply = client.send(parcel(server.address)).await;
+    let reply = client.send(request(server.address)).await;
     let words = "the stored account is damaged".to_owned();
     assert_eq!(reply, Reply::Unauthorized { status: 0, words });
     assert_eq!(server.connections(), 0);
@@ -338,21 +338,21 @@ async fn an_account_is_opened_once_and_a_new_one_counts_from_the_next_request_on
         Account::decode(bytes)
     })
     .unwrap();
-    let first = parcel(server.address);
+    let first = request(server.address);
     let endpoint = Url::parse(&format!("http://{}/v2", server.address)).unwrap();
     let account = Account::new(endpoint, "key".into(), "another".into()).unwrap();
-    let corrected = Parcel {
+    let corrected = Request {
         account: account.encode().as_slice().into(),
         ..first.clone()
     };
-    let elsewhere = Parcel {
+    let elsewhere = Request {
         destination: DestinationId([9; 16]),
         ..corrected.clone()
     };
     // Two requests each; the account that was there before counts again when it comes again.
-    for parcel in [&first, &corrected, &elsewhere, &first] {
+    for request in [&first, &corrected, &elsewhere, &first] {
         for _ in 0..2 {
-            assert_eq!(client.send(parcel.clone()).await, accepted());
+            assert_eq!(client.send(request.clone()).await, accepted());
         }
     }
     assert_eq!(opened.load(Ordering::SeqCst), 4);

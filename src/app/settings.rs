@@ -136,7 +136,7 @@ pub(super) fn drain_settings(config: &Config) -> drain::Settings {
     circuit.probe.cap = mparticle.backoff_max;
     circuit.retry_after_max = mparticle.retry_after_max;
     circuit.paused_probe = mparticle.paused_probe;
-    circuit.doubt_after = mparticle.pause_after_rejected;
+    circuit.pause_after_rejected = mparticle.pause_after_rejected;
     settings.reply_within = mparticle.request_timeout + mparticle.connect_timeout + GRACE;
     settings.deadline = config.shutdown.deadline;
     settings

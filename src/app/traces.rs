@@ -7,7 +7,7 @@
 use std::time::SystemTime;
 
 use super::receiver::kind;
-use crate::drain::{Parcel, Reply, Transport};
+use crate::drain::{Reply, Request, Transport};
 use crate::ingest::{IngestError, Progress, Receipt};
 use crate::model::{DataType, DeliveryId, DestinationId};
 use crate::telemetry::{Kind, Span, Telemetry, TraceId, Value, now};
@@ -26,11 +26,11 @@ impl<T> Traced<T> {
 }
 
 impl<T: Transport> Transport for Traced<T> {
-    fn send(&self, parcel: Parcel) -> impl Future<Output = Reply> + Send {
+    fn send(&self, request: Request) -> impl Future<Output = Reply> + Send {
         let trace = TraceId::random();
-        let draft = self.telemetry.samples(trace).then(|| Draft::of(&parcel));
+        let draft = self.telemetry.samples(trace).then(|| Draft::of(&request));
         async move {
-            let reply = self.inner.send(parcel).await;
+            let reply = self.inner.send(request).await;
             if let Some(draft) = draft {
                 self.telemetry.record(draft.ended(trace, &reply));
             }
@@ -47,19 +47,19 @@ struct Draft {
 }
 
 impl Draft {
-    fn of(parcel: &Parcel) -> Self {
-        let bytes: usize = parcel.batches.iter().map(|batch| batch.len()).sum();
+    fn of(request: &Request) -> Self {
+        let bytes: usize = request.batches.iter().map(|batch| batch.len()).sum();
         Self {
             start: now(),
-            delivery: parcel.delivery,
+            delivery: request.delivery,
             attributes: vec![
                 ("http.request.method", Value::Word("POST")),
-                ("looker_feed.destination", Value::Id(parcel.destination.0)),
-                ("looker_feed.delivery", Value::Id(parcel.delivery.0)),
-                ("looker_feed.attempt", Value::Number(parcel.attempt.into())),
+                ("looker_feed.destination", Value::Id(request.destination.0)),
+                ("looker_feed.delivery", Value::Id(request.delivery.0)),
+                ("looker_feed.attempt", Value::Number(request.attempt.into())),
                 (
                     "looker_feed.batches",
-                    Value::Number(parcel.batches.len() as u64),
+                    Value::Number(request.batches.len() as u64),
                 ),
                 ("looker_feed.bytes", Value::Number(bytes as u64)),
             ],
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn the_servers_words_are_in_no_span() {
         let words = "who@example.com is no address".to_owned();
-        let parcel = Parcel {
+        let request = Request {
             destination: DestinationId([1; 16]),
             account: std::sync::Arc::from(*b"a-secret"),
             delivery: DeliveryId([2; 16]),
@@ -239,7 +239,7 @@ mod tests {
                 "unavailable",
             ),
         ] {
-            let span = Draft::of(&parcel).ended(TraceId::random(), &reply);
+            let span = Draft::of(&request).ended(TraceId::random(), &reply);
             let text = format!("{span:?}");
             assert!(
                 !text.contains("example.com") && !text.contains("secret"),

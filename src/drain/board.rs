@@ -14,7 +14,7 @@ use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::{Error, Outbox};
 
 /// Lanes that are kept while they have nothing to do, at most.
-const SEATS: usize = 1_000;
+const LANES: usize = 1_000;
 
 /// A view of a running drain. Cheap to clone; outlives the drain.
 #[derive(Clone)]
@@ -25,21 +25,21 @@ pub struct Handle(pub(super) Arc<Board>);
 pub(super) struct Board {
     pub(super) stopwatch: Stopwatch,
     outbox: Outbox,
-    seats: Mutex<Seats>,
+    lanes: Mutex<Lanes>,
     /// Held while a pause begins or ends, so that what is written down is what is done.
     pausing: Mutex<()>,
 }
 
-struct Seats {
-    taken: BTreeMap<DestinationId, Arc<Seat>>,
+struct Lanes {
+    all: BTreeMap<DestinationId, Arc<SharedLane>>,
     /// Of the lanes to come.
     settings: LaneSettings,
     rng: Rng,
 }
 
-/// One lane, shared between its courier and the board. The lock is held for single steps of the
+/// One lane, shared between its sender and the board. The lock is held for single steps of the
 /// state machine, never across a wait.
-pub(super) struct Seat {
+pub(super) struct SharedLane {
     lane: Mutex<Lane>,
     /// An operator has changed something.
     pub(super) nudged: Notify,
@@ -50,16 +50,16 @@ impl Handle {
     /// operator, in the order of their ids (idle ones may be left out when there are more than
     /// 1,000).
     pub fn snapshots(&self) -> Vec<Snapshot> {
-        let seats: Vec<_> = self.0.seats().taken.values().cloned().collect();
+        let lanes: Vec<_> = self.0.lanes().all.values().cloned().collect();
         let now = self.0.stopwatch.now();
-        seats.iter().map(|seat| seat.lane().snapshot(now)).collect()
+        lanes.iter().map(|lane| lane.lock().snapshot(now)).collect()
     }
 
     /// One destination; `None` if it has had no work.
     pub fn snapshot(&self, destination: DestinationId) -> Option<Snapshot> {
-        let seat = self.0.seats().taken.get(&destination).cloned()?;
+        let lane = self.0.lanes().all.get(&destination).cloned()?;
         let now = self.0.stopwatch.now();
-        Some(seat.lane().snapshot(now))
+        Some(lane.lock().snapshot(now))
     }
 
     /// Stops a destination until [`Handle::resume`], also over a restart. What is in flight lands.
@@ -69,10 +69,10 @@ impl Handle {
     /// It is paused, and that could not be written down: it ends with a restart.
     pub fn pause(&self, destination: DestinationId) -> Result<(), Error> {
         let _one = self.0.pausing();
-        let seat = self.0.seat(destination);
+        let lane = self.0.lane(destination);
         let now = self.0.stopwatch.now();
-        seat.change(|lane| lane.pause(now));
-        let seen = seat.lane().snapshot(now);
+        lane.change(|lane| lane.pause(now));
+        let seen = lane.lock().snapshot(now);
         Paused::write(&self.0.outbox, destination, &seen.label, &seen.state)
     }
 
@@ -98,14 +98,14 @@ impl Handle {
 
     /// Another bound on requests in flight and another rate, for all destinations and those to come.
     pub fn adjust(&self, max_in_flight: usize, batches_per_second: u32) {
-        let mut seats = self.0.seats();
-        seats.settings.max_in_flight = max_in_flight;
-        seats.settings.pace.batches_per_second = batches_per_second;
-        let taken: Vec<_> = seats.taken.values().cloned().collect();
-        drop(seats);
+        let mut lanes = self.0.lanes();
+        lanes.settings.max_in_flight = max_in_flight;
+        lanes.settings.pace.batches_per_second = batches_per_second;
+        let all: Vec<_> = lanes.all.values().cloned().collect();
+        drop(lanes);
         let now = self.0.stopwatch.now();
-        for seat in taken {
-            seat.change(|lane| lane.adjust(now, max_in_flight, batches_per_second));
+        for lane in all {
+            lane.change(|lane| lane.adjust(now, max_in_flight, batches_per_second));
         }
     }
 
@@ -116,9 +116,9 @@ impl Handle {
     }
 
     fn act(&self, destination: DestinationId, act: impl FnOnce(&mut Lane, Moment)) -> bool {
-        let seat = self.0.seats().taken.get(&destination).cloned();
+        let lane = self.0.lanes().all.get(&destination).cloned();
         let now = self.0.stopwatch.now();
-        seat.inspect(|seat| seat.change(|lane| act(lane, now)))
+        lane.inspect(|lane| lane.change(|lane| act(lane, now)))
             .is_some()
     }
 }
@@ -131,21 +131,21 @@ impl Board {
         settings: LaneSettings,
         rng: Rng,
     ) -> Self {
-        let seats = Seats {
-            taken: BTreeMap::new(),
+        let lanes = Lanes {
+            all: BTreeMap::new(),
             settings,
             rng,
         };
         let board = Self {
             stopwatch,
             outbox,
-            seats: Mutex::new(seats),
+            lanes: Mutex::new(lanes),
             pausing: Mutex::default(),
         };
         let now = stopwatch.now();
         for (destination, paused) in Paused::all(&board.outbox, now.wall) {
-            let seat = board.seat(destination);
-            let mut lane = seat.lane();
+            let lane = board.lane(destination);
+            let mut lane = lane.lock();
             lane.relabel(paused.label);
             lane.pause(Moment {
                 wall: paused.since,
@@ -156,32 +156,28 @@ impl Board {
     }
 
     /// The lane of a destination, made if there is none.
-    pub(super) fn seat(&self, destination: DestinationId) -> Arc<Seat> {
+    pub(super) fn lane(&self, destination: DestinationId) -> Arc<SharedLane> {
         let now = self.stopwatch.now();
-        let mut seats = self.seats();
-        let Seats {
-            taken,
-            settings,
-            rng,
-        } = &mut *seats;
-        let seat = taken.entry(destination).or_insert_with(|| {
+        let mut lanes = self.lanes();
+        let Lanes { all, settings, rng } = &mut *lanes;
+        let lane = all.entry(destination).or_insert_with(|| {
             let lane = Lane::new(*settings, destination, String::new(), now, rng.fork());
-            Arc::new(Seat {
+            Arc::new(SharedLane {
                 lane: Mutex::new(lane),
                 nudged: Notify::new(),
             })
         });
-        Arc::clone(seat)
+        Arc::clone(lane)
     }
 
     /// Forgets lanes that have nothing to do and are not paused, once there are more than anyone
     /// looks at.
     pub(super) fn keep(&self, busy: impl Fn(&DestinationId) -> bool) {
-        let mut seats = self.seats();
-        if seats.taken.len() > SEATS {
-            seats
-                .taken
-                .retain(|id, seat| busy(id) || seat.lane().paused_by_operator());
+        let mut lanes = self.lanes();
+        if lanes.all.len() > LANES {
+            lanes
+                .all
+                .retain(|id, lane| busy(id) || lane.lock().paused_by_operator());
         }
     }
 
@@ -189,19 +185,19 @@ impl Board {
         self.pausing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn seats(&self) -> MutexGuard<'_, Seats> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Seat {
+impl SharedLane {
     /// The lane, for one step.
-    pub(super) fn lane(&self) -> MutexGuard<'_, Lane> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Lane> {
         self.lane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change(&self, change: impl FnOnce(&mut Lane)) {
-        change(&mut self.lane());
+        change(&mut self.lock());
         self.nudged.notify_one();
     }
 }

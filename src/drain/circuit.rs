@@ -34,7 +34,7 @@ pub struct CircuitSettings {
     pub paused_probe: Duration,
     /// Batches that are rejected in a row, each on its own and with nothing accepted between, before
     /// the destination is doubted; 0: it never is.
-    pub doubt_after: u32,
+    pub pause_after_rejected: u32,
 }
 
 /// How a destination stands.
@@ -173,7 +173,8 @@ impl Circuit {
 
     /// So much was rejected in a row that no batch may be given up for it.
     pub fn doubted(&self) -> bool {
-        self.settings.doubt_after > 0 && self.rejected >= self.settings.doubt_after
+        self.settings.pause_after_rejected > 0
+            && self.rejected >= self.settings.pause_after_rejected
     }
 
     /// Paused until there are other credentials.

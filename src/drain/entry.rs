@@ -18,7 +18,7 @@ pub type EntryKey = (DeliveryId, u64);
 /// An entry with at least one slice undecided.
 pub struct Entry {
     slices: Vec<Bytes>,
-    /// Which of the destination's doors it goes to.
+    /// Which of the destination's addresses it goes to.
     pub route: u8,
     /// When Looker's delivery came in.
     pub received: UnixMillis,

@@ -1,6 +1,6 @@
 //! One destination's work, as a plain state machine: no I/O, no clock, no tasks.
 //!
-//! [`courier`](super::courier) feeds it claims, replies and settlements, and does what it says.
+//! [`sender`](super::sender) feeds it claims, replies and settlements, and does what it says.
 //! What holds at every step:
 //! - An entry settles once, when all of its slices are decided: by a 202, or by a decision to send
 //!   them to the dead letters. Until then it is held, and after a crash it is due again.
@@ -32,7 +32,7 @@ use super::notice::Notice;
 use super::pace::{Pace, PaceSettings};
 use super::policy::{Bearing, Fate, PieceState, decide, too_old};
 use super::snapshot::{Snapshot, Standing};
-use super::transport::{Parcel, Reply};
+use super::transport::{Reply, Request};
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::{Claim, Settlement};
@@ -63,7 +63,7 @@ pub struct LaneSettings {
 /// What to do next about sending.
 pub enum Next {
     /// Send this, and hand the reply to [`Lane::replied`].
-    Send(Ticket, Parcel),
+    Send(Ticket, Request),
     /// Nothing to send before this tick.
     At(Duration),
     /// Nothing to send until something else happens.
@@ -198,15 +198,15 @@ impl Lane {
             return Next::At(tick);
         }
         match self.send(now, at) {
-            Some((ticket, parcel)) => Next::Send(ticket, parcel),
+            Some((ticket, request)) => Next::Send(ticket, request),
             None => Next::Blocked,
         }
     }
 
-    fn send(&mut self, now: Moment, at: usize) -> Option<(Ticket, Parcel)> {
+    fn send(&mut self, now: Moment, at: usize) -> Option<(Ticket, Request)> {
         let account = self.accounts.newest()?;
         let (piece, entry) = self.held.send(at, now.wall)?;
-        let parcel = Parcel {
+        let request = Request {
             destination: self.destination,
             account: Arc::clone(&account),
             delivery: piece.entry.0,
@@ -214,14 +214,14 @@ impl Lane {
             route: entry.route,
             batches: entry.batches(&piece),
         };
-        self.history.sent(parcel.batches.len());
+        self.history.sent(request.batches.len());
         let ticket = self.flights.begin(Flight {
             piece,
             pass: self.circuit.sent(),
             sent: now.tick,
             account,
         });
-        Some((ticket, parcel))
+        Some((ticket, request))
     }
 
     /// The reply to a request.

@@ -1,13 +1,13 @@
 //! From the outbox to mParticle, for as long as it takes.
 //!
 //! ```text
-//!  outbox --claim--> lane (one a destination) --parcel--> Transport
+//!  outbox --claim--> lane (one a destination) --request--> Transport
 //!    ^                |  policy:  what a reply means
 //!    |                |  circuit: when to send (wait, probe, pause)
 //!    +----settle------+  pace:    how fast
 //! ```
 //! [`Drain`] runs a lane for each destination that has waiting work. A [`lane::Lane`] decides, and
-//! is plain: no I/O, no clock. Its courier has the tasks: it claims ahead just enough, sends
+//! is plain: no I/O, no clock. Its sender has the tasks: it claims ahead just enough, sends
 //! requests of one delivery in parallel, and settles what is decided, one durable call at a time,
 //! so that settlements gather while the one before is being written.
 //!
@@ -16,7 +16,6 @@
 
 pub mod board;
 pub mod circuit;
-mod courier;
 pub mod entry;
 pub mod lane;
 pub mod latency;
@@ -25,6 +24,7 @@ pub mod notice;
 pub mod pace;
 pub mod policy;
 mod remembered;
+mod sender;
 pub mod snapshot;
 mod supervisor;
 pub mod transport;
@@ -32,4 +32,4 @@ pub mod transport;
 pub use board::Handle;
 pub use snapshot::{Record, Replies, Snapshot, Standing};
 pub use supervisor::{Drain, Settings};
-pub use transport::{Exceeded, Parcel, Reply, Transport};
+pub use transport::{Exceeded, Reply, Request, Transport};

@@ -11,10 +11,10 @@ use tracing::{error, warn};
 
 use super::board::{Board, Handle};
 use super::circuit::CircuitSettings;
-use super::courier::Courier;
 use super::lane::LaneSettings;
 use super::moment::Stopwatch;
 use super::pace::PaceSettings;
+use super::sender::Sender;
 use super::transport::Transport;
 use crate::backoff::Backoff;
 use crate::model::DestinationId;
@@ -64,7 +64,7 @@ impl Default for Settings {
                         cap: seconds(60),
                     },
                     paused_probe: seconds(300),
-                    doubt_after: 100,
+                    pause_after_rejected: 100,
                 },
             },
             reply_within: seconds(90),
@@ -83,13 +83,13 @@ pub struct Drain<T> {
     rng: Rng,
 }
 
-/// The couriers under way.
+/// The senders under way.
 #[derive(Default)]
-struct Couriers {
+struct Senders {
     tasks: JoinSet<u64>,
     destinations: HashMap<task::Id, DestinationId>,
     running: HashSet<DestinationId>,
-    /// The version of the outbox at which a courier found nothing left.
+    /// The version of the outbox at which a sender found nothing left.
     finished: HashMap<DestinationId, u64>,
 }
 
@@ -123,14 +123,14 @@ impl<T: Transport> Drain<T> {
     /// when all of that is done and every task has ended.
     pub async fn run(mut self, mut shutdown: Shutdown) {
         let mut changes = self.outbox.subscribe();
-        let mut couriers = Couriers::default();
+        let mut senders = Senders::default();
         let mut look_at = Some(Instant::now());
         while !shutdown.begun() {
             if look_at.is_some_and(|at| at <= Instant::now()) {
                 let version = *changes.borrow_and_update();
                 look_at = match self.destinations().await {
                     Ok(destinations) => {
-                        self.start(&mut couriers, destinations, version, &shutdown);
+                        self.start(&mut senders, destinations, version, &shutdown);
                         None
                     }
                     Err(error) => {
@@ -143,20 +143,20 @@ impl<T: Transport> Drain<T> {
                 () = shutdown.wait() => {}
                 changed = changes.changed(), if look_at.is_none() => {
                     if changed.is_err() {
-                        // The outbox is gone; couriers notice that themselves.
+                        // The outbox is gone; senders notice that themselves.
                         break;
                     }
                     look_at = Some(Instant::now() + LOOK);
                 }
-                Some(ended) = couriers.tasks.join_next_with_id() => {
-                    couriers.ended(ended);
+                Some(ended) = senders.tasks.join_next_with_id() => {
+                    senders.ended(ended);
                     look_at.get_or_insert_with(|| Instant::now() + LOOK);
                 }
                 () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {}
             }
         }
-        while let Some(ended) = couriers.tasks.join_next_with_id().await {
-            couriers.ended(ended);
+        while let Some(ended) = senders.tasks.join_next_with_id().await {
+            senders.ended(ended);
         }
     }
 
@@ -167,27 +167,27 @@ impl<T: Transport> Drain<T> {
 
     fn start(
         &mut self,
-        couriers: &mut Couriers,
+        senders: &mut Senders,
         destinations: Vec<DestinationState>,
         version: u64,
         shutdown: &Shutdown,
     ) {
         let known: HashSet<_> = destinations.iter().map(|state| state.id).collect();
-        couriers.finished.retain(|id, _| known.contains(id));
+        senders.finished.retain(|id, _| known.contains(id));
         self.board
-            .keep(|id| known.contains(id) || couriers.running.contains(id));
+            .keep(|id| known.contains(id) || senders.running.contains(id));
         for state in destinations {
-            let idle = couriers.running.contains(&state.id)
-                || couriers.finished.get(&state.id) == Some(&version);
+            let idle = senders.running.contains(&state.id)
+                || senders.finished.get(&state.id) == Some(&version);
             if idle || !has_work(&state) {
                 continue;
             }
             let (id, label) = (state.id, state.label);
-            let seat = self.board.seat(id);
-            seat.lane().relabel(label);
-            let courier = Courier {
+            let lane = self.board.lane(id);
+            lane.lock().relabel(label);
+            let sender = Sender {
                 destination: id,
-                seat,
+                lane,
                 outbox: self.outbox.clone(),
                 transport: Arc::clone(&self.transport),
                 stopwatch: self.board.stopwatch,
@@ -195,14 +195,14 @@ impl<T: Transport> Drain<T> {
                 deadline: self.settings.deadline,
                 rng: self.rng.fork(),
             };
-            let task = couriers.tasks.spawn(courier.run(shutdown.clone()));
-            couriers.destinations.insert(task.id(), id);
-            couriers.running.insert(id);
+            let task = senders.tasks.spawn(sender.run(shutdown.clone()));
+            senders.destinations.insert(task.id(), id);
+            senders.running.insert(id);
         }
     }
 }
 
-impl Couriers {
+impl Senders {
     fn ended(&mut self, ended: Result<(task::Id, u64), JoinError>) {
         let (id, version) = match ended {
             Ok((id, version)) => (id, Some(version)),

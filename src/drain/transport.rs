@@ -14,12 +14,12 @@ use crate::model::{DeliveryId, DestinationId};
 pub trait Transport: Send + Sync + 'static {
     /// Sends one request. Dropping the future abandons the request; whether the server has got it
     /// is then unknown.
-    fn send(&self, parcel: Parcel) -> impl Future<Output = Reply> + Send;
+    fn send(&self, request: Request) -> impl Future<Output = Reply> + Send;
 }
 
 /// One request as the drain hands it over.
 #[derive(Clone)]
-pub struct Parcel {
+pub struct Request {
     /// Whose request it is; for the transport's own bookkeeping.
     pub destination: DestinationId,
     /// Endpoint and credentials, sealed: opaque to the drain.
@@ -28,7 +28,7 @@ pub struct Parcel {
     pub delivery: DeliveryId,
     /// How often this piece has been sent with it, from 1.
     pub attempt: u32,
-    /// Which of the destination's doors it goes to: opaque to the drain, as in the outbox.
+    /// Which of the destination's addresses it goes to: opaque to the drain, as in the outbox.
     pub route: u8,
     /// The batches, one JSON object each, never empty.
     pub batches: Vec<Bytes>,

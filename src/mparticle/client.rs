@@ -1,4 +1,4 @@
-//! The wire to mParticle: one POST for one parcel, over connections that are kept open.
+//! The wire to mParticle: one POST for one request, over connections that are kept open.
 //!
 //! It opens the sealed account (once, until the destination has another), puts the batches between
 //! brackets, sends, and reads the answer with [`reply::read`](super::reply::read). It never retries
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, Uri, http};
+use hyper::{Method, Response, Uri, http};
 use hyper_util::client::legacy;
 use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
@@ -27,7 +27,7 @@ use super::era::Era;
 use super::reply::{self, MAX_WORDS, printable};
 use crate::causes::innermost;
 use crate::clock::UnixMillis;
-use crate::drain::{Parcel, Reply, Transport};
+use crate::drain::{Reply, Request, Transport};
 use crate::model::DestinationId;
 use crate::net::client::{self, HttpsClient, Kept};
 use crate::tls;
@@ -39,7 +39,7 @@ const MAX_ANSWER: usize = 16 << 10;
 /// that is less.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Accounts that are kept open; with more destinations than this all are opened anew now and then.
-const MOST_DOORS: usize = 64;
+const MOST_OPENED: usize = 64;
 /// First byte of an encoded account.
 const ACCOUNT_VERSION: u8 = 1;
 /// Most bytes of each part of an account.
@@ -101,16 +101,16 @@ pub enum AccountError {
     Damaged,
 }
 
-/// Sends parcels to mParticle.
+/// Sends requests to mParticle.
 pub struct Client {
     http: HttpsClient<Full<Bytes>>,
     request_timeout: Duration,
     open_account: OpenAccount,
-    doors: Mutex<HashMap<DestinationId, Arc<Door>>>,
+    accounts: Mutex<HashMap<DestinationId, Arc<Opened>>>,
 }
 
 /// What all requests of an account have in common.
-struct Door {
+struct Opened {
     /// The account that it was opened from.
     sealed: Arc<[u8]>,
     current: Uri,
@@ -121,7 +121,7 @@ struct Door {
 type OpenAccount = Box<dyn Fn(&[u8]) -> Result<Account, String> + Send + Sync>;
 
 impl Client {
-    /// A client without connections yet. `open_account` undoes the seal of a parcel's account; when
+    /// A client without connections yet. `open_account` undoes the seal of a request's account; when
     /// it fails the destination is treated like one with refused credentials, since a person has to
     /// bring the key back. Its error must not hold secrets.
     ///
@@ -150,33 +150,34 @@ impl Client {
             open_account: Box::new(move |sealed| {
                 open_account(sealed).map_err(|error| printable(&error.to_string(), MAX_WORDS))
             }),
-            doors: Mutex::default(),
+            accounts: Mutex::default(),
         }
     }
 
-    /// The parcel's account, opened.
-    fn door(&self, parcel: &Parcel) -> Result<Arc<Door>, String> {
-        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(door) = doors.get(&parcel.destination)
-            && door.sealed == parcel.account
+    /// The request's account, opened.
+    fn account(&self, request: &Request) -> Result<Arc<Opened>, String> {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = accounts.get(&request.destination)
+            && opened.sealed == request.account
         {
-            return Ok(Arc::clone(door));
+            return Ok(Arc::clone(opened));
         }
-        let account = (self.open_account)(&parcel.account)?;
-        let door = account.door(&parcel.account);
-        let door = Arc::new(door.map_err(|error| error.to_string())?);
-        if doors.len() >= MOST_DOORS {
-            doors.clear();
+        let account = (self.open_account)(&request.account)?;
+        let opened = account.opened(&request.account);
+        let opened = Arc::new(opened.map_err(|error| error.to_string())?);
+        if accounts.len() >= MOST_OPENED {
+            accounts.clear();
         }
-        doors.insert(parcel.destination, Arc::clone(&door));
-        Ok(door)
+        accounts.insert(request.destination, Arc::clone(&opened));
+        Ok(opened)
     }
 
-    async fn post(&self, parcel: Parcel) -> Reply {
-        let request = match self
-            .door(&parcel)
-            .and_then(|door| door.parcel(&parcel).map_err(|error| error.to_string()))
-        {
+    async fn post(&self, request: Request) -> Reply {
+        let request = match self.account(&request).and_then(|opened| {
+            opened
+                .request_of(&request)
+                .map_err(|error| error.to_string())
+        }) {
             Ok(request) => request,
             Err(words) => return Reply::Unauthorized { status: 0, words },
         };
@@ -190,8 +191,8 @@ impl Client {
 }
 
 impl Transport for Client {
-    fn send(&self, parcel: Parcel) -> impl Future<Output = Reply> + Send {
-        self.post(parcel)
+    fn send(&self, request: Request) -> impl Future<Output = Reply> + Send {
+        self.post(request)
     }
 }
 
@@ -275,13 +276,13 @@ impl Account {
     }
 
     /// `sealed` is what this account was opened from.
-    fn door(&self, sealed: &Arc<[u8]>) -> Result<Door, AccountError> {
+    fn opened(&self, sealed: &Arc<[u8]>) -> Result<Opened, AccountError> {
         let base = self.endpoint.as_str().trim_end_matches('/');
         let uri = |era: Era| {
             let uri = format!("{base}/{}", era.path());
             uri.parse().map_err(|_| AccountError::NotABase)
         };
-        Ok(Door {
+        Ok(Opened {
             sealed: Arc::clone(sealed),
             current: uri(Era::Current)?,
             historical: uri(Era::Historical)?,
@@ -298,14 +299,14 @@ impl Account {
     }
 }
 
-impl Door {
-    fn parcel(&self, parcel: &Parcel) -> Result<Request<Full<Bytes>>, AccountError> {
-        let era = Era::of_route(parcel.route).ok_or(AccountError::Route(parcel.route))?;
-        Ok(self.request(era, &parcel.batches))
+impl Opened {
+    fn request_of(&self, request: &Request) -> Result<hyper::Request<Full<Bytes>>, AccountError> {
+        let era = Era::of_route(request.route).ok_or(AccountError::Route(request.route))?;
+        Ok(self.request(era, &request.batches))
     }
 
-    fn request(&self, era: Era, batches: &[Bytes]) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body(batches)));
+    fn request(&self, era: Era, batches: &[Bytes]) -> hyper::Request<Full<Bytes>> {
+        let mut request = hyper::Request::new(Full::new(body(batches)));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = match era {
             Era::Current => self.current.clone(),
@@ -481,10 +482,10 @@ mod tests {
         let batches = [Bytes::from_static(b"{\"a\":1}"), Bytes::from_static(b"{}")];
         for endpoint in ["https://a.b/v2", "https://a.b/v2/"] {
             let account = account(endpoint).unwrap();
-            let door = account.door(&[].into()).unwrap();
-            let old = door.request(Era::Historical, &batches);
+            let opened = account.opened(&[].into()).unwrap();
+            let old = opened.request(Era::Historical, &batches);
             assert_eq!(old.uri(), "https://a.b/v2/bulkevents/historical");
-            let request = door.request(Era::Current, &batches);
+            let request = opened.request(Era::Current, &batches);
             assert_eq!(request.uri(), "https://a.b/v2/bulkevents");
             let value = &request.headers()[AUTHORIZATION];
             // "key:se:cret"

@@ -18,7 +18,7 @@ pub struct Claim {
     pub ordinal: u64,
     /// The newest sealed account of the destination.
     pub account: Arc<[u8]>,
-    /// Which of the destination's doors it goes to, as it was appended.
+    /// Which of the destination's addresses it goes to, as it was appended.
     pub route: u8,
     /// The batches, byte by byte as they were appended.
     pub slices: Vec<Bytes>,

@@ -7,7 +7,7 @@ use crate::outbox::record::Slice;
 pub struct Entry<'a> {
     /// At most 8192, and 32 MiB together.
     pub slices: &'a [Slice<'a>],
-    /// Which of the destination's doors it goes to. Opaque here: it is handed back with each claim,
+    /// Which of the destination's addresses it goes to. Opaque here: it is handed back with each claim,
     /// also of a replayed dead letter.
     pub route: u8,
 }

@@ -185,7 +185,7 @@ fn probes_take_turns_so_that_a_bad_batch_at_the_front_does_not_keep_it_paused() 
 #[test]
 fn without_a_bound_everything_that_is_rejected_goes_to_the_dead_letters() {
     let mut settings = settings(8, 0);
-    settings.circuit.doubt_after = 0;
+    settings.circuit.pause_after_rejected = 0;
     let mut stations = [Station::new(settings, 1)];
     stations[0].deliver(Duration::ZERO, [100; 5]);
     let mut server = |_, _, _: &[Batch]| reply(false);

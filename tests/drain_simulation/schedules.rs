@@ -116,7 +116,7 @@ fn check(seed: u64) {
     if rng.u8(..) < 50 {
         settings.max_age = Some(SECOND * rng.u32(1..2_000));
     }
-    settings.circuit.doubt_after = [0, 5, 100][rng.usize(0..3)];
+    settings.circuit.pause_after_rejected = [0, 5, 100][rng.usize(0..3)];
     let mut server = Moody {
         rng: rng.fork(),
         mood: Mood::Good,

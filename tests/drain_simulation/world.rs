@@ -14,7 +14,7 @@ use looker_feed::drain::lane::{Lane, LaneSettings, Next, Ticket};
 use looker_feed::drain::moment::Moment;
 use looker_feed::drain::notice::Notice;
 use looker_feed::drain::pace::PaceSettings;
-use looker_feed::drain::{Parcel, Reply, Standing};
+use looker_feed::drain::{Reply, Request, Standing};
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{Claim, Settlement};
 
@@ -41,7 +41,7 @@ pub fn settings(max_in_flight: usize, batches_per_second: u32) -> LaneSettings {
                 cap: 60 * SECOND,
             },
             paused_probe: 300 * SECOND,
-            doubt_after: 100,
+            pause_after_rejected: 100,
         },
     }
 }
@@ -289,7 +289,7 @@ impl Station {
         let next = loop {
             let standing = self.lane.snapshot(at(now)).state;
             match self.lane.next(at(now)) {
-                Next::Send(ticket, parcel) => self.send(now, ticket, parcel, standing, server),
+                Next::Send(ticket, request) => self.send(now, ticket, request, standing, server),
                 Next::At(tick) => {
                     assert!(tick > now, "a wait that is over already: a busy loop");
                     break Some(tick);
@@ -338,13 +338,13 @@ impl Station {
         &mut self,
         now: Duration,
         ticket: Ticket,
-        parcel: Parcel,
+        request: Request,
         standing: Standing,
         server: &mut impl Server,
     ) {
-        let batches: Vec<_> = parcel.batches.iter().map(|b| Batch::read(b)).collect();
+        let batches: Vec<_> = request.batches.iter().map(|b| Batch::read(b)).collect();
         assert!(!batches.is_empty());
-        assert_eq!(parcel.route, route(batches[0].entry));
+        assert_eq!(request.route, route(batches[0].entry));
         let head = self.head();
         for batch in &batches {
             assert_eq!(Some(batch.delivery), head, "a delivery was overtaken");
@@ -364,7 +364,7 @@ impl Station {
         assert!(self.flying.len() < self.settings.max_in_flight);
         self.check_rate(now, batches.len());
 
-        let (takes, reply) = server.receive(now, parcel.account[0], &batches);
+        let (takes, reply) = server.receive(now, request.account[0], &batches);
         self.sent.push(Sent {
             at: now,
             batches: batches.clone(),

@@ -17,7 +17,7 @@ fn circuit() -> Circuit {
             cap: 60 * SECOND,
         },
         paused_probe: 300 * SECOND,
-        doubt_after: 100,
+        pause_after_rejected: 100,
     };
     Circuit::new(settings, Rng::with_seed(1))
 }

@@ -1,6 +1,6 @@
-//! A lane's hands: the tasks and the calls that the lane's decisions become.
+//! A lane at work: the tasks and the calls that its decisions become.
 //!
-//! One courier runs a lane while its destination has work. Requests fly within its own task: one of
+//! One sender runs a lane while its destination has work. Requests fly within its own task: one of
 //! its own for each would take two more task switches a request, which is as long as making it. It owns
 //! every call to the outbox that it starts and awaits it; of each kind at most one is under way.
 
@@ -18,7 +18,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
 
-use super::board::Seat;
+use super::board::SharedLane;
 use super::entry::EntryKey;
 use super::lane::{Next, Ticket};
 use super::moment::Stopwatch;
@@ -41,9 +41,9 @@ const BETWEEN_SETTLES: Duration = Duration::from_millis(20);
 const OUTBOX_LINES: Duration = Duration::from_secs(60);
 
 /// Sends what waits for one destination.
-pub(super) struct Courier<T> {
+pub(super) struct Sender<T> {
     pub destination: DestinationId,
-    pub seat: Arc<Seat>,
+    pub lane: Arc<SharedLane>,
     pub outbox: Outbox,
     pub transport: Arc<T>,
     pub stopwatch: Stopwatch,
@@ -86,13 +86,13 @@ struct Patience {
     said: Option<Instant>,
 }
 
-impl<T: Transport> Courier<T> {
+impl<T: Transport> Sender<T> {
     /// Works until nothing is left for the destination, or until the shutdown. Returns the version
     /// of the outbox at which nothing was left.
     pub async fn run(mut self, mut shutdown: Shutdown) -> u64 {
         let mut work = Work::new(self.outbox.subscribe());
-        // Only a courier that was cut down leaves anything here.
-        self.seat.lane().abandon();
+        // Only a sender that was cut down leaves anything here.
+        self.lane.lock().abandon();
         loop {
             let now = Instant::now();
             let sends_at = self.step(&mut work, now);
@@ -108,13 +108,13 @@ impl<T: Transport> Courier<T> {
                 settled = join_settling(&mut work.settling) => self.settled(&mut work, settled),
                 changed = work.changes.changed(), if work.stop_at.is_none() => {
                     work.outbox_changed();
-                    self.seat.lane().stir();
+                    self.lane.lock().stir();
                     if changed.is_err() {
                         self.stop(&mut work);
                     }
                 }
                 Some(landed) = work.flights.next() => self.landed(&mut work, landed),
-                () = self.seat.nudged.notified() => {}
+                () = self.lane.nudged.notified() => {}
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
         }
@@ -123,7 +123,7 @@ impl<T: Transport> Courier<T> {
 
     /// Does all that can be done now. Returns when sending goes on.
     fn step(&mut self, work: &mut Work, now: Instant) -> Option<Instant> {
-        let notices = self.seat.lane().take_notices();
+        let notices = self.lane.lock().take_notices();
         for notice in notices {
             self.say(notice);
         }
@@ -142,14 +142,14 @@ impl<T: Transport> Courier<T> {
     }
 
     fn send(&self, work: &mut Work) -> Option<Instant> {
-        let mut lane = self.seat.lane();
+        let mut lane = self.lane.lock();
         loop {
             match lane.next(self.stopwatch.now()) {
-                Next::Send(ticket, parcel) => {
+                Next::Send(ticket, request) => {
                     let transport = Arc::clone(&self.transport);
                     let within = self.reply_within;
                     let sending = async move {
-                        let sending = transport.send(parcel);
+                        let sending = transport.send(request);
                         timeout(within, sending).await.unwrap_or_else(|_| {
                             Reply::unavailable(format!("no reply within {within:?}"))
                         })
@@ -175,14 +175,14 @@ impl<T: Transport> Courier<T> {
         while let Some(Some(next)) = work.flights.next().now_or_never() {
             landed.push(next);
         }
-        let mut lane = self.seat.lane();
+        let mut lane = self.lane.lock();
         for (ticket, reply) in landed {
             lane.replied(self.stopwatch.now(), ticket, reply);
         }
     }
 
     fn claim(&self, work: &mut Work) {
-        let mut lane = self.seat.lane();
+        let mut lane = self.lane.lock();
         let releases = lane.take_releases();
         // Marked as seen below, so it is taken note of here.
         let changed = work.changes.has_changed().unwrap_or(false);
@@ -224,10 +224,10 @@ impl<T: Transport> Courier<T> {
             Ok(Some(claims)) => {
                 work.claims.succeeded();
                 work.exhausted = claims.is_empty() && !work.outdated;
-                self.seat.lane().claimed(self.stopwatch.now(), claims);
+                self.lane.lock().claimed(self.stopwatch.now(), claims);
             }
             Err(error) => {
-                self.seat.lane().stir();
+                self.lane.lock().stir();
                 if work.claims.failed(&mut self.rng) {
                     warn!(
                         destination = %self.destination, error = %error,
@@ -240,7 +240,7 @@ impl<T: Transport> Courier<T> {
     }
 
     fn settle(&self, work: &mut Work) {
-        let batch = self.seat.lane().take_settlements();
+        let batch = self.lane.lock().take_settlements();
         if batch.is_empty() {
             return;
         }
@@ -260,7 +260,7 @@ impl<T: Transport> Courier<T> {
                 work.settles.succeeded();
                 work.settles.until = Some(Instant::now() + BETWEEN_SETTLES);
                 work.outbox_changed();
-                self.seat.lane().settled(&batch);
+                self.lane.lock().settled(&batch);
             }
             Err(error) => {
                 if work.settles.failed(&mut self.rng) {
@@ -271,14 +271,14 @@ impl<T: Transport> Courier<T> {
                          the same ids.",
                     );
                 }
-                self.seat.lane().unsettled(batch);
+                self.lane.lock().unsettled(batch);
                 self.stop_if_closed(work, &error);
             }
         }
     }
 
     fn stop(&self, work: &mut Work) {
-        self.seat.lane().stop();
+        self.lane.lock().stop();
         work.stop_at = Some(Instant::now() + self.deadline);
     }
 
@@ -294,13 +294,13 @@ impl<T: Transport> Courier<T> {
             return false;
         }
         // Stopping: what is decided has been settled, or can't be.
-        work.stop_at.is_some() || (work.exhausted && self.seat.lane().is_empty())
+        work.stop_at.is_some() || (work.exhausted && self.lane.lock().is_empty())
     }
 
     /// Gives back what has not been decided.
     async fn end(self, work: Work) -> u64 {
         let (releases, unwritten) = {
-            let mut lane = self.seat.lane();
+            let mut lane = self.lane.lock();
             lane.abandon();
             (lane.take_releases(), lane.take_settlements())
         };
@@ -310,7 +310,7 @@ impl<T: Transport> Courier<T> {
                 "The outbox could not write down what was delivered; after the restart these \
                  requests are sent once more, with the same ids.",
             );
-            self.seat.lane().settled(&unwritten);
+            self.lane.lock().settled(&unwritten);
         }
         let outbox = self.outbox.clone();
         if !releases.is_empty()
