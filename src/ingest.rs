@@ -19,6 +19,7 @@ mod work;
 mod worked;
 mod writer;
 
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -108,7 +109,25 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// It could not be kept; the delivery is given up.
-    fn reject(&mut self, row: u64, reason: &str, text: &[u8]) -> Result<(), IngestError>;
+    fn reject(&mut self, row: u64, reason: Reason<'_>, text: &[u8]) -> Result<(), IngestError>;
+}
+
+/// Why a row cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reason<'a> {
+    /// What rows that are refused for the same cause share.
+    pub kind: &'a str,
+    /// The row's value that is to blame, where it says something.
+    pub value: Option<&'a str>,
+}
+
+impl fmt::Display for Reason<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.value {
+            Some(value) => write!(f, "{}: {value}", self.kind),
+            None => f.write_str(self.kind),
+        }
+    }
 }
 
 /// A delivery that is durable.

@@ -37,7 +37,7 @@
 //! | [`drain`] | when, how fast, and what a reply means | `outbox` | HTTP, JSON: it sees a `Transport` |
 //! | [`mparticle`]`::reply` | an answer of mParticle, read | the reply of `drain` | the outbox |
 //! | [`mparticle`]`::client` | the wire | the transport of `drain`, `mparticle::era`, `mparticle::reply`, `net`, `tls` | the outbox |
-//! | [`ingest`] | one delivery from bytes to commit | `decode`, `mapping`, `record`, `group`, `mparticle::encode`, `mparticle::era`, `changes`, `outbox`, `seal` | HTTP: it takes a stream |
+//! | [`ingest`] | one delivery from bytes to commit | `decode`, `mapping`, `record`, `group`, `mparticle::encode`, `mparticle::era`, `mparticle::limits`, `changes`, `outbox`, `seal` | HTTP: it takes a stream |
 //! | [`config`] | the file and the environment as values that cannot be wrong | names of `mapping` | what the values are for |
 //! | [`intake`] | the Action Hub that Looker calls | the envelope of `decode`, `config`, `net`, `seal`, `tls` | the outbox, mParticle |
 //! | [`control`] | what an operator sees and steers | its own view values, `net` | the data path |

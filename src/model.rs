@@ -94,6 +94,8 @@ pub struct Field {
     pub kind: FieldKind,
     /// LookML tags, in order; empty when Looker sent none.
     pub tags: Vec<String>,
+    /// Its type in LookML, such as `yesno`, `number` or `date_time`; `None` when Looker sent none.
+    pub lookml_type: Option<String>,
 }
 
 /// What Looker says of a result set beside its rows. Complete only when the document has ended,
@@ -213,6 +215,8 @@ pub enum Value<'a> {
     Object(&'a str),
     /// The cell has no `value` key: a pivoted measure, `{"<pivot key>": {"value": X}}`, raw JSON.
     Pivoted(&'a str),
+    /// Looker could not compute the cell: it has an `error`, and no value. The whole cell, raw JSON.
+    Failed(&'a str),
 }
 
 /// Where a selected cell's value lies in the row's text.
@@ -243,6 +247,7 @@ pub enum CellKind {
     List,
     Object,
     Pivoted,
+    Failed,
 }
 
 /// One row of a delivery, borrowed from the decoder's buffer: slot `i` is the `i`-th column that
@@ -288,6 +293,7 @@ impl<'a> Row<'a> {
             CellKind::List => Value::List(raw),
             CellKind::Object => Value::Object(raw),
             CellKind::Pivoted => Value::Pivoted(raw),
+            CellKind::Failed => Value::Failed(raw),
         }
     }
 

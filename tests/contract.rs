@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use looker_feed::clock::UnixMillis;
 use looker_feed::decode::{Decoder, Limits, Step};
 use looker_feed::group::{self, GroupError, Grouper};
-use looker_feed::mapping::{self, Historical, Nulls, Plan, Tally, Untagged};
+use looker_feed::mapping::{self, AttributeTypes, Historical, Nulls, Plan, Tally, Untagged};
 use looker_feed::model::{DataType, DeliveryId, Environment};
 use looker_feed::mparticle::encode::{self, Batches, DataPlan, Encoder, Sink, Unsendable};
 use looker_feed::mparticle::era::Era;
@@ -190,8 +190,8 @@ fn choices() -> impl Strategy<Value = (mapping::Settings, Option<DataPlan>)> {
         Historical::Never,
         Historical::Always,
     ]);
-    (nulls, any::<[bool; 5]>(), plan, historical).prop_map(
-        |(nulls, [trim, lower, html, untagged, skip], plan, historical)| {
+    (nulls, any::<[bool; 6]>(), plan, historical).prop_map(
+        |(nulls, [trim, lower, html, untagged, skip, typed], plan, historical)| {
             let settings = mapping::Settings {
                 trim_identities: trim,
                 lowercase_email: lower,
@@ -203,6 +203,11 @@ fn choices() -> impl Strategy<Value = (mapping::Settings, Option<DataPlan>)> {
                     Untagged::Ignore
                 },
                 skip_sent: skip,
+                attribute_types: if typed {
+                    AttributeTypes::Typed
+                } else {
+                    AttributeTypes::AsIs
+                },
                 historical,
                 now: UnixMillis(1_795_000_000_000),
                 ..mapping::Settings::new(DataType::User)
@@ -236,6 +241,10 @@ fn cell() -> impl Strategy<Value = Value> {
         ]).prop_map(Value::from),
         1 => prop::collection::vec(any::<u8>(), 0..4).prop_map(|list| json!(list)),
         1 => Just(json!({"nested": [1, {"deep": null}]})),
+        1 => (0..1200usize).prop_map(|count| json!(vec!["entry"; count])),
+        1 => Just(json!(["é".repeat(600), null, [1]])),
+        1 => prop::sample::select(vec!["null", "N/A", "12.50", "Yes", "2026-11-03 17:15:00 +0000"])
+            .prop_map(Value::from),
     ]
 }
 
@@ -254,7 +263,10 @@ fn document() -> impl Strategy<Value = (Value, usize)> {
             let chosen: BTreeSet<usize> = chosen.into_iter().chain([0, TIME]).collect();
             let fields: Vec<_> = chosen
                 .iter()
-                .map(|&at| json!({"name": COLUMNS[at].0, "tags": ["x", COLUMNS[at].1]}))
+                .map(|&at| {
+                    let lookml = ["string", "yesno", "number", "date_time"][at % 4];
+                    json!({"name": COLUMNS[at].0, "type": lookml, "tags": ["x", COLUMNS[at].1]})
+                })
                 .collect();
             let count = rows.len();
             let data: Vec<_> = rows
@@ -416,7 +428,7 @@ proptest! {
         (settings, data_plan) in choices(),
     ) {
         for data_type in [DataType::Event, DataType::User] {
-            let settings = mapping::Settings { data_type, ..settings };
+            let settings = mapping::Settings { data_type, ..settings.clone() };
             let collected = run(&document, settings, data_plan.as_ref());
             check(&collected);
             prop_assert_eq!(collected.rows + collected.refused, rows as u64);
@@ -471,6 +483,7 @@ fn a_batch_with_every_tag_is_valid_under_every_choice() {
                 strip_html,
                 trim_identities,
                 lowercase_email: trim_identities,
+                now: UnixMillis(1_795_000_000_000),
                 ..mapping::Settings::new(DataType::Event)
             };
             let collected = run(&document, settings, Some(&plan));

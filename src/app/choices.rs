@@ -47,7 +47,7 @@ impl Settings {
     pub(super) fn mapping_of(&self, order: &Order) -> mapping::Settings {
         mapping::Settings {
             data_type: order.data_type,
-            ..chosen(&order.choices, self.mapping)
+            ..chosen(&order.choices, self.mapping.clone())
         }
     }
 

@@ -153,6 +153,15 @@ pub(crate) fn mapping_settings(mparticle: &config::MparticleSettings) -> mapping
         strip_html: mparticle.strip_html,
         nulls: mparticle.null_attributes,
         historical: mparticle.historical_events,
+        attribute_types: mparticle.attribute_types,
+        placeholders: mapping::Placeholders::new(
+            mparticle.placeholder_identities.iter().map(String::as_str),
+        ),
+        plausible: mapping::Plausible {
+            earliest: mparticle.earliest_event,
+            ahead: i64::try_from(mparticle.latest_event_ahead.as_millis()).unwrap_or(i64::MAX),
+        },
+        max_event_names: mparticle.max_event_names,
         // Each delivery has its own.
         ..mapping::Settings::new(DataType::User)
     }

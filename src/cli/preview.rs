@@ -167,12 +167,18 @@ impl Store for Kept {
         Ok(())
     }
 
-    fn reject(&mut self, row: u64, reason: &str, _text: &[u8]) -> Result<(), IngestError> {
-        let known = self.reasons.iter().position(|known| known.reason == reason);
+    fn reject(
+        &mut self,
+        row: u64,
+        reason: ingest::Reason<'_>,
+        _text: &[u8],
+    ) -> Result<(), IngestError> {
+        let mut known = self.reasons.iter();
+        let known = known.position(|known| known.reason == reason.kind);
         let at = match known {
             Some(at) => at,
             None if self.reasons.len() < MOST_REASONS => {
-                self.reasons.push(Reason::new(reason));
+                self.reasons.push(Reason::new(reason.kind));
                 self.reasons.len() - 1
             }
             None => {
@@ -182,10 +188,11 @@ impl Store for Kept {
                 MOST_REASONS
             }
         };
-        if let Some(reason) = self.reasons.get_mut(at) {
-            reason.rows += 1;
-            if reason.first_rows.len() < ROWS_NAMED {
-                reason.first_rows.push(row + 1);
+        if let Some(known) = self.reasons.get_mut(at) {
+            known.rows += 1;
+            if known.first_rows.len() < ROWS_NAMED {
+                known.first_rows.push(row + 1);
+                known.values.extend(reason.value.map(str::to_owned));
             }
         }
         Ok(())
@@ -233,14 +240,19 @@ mod tests {
         }
     }
 
+    fn reason(kind: &str) -> ingest::Reason<'_> {
+        ingest::Reason { kind, value: None }
+    }
+
     #[test]
     fn reasons_are_counted_with_their_first_rows_and_are_bounded() {
         let mut kept = Kept::new(0);
         for row in 0..7 {
-            kept.reject(row, "no identity", b"").unwrap();
+            kept.reject(row, reason("no identity"), b"").unwrap();
         }
         for row in 7..1000 {
-            kept.reject(row, &format!("reason {row}"), b"").unwrap();
+            kept.reject(row, reason(&format!("reason {row}")), b"")
+                .unwrap();
         }
         assert_eq!(kept.rejected_rows(), 1000);
         assert_eq!(kept.reasons[0].rows, 7);

@@ -26,14 +26,14 @@ pub use settings::{
 };
 
 pub use crate::mapping::{
-    Historical, IdentityNames, MoreColumns, MoreColumnsError, Nulls, PivotedMeasures, Untagged,
-    identity_tags,
+    AttributeTypes, Historical, IdentityNames, MoreColumns, MoreColumnsError, Nulls,
+    PivotedMeasures, Untagged, identity_tags,
 };
 
 use layers::{Entry, Layers, Raw};
 use values::{
-    address, base_url, collector, duration, endpoint, hosts, is_callback, line, names, nonces,
-    path, paths, secrets, share, size, truth, user_attribute, whole, word,
+    address, base_url, collector, day, duration, endpoint, hosts, is_callback, line, names, nonces,
+    path, paths, placeholders, secrets, share, size, truth, user_attribute, whole, word,
 };
 
 /// The shipped file: every key with its default and what it means.
@@ -208,6 +208,20 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             trim_identities: of.key("mparticle.trim_identities", truth)?,
             lowercase_email: of.key("mparticle.lowercase_email", truth)?,
             strip_html: of.key("mparticle.strip_html", truth)?,
+            attribute_types: of.key(
+                "mparticle.attribute_types",
+                word(&[
+                    ("as_is", AttributeTypes::AsIs),
+                    ("typed", AttributeTypes::Typed),
+                ]),
+            )?,
+            placeholder_identities: of.key("mparticle.placeholder_identities", placeholders)?,
+            earliest_event: of.key("mparticle.earliest_event", day)?,
+            latest_event_ahead: of.key(
+                "mparticle.latest_event_ahead",
+                duration(millis(0)..=days(36_500)),
+            )?,
+            max_event_names: of.key("mparticle.max_event_names", whole(1..=100_000))?,
             plan_id: of.maybe("mparticle.plan_id", line)?,
             plan_version: of.maybe("mparticle.plan_version", whole(1..=u32::MAX))?,
             backoff_initial: of.key("mparticle.backoff_initial", wait())?,

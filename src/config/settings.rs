@@ -9,7 +9,7 @@ use url::{Host, Url};
 
 use super::secret::Secret;
 use super::values::is_loopback;
-use crate::mapping::{Historical, IdentityNames, Nulls, PivotedMeasures, Untagged};
+use crate::mapping::{AttributeTypes, Historical, IdentityNames, Nulls, PivotedMeasures, Untagged};
 
 /// `[intake]`: the Action Hub that Looker is pointed at.
 #[derive(Clone, Debug)]
@@ -168,6 +168,16 @@ pub struct MparticleSettings {
     pub lowercase_email: bool,
     /// Of strings that hold HTML only the text is sent.
     pub strip_html: bool,
+    /// Whether attributes are sent by the type of their column.
+    pub attribute_types: AttributeTypes,
+    /// Texts that count as no identity, each of at most 63 bytes.
+    pub placeholder_identities: Vec<String>,
+    /// The earliest time of an event that is plausible, in milliseconds since 1970.
+    pub earliest_event: i64,
+    /// How far in the future an event may lie.
+    pub latest_event_ahead: Duration,
+    /// Different names that the events of one delivery may have, 1 to 100,000.
+    pub max_event_names: usize,
     /// The data plan that batches name.
     pub plan_id: Option<String>,
     /// Its version; `None` although there is a plan: the latest.

@@ -12,6 +12,7 @@ use url::{Host, Url};
 use super::layers::Raw;
 use super::secret::Secret;
 use super::settings::AllowedHost;
+use crate::mapping::Placeholders;
 
 /// A whole number within bounds.
 pub(super) fn whole<T>(range: RangeInclusive<T>) -> impl Fn(&Raw) -> Result<T, String>
@@ -254,6 +255,32 @@ pub(super) fn nonces(raw: &Raw) -> Result<Vec<String>, String> {
     texts(raw, nonce).ok_or_else(|| {
         "a list of hub keys, or of the parts before their slash, none of them empty".to_owned()
     })
+}
+
+/// Texts that stand for no identity; a variable has them comma-separated.
+pub(super) fn placeholders(raw: &Raw) -> Result<Vec<String>, String> {
+    let short = |text: &str| {
+        let text = text.trim();
+        (text.len() <= Placeholders::LONGEST).then(|| text.to_owned())
+    };
+    texts(raw, short).ok_or_else(|| {
+        format!(
+            "a list of texts, none of them empty or longer than {} bytes",
+            Placeholders::LONGEST
+        )
+    })
+}
+
+/// A day from 1970 to 2100: its beginning in UTC, in milliseconds since 1970.
+pub(super) fn day(raw: &Raw) -> Result<i64, String> {
+    let day = match raw {
+        Raw::Text(text) => text.trim().parse::<jiff::civil::Date>().ok(),
+        _ => None,
+    };
+    day.filter(|day| (1970..=2100).contains(&day.year()))
+        .and_then(|day| day.to_zoned(jiff::tz::TimeZone::UTC).ok())
+        .map(|day| day.timestamp().as_millisecond())
+        .ok_or_else(|| "a day from 1970 to 2100, such as 2000-01-01".to_owned())
 }
 
 fn texts<T>(raw: &Raw, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {

@@ -1,6 +1,6 @@
 //! What a result document says beside its rows, kept while the rest is skipped.
 //!
-//! Of `fields` (ten kilobytes and more, fifty keys a column) only names and tags are ever held;
+//! Of `fields` (ten kilobytes and more, fifty keys a column) only names, types and tags are ever held;
 //! `applied_filters` and other unknown keys pass through without a copy, however large.
 
 use super::Limits;
@@ -34,6 +34,7 @@ pub(super) struct HeaderReader {
     member: Member,
     name: Option<String>,
     tags: Vec<String>,
+    lookml_type: Option<String>,
     dimensions: Vec<Field>,
     measures: Vec<Field>,
     calculations: Vec<Field>,
@@ -79,6 +80,7 @@ enum List {
 enum Member {
     Name,
     Tags,
+    Type,
     Other,
 }
 
@@ -87,6 +89,7 @@ impl Member {
         match key {
             b"name" => Self::Name,
             b"tags" => Self::Tags,
+            b"type" => Self::Type,
             _ => Self::Other,
         }
     }
@@ -117,6 +120,7 @@ impl HeaderReader {
             member: Member::Other,
             name: None,
             tags: Vec::new(),
+            lookml_type: None,
             dimensions: Vec::new(),
             measures: Vec::new(),
             calculations: Vec::new(),
@@ -267,6 +271,7 @@ impl HeaderReader {
                     return Err(Problem::Header("an entry of `fields` is not an object"));
                 }
                 self.name = None;
+                self.lookml_type = None;
                 self.tags.clear();
             }
             _ => {}
@@ -300,6 +305,7 @@ impl HeaderReader {
                         strings(&self.captured, self.limits.depth()).ok_or(Problem::NotUtf8)?;
                     self.keep(self.tags.len() * STRING_OVERHEAD)?;
                 }
+                Member::Type => self.lookml_type = self.string(capture, escaped)?,
                 Member::Other => {}
             },
             _ => {}
@@ -327,7 +333,13 @@ impl HeaderReader {
             List::Pivots => self.header.pivots.push(name),
             List::Fields(kind) => {
                 let tags = std::mem::take(&mut self.tags);
-                self.fields(kind).push(Field { name, kind, tags });
+                let lookml_type = self.lookml_type.take();
+                self.fields(kind).push(Field {
+                    name,
+                    kind,
+                    tags,
+                    lookml_type,
+                });
             }
         }
         Ok(())

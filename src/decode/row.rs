@@ -265,12 +265,23 @@ struct Walk {
     /// The cell we are in.
     slot: u32,
     cell_start: usize,
-    /// Whether the last key in the cell was `value`, and whether one was.
+    /// Whether the last key in the cell was `value`, and what the last such key had.
     in_value: bool,
-    value_seen: bool,
+    value: Seen,
+    /// Whether the last key in the cell was `error`, and whether one has said something.
+    in_error: bool,
+    failed: bool,
     learn: bool,
     /// What lies before this is in the layout.
     learned: usize,
+}
+
+/// The value of a cell, as far as it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    None,
+    Null,
+    Some,
 }
 
 impl Walk {
@@ -283,7 +294,9 @@ impl Walk {
             slot: UNSELECTED,
             cell_start: 0,
             in_value: false,
-            value_seen: false,
+            value: Seen::None,
+            in_error: false,
+            failed: false,
             learn,
             learned: 0,
         }
@@ -326,19 +339,19 @@ impl Walk {
             }
             Event::ValueBegin(Kind::Object) => {
                 self.cell_start = self.at - 1;
-                self.value_seen = false;
+                self.value = Seen::None;
+                self.failed = false;
             }
             Event::ValueBegin(_) => {
                 let column = self.column(row.bytes);
                 return Err(Wrong::at(self.at - 1, What::NotACell(column)));
             }
-            Event::ValueEnd if !self.value_seen => {
+            Event::ValueEnd if self.failed && self.value != Seen::Some => {
+                self.set(row, CellKind::Failed, self.cell_start, self.at);
+            }
+            Event::ValueEnd if self.value == Seen::None => {
                 self.set(row, CellKind::Pivoted, self.cell_start, self.at);
-                // A layout fills cells with values, not with whole cells: such rows are walked.
-                if self.learn && self.slot != UNSELECTED {
-                    row.layout.forget();
-                    self.learn = false;
-                }
+                self.unlearn(row);
             }
             Event::ValueEnd => {}
         }
@@ -350,8 +363,12 @@ impl Walk {
         match event {
             Event::KeyBegin => self.start = self.at,
             Event::KeyEnd => {
-                self.in_value = self.key(row.bytes)? == "value";
-                self.value_seen |= self.in_value;
+                let key = self.key(row.bytes)?;
+                self.in_value = key == "value";
+                self.in_error = key == "error";
+                if self.in_error {
+                    self.unlearn(row);
+                }
             }
             Event::ValueBegin(kind) => {
                 self.kind = kind;
@@ -364,7 +381,13 @@ impl Walk {
 
     fn on_value(&mut self, row: &mut Parts<'_>) {
         let quote = usize::from(self.kind == Kind::String);
+        // An object is a pivot that is called so.
+        self.failed |= self.in_error && !matches!(self.kind, Kind::Null | Kind::Object);
         if self.in_value {
+            self.value = match self.kind {
+                Kind::Null => Seen::Null,
+                _ => Seen::Some,
+            };
             let kind = match self.kind {
                 Kind::Object => CellKind::Object,
                 Kind::Array => CellKind::List,
@@ -382,6 +405,14 @@ impl Walk {
             let glue = row.bytes.get(self.learned..self.start - quote);
             row.layout.learn(glue.unwrap_or_default(), slot);
             self.learned = self.at;
+        }
+    }
+
+    /// A layout fills cells with values, not with whole cells: rows that have such are walked.
+    fn unlearn(&mut self, row: &mut Parts<'_>) {
+        if self.learn && self.slot != UNSELECTED {
+            row.layout.forget();
+            self.learn = false;
         }
     }
 

@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 
 use super::early::EarlyRows;
 use super::{
-    CHUNKS_WAITING, Feed, IngestError, Order, Progress, Receipt, Settings, Store, Task, Worked,
-    writer,
+    CHUNKS_WAITING, Feed, IngestError, Order, Progress, Reason, Receipt, Settings, Store, Task,
+    Worked, writer,
 };
 use crate::changes::Session;
 use crate::decode::{Chunk, Decoder, RowParser, Step};
@@ -253,13 +253,20 @@ impl<S: Store> Job<'_, S> {
             return Ok(());
         };
         match mapper.plan.map(row, &mut mapper.record, &mut mapper.tally) {
-            Ok(()) => Ok(mapper.grouper.push(&mapper.record)?),
+            Ok(()) => {
+                mapper.plan.check(&mapper.tally)?;
+                Ok(mapper.grouper.push(&mapper.record)?)
+            }
             Err(rejection) => {
                 self.rejected += 1;
-                let reason = rejection.to_string();
+                let kind = rejection.kind();
+                let reason = Reason {
+                    kind: &kind,
+                    value: rejection.value(),
+                };
                 self.store
-                    .reject(row.number, &reason, row.text().as_bytes())?;
-                self.first_reason.get_or_insert(reason);
+                    .reject(row.number, reason, row.text().as_bytes())?;
+                self.first_reason.get_or_insert_with(|| reason.to_string());
                 Ok(())
             }
         }
@@ -353,7 +360,9 @@ impl Store for Staging {
         Ok(())
     }
 
-    fn reject(&mut self, row: u64, reason: &str, text: &[u8]) -> Result<(), IngestError> {
+    fn reject(&mut self, row: u64, reason: Reason<'_>, text: &[u8]) -> Result<(), IngestError> {
+        let reason = reason.to_string();
+        let reason = reason.as_str();
         Staging::reject(self, RejectedRow { row, reason, text })?;
         Ok(())
     }

@@ -4,7 +4,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::{IngestError, Store};
+use super::{IngestError, Reason, Store};
 use crate::changes::Session;
 use crate::mparticle::encode::{Batches, Sink, Unsendable};
 use crate::mparticle::era::Era;
@@ -97,7 +97,13 @@ fn store_all<S: Store>(
                 // A worker that has spare ones enough, or is done, needs no more.
                 let _ = done.try_send(batches);
             }
-            Ready::Rejected { row, reason, text } => store.reject(row, &reason, &text)?,
+            Ready::Rejected { row, reason, text } => {
+                let reason = Reason {
+                    kind: &reason,
+                    value: None,
+                };
+                store.reject(row, reason, &text)?;
+            }
         }
     }
     Ok(())
@@ -194,7 +200,7 @@ mod tests {
             Ok(())
         }
 
-        fn reject(&mut self, row: u64, _: &str, _: &[u8]) -> Result<(), IngestError> {
+        fn reject(&mut self, row: u64, _: Reason<'_>, _: &[u8]) -> Result<(), IngestError> {
             self.rejected.push(row);
             Ok(())
         }

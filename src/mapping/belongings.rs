@@ -2,12 +2,12 @@
 
 use core::ops::Range;
 
-use jiff::tz::TimeZone;
-
-use super::cells::{MOST_VALUE_CHARACTERS, Spelling, integer_value, note_missing, text_value};
+use super::cells::{MOST_VALUE_CHARACTERS, Spelling, note_missing, text_value};
 use super::names::Names;
 use super::notes::{Note, Tally};
-use super::{time, values};
+use super::placeholders::Placeholders;
+use super::time::Times;
+use super::values;
 use crate::model::Row;
 use crate::record;
 
@@ -24,6 +24,8 @@ pub(super) struct Belongings {
     gdpr: Named,
     ccpa: Named,
     pub(super) consent_time: Vec<usize>,
+    /// Ids at partners that are none.
+    placeholders: Placeholders,
 }
 
 /// A place that takes any number of columns, each under its own name.
@@ -35,6 +37,14 @@ pub(super) enum Shelf {
 }
 
 impl Belongings {
+    /// Without columns yet.
+    pub(super) fn new(placeholders: Placeholders) -> Self {
+        Self {
+            placeholders,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.partners.is_empty() && self.gdpr.is_empty() && self.ccpa.is_empty()
     }
@@ -86,17 +96,23 @@ impl Belongings {
         out: &mut Vec<u8>,
         row: &Row<'_>,
         names: &Names,
-        zone: Option<&TimeZone>,
+        times: &Times,
         spelling: Spelling,
         tally: &mut Tally,
     ) {
         each(out, &names.partners, &self.partners, |out, slot| {
+            let start = out.len();
             text_value(out, row, slot, MOST_VALUE_CHARACTERS, spelling, tally);
+            let content = out.get(start + 1..out.len().max(1) - 1);
+            if content.is_some_and(|content| self.placeholders.has(content)) {
+                out.truncate(start);
+                tally.add(Note::Placeholder, slot, row.number);
+            }
         });
         if self.gdpr.is_empty() && self.ccpa.is_empty() {
             return;
         }
-        let time = self.time(row, zone, tally);
+        let time = self.time(row, times, tally);
         for (range, columns) in [(&names.gdpr, &self.gdpr), (&names.ccpa, &self.ccpa)] {
             each(out, range, columns, |out, slot| {
                 consent_value(out, row, slot, time, tally);
@@ -105,27 +121,17 @@ impl Belongings {
     }
 
     /// When the consents of a row were given or refused, in milliseconds since 1970.
-    fn time(&self, row: &Row<'_>, zone: Option<&TimeZone>, tally: &mut Tally) -> Option<i64> {
+    fn time(&self, row: &Row<'_>, times: &Times, tally: &mut Tally) -> Option<i64> {
         self.consent_time.iter().find_map(|&slot| {
-            let (millis, note) = match integer_value(row, slot)? {
-                Ok(digits) if time::are_seconds(&digits) => {
-                    let seconds: i64 = digits.parse().ok()?;
-                    (seconds.checked_mul(1000)?, Some(Note::FromSeconds))
-                }
-                Ok(digits) => (digits.parse().ok()?, None),
-                Err(()) => {
-                    let text = values::plain_text(row.value(slot))?;
-                    match time::moment(&text, zone)? {
-                        time::Moment::Date(millis) => (millis, Some(Note::FromDate)),
-                        time::Moment::DateAsUtc(millis) => (millis, Some(Note::FromDateAsUtc)),
-                        time::Moment::Seconds(millis) => (millis, Some(Note::FromSeconds)),
-                    }
-                }
+            let read = times.read(row.value(slot), false)?;
+            let note = match read {
+                Ok(moment) => moment.note,
+                Err(_) => Some(Note::NotATime),
             };
             if let Some(note) = note {
                 tally.add(note, slot, row.number);
             }
-            Some(millis)
+            read.ok().map(|moment| moment.millis)
         })
     }
 }

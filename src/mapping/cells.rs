@@ -1,11 +1,12 @@
 //! One cell of a row, written as the literal that its place in a batch wants.
 
-use std::borrow::Cow;
-
 use super::html;
-use super::notes::{Note, Tally};
+use super::notes::{Lists, Note, Tally};
 use super::tags::{self, DeviceType};
+use super::time::Times;
+use super::typed::Type;
 use super::values::{self, quoted};
+use super::{list, number};
 use crate::model::{Row, Text, Value};
 
 /// Characters of an attribute's value that mParticle takes. ("Default Service Limits")
@@ -15,6 +16,7 @@ pub(super) const MOST_VALUE_CHARACTERS: usize = 4096;
 pub(super) fn note_missing(value: Value<'_>, slot: usize, row: u64, tally: &mut Tally) -> bool {
     match value {
         Value::Absent => tally.add(Note::Absent, slot, row),
+        Value::Failed(_) => tally.add(Note::Failed, slot, row),
         Value::Pivoted(_) => tally.add(Note::Pivoted, slot, row),
         Value::Null => {}
         _ => return false,
@@ -29,118 +31,6 @@ pub(super) struct Spelling {
     pub(super) strip_html: bool,
     /// In the one spelling that equal texts share.
     pub(super) canonical: bool,
-}
-
-/// What is done to an identity before it is sent.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Cleaning {
-    pub(super) strip_html: bool,
-    pub(super) trim: bool,
-    pub(super) lowercase: bool,
-}
-
-impl Cleaning {
-    fn is_any(self) -> bool {
-        self.strip_html || self.trim || self.lowercase
-    }
-}
-
-/// Writes an identity as a JSON string; `false` and nothing when there is none.
-pub(super) fn identity_value(
-    out: &mut Vec<u8>,
-    row: &Row<'_>,
-    slot: usize,
-    cleaning: Cleaning,
-    tally: &mut Tally,
-) -> bool {
-    let value = row.value(slot);
-    match value {
-        Value::String(text) if is_blank(text.raw) => false,
-        Value::String(text) if cleaning.is_any() => {
-            let cleaned = clean(text, cleaning, slot, row.number, tally);
-            if cleaned.trim().is_empty() {
-                return false;
-            }
-            match text.escaped || cleaning.strip_html {
-                true => values::canonical(out, &cleaned),
-                // What needed no escapes needs none now.
-                false => quoted(out, &cleaned),
-            }
-            true
-        }
-        Value::String(text) => {
-            values::canonical_string(out, text);
-            true
-        }
-        Value::Number(literal) => {
-            quoted(out, literal);
-            true
-        }
-        Value::Bool(truth) => {
-            quoted(out, if truth { "true" } else { "false" });
-            true
-        }
-        Value::List(_) | Value::Object(_) => {
-            tally.add(Note::NotASingleValue, slot, row.number);
-            false
-        }
-        Value::Absent | Value::Null | Value::Pivoted(_) => {
-            note_missing(value, slot, row.number, tally);
-            false
-        }
-    }
-}
-
-/// An identity's text, cleaned. No copy is made of one that is clean.
-fn clean<'a>(
-    text: Text<'a>,
-    cleaning: Cleaning,
-    slot: usize,
-    row: u64,
-    tally: &mut Tally,
-) -> Cow<'a, str> {
-    let mut cleaned = text.decoded();
-    if cleaning.strip_html
-        && let Some(plain) = html::text_of(text)
-    {
-        tally.add(Note::HtmlTakenOut, slot, row);
-        cleaned = Cow::Owned(plain);
-    }
-    if cleaning.trim && cleaned.trim().len() < cleaned.len() {
-        cleaned = match cleaned {
-            Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
-            Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
-        };
-    }
-    let is_lower = |c: char| c.is_ascii_lowercase() || (c.is_ascii() && !c.is_ascii_alphabetic());
-    if cleaning.lowercase && !cleaned.chars().all(is_lower) {
-        cleaned = Cow::Owned(cleaned.to_lowercase());
-    }
-    cleaned
-}
-
-/// Writes mParticle's own id, which is a whole number; `false` and nothing when there is none.
-pub(super) fn mpid_value(out: &mut Vec<u8>, row: &Row<'_>, slot: usize, tally: &mut Tally) -> bool {
-    match integer_value(row, slot) {
-        Some(Ok(digits)) => {
-            out.extend_from_slice(digits.as_bytes());
-            true
-        }
-        Some(Err(())) => {
-            tally.add(Note::NotAnInteger, slot, row.number);
-            false
-        }
-        None => {
-            note_missing(row.value(slot), slot, row.number, tally);
-            false
-        }
-    }
-}
-
-/// Whether there is nothing to be seen.
-fn is_blank(text: &str) -> bool {
-    let seen = text.as_bytes().first().is_some_and(u8::is_ascii_graphic);
-    !seen && text.trim().is_empty()
 }
 
 /// Writes a value as a JSON string of at most `most` characters; `false` and nothing when it is
@@ -166,8 +56,15 @@ pub(super) fn text_value(
             true
         }
         Value::Number(literal) if literal.len() <= most => {
-            quoted(out, literal);
-            true
+            let start = out.len();
+            out.push(b'"');
+            if number::push_text(out, literal) && out.len() - start <= most + 1 {
+                out.push(b'"');
+                return true;
+            }
+            out.truncate(start);
+            tally.add(Note::NotANumber, slot, row.number);
+            false
         }
         Value::Bool(truth) => {
             quoted(out, if truth { "true" } else { "false" });
@@ -193,6 +90,7 @@ fn string_value(
     place: (usize, u64),
     tally: &mut Tally,
 ) {
+    let (slot, row) = place;
     // Nearly all are like this: there is nothing to do to them.
     if !text.escaped && !spelling.strip_html && text.raw.len() <= most {
         return quoted(out, text.raw);
@@ -201,16 +99,23 @@ fn string_value(
         true => html::text_of(text),
         false => None,
     };
-    let cut = match html {
+    let written = match html {
         Some(plain) => {
-            tally.add(Note::HtmlTakenOut, place.0, place.1);
-            values::plain_within(out, &plain, most)
+            tally.add(Note::HtmlTakenOut, slot, row);
+            let cut = values::plain_within(out, &plain, most);
+            values::Written {
+                cut,
+                ..values::Written::default()
+            }
         }
         None if spelling.canonical => values::canonical_within(out, text, most),
         None => values::string_within(out, text, most),
     };
-    if cut {
-        tally.add(Note::Cut, place.0, place.1);
+    if written.cut {
+        tally.add(Note::Cut, slot, row);
+    }
+    if written.replaced {
+        tally.add(Note::Replaced, slot, row);
     }
 }
 
@@ -242,32 +147,34 @@ pub(super) fn event_type(row: &Row<'_>, slot: usize, tally: &mut Tally) -> Optio
     known
 }
 
-/// The digits of a whole number; `None` when there is no value, an error when it is another.
-pub(super) fn integer_value<'a>(row: &Row<'a>, slot: usize) -> Option<Result<Cow<'a, str>, ()>> {
-    let value = row.value(slot);
-    if matches!(value, Value::Absent | Value::Null | Value::Pivoted(_)) {
-        return None;
-    }
-    match (value, values::plain_text(value)) {
-        (Value::String(_), Some(text)) if text.trim().is_empty() => None,
-        (Value::String(_), Some(text)) => Some(
-            values::integer(&text)
-                .map(|digits| digits.to_owned().into())
-                .ok_or(()),
-        ),
-        (Value::Number(literal), _) => Some(values::integer(literal).map(Into::into).ok_or(())),
-        _ => Some(Err(())),
+/// A whole number of 64 bits; `None` when there is no value, an error when it is another.
+pub(super) fn integer_value(row: &Row<'_>, slot: usize) -> Option<Result<i64, ()>> {
+    match row.value(slot) {
+        Value::Absent | Value::Null | Value::Pivoted(_) | Value::Failed(_) => None,
+        Value::Number(literal) => Some(number::integer(literal).ok_or(())),
+        Value::String(text) => {
+            let text = text.decoded();
+            if text.trim().is_empty() {
+                return None;
+            }
+            let digits = values::integer(&text).ok_or(());
+            Some(digits.and_then(|digits| digits.parse().map_err(|_| ())))
+        }
+        Value::Bool(_) | Value::List(_) | Value::Object(_) => Some(Err(())),
     }
 }
 
 /// What an attribute's place takes, and how.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Attribute {
+pub(super) struct Attribute<'a> {
     /// User attributes may be lists; of custom attributes the JSON text is sent.
     pub(super) lists: bool,
     /// What is written for null; nothing leaves it out.
     pub(super) null: &'static [u8],
     pub(super) spelling: Spelling,
+    /// What values are turned into, by slot; empty: they stay as they are.
+    pub(super) types: &'a [Type],
+    pub(super) times: &'a Times,
 }
 
 /// Writes an attribute's value; nothing when there is none.
@@ -276,7 +183,7 @@ pub(super) fn attribute_value(
     row: &Row<'_>,
     slot: usize,
     tally: &mut Tally,
-    how: Attribute,
+    how: Attribute<'_>,
 ) {
     attribute_literal(out, row.value(slot), (slot, row.number), tally, how);
 }
@@ -287,41 +194,70 @@ pub(super) fn attribute_literal(
     value: Value<'_>,
     place: (usize, u64),
     tally: &mut Tally,
-    how: Attribute,
+    how: Attribute<'_>,
 ) {
     match value {
         Value::String(text) => {
+            if let Some(wanted) = how.types.get(place.0)
+                && wanted.write(out, text, how.times, place, tally)
+            {
+                return;
+            }
             string_value(out, text, MOST_VALUE_CHARACTERS, how.spelling, place, tally);
         }
-        Value::Number(literal) if values::is_finite(literal) => {
+        Value::Number(literal) if number::is_finite(literal) => {
             out.extend_from_slice(literal.as_bytes());
         }
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
-        Value::List(raw)
-            if how.lists && raw.len() <= MOST_VALUE_CHARACTERS && values::is_flat_list(raw) =>
-        {
-            out.extend_from_slice(raw.as_bytes());
-        }
-        Value::List(raw) | Value::Object(raw) => {
-            let end = raw
-                .char_indices()
-                .nth(MOST_VALUE_CHARACTERS)
-                .map_or(raw.len(), |(end, _)| end);
-            let note = if end < raw.len() {
-                Note::Cut
-            } else {
-                Note::SentAsText
-            };
-            tally.add(note, place.0, place.1);
-            values::canonical(out, &raw[..end]);
-        }
+        Value::List(raw) if how.lists => list_value(out, raw, place.0, place.1, tally),
+        Value::List(raw) | Value::Object(raw) => json_value(out, raw, place.0, place.1, tally),
         Value::Number(_) => tally.add(Note::NotANumber, place.0, place.1),
         Value::Null => out.extend_from_slice(how.null),
-        Value::Absent | Value::Pivoted(_) => {
+        Value::Absent | Value::Pivoted(_) | Value::Failed(_) => {
             note_missing(value, place.0, place.1, tally);
         }
     }
+}
+
+/// Writes a list of single values as a list. Another one is sent as text, and then all of its column
+/// are: an attribute that is now a list and now a text is of no use to anybody.
+fn list_value(out: &mut Vec<u8>, raw: &str, slot: usize, row: u64, tally: &mut Tally) {
+    let start = out.len();
+    let done = list::write(out, raw);
+    let this = match done {
+        Some(_) => Lists::AsLists,
+        None => Lists::AsText,
+    };
+    match (tally.lists(slot, this), done) {
+        (Lists::AsText, _) => {
+            out.truncate(start);
+            json_value(out, raw, slot, row, tally);
+        }
+        (Lists::AsLists, None) => tally.add(Note::MixedLists, slot, row),
+        (Lists::AsLists, Some(done)) => {
+            for (is_so, note) in [
+                (done.left_out, Note::EntriesLeftOut),
+                (done.written.cut, Note::EntriesCut),
+                (done.written.replaced, Note::Replaced),
+            ] {
+                if is_so {
+                    tally.add(note, slot, row);
+                }
+            }
+        }
+    }
+}
+
+/// Writes the text of a list or an object, unless it is too long: cut, it would be none.
+fn json_value(out: &mut Vec<u8>, raw: &str, slot: usize, row: u64, tally: &mut Tally) {
+    let fits =
+        raw.len() <= MOST_VALUE_CHARACTERS || raw.chars().nth(MOST_VALUE_CHARACTERS).is_none();
+    if !fits {
+        return tally.add(Note::TooLong, slot, row);
+    }
+    tally.add(Note::SentAsText, slot, row);
+    values::canonical(out, raw);
 }
 
 /// Writes a device field's value; nothing when it is null or does not fit its type.
@@ -331,12 +267,17 @@ pub(super) fn device_value(
     slot: usize,
     kind: DeviceType,
     spelling: Spelling,
+    times: &Times,
     tally: &mut Tally,
 ) {
     let number = row.number;
-    if kind == DeviceType::Text {
-        text_value(out, row, slot, MOST_VALUE_CHARACTERS, spelling, tally);
-        return;
+    match kind {
+        DeviceType::Text => {
+            text_value(out, row, slot, MOST_VALUE_CHARACTERS, spelling, tally);
+            return;
+        }
+        DeviceType::Time => return time_value(out, row, slot, times, tally),
+        _ => {}
     }
     let value = row.value(slot);
     let Some(text) = values::plain_text(value) else {
@@ -361,11 +302,30 @@ pub(super) fn device_value(
             let known = words.iter().find(|word| word.eq_ignore_ascii_case(text));
             (known.copied(), true, Note::NotAKnownWord)
         }
-        DeviceType::Text => (None, true, Note::NotASingleValue),
+        DeviceType::Text | DeviceType::Time => (None, true, Note::NotASingleValue),
     };
     match literal {
         Some(literal) if is_text => quoted(out, literal),
         Some(literal) => out.extend_from_slice(literal.as_bytes()),
         None => tally.add(note, slot, number),
+    }
+}
+
+/// Writes a time that is no event's; nothing when there is none.
+fn time_value(out: &mut Vec<u8>, row: &Row<'_>, slot: usize, times: &Times, tally: &mut Tally) {
+    let value = row.value(slot);
+    let note = match times.read(value, false) {
+        Some(Ok(moment)) => {
+            out.extend_from_slice(itoa::Buffer::new().format(moment.millis).as_bytes());
+            moment.note
+        }
+        Some(Err(_)) => Some(Note::NotATime),
+        None => {
+            note_missing(value, slot, row.number, tally);
+            None
+        }
+    };
+    if let Some(note) = note {
+        tally.add(note, slot, row.number);
     }
 }

@@ -1,6 +1,8 @@
 //! Events that are not custom ones: which kind a row is, and what only screen views and commerce
 //! events have.
 
+use core::ops::Range;
+
 use super::cells::{MOST_VALUE_CHARACTERS, Spelling, note_missing, text_value};
 use super::error::Rejection;
 use super::notes::{Note, Tally};
@@ -180,7 +182,7 @@ impl CommerceColumns {
     }
 
     /// Writes what the event has beside the members of every event: these have been written since
-    /// it has begun. `name` are the columns of its name.
+    /// it has begun. `name` are the columns of its name. Returns where that stands.
     pub(super) fn end(
         &self,
         begun: Begun,
@@ -189,9 +191,11 @@ impl CommerceColumns {
         name: &[usize],
         spelling: Spelling,
         tally: &mut Tally,
-    ) {
+    ) -> Range<usize> {
         let most = MOST_NAME_CHARACTERS;
+        let start = out.len() + ",\"event_name\":".len();
         text_member(out, row, "event_name", name, most, spelling, tally);
+        let name = start..out.len();
         text_member(out, row, "screen_name", &self.screen, most, spelling, tally);
         let most = MOST_VALUE_CHARACTERS;
         text_member(
@@ -214,6 +218,7 @@ impl CommerceColumns {
         text_member(out, row, "coupon_code", &self.coupon, most, spelling, tally);
         begun.writer.end_head(out);
         self.write_product(row, out, spelling, tally);
+        name
     }
 
     /// Writes the row's product; nothing when there is nothing to say of it.
@@ -348,7 +353,7 @@ fn text_member(
 fn number_member(out: &mut Vec<u8>, row: &Row<'_>, name: &str, slots: &[usize], tally: &mut Tally) {
     for &slot in slots {
         let value = row.value(slot);
-        let text = values::plain_text(value);
+        let text = values::literal_text(value);
         match text.as_deref().map(str::trim) {
             Some("") => {}
             Some(text) => match values::number_within(text, f64::MAX) {

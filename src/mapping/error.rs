@@ -1,5 +1,6 @@
 //! Why a delivery, or one row of it, cannot be mapped.
 
+use super::guess::Guess;
 use super::more::MoreColumnsError;
 
 /// The delivery as a whole makes no sense.
@@ -35,22 +36,55 @@ pub enum PlanError {
         "mParticle takes historical events only with their time: tag the column that has it with mp_timestamp_unixtime_ms. Or choose another setting for historical events."
     )]
     HistoricalWithoutTime,
+    /// No column has an identity tag, and one has what is nearly one.
+    #[error(
+        "Each row must specify at least 1 identity tag. Column {column} has the tag {tag}: did you mean {meant}? Tags are lower case, with underscores."
+    )]
+    MisspeltIdentity {
+        /// The column.
+        column: String,
+        /// Its tag.
+        tag: String,
+        /// The tag that is spelled most like it.
+        meant: &'static str,
+    },
+    /// More names of events than mParticle takes in a workspace.
+    #[error(
+        "The events have more than {most} different names (column {columns}). mParticle takes that many in a workspace and drops events with further names without a word, so nothing was sent. Name events by what happened, and tag what differs from event to event (an id, a date, an address) mp_custom_attribute. If mParticle has raised the limit for you, raise mparticle.max_event_names."
+    )]
+    TooManyEventNames {
+        /// The limit.
+        most: usize,
+        /// The columns that the names are taken from.
+        columns: String,
+    },
     /// More columns than a plan can hold.
     #[error("The result has {0} columns with tags; at most 65,535 can be mapped.")]
     TooManyColumns(usize),
 }
 
-/// One row cannot be sent. Its text never holds a value of the row.
+/// One row cannot be sent. Of the row's values its text holds at most the one that is no time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// Every identity column is null, empty or absent.
     #[error("no identity: {0} null, empty or absent")]
     NoIdentity(String),
-    /// The event's time is no time.
-    #[error(
-        "the timestamp in column {0} is neither a whole number of milliseconds since 1970 nor a date (2026-11-20, 2026-11-20 13:05:00, 2026-11-20T13:05:00Z) nor seconds"
-    )]
-    Timestamp(String),
+    /// An identity is a number that no double holds.
+    #[error("the identity in column {0} is no number that can be sent, such as 1e400")]
+    IdentityTooLarge(String),
+    /// The event's name is there, and has nothing that can be seen.
+    #[error("the event name in column {0} is blank")]
+    BlankEventName(String),
+    /// The event's time is no time, or no plausible one.
+    #[error("the timestamp in column {column} {}: {value}", guess.words())]
+    Timestamp {
+        /// Its column.
+        column: String,
+        /// What it may be.
+        guess: Guess,
+        /// Its beginning.
+        value: String,
+    },
     /// Events that were sent before are to be skipped, and nothing tells this one from others.
     #[error(
         "the event has neither a time nor an event id, so it cannot be known whether it was sent before"
@@ -77,4 +111,24 @@ pub enum Rejection {
         "the event is younger than 73 hours: mParticle drops historical events younger than 72 hours, and one hour is left for clocks that differ"
     )]
     TooYoung,
+}
+
+impl Rejection {
+    /// What rows that are refused for the same cause share: the text without the row's value.
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Timestamp { column, guess, .. } => {
+                format!("the timestamp in column {column} {}", guess.words())
+            }
+            other => other.to_string(),
+        }
+    }
+
+    /// The value that the row is refused for, shortened, where it says something.
+    pub fn value(&self) -> Option<&str> {
+        match self {
+            Self::Timestamp { value, .. } => Some(value),
+            _ => None,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The columns that make an event's `data`, and one row of them.
 
-use jiff::tz::TimeZone;
+use core::ops::Range;
 
 use super::cells::{Attribute, Spelling, attribute_value, event_type, integer_value, text_value};
 use super::commerce::{self, CommerceColumns};
@@ -9,8 +9,10 @@ use super::historical::Ages;
 use super::notes::{Note, Tally};
 use super::pivot::PivotColumn;
 use super::plan::{MOST_ATTRIBUTES, MOST_NAME_CHARACTERS};
-use super::{time, values};
-use crate::model::Row;
+use super::time::{self, Times};
+use super::typed::Type;
+use super::values;
+use crate::model::{Row, Text};
 use crate::record::{EventKind, FIRST_ATTRIBUTE, Mark, Member, begin_setting, end_setting};
 
 /// Slots of the columns that each member of `data` is taken from, in Looker's order.
@@ -23,6 +25,8 @@ pub(super) struct EventColumns {
     pub(super) name: Vec<usize>,
     pub(super) custom_type: Vec<usize>,
     pub(super) timestamp: Vec<usize>,
+    /// Those of them that hold days, by their name or type.
+    pub(super) days: Vec<usize>,
     pub(super) event_id: Vec<usize>,
     pub(super) session_id: Vec<usize>,
     pub(super) session_uuid: Vec<usize>,
@@ -30,8 +34,7 @@ pub(super) struct EventColumns {
     pub(super) attributes: Vec<(usize, Box<str>)>,
     /// Pivoted columns that go to attributes.
     pub(super) pivoted: Vec<PivotColumn>,
-    /// The zone of dates without an offset, as far as it is known.
-    pub(super) zone: Option<TimeZone>,
+    pub(super) times: Times,
     /// What is written for an attribute that is null.
     pub(super) null: &'static [u8],
     pub(super) spelling: Spelling,
@@ -41,6 +44,11 @@ pub(super) struct EventColumns {
     pub(super) ages: Ages,
     /// Members are settings and not written out.
     pub(super) by_slot: bool,
+    /// What attributes are turned into, by slot; empty: they stay as they are.
+    pub(super) types: Vec<Type>,
+    /// Different names that are counted, and what they are hashed under.
+    pub(super) most_names: usize,
+    pub(super) key: [u8; 16],
 }
 
 impl EventColumns {
@@ -60,9 +68,10 @@ impl EventColumns {
         if self.is_marked() {
             out.push(Mark::default().byte());
         }
+        let mut name = 0..0;
         let commerce = match kind {
             EventKind::Custom => {
-                self.write_custom(row, out, tally);
+                name = self.write_custom(row, out, columns, tally)?;
                 None
             }
             EventKind::ScreenView => {
@@ -93,8 +102,15 @@ impl EventColumns {
             false => self.write_attributes(row, out, tally),
         }
         if let Some(begun) = commerce {
-            self.commerce
+            name = self
+                .commerce
                 .end(begun, row, out, &self.name, self.spelling, tally);
+        }
+        // Of an event that is sent only.
+        if !self.name.is_empty()
+            && let Some(name) = out.get(name).filter(|name| !name.is_empty())
+        {
+            tally.event_names.add(name, self.most_names, &self.key);
         }
         Ok(())
     }
@@ -114,16 +130,28 @@ impl EventColumns {
         }
     }
 
-    /// Writes what every custom event has.
-    fn write_custom(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
+    /// Writes what every custom event has. Returns where its name stands.
+    fn write_custom(
+        &self,
+        row: &Row<'_>,
+        out: &mut Vec<u8>,
+        columns: &[String],
+        tally: &mut Tally,
+    ) -> Result<Range<usize>, Rejection> {
         let start = self.begin(out, Member::Name);
-        if !self
+        let slot = self
             .name
             .iter()
-            .any(|&slot| text_value(out, row, slot, MOST_NAME_CHARACTERS, self.spelling, tally))
-        {
-            out.extend_from_slice(b"\"looker_custom_event\"");
+            .find(|&&slot| text_value(out, row, slot, MOST_NAME_CHARACTERS, self.spelling, tally));
+        match slot {
+            Some(slot) if is_blank(out.get(start..).unwrap_or_default()) => {
+                let column = columns.get(*slot).cloned().unwrap_or_default();
+                return Err(Rejection::BlankEventName(column));
+            }
+            Some(_) => {}
+            None => out.extend_from_slice(b"\"looker_custom_event\""),
         }
+        let name = start..out.len();
         self.end(out, start);
         let start = self.begin(out, Member::CustomType);
         let kind = self
@@ -133,6 +161,7 @@ impl EventColumns {
             .unwrap_or("other");
         values::quoted(out, kind);
         self.end(out, start);
+        Ok(name)
     }
 
     fn write_session(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
@@ -169,36 +198,25 @@ impl EventColumns {
         tally: &mut Tally,
     ) -> Result<Option<i64>, Rejection> {
         for &slot in &self.timestamp {
-            match integer_value(row, slot) {
-                Some(Ok(digits)) => {
-                    let start = self.begin(out, Member::Time);
-                    out.extend_from_slice(digits.as_bytes());
-                    // `values::integer` has seen to it that this can be read.
-                    let mut millis: i64 = digits.parse().unwrap_or(i64::MAX);
-                    if time::are_seconds(&digits) {
-                        out.extend_from_slice(b"000");
-                        tally.add(Note::FromSeconds, slot, row.number);
-                        millis = millis.saturating_mul(1000);
-                    }
-                    self.end(out, start);
-                    return Ok(Some(millis));
-                }
-                Some(Err(())) => {
-                    let moment = values::plain_text(row.value(slot))
-                        .and_then(|text| time::moment(&text, self.zone.as_ref()));
-                    let (millis, note) = match moment {
-                        Some(time::Moment::Date(millis)) => (millis, Note::FromDate),
-                        Some(time::Moment::DateAsUtc(millis)) => (millis, Note::FromDateAsUtc),
-                        Some(time::Moment::Seconds(millis)) => (millis, Note::FromSeconds),
-                        None => return Err(Rejection::Timestamp(columns[slot].clone())),
-                    };
-                    tally.add(note, slot, row.number);
-                    let start = self.begin(out, Member::Time);
-                    out.extend_from_slice(millis.to_string().as_bytes());
-                    self.end(out, start);
-                    return Ok(Some(millis));
-                }
+            let value = row.value(slot);
+            match self.times.read(value, self.days.contains(&slot)) {
                 None => {}
+                Some(Ok(moment)) => {
+                    if let Some(note) = moment.note {
+                        tally.add(note, slot, row.number);
+                    }
+                    let start = self.begin(out, Member::Time);
+                    out.extend_from_slice(itoa::Buffer::new().format(moment.millis).as_bytes());
+                    self.end(out, start);
+                    return Ok(Some(moment.millis));
+                }
+                Some(Err(guess)) => {
+                    return Err(Rejection::Timestamp {
+                        column: columns.get(slot).cloned().unwrap_or_default(),
+                        guess,
+                        value: time::quoted(value),
+                    });
+                }
             }
         }
         Ok(None)
@@ -215,9 +233,9 @@ impl EventColumns {
     ) -> bool {
         for &slot in slots {
             match integer_value(row, slot) {
-                Some(Ok(digits)) => {
+                Some(Ok(number)) => {
                     let start = self.begin(out, member);
-                    out.extend_from_slice(digits.as_bytes());
+                    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
                     self.end(out, start);
                     return true;
                 }
@@ -229,11 +247,13 @@ impl EventColumns {
     }
 
     /// How custom attributes are written.
-    fn attribute(&self) -> Attribute {
+    fn attribute(&self) -> Attribute<'_> {
         Attribute {
             lists: false,
             null: self.null,
             spelling: self.spelling,
+            types: &self.types,
+            times: &self.times,
         }
     }
 
@@ -296,4 +316,16 @@ impl EventColumns {
             out.push(b'}');
         }
     }
+}
+
+/// Whether nothing can be seen in a JSON string.
+fn is_blank(literal: &[u8]) -> bool {
+    let content = literal.get(1..literal.len().max(1) - 1).unwrap_or_default();
+    // Nearly all are like this.
+    if content.first().is_some_and(u8::is_ascii_alphanumeric) {
+        return false;
+    }
+    let raw = std::str::from_utf8(content).unwrap_or_default();
+    let escaped = raw.contains('\\');
+    values::is_blank(Text { raw, escaped })
 }

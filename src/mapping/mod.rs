@@ -21,35 +21,49 @@
 
 mod belongings;
 mod cells;
+mod columns;
 mod commerce;
 mod error;
 mod event;
+mod event_names;
+mod guess;
 mod historical;
 mod html;
+mod identity;
+mod list;
 mod more;
 mod names;
 mod notes;
+mod number;
 mod pivot;
 mod place;
+mod placeholders;
 mod plan;
 mod row;
+mod shared;
 mod spelling;
 mod tags;
 mod time;
+mod typed;
 mod values;
 
 pub use error::{PlanError, Rejection};
+pub use event_names::EventNames;
+pub use guess::Guess;
 pub use historical::Historical;
 pub use more::{MoreColumns, MoreColumnsError};
 pub use names::Names;
 pub use notes::{Note, Tally};
 pub use pivot::PivotedMeasures;
+pub use placeholders::Placeholders;
 pub use plan::{ColumnFate, Plan};
-pub use spelling::nearest_tag;
+
 pub use tags::{
     CommerceTag, DeviceType, EVENT_TYPES, Identity, PRODUCT_ACTIONS, ProductField, TAGS, Tag,
     device_field, identity_tags, tag,
 };
+pub use time::Plausible;
+pub use typed::AttributeTypes;
 
 use crate::clock::UnixMillis;
 use crate::model::DataType;
@@ -100,8 +114,11 @@ pub const DELETED: &[u8] = b"-";
 /// one after the other. So do the rows of a user's transaction, where rows are grouped by it.
 pub const EVENT_BITS: u64 = 0xFF_FFFF;
 
+/// Names of events that mParticle takes in a workspace. ("Default Service Limits")
+pub const MAX_EVENT_NAMES: usize = 1000;
+
 /// The choices that a mapping depends on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Profiles or events.
     pub data_type: DataType,
@@ -123,6 +140,14 @@ pub struct Settings {
     /// told from others by a timestamp or an event id. Without effect on profiles, which can
     /// arrive twice without harm.
     pub skip_sent: bool,
+    /// Whether attributes are sent by the type of their column.
+    pub attribute_types: AttributeTypes,
+    /// What counts as no identity.
+    pub placeholders: Placeholders,
+    /// Which times of events are plausible.
+    pub plausible: Plausible,
+    /// Different names that the events of a delivery may have.
+    pub max_event_names: usize,
     /// Which events are sent as historical ones.
     pub historical: Historical,
     /// When the delivery came in: what the age of an event is measured against.
@@ -142,6 +167,10 @@ impl Settings {
             strip_html: false,
             nulls: Nulls::default(),
             skip_sent: false,
+            attribute_types: AttributeTypes::default(),
+            placeholders: Placeholders::new(Placeholders::COMMON),
+            plausible: Plausible::default(),
+            max_event_names: MAX_EVENT_NAMES,
             historical: Historical::default(),
             now: UnixMillis::default(),
         }

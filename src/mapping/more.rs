@@ -213,6 +213,7 @@ mod tests {
             name: name.to_owned(),
             kind,
             tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            lookml_type: None,
         };
         Header {
             fields: vec![

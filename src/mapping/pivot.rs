@@ -78,7 +78,7 @@ impl PivotColumn {
         &self,
         row: &Row<'_>,
         tally: &mut Tally,
-        how: Attribute,
+        how: Attribute<'_>,
     ) -> Vec<(Box<str>, Vec<u8>)> {
         let mut members = Vec::new();
         for (key, literal) in self.literals(row, tally, how) {
@@ -91,7 +91,7 @@ impl PivotColumn {
     }
 
     /// What one row has of attributes; those that are null and not to be sent are not among them.
-    fn literals(&self, row: &Row<'_>, tally: &mut Tally, how: Attribute) -> Vec<Literal> {
+    fn literals(&self, row: &Row<'_>, tally: &mut Tally, how: Attribute<'_>) -> Vec<Literal> {
         let place = (self.slot, row.number);
         let mut literals = Vec::new();
         let mut put = |key: Option<String>, value: Value<'_>, tally: &mut Tally| {
@@ -162,7 +162,7 @@ fn object(
     values: &[(String, Option<&str>)],
     place: (usize, u64),
     tally: &mut Tally,
-    how: Attribute,
+    how: Attribute<'_>,
 ) -> Option<String> {
     // What deletes an attribute deletes nothing inside of one.
     let null = if how.null == b"null" { how.null } else { b"" };
@@ -224,7 +224,7 @@ impl Pivots {
         row: &Row<'_>,
         names: &mut Names,
         tally: &mut Tally,
-        how: Attribute,
+        how: Attribute<'_>,
     ) {
         let mut given: usize = self.0.iter().map(|learned| learned.slots.len()).sum();
         for Learned { column, slots } in &mut self.0 {

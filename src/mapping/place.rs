@@ -64,7 +64,7 @@ enum Degrees {
 /// Writes the first of the columns that is not null.
 fn degrees(out: &mut Vec<u8>, row: &Row<'_>, slots: &[usize], most: f64) -> Degrees {
     for &slot in slots {
-        let Some(text) = values::plain_text(row.value(slot)) else {
+        let Some(text) = values::literal_text(row.value(slot)) else {
             continue;
         };
         if text.trim().is_empty() {

@@ -1,15 +1,21 @@
 //! What each column of a delivery is for, decided once from its header.
 
 use super::belongings::{Belongings, CONSENT, Shelf};
-use super::cells::{Cleaning, Spelling};
+use super::cells::Spelling;
 use super::commerce::needs_event_type;
 use super::error::PlanError;
 use super::event::EventColumns;
 use super::historical::{Ages, Historical};
+use super::identity::Cleaning;
 use super::names::Names;
+use super::notes::Tally;
 use super::pivot::{PivotColumn, PivotedMeasures, Pivots};
+use super::placeholders::Placeholders;
+use super::spelling::{misspelt, nearest_tag, not_a_tag};
 use super::tags::{self, DeviceType, Identity, Tag};
-use super::{DELETED, Nulls, Settings, Untagged, time};
+use super::time::Times;
+use super::typed::{AttributeTypes, Type};
+use super::{DELETED, Nulls, Settings, Untagged, columns};
 use crate::model::{DataType, Field, FieldKind, Header};
 use crate::record::FIRST_ATTRIBUTE;
 
@@ -42,6 +48,7 @@ pub struct Plan {
     pub(super) null: &'static [u8],
     pub(super) spelling: Spelling,
     pub(super) skip_sent: bool,
+    pub(super) placeholders: Placeholders,
     pub(super) key: [u8; 16],
 }
 
@@ -80,7 +87,7 @@ impl Plan {
     pub fn new(header: &Header, settings: &Settings, key: [u8; 16]) -> Result<Self, PlanError> {
         let mut plan = Self::place_all(header, settings, key)?;
         if plan.identities.is_empty() {
-            return Err(PlanError::NoIdentity);
+            return Err(misspelt_identity(header).unwrap_or(PlanError::NoIdentity));
         }
         if plan.columns.len() > MOST_COLUMNS {
             return Err(PlanError::TooManyColumns(plan.columns.len()));
@@ -138,11 +145,13 @@ impl Plan {
             ip: Vec::new(),
             latitude: Vec::new(),
             longitude: Vec::new(),
-            belongings: Belongings::default(),
+            belongings: Belongings::new(settings.placeholders.clone()),
             attributes: Vec::new(),
             pivots: Pivots::default(),
             event: EventColumns {
-                zone: time::zone(header.timezone.as_deref()),
+                times: Times::new(header.timezone.as_deref(), settings.plausible, settings.now),
+                most_names: settings.max_event_names,
+                key,
                 null: event_null,
                 spelling,
                 must_be_distinct: skip_sent,
@@ -155,6 +164,7 @@ impl Plan {
             null,
             spelling,
             skip_sent,
+            placeholders: settings.placeholders.clone(),
             key,
         };
         for field in &header.fields {
@@ -182,11 +192,38 @@ impl Plan {
         &self.names
     }
 
+    /// Whether the rows so far make a delivery.
+    ///
+    /// # Errors
+    /// [`PlanError::TooManyEventNames`].
+    #[inline]
+    pub fn check(&self, tally: &Tally) -> Result<(), PlanError> {
+        if !tally.event_names().is_beyond() {
+            return Ok(());
+        }
+        let names = self
+            .event
+            .name
+            .iter()
+            .filter_map(|slot| self.columns.get(*slot));
+        let names: Vec<_> = names.map(String::as_str).collect();
+        Err(PlanError::TooManyEventNames {
+            most: self.event.most_names,
+            columns: names.join(", "),
+        })
+    }
+
+    /// How many different names of events may be sent.
+    pub fn most_event_names(&self) -> usize {
+        self.event.most_names
+    }
+
     /// One sentence for each column of which the person who tagged it should know something.
     pub fn remarks(&self) -> impl Iterator<Item = String> + '_ {
         self.fates.iter().filter_map(|fate| {
             let remark = fate.remark.as_ref()?;
-            Some(format!("Column {}: {remark}.", fate.column))
+            let end = if remark.ends_with('?') { "" } else { "." };
+            Some(format!("Column {}: {remark}{end}", fate.column))
         })
     }
 
@@ -287,12 +324,16 @@ impl Plan {
             .filter(|tag| tag.starts_with("mp_"));
         let first = tags.next();
         let more = tags.next().is_some();
+        let misspelt = match first {
+            Some(_) => None,
+            None => misspelt(field),
+        };
         let tag = match first {
             Some(text) => match tags::tag(text) {
                 Some(tag) => tag,
                 None => {
-                    let why = format!("not sent: {text} is not a tag that looker-feed understands");
-                    return Ok(fate(None, Some(why)));
+                    let why = not_a_tag(text, nearest_tag(text));
+                    return Ok(fate(None, Some(format!("not sent: {why}"))));
                 }
             },
             None if is_pivoted(field, header)
@@ -303,7 +344,10 @@ impl Plan {
             None => match (settings.untagged, settings.data_type) {
                 (Untagged::UserAttribute, DataType::User) => Tag::UserAttribute,
                 (Untagged::EventAttribute, DataType::Event) => Tag::CustomAttribute,
-                _ => return Ok(fate(None, None)),
+                _ => {
+                    let why = misspelt.map(|(text, meant)| not_a_tag(text, Some(meant)));
+                    return Ok(fate(None, why.map(|why| format!("not sent: {why}"))));
+                }
             },
         };
         if let Some(pivot) = header.pivots.first()
@@ -332,7 +376,8 @@ impl Plan {
                         first.unwrap_or_default()
                     )
                 });
-                fate(Some(path), remark.or(second))
+                let misspelt = misspelt.map(|(text, meant)| not_a_tag(text, Some(meant)));
+                fate(Some(path), remark.or(second).or(misspelt))
             }
             Err(why) => fate(None, Some(format!("not sent: {why}"))),
         })
@@ -354,7 +399,7 @@ impl Plan {
             }
             _ => return None,
         };
-        self.columns.push(field.name.clone());
+        self.push_column(field, settings);
         Some(path)
     }
 
@@ -486,15 +531,28 @@ impl Plan {
             }
             Tag::EventId if event_mode => place(&mut self.event.event_id, "event_id"),
             Tag::Timestamp if event_mode => {
-                place(&mut self.event.timestamp, "timestamp_unixtime_ms")
+                if columns::holds_days(field) {
+                    self.event.days.push(slot);
+                }
+                let (path, twice) = place(&mut self.event.timestamp, "timestamp_unixtime_ms");
+                (path, columns::coarse_timeframe(field).or(twice))
             }
             Tag::SessionId if event_mode => place(&mut self.event.session_id, "session_id"),
             Tag::SessionUuid if event_mode => place(&mut self.event.session_uuid, "session_uuid"),
             Tag::CustomAttribute => return Err(event_only("mp_custom_attribute")),
             _ => return Err(event_only("its tag")),
         };
-        self.columns.push(field.name.clone());
+        self.push_column(field, settings);
         Ok(placed)
+    }
+
+    /// Gives a column the next slot.
+    fn push_column(&mut self, field: &Field, settings: &Settings) {
+        self.columns.push(field.name.clone());
+        if settings.attribute_types == AttributeTypes::Typed {
+            let lookml = field.lookml_type.as_deref();
+            self.event.types.push(Type::of(lookml));
+        }
     }
 }
 
@@ -512,6 +570,18 @@ fn passed_over(tag: Tag, settings: &Settings) -> bool {
 
 fn is_pivoted(field: &Field, header: &Header) -> bool {
     !header.pivots.is_empty() && field.kind != FieldKind::Dimension
+}
+
+/// The first column that was meant to be an identity.
+fn misspelt_identity(header: &Header) -> Option<PlanError> {
+    header.fields.iter().find_map(|field| {
+        let (tag, meant) = misspelt(field)?;
+        matches!(tags::tag(meant), Some(Tag::Identity(_))).then(|| PlanError::MisspeltIdentity {
+            column: field.name.clone(),
+            tag: tag.to_owned(),
+            meant,
+        })
+    })
 }
 
 /// `"name":`, or why mParticle would not take the name.

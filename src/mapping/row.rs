@@ -5,8 +5,9 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
 use super::EVENT_BITS;
-use super::cells::{Attribute, attribute_value, device_value, identity_value, mpid_value};
+use super::cells::{Attribute, attribute_value, device_value};
 use super::error::Rejection;
+use super::identity::{identity_value, mpid_value};
 use super::notes::Tally;
 use super::place::{ip_value, location_value};
 use super::plan::Plan;
@@ -27,11 +28,14 @@ impl Plan {
         tally: &mut Tally,
     ) -> Result<(), Rejection> {
         record.begin(row.number);
+        tally.rows += 1;
         self.map_identities(row, record, tally)?;
+        let times = &self.event.times;
         let bytes = record.section(Section::Device);
         for (slot, column) in self.device.iter().enumerate() {
             let start = record::begin_setting(bytes, slot as u16);
-            device_value(bytes, row, column.slot, column.kind, self.spelling, tally);
+            let (slot, kind) = (column.slot, column.kind);
+            device_value(bytes, row, slot, kind, self.spelling, times, tally);
             record::end_setting(bytes, start);
         }
         if let Some(slot) = self.names.ip {
@@ -45,14 +49,15 @@ impl Plan {
             record::end_setting(bytes, start);
         }
         if !self.belongings.is_empty() {
-            let (names, zone) = (&self.names, self.event.zone.as_ref());
             self.belongings
-                .write(bytes, row, names, zone, self.spelling, tally);
+                .write(bytes, row, &self.names, times, self.spelling, tally);
         }
         let how = Attribute {
             lists: true,
             null: self.null,
             spelling: self.spelling,
+            types: &self.event.types,
+            times,
         };
         let bytes = record.section(Section::Attributes);
         for (slot, &column) in self.attributes.iter().enumerate() {
@@ -114,16 +119,31 @@ impl Plan {
             bytes.push(b'"');
             bytes.extend_from_slice(columns.name.as_bytes());
             bytes.extend_from_slice(b"\":");
-            let found = columns.slots.iter().any(|&slot| match columns.identity {
-                Identity::Mpid => mpid_value(bytes, row, slot, tally),
-                _ => identity_value(bytes, row, slot, columns.cleaning, tally),
-            });
-            if !found {
+            let mut found = None;
+            for &slot in &columns.slots {
+                let there = match columns.identity {
+                    Identity::Mpid => mpid_value(bytes, row, slot, tally),
+                    _ => {
+                        let how = (columns.cleaning, &self.placeholders);
+                        identity_value(bytes, row, slot, how, tally)
+                            .map_err(|error| error.in_column(&self.columns[slot]))?
+                    }
+                };
+                if there {
+                    found = Some(slot);
+                    break;
+                }
+            }
+            let Some(slot) = found else {
                 bytes.truncate(start);
-            } else if start == 0 {
-                let mut hasher = SipHasher13::new_with_key(&self.key);
-                hasher.write(bytes);
-                user = hasher.finish();
+                continue;
+            };
+            let mut hasher = SipHasher13::new_with_key(&self.key);
+            hasher.write(bytes.get(start..).unwrap_or_default());
+            let hash = hasher.finish();
+            tally.identity(slot, hash, row.number);
+            if start == 0 {
+                user = hash;
             }
         }
         if bytes.is_empty() {

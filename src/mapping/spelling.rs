@@ -1,11 +1,34 @@
 //! What a person may have meant.
 
-use super::tags::TAGS;
+use super::tags::{TAGS, tag as tag_of};
+use crate::model::Field;
 
 /// The tag that is spelled most like `wrong`; `None` when nothing is near.
 pub fn nearest_tag(wrong: &str) -> Option<&'static str> {
-    let wrong = wrong.to_ascii_lowercase().replace(['-', ' ', '.'], "_");
-    nearest(&wrong, TAGS.iter().map(|(tag, _)| *tag))
+    nearest(&normal(wrong), TAGS.iter().map(|(tag, _)| *tag))
+}
+
+/// Whether a tag begins like one of ours. Another may be meant for another tool.
+fn may_be_ours(tag: &str) -> bool {
+    normal(tag).starts_with("mp")
+}
+
+fn normal(tag: &str) -> String {
+    tag.to_ascii_lowercase().replace(['-', ' ', '.', ':'], "_")
+}
+
+/// The first of a column's tags that is nearly one of ours, and that one.
+pub(super) fn misspelt(field: &Field) -> Option<(&str, &'static str)> {
+    let tags = field.tags.iter().map(|tag| tag.trim());
+    tags.filter(|tag| tag_of(tag).is_none() && may_be_ours(tag))
+        .find_map(|tag| Some((tag, nearest_tag(tag)?)))
+}
+
+/// What to say of a tag that is none, and of the one that was meant.
+pub(super) fn not_a_tag(text: &str, meant: Option<&str>) -> String {
+    let meant = meant.map(|meant| format!("; did you mean {meant}?"));
+    let meant = meant.unwrap_or_default();
+    format!("{text} is not a tag that looker-feed understands{meant}")
 }
 
 /// The one of `known` that is spelled most like `wrong`; `None` when nothing is near.
@@ -61,10 +84,23 @@ mod tests {
             ("mp_Email", Some("mp_email")),
             ("mp_other_2", Some("mp_other2")),
             ("mp_timestamp_unixtime", Some("mp_timestamp_unixtime_ms")),
+            ("MP_Customer_ID", Some("mp_customer_id")),
+            ("mp-user-attribute", Some("mp_user_attribute")),
+            ("mp_user_attributes", Some("mp_user_attribute")),
+            ("MP User Attribute", Some("mp_user_attribute")),
+            ("mpEmail", Some("mp_email")),
             ("mp_something_else", None),
+            ("primary_key", None),
             ("mp_", None),
         ] {
             assert_eq!(nearest_tag(wrong), want, "{wrong}");
+        }
+        for (tag, ours) in [
+            ("MP_Customer_ID", true),
+            ("mp-x", true),
+            ("customer_id", false),
+        ] {
+            assert_eq!(may_be_ours(tag), ours, "{tag}");
         }
     }
 }

@@ -287,6 +287,8 @@ pub enum DeviceType {
     Text,
     /// A whole number.
     Integer,
+    /// A time, as the number of milliseconds since 1970.
+    Time,
     /// `true` or `false`.
     Boolean,
     /// 8-4-4-4-12 hexadecimal digits.
@@ -334,7 +336,7 @@ const DEVICE_INFO: [(&str, DeviceType); 45] = [
     ("http_header_user_agent", DeviceType::Text),
     ("ios_advertising_id", DeviceType::Uuid),
     ("att_authorization_status", DeviceType::Word(TRACKING)),
-    ("att_timestamp_unixtime_ms", DeviceType::Integer),
+    ("att_timestamp_unixtime_ms", DeviceType::Time),
     ("push_token", DeviceType::Text),
     ("cpu_architecture", DeviceType::Text),
     ("is_tablet", DeviceType::Boolean),

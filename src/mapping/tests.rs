@@ -1,6 +1,8 @@
 mod choice_tests;
 mod commerce_tests;
+mod field_tests;
 mod pivot_tests;
+mod time_tests;
 
 use super::*;
 use crate::model::{Cell, CellKind, Field, FieldKind, Header, Row};
@@ -11,6 +13,7 @@ fn field(name: &str, tags: &[&str]) -> Field {
         name: name.to_owned(),
         kind: FieldKind::Dimension,
         tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+        lookml_type: None,
     }
 }
 
@@ -24,23 +27,31 @@ fn header(fields: &[(&str, &[&str])]) -> Header {
     }
 }
 
-const EVENTS: Settings = Settings {
-    data_type: DataType::Event,
-    identity_names: IdentityNames::Current,
-    untagged: Untagged::Ignore,
-    pivoted_measures: PivotedMeasures::Refuse,
-    trim_identities: false,
-    lowercase_email: false,
-    strip_html: false,
-    nulls: Nulls::Omit,
-    skip_sent: false,
-    historical: Historical::Never,
-    now: UnixMillis(0),
-};
-const USERS: Settings = Settings {
-    data_type: DataType::User,
-    ..EVENTS
-};
+const fn settings_of(data_type: DataType, skip_sent: bool) -> Settings {
+    Settings {
+        data_type,
+        identity_names: IdentityNames::Current,
+        untagged: Untagged::Ignore,
+        pivoted_measures: PivotedMeasures::Refuse,
+        trim_identities: false,
+        lowercase_email: false,
+        strip_html: false,
+        nulls: Nulls::Omit,
+        skip_sent,
+        attribute_types: AttributeTypes::AsIs,
+        placeholders: Placeholders::NONE,
+        plausible: Plausible {
+            earliest: 946_684_800_000,
+            ahead: 31_536_000_000,
+        },
+        max_event_names: MAX_EVENT_NAMES,
+        historical: Historical::Never,
+        now: UnixMillis(1_795_000_000_000),
+    }
+}
+
+const EVENTS: Settings = settings_of(DataType::Event, false);
+const USERS: Settings = settings_of(DataType::User, false);
 
 fn plan(fields: &[(&str, &[&str])], settings: Settings) -> Plan {
     Plan::new(&header(fields), &settings, [7; 16]).unwrap()
@@ -52,6 +63,15 @@ fn map(plan: &Plan, literals: &[&str]) -> (Result<Record, Rejection>, Tally) {
 }
 
 fn map_mut(plan: &mut Plan, literals: &[&str]) -> (Result<Record, Rejection>, Tally) {
+    let mut tally = Tally::new(plan.columns().len());
+    (map_row(plan, literals, &mut tally), tally)
+}
+
+fn map_into(plan: &Plan, literals: &[&str], tally: &mut Tally) -> Result<Record, Rejection> {
+    map_row(&mut plan.clone(), literals, tally)
+}
+
+fn map_row(plan: &mut Plan, literals: &[&str], tally: &mut Tally) -> Result<Record, Rejection> {
     let mut text = String::new();
     let mut cells = Vec::new();
     for literal in literals {
@@ -65,6 +85,7 @@ fn map_mut(plan: &mut Plan, literals: &[&str]) -> (Result<Record, Rejection>, Ta
             Some(b'[') => CellKind::List,
             Some(b'{') => CellKind::Object,
             Some(b'<') => CellKind::Pivoted,
+            Some(b'!') => CellKind::Failed,
             Some(_) => CellKind::Number,
         };
         let value = match kind {
@@ -81,9 +102,8 @@ fn map_mut(plan: &mut Plan, literals: &[&str]) -> (Result<Record, Rejection>, Ta
         });
     }
     let mut record = Record::default();
-    let mut tally = Tally::new(plan.columns().len());
-    let done = plan.map(&Row::new(&text, &cells, 3), &mut record, &mut tally);
-    (done.map(|()| record), tally)
+    plan.map(&Row::new(&text, &cells, 3 + tally.rows), &mut record, tally)?;
+    Ok(record)
 }
 
 fn identities(plan: &Plan, literals: &[&str]) -> String {

@@ -1,171 +1,307 @@
-//! The times of events, in the forms that warehouses and Looker give them, to milliseconds since
-//! 1970.
+//! The times of events and consents, in the forms that warehouses and Looker give them, to milliseconds
+//! since 1970; and what a value may be that is no such time.
+//!
+//! A whole number is taken for seconds, milliseconds, microseconds or nanoseconds by its size: each
+//! unit covers the years 1973 to 5138, and none of them overlap. What then lies outside the window of
+//! plausible times is refused, since mParticle would file it under a year in which nothing happened.
 //!
 //! The time zone database is compiled in, so that the same delivery means the same times on every
 //! machine. A time that the clocks skip in spring is moved ahead by the gap; of one that occurs
 //! twice in autumn the first is taken.
 
 use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::{Offset, TimeZone};
 
-/// The zone that a delivery's dates are in; `None` when Looker named none that is known.
-pub(super) fn zone(name: Option<&str>) -> Option<TimeZone> {
-    TimeZone::get(name?).ok()
-}
+use super::guess::{self, Guess};
+use super::notes::Note;
+use super::number::Number;
+use super::values;
+use crate::clock::UnixMillis;
+use crate::model::Value;
 
-/// What a text that is not a whole number means as a time.
+/// The smallest number that is taken for seconds; what is smaller is no time in any unit. Milliseconds,
+/// microseconds and nanoseconds begin a thousand times higher each.
+const LEAST_SECONDS: u64 = 100_000_000;
+/// A date without a time, as it begins every text that is read as a time.
+const DATE: usize = "2026-11-20".len();
+/// Texts with slashes in their date are copied to be read; none that is a time is longer.
+const LONGEST: usize = 64;
+
+/// Which times of events are plausible. ("by config")
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moment {
-    /// A date, with an offset or in the delivery's zone.
-    Date(i64),
-    /// A date without an offset, where no zone is known.
-    DateAsUtc(i64),
-    /// Seconds with a fraction.
-    Seconds(i64),
+pub struct Plausible {
+    /// The earliest, in milliseconds since 1970.
+    pub earliest: i64,
+    /// How far in the future an event may lie, in milliseconds.
+    pub ahead: i64,
 }
 
-/// Whether the digits of a whole number are seconds: from 1973 to 5138. As milliseconds they would
-/// all lie before 4 March 1973, where nobody has events.
-pub(super) fn are_seconds(digits: &str) -> bool {
-    let digits = digits.strip_prefix('-').unwrap_or(digits);
-    (9..=11).contains(&digits.len())
-}
-
-/// Reads a date, a date with a time, or seconds with a fraction.
-pub(super) fn moment(text: &str, zone: Option<&TimeZone>) -> Option<Moment> {
-    let text = text.trim();
-    if let Some(millis) = seconds(text) {
-        return Some(Moment::Seconds(millis));
-    }
-    // Ten characters make the shortest date. Shorter texts would be read as months or years.
-    let begins_with_a_date = text.len() >= 10
-        && text
-            .bytes()
-            .take(10)
-            .enumerate()
-            .all(|(at, byte)| match at {
-                4 | 7 => byte == b'-',
-                _ => byte.is_ascii_digit(),
-            });
-    if !begins_with_a_date {
-        return None;
-    }
-    // BigQuery's way to write Z.
-    if let Some(utc) = text.strip_suffix(" UTC") {
-        let time: DateTime = utc.parse().ok()?;
-        let time = TimeZone::UTC.to_timestamp(time).ok()?;
-        return Some(Moment::Date(time.as_millisecond()));
-    }
-    // With an offset. First, since a civil time would be read without regard to it.
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Some(Moment::Date(time.as_millisecond()));
-    }
-    let time: DateTime = text.parse().ok()?;
-    let millis = |zone: &TimeZone| Some(zone.to_timestamp(time).ok()?.as_millisecond());
-    match zone {
-        Some(zone) => millis(zone).map(Moment::Date),
-        None => millis(&TimeZone::UTC).map(Moment::DateAsUtc),
+impl Default for Plausible {
+    /// From 2000-01-01 on, and up to a year ahead.
+    fn default() -> Self {
+        Self {
+            earliest: 946_684_800_000,
+            ahead: 365 * 24 * 3_600_000,
+        }
     }
 }
 
-/// Seconds with a fraction, to milliseconds; digits beyond are dropped.
-fn seconds(text: &str) -> Option<i64> {
-    let (whole, fraction) = text.split_once('.')?;
-    let (negative, digits) = match whole.strip_prefix('-') {
-        Some(digits) => (true, digits),
-        None => (false, whole),
+/// How the times of one delivery are read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Times {
+    /// The zone of dates without an offset, as far as it is known.
+    zone: Option<TimeZone>,
+    earliest: i64,
+    latest: i64,
+}
+
+/// A time, and how it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// Milliseconds since 1970.
+    pub(super) millis: i64,
+    /// What to tell of it; `None`: it was milliseconds.
+    pub(super) note: Option<Note>,
+}
+
+/// The units of a number, by its size.
+const UNITS: [(u64, Option<Note>); 4] = [
+    (LEAST_SECONDS, Some(Note::FromSeconds)),
+    (LEAST_SECONDS * 1000, None),
+    (LEAST_SECONDS * 1_000_000, Some(Note::FromMicros)),
+    (LEAST_SECONDS * 1_000_000_000, Some(Note::FromNanos)),
+];
+
+impl Times {
+    /// For a delivery that came in at `now` and whose dates are in the zone of this name.
+    pub(super) fn new(zone: Option<&str>, plausible: Plausible, now: UnixMillis) -> Self {
+        let now = i64::try_from(now.0).unwrap_or(i64::MAX);
+        Self {
+            zone: zone.and_then(|name| TimeZone::get(name).ok()),
+            earliest: plausible.earliest,
+            latest: now.saturating_add(plausible.ahead),
+        }
+    }
+
+    /// Reads a cell; `None` if there is nothing in it. `is_day`: its column holds days, so that
+    /// 20261120 can be one.
+    ///
+    /// # Errors
+    /// It holds something that is no plausible time: what it may be.
+    pub(super) fn read(&self, value: Value<'_>, is_day: bool) -> Option<Result<Moment, Guess>> {
+        match value {
+            Value::Absent | Value::Null | Value::Pivoted(_) | Value::Failed(_) => None,
+            Value::Number(literal) => Some(
+                Number::read(literal)
+                    .map_or(Err(Guess::Unreadable), |number| self.number(number, is_day)),
+            ),
+            Value::String(text) => {
+                let text = text.decoded();
+                let text = text.trim();
+                if text.is_empty() {
+                    return None;
+                }
+                Some(match Number::read(text) {
+                    Some(number) => self.number(number, is_day),
+                    None => self.text(text),
+                })
+            }
+            Value::Bool(_) | Value::List(_) | Value::Object(_) => Some(Err(Guess::Unreadable)),
+        }
+    }
+
+    fn number(&self, number: Number<'_>, is_day: bool) -> Result<Moment, Guess> {
+        let whole = number.truncated().ok_or(Guess::Unreadable)?;
+        let size = whole.unsigned_abs();
+        let (millis, note) = match UNITS.iter().rposition(|(least, _)| size >= *least) {
+            Some(0) => {
+                let part = number.thousandths();
+                let part = if number.negative { -part } else { part };
+                // Eleven digits at most.
+                (whole * 1000 + part, UNITS[0].1)
+            }
+            Some(unit) => (whole / [1, 1, 1000, 1_000_000][unit], UNITS[unit].1),
+            None => (whole, None),
+        };
+        if self.is_plausible(millis) {
+            return Ok(Moment { millis, note });
+        }
+        if is_day
+            && number.is_integral()
+            && let Some(day) = guess::day_of(whole)
+            && let Ok(moment) = self.civil(day.to_datetime(jiff::civil::Time::midnight()))
+        {
+            let note = Some(Note::FromDay);
+            return Ok(Moment { note, ..moment });
+        }
+        Err(match guess::of_number(whole, number.is_integral()) {
+            Some(guess) => guess,
+            None if size < LEAST_SECONDS => Guess::Unreadable,
+            None => guess::of_moment(millis, self.earliest),
+        })
+    }
+
+    fn text(&self, text: &str) -> Result<Moment, Guess> {
+        let mut copy = [0; LONGEST];
+        let text = with_dashes(text, &mut copy);
+        if !begins_with_a_date(text) {
+            return Err(guess::of_text(text));
+        }
+        let (civil, zone) = split_zone(text);
+        // With an offset. First, since a civil time would be read without regard to it.
+        if let Ok(time) = civil.parse::<Timestamp>() {
+            return self.moment(time, Note::FromDate);
+        }
+        let time = civil_time(civil).ok_or(Guess::Unreadable)?;
+        let Some(zone) = zone else {
+            return self.civil(time);
+        };
+        let time = match offset(zone) {
+            Some(offset) => offset.to_timestamp(time),
+            None => named(zone).ok_or(Guess::UnknownZone)?.to_timestamp(time),
+        };
+        self.moment(time.map_err(|_| Guess::Unreadable)?, Note::FromDate)
+    }
+
+    /// A time in the delivery's zone.
+    fn civil(&self, time: DateTime) -> Result<Moment, Guess> {
+        let (zone, note) = match &self.zone {
+            Some(zone) => (zone, Note::FromDate),
+            None => (&TimeZone::UTC, Note::FromDateAsUtc),
+        };
+        let time = zone.to_timestamp(time).map_err(|_| Guess::Unreadable)?;
+        self.moment(time, note)
+    }
+
+    fn moment(&self, time: Timestamp, note: Note) -> Result<Moment, Guess> {
+        let millis = time.as_millisecond();
+        if self.is_plausible(millis) {
+            let note = Some(note);
+            return Ok(Moment { millis, note });
+        }
+        Err(guess::of_moment(millis, self.earliest))
+    }
+
+    fn is_plausible(&self, millis: i64) -> bool {
+        (self.earliest..=self.latest).contains(&millis)
+    }
+
+    /// A local time as ISO 8601 with the offset that it has in the delivery's zone; `None`: it is none,
+    /// or has an offset already, or no zone is known.
+    pub(super) fn iso(&self, text: &str) -> Option<String> {
+        let text = text.trim();
+        if text.len() <= DATE || !begins_with_a_date(text) || text.parse::<Timestamp>().is_ok() {
+            return None;
+        }
+        let (civil, zone) = split_zone(text);
+        let time = civil_time(civil)?;
+        let zone = match zone {
+            Some(zone) => match offset(zone) {
+                Some(offset) => TimeZone::fixed(offset),
+                None => named(zone)?,
+            },
+            None => self.zone.clone()?,
+        };
+        let zoned = zone.to_zoned(time).ok()?;
+        let seconds = zoned.strftime("%Y-%m-%dT%H:%M:%S%.f%:z");
+        Some(seconds.to_string())
+    }
+}
+
+/// `2026/11/20` is read as `2026-11-20`: with the year in front there is no other reading.
+fn with_dashes<'a>(text: &'a str, copy: &'a mut [u8; LONGEST]) -> &'a str {
+    let bytes = text.as_bytes();
+    if bytes.get(4) != Some(&b'/') || bytes.get(7) != Some(&b'/') {
+        return text;
+    }
+    let Some(copy) = copy.get_mut(..bytes.len()) else {
+        return text;
     };
-    let all_digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    if !all_digits(digits) || !all_digits(fraction) || !are_seconds(digits) {
-        return None;
-    }
-    let whole: i64 = digits.parse().ok()?;
-    let millis = fraction
-        .bytes()
-        .chain(*b"000")
-        .take(3)
-        .fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
-    let value = whole.checked_mul(1000)?.checked_add(millis)?;
-    Some(if negative { -value } else { value })
+    copy.copy_from_slice(bytes);
+    copy[4] = b'-';
+    copy[7] = b'-';
+    std::str::from_utf8(copy).unwrap_or(text)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Shorter texts would be read as months or years.
+fn begins_with_a_date(text: &str) -> bool {
+    let bytes = text.as_bytes().iter().take(DATE).enumerate();
+    text.len() >= DATE
+        && bytes.into_iter().all(|(at, byte)| match at {
+            4 | 7 => *byte == b'-',
+            _ => byte.is_ascii_digit(),
+        })
+}
 
-    #[test]
-    fn dates_are_read_with_their_offset_or_in_the_deliverys_zone() {
-        let berlin = zone(Some("Europe/Berlin"));
-        assert!(berlin.is_some());
-        for (text, want) in [
-            ("2026-11-20", Some(1_795_129_200_000)),
-            ("2026-11-20 13:05:00", Some(1_795_176_300_000)),
-            ("2026-11-20T13:05:00", Some(1_795_176_300_000)),
-            ("2026-11-20 13:05", Some(1_795_176_300_000)),
-            ("2026-11-20 13:05:00.25", Some(1_795_176_300_250)),
-            ("2026-11-20T13:05:00Z", Some(1_795_179_900_000)),
-            ("2026-11-20 13:05:00 UTC", Some(1_795_179_900_000)),
-            ("2026-11-20T13:05:00+02:00", Some(1_795_172_700_000)),
-            ("2026-11-20 13:05:00-0500", Some(1_795_197_900_000)),
-            // Summer time; a time that does not exist; one that exists twice.
-            ("2026-07-01 00:00:00", Some(1_782_856_800_000)),
-            ("2026-03-29 02:30:00", Some(1_774_747_800_000)),
-            ("2026-10-25 02:30:00", Some(1_792_888_200_000)),
-            ("1969-12-31", Some(-90_000_000)),
-            ("2026-11-31", None),
-            ("2026-11", None),
-            ("2026", None),
-            ("20261120", None),
-            ("2026-11-20 25:00:00", None),
-            ("2026-11-20 and more", None),
-            ("yesterday", None),
-            ("", None),
-        ] {
-            let want = want.map(Moment::Date);
-            assert_eq!(moment(text, berlin.as_ref()), want, "{text}");
-        }
+/// Takes an offset or the name of a zone off that stands behind a space.
+fn split_zone(text: &str) -> (&str, Option<&str>) {
+    let Some((civil, last)) = text.rsplit_once(char::is_whitespace) else {
+        return (text, None);
+    };
+    let is_zone =
+        last.starts_with(|letter: char| letter.is_ascii_alphabetic() || "+-".contains(letter));
+    match is_zone {
+        true => (civil.trim_end(), Some(last)),
+        false => (text, None),
     }
+}
 
-    #[test]
-    fn without_a_known_zone_dates_are_utc_and_that_is_said() {
-        assert_eq!(zone(None), None);
-        assert_eq!(zone(Some("Mars/Olympus_Mons")), None);
-        assert_eq!(
-            moment("2026-11-20", None),
-            Some(Moment::DateAsUtc(1_795_132_800_000))
-        );
-        assert_eq!(
-            moment("2026-11-20T00:00:00Z", None),
-            Some(Moment::Date(1_795_132_800_000))
-        );
+fn civil_time(text: &str) -> Option<DateTime> {
+    if let Ok(time) = text.parse() {
+        return Some(time);
     }
+    // ISO 8601 calls the end of a day so, and so do several databases.
+    let (date, time) = text.split_at_checked(DATE)?;
+    let time = time.get(1..)?.strip_prefix("24:00")?;
+    let is_midnight = time.bytes().all(|byte| matches!(byte, b'0' | b':' | b'.'));
+    let date: Date = date.parse().ok()?;
+    let next = date.tomorrow().ok()?;
+    is_midnight.then(|| next.to_datetime(jiff::civil::Time::midnight()))
+}
 
-    #[test]
-    fn seconds_are_told_from_milliseconds_by_their_size() {
-        for (digits, want) in [
-            ("1760000000", true),
-            ("100000000", true),
-            ("99999999999", true),
-            ("-1760000000", true),
-            ("0", false),
-            ("99999999", false),
-            ("100000000000", false),
-            ("1760000000000", false),
-        ] {
-            assert_eq!(are_seconds(digits), want, "{digits}");
-        }
-        for (text, want) in [
-            ("1760000000.5", Some(1_760_000_000_500)),
-            ("1760000000.1239", Some(1_760_000_000_123)),
-            ("-1760000000.5", Some(-1_760_000_000_500)),
-            ("1760000000000.5", None),
-            ("1760000000.", None),
-            ("1760000000.x", None),
-            ("--760000000.5", None),
-            ("1.5", None),
-        ] {
-            assert_eq!(moment(text, None), want.map(Moment::Seconds), "{text}");
-        }
+/// `+02:00`, `-0700`, `+00`
+fn offset(text: &str) -> Option<Offset> {
+    let (sign, digits) = match text.split_at_checked(1)? {
+        ("+", digits) => (1, digits),
+        ("-", digits) => (-1, digits),
+        _ => return None,
+    };
+    let two = |text: &str| -> Option<i32> {
+        let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse().ok()).flatten()
+    };
+    let (hours, rest) = digits.split_at_checked(2)?;
+    let hours = two(hours).filter(|hours| *hours < 24)?;
+    let minutes = match rest.strip_prefix(':').unwrap_or(rest) {
+        "" => 0,
+        minutes => two(minutes).filter(|minutes| *minutes < 60)?,
+    };
+    Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).ok()
+}
+
+/// A zone by its name in the time zone database, in any case; those of databases without one are in it.
+fn named(name: &str) -> Option<TimeZone> {
+    let is_utc = ["UTC", "GMT", "Z"]
+        .iter()
+        .any(|utc| utc.eq_ignore_ascii_case(name));
+    match is_utc {
+        true => Some(TimeZone::UTC),
+        false => TimeZone::get(name).ok(),
+    }
+}
+
+/// The text of a value that is no time, short enough for a message.
+pub(super) fn quoted(value: Value<'_>) -> String {
+    const MOST: usize = 40;
+    let text = match value {
+        Value::List(_) => "a list".into(),
+        Value::Object(_) => "an object".into(),
+        value => values::literal_text(value).unwrap_or_default(),
+    };
+    let text = text.trim();
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
     }
 }

@@ -2,15 +2,26 @@
 
 use std::borrow::Cow;
 
+use super::number;
 use crate::model::{Text, Value};
+
+/// What was done to a text to write it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// It was longer than it may be.
+    pub cut: bool,
+    /// Halves of surrogate pairs, which are valid JSON and yet no text, became U+FFFD.
+    pub replaced: bool,
+}
 
 /// Writes `text` as a JSON string as it stands. Only escapes that could be half of a surrogate
 /// pair are looked at: a lone half is valid JSON and yet no text, so it becomes U+FFFD.
-pub fn string(out: &mut Vec<u8>, text: Text<'_>) {
+pub fn string(out: &mut Vec<u8>, text: Text<'_>) -> Written {
     if text.escaped && memchr::memmem::find(text.raw.as_bytes(), b"\\u").is_some() {
-        return canonical(out, &text.decoded());
+        return canonical_string(out, text);
     }
     quoted(out, text.raw);
+    Written::default()
 }
 
 /// Writes text that needs no escapes as a JSON string.
@@ -23,38 +34,41 @@ pub fn quoted(out: &mut Vec<u8>, plain: &str) {
 }
 
 /// Writes `text` as a JSON string in the one spelling that equal texts share.
-pub fn canonical_string(out: &mut Vec<u8>, text: Text<'_>) {
-    if text.escaped {
-        return canonical(out, &text.decoded());
+pub fn canonical_string(out: &mut Vec<u8>, text: Text<'_>) -> Written {
+    if !text.escaped {
+        return string(out, text);
     }
-    string(out, text);
+    canonical(out, &text.decoded());
+    replaced(text)
 }
 
-/// Like [`string`], but at most `most` characters. Returns whether it was cut.
-pub fn string_within(out: &mut Vec<u8>, text: Text<'_>, most: usize) -> bool {
+/// Like [`string`], but at most `most` characters.
+pub fn string_within(out: &mut Vec<u8>, text: Text<'_>, most: usize) -> Written {
     if text.raw.len() <= most {
-        string(out, text);
-        return false;
+        return string(out, text);
     }
     let decoded = text.decoded();
     match decoded.char_indices().nth(most) {
-        None => {
-            string(out, text);
-            false
-        }
+        None => string(out, text),
         Some((end, _)) => {
             canonical(out, &decoded[..end]);
-            true
+            Written {
+                cut: true,
+                ..replaced(text)
+            }
         }
     }
 }
 
 /// Like [`string_within`], in the one spelling that equal texts share.
-pub fn canonical_within(out: &mut Vec<u8>, text: Text<'_>, most: usize) -> bool {
+pub fn canonical_within(out: &mut Vec<u8>, text: Text<'_>, most: usize) -> Written {
     if !text.escaped {
         return string_within(out, text, most);
     }
-    plain_within(out, &text.decoded(), most)
+    Written {
+        cut: plain_within(out, &text.decoded(), most),
+        ..replaced(text)
+    }
 }
 
 /// Writes at most `most` characters of plain text. Returns whether it was cut.
@@ -97,9 +111,57 @@ pub fn canonical(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// The text of a single value: strings decoded, numbers and booleans as they are written.
-/// `None` for null, absent, and what is not a single value.
+/// Whether a text has escapes of lone halves of surrogate pairs.
+fn replaced(text: Text<'_>) -> Written {
+    Written {
+        replaced: has_lone_surrogate(text.raw),
+        ..Written::default()
+    }
+}
+
+fn has_lone_surrogate(raw: &str) -> bool {
+    let mut rest = raw;
+    while let Some(at) = rest.find('\\') {
+        rest = rest.get(at + 1..).unwrap_or_default();
+        let unit = |text: &str| {
+            let digits = text.strip_prefix('u')?.get(..4)?;
+            u32::from_str_radix(digits, 16).ok()
+        };
+        let pair = rest.get(5..).and_then(|rest| rest.strip_prefix('\\'));
+        let used = match unit(rest) {
+            Some(0xD800..0xDC00) => match pair.and_then(unit) {
+                Some(0xDC00..0xE000) => "uXXXX\\uXXXX".len(),
+                _ => return true,
+            },
+            Some(0xDC00..0xE000) => return true,
+            Some(_) => "uXXXX".len(),
+            None => rest.chars().next().map_or(0, char::len_utf8),
+        };
+        rest = rest.get(used..).unwrap_or_default();
+    }
+    false
+}
+
+/// Whether there is nothing to be seen in a text.
+pub fn is_blank(text: Text<'_>) -> bool {
+    let seen = text.raw.as_bytes().first();
+    match text.escaped {
+        true => text.decoded().trim().is_empty(),
+        false => !seen.is_some_and(u8::is_ascii_graphic) && text.raw.trim().is_empty(),
+    }
+}
+
+/// The text of a single value: strings decoded, numbers by their value, booleans as words. `None` for
+/// null, absent, and what is not a single value.
 pub fn plain_text(value: Value<'_>) -> Option<Cow<'_, str>> {
+    match value {
+        Value::Number(literal) => Some(number::text(literal).unwrap_or(Cow::Borrowed(literal))),
+        value => literal_text(value),
+    }
+}
+
+/// Like [`plain_text`], with numbers as they are written.
+pub fn literal_text(value: Value<'_>) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(text.decoded()),
         Value::Number(digits) => Some(Cow::Borrowed(digits)),
@@ -134,14 +196,14 @@ pub fn integer(text: &str) -> Option<&str> {
     (plain && whole.parse::<i64>().is_ok()).then_some(whole)
 }
 
-/// `true` or `false` from a boolean or its text (`yes`, `no`, `1` and `0` too, in any case: what
-/// Looker's `yesno` dimensions and warehouses give).
+/// `true` or `false` from a boolean or its text: the words that Looker's `yesno` dimensions and
+/// warehouses give, in any case.
 pub fn boolean(text: &str) -> Option<&'static str> {
     let text = text.trim();
-    let is_any = |words: [&str; 3]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
-    if is_any(["true", "yes", "1"]) {
+    let is_any = |words: [&str; 6]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if is_any(["true", "yes", "1", "t", "y", "on"]) {
         Some("true")
-    } else if is_any(["false", "no", "0"]) {
+    } else if is_any(["false", "no", "0", "f", "n", "off"]) {
         Some("false")
     } else {
         None
@@ -163,22 +225,6 @@ pub fn number_within(text: &str, most: f64) -> Option<&str> {
     let text = text.trim();
     let number: f64 = serde_json::from_str(text).ok()?;
     (number.abs() <= most).then_some(text)
-}
-
-/// Whether a number's literal means one to those who read it as a double: not `1e999`, which is JSON
-/// by its grammar only.
-pub fn is_finite(literal: &str) -> bool {
-    let plain = literal.len() < 300 && !literal.bytes().any(|byte| byte | 0x20 == b'e');
-    plain || literal.parse::<f64>().is_ok_and(f64::is_finite)
-}
-
-/// Whether a raw JSON list holds only single values (no list or object inside).
-pub fn is_flat_list(raw: &str) -> bool {
-    serde_json::from_str::<Vec<serde_json::Value>>(raw).is_ok_and(|items| {
-        items
-            .iter()
-            .all(|item| !item.is_array() && !item.is_object())
-    })
 }
 
 #[cfg(test)]
@@ -207,6 +253,48 @@ mod tests {
     }
 
     #[test]
+    fn a_lone_half_of_a_surrogate_pair_is_told() {
+        for (raw, replaced) in [
+            (r"\ud83d", true),
+            (r"x\ude00y", true),
+            (r"\ud83d\u0041", true),
+            (r"\ud83d\ud83d\ude00", true),
+            (r"\ud83d\n", true),
+            (r"\ud83d\ude00", false),
+            (r"\ud83d\ude00\ud83d\ude00", false),
+            (r"\\ud83d", false),
+            (r"\u0041\n\/", false),
+            (r"\\\ud83d", true),
+        ] {
+            let mut out = Vec::new();
+            assert_eq!(string(&mut out, text(raw)).replaced, replaced, "{raw}");
+            let sent: String = serde_json::from_slice(&out).unwrap();
+            assert_eq!(sent.contains('\u{fffd}'), replaced, "{raw}");
+            for most in [0, 1, 100] {
+                out.clear();
+                let written = canonical_within(&mut out, text(raw), most);
+                assert_eq!(written.replaced, replaced, "{raw}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_blank_however_it_is_written() {
+        for (raw, blank) in [
+            ("", true),
+            ("  ", true),
+            (r"\t\n", true),
+            (r" \u00a0", true),
+            (" \u{a0}", true),
+            ("a", false),
+            (" a", false),
+            (r"\t.", false),
+        ] {
+            assert_eq!(is_blank(text(raw)), blank, "{raw}");
+        }
+    }
+
+    #[test]
     fn equal_texts_have_one_canonical_spelling() {
         let spell = |raw| {
             let mut out = Vec::new();
@@ -227,7 +315,8 @@ mod tests {
             (r"a\nb", 2, r#""a\n""#, true),
         ] {
             let mut out = Vec::new();
-            assert_eq!(string_within(&mut out, text(raw), most), cut, "{raw}");
+            let written = string_within(&mut out, text(raw), most);
+            assert_eq!((written.cut, written.replaced), (cut, false), "{raw}");
             assert_eq!(String::from_utf8(out).unwrap(), want);
         }
     }
@@ -254,19 +343,24 @@ mod tests {
     }
 
     #[test]
-    fn booleans_uuids_and_lists_are_checked() {
+    fn booleans_and_uuids_are_checked() {
         for (given, want) in [
             ("Yes", Some("true")),
             ("FALSE", Some("false")),
             ("0", Some("false")),
+            ("Y", Some("true")),
+            ("n", Some("false")),
+            ("T", Some("true")),
+            ("f", Some("false")),
+            ("On", Some("true")),
+            (" off ", Some("false")),
             ("maybe", None),
+            ("", None),
         ] {
             assert_eq!(boolean(given), want, "{given}");
         }
         assert!(is_uuid("84E1B361-A282-4ADF-8A6D-1D31E6DD5A9E"));
         assert!(!is_uuid("84E1B361-A282-4ADF-8A6D-1D31E6DD5A9"));
         assert!(!is_uuid("84E1B361xA282-4ADF-8A6D-1D31E6DD5A9E"));
-        assert!(is_flat_list(r#"["a", 1, null]"#));
-        assert!(!is_flat_list(r#"[["a"]]"#));
     }
 }

@@ -35,9 +35,11 @@ fn json(value: Value<'_>) -> Option<String> {
         Value::Absent => return None,
         Value::Null => "null".to_owned(),
         Value::Bool(value) => value.to_string(),
-        Value::Number(raw) | Value::List(raw) | Value::Object(raw) | Value::Pivoted(raw) => {
-            raw.to_owned()
-        }
+        Value::Number(raw)
+        | Value::List(raw)
+        | Value::Object(raw)
+        | Value::Pivoted(raw)
+        | Value::Failed(raw) => raw.to_owned(),
         Value::String(text) => {
             assert_eq!(text.escaped, text.raw.contains('\\'));
             format!("\"{}\"", text.raw)

@@ -97,6 +97,63 @@ fn the_header_is_kept_in_any_order_of_keys() {
 }
 
 #[test]
+fn a_cell_that_looker_could_not_compute_is_told_from_null_and_from_a_pivot() {
+    let head = r#"{"fields": {"dimensions": [{"name": "a", "type": "yesno"}, {"name": "b", "type": null}]}, "data": ["#;
+    let rows = [
+        // Around them rows of one layout, so that it is both learned and used.
+        (r#"{"a": {"value": null}, "b": {"value": 1}}"#, "null"),
+        (r#"{"a": {"value": null}, "b": {"value": 1}}"#, "null"),
+        (
+            r#"{"a": {"value": null, "error": "no field"}, "b": {"value": 1}}"#,
+            r#"{"value": null, "error": "no field"}"#,
+        ),
+        (
+            r#"{"a": {"error": "x", "value": null}, "b": {"value": 1}}"#,
+            r#"{"error": "x", "value": null}"#,
+        ),
+        (
+            r#"{"a": {"error": "x"}, "b": {"value": 1}}"#,
+            r#"{"error": "x"}"#,
+        ),
+        (
+            r#"{"a": {"value": null, "error": null}, "b": {"value": 1}}"#,
+            "null",
+        ),
+        (
+            r#"{"a": {"value": null, "error": "y"}, "b": {"value": 1}}"#,
+            r#"{"value": null, "error": "y"}"#,
+        ),
+        (
+            r#"{"a": {"value": 7, "error": "x"}, "b": {"value": 1}}"#,
+            "7",
+        ),
+        // Two values of a dimension that the query pivots on.
+        (
+            r#"{"a": {"error": {"value": 3}, "ok": {"value": 4}}, "b": {"value": 1}}"#,
+            r#"{"error": {"value": 3}, "ok": {"value": 4}}"#,
+        ),
+        (r#"{"a": {"value": null}, "b": {"value": 1}}"#, "null"),
+    ];
+    let texts: Vec<_> = rows.iter().map(|(row, _)| *row).collect();
+    let document = format!("{head}{}]}}", texts.join(","));
+    for size in [1, 10, 10_000] {
+        let got = decode(document.as_bytes(), &[size], &["a", "b"], Limits::default());
+        assert_eq!(got.error, None);
+        for ((row, want), got) in rows.iter().zip(&got.rows) {
+            assert_eq!(got[0].as_deref(), Some(*want), "{row}");
+            assert_eq!(got[1].as_deref(), Some("1"), "{row}");
+        }
+        let header = got.header.unwrap();
+        let types: Vec<_> = header
+            .fields
+            .iter()
+            .map(|field| field.lookml_type.as_deref())
+            .collect();
+        assert_eq!(types, [Some("yesno"), None]);
+    }
+}
+
+#[test]
 fn of_duplicate_keys_the_last_wins() {
     let document = br#"{"timezone": "a", "timezone": "b", "errors": ["x"], "errors": null,
         "fields": {"dimensions": [{"name": "x"}]},

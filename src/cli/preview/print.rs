@@ -72,8 +72,10 @@ fn rendered(report: &Report, paint: Paint) -> String {
     let whole = report.error.is_none() || report.counts.users > 0;
     counts(&mut page, report, whole);
     rejected(&mut page, report);
-    list(&mut page, "WARNINGS", &report.warnings, paint);
-    list(&mut page, "LOOKER'S NOTES", &report.looker_notes, paint);
+    let warn = |text: &str| paint.warn(text);
+    list(&mut page, "WARNINGS", &report.warnings, warn);
+    list(&mut page, "LOOKER'S NOTES", &report.looker_notes, warn);
+    list(&mut page, "NOTES", &report.notes, |text| paint.dim(text));
     first_batches(&mut page, report);
     page.text
 }
@@ -151,6 +153,14 @@ fn counts(page: &mut Page, report: &Report, whole: bool) {
         let per = |part: u64, of: u64| part as f64 / of.max(1) as f64;
         lines.push(("rejected rows", counts.rejected_rows, String::new()));
         lines.push(("users", counts.users, "sets of identities".to_owned()));
+        if counts.user_attributes > 0 {
+            let attributes = counts.user_attributes as u64;
+            lines.push((
+                "attributes",
+                attributes,
+                "of users, different ones".to_owned(),
+            ));
+        }
         lines.push((
             "batches",
             counts.batches,
@@ -159,6 +169,11 @@ fn counts(page: &mut Page, report: &Report, whole: bool) {
         if report.data_type == DataType::Event {
             let each = per(counts.events, counts.batches);
             lines.push(("events", counts.events, format!("{each:.1} in a batch")));
+        }
+        if let Some(names) = &report.event_names {
+            let most = thousands(names.most as u64);
+            let aside = format!("different ones, of {most} that mParticle takes in a workspace");
+            lines.push(("event names", names.distinct as u64, aside));
         }
         if counts.historical_events > 0 {
             let aside = format!(
@@ -231,8 +246,12 @@ fn rejected(page: &mut Page, report: &Report) {
             true => ", …",
             false => "",
         };
+        let values = match reason.values.is_empty() {
+            true => String::new(),
+            false => format!("; here: {}{more}", harmless(&reason.values.join(", "))),
+        };
         let line = format!(
-            "{} {noun}: {} ({noun} {}{more})",
+            "{} {noun}: {} ({noun} {}{more}{values})",
             thousands(reason.rows),
             harmless(&reason.reason),
             rows.join(", ")
@@ -241,13 +260,13 @@ fn rejected(page: &mut Page, report: &Report) {
     }
 }
 
-fn list(page: &mut Page, heading: &str, sentences: &[String], paint: Paint) {
+fn list(page: &mut Page, heading: &str, sentences: &[String], paint: impl Fn(&str) -> String) {
     if sentences.is_empty() {
         return;
     }
     page.heading(heading, "");
     for sentence in sentences {
-        page.line(&format!("  {}", paint.warn(&harmless(sentence))));
+        page.line(&format!("  {}", paint(&harmless(sentence))));
     }
 }
 

@@ -23,6 +23,10 @@ pub struct Report {
     pub counts: Counts,
     pub rejected: Vec<Reason>,
     pub warnings: Vec<String>,
+    /// What is as it should be, and good to know.
+    pub notes: Vec<String>,
+    /// The names of the events; `None`: no column has names.
+    pub event_names: Option<EventNames>,
     /// What Looker itself notes in the document.
     pub looker_notes: Vec<String>,
     /// The configured limit.
@@ -47,6 +51,24 @@ pub struct Column {
     pub untagged: bool,
 }
 
+/// The names that the events have.
+#[derive(Debug, Serialize)]
+pub struct EventNames {
+    /// How many different ones.
+    pub distinct: usize,
+    /// How many there may be.
+    pub most: usize,
+    /// Those that most events have.
+    pub most_common: Vec<EventName>,
+}
+
+/// A name of events, which is cut if it is long.
+#[derive(Debug, Serialize)]
+pub struct EventName {
+    pub name: String,
+    pub events: u64,
+}
+
 /// How much there is of what.
 #[derive(Debug, Default, Serialize)]
 pub struct Counts {
@@ -54,6 +76,8 @@ pub struct Counts {
     pub rows: u64,
     pub rejected_rows: u64,
     pub users: u64,
+    /// Different ones, over all users.
+    pub user_attributes: usize,
     pub batches: u64,
     pub events: u64,
     pub requests: u64,
@@ -72,6 +96,8 @@ pub struct Reason {
     pub rows: u64,
     /// From 1.
     pub first_rows: Vec<u64>,
+    /// What is wrong in these rows, if it is a value that says something.
+    pub values: Vec<String>,
 }
 
 impl Reason {
@@ -80,6 +106,7 @@ impl Reason {
             reason: reason.to_owned(),
             rows: 0,
             first_rows: Vec::new(),
+            values: Vec::new(),
         }
     }
 }
@@ -123,6 +150,8 @@ impl Report {
             counts: Counts::default(),
             rejected: Vec::new(),
             warnings: Vec::new(),
+            notes: Vec::new(),
+            event_names: None,
             looker_notes: Vec::new(),
             batches_per_second,
             seconds: 0.0,
@@ -146,20 +175,17 @@ impl Report {
             let fate = fates.get(at);
             let goes_to = fate.and_then(|fate| fate.goes_to.clone());
             let remark = fate.and_then(|fate| fate.remark.clone());
-            let mp = field.tags.iter().find(|tag| tag.trim().starts_with("mp_"));
-            let meant = mp
-                .filter(|tag| mapping::tag(tag.trim()).is_none())
-                .and_then(|tag| mapping::nearest_tag(tag.trim()));
-            let remark = match (remark, meant) {
-                (Some(remark), Some(meant)) => Some(format!("{remark}; did you mean {meant}?")),
-                (None, _) if fate.is_some() && goes_to.is_none() => Some(
+            let untagged =
+                remark.is_none() && !field.tags.iter().any(|tag| tag.trim().starts_with("mp_"));
+            let remark = match remark {
+                None if fate.is_some() && goes_to.is_none() => Some(
                     match field.tags.is_empty() {
                         true => "not sent: no mp_ tag",
                         false => "not sent: none of its tags begins with mp_",
                     }
                     .to_owned(),
                 ),
-                (remark, _) => remark,
+                remark => remark,
             };
             Column {
                 name: field.name.clone(),
@@ -169,7 +195,7 @@ impl Report {
                     FieldKind::TableCalculation => "table_calculation",
                 },
                 tags: field.tags.clone(),
-                untagged: mp.is_none(),
+                untagged,
                 goes_to,
                 remark,
             }
@@ -185,6 +211,7 @@ impl Report {
             rows: worked.rows,
             rejected_rows: worked.rejected,
             users: made.users,
+            user_attributes: worked.plan.names().attributes.len(),
             batches: made.batches,
             events: made.events,
             requests: made.requests,
@@ -196,6 +223,20 @@ impl Report {
         };
         self.seconds = made.batches as f64 / f64::from(self.batches_per_second.max(1));
         self.warnings = worked.warnings().collect();
+        self.notes = worked.remarks().collect();
+        let names = worked.names();
+        self.event_names = (names.distinct() > 0).then(|| EventNames {
+            distinct: names.distinct(),
+            most: worked.plan.most_event_names(),
+            most_common: names
+                .most_common()
+                .into_iter()
+                .map(|(name, events)| EventName {
+                    name: name.to_owned(),
+                    events,
+                })
+                .collect(),
+        });
         self.looker_notes.clone_from(&worked.header.notes);
     }
 

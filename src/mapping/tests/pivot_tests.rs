@@ -88,7 +88,7 @@ fn each_pivot_value_makes_an_attribute_of_its_own() {
 
     let nulls = Settings {
         nulls: Nulls::Delete,
-        ..choice
+        ..choice.clone()
     };
     let (said, _) = rows(&head, &nulls, &[["1", MONTHS, "null"]]);
     assert_eq!(
@@ -117,7 +117,7 @@ fn all_pivot_values_make_the_text_of_one_object() {
     );
     let nulls = Settings {
         nulls: Nulls::Null,
-        ..choice
+        ..choice.clone()
     };
     let (said, _) = rows(&head, &nulls, &[["1", r#"<{"a":{"value":null}}"#, ""]]);
     assert_eq!(said, [r#"{"looker_o.count":"{\"a\":null}"}"#]);
