@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use looker_feed::config::{self, Config, ConfigError, FormKind, LogFormat, Pod};
-use looker_feed::mapping::{Historical, IdentityNames, Nulls, PivotedMeasures, Untagged};
+use looker_feed::mapping::{
+    AttributeTypes, Historical, IdentityNames, Nulls, PivotedMeasures, Placeholders, Untagged,
+};
 
 fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let directory = tempfile::tempdir().unwrap();
@@ -62,6 +64,13 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
         config.mparticle.strip_html,
     ];
     assert_eq!(cleaning, [false; 3]);
+    assert_eq!(config.mparticle.attribute_types, AttributeTypes::AsIs);
+    let placeholders = &config.mparticle.placeholder_identities;
+    assert_eq!(placeholders, &Placeholders::COMMON);
+    assert_eq!(config.mparticle.earliest_event, 946_684_800_000);
+    let ahead = config.mparticle.latest_event_ahead;
+    assert_eq!(ahead, Duration::from_secs(365 * 86_400));
+    assert_eq!(config.mparticle.max_event_names, 1000);
     assert_eq!(config.mparticle.plan_id, None);
     assert_eq!(config.mparticle.plan_version, None);
     assert_eq!(config.mparticle.backoff_initial, Duration::from_millis(500));
@@ -620,9 +629,31 @@ fn what_is_sent_can_be_chosen_by_file_and_by_variable() {
     assert_eq!(config.historical_events, Historical::Always);
     assert_eq!(config.plan_id.as_deref(), Some("p"));
     assert_eq!(config.plan_version, Some(3));
+    let config = load(
+        "[mparticle]\nearliest_event = '1999-12-31'\nlatest_event_ahead = '0s'\nattribute_types = 'typed'\n",
+        &[
+            ("LOOKER_FEED_MPARTICLE__PLACEHOLDER_IDENTITIES", "0, unknown"),
+            ("LOOKER_FEED_MPARTICLE__MAX_EVENT_NAMES", "2000"),
+        ],
+    )
+    .unwrap()
+    .mparticle;
+    assert_eq!(config.earliest_event, 946_598_400_000);
+    assert_eq!(config.latest_event_ahead, Duration::ZERO);
+    assert_eq!(config.attribute_types, AttributeTypes::Typed);
+    assert_eq!(config.placeholder_identities, ["0", "unknown"]);
+    assert_eq!(config.max_event_names, 2000);
+    let none = load("[mparticle]\nplaceholder_identities = []\n", &[]).unwrap();
+    assert!(none.mparticle.placeholder_identities.is_empty());
 
     for (file, want) in [
         ("strip_html = 'yes'", "`mparticle.strip_html` ("),
+        ("attribute_types = 'real'", "\"as_is\" or \"typed\""),
+        ("earliest_event = '2000'", "a day from 1970 to 2100"),
+        ("earliest_event = '1969-12-31'", "a day from 1970 to 2100"),
+        ("latest_event_ahead = 'soon'", "a duration from"),
+        ("max_event_names = 0", "a whole number from 1 to 100000"),
+        ("placeholder_identities = ['']", "a list of texts"),
         ("strip_html = 1", "is 1, but it takes true or false"),
         (
             "null_attributes = 'drop'",

@@ -20,6 +20,8 @@ use serde_json::{Map, Value, json};
 
 const SCHEMAS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/mparticle");
 
+const FIELD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data/field");
+
 static SCHEMA: LazyLock<Option<jsonschema::Validator>> = LazyLock::new(|| {
     let read = |name: &str| -> Option<Value> {
         let text = std::fs::read_to_string(Path::new(SCHEMAS).join(name)).ok()?;
@@ -319,6 +321,15 @@ impl Sink for Collected {
 }
 
 fn run(document: &Value, settings: mapping::Settings, data_plan: Option<&DataPlan>) -> Collected {
+    // serde_json would put `data` first; rows before their columns are another test's.
+    let text = format!(
+        "{{\"timezone\":\"Europe/Vienna\",\"fields\":{},\"data\":{}}}",
+        document["fields"], document["data"]
+    );
+    run_text(&text, settings, data_plan)
+}
+
+fn run_text(text: &str, settings: mapping::Settings, data_plan: Option<&DataPlan>) -> Collected {
     let data_type = settings.data_type;
     let mut decoder = Decoder::new(Limits::default());
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -326,11 +337,6 @@ fn run(document: &Value, settings: mapping::Settings, data_plan: Option<&DataPla
         budget: 20_000,
         directory: directory.path().to_owned(),
     });
-    // serde_json would put `data` first; rows before their columns are another test's.
-    let text = format!(
-        "{{\"timezone\":\"Europe/Vienna\",\"fields\":{},\"data\":{}}}",
-        document["fields"], document["data"]
-    );
     let mut chunks = text.as_bytes().chunks(1000);
     let mut plan: Option<Plan> = None;
     let mut tally = Tally::new(0);
@@ -521,6 +527,46 @@ fn a_batch_with_every_tag_is_valid_under_every_choice() {
             let deleted = last.get("deleted_user_attributes");
             let want = (nulls == Nulls::Delete).then(|| json!(["looker_u.plan"]));
             assert_eq!(deleted, want.as_ref());
+        }
+    }
+}
+
+/// Numbers as floats, times in every form, long lists, tags that are nearly right: what people who do this
+/// job have reported.
+#[test]
+fn what_was_seen_in_the_field_makes_valid_batches() {
+    let folder = Path::new(FIELD);
+    for (name, rows, refused) in [
+        ("calculation_error.json", 2, 0),
+        ("event_times.json", 19, 12),
+        ("long_list.json", 2, 0),
+        ("number_ids.json", 4, 1),
+        ("tag_spelling.json", 1, 0),
+    ] {
+        let Ok(text) = std::fs::read_to_string(folder.join(name)) else {
+            eprintln!("skipped: {name} is not in {FIELD}");
+            continue;
+        };
+        for data_type in [DataType::Event, DataType::User] {
+            for attribute_types in [AttributeTypes::AsIs, AttributeTypes::Typed] {
+                let settings = mapping::Settings {
+                    attribute_types,
+                    now: UnixMillis(1_795_000_000_000),
+                    ..mapping::Settings::new(data_type)
+                };
+                let collected = run_text(&text, settings, None);
+                check(&collected);
+                // Profiles have no times.
+                let (rows, refused) = match (name, data_type) {
+                    ("event_times.json", DataType::User) => (rows + refused, 0),
+                    _ => (rows, refused),
+                };
+                assert_eq!(
+                    (collected.rows, collected.refused),
+                    (rows, refused),
+                    "{name}"
+                );
+            }
         }
     }
 }

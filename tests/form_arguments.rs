@@ -2,6 +2,7 @@
 
 mod support;
 
+use looker_feed::clock::UnixMillis;
 use serde_json::{Value, json};
 use support::form::{arrived, document};
 use support::{Daemon, SECRET, World, run};
@@ -13,13 +14,13 @@ const COLUMNS: [(&str, &str); 4] = [
     ("e.none", "mp_custom_attribute"),
 ];
 
-/// Two old events and one of the far future, which stays young.
+/// Two old events and one of this moment.
 fn written(home: &std::path::Path) -> String {
     let row = |user: &str, at: i64| vec![json!(user), json!(at), json!("<b>x</b>"), Value::Null];
     let rows = [
         row("a", 1_500_000_000_000),
         row("a", 1_500_000_000_001),
-        row("a", 4_000_000_000_000),
+        row("a", UnixMillis::now().0 as i64),
     ];
     let path = home.join("document.json");
     let text = document("UTC", &COLUMNS, &rows).to_string();

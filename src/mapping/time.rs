@@ -28,7 +28,10 @@ const DATE: usize = "2026-11-20".len();
 /// Texts with slashes in their date are copied to be read; none that is a time is longer.
 const LONGEST: usize = 64;
 
-/// Which times of events are plausible. ("by config")
+/// A moment that cannot be counted from 1970: the last day of the year 9999, which stands for none.
+const BEYOND: Guess = Guess::Placeholder;
+
+/// Which times of events are plausible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plausible {
     /// The earliest, in milliseconds since 1970.
@@ -161,7 +164,7 @@ impl Times {
             Some(offset) => offset.to_timestamp(time),
             None => named(zone).ok_or(Guess::UnknownZone)?.to_timestamp(time),
         };
-        self.moment(time.map_err(|_| Guess::Unreadable)?, Note::FromDate)
+        self.moment(time.map_err(|_| BEYOND)?, Note::FromDate)
     }
 
     /// A time in the delivery's zone.
@@ -170,7 +173,7 @@ impl Times {
             Some(zone) => (zone, Note::FromDate),
             None => (&TimeZone::UTC, Note::FromDateAsUtc),
         };
-        let time = zone.to_timestamp(time).map_err(|_| Guess::Unreadable)?;
+        let time = zone.to_timestamp(time).map_err(|_| BEYOND)?;
         self.moment(time, note)
     }
 

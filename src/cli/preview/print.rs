@@ -248,10 +248,10 @@ fn rejected(page: &mut Page, report: &Report) {
         };
         let values = match reason.values.is_empty() {
             true => String::new(),
-            false => format!("; here: {}{more}", harmless(&reason.values.join(", "))),
+            false => format!(": {}{more}", harmless(&reason.values.join(", "))),
         };
         let line = format!(
-            "{} {noun}: {} ({noun} {}{more}{values})",
+            "{} {noun}: {} ({noun} {}{more}){values}",
             thousands(reason.rows),
             harmless(&reason.reason),
             rows.join(", ")
