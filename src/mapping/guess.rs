@@ -123,7 +123,7 @@ pub(super) fn of_moment(millis: i64, earliest: i64) -> Guess {
     const YEAR_9999: i64 = 253_370_764_800_000;
     const FIRST_OF_1900: i64 = -2_208_988_800_000;
     let is_near = |other: i64| (millis - other).abs() <= DAY;
-    if millis < YEAR_2 || millis >= YEAR_9999 - DAY || is_near(0) || is_near(FIRST_OF_1900) {
+    if !(YEAR_2..YEAR_9999 - DAY).contains(&millis) || is_near(0) || is_near(FIRST_OF_1900) {
         return Guess::Placeholder;
     }
     match millis < earliest {

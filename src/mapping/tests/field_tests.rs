@@ -221,8 +221,8 @@ fn an_identity_that_very_many_rows_share_is_told_of() {
         }
         tally.sentences(plan.columns()).collect::<Vec<_>>()
     };
-    assert_eq!(told(100, 1_000), [String::new(); 0]);
-    assert_eq!(told(101, 20_000), [String::new(); 0]);
+    assert!(told(100, 1_000).is_empty());
+    assert!(told(101, 20_000).is_empty());
     assert_eq!(
         told(500, 1_000),
         [
