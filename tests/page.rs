@@ -327,6 +327,72 @@ fn written(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
+/// The folder of axe-core, fetched once with `npm`; `None` where it cannot be had.
+fn axe() -> Option<String> {
+    const VERSION: &str = "4.14.1";
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("axe-{VERSION}"));
+    let script = folder.join("package/axe.min.js");
+    if !script.exists() {
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let quiet = |command: &mut Command| {
+            let status = command
+                .current_dir(&folder)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+            status.is_ok_and(|status| status.success())
+        };
+        let package = format!("axe-core@{VERSION}");
+        let fetched = quiet(Command::new("npm").args(["pack", &package]))
+            && quiet(Command::new("tar").args(["xzf", &format!("axe-core-{VERSION}.tgz")]));
+        if !fetched {
+            eprintln!("axe-core cannot be had: accessibility was not checked by it");
+            return None;
+        }
+    }
+    Some(std::fs::read_to_string(script).expect("axe-core"))
+}
+
+impl Browser {
+    /// To an address of the daemon.
+    async fn visit(&self, daemon: &Daemon, path: &str) {
+        let address = daemon.admin.join(path).expect("an address");
+        self.page.goto(address.as_str()).await.expect("the page");
+    }
+
+    /// Presses the first element that a selector names, once it is there.
+    async fn press(&self, selector: &str) {
+        self.until(&format!("document.querySelector(`{selector}`)"))
+            .await;
+        let found = self.page.find(Locator::Css(selector)).await;
+        let found = found.unwrap_or_else(|error| panic!("{selector}: {error}"));
+        found
+            .click()
+            .await
+            .unwrap_or_else(|error| panic!("{selector}: {error}"));
+    }
+
+    /// Waits until the text of an element is this.
+    async fn shows(&self, selector: &str, text: &str) {
+        self.until(&format!(
+            "document.querySelector(`{selector}`)?.textContent === `{text}`"
+        ))
+        .await;
+    }
+
+    /// What axe-core finds in the page as it is.
+    async fn violations(&self, axe: &str) -> Value {
+        self.eval(&format!("{axe}; window.axe = axe;")).await;
+        let script = "const done = arguments[0];
+             axe.run(document).then(
+                 found => done(found.violations.map(one => [one.id, one.nodes.map(node => node.html)])),
+                 error => done(String(error)));";
+        let found = self.page.execute_async(script, Vec::new()).await;
+        found.expect("axe-core runs")
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_replayed_by_a_click() {
     let Some(browser) = Browser::open().await else {
@@ -341,21 +407,19 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
         ("MPARTICLE__MAX_BATCHES_PER_REQUEST", "10"),
     ];
     let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
-    browser
-        .page
-        .goto(daemon.admin.as_str())
-        .await
-        .expect("the page");
-    browser
-        .until("document.querySelector('#state').classList.contains('good')")
-        .await;
-    assert!(!browser.text("#no-deliveries").await.is_empty());
+    browser.visit(&daemon, "/").await;
+    browser.until("document.querySelector('#state.ok')").await;
+    browser.shows("#sentence", "Ready for deliveries").await;
+    let first = browser.text(".first").await;
+    assert!(first.contains("What to do first"), "{first}");
+    browser.screenshot("empty", 1280, "light").await;
+    browser.screenshot("empty-narrow", 390, "dark").await;
     // A reload would lose these.
     browser
         .eval(
             "window.seen = new Set();
              new MutationObserver(() => {
-                 const node = document.querySelector('#deliveries [data-of=delivered]');
+                 const node = document.querySelector('[data-of=delivered]');
                  if (node) window.seen.add(node.textContent);
              }).observe(document.body, {subtree: true, childList: true, characterData: true});",
         )
@@ -363,11 +427,11 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
 
     let path = file(home.path(), 802);
     send(&daemon, "Daily <b>users</b>", &path, "event");
-    browser
-        .until("document.querySelector('#deliveries [data-of=state]')?.textContent === 'Done'")
-        .await;
+    browser.shows("#sentence", "Sending").await;
+    browser.press("td [data-of=title]").await;
+    browser.shows(".head [data-of=state]", "Incomplete").await;
     assert_eq!(
-        browser.text("#deliveries [data-of=title]").await,
+        browser.text("h1").await,
         "Daily <b>users</b>",
         "a title is text, never markup"
     );
@@ -378,7 +442,7 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
         ("dead", "1"),
         ("batches", "800 of 801"),
     ] {
-        let shown = browser.text(&format!("#deliveries [data-of={name}]")).await;
+        let shown = browser.text(&format!("[data-of={name}]")).await;
         assert_eq!(shown, want, "{name}");
     }
     let seen = browser.eval("return [...window.seen];").await;
@@ -390,39 +454,36 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
         .collect();
     let between = seen.iter().filter(|n| (1..800).contains(*n)).count();
     assert!(between >= 2, "the number moved on its way: {seen:?}");
-
-    assert_eq!(
-        browser.text("#care").await,
-        "Needs a person1 dead letter1 rejected row in the listed deliveries"
-    );
-
-    // The rejected row, in its dialog.
-    let button = "#deliveries [data-do=rejected]";
-    let button = browser.page.find(Locator::Css(button)).await.unwrap();
-    button.click().await.expect("a click");
+    // The rejected row.
     browser
-        .until("document.querySelector('#rows-list .letter')?.textContent.includes('Row 802')")
+        .until("document.querySelector('#rows-list summary')?.textContent.includes('Row 802')")
         .await;
-    let close = Locator::Css("#rows [data-do=close-rows]");
-    let close = browser.page.find(close).await.unwrap();
-    close.click().await.expect("a click");
+    // The address leads here too.
+    let here = browser.page.current_url().await.expect("an address");
+    let id = &daemon.deliveries().await[0].id;
+    assert_eq!(here.path(), format!("/deliveries/{id}"));
+
+    // The roll-up says the same in header and tile.
+    browser.press("#nav [data-page='/']").await;
+    browser.shows("#sentence", "1 thing needs you").await;
+    assert_eq!(
+        browser.text("#tile-needs-you").await,
+        "Needs you1 thing1 dead letter, 1 rejected row"
+    );
+    let issue = browser.text("#issues").await;
+    assert!(issue.starts_with("1 dead letter waits for you."), "{issue}");
 
     // The dead letter, with its batch, replayed once mParticle takes it.
+    browser.press("#issues a").await;
     browser
         .until("document.querySelectorAll('#letters article').length === 1")
         .await;
-    let show = Locator::Css("#letters [data-do=show]");
-    let show = browser.page.find(show).await.unwrap();
-    show.click().await.expect("a click");
+    browser.press("#letters [data-do=show]").await;
     browser
-        .until("document.querySelector('#letters pre').textContent.includes('unlucky')")
+        .until("document.querySelector('#letters pre')?.textContent.includes('unlucky')")
         .await;
     // Edited: what is no JSON and what mParticle would not take is said, and the text stays.
-    let press = async |selector: &str| {
-        let button = browser.page.find(Locator::Css(selector)).await.unwrap();
-        button.click().await.expect("a click");
-    };
-    press("#letters [data-do=edit]").await;
+    browser.press("#letters [data-do=edit]").await;
     browser.until("document.querySelector('#edit').open").await;
     let write = async |from: &str, to: &str| {
         let script = format!(
@@ -443,7 +504,7 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
     ] {
         write(from, to).await;
         if !why.is_empty() {
-            press("#edit [type=submit]").await;
+            browser.press("#edit [type=submit]").await;
             let said =
                 format!("document.querySelector('#edit-problem').textContent.includes('{why}')");
             browser.until(&said).await;
@@ -453,7 +514,7 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
     browser.screenshot("edit-dark", 1280, "dark").await;
     browser.screenshot("edit-narrow", 390, "light").await;
     write("customer_idd", "customer_id").await;
-    press("#edit [type=submit]:not([value])").await;
+    browser.press("#edit [type=submit]:not([value])").await;
     browser.until("!document.querySelector('#edit').open").await;
     browser
         .until("document.querySelector('#letters [data-of=reason]').textContent.includes('edited since')")
@@ -462,15 +523,9 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
         .mparticle
         .set_faults(Faults::default())
         .expect("no faults");
-    let replay = Locator::Css("#letters [data-do=replay]");
-    let replay = browser.page.find(replay).await.unwrap();
-    replay.click().await.expect("a click");
-    browser
-        .until("document.querySelector('#deliveries [data-of=delivered]').textContent === '801'")
-        .await;
-    browser
-        .until("!document.querySelector('#no-dead').hidden && !document.querySelector('#letters article')")
-        .await;
+    browser.press("#letters [data-do=replay]").await;
+    browser.until("document.querySelector('#no-dead')").await;
+    browser.shows("#sentence", "Everything is sent").await;
     let batches = world.batches();
     assert_eq!(batches.len(), 801);
     assert!(
@@ -480,6 +535,14 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
     );
 
     // By keyboard: the focused button, and the one that takes its place.
+    browser.press("#nav [data-page='/destinations']").await;
+    browser
+        .until("document.querySelector('#destinations [data-do=pause]')")
+        .await;
+    // A destination that has nothing to send has no speed.
+    let meters = "return document.querySelectorAll('#destinations .meter').length;";
+    assert_eq!(browser.eval(meters).await, 0);
+    assert_eq!(browser.text("#destinations [data-of=accepted]").await, "–");
     browser
         .eval("document.querySelector('#destinations [data-do=pause]').focus();")
         .await;
@@ -487,11 +550,7 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
         let focused = browser.page.active_element().await.expect("a focus");
         let enter = char::from(Key::Enter).to_string();
         focused.send_keys(&enter).await.expect("a key");
-        browser
-            .until(&format!(
-                "document.querySelector('#destinations [data-of=state]').textContent === '{state}'"
-            ))
-            .await;
+        browser.shows("#destinations [data-of=state]", state).await;
         browser
             .until(&format!("document.activeElement.dataset.do === '{then}'"))
             .await;
@@ -515,60 +574,59 @@ async fn what_is_left_of_a_delivery_is_cancelled_by_a_click_once_a_person_has_ag
         ("MPARTICLE__MAX_IN_FLIGHT", "1"),
     ];
     let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
-    browser
-        .page
-        .goto(daemon.admin.as_str())
-        .await
-        .expect("the page");
     let path = generated(home.path(), 1_000, 1_000, DataType::Event);
     send(&daemon, "Sent by mistake", &path, "event");
-    let cancel = Locator::Css("#deliveries [data-do=cancel]");
-    browser
-        .until("document.querySelector('#deliveries [data-do=cancel]:not([hidden])')")
-        .await;
+    // The address alone leads there.
+    let id = daemon.deliveries().await.remove(0).id;
+    browser.visit(&daemon, &format!("/deliveries/{id}")).await;
     for answer in ["no", "yes"] {
-        let button = browser.page.find(cancel).await.unwrap();
-        button.click().await.expect("a click");
+        browser.press("[data-do=cancel]").await;
         browser.until("document.querySelector('#ask').open").await;
         let asked = browser.text("#ask-text").await;
         assert!(asked.contains("Sent by mistake"), "{asked}");
-        let says = format!("#ask [data-answer={answer}]");
-        let button = browser.page.find(Locator::Css(&says)).await.unwrap();
-        button.click().await.expect("a click");
+        browser.press(&format!("#ask [data-answer={answer}]")).await;
         browser.until("!document.querySelector('#ask').open").await;
         if answer == "no" {
             let kept = daemon.deliveries().await;
             assert_eq!(kept[0].rows.cancelled, 0, "{kept:?}");
         }
     }
-    browser
-        .until("document.querySelector('#deliveries [data-of=state]').textContent === 'Cancelled'")
-        .await;
+    browser.shows(".head [data-of=state]", "Cancelled").await;
     let rows = daemon.settled().await[0].rows;
     assert!(
         rows.cancelled > 900 && rows.cancelled + rows.delivered == 1_000,
         "{rows:?}"
     );
-    let shown = format!(
-        "document.querySelector('#deliveries [data-of=cancelled]').textContent === '{}'",
-        rows.cancelled
-    );
-    browser.until(&shown).await;
+    let shown = rows.cancelled.to_string();
+    browser.shows("[data-of=cancelled]", &shown).await;
     // Its part of the bar, in a colour of its own.
     let bar = browser
         .eval(
-            "const part = name => document.querySelector(`#deliveries .stack .${name}`);
-             const colour = name => getComputedStyle(part(name)).backgroundColor;
-             const names = ['delivered', 'flying', 'dead', 'rejected', 'cancelled'];
-             return [part('cancelled').style.width, new Set(names.map(colour)).size];",
+            "const bar = document.querySelector('.stack');
+             const probe = kind => {
+                 const part = bar.appendChild(document.createElement('span'));
+                 part.className = kind;
+                 const colour = getComputedStyle(part).backgroundColor;
+                 part.remove();
+                 return colour;
+             };
+             const names = ['delivered', 'flying', 'dead', 'rejected', 'cancelled', 'unchanged'];
+             const part = bar.querySelector('.cancelled').getBoundingClientRect();
+             return [part.width / bar.getBoundingClientRect().width, new Set(names.map(probe)).size];",
         )
         .await;
-    let share = rows.cancelled as f64 / 10.0;
-    assert_eq!(bar, json!([format!("{share}%"), 5]));
-    let hidden = browser
-        .eval("return document.querySelector('#deliveries [data-do=cancel]').hidden;")
-        .await;
-    assert_eq!(hidden, true, "there is nothing left to cancel");
+    let share = bar[0].as_f64().expect("a share");
+    assert!(
+        (share - rows.cancelled as f64 / 1_000.0).abs() < 0.01,
+        "{bar}"
+    );
+    assert_eq!(bar[1], 6);
+    let left = "return document.querySelectorAll('[data-do=cancel]').length;";
+    assert_eq!(
+        browser.eval(left).await,
+        0,
+        "there is nothing left to cancel"
+    );
     browser
         .eval("window.scrollTo(0, 0); document.querySelector('#said').hidden = true;")
         .await;
@@ -580,49 +638,175 @@ async fn what_is_left_of_a_delivery_is_cancelled_by_a_click_once_a_person_has_ag
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_fits_wide_and_narrow_in_light_and_dark() {
+async fn header_tiles_and_deliveries_tell_the_truth_while_a_destination_is_down() {
     let Some(browser) = Browser::open().await else {
         return;
     };
     let world = World::new(None).await;
     world.mparticle.set_faults(unlucky()).expect("good faults");
     let home = tempfile::tempdir().unwrap();
+    let settings = [("MPARTICLE__BATCHES_PER_SECOND", "1000")];
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    let path = file(home.path(), 300);
+    send(&daemon, "Churn risk scores", &path, "user");
+    daemon.settled().await;
+    let away = Fault::Status {
+        status: 503,
+        retry_after: None,
+        exceeded: None,
+        body: None,
+    };
+    let away = Faults {
+        seed: 1,
+        rules: vec![Rule::always(away)],
+    };
+    world.mparticle.set_faults(away).expect("good faults");
+    let events = generated(home.path(), 500, 500, DataType::Event);
+    send(&daemon, "Purchases of yesterday", &events, "event");
+    browser.visit(&daemon, "/").await;
+    // A dead letter is never quiet, and an outage that passes by itself needs nobody.
+    browser.shows("#sentence", "1 thing needs you").await;
+    browser
+        .until("document.querySelectorAll('#issues article').length === 2")
+        .await;
+    let issues = browser.text("#issues").await;
+    for part in [
+        "1 dead letter waits for you.",
+        "does not answer.",
+        "Nothing is lost, and there is nothing to do: it is tried again by itself.",
+        "Since ",
+        "Try now",
+    ] {
+        assert!(issues.contains(part), "{part}: {issues}");
+    }
+    assert!(
+        browser
+            .text("#tile-needs-you")
+            .await
+            .starts_with("Needs you1 thing")
+    );
+    assert!(browser.text("#tile-time-to-finish").await.contains("Waits"));
+    // What is held up stands on top, and says why; what did not arrive whole is not green.
+    browser.shows("tbody tr [data-of=state]", "Held up").await;
+    let why = "return document.querySelector('tbody tr [data-of=state]').title;";
+    let why = browser.eval(why).await;
+    assert!(
+        why.as_str()
+            .is_some_and(|why| why.contains("does not answer")),
+        "{why}"
+    );
+    browser.visit(&daemon, "/deliveries?state=incomplete").await;
+    browser
+        .shows("tbody tr [data-of=state]", "Incomplete")
+        .await;
+    let good = "return document.querySelectorAll('tbody .badge.good').length;";
+    assert_eq!(browser.eval(good).await, 0);
+    // Since when, and when it is tried again; then it comes back by itself.
+    browser.visit(&daemon, "/destinations").await;
+    browser
+        .until("document.querySelector('#destinations .why')?.textContent.startsWith('Status 503. Since ')")
+        .await;
+    browser
+        .until("document.querySelector('[data-do=retry]')")
+        .await;
+    world
+        .mparticle
+        .set_faults(Faults::default())
+        .expect("no faults");
+    browser.shows("#destinations [data-of=state]", "Idle").await;
+    browser.close(&daemon.admin).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_fit_wide_and_narrow_in_light_and_dark_and_axe_finds_nothing() {
+    let Some(browser) = Browser::open().await else {
+        return;
+    };
+    let axe = axe();
+    let world = World::new(None).await;
+    world.mparticle.set_faults(unlucky()).expect("good faults");
+    let home = tempfile::tempdir().unwrap();
     let settings = [("MPARTICLE__BATCHES_PER_SECOND", "270")];
     let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
-    browser
-        .page
-        .goto(daemon.admin.as_str())
-        .await
-        .expect("the page");
     let marked = file(home.path(), 1_200);
     let events = generated(home.path(), 60_000, 13_000, DataType::Event);
+    for _ in 0..5 {
+        send(
+            &daemon,
+            "Newsletter audience",
+            &file(home.path(), 60),
+            "user",
+        );
+    }
     send(&daemon, "Customers, EU (daily)", &marked, "user");
     send(&daemon, "Purchases of yesterday", &events, "event");
+    browser.visit(&daemon, "/").await;
     // Enough of a history for the charts to have a form.
-    browser.until("samples.length >= 5").await;
     browser
-        .until("document.querySelectorAll('#charts figure').length === 4")
+        .until("(document.querySelector('#charts .line')?.getAttribute('d').match(/L/g) ?? []).length >= 3")
         .await;
-    browser
-        .until("document.querySelector('#deliveries [data-of=state]').textContent === 'Sending'")
-        .await;
-    for (name, width, scheme) in [
-        ("light", 1280, "light"),
-        ("dark", 1280, "dark"),
-        ("narrow", 390, "light"),
-        ("narrow-dark", 390, "dark"),
+    let busy = daemon.deliveries().await.remove(0).id;
+    for (path, name, ready) in [
+        ("/", "overview", "#charts figure:nth-of-type(4)"),
+        ("/deliveries", "deliveries", "tbody tr:nth-child(6)"),
+        (&*format!("/deliveries/{busy}"), "delivery", ".timeline"),
+        ("/schedules", "schedules", "tbody .runs"),
+        ("/destinations", "destinations", "#destinations article"),
+        ("/dead-letters", "dead-letters", "#letters article"),
+        ("/rejected-rows", "rejected-rows", "#groups article"),
+        ("/configuration", "configuration", "tbody tr"),
     ] {
-        browser.screenshot(name, width, scheme).await;
+        browser.visit(&daemon, path).await;
+        browser
+            .until(&format!("document.querySelector(`{ready}`)"))
+            .await;
+        for (width, scheme) in [
+            (1280, "light"),
+            (1280, "dark"),
+            (390, "light"),
+            (390, "dark"),
+        ] {
+            let narrow = if width < 600 { "-narrow" } else { "" };
+            browser
+                .screenshot(&format!("{name}{narrow}-{scheme}"), width, scheme)
+                .await;
+            if let Some(axe) = &axe {
+                let found = browser.violations(axe).await;
+                assert_eq!(found, json!([]), "{name} at {width}, {scheme}");
+            }
+        }
+        // What a person may press is large enough to be met.
+        let small = browser
+            .eval(
+                "return [...document.querySelectorAll('button, .button, select, input')]
+                    .filter(node => node.offsetParent && node.getBoundingClientRect().height < 40)
+                    .map(node => node.textContent);",
+            )
+            .await;
+        assert_eq!(small, json!([]), "{name}");
     }
-    // What a person may press is large enough to be met.
-    let small = browser
-        .eval(
-            "return [...document.querySelectorAll('button')]
-                .filter(button => button.offsetParent && button.getBoundingClientRect().height < 40)
-                .map(button => button.textContent);",
-        )
+    // A chart tells its values to whoever points at it, and to the keyboard.
+    browser.visit(&daemon, "/").await;
+    browser
+        .until("document.querySelector('#charts .line')?.getAttribute('d').includes('L')")
         .await;
-    assert_eq!(small, json!([]));
+    browser
+        .eval("document.querySelector('#charts .field').focus();")
+        .await;
+    let field = browser.page.active_element().await.expect("a focus");
+    let left = char::from(Key::Left).to_string();
+    field.send_keys(&left).await.expect("a key");
+    browser
+        .until("document.querySelector('#charts .cursor')")
+        .await;
+    let about = browser.text("#charts .about").await;
+    assert!(about.contains("limit 270 batches/s"), "{about}");
+    browser
+        .press("#charts [aria-pressed=false], [aria-label='Time range'] [aria-pressed=false]")
+        .await;
+    browser
+        .until("document.querySelectorAll('[aria-label=\"Time range\"] [aria-pressed=true]')[0].textContent === '24 hours'")
+        .await;
     browser.close(&daemon.admin).await;
 }
 

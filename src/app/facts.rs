@@ -9,7 +9,7 @@ use super::readiness::Readiness;
 use crate::causes::with_causes;
 use crate::changes::Changes;
 use crate::clock::UnixMillis;
-use crate::control::{Daemon, Page, Problem, Which, view};
+use crate::control::{Daemon, Filter, Page, Problem, Which, groups, view};
 use crate::drain::{self, Replies, Snapshot, Standing, policy};
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::{
@@ -17,6 +17,9 @@ use crate::outbox::{
 };
 use crate::seal::Keyring;
 use crate::telemetry::Telemetry;
+
+/// Deliveries that are looked through with one hold of the outbox's index.
+const LISTED_AT_ONCE: usize = 200;
 
 /// Dead letters that are moved with one sync of the disk.
 const MOVED_AT_ONCE: usize = 500;
@@ -68,17 +71,44 @@ impl Daemon for Facts {
                 exported: counts.exported,
                 dropped: counts.dropped,
             }),
+            health: view::Health::default(),
         }
     }
 
-    fn deliveries(&self, page: &Page) -> Result<view::Listing<view::Delivery>, Problem> {
-        let skip = offset(page)?;
-        let states = self.outbox.deliveries(skip, page.limit);
-        let next = (states.len() == page.limit).then(|| (skip + page.limit).to_string());
-        Ok(view::Listing {
-            items: states.into_iter().map(|state| self.view(state)).collect(),
-            next,
-        })
+    fn deliveries(
+        &self,
+        filter: &Filter,
+        page: &Page,
+    ) -> Result<view::Listing<view::Delivery>, Problem> {
+        let mut at = offset(page)?;
+        let mut items = Vec::new();
+        loop {
+            let states = self.outbox.deliveries(at, LISTED_AT_ONCE);
+            let last = states.len() < LISTED_AT_ONCE;
+            for state in states {
+                at += 1;
+                if !filter.admits(&delivery(state.clone(), None)) {
+                    continue;
+                }
+                // Only what is shown has its link opened.
+                items.push(self.view(state));
+                if items.len() == page.limit {
+                    let next = Some(at.to_string());
+                    return Ok(view::Listing { items, next });
+                }
+            }
+            if last {
+                return Ok(view::Listing { items, next: None });
+            }
+        }
+    }
+
+    fn on_record(&self) -> Result<Vec<view::Delivery>, Problem> {
+        let states = self.outbox.deliveries(0, usize::MAX);
+        Ok(states
+            .into_iter()
+            .map(|state| delivery(state, None))
+            .collect())
     }
 
     fn schedules(&self) -> Result<Vec<view::Schedule>, Problem> {
@@ -350,7 +380,11 @@ impl Facts {
                 delivery: Some(delivery_id(id)?),
                 destination: None,
             },
-            Which::All => DeadFilter::default(),
+            Which::All | Which::Reason(_) => DeadFilter::default(),
+        };
+        let wanted = |letter: &DeadLetter| match which {
+            Which::Reason(reason) => groups::key(&letter.reason) == *reason,
+            Which::Ids(_) | Which::Delivery(_) | Which::All => true,
         };
         // The ids are gathered first: a replayed letter that dies again is a new one and stays.
         let mut ids = Vec::new();
@@ -360,7 +394,8 @@ impl Facts {
                 .outbox
                 .dead_letters(filter, after, MOVED_AT_ONCE)
                 .map_err(failed)?;
-            ids.extend(page.letters.iter().map(|letter| letter.id));
+            let letters = page.letters.iter().filter(|letter| wanted(letter));
+            ids.extend(letters.map(|letter| letter.id));
             after = page.next;
             if after.is_none() {
                 break;
@@ -405,21 +440,34 @@ fn destination(state: Option<&DestinationState>, snapshot: Option<&Snapshot>) ->
             view.why = Some(why.clone());
             view.next_try = Some(*until);
         }
-        Standing::Paused { why, probe_at, .. } => {
+        Standing::Paused {
+            why,
+            probe_at,
+            since,
+        } => {
             view.state = "paused".to_owned();
             view.why = Some(why.clone());
+            view.since = Some(*since);
             view.next_try = *probe_at;
         }
-        Standing::Down { probe_at, why, .. } => {
+        Standing::Down {
+            probe_at,
+            why,
+            since,
+            ..
+        } => {
             view.state = "down".to_owned();
             view.why = Some(why.clone());
+            view.since = Some(*since);
             view.next_try = Some(*probe_at);
         }
     }
     view.rate = snapshot.rate.unwrap_or(0.0);
+    view.heading = snapshot.heading.unwrap_or(0.0);
     view.limit = snapshot.limit.map_or(0.0, f64::from);
     view.in_flight = snapshot.in_flight as u64;
     view.requests_sent = snapshot.record.requests;
+    view.batches_sent = snapshot.record.batches;
     view.batches_accepted = snapshot.record.accepted_batches;
     view.replies = replies(&snapshot.record.replies);
     view.last_error.clone_from(&snapshot.record.last_error);
@@ -465,6 +513,7 @@ fn delivery(state: DeliveryState, link: Option<String>) -> view::Delivery {
         title: state.title,
         link,
         received: state.received,
+        committed: state.committed,
         state: name.to_owned(),
         finished: state.finished,
         rows_in: state.rows_in,
@@ -483,7 +532,8 @@ fn delivery(state: DeliveryState, link: Option<String>) -> view::Delivery {
         batches_delivered: state.delivered.batches,
         requests: state.requests,
         notes: state.notes,
-        seconds_left: None,
+        dead_waiting: state.dead.rows,
+        ..view::Delivery::default()
     }
 }
 

@@ -30,7 +30,7 @@ mod systemd;
 mod traces;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ use url::Url;
 use crate::changes::Changes;
 use crate::clock::UnixMillis;
 use crate::config::{self, Config};
-use crate::control::{self, Admin, Token, TokenError};
+use crate::control::{self, Admin, Token, TokenError, view};
 use crate::drain::Drain;
 use crate::intake::Intake;
 use crate::mparticle::client::{Account, Client};
@@ -217,6 +217,8 @@ impl App {
                 .transpose()?,
             hosts: config.admin.hosts.clone(),
             write_timeout: WRITE_TIMEOUT,
+            history: Some(beside(&config.outbox.path, ".history")),
+            configuration: configuration(&config),
         })
         .await
         .map_err(listen("the status page (admin.listen)"))?;
@@ -391,4 +393,26 @@ async fn open_outbox(config: &Config) -> Result<(Outbox, Arc<Keyring>), StartErr
         Ok((outbox, keys))
     });
     opened.await.map_err(|_| StartError::Panicked)?
+}
+
+/// The name of the outbox's directory with something at its end.
+fn beside(outbox: &Path, end: &str) -> PathBuf {
+    let mut name = outbox.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
+}
+
+/// The configuration for the admin side's page.
+fn configuration(config: &Config) -> Vec<view::Setting> {
+    let setting = |found: &config::Found| view::Setting {
+        key: found.key.to_owned(),
+        value: found.value.clone(),
+        secret: found.secret,
+        changed: !matches!(found.origin, None | Some(config::Origin::Defaults { .. })),
+        source: found
+            .origin
+            .as_ref()
+            .map_or_else(|| "not set".to_owned(), ToString::to_string),
+    };
+    config.found.iter().map(setting).collect()
 }

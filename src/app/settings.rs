@@ -103,15 +103,41 @@ pub(super) fn notify_settings(
     trust: rustls::ClientConfig,
 ) -> Result<notify::Settings, StartError> {
     let settings = &config.notify;
+    let (json, slack) = (notify::Form::Json, notify::Form::Slack);
     let targets = [
-        (&settings.webhook_url, notify::Form::Json),
-        (&settings.slack_url, notify::Form::Slack),
+        (
+            &settings.webhook_url,
+            json,
+            settings.webhook_good_deliveries,
+        ),
+        (&settings.slack_url, slack, settings.slack_good_deliveries),
     ];
+    let good = |choice| match choice {
+        config::GoodDeliveries::Each => notify::Good::Each,
+        config::GoodDeliveries::Digest => notify::Good::Digest,
+        config::GoodDeliveries::Nothing => notify::Good::Nothing,
+    };
     let targets = targets
         .into_iter()
-        .filter_map(|(url, form)| Some(notify::Target::new(url.as_ref()?.expose(), form)))
+        .filter_map(|(url, form, choice)| {
+            Some(notify::Target::new(
+                url.as_ref()?.expose(),
+                form,
+                good(choice),
+            ))
+        })
         .collect::<Result<_, _>>()?;
-    Ok(notify::Settings { targets, trust })
+    Ok(notify::Settings {
+        targets,
+        patience: notify::Patience {
+            down_millis: settings.down_after.as_millis() as u64,
+            digest_millis: settings.digest_every.as_millis() as u64,
+        },
+        muted: settings.muted.clone(),
+        schedules: settings.schedules.clone(),
+        page: settings.page_url.clone(),
+        trust,
+    })
 }
 
 pub(super) fn client_settings(config: &Config) -> ClientSettings {

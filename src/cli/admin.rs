@@ -10,6 +10,7 @@ mod edit;
 mod outcome;
 mod print;
 pub(super) mod screen;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -382,7 +383,7 @@ async fn status(client: &Client, screen: &mut Screen<'_>, as_json: bool) -> Resu
     if as_json {
         screen.json(&text)?;
     } else {
-        print::overview(screen, &client.read(&text)?)?;
+        status::overview(screen, &client.read(&text)?)?;
     }
     Ok(Found::Something)
 }
@@ -397,9 +398,10 @@ async fn watch(client: &Client, screen: &mut Screen<'_>, as_json: bool) -> Resul
                 let now: Overview = client.read(&text)?;
                 if screen.terminal {
                     screen.clear()?;
-                    print::overview(screen, &now)?;
+                    status::overview(screen, &now)?;
+                    status::deliveries(screen, &watched(client).await?)?;
                 } else {
-                    screen.line(&print::summary(&now))?;
+                    screen.line(&status::summary(&now))?;
                 }
             }
             Err(error) if screen.terminal && !as_json => {
@@ -411,6 +413,17 @@ async fn watch(client: &Client, screen: &mut Screen<'_>, as_json: bool) -> Resul
         screen.flush()?;
         tokio::time::sleep(WATCH).await;
     }
+}
+
+/// Deliveries that are not over, and the latest ones.
+async fn watched(client: &Client) -> Result<Vec<Delivery>, Failure> {
+    let mut all: Vec<Delivery> = Vec::new();
+    for (state, limit) in [("open", "10"), ("done", "5")] {
+        let query = [("state", state), ("limit", limit)];
+        let part: Listing<Delivery> = client.read(&client.text(&["deliveries"], &query).await?)?;
+        all.extend(part.items);
+    }
+    Ok(all)
 }
 
 async fn change(

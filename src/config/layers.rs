@@ -7,6 +7,7 @@ use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin};
+use super::found::Found;
 
 /// Every variable of this program begins so.
 const PREFIX: &str = "LOOKER_FEED_";
@@ -44,6 +45,7 @@ pub(super) struct Layers {
     entries: BTreeMap<String, Entry>,
     sections: Vec<(String, Origin)>,
     asked: Vec<&'static str>,
+    found: Vec<Found>,
 }
 
 impl Layers {
@@ -126,16 +128,35 @@ impl Layers {
     /// The entry of a key that need not be there; an empty text is as good as none.
     pub(super) fn optional(&mut self, key: &'static str) -> Option<Entry> {
         self.asked.push(key);
-        let entry = self.entries.remove(key)?;
-        (entry.raw != Raw::Text(String::new())).then_some(entry)
+        let entry = self.entries.remove(key);
+        let entry = entry.filter(|entry| entry.raw != Raw::Text(String::new()));
+        let seen = entry.as_ref().map(|entry| (&entry.raw, &entry.origin));
+        self.found.push(Found::new(key, seen));
+        entry
     }
 
     /// The entry of a key that the shipped file must have.
     pub(super) fn required(&mut self, key: &'static str) -> Result<Entry, ConfigError> {
         self.asked.push(key);
-        self.entries
+        let entry = self
+            .entries
             .remove(key)
-            .ok_or(ConfigError::NoDefault { key })
+            .ok_or(ConfigError::NoDefault { key })?;
+        let seen = Some((&entry.raw, &entry.origin));
+        self.found.push(Found::new(key, seen));
+        Ok(entry)
+    }
+
+    /// What was found under `key`, which has just been asked for, is a secret.
+    pub(super) fn hide(&mut self, key: &'static str) {
+        for found in self.found.iter_mut().filter(|found| found.key == key) {
+            found.hide();
+        }
+    }
+
+    /// All that was asked for, in that order.
+    pub(super) fn found(&mut self) -> Vec<Found> {
+        std::mem::take(&mut self.found)
     }
 
     /// Checks that everything that was found has been asked for.

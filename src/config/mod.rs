@@ -7,6 +7,7 @@
 //! line that holds a secret.
 
 mod error;
+mod found;
 mod layers;
 mod secret;
 mod settings;
@@ -18,11 +19,12 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use error::{ConfigError, Origin};
+pub use found::Found;
 pub use secret::Secret;
 pub use settings::{
-    ActionSettings, AdminSettings, AllowedHost, ChangesSettings, FormKind, IntakeSettings,
-    LogFormat, LogSettings, LookerSettings, MemorySettings, MparticleSettings, NotifySettings,
-    OutboxSettings, Pod, SealSettings, ShutdownSettings, TelemetrySettings,
+    ActionSettings, AdminSettings, AllowedHost, ChangesSettings, FormKind, GoodDeliveries,
+    IntakeSettings, LogFormat, LogSettings, LookerSettings, MemorySettings, MparticleSettings,
+    NotifySettings, OutboxSettings, Pod, SealSettings, ShutdownSettings, TelemetrySettings,
 };
 
 pub use crate::mapping::{
@@ -32,8 +34,9 @@ pub use crate::mapping::{
 
 use layers::{Entry, Layers, Raw};
 use values::{
-    address, base_url, collector, day, duration, endpoint, hosts, is_callback, line, names, nonces,
-    path, paths, placeholders, secrets, share, size, truth, user_attribute, whole, word,
+    address, base_url, collector, day, duration, endpoint, events, hosts, is_callback, line, names,
+    nonces, path, paths, placeholders, secrets, share, size, titles, truth, user_attribute, whole,
+    word,
 };
 
 /// The shipped file: every key with its default and what it means.
@@ -66,6 +69,7 @@ pub struct Config {
     pub log: LogSettings,
     pub shutdown: ShutdownSettings,
     pub seal: SealSettings,
+    pub found: Vec<Found>,
 }
 
 impl Config {
@@ -95,7 +99,8 @@ pub fn load(
         layers.file(text.expose(), Some(path))?;
     }
     layers.environment(env)?;
-    let config = typed(&mut layers)?;
+    let mut config = typed(&mut layers)?;
+    config.found = layers.found();
     layers.finish()?;
     check_relations(&config)?;
     Ok(config)
@@ -249,6 +254,13 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
         notify: NotifySettings {
             webhook_url: of.callback("notify.webhook_url", "notify.webhook_url_file")?,
             slack_url: of.callback("notify.slack_url", "notify.slack_url_file")?,
+            webhook_good_deliveries: of.key("notify.webhook_good_deliveries", word(GOOD))?,
+            slack_good_deliveries: of.key("notify.slack_good_deliveries", word(GOOD))?,
+            digest_every: of.key("notify.digest_every", duration(minutes(1)..=days(7)))?,
+            down_after: of.key("notify.down_after", duration(millis(0)..=days(1)))?,
+            muted: of.key("notify.muted", events)?,
+            schedules: of.key("notify.schedules", titles)?,
+            page_url: of.maybe("notify.page_url", base_url)?,
             ca_file: of.maybe("notify.ca_file", path)?,
         },
         telemetry: TelemetrySettings {
@@ -279,8 +291,16 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             key_file: of.maybe("seal.key_file", path)?,
             previous_key_files: of.key("seal.previous_key_files", paths)?,
         },
+        found: Vec::new(),
     })
 }
+
+/// What may be told of a delivery that arrived whole.
+const GOOD: &[(&str, GoodDeliveries)] = &[
+    ("each", GoodDeliveries::Each),
+    ("digest", GoodDeliveries::Digest),
+    ("nothing", GoodDeliveries::Nothing),
+];
 
 fn check_relations(config: &Config) -> Result<(), ConfigError> {
     let mparticle = &config.mparticle;
@@ -429,6 +449,7 @@ impl Keys<'_> {
         parse: impl Fn(&Raw) -> Result<T, String>,
     ) -> Result<T, ConfigError> {
         let Entry { raw, origin } = self.0.required(key)?;
+        self.0.hide(key);
         parse(&raw).map_err(|accepted| ConfigError::Value {
             key,
             origin,
@@ -444,6 +465,7 @@ impl Keys<'_> {
         file_key: &'static str,
     ) -> Result<Option<Secret>, ConfigError> {
         let by_value = self.0.optional(key);
+        self.0.hide(key);
         let file = self.maybe(file_key, path)?;
         match (by_value, file) {
             (None, None) => Ok(None),
@@ -537,6 +559,10 @@ fn wait() -> impl Fn(&Raw) -> Result<Duration, String> {
 
 fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
+}
+
+fn minutes(count: u64) -> Duration {
+    Duration::from_secs(count * 60)
 }
 
 fn hours(count: u64) -> Duration {

@@ -276,8 +276,34 @@ pub struct NotifySettings {
     pub webhook_url: Option<Secret>,
     /// Gets `{"text": "..."}`.
     pub slack_url: Option<Secret>,
+    /// What the webhook is told of a delivery that arrived whole.
+    pub webhook_good_deliveries: GoodDeliveries,
+    /// The same for Slack.
+    pub slack_good_deliveries: GoodDeliveries,
+    /// How often such deliveries are told of together.
+    pub digest_every: Duration,
+    /// A destination that does not answer is told of after so long.
+    pub down_after: Duration,
+    /// Names of events that are not told.
+    pub muted: Vec<String>,
+    /// Titles of the schedules whose deliveries are told, with `*` at the end for all that begin so;
+    /// none: all.
+    pub schedules: Vec<String>,
+    /// Where people reach the status page.
+    pub page_url: Option<Url>,
     /// Certificates of authorities that are trusted beside the public ones; not opened at load.
     pub ca_file: Option<PathBuf>,
+}
+
+/// What is told of a delivery that arrived whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoodDeliveries {
+    /// Each one.
+    Each,
+    /// How many there were, now and then.
+    Digest,
+    /// Nothing.
+    Nothing,
 }
 
 /// `[telemetry]`

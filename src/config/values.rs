@@ -293,6 +293,23 @@ fn texts<T>(raw: &Raw, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
     }
 }
 
+/// Names of callbacks' events; a variable has them comma-separated.
+pub(super) fn events(raw: &Raw) -> Result<Vec<String>, String> {
+    let event = |text: &str| {
+        let event = text.trim();
+        let plain = event.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        plain.then(|| event.to_owned())
+    };
+    texts(raw, event)
+        .ok_or_else(|| "a list of events, such as delivery_finished or dead_letters".to_owned())
+}
+
+/// Titles of schedules; a variable has them comma-separated.
+pub(super) fn titles(raw: &Raw) -> Result<Vec<String>, String> {
+    texts(raw, |text| Some(text.trim().to_owned()))
+        .ok_or_else(|| "a list of titles, none of them empty".to_owned())
+}
+
 /// Names that a `Host` header may have: hosts without a port.
 pub(super) fn names(raw: &Raw) -> Result<Vec<String>, String> {
     let listed = hosts(raw)

@@ -1,38 +1,36 @@
 //! Routes of the admin side. `openapi.json` describes each of them; a test compares the two.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{Response, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::answer::{Failure, JSON, content, json, protect};
 use super::daemon::{Page, Which};
+use super::filter::Filter;
+use super::history::Range;
+use super::issue::Health;
+use super::request::{Answer, Name, Params, bad, body, checked, name, page_of, params};
 use super::shared::Shared;
-use super::{estimate, events, export, metrics, page, schedules};
+use super::{events, export, lists, metrics, page, schedules};
 use crate::clock::UnixMillis;
 use crate::net::Peer;
 
 /// The API's description.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
 
-/// Entries of a list in one answer: at most, and when nothing is said.
-const MOST: usize = 500;
-const USUAL: usize = 50;
-
 /// Ids of one changing call.
 const IDS: usize = 1000;
 
-/// Bytes of an id or a cursor. Ours are far shorter.
-const NAME: usize = 128;
+/// Bytes of a group's reason. Ours are shorter.
+const REASON: usize = 4096;
 
 /// Bytes of a request's body: [`IDS`] ids fit.
 const BODY: usize = 256 << 10;
@@ -40,18 +38,18 @@ const BODY: usize = 256 << 10;
 /// Bytes of an edited batch with what stands around it: a batch may have 128,000, and indents.
 const EDIT: usize = 1 << 20;
 
-/// A client that sends its body slower than this is given up.
-const BODY_WITHIN: Duration = Duration::from_secs(10);
-
-type Answer = Result<Response<Body>, Failure>;
-
 /// Every route there is.
 pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
     vec![
         ("/", get(page::html)),
-        ("/page.css", get(page::css)),
-        ("/page.js", get(page::js)),
-        ("/icon.svg", get(page::icon)),
+        ("/deliveries", get(page::html)),
+        ("/deliveries/{id}", get(page::html_below)),
+        ("/schedules", get(page::html)),
+        ("/destinations", get(page::html)),
+        ("/dead-letters", get(page::html)),
+        ("/rejected-rows", get(page::html)),
+        ("/configuration", get(page::html)),
+        ("/assets/{file}", get(page::asset)),
         ("/livez", get(livez)),
         ("/readyz", get(readyz)),
         ("/metrics", get(scrape)),
@@ -62,8 +60,10 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/api/v1/overview", get(overview)),
         ("/api/v1/history", get(history)),
         ("/api/v1/events", get(listen)),
-        ("/api/v1/deliveries", get(deliveries)),
-        ("/api/v1/deliveries/{id}", get(delivery)),
+        ("/api/v1/configuration", get(configuration)),
+        ("/api/v1/schedules", get(lists::schedules)),
+        ("/api/v1/deliveries", get(lists::deliveries)),
+        ("/api/v1/deliveries/{id}", get(lists::delivery)),
         ("/api/v1/deliveries/{id}/rejected", get(rejected)),
         (
             "/api/v1/deliveries/{id}/rejected/export",
@@ -71,6 +71,8 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ),
         ("/api/v1/deliveries/{id}/cancel", post(cancel)),
         ("/api/v1/dead-letters", get(dead_letters)),
+        ("/api/v1/dead-letters/groups", get(lists::letter_groups)),
+        ("/api/v1/rejected-rows/groups", get(lists::rejected_groups)),
         ("/api/v1/dead-letters/export", get(dead_letters_export)),
         ("/api/v1/dead-letters/replay", post(replay)),
         ("/api/v1/dead-letters/discard", post(discard)),
@@ -141,14 +143,30 @@ async fn livez(State(shared): State<Arc<Shared>>) -> Response<Body> {
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response<Body> {
     let reason = match shared.overview().await {
-        Ok(overview) if overview.ready => return content(TEXT, "ready\n"),
-        Ok(overview) => overview.not_ready,
-        Err(problem) => Some(problem.to_string()),
+        Ok(overview) if overview.ready => {
+            return content(TEXT, format!("ready\n{}", issues(&overview.health)));
+        }
+        Ok(overview) => format!(
+            "{}\n{}",
+            overview
+                .not_ready
+                .unwrap_or_else(|| "New deliveries are not taken.".into()),
+            issues(&overview.health)
+        ),
+        Err(problem) => format!("{problem}\n"),
     };
-    let reason = reason.unwrap_or_else(|| "New deliveries are not taken.".into());
-    let mut response = content(TEXT, format!("{reason}\n"));
+    let mut response = content(TEXT, reason);
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     response
+}
+
+/// The roll-up behind the first line, for a person who looks at a probe: one issue a line. Probes
+/// answer without a token, so no account is named.
+fn issues(health: &Health) -> String {
+    let lines = health.issues.iter();
+    lines
+        .map(|issue| format!("{}: {}\n", issue.level.name(), issue.kind.name()))
+        .collect()
 }
 
 async fn scrape(State(shared): State<Arc<Shared>>) -> Answer {
@@ -156,13 +174,14 @@ async fn scrape(State(shared): State<Arc<Shared>>) -> Answer {
         after: None,
         limit: 1,
     };
-    let (overview, newest, schedules) = shared
+    let (mut overview, newest, schedules) = shared
         .calls
         .ask(move |daemon| {
-            let newest = daemon.deliveries(&newest);
+            let newest = daemon.deliveries(&Filter::default(), &newest);
             Ok((daemon.overview(), newest, daemon.schedules()))
         })
         .await?;
+    shared.complete(&mut overview);
     // Without the lists the other series still count.
     let newest = newest
         .ok()
@@ -184,12 +203,18 @@ async fn overview(State(shared): State<Arc<Shared>>) -> Answer {
 struct Since {
     #[serde(default)]
     since: UnixMillis,
+    #[serde(default)]
+    range: Range,
 }
 
 async fn history(State(shared): State<Arc<Shared>>, query: Params<Since>) -> Answer {
-    let since = params(query)?.since;
-    let history = shared.recorder().after(since);
+    let query = params(query)?;
+    let history = shared.recorder().after(query.range, query.since);
     json(&history)
+}
+
+async fn configuration(State(shared): State<Arc<Shared>>) -> Answer {
+    json(&shared.configuration)
 }
 
 async fn listen(State(shared): State<Arc<Shared>>) -> Answer {
@@ -215,26 +240,6 @@ struct Letters {
     delivery: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
-}
-
-async fn deliveries(State(shared): State<Arc<Shared>>, query: Params<Part>) -> Answer {
-    let page = params(query)?.page()?;
-    let first = page.after.is_none();
-    let (mut overview, mut listing) = shared
-        .calls
-        .ask(move |daemon| Ok((daemon.overview(), daemon.deliveries(&page)?)))
-        .await?;
-    // What is ahead of a delivery is known only from the newest on.
-    if first {
-        shared.complete(&mut overview);
-        estimate::deliveries(&overview, &mut listing.items);
-    }
-    json(&listing)
-}
-
-async fn delivery(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
-    let id = name(id)?;
-    json(&shared.calls.ask(move |daemon| daemon.delivery(&id)).await?)
 }
 
 async fn rejected(State(shared): State<Arc<Shared>>, id: Name, query: Params<Part>) -> Answer {
@@ -358,105 +363,37 @@ fn brief(which: &Which) -> String {
     match which {
         Which::Ids(ids) => format!("{} by id", ids.len()),
         Which::Delivery(id) => format!("all of delivery {id:?}"),
+        Which::Reason(reason) => format!("all with one reason of {} bytes", reason.len()),
         Which::All => "all".into(),
     }
 }
 
-/// An extractor's own rejections are plain text: they are taken as values and put into our form.
-type Params<T> = Result<Query<T>, axum::extract::rejection::QueryRejection>;
-type Name = Result<Path<String>, axum::extract::rejection::PathRejection>;
-
-fn params<T: DeserializeOwned>(query: Params<T>) -> Result<T, Failure> {
-    match query {
-        Ok(Query(params)) => Ok(params),
-        Err(error) => Err(bad(format!(
-            "The address has a wrong parameter: {}.",
-            error.body_text()
-        ))),
-    }
-}
-
-fn name(id: Name) -> Result<String, Failure> {
-    match id {
-        Ok(Path(id)) => checked(id),
-        Err(_) => Err(bad("The name in the address cannot be read.".into())),
-    }
-}
-
-fn checked(name: String) -> Result<String, Failure> {
-    if name.is_empty() || name.len() > NAME || name.chars().any(char::is_control) {
-        return Err(bad(format!("A name has 1 to {NAME} visible characters.")));
-    }
-    Ok(name)
-}
-
-fn page_of(after: Option<String>, limit: Option<usize>) -> Result<Page, Failure> {
-    let limit = limit.unwrap_or(USUAL);
-    if !(1..=MOST).contains(&limit) {
-        return Err(bad(format!("`limit` is 1 to {MOST}.")));
-    }
-    let after = after.map(checked).transpose()?;
-    Ok(Page { after, limit })
-}
-
-/// `{"ids": [...]}`, `{"delivery": "..."}` or `{"all": true}`.
+/// `{"ids": [...]}`, `{"delivery": "..."}`, `{"reason": "..."}` or `{"all": true}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Choice {
     ids: Option<Vec<String>>,
     delivery: Option<String>,
+    reason: Option<String>,
     #[serde(default)]
     all: bool,
 }
 
-/// A request's body, as JSON of at most so many bytes.
-async fn body<T: DeserializeOwned>(request: Request, most: usize) -> Result<T, Failure> {
-    let body = axum::body::to_bytes(request.into_body(), most);
-    let body = match tokio::time::timeout(BODY_WITHIN, body).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
-            return Err(Failure::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                format!("The request has more than {most} bytes, or was cut short."),
-            ));
-        }
-        Err(_) => {
-            return Err(Failure::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "The request took too long.",
-            ));
-        }
-    };
-    serde_json::from_slice(&body)
-        .map_err(|error| bad(format!("The request cannot be read: {error}.")))
-}
-
 async fn which(request: Request) -> Result<Which, Failure> {
-    match body(request, BODY).await? {
-        Choice {
-            ids: Some(ids),
-            delivery: None,
-            all: false,
-        } if (1..=IDS).contains(&ids.len()) => {
+    let choice: Choice = body(request, BODY).await?;
+    let one = match (choice.ids, choice.delivery, choice.reason, choice.all) {
+        (Some(ids), None, None, false) if (1..=IDS).contains(&ids.len()) => {
             let ids = ids.into_iter().map(checked).collect::<Result<_, _>>();
-            Ok(Which::Ids(ids?))
+            Some(Which::Ids(ids?))
         }
-        Choice {
-            ids: None,
-            delivery: Some(delivery),
-            all: false,
-        } => Ok(Which::Delivery(checked(delivery)?)),
-        Choice {
-            ids: None,
-            delivery: None,
-            all: true,
-        } => Ok(Which::All),
-        _ => Err(bad(format!(
-            "The request must say which: `ids` (1 to {IDS}), `delivery`, or `all`: true."
-        ))),
-    }
-}
-
-fn bad(why: String) -> Failure {
-    Failure::new(StatusCode::BAD_REQUEST, why)
+        (None, Some(delivery), None, false) => Some(Which::Delivery(checked(delivery)?)),
+        (None, None, Some(reason), false) if reason.len() <= REASON => Some(Which::Reason(reason)),
+        (None, None, None, true) => Some(Which::All),
+        _ => None,
+    };
+    one.ok_or_else(|| {
+        bad(format!(
+            "The request must say which: `ids` (1 to {IDS}), `delivery`, `reason`, or `all`: true."
+        ))
+    })
 }

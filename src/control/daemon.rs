@@ -1,6 +1,7 @@
 //! What the admin side asks of the daemon. The composition root implements it; this room knows
 //! nothing else of the others.
 
+use super::filter::Filter;
 use super::view;
 
 /// The daemon as an operator sees and steers it. Each call may block shortly, on the disk or on
@@ -15,11 +16,18 @@ pub trait Daemon: Send + Sync + 'static {
     /// Everything at a glance.
     fn overview(&self) -> view::Overview;
 
-    /// Committed deliveries, newest first.
+    /// Committed deliveries that the filter admits, newest first.
     ///
     /// # Errors
     /// See [`Problem`]; the same holds for all that follow.
-    fn deliveries(&self, page: &Page) -> Result<view::Listing<view::Delivery>, Problem>;
+    fn deliveries(
+        &self,
+        filter: &Filter,
+        page: &Page,
+    ) -> Result<view::Listing<view::Delivery>, Problem>;
+
+    /// All committed deliveries on record, newest first, without their links.
+    fn on_record(&self) -> Result<Vec<view::Delivery>, Problem>;
 
     /// The schedules of all committed deliveries that are on record.
     fn schedules(&self) -> Result<Vec<view::Schedule>, Problem>;
@@ -85,6 +93,8 @@ pub enum Which {
     Ids(Vec<String>),
     /// Those of this delivery.
     Delivery(String),
+    /// Those whose reason has this [`key`](super::groups::key).
+    Reason(String),
     /// Every one.
     All,
 }

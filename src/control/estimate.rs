@@ -1,29 +1,27 @@
-//! Time to finish, from what was measured. Pure.
+//! Time to finish of destinations and deliveries. Pure.
 
+use super::outlook::Outlook;
+use super::speeds::Speeds;
 use super::view::{Delivery, Overview};
 
-/// Slower than one batch in a quarter of an hour is standing still.
-const STILL: f64 = 0.001;
-
-/// Fills `seconds_left` of the destinations from their `accepted_rate`.
-pub(super) fn destinations(overview: &mut Overview) {
+/// Fills `seconds_left` of the destinations; their `accepted_rate` must be filled.
+pub(super) fn destinations(overview: &mut Overview, speeds: &Speeds) {
     for destination in &mut overview.destinations {
-        destination.seconds_left = time(destination.batches, destination.accepted_rate);
+        let outlook = speeds.outlook(destination, overview.now);
+        destination.seconds_left = whole(outlook.seconds(destination.batches));
     }
 }
 
-/// Fills `seconds_left` of deliveries. `newest_first` must begin with the newest delivery: what
-/// waits in a destination, less what came after a delivery, is what must be sent until it is done.
-pub(super) fn deliveries(overview: &Overview, newest_first: &mut [Delivery]) {
-    let mut ahead: Vec<(&str, u64, f64)> = overview
+/// Fills `seconds_left` of deliveries. `newest_first` must hold every open delivery of a destination
+/// from the newest on: what waits in a destination, less what came after a delivery, is what must
+/// be sent until it is done.
+pub(super) fn deliveries(overview: &Overview, speeds: &Speeds, newest_first: &mut [Delivery]) {
+    let mut ahead: Vec<(&str, u64, Outlook)> = overview
         .destinations
         .iter()
         .map(|destination| {
-            (
-                destination.id.as_str(),
-                destination.batches,
-                destination.accepted_rate,
-            )
+            let outlook = speeds.outlook(destination, overview.now);
+            (destination.id.as_str(), destination.batches, outlook)
         })
         .collect();
     for delivery in newest_first {
@@ -34,8 +32,8 @@ pub(super) fn deliveries(overview: &Overview, newest_first: &mut [Delivery]) {
         let place = ahead
             .iter_mut()
             .find(|(id, ..)| *id == delivery.destination);
-        if let Some((_, batches, rate)) = place {
-            delivery.seconds_left = time((*batches).max(left), *rate);
+        if let Some((_, batches, outlook)) = place {
+            delivery.seconds_left = whole(outlook.seconds((*batches).max(left)));
             *batches = batches.saturating_sub(left);
         }
     }
@@ -45,7 +43,7 @@ pub(super) fn deliveries(overview: &Overview, newest_first: &mut [Delivery]) {
 fn batches_left(delivery: &Delivery) -> u64 {
     let rows = delivery.rows;
     let open = rows.waiting + rows.in_flight;
-    let mapped = rows.total().saturating_sub(rows.rejected);
+    let mapped = rows.total().saturating_sub(rows.rejected + rows.unchanged);
     if open == 0 || mapped == 0 {
         return 0;
     }
@@ -53,6 +51,6 @@ fn batches_left(delivery: &Delivery) -> u64 {
     (delivery.batches as f64 * share).ceil() as u64
 }
 
-fn time(batches: u64, rate: f64) -> Option<u64> {
-    (batches > 0 && rate > STILL).then(|| (batches as f64 / rate).ceil() as u64)
+fn whole(seconds: Option<f64>) -> Option<u64> {
+    seconds.map(|seconds| seconds.ceil() as u64)
 }

@@ -1,7 +1,8 @@
-//! The live page's events, and the sampler behind the charts: one task looks at the daemon for
-//! all who watch, each second while somebody does, and every ten seconds for the history.
+//! The live page's events, and the sampler behind speeds and charts: one task looks at the daemon
+//! for all who watch, each second, and every ten seconds for the history.
 
 use std::convert::Infallible;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,15 @@ use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::answer::{Failure, content};
-use super::daemon::Page;
-use super::history;
+use super::daemon::{Daemon, Page, Problem};
+use super::filter::{Filter, State};
 use super::shared::{LISTENERS, Shared};
-use super::view::Pulse;
+use super::view::{Delivery, Overview, Pulse};
+use super::{history, kept};
+use crate::clock::UnixMillis;
 use crate::shutdown::Shutdown;
 
 /// How often a live page hears.
@@ -24,35 +27,84 @@ const PULSE: Duration = Duration::from_secs(1);
 /// Deliveries in an event: what fits a page.
 const RECENT: usize = 25;
 
-/// Samples and feeds the live pages until `shutdown`.
-pub(super) async fn sample(shared: Arc<Shared>, mut shutdown: Shutdown) {
+/// How often the history is written to its file.
+const KEEP: Duration = Duration::from_secs(300);
+
+/// Open deliveries in an event.
+const OPEN: usize = 50;
+
+/// Looks at the daemon each second and feeds the live pages until `shutdown`; keeps the history in
+/// `file`.
+pub(super) async fn sample(shared: Arc<Shared>, file: Option<PathBuf>, mut shutdown: Shutdown) {
+    if let Some(file) = &file {
+        remember(&shared, file).await;
+    }
     let mut pulse = tokio::time::interval(PULSE);
     let mut long = tokio::time::interval(history::EVERY);
-    pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    long.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut keep = tokio::time::interval_at(Instant::now() + KEEP, KEEP);
+    for interval in [&mut pulse, &mut long, &mut keep] {
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
     loop {
-        tokio::select! {
-            () = shutdown.wait() => return,
-            _ = pulse.tick() => {
-                if shared.pulses.receiver_count() > 0 {
-                    let event = tokio::select! {
-                        () = shutdown.wait() => return,
-                        event = event(&shared) => event,
-                    };
-                    shared.pulses.send_replace(event);
-                }
-            }
-            _ = long.tick() => {
-                let overview = tokio::select! {
-                    () = shutdown.wait() => return,
-                    overview = shared.calls.ask(|daemon| Ok(daemon.overview())) => overview,
-                };
-                match overview {
+        let look = tokio::select! {
+            () = shutdown.wait() => break,
+            _ = pulse.tick() => Look::Second,
+            _ = long.tick() => Look::Sample,
+            _ = keep.tick() => Look::Keep,
+        };
+        let look = async {
+            match look {
+                Look::Second => second(&shared).await,
+                Look::Sample => match shared.calls.ask(|daemon| Ok(daemon.overview())).await {
                     Ok(overview) => shared.recorder().take(&overview),
                     Err(error) => tracing::warn!(%error, "no sample for the history"),
-                }
+                },
+                Look::Keep => keep_history(&shared, file.as_deref()).await,
             }
+        };
+        tokio::select! {
+            () = shutdown.wait() => break,
+            () = look => {}
         }
+    }
+    keep_history(&shared, file.as_deref()).await;
+}
+
+enum Look {
+    Second,
+    Sample,
+    Keep,
+}
+
+/// One look for all who watch; without any, for the speeds alone.
+async fn second(shared: &Shared) {
+    if shared.pulses.receiver_count() > 0 {
+        let event = event(shared).await;
+        shared.pulses.send_replace(event);
+    } else if let Ok(overview) = shared.calls.ask(|daemon| Ok(daemon.overview())).await {
+        shared.speeds().take(&overview);
+    }
+}
+
+async fn remember(shared: &Shared, file: &Path) {
+    let path = file.to_owned();
+    let read = tokio::task::spawn_blocking(move || kept::read(&path)).await;
+    match read {
+        Ok(Ok(Some(kept))) => shared.recorder().go_on(kept, UnixMillis::now()),
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(file = %file.display(), %error, "the charts begin anew: their file cannot be read");
+        }
+        Err(error) => tracing::warn!(%error, "the charts begin anew"),
+    }
+}
+
+async fn keep_history(shared: &Shared, file: Option<&Path>) {
+    let Some(file) = file else { return };
+    let (path, kept) = (file.to_owned(), shared.recorder().kept());
+    let written = tokio::task::spawn_blocking(move || kept::write(&path, &kept)).await;
+    if let Ok(Err(error)) = written {
+        tracing::warn!(file = %file.display(), %error, "the charts could not be kept for a restart");
     }
 }
 
@@ -117,15 +169,20 @@ async fn event(shared: &Shared) -> Bytes {
 }
 
 async fn pulse(shared: &Shared) -> Pulse {
-    let page = Page {
-        after: None,
-        limit: RECENT,
-    };
     let looked = shared
         .calls
-        .ask(move |daemon| Ok((daemon.overview(), daemon.deliveries(&page))))
+        .ask(move |daemon| {
+            let newest = Page {
+                after: None,
+                limit: RECENT,
+            };
+            let overview = daemon.overview();
+            let newest = daemon.deliveries(&Filter::default(), &newest);
+            let open = open(daemon, &overview);
+            Ok((overview, newest, open))
+        })
         .await;
-    let (mut overview, deliveries) = match looked {
+    let (mut overview, deliveries, open) = match looked {
         Ok(looked) => looked,
         Err(problem) => {
             return Pulse {
@@ -134,15 +191,41 @@ async fn pulse(shared: &Shared) -> Pulse {
             };
         }
     };
+    shared.speeds().take(&overview);
     shared.complete(&mut overview);
-    let (mut deliveries, problem) = match deliveries {
-        Ok(listing) => (listing.items, None),
-        Err(problem) => (Vec::new(), Some(problem.to_string())),
+    let mut problem = None;
+    let mut completed = |listed: Result<Vec<Delivery>, Problem>| match listed {
+        Ok(mut listed) => {
+            shared.complete_deliveries(&overview, &mut listed, true);
+            listed
+        }
+        Err(error) => {
+            problem = Some(error.to_string());
+            Vec::new()
+        }
     };
-    super::estimate::deliveries(&overview, &mut deliveries);
+    let deliveries = completed(deliveries.map(|listing| listing.items));
+    let open = completed(open);
     Pulse {
         overview,
         deliveries,
+        open,
         problem,
     }
+}
+
+/// The newest open deliveries; when nothing is open, nothing is looked through.
+fn open(daemon: &dyn Daemon, overview: &Overview) -> Result<Vec<Delivery>, Problem> {
+    if overview.destinations.iter().all(|one| one.batches == 0) {
+        return Ok(Vec::new());
+    }
+    let filter = Filter {
+        state: Some(State::Open),
+        ..Filter::default()
+    };
+    let page = Page {
+        after: None,
+        limit: OPEN,
+    };
+    Ok(daemon.deliveries(&filter, &page)?.items)
 }

@@ -21,16 +21,22 @@ use subtle::ConstantTimeEq;
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const OURS: HeaderName = HeaderName::from_static("x-looker-feed");
 
-/// Paths that show no data: the page's own files, the probes, and the description of the API.
-const OPEN: [&str; 7] = [
-    "/",
-    "/page.css",
-    "/page.js",
-    "/icon.svg",
-    "/livez",
-    "/readyz",
-    "/api/v1/openapi.json",
-];
+/// Paths that show no data, beside the pages: the probes, and the description of the API.
+const OPEN: [&str; 3] = ["/livez", "/readyz", "/api/v1/openapi.json"];
+
+/// Whether a path is a page or a part of one: those show no data.
+pub(super) fn is_page(path: &str) -> bool {
+    const PAGES: [&str; 7] = [
+        "/",
+        "/deliveries",
+        "/schedules",
+        "/destinations",
+        "/dead-letters",
+        "/rejected-rows",
+        "/configuration",
+    ];
+    PAGES.contains(&path) || path.starts_with("/deliveries/") || path.starts_with("/assets/")
+}
 
 /// Shorter ones can be guessed.
 const TOKEN_LENGTH: usize = 16;
@@ -129,7 +135,7 @@ impl Guard {
         }
         let site = headers.get(FETCH_SITE).map(|site| site.as_bytes());
         let changing = !matches!(*method, Method::GET | Method::HEAD);
-        if OPEN.contains(&uri.path()) && !changing {
+        if (is_page(uri.path()) || OPEN.contains(&uri.path())) && !changing {
             return Ok(());
         }
         // `none` is a person who typed the address.

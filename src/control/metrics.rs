@@ -3,6 +3,7 @@
 
 use std::fmt::{Display, Write};
 
+use super::issue::{Kind, Level};
 use super::schedules::Shown;
 use super::view::{Destination, Overview};
 use crate::clock::UnixMillis;
@@ -16,6 +17,7 @@ const STATES: [&str; 5] = ["idle", "flowing", "waiting", "down", "paused"];
 pub(super) fn text(overview: &Overview, newest: Option<UnixMillis>, schedules: &Shown) -> String {
     let mut out = Writer(String::with_capacity(8 << 10));
     daemon(&mut out, overview, newest);
+    health(&mut out, overview);
     outbox(&mut out, overview);
     sending(&mut out, &overview.destinations);
     backlog(&mut out, overview);
@@ -88,6 +90,28 @@ fn daemon(out: &mut Writer, overview: &Overview, newest: Option<UnixMillis>) {
         "When the newest delivery on record was received; absent when there is none.",
     )
     .some(&[], newest);
+}
+
+/// `overview.health` must be filled.
+fn health(out: &mut Writer, overview: &Overview) {
+    let health = &overview.health;
+    let mut level = out.family(
+        "health",
+        "gauge",
+        "1 for the level of the worst issue: ok, waiting, attention (needs a person), failing.",
+    );
+    for one in Level::ALL {
+        level.one(&[("level", one.name())], u8::from(health.level == one));
+    }
+    let mut issues = out.family(
+        "issues",
+        "gauge",
+        "Issues as the status page shows them, by kind.",
+    );
+    for kind in Kind::ALL {
+        let of = health.issues.iter().filter(|issue| issue.kind == kind);
+        issues.one(&[("kind", kind.name())], of.count());
+    }
 }
 
 fn outbox(out: &mut Writer, overview: &Overview) {

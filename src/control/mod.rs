@@ -17,18 +17,29 @@ mod daemon;
 mod estimate;
 mod events;
 mod export;
+mod filter;
+pub mod groups;
 mod guard;
+pub mod health;
 mod history;
+mod issue;
+mod kept;
+mod lists;
 mod metrics;
+pub mod outlook;
 mod page;
+mod request;
+mod runs;
 mod schedules;
 mod shared;
+pub mod speeds;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod view;
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +47,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
 pub use daemon::{Daemon, Page, Problem, Which};
+pub use filter::{Filter, State};
 pub use guard::{Token, TokenError};
 
 use crate::net::{self, Limits};
@@ -63,6 +75,10 @@ pub struct AdminSettings {
     pub hosts: Vec<String>,
     /// A client that reads nothing of its answer for so long is cut off.
     pub write_timeout: Duration,
+    /// The file that keeps the charts over a restart; `None`: they begin anew.
+    pub history: Option<PathBuf>,
+    /// The configuration as it is in effect, to be shown.
+    pub configuration: Vec<view::Setting>,
 }
 
 /// The admin side, bound and not yet answering.
@@ -72,6 +88,8 @@ pub struct Admin {
     addr: SocketAddr,
     guard: guard::Guard,
     write_timeout: Duration,
+    history: Option<PathBuf>,
+    configuration: Vec<view::Setting>,
 }
 
 impl Admin {
@@ -101,6 +119,8 @@ impl Admin {
             listener,
             guard: guard::Guard::new(settings.token, settings.hosts, listen.ip()),
             write_timeout: settings.write_timeout,
+            history: settings.history,
+            configuration: settings.configuration,
         })
     }
 
@@ -112,9 +132,10 @@ impl Admin {
     /// Answers until `shutdown`; then ends the live pages, lets requests in progress finish within
     /// five seconds and cuts the rest. No task of it is left when this returns.
     pub async fn run(self, daemon: Arc<dyn Daemon>, shutdown: Shutdown) {
-        let shared = Arc::new(shared::Shared::new(daemon, self.guard, shutdown.clone()));
+        let shared = shared::Shared::new(daemon, self.guard, self.configuration, shutdown.clone());
+        let shared = Arc::new(shared);
         let router = TowerToHyperService::new(api::router(Arc::clone(&shared)));
-        let sampler = events::sample(shared, shutdown.clone());
+        let sampler = events::sample(shared, self.history, shutdown.clone());
         let limits = Limits {
             name: "the admin side",
             connections: CONNECTIONS,

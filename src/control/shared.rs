@@ -9,8 +9,11 @@ use super::calls::Calls;
 use super::daemon::{Daemon, Problem};
 use super::estimate;
 use super::guard::Guard;
+use super::health;
 use super::history::Recorder;
-use super::view::Overview;
+use super::issue::Health;
+use super::speeds::Speeds;
+use super::view::{Delivery, Overview, Setting};
 use crate::shutdown::Shutdown;
 
 /// Live pages at once, well below the bound on connections, so that probes always get through.
@@ -23,18 +26,27 @@ pub(super) struct Shared {
     pub pulses: watch::Sender<Bytes>,
     pub listeners: Arc<Semaphore>,
     pub shutdown: Shutdown,
+    pub configuration: Vec<Setting>,
     recorder: Mutex<Recorder>,
+    speeds: Mutex<Speeds>,
 }
 
 impl Shared {
-    pub fn new(daemon: Arc<dyn Daemon>, guard: Guard, shutdown: Shutdown) -> Self {
+    pub fn new(
+        daemon: Arc<dyn Daemon>,
+        guard: Guard,
+        configuration: Vec<Setting>,
+        shutdown: Shutdown,
+    ) -> Self {
         Self {
             calls: Calls::new(daemon),
             guard,
             pulses: watch::Sender::new(Bytes::new()),
             listeners: Arc::new(Semaphore::new(LISTENERS)),
             shutdown,
+            configuration,
             recorder: Mutex::default(),
+            speeds: Mutex::default(),
         }
     }
 
@@ -43,10 +55,26 @@ impl Shared {
         self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was seen in the last seconds; see [`Self::recorder`].
+    pub fn speeds(&self) -> MutexGuard<'_, Speeds> {
+        self.speeds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Fills what the daemon leaves to the admin side.
     pub fn complete(&self, overview: &mut Overview) {
-        self.recorder().fill(overview);
-        estimate::destinations(overview);
+        let speeds = self.speeds();
+        speeds.fill(overview);
+        estimate::destinations(overview, &speeds);
+        overview.health = Health::of(overview);
+    }
+
+    /// The same for deliveries. `ahead`: they hold every open delivery of a destination from the
+    /// newest on, so that it is known what stands before one.
+    pub fn complete_deliveries(&self, overview: &Overview, all: &mut [Delivery], ahead: bool) {
+        health::deliveries(overview, all);
+        if ahead {
+            estimate::deliveries(overview, &self.speeds(), all);
+        }
     }
 
     /// The overview as it is shown.

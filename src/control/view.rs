@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use super::issue::{Health, Issue, Kind, Level, Standing};
 use crate::clock::UnixMillis;
 
 /// Everything at a glance: `GET /api/v1/overview`.
@@ -32,6 +33,9 @@ pub struct Overview {
     /// What became of traces; `None`: there are none.
     #[serde(default)]
     pub spans: Option<Spans>,
+    /// What is wrong, rolled up. The admin side computes it: leave it empty.
+    #[serde(default)]
+    pub health: Health,
 }
 
 /// Spans for OpenTelemetry since the daemon was started.
@@ -69,6 +73,9 @@ pub struct Destination {
     pub state: String,
     /// Why it is waiting, down or paused, as a sentence.
     pub why: Option<String>,
+    /// Since when it is down or paused; `None`: it is not, or that is not known.
+    #[serde(default)]
+    pub since: Option<UnixMillis>,
     /// When it is tried again.
     pub next_try: Option<UnixMillis>,
     /// The present pace, in batches a second; 0 also when there is no limit.
@@ -89,14 +96,21 @@ pub struct Destination {
     pub oldest: Option<UnixMillis>,
     /// Requests sent since the daemon was started.
     pub requests_sent: u64,
+    /// Batches in them, repeated ones included.
+    #[serde(default)]
+    pub batches_sent: u64,
     /// Batches accepted since the daemon was started.
     pub batches_accepted: u64,
-    /// Batches accepted a second, measured over the last half minute. The admin side measures it:
+    /// The pace that it is heading for, in batches a second: it begins low and grows; 0 without a
+    /// limit.
+    #[serde(default)]
+    pub heading: f64,
+    /// Batches accepted a second, measured over the last seconds. The admin side measures it:
     /// leave it 0.
     #[serde(default)]
     pub accepted_rate: f64,
-    /// Time to empty the backlog at that rate; `None` when nothing moves. The admin side computes
-    /// it: leave it `None`.
+    /// Time to empty the backlog, with the pace that it is heading for; `None` when nothing waits,
+    /// or nothing moves. The admin side computes it: leave it `None`.
     #[serde(default)]
     pub seconds_left: Option<u64>,
     /// Replies by kind (`accepted`, `throttled`, `unavailable`, `rejected`, ...) since the start.
@@ -167,6 +181,9 @@ pub struct Delivery {
     pub link: Option<String>,
     /// When it was received.
     pub received: UnixMillis,
+    /// When it was safe on the disk.
+    #[serde(default)]
+    pub committed: UnixMillis,
     /// `waiting`, `sending`, `done` (nothing left to send), `cancelled` (the same, and a person
     /// cancelled what was left).
     pub state: String,
@@ -184,8 +201,21 @@ pub struct Delivery {
     pub batches_delivered: u64,
     /// Requests in all.
     pub requests: u64,
-    /// Time until the last of it is sent, at the present rate and behind what was received before
-    /// it; `None` when that cannot be said. The admin side computes it: leave it `None`.
+    /// Rows of `rows.dead` that wait in the dead letters for a person; the others were discarded.
+    #[serde(default)]
+    pub dead_waiting: u64,
+    /// Where it stands, for people. The admin side fills this and the next two.
+    #[serde(default)]
+    pub standing: Standing,
+    /// How bad that is.
+    #[serde(default)]
+    pub level: Level,
+    /// Why it does not go on, as a sentence, when it is `blocked`.
+    #[serde(default)]
+    pub blocked: Option<String>,
+    /// Time until the last of it is sent, with the pace that its destination is heading for and
+    /// behind what was received before it; `None` when that cannot be said. The admin side computes
+    /// it: leave it `None`.
     #[serde(default)]
     pub seconds_left: Option<u64>,
     /// What a person should know, as sentences.
@@ -333,11 +363,14 @@ pub struct Pulse {
     pub overview: Overview,
     /// The newest deliveries, newest first.
     pub deliveries: Vec<Delivery>,
+    /// Deliveries that are not over, newest first: as many as fit a page.
+    #[serde(default)]
+    pub open: Vec<Delivery>,
     /// Why the deliveries could not be read.
     pub problem: Option<String>,
 }
 
-/// The last hours: `GET /api/v1/history`.
+/// The last hours or days: `GET /api/v1/history`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// How far samples lie apart, in seconds, when nothing held the sampler up.
@@ -363,4 +396,104 @@ pub struct Sample {
     pub latency_mean_ms: f64,
     /// The time that 99 of 100 requests stay below: of the slowest destination.
     pub latency_p99_ms: f64,
+    /// Batches a second that may be sent to the destinations that had something to send; 0: none
+    /// had, or one has no limit.
+    #[serde(default)]
+    pub limit: f64,
+}
+
+/// Runs of one schedule: `GET /api/v1/schedules`. Looker's schedules are told apart by title and
+/// destination.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleRuns {
+    /// The schedule's title. Written by a person: escape it.
+    pub title: String,
+    /// The destination's id.
+    pub destination: String,
+    /// The destination's label.
+    pub destination_label: String,
+    /// Deliveries of it that are on record.
+    pub deliveries: u64,
+    /// The middle of the row counts of the runs before the newest; `None`: too few of them.
+    pub usual_rows: Option<u64>,
+    /// The middle of the intervals, in seconds; `None`: too few, or not regular.
+    pub usual_seconds: Option<u64>,
+    /// When the next run is expected.
+    pub next_expected: Option<UnixMillis>,
+    /// The next run should have come.
+    pub late: bool,
+    /// The newest run differs from the usual row count by more than half.
+    pub unusual: bool,
+    /// The newest runs, newest first.
+    pub runs: Vec<Run>,
+}
+
+/// One delivery of a schedule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The delivery's id.
+    pub id: String,
+    /// When it was received.
+    pub received: UnixMillis,
+    /// When its last entry settled.
+    pub finished: Option<UnixMillis>,
+    /// Rows that Looker sent.
+    pub rows_in: u64,
+    /// Where they are.
+    pub rows: Rows,
+    /// How it stands.
+    pub standing: Standing,
+}
+
+/// Dead letters or rejected rows with one reason: `GET /api/v1/dead-letters/groups` and
+/// `/api/v1/rejected-rows/groups`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReasonGroup {
+    /// The reason without what differs from one to the next; names the group.
+    pub reason: String,
+    /// One reason in full. May hold mParticle's words: escape it.
+    pub example: String,
+    /// Batches, or rows that were rejected.
+    pub count: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Deliveries that they are of.
+    pub delivery_count: u64,
+    /// Id and title of some of those deliveries, at most [`Self::DELIVERIES`].
+    pub deliveries: Vec<(String, String)>,
+    /// One of the dead letters.
+    pub example_id: Option<String>,
+    /// One of the rejected rows, as Looker sent it.
+    pub example_text: Option<String>,
+    /// When one of the dead letters was sent last.
+    pub newest: Option<UnixMillis>,
+}
+
+impl ReasonGroup {
+    /// Deliveries that a group names.
+    pub const DELIVERIES: usize = 10;
+}
+
+/// All that is in groups, or the newest of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Groups {
+    /// The largest first.
+    pub groups: Vec<ReasonGroup>,
+    /// There is more than was looked at, so that the counts are too low.
+    pub partial: bool,
+}
+
+/// One key of the configuration that is in effect: `GET /api/v1/configuration`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// `section.key`.
+    pub key: String,
+    /// Its value as text; `None`: not set, or a secret.
+    pub value: Option<String>,
+    /// It is a secret, and set.
+    pub secret: bool,
+    /// It stands elsewhere than in the shipped defaults.
+    pub changed: bool,
+    /// Where it stands: the shipped defaults, a file and a line, or a variable.
+    pub source: String,
 }

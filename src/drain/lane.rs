@@ -463,6 +463,7 @@ impl Lane {
             label: self.label.clone(),
             state: Standing::of(&self.circuit, now),
             rate: self.pace.rate(),
+            heading: self.pace.heading(),
             limit: self.pace.limit(),
             in_flight: self.flights.len(),
             held: self.held.unsettled(),

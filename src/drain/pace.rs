@@ -241,6 +241,16 @@ impl Pace {
         self.limiter.as_ref().map(|_| self.rate)
     }
 
+    /// The rate that the present growth leads to, as far as the server has not complained; `None`
+    /// without a limit.
+    pub fn heading(&self) -> Option<f64> {
+        let heading = match self.mode {
+            Mode::Ramp { until } => until,
+            Mode::Probe => self.ceiling.unwrap_or(self.limit).min(self.limit),
+        };
+        self.rate().map(|rate| rate.max(heading))
+    }
+
     /// The configured limit; `None` without one.
     pub fn limit(&self) -> Option<u32> {
         self.limiter.as_ref().map(|_| self.limit as u32)

@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub state: Standing,
     /// Batches per second that may be sent just now; `None` without a limit.
     pub rate: Option<f64>,
+    /// The rate that it is growing to, in batches per second; `None` without a limit.
+    pub heading: Option<f64>,
     /// The configured limit in batches per second; `None` without one.
     pub limit: Option<u32>,
     /// Requests in flight.

@@ -1,10 +1,12 @@
 //! What is told, as JSON and as a sentence.
 
 use serde_json::{Value, json};
+use url::Url;
 
 use super::Form;
 use crate::clock::UnixMillis;
-use crate::control::view::{Delivery, Rows};
+use crate::control::health::{count, sentence};
+use crate::control::view::{Delivery, Rows, Standing};
 
 /// Version of the JSON form; a new one is made when a field changes its meaning or goes.
 const VERSION: u32 = 1;
@@ -32,6 +34,8 @@ pub enum What {
         /// Batches in all.
         all: u64,
     },
+    /// Deliveries of which nothing is left to send and nothing was lost, together.
+    Digest(Digest),
     /// Nothing goes to a destination any more.
     Paused {
         /// Its id.
@@ -41,12 +45,25 @@ pub enum What {
         /// Why.
         why: Option<String>,
     },
+    /// A destination has not answered for a while.
+    Down {
+        /// Its id.
+        destination: String,
+        /// Its label.
+        label: String,
+        /// Why.
+        why: Option<String>,
+        /// Since when.
+        since: UnixMillis,
+    },
     /// Requests go to it again.
     Back {
         /// Its id.
         destination: String,
         /// Its label.
         label: String,
+        /// When it was paused or went down.
+        since: UnixMillis,
     },
     /// New deliveries are refused, since nothing can be written down.
     Refusing {
@@ -57,13 +74,99 @@ pub enum What {
     Writing,
 }
 
-impl Event {
-    /// The body of a message.
-    pub fn body(&self, form: Form) -> String {
-        match form {
-            Form::Json => self.json().to_string(),
-            Form::Slack => json!({ "text": slack(&self.text()) }).to_string(),
+/// Good deliveries of some time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest {
+    /// When the first of them was seen.
+    pub since: UnixMillis,
+    /// How many.
+    pub deliveries: u64,
+    /// Their rows.
+    pub rows: u64,
+}
+
+/// How soon somebody should look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Somebody should look today.
+    Warning,
+    /// Deliveries stand still until somebody acts.
+    Critical,
+}
+
+impl Severity {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
         }
+    }
+}
+
+impl Event {
+    /// Every name that there is.
+    pub const NAMES: [&str; 8] = [
+        "delivery_finished",
+        "deliveries_digest",
+        "dead_letters",
+        "destination_paused",
+        "destination_down",
+        "destination_back",
+        "outbox_refusing_writes",
+        "outbox_writes_again",
+    ];
+
+    /// The body of a message. `page`: where people reach the status page.
+    pub fn body(&self, form: Form, page: Option<&Url>) -> String {
+        let link = page.and_then(|page| self.link(page));
+        match form {
+            Form::Json => self.json(link).to_string(),
+            Form::Slack => {
+                let text = slack(&self.text());
+                let text = link.map_or_else(|| text.clone(), |link| format!("{text} {link}"));
+                json!({ "text": text }).to_string()
+            }
+        }
+    }
+
+    /// How soon somebody should look.
+    pub fn severity(&self) -> Severity {
+        match &self.what {
+            What::Finished(delivery) if is_good(delivery) => Severity::Info,
+            What::Digest(_) | What::Back { .. } | What::Writing => Severity::Info,
+            What::Finished(_) | What::DeadLetters { .. } | What::Down { .. } => Severity::Warning,
+            What::Paused { .. } | What::Refusing { .. } => Severity::Critical,
+        }
+    }
+
+    /// The title of the schedule that it is about, if it is about one.
+    pub fn schedule(&self) -> Option<&str> {
+        match &self.what {
+            What::Finished(delivery) => Some(&delivery.title),
+            _ => None,
+        }
+    }
+
+    fn link(&self, page: &Url) -> Option<Url> {
+        let path = match &self.what {
+            What::Finished(delivery) => format!("deliveries/{}", delivery.id),
+            What::Digest(_) => "deliveries".to_owned(),
+            What::DeadLetters { .. } => "dead-letters".to_owned(),
+            What::Paused { .. } | What::Down { .. } | What::Back { .. } => {
+                "destinations".to_owned()
+            }
+            What::Refusing { .. } | What::Writing => String::new(),
+        };
+        let mut link = page.clone();
+        let segments = path.split('/').filter(|segment| !segment.is_empty());
+        link.path_segments_mut()
+            .ok()?
+            .pop_if_empty()
+            .extend(segments);
+        Some(link)
     }
 
     /// Its name in the JSON form.
@@ -71,19 +174,23 @@ impl Event {
         match &self.what {
             What::Finished(_) => "delivery_finished",
             What::DeadLetters { .. } => "dead_letters",
+            What::Digest(_) => "deliveries_digest",
             What::Paused { .. } => "destination_paused",
+            What::Down { .. } => "destination_down",
             What::Back { .. } => "destination_back",
             What::Refusing { .. } => "outbox_refusing_writes",
             What::Writing => "outbox_writes_again",
         }
     }
 
-    fn json(&self) -> Value {
+    fn json(&self, link: Option<Url>) -> Value {
         let mut body = json!({
             "version": VERSION,
             "event": self.name(),
             "at": self.at,
+            "severity": self.severity().name(),
             "text": self.text(),
+            "page": link.as_ref().map(Url::as_str),
         });
         let more = match &self.what {
             What::Finished(delivery) => ("delivery", facts(delivery)),
@@ -96,9 +203,31 @@ impl Event {
                 "destination",
                 json!({ "id": destination, "label": label, "why": why }),
             ),
-            What::Back { destination, label } => {
-                ("destination", json!({ "id": destination, "label": label }))
-            }
+            What::Digest(digest) => (
+                "digest",
+                json!({
+                    "since": digest.since,
+                    "deliveries": digest.deliveries,
+                    "rows": digest.rows,
+                }),
+            ),
+            What::Down {
+                destination,
+                label,
+                why,
+                since,
+            } => (
+                "destination",
+                json!({ "id": destination, "label": label, "why": why, "since": since }),
+            ),
+            What::Back {
+                destination,
+                label,
+                since,
+            } => (
+                "destination",
+                json!({ "id": destination, "label": label, "since": since }),
+            ),
             What::Refusing { why } => ("outbox", json!({ "why": why })),
             What::Writing => ("outbox", json!({})),
         };
@@ -111,10 +240,10 @@ impl Event {
     fn text(&self) -> String {
         match &self.what {
             What::Finished(delivery) => {
-                let verb = if delivery.state == "cancelled" {
-                    "was cancelled"
-                } else {
-                    "is finished"
+                let verb = match Standing::of(delivery, None) {
+                    Standing::Cancelled => "was cancelled",
+                    Standing::Incomplete => "is finished, but not all of it arrived",
+                    _ => "is finished",
                 };
                 format!(
                     "looker-feed: “{}” {verb}: {}.",
@@ -122,24 +251,62 @@ impl Event {
                     counts(delivery.rows_in, &delivery.rows)
                 )
             }
+            What::Digest(digest) => format!(
+                "looker-feed: {} with {} arrived whole in the last {}.",
+                count(digest.deliveries, "delivery", "deliveries"),
+                count(digest.rows, "row", "rows"),
+                span(digest.since, self.at)
+            ),
             What::DeadLetters { new, all } => format!(
-                "looker-feed: mParticle refused {new} batches for good; {all} dead letters wait to \
-                 be looked at."
+                "looker-feed: mParticle refused {} for good; {} to be looked at.",
+                count(*new, "batch", "batches"),
+                count(*all, "dead letter waits", "dead letters wait"),
             ),
             What::Paused { label, why, .. } => format!(
-                "looker-feed: sending to {} is paused: {}.",
+                "looker-feed: sending to {} is paused until somebody acts. {}",
                 short(label),
-                short(why.as_deref().unwrap_or("no reason is known"))
+                reason(why.as_deref())
             ),
-            What::Back { label, .. } => {
-                format!("looker-feed: sending to {} goes on.", short(label))
-            }
+            What::Down {
+                label, why, since, ..
+            } => format!(
+                "looker-feed: {} has not answered for {}; nothing is lost, and it is tried again \
+                 by itself. {}",
+                short(label),
+                span(*since, self.at),
+                reason(why.as_deref())
+            ),
+            What::Back { label, since, .. } => format!(
+                "looker-feed: sending to {} goes on, after {}.",
+                short(label),
+                span(*since, self.at)
+            ),
             What::Refusing { why } => format!(
-                "looker-feed: the outbox cannot write, and new deliveries are refused: {}.",
-                short(why)
+                "looker-feed: the outbox cannot write, and new deliveries are refused. {}",
+                reason(Some(why))
             ),
             What::Writing => "looker-feed: the outbox writes again.".to_owned(),
         }
+    }
+}
+
+/// Nothing of it waits for a person, and nothing was lost.
+pub(super) fn is_good(delivery: &Delivery) -> bool {
+    !matches!(Standing::of(delivery, None), Standing::Incomplete)
+}
+
+fn reason(why: Option<&str>) -> String {
+    sentence(&short(why.unwrap_or("No reason is known")))
+}
+
+/// The time between, in the largest unit that tells it.
+fn span(since: UnixMillis, now: UnixMillis) -> String {
+    let seconds = now.0.saturating_sub(since.0) / 1000;
+    match seconds {
+        0..120 => count(seconds, "second", "seconds"),
+        120..7_200 => count(seconds / 60, "minute", "minutes"),
+        7_200..172_800 => count(seconds / 3_600, "hour", "hours"),
+        _ => count(seconds / 86_400, "day", "days"),
     }
 }
 
@@ -223,23 +390,99 @@ mod tests {
 
     #[test]
     fn a_finished_delivery_is_told_with_its_counts() {
-        let body: Value = serde_json::from_str(&finished("Daily").body(Form::Json)).unwrap();
+        let body: Value = serde_json::from_str(&finished("Daily").body(Form::Json, None)).unwrap();
         assert_eq!(body["event"], "delivery_finished");
         assert_eq!(body["delivery"]["rows"]["delivered"], 7);
         assert_eq!(body["delivery"].get("notes"), None);
         assert_eq!(
             body["text"],
-            "looker-feed: “Daily” is finished: 7 of 10 rows delivered, 1 rejected, 2 in the dead letters."
+            "looker-feed: “Daily” is finished, but not all of it arrived: 7 of 10 rows delivered, 1 rejected, 2 in the dead letters."
         );
     }
 
     #[test]
+    fn a_message_has_a_severity_and_leads_to_its_page() {
+        let page: Url = "https://feed.example.com/admin".parse().unwrap();
+        let mut event = finished("Daily");
+        if let What::Finished(delivery) = &mut event.what {
+            delivery.id = "0198".to_owned();
+        }
+        let body: Value = serde_json::from_str(&event.body(Form::Json, Some(&page))).unwrap();
+        assert_eq!(body["severity"], "warning");
+        assert_eq!(
+            body["page"],
+            "https://feed.example.com/admin/deliveries/0198"
+        );
+        let slack = event.body(Form::Slack, Some(&page));
+        assert!(
+            slack.contains("dead letters. https://feed.example.com/admin/deliveries/0198"),
+            "{slack}"
+        );
+
+        let at = |what| Event {
+            at: UnixMillis(3_600_000),
+            what,
+        };
+        let (destination, label) = ("d".to_owned(), "us1, key …a605".to_owned());
+        let since = UnixMillis(2_880_000);
+        let why = Some("status 503".to_owned());
+        for (event, text, severity) in [
+            (
+                at(What::Down {
+                    destination: destination.clone(),
+                    label: label.clone(),
+                    why: why.clone(),
+                    since,
+                }),
+                "looker-feed: us1, key …a605 has not answered for 12 minutes; nothing is lost, and it is tried again by itself. Status 503.",
+                Severity::Warning,
+            ),
+            (
+                at(What::Back {
+                    destination: destination.clone(),
+                    label: label.clone(),
+                    since,
+                }),
+                "looker-feed: sending to us1, key …a605 goes on, after 12 minutes.",
+                Severity::Info,
+            ),
+            (
+                at(What::Paused {
+                    destination,
+                    label,
+                    why,
+                }),
+                "looker-feed: sending to us1, key …a605 is paused until somebody acts. Status 503.",
+                Severity::Critical,
+            ),
+            (
+                at(What::Digest(Digest {
+                    since: UnixMillis(0),
+                    deliveries: 520,
+                    rows: 1_000,
+                })),
+                "looker-feed: 520 deliveries with 1000 rows arrived whole in the last 60 minutes.",
+                Severity::Info,
+            ),
+            (
+                at(What::DeadLetters { new: 1, all: 1 }),
+                "looker-feed: mParticle refused 1 batch for good; 1 dead letter waits to be looked at.",
+                Severity::Warning,
+            ),
+        ] {
+            assert_eq!(event.text(), text);
+            assert_eq!(event.severity(), severity);
+            assert!(Event::NAMES.contains(&event.name()));
+        }
+    }
+
+    #[test]
     fn a_title_cannot_call_everybody_or_hide_the_text() {
-        let body = finished("<!channel>\u{202e}\n&").body(Form::Slack);
+        let body = finished("<!channel>\u{202e}\n&").body(Form::Slack, None);
         let body: Value = serde_json::from_str(&body).unwrap();
         let text = body["text"].as_str().unwrap();
         assert!(text.contains("“&lt;!channel&gt;&amp;”"), "{text}");
-        let long = finished(&"x".repeat(100_000)).body(Form::Slack);
+        let long = finished(&"x".repeat(100_000)).body(Form::Slack, None);
         assert!(long.len() < 1_000, "{}", long.len());
     }
 }

@@ -21,10 +21,13 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use url::{Host, Url};
 
+use crate::clock::UnixMillis;
 use crate::control::Daemon;
 use crate::shutdown::Shutdown;
 pub use event::Event;
+use event::{What, is_good};
 use post::Poster;
+pub use watch::Patience;
 use watch::Watcher;
 
 /// How often the snapshots are compared.
@@ -41,6 +44,15 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 pub struct Settings {
     /// The addresses; none: nothing is watched.
     pub targets: Vec<Target>,
+    /// When something is told.
+    pub patience: Patience,
+    /// Names of events that are not told.
+    pub muted: Vec<String>,
+    /// Titles of schedules whose deliveries are told, one with `*` at its end for all that begin so;
+    /// none: all.
+    pub schedules: Vec<String>,
+    /// Where people reach the status page: messages lead there.
+    pub page: Option<Url>,
     /// Whom to trust on the way to them.
     pub trust: rustls::ClientConfig,
 }
@@ -50,6 +62,18 @@ pub struct Settings {
 pub struct Target {
     url: Url,
     form: Form,
+    good: Good,
+}
+
+/// What is told of a delivery that arrived whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Good {
+    /// Each one.
+    Each,
+    /// How many there were, now and then.
+    Digest,
+    /// Nothing.
+    Nothing,
 }
 
 /// How a message is written.
@@ -73,7 +97,7 @@ impl Target {
     ///
     /// # Errors
     /// See [`TargetError`], which does not quote it.
-    pub fn new(url: &str, form: Form) -> Result<Self, TargetError> {
+    pub fn new(url: &str, form: Form, good: Good) -> Result<Self, TargetError> {
         let url = Url::parse(url.trim()).map_err(|_| TargetError)?;
         let local = match url.host() {
             Some(Host::Domain(name)) => name == "localhost",
@@ -85,8 +109,17 @@ impl Target {
         let bare =
             url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
         (secure && bare)
-            .then_some(Self { url, form })
+            .then_some(Self { url, form, good })
             .ok_or(TargetError)
+    }
+
+    /// Whether it is told of an event.
+    fn wants(&self, event: &Event) -> bool {
+        match &event.what {
+            What::Finished(delivery) if is_good(delivery) => self.good == Good::Each,
+            What::Digest(_) => self.good == Good::Digest,
+            _ => true,
+        }
     }
 
     fn host(&self) -> &str {
@@ -106,6 +139,8 @@ impl fmt::Debug for Target {
 /// Watches and tells.
 pub struct Notifier {
     targets: Vec<Target>,
+    wanted: Wanted,
+    patience: Patience,
     poster: Poster,
     look: Duration,
 }
@@ -113,9 +148,20 @@ pub struct Notifier {
 impl Notifier {
     /// A notifier that has not begun.
     pub fn new(settings: Settings) -> Self {
+        for name in &settings.muted {
+            if !Event::NAMES.contains(&name.as_str()) {
+                let events = Event::NAMES.join(", ");
+                tracing::warn!(name, events, "notify.muted names no event");
+            }
+        }
         Self {
             targets: settings.targets,
-            poster: Poster::new(settings.trust),
+            wanted: Wanted {
+                muted: settings.muted,
+                schedules: settings.schedules,
+            },
+            patience: settings.patience,
+            poster: Poster::new(settings.trust, settings.page),
             look: LOOK,
         }
     }
@@ -127,19 +173,50 @@ impl Notifier {
         }
         let (queue, messages) = mpsc::channel(QUEUE);
         let sender = self.poster.run(&self.targets, messages, shutdown.clone());
-        tokio::join!(look(daemon, queue, self.look, shutdown), sender);
+        let looking = Looking {
+            every: self.look,
+            patience: self.patience,
+            wanted: self.wanted,
+        };
+        tokio::join!(look(daemon, queue, looking, shutdown), sender);
     }
+}
+
+/// Which events are told at all.
+struct Wanted {
+    muted: Vec<String>,
+    schedules: Vec<String>,
+}
+
+impl Wanted {
+    fn admits(&self, event: &Event) -> bool {
+        let muted = self.muted.iter().any(|name| name == event.name());
+        let told = event.schedule().is_none_or(|title| {
+            let fits = |wanted: &String| match wanted.strip_suffix('*') {
+                Some(begin) => title.starts_with(begin),
+                None => title == wanted,
+            };
+            self.schedules.is_empty() || self.schedules.iter().any(fits)
+        });
+        !muted && told
+    }
+}
+
+struct Looking {
+    every: Duration,
+    patience: Patience,
+    wanted: Wanted,
 }
 
 async fn look(
     daemon: Arc<dyn Daemon>,
     queue: mpsc::Sender<Event>,
-    every: Duration,
+    looking: Looking,
     mut shutdown: Shutdown,
 ) {
-    let mut ticks = interval(every);
+    let mut ticks = interval(looking.every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut watcher = Some(Watcher::default());
+    let mut watcher = Some(Watcher::new(looking.patience));
     let mut dropped = 0_u64;
     loop {
         let last = tokio::select! {
@@ -147,17 +224,25 @@ async fn look(
             _ = ticks.tick() => false,
         };
         // A look that hangs keeps the watcher; the next one begins anew, without old news.
-        let mut at_work = watcher.take().unwrap_or_default();
+        let mut at_work = watcher
+            .take()
+            .unwrap_or_else(|| Watcher::new(looking.patience));
         let daemon = Arc::clone(&daemon);
         let looked = tokio::task::spawn_blocking(move || {
-            let events = at_work.look(&*daemon);
+            let mut events = at_work.look(&*daemon);
+            if last {
+                events.extend(at_work.rest(UnixMillis::now()));
+            }
             (at_work, events)
         });
         let within = if last { LAST_WORDS } else { LOOK_WITHIN };
         match timeout(within, looked).await {
             Ok(Ok((at_work, events))) => {
                 watcher = Some(at_work);
-                for event in events {
+                for event in events
+                    .into_iter()
+                    .filter(|event| looking.wanted.admits(event))
+                {
                     if queue.try_send(event).is_err() {
                         dropped += 1;
                         tracing::warn!(dropped, "callbacks cannot keep up; one was dropped");
@@ -179,7 +264,7 @@ mod tests {
 
     #[test]
     fn only_https_and_this_machine_are_told_and_no_address_is_printed() {
-        let target = |url| Target::new(url, Form::Json);
+        let target = |url| Target::new(url, Form::Json, Good::Each);
         for good in [
             "https://hooks.slack.com/services/T0/B0/secret",
             "http://127.0.0.1:9/x?key=secret",
@@ -202,5 +287,47 @@ mod tests {
             let error = target(bad).unwrap_err();
             assert!(!error.to_string().contains("example"), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_nobody_wants_is_not_told() {
+        let delivery = |title: &str, dead: u64| Event {
+            at: UnixMillis(1),
+            what: What::Finished(Box::new(crate::control::view::Delivery {
+                title: title.to_owned(),
+                state: "done".to_owned(),
+                rows: crate::control::view::Rows {
+                    dead,
+                    ..Default::default()
+                },
+                ..Default::default()
+            })),
+        };
+        let digest = Event {
+            at: UnixMillis(1),
+            what: What::Digest(event::Digest::default()),
+        };
+        let (good, bad) = (delivery("Daily, EU", 0), delivery("Daily, EU", 5));
+        for (choice, wanted) in [
+            (Good::Each, [true, true, false]),
+            (Good::Digest, [false, true, true]),
+            (Good::Nothing, [false, true, false]),
+        ] {
+            let target = Target::new("https://example.com/", Form::Slack, choice).unwrap();
+            let told = [&good, &bad, &digest].map(|event| target.wants(event));
+            assert_eq!(told, wanted, "{choice:?}");
+        }
+        let wanted = |muted: &[&str], schedules: &[&str]| Wanted {
+            muted: muted.iter().map(|name| (*name).to_owned()).collect(),
+            schedules: schedules.iter().map(|name| (*name).to_owned()).collect(),
+        };
+        assert!(wanted(&[], &[]).admits(&bad));
+        assert!(wanted(&[], &["Daily*"]).admits(&bad));
+        assert!(!wanted(&[], &["Daily"]).admits(&bad));
+        assert!(
+            wanted(&[], &["Daily"]).admits(&digest),
+            "it is of no schedule"
+        );
+        assert!(!wanted(&["delivery_finished"], &[]).admits(&bad));
     }
 }

@@ -8,6 +8,7 @@ use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+use url::Url;
 
 use super::event::Event;
 use super::{LAST_WORDS, Target};
@@ -29,6 +30,7 @@ const AGENT: &str = concat!("looker-feed/", env!("CARGO_PKG_VERSION"));
 /// Sends.
 pub(super) struct Poster {
     http: HttpsClient<Full<Bytes>>,
+    page: Option<Url>,
     rng: fastrand::Rng,
     pub(super) backoff: Backoff,
 }
@@ -42,9 +44,10 @@ enum Failed {
 }
 
 impl Poster {
-    pub(super) fn new(trust: rustls::ClientConfig) -> Self {
+    pub(super) fn new(trust: rustls::ClientConfig, page: Option<Url>) -> Self {
         Self {
             http: client::https(trust, WITHIN, Kept::NONE),
+            page,
             rng: fastrand::Rng::new(),
             backoff: BACKOFF,
         }
@@ -59,7 +62,7 @@ impl Poster {
     ) {
         let work = async {
             while let Some(event) = messages.recv().await {
-                for target in targets {
+                for target in targets.iter().filter(|target| target.wants(&event)) {
                     self.tell(target, &event).await;
                 }
             }
@@ -76,7 +79,7 @@ impl Poster {
     }
 
     async fn tell(&mut self, target: &Target, event: &Event) {
-        let body = Bytes::from(event.body(target.form));
+        let body = Bytes::from(event.body(target.form, self.page.as_ref()));
         let (host, name) = (target.host(), event.name());
         for attempt in 1..=TRIES {
             match self.try_once(target, body.clone()).await {
@@ -146,7 +149,7 @@ mod tests {
     use super::*;
     use crate::clock::UnixMillis;
     use crate::notify::event::What;
-    use crate::notify::{Form, Target};
+    use crate::notify::{Form, Good, Target};
     use crate::shutdown;
     use axum::Router;
     use axum::extract::State;
@@ -178,7 +181,12 @@ mod tests {
         };
         let router = Router::new().fallback(listen).with_state(ear);
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
-        let target = Target::new(&format!("http://{address}/a?key=b"), Form::Slack).unwrap();
+        let target = Target::new(
+            &format!("http://{address}/a?key=b"),
+            Form::Slack,
+            Good::Each,
+        )
+        .unwrap();
         // Nobody is called over TLS here.
         let trust = rustls::ClientConfig::builder_with_provider(Arc::new(
             rustls::crypto::ring::default_provider(),
@@ -187,7 +195,7 @@ mod tests {
         .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-        let mut poster = Poster::new(trust);
+        let mut poster = Poster::new(trust, None);
         poster.backoff.base = Duration::from_millis(1);
         let (queue, messages) = mpsc::channel(1);
         let event = Event {

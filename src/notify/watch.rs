@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::event::{Event, What};
+use super::event::{Digest, Event, What, is_good};
 use crate::clock::UnixMillis;
 use crate::control::view::{Delivery, Overview};
-use crate::control::{Daemon, Page};
+use crate::control::{Daemon, Filter, Page};
 
 /// Deliveries in one part of the list.
 const PART: usize = 100;
@@ -14,15 +14,45 @@ const PARTS: usize = 50;
 /// Dead letters come in swarms: one message for all that come within this.
 const QUIET_MILLIS: u64 = 60_000;
 
+/// When something is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// A destination that does not answer is told of after so many milliseconds.
+    pub down_millis: u64,
+    /// Good deliveries are told of together, after so many milliseconds.
+    pub digest_millis: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            down_millis: 300_000,
+            digest_millis: 3_600_000,
+        }
+    }
+}
+
+/// A destination that was told of.
+#[derive(Debug)]
+struct Trouble {
+    label: String,
+    since: UnixMillis,
+    paused: bool,
+}
+
 /// What was seen last.
 #[derive(Debug, Default)]
 pub struct Watcher {
+    patience: Patience,
     begun: bool,
     /// Deliveries that were not finished.
     open: HashSet<String>,
     /// Finished ones at the head of the list.
     finished: HashSet<String>,
-    paused: HashMap<String, String>,
+    /// By id: those that were told of.
+    troubled: HashMap<String, Trouble>,
+    /// Good deliveries that were not told of together yet.
+    digest: Option<Digest>,
     refusing: bool,
     dead_letters: u64,
     /// When dead letters were told last.
@@ -30,6 +60,14 @@ pub struct Watcher {
 }
 
 impl Watcher {
+    /// One that has seen nothing.
+    pub fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            ..Self::default()
+        }
+    }
+
     /// Looks, and says what is new. The first look tells only what is wrong now.
     pub fn look(&mut self, daemon: &dyn Daemon) -> Vec<Event> {
         let overview = daemon.overview();
@@ -39,33 +77,90 @@ impl Watcher {
         self.deliveries(daemon, &mut news);
         self.begun = true;
         let at = overview.now;
+        self.gather(at, &mut news);
         news.into_iter().map(|what| Event { at, what }).collect()
     }
 
+    /// Adds the good deliveries to those that are told of together, and tells of them in time.
+    fn gather(&mut self, now: UnixMillis, news: &mut Vec<What>) {
+        for what in news.iter() {
+            if let What::Finished(delivery) = what
+                && is_good(delivery)
+            {
+                let digest = self.digest.get_or_insert(Digest {
+                    since: now,
+                    ..Digest::default()
+                });
+                digest.deliveries += 1;
+                digest.rows += delivery.rows_in;
+            }
+        }
+        let due =
+            |digest: &Digest| now.0.saturating_sub(digest.since.0) >= self.patience.digest_millis;
+        if self.digest.as_ref().is_some_and(due) {
+            news.extend(self.digest.take().map(What::Digest));
+        }
+    }
+
+    /// What was gathered, before the end.
+    pub fn rest(&mut self, now: UnixMillis) -> Option<Event> {
+        let what = What::Digest(self.digest.take()?);
+        Some(Event { at: now, what })
+    }
+
     fn destinations(&mut self, overview: &Overview, news: &mut Vec<What>) {
-        let mut paused = HashMap::new();
+        let mut before = std::mem::take(&mut self.troubled);
         for one in &overview.destinations {
-            if one.state != "paused" {
-                continue;
+            let known = before.remove(&one.id);
+            let paused = one.state == "paused";
+            let since = one.since.unwrap_or(overview.now);
+            let (destination, label, why) = (one.id.clone(), one.label.clone(), one.why.clone());
+            let long = overview.now.0.saturating_sub(since.0) >= self.patience.down_millis;
+            match known {
+                None if paused => news.push(What::Paused {
+                    destination,
+                    label,
+                    why,
+                }),
+                None if one.state == "down" && long => news.push(What::Down {
+                    destination,
+                    label,
+                    why,
+                    since,
+                }),
+                None => continue,
+                // A probe that fails, or a pause that follows an outage.
+                Some(known) if paused && !known.paused => news.push(What::Paused {
+                    destination,
+                    label,
+                    why,
+                }),
+                Some(_) if paused || one.state == "down" => {}
+                Some(known) => {
+                    let since = known.since;
+                    news.push(What::Back {
+                        destination,
+                        label,
+                        since,
+                    });
+                    continue;
+                }
             }
-            if !self.paused.contains_key(&one.id) {
-                news.push(What::Paused {
-                    destination: one.id.clone(),
-                    label: one.label.clone(),
-                    why: one.why.clone(),
-                });
-            }
-            paused.insert(one.id.clone(), one.label.clone());
+            let trouble = Trouble {
+                label: one.label.clone(),
+                since,
+                paused,
+            };
+            self.troubled.insert(one.id.clone(), trouble);
         }
-        for (id, label) in &self.paused {
-            if !paused.contains_key(id) {
-                news.push(What::Back {
-                    destination: id.clone(),
-                    label: label.clone(),
-                });
-            }
+        // Gone with its last delivery.
+        for (destination, known) in before {
+            news.push(What::Back {
+                destination,
+                label: known.label,
+                since: known.since,
+            });
         }
-        self.paused = paused;
     }
 
     fn outbox(&mut self, overview: &Overview, news: &mut Vec<What>) {
@@ -128,7 +223,7 @@ impl Watcher {
         let mut after = None;
         for _ in 0..PARTS {
             let page = Page { after, limit: PART };
-            let part = daemon.deliveries(&page).ok()?;
+            let part = daemon.deliveries(&Filter::default(), &page).ok()?;
             let known =
                 |one: &Delivery| self.open.contains(&one.id) || self.finished.contains(&one.id);
             let met = part.items.iter().any(known);
@@ -183,6 +278,46 @@ mod tests {
     }
 
     #[test]
+    fn many_good_deliveries_are_one_digest() {
+        let daemon = Scripted::new();
+        daemon.script().part = 500;
+        let mut watcher = Watcher::default();
+        names(&mut watcher, &daemon);
+        let one = daemon.script().deliveries[0].clone();
+        for n in 0..520_u64 {
+            let mut good = one.clone();
+            good.id = format!("{n:032x}");
+            good.state = "done".to_owned();
+            good.rows_in = 10;
+            good.rows = crate::control::view::Rows {
+                delivered: 10,
+                ..Default::default()
+            };
+            daemon.script().deliveries.insert(0, good);
+        }
+        let digests = |events: Vec<Event>| -> Vec<Digest> {
+            let digest = |event: Event| match event.what {
+                What::Digest(digest) => Some(digest),
+                _ => None,
+            };
+            events.into_iter().filter_map(digest).collect()
+        };
+        assert!(digests(watcher.look(&*daemon)).is_empty(), "not yet");
+        daemon.script().overview.now.0 += 3_600_000;
+        let told = digests(watcher.look(&*daemon));
+        assert_eq!(
+            (told.len(), told[0].deliveries, told[0].rows),
+            (1, 520, 5_200)
+        );
+        daemon.script().overview.now.0 += 7_200_000;
+        assert!(digests(watcher.look(&*daemon)).is_empty(), "nothing new");
+        // What was gathered is told at the end too; one that is not whole is no good delivery.
+        finish(&daemon, 520);
+        assert_eq!(names(&mut watcher, &daemon), ["delivery_finished"]);
+        assert!(watcher.rest(UnixMillis(1)).is_none());
+    }
+
+    #[test]
     fn an_old_delivery_is_told_however_many_came_after_it() {
         let daemon = Scripted::new();
         daemon.script().part = 500;
@@ -215,6 +350,33 @@ mod tests {
         assert!(names(&mut watcher, &daemon).is_empty());
         daemon.script().overview.destinations[0].state = "idle".to_owned();
         assert_eq!(names(&mut watcher, &daemon), ["destination_back"]);
+
+        // Down for a moment is nothing; for five minutes it is, once, and so is its end.
+        {
+            let overview = &mut daemon.script().overview;
+            overview.now.0 += 1_000_000;
+            let now = overview.now;
+            let one = &mut overview.destinations[0];
+            one.state = "down".to_owned();
+            one.since = Some(now);
+        }
+        assert!(names(&mut watcher, &daemon).is_empty());
+        daemon.script().overview.now.0 += 300_000;
+        assert_eq!(names(&mut watcher, &daemon), ["destination_down"]);
+        assert!(names(&mut watcher, &daemon).is_empty());
+        daemon.script().overview.now.0 += 420_000;
+        daemon.script().overview.destinations[0].state = "flowing".to_owned();
+        let events = watcher.look(&*daemon);
+        let [
+            Event {
+                at,
+                what: What::Back { since, .. },
+            },
+        ] = &events[..]
+        else {
+            panic!("{events:?}");
+        };
+        assert_eq!(at.0 - since.0, 720_000);
 
         daemon.script().overview.outbox.refusing = Some("the disk".to_owned());
         assert_eq!(names(&mut watcher, &daemon), ["outbox_refusing_writes"]);

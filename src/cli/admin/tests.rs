@@ -80,6 +80,15 @@ async fn every_command_shows_what_the_daemon_says() {
             "{text}"
         );
         assert!(text.contains(DESTINATION), "{text}");
+        // The roll-up is that of the page's header.
+        let mut lines = text.lines();
+        let first = lines.next().unwrap();
+        assert!(first.ends_with(": 1 thing needs you"), "{text}");
+        let issue = lines.next().unwrap();
+        assert!(
+            issue.starts_with("! 3 dead letters wait for you."),
+            "{text}"
+        );
 
         let text = found(&admin, "deliveries", terminal).await;
         assert!(text.contains(DELIVERY) && text.contains("1,200"), "{text}");
@@ -115,7 +124,10 @@ async fn every_command_shows_what_the_daemon_says() {
 async fn json_is_what_the_api_says() {
     let admin = Running::start().await;
     let text = found(&admin, "status --json", false).await;
-    let overview: Overview = serde_json::from_str(&text).unwrap();
+    let mut overview: Overview = serde_json::from_str(&text).unwrap();
+    assert_eq!(overview.health.headline, "1 thing needs you");
+    overview.health = crate::control::view::Health::default();
+    overview.destinations[0].seconds_left = None;
     assert_eq!(overview, admin.daemon.script().overview);
     let text = found(&admin, "dead-letters list --json", false).await;
     let letters: Vec<DeadLetter> = serde_json::from_str(&text).unwrap();
@@ -364,4 +376,47 @@ fn indenting_and_escaping_change_no_value() {
     assert_eq!(value(&text), value(raw));
     assert!(text.contains("2.50") && text.lines().count() > 5, "{text}");
     assert!(text.is_ascii(), "{text}");
+}
+
+#[test]
+fn an_idle_destination_has_no_speed_and_one_delivery_is_one() {
+    use crate::control::view::{Destination, Rows};
+    let mut overview = Overview {
+        destinations: vec![Destination {
+            label: "idle one".into(),
+            state: "idle".into(),
+            rate: 161.0,
+            limit: 270.0,
+            accepted_rate: 161.0,
+            ..Destination::default()
+        }],
+        ..Overview::default()
+    };
+    overview.totals.deliveries_accepted = 1;
+    overview.totals.rows_in = 1_234;
+    let mut out = Vec::new();
+    status::overview(&mut Screen::new(&mut out, true), &overview).unwrap();
+    let delivery = Delivery {
+        title: "Daily".into(),
+        rows_in: 300,
+        rows: Rows {
+            delivered: 238,
+            dead: 62,
+            ..Rows::default()
+        },
+        standing: crate::control::view::Standing::Incomplete,
+        level: crate::control::view::Level::Attention,
+        ..Delivery::default()
+    };
+    status::deliveries(&mut Screen::new(&mut out, true), &[delivery]).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert!(!text.contains("161") && !text.contains("of 270"), "{text}");
+    assert!(
+        text.contains("1 delivery with 1,234 rows accepted, 0 deliveries refused"),
+        "{text}"
+    );
+    assert!(
+        text.contains("Daily     incomplete!   300  100 %     -  62 dead"),
+        "{text}"
+    );
 }

@@ -212,7 +212,14 @@ async fn with_a_token_all_that_shows_or_changes_something_needs_it() {
         )
         .await;
     }
-    for target in ["/", "/page.js", "/livez", "/readyz", "/api/v1/openapi.json"] {
+    for target in [
+        "/",
+        "/deliveries/x",
+        "/assets/main.js",
+        "/livez",
+        "/readyz",
+        "/api/v1/openapi.json",
+    ] {
         check(&admin, &[("GET", target, &[], 200)]).await;
     }
     check(
@@ -255,7 +262,7 @@ async fn every_answer_carries_the_headers_that_protect_it() {
     let admin = Running::start().await;
     for (method, target, host) in [
         ("GET", "/", "localhost"),
-        ("GET", "/page.js", "localhost"),
+        ("GET", "/assets/main.js", "localhost"),
         ("GET", "/api/v1/overview", "localhost"),
         ("GET", "/api/v1/events", "localhost"),
         ("GET", "/api/v1/dead-letters/export", "localhost"),

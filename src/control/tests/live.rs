@@ -6,8 +6,10 @@ use hyper::body::Incoming;
 use super::scripted::{DESTINATION, HOSTILE, PATIENCE, Running};
 use crate::clock::UnixMillis;
 use crate::control::estimate;
-use crate::control::history::Recorder;
+use crate::control::history::{Range, Recorder};
+use crate::control::kept;
 use crate::control::shared::LISTENERS;
+use crate::control::speeds::Speeds;
 use crate::control::view::{Delivery, Destination, Overview, Pulse, Rows};
 
 /// Reads events off an answer.
@@ -126,27 +128,93 @@ fn the_history_holds_rates_made_of_counters() {
     for overview in [at(10, 100, 5), at(20, 300, 5), at(40, 500, 9)] {
         recorder.take(&overview);
     }
-    let samples = recorder.after(UnixMillis(0)).samples;
+    let samples = recorder.after(Range::Hour, UnixMillis(0)).samples;
     let rates: Vec<_> = samples.iter().map(|sample| sample.accepted_rate).collect();
     assert_eq!(rates, [20.0, 10.0]);
     assert_eq!(samples[1].throttled, 4);
     assert_eq!(samples[1].backlog_batches, 50);
     assert_eq!(samples[1].latency_mean_ms, 20.0);
-    assert_eq!(recorder.after(UnixMillis(20_000)).samples, samples[1..]);
+    assert_eq!(
+        recorder.after(Range::Hour, UnixMillis(20_000)).samples,
+        samples[1..]
+    );
+}
 
-    let mut overview = at(50, 640, 9);
-    recorder.fill(&mut overview);
-    // 400 batches in 30 seconds of samples, and 140 in 10 seconds since.
-    assert_eq!(overview.destinations[0].accepted_rate, 13.5);
-    estimate::destinations(&mut overview);
-    assert_eq!(overview.destinations[0].seconds_left, Some(4));
+#[test]
+fn a_speed_is_that_of_the_last_seconds() {
+    let mut speeds = Speeds::default();
+    let rate = |speeds: &Speeds, now: Overview| {
+        let mut overview = now;
+        speeds.fill(&mut overview);
+        overview.destinations[0].accepted_rate
+    };
+    assert_eq!(rate(&speeds, at(9, 0, 0)), 0.0, "nothing is known yet");
+    // The first speed does not wait for five seconds.
+    speeds.take(&at(10, 100, 0));
+    assert_eq!(rate(&speeds, at(12, 300, 0)), 100.0);
+    for (second, accepted) in [(11, 200), (12, 300), (13, 400), (14, 500), (15, 500)] {
+        speeds.take(&at(second, accepted, 0));
+    }
+    assert_eq!(rate(&speeds, at(16, 500, 0)), 60.0);
+    // Soon after the last batch it is nothing.
+    for second in 16..=20 {
+        speeds.take(&at(second, 500, 0));
+    }
+    assert_eq!(rate(&speeds, at(21, 500, 0)), 0.0);
+    // A counter that begins anew, and a clock that was set back.
+    speeds.take(&at(22, 10, 0));
+    speeds.take(&at(5, 20, 0));
+    assert_eq!(rate(&speeds, at(6, 30, 0)), 10.0);
+}
 
-    // The first rate does not wait for a second sample.
+#[test]
+fn coarser_rings_keep_what_the_finer_ones_forget() {
     let mut recorder = Recorder::default();
-    recorder.take(&at(10, 100, 0));
-    let mut overview = at(12, 300, 0);
-    recorder.fill(&mut overview);
-    assert_eq!(overview.destinations[0].accepted_rate, 100.0);
+    for n in 11..=8_651 {
+        recorder.take(&at(n * 10, n * 10, u64::from(n % 2 == 0)));
+    }
+    let ring = |range| recorder.after(range, UnixMillis(0));
+    assert_eq!(ring(Range::Hour).samples.len(), 2_160);
+    let day = ring(Range::Day);
+    assert_eq!((day.every_seconds, day.samples.len()), (120, 720));
+    let week = ring(Range::Week);
+    assert_eq!((week.every_seconds, week.samples.len()), (900, 97));
+    for sample in &week.samples {
+        assert_eq!(sample.accepted_rate, 1.0, "a mean, not a sum");
+        assert_eq!(sample.backlog_batches, 50);
+    }
+    let throttled: u64 = day.samples.iter().map(|sample| sample.throttled).sum();
+    assert_eq!(throttled, 720 * 6, "counts add up");
+}
+
+#[test]
+fn the_history_goes_on_after_a_restart() {
+    let mut before = Recorder::default();
+    for n in 0..100 {
+        before.take(&at(n * 10, n, 0));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("outbox.history");
+    assert!(kept::read(&file).unwrap().is_none());
+    kept::write(&file, &before.kept()).unwrap();
+    let go_on = |now| {
+        let mut after = Recorder::default();
+        after.go_on(kept::read(&file).unwrap().unwrap(), UnixMillis(now));
+        after
+    };
+    let mut after = go_on(1_000_000);
+    let all = |recorder: &Recorder| recorder.after(Range::Hour, UnixMillis(0)).samples;
+    assert_eq!(all(&after), all(&before));
+    // The first look only sets the counters: they begin at zero.
+    after.take(&at(1_000, 5, 0));
+    after.take(&at(1_010, 25, 0));
+    assert_eq!(all(&after).len(), all(&before).len() + 1);
+    assert_eq!(all(&after).last().unwrap().accepted_rate, 2.0);
+    // What is too old is forgotten, and what is to come is not believed.
+    assert!(all(&go_on(100_000_000)).is_empty());
+    assert!(all(&go_on(5_000)).is_empty());
+    std::fs::write(&file, "no JSON").unwrap();
+    assert!(kept::read(&file).is_err());
 }
 
 #[test]
@@ -161,7 +229,7 @@ fn counters_that_begin_anew_and_clocks_that_go_back_make_no_nonsense() {
         recorder.take(&overview);
     }
     let rates: Vec<_> = recorder
-        .after(UnixMillis(0))
+        .after(Range::Hour, UnixMillis(0))
         .samples
         .iter()
         .map(|sample| sample.accepted_rate)
@@ -175,7 +243,7 @@ fn the_history_is_bounded() {
     for n in 0..5_000 {
         recorder.take(&at(n * 10, n, 0));
     }
-    let history = recorder.after(UnixMillis(0));
+    let history = recorder.after(Range::Hour, UnixMillis(0));
     assert_eq!(history.samples.len(), 2_160);
     assert_eq!(history.samples.last().unwrap().at, UnixMillis(49_990_000));
 }
@@ -209,7 +277,7 @@ fn a_delivery_waits_for_those_before_it_and_not_for_those_after() {
         delivery("a", 40, 40),
         delivery("a", 0, 80),
     ];
-    estimate::deliveries(&overview, &mut deliveries);
+    estimate::deliveries(&overview, &Speeds::default(), &mut deliveries);
     assert_eq!(
         deliveries.map(|delivery| delivery.seconds_left),
         [Some(10), None, Some(5), None]

@@ -15,9 +15,9 @@ use tokio::task::JoinHandle;
 use crate::clock::UnixMillis;
 use crate::control::view::{
     Batch, DeadLetter, Delivery, Destination, Done, Edited, Listing, Outbox, Overview, Receiving,
-    RejectedRow, Rows, Schedule, Spans, Totals,
+    RejectedRow, Rows, Schedule, Setting, Spans, Totals,
 };
-use crate::control::{Admin, AdminSettings, Daemon, Page, Problem, Token, Which};
+use crate::control::{Admin, AdminSettings, Daemon, Filter, Page, Problem, Token, Which, groups};
 use crate::shutdown::{self, Trigger};
 
 /// Title and reasons that try to get out of every place that they are put into.
@@ -170,6 +170,7 @@ impl Scripted {
         script.letters.retain(|letter| match which {
             Which::Ids(ids) => !ids.contains(&letter.id),
             Which::Delivery(delivery) => letter.delivery != *delivery,
+            Which::Reason(reason) => groups::key(&letter.reason) != *reason,
             Which::All => false,
         });
         let changed = (before - script.letters.len()) as u64;
@@ -224,9 +225,15 @@ impl Daemon for Scripted {
         self.script().overview.clone()
     }
 
-    fn deliveries(&self, page: &Page) -> Result<Listing<Delivery>, Problem> {
+    fn deliveries(&self, filter: &Filter, page: &Page) -> Result<Listing<Delivery>, Problem> {
         let script = self.called(format!("deliveries {}", page.limit))?;
-        part(&script.deliveries, page, script.part)
+        let mut admitted = script.deliveries.clone();
+        admitted.retain(|delivery| filter.admits(delivery));
+        part(&admitted, page, script.part)
+    }
+
+    fn on_record(&self) -> Result<Vec<Delivery>, Problem> {
+        Ok(self.called("on_record".into())?.deliveries.clone())
     }
 
     fn schedules(&self) -> Result<Vec<Schedule>, Problem> {
@@ -354,6 +361,14 @@ impl Running {
             token: token.map(|token| Token::new(token).unwrap()),
             hosts: vec!["feed.example.com".into()],
             write_timeout: Self::WRITE_TIMEOUT,
+            history: None,
+            configuration: vec![Setting {
+                key: "admin.token".into(),
+                secret: true,
+                changed: true,
+                source: "the environment variable LOOKER_FEED_ADMIN__TOKEN".into(),
+                ..Setting::default()
+            }],
         });
         let admin = admin.await.unwrap();
         let (trigger, shutdown) = shutdown::channel();

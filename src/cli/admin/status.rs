@@ -1,0 +1,207 @@
+//! `status`: the roll-up that the page's header shows, and what is behind it.
+
+use std::io;
+use std::time::Duration;
+
+use super::screen::{Screen, number, span};
+use crate::cli::summary::bytes;
+use crate::clock::UnixMillis;
+use crate::control::health::count;
+use crate::control::view::{Delivery, Destination, Issue, Level, Overview, Standing};
+
+/// One line for a pipe.
+pub fn summary(now: &Overview) -> String {
+    let all = &now.destinations;
+    format!(
+        "received {} rows, waiting {} batches, accepted {:.1}/s, dead {}, rejected {}, cancelled {}, {}, {}",
+        now.totals.rows_in,
+        all.iter().map(|d| d.batches).sum::<u64>(),
+        all.iter().map(|d| d.accepted_rate).sum::<f64>(),
+        now.outbox.dead_letters,
+        now.outbox.rejected_rows,
+        now.outbox.cancelled_rows,
+        if now.ready { "ready" } else { "not ready" },
+        now.health.level.name(),
+    )
+}
+
+/// Everything at a glance; what is wrong stands on top.
+pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
+    let up = span(between(now.started, now.now));
+    screen.line(&format!(
+        "looker-feed {}, up for {up}: {}",
+        now.version, now.health.headline
+    ))?;
+    for issue in &now.health.issues {
+        screen.line(&one_issue(issue, now.now))?;
+    }
+    for receiving in &now.receiving {
+        screen.line(&format!(
+            "Receiving    {}, {}, for {}: {}",
+            counted(receiving.rows, "row", "rows"),
+            bytes(receiving.bytes),
+            span(between(receiving.since, now.now)),
+            receiving.title,
+        ))?;
+    }
+    let outbox = &now.outbox;
+    if outbox.set_aside_bytes > 0 {
+        screen.line(&format!(
+            "KEPT         {} of damaged files, until somebody removes them",
+            bytes(outbox.set_aside_bytes),
+        ))?;
+    }
+    let bound = outbox.max_bytes.map(|max| format!(" of {}", bytes(max)));
+    screen.line(&format!(
+        "Outbox       {}{}, {} free on its disk",
+        bytes(outbox.bytes),
+        bound.unwrap_or_default(),
+        bytes(outbox.free_bytes),
+    ))?;
+    screen.line(&format!(
+        "Since start  {} with {} accepted, {} refused",
+        counted(now.totals.deliveries_accepted, "delivery", "deliveries"),
+        counted(now.totals.rows_in, "row", "rows"),
+        counted(now.totals.deliveries_refused, "delivery", "deliveries"),
+    ))?;
+    screen.line(&format!(
+        "For you      {}, {}, {}",
+        counted(outbox.dead_letters, "dead letter", "dead letters"),
+        counted(outbox.rejected_rows, "rejected row", "rejected rows"),
+        counted(outbox.cancelled_rows, "cancelled row", "cancelled rows"),
+    ))?;
+    if now.destinations.is_empty() {
+        return Ok(());
+    }
+    screen.line("")?;
+    let rows: Vec<_> = now
+        .destinations
+        .iter()
+        .map(|one| destination(one, now.now))
+        .collect();
+    let head = [
+        "DESTINATION",
+        "STATE",
+        ">WAITING",
+        ">OLDEST",
+        ">ACCEPTED/S",
+        ">PACE",
+        ">LEFT",
+        "ID",
+    ];
+    screen.table(&head, &rows)
+}
+
+/// An issue as one line: what needs a person begins with an exclamation mark.
+fn one_issue(issue: &Issue, now: UnixMillis) -> String {
+    let mark = if issue.level.needs_a_person() {
+        '!'
+    } else {
+        '~'
+    };
+    let since = issue
+        .since
+        .map(|since| format!(" (for {})", span(between(since, now))));
+    format!(
+        "{mark} {}{} {}",
+        issue.title,
+        since.unwrap_or_default(),
+        issue.text
+    )
+}
+
+/// One that has nothing to send has no speed and no pace.
+fn destination(one: &Destination, now: UnixMillis) -> Vec<String> {
+    let busy = one.batches > 0 || one.in_flight > 0;
+    let pace = match (busy, one.limit > 0.0) {
+        (false, _) => dash(),
+        (true, true) => format!("{:.0} of {:.0}", one.rate, one.limit),
+        (true, false) => "no limit".into(),
+    };
+    vec![
+        one.label.clone(),
+        one.state.clone(),
+        number(one.batches),
+        one.oldest.map_or_else(dash, |at| span(between(at, now))),
+        if busy {
+            format!("{:.1}", one.accepted_rate)
+        } else {
+            dash()
+        },
+        pace,
+        one.seconds_left
+            .map_or_else(dash, |left| span(Duration::from_secs(left))),
+        one.id.clone(),
+    ]
+}
+
+/// What `--watch` shows below: deliveries that are not over, then the latest that are.
+pub fn deliveries(screen: &mut Screen<'_>, all: &[Delivery]) -> io::Result<()> {
+    if all.is_empty() {
+        return Ok(());
+    }
+    screen.line("")?;
+    let (open, over): (Vec<_>, Vec<_>) = all.iter().partition(|one| {
+        matches!(
+            one.standing,
+            Standing::Queued | Standing::Sending | Standing::Blocked
+        )
+    });
+    let rows: Vec<_> = open.into_iter().chain(over).map(delivery).collect();
+    let head = ["DELIVERY", "", ">ROWS", ">DONE", ">LEFT", "NOT DELIVERED"];
+    screen.table(&head, &rows)
+}
+
+fn delivery(one: &Delivery) -> Vec<String> {
+    let rows = one.rows;
+    let settled = one.rows_in - (rows.waiting + rows.in_flight).min(one.rows_in);
+    let missing = [
+        (rows.dead, "dead"),
+        (rows.rejected, "rejected"),
+        (rows.cancelled, "cancelled"),
+    ];
+    let missing: Vec<_> = missing
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{} {what}", number(count)))
+        .collect();
+    vec![
+        one.title.clone(),
+        standing(one).to_owned(),
+        number(one.rows_in),
+        format!(
+            "{} %",
+            (settled * 100).checked_div(one.rows_in).unwrap_or(100)
+        ),
+        one.seconds_left
+            .map_or_else(dash, |left| span(Duration::from_secs(left))),
+        missing.join(", "),
+    ]
+}
+
+/// As the page calls it.
+fn standing(one: &Delivery) -> &'static str {
+    match one.standing {
+        Standing::Queued => "queued",
+        Standing::Sending => "sending",
+        Standing::Blocked => "held up",
+        Standing::Delivered => "delivered",
+        Standing::Incomplete if one.level == Level::Attention => "incomplete!",
+        Standing::Incomplete => "incomplete",
+        Standing::Cancelled => "cancelled",
+    }
+}
+
+fn counted(number_of: u64, one: &str, many: &str) -> String {
+    let text = count(number_of, one, many);
+    let words = text.split_once(' ').map_or("", |(_, words)| words);
+    format!("{} {words}", number(number_of))
+}
+
+fn between(earlier: UnixMillis, later: UnixMillis) -> Duration {
+    Duration::from_millis(later.0.saturating_sub(earlier.0))
+}
+
+fn dash() -> String {
+    "-".into()
+}
