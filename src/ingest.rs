@@ -14,7 +14,7 @@
 //! does with a document exactly what [`receive`] does, and keeps nothing.
 
 mod early;
-mod past;
+mod ledger;
 mod work;
 mod worked;
 mod writer;
@@ -35,7 +35,7 @@ use crate::group::{self, GroupError};
 use crate::mapping::{self, MoreColumns, PlanError};
 use crate::model::{DeliveryId, DestinationId, Environment, Header};
 use crate::mparticle::encode;
-use crate::mparticle::era::Era;
+use crate::mparticle::route::Route;
 use crate::outbox::{self, NewDelivery, Outbox};
 
 pub use worked::Worked;
@@ -103,7 +103,7 @@ pub trait Store: Send {
     ///
     /// # Errors
     /// It could not be kept; the delivery is given up.
-    fn request(&mut self, era: Era, batches: &[encode::Batch<'_>]) -> Result<(), IngestError>;
+    fn request(&mut self, route: Route, batches: &[encode::Batch<'_>]) -> Result<(), IngestError>;
 
     /// A row (0 for the first) that cannot be sent: why, and its text as far as it is known.
     ///

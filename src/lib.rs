@@ -29,15 +29,15 @@
 //! | [`decode`] | Looker's documents, fed bytes and asked for rows | nobody | HTTP, tokio, tags |
 //! | [`mapping`] | columns to fields, by LookML tag | `record` | HTTP, time, the outbox |
 //! | [`group`] | rows of a user together, in fixed memory | `record`, `seal` | what a record means |
-//! | [`mparticle`]`::limits`, `::era` | what mParticle takes in one request; which address takes old events | nobody | any other room |
-//! | [`mparticle`]`::encode` | batches and requests within the limits | `record`, names of `mapping`, `mparticle::era`, `mparticle::limits` | HTTP, outbox, drain |
+//! | [`mparticle`]`::limits`, `::route` | what mParticle takes in one request; which address takes old events | nobody | any other room |
+//! | [`mparticle`]`::encode` | batches and requests within the limits | `record`, names of `mapping`, `mparticle::route`, `mparticle::limits` | HTTP, outbox, drain |
 //! | [`mparticle`]`::edit` | a batch that a person has mended, made fit to be sent | nobody | HTTP, the outbox |
 //! | [`changes`] | what each schedule delivered last, user by user | `record`, `seal` | what is sent, HTTP, JSON, sled |
 //! | [`outbox`] | the durable store between | `seal` | JSON, mParticle, HTTP, retry policy |
 //! | [`drain`] | when, how fast, and what a reply means | `outbox` | HTTP, JSON: it sees a `Transport` |
 //! | [`mparticle`]`::reply` | an answer of mParticle, read | the reply of `drain` | the outbox |
-//! | [`mparticle`]`::client` | the wire | the transport of `drain`, `mparticle::era`, `mparticle::reply`, `net`, `tls` | the outbox |
-//! | [`ingest`] | one delivery from bytes to commit | `decode`, `mapping`, `record`, `group`, `mparticle::encode`, `mparticle::era`, `mparticle::limits`, `changes`, `outbox`, `seal` | HTTP: it takes a stream |
+//! | [`mparticle`]`::client` | the wire | the transport of `drain`, `mparticle::route`, `mparticle::reply`, `net`, `tls` | the outbox |
+//! | [`ingest`] | one delivery from bytes to commit | `decode`, `mapping`, `record`, `group`, `mparticle::encode`, `mparticle::route`, `mparticle::limits`, `changes`, `outbox`, `seal` | HTTP: it takes a stream |
 //! | [`config`] | the file and the environment as values that cannot be wrong | names of `mapping` | what the values are for |
 //! | [`intake`] | the Action Hub that Looker calls | the envelope of `decode`, `config`, `net`, `seal`, `tls` | the outbox, mParticle |
 //! | [`control`] | what an operator sees and steers | its own view values, `net` | the data path |

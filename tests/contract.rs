@@ -13,7 +13,7 @@ use looker_feed::group::{self, GroupError, Grouper};
 use looker_feed::mapping::{self, AttributeTypes, Historical, Nulls, Plan, Tally, Untagged};
 use looker_feed::model::{DataType, DeliveryId, Environment};
 use looker_feed::mparticle::encode::{self, Batches, DataPlan, Encoder, Sink, Unsendable};
-use looker_feed::mparticle::era::Era;
+use looker_feed::mparticle::route::Route;
 use looker_feed::record::{Record, RecordView};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -301,7 +301,7 @@ struct Collected {
 impl Sink for Collected {
     type Error = GroupError;
 
-    fn request(&mut self, _: Era, batches: &mut Batches) -> Result<(), GroupError> {
+    fn request(&mut self, _: Route, batches: &mut Batches) -> Result<(), GroupError> {
         self.rows += batches
             .iter()
             .map(|batch| u64::from(batch.rows))

@@ -5,7 +5,7 @@ use std::path::Path;
 use looker_feed::group::{self, GroupError, Grouper};
 use looker_feed::model::{DataType, DeliveryId, Environment};
 use looker_feed::mparticle::encode::{self, Batches, Delivery, Encoder, Made, Sink, Unsendable};
-use looker_feed::mparticle::era::Era;
+use looker_feed::mparticle::route::Route;
 use looker_feed::record::{Record, RecordView};
 
 use super::decode_and_map;
@@ -20,7 +20,7 @@ pub struct Kept {
 impl Sink for Kept {
     type Error = GroupError;
 
-    fn request(&mut self, _: Era, batches: &mut Batches) -> Result<(), GroupError> {
+    fn request(&mut self, _: Route, batches: &mut Batches) -> Result<(), GroupError> {
         if self.requests.len() < self.most {
             let request = batches.iter().map(|batch| batch.json.to_vec()).collect();
             self.requests.push(request);

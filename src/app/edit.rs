@@ -5,7 +5,7 @@ use crate::clock::UnixMillis;
 use crate::control::{Problem, view};
 use crate::drain::policy;
 use crate::mparticle::edit;
-use crate::mparticle::era::Era;
+use crate::mparticle::route::Route;
 use crate::sandbox;
 
 impl Facts {
@@ -44,7 +44,7 @@ impl Facts {
                 message: "Nothing has changed.".to_owned(),
             });
         };
-        check(&old, &text, Era::of_route(letter.route))?;
+        check(&old, &text, Route::of_number(letter.route))?;
         let bytes = text.len();
         let kept = self.outbox.edit(name, text.into_bytes()).map_err(failed)?;
         let kept = kept.ok_or_else(|| no_letter(id))?;
@@ -62,7 +62,7 @@ impl Facts {
 
 /// What the old batch breaks too is not held against the edit: mParticle may know more than its
 /// documents say, and older names of identities are in none of them.
-fn check(old: &[u8], new: &str, era: Option<Era>) -> Result<(), Problem> {
+fn check(old: &[u8], new: &str, route: Option<Route>) -> Result<(), Problem> {
     let now = UnixMillis::now();
     let checked = match sandbox::check_batch(new, now) {
         Ok(checked) => checked,
@@ -78,7 +78,7 @@ fn check(old: &[u8], new: &str, era: Option<Era>) -> Result<(), Problem> {
         }
     };
     let kept = checked.old_events > 0 && checked.old_events == checked.events;
-    if era == Some(Era::Historical) && !kept {
+    if route == Some(Route::Historical) && !kept {
         return Err(Problem::Refused(
             "This batch goes to mParticle's address for old events, which drops in silence a batch \
              without events, and events without a time or younger than 72 hours: each of its events \
@@ -107,7 +107,7 @@ mod tests {
         let same = batch("\"customerid\":\"2\"", "");
         let worse = batch("\"customerid\":\"2\",\"customerid2\":\"3\"", "");
         let good = batch("\"customer_id\":\"2\"", "");
-        let check = |old: &str, new: &str| check(old.as_bytes(), new, Some(Era::Current));
+        let check = |old: &str, new: &str| check(old.as_bytes(), new, Some(Route::Current));
         assert_eq!(check(&old, &same), Ok(()));
         assert_eq!(check(&old, &good), Ok(()));
         assert!(check(&good, &same).is_err());
@@ -118,25 +118,25 @@ mod tests {
     fn a_batch_for_old_events_keeps_only_old_ones() {
         let id = "\"customer_id\":\"1\"";
         let old = batch(id, ",\"timestamp_unixtime_ms\":1500000000000");
-        for (new, era, fine) in [
-            (batch(id, ""), Era::Historical, false),
+        for (new, route, fine) in [
+            (batch(id, ""), Route::Historical, false),
             (
                 batch(
                     id,
                     &format!(",\"timestamp_unixtime_ms\":{}", UnixMillis::now().0),
                 ),
-                Era::Historical,
+                Route::Historical,
                 false,
             ),
             (
                 batch(id, ",\"timestamp_unixtime_ms\":1400000000000"),
-                Era::Historical,
+                Route::Historical,
                 true,
             ),
-            (batch(id, ""), Era::Current, true),
+            (batch(id, ""), Route::Current, true),
         ] {
-            let checked = check(old.as_bytes(), &new, Some(era));
-            assert_eq!(checked.is_ok(), fine, "{era:?} {new}: {checked:?}");
+            let checked = check(old.as_bytes(), &new, Some(route));
+            assert_eq!(checked.is_ok(), fine, "{route:?} {new}: {checked:?}");
         }
     }
 }

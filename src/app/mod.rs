@@ -4,7 +4,7 @@
 //! ```text
 //! settings     each room's own, out of the configuration     certificates, keys   what lies in files
 //! receiver     what stands behind the hub: deliveries go from intake to the outbox
-//!   choices      what a schedule's form chooses              past       those that send only changes
+//!   choices      what a schedule's form chooses              schedules  those that send only changes
 //! facts        what stands behind the admin side             edit       a dead letter's new batch
 //!   arrivals     what is being received, and sums            readiness  whether a delivery would be taken
 //! parts        the tasks, in the order in which they end     systemd, traces, reload
@@ -21,10 +21,10 @@ mod edit;
 mod facts;
 mod keys;
 mod parts;
-mod past;
 mod readiness;
 mod receiver;
 mod reload;
+mod schedules;
 mod settings;
 mod systemd;
 mod traces;
@@ -171,7 +171,7 @@ impl App {
         // First what a person has to mend in the configuration: nothing has been made then.
         let certificates = Certificates::load(&config)?;
         let (outbox, keys) = open_outbox(&config).await?;
-        let changes = Changes::new(past::settings(&config), Arc::clone(&keys));
+        let changes = Changes::new(schedules::settings(&config), Arc::clone(&keys));
         // Before anything is accepted or forgotten.
         let (settling, ledger) = (changes.clone(), outbox.clone());
         tokio::task::spawn_blocking(move || settling.settle(&ledger))
@@ -317,7 +317,7 @@ impl App {
             });
         }
         parts.start_aside("What schedules delivered", short, |stop| {
-            past::follow(self.changes, self.outbox.clone(), stop)
+            schedules::follow(self.changes, self.outbox.clone(), stop)
         });
         if let Some(exporter) = self.exporter {
             parts.start_aside("The traces", short, |stop| exporter.run(stop));

@@ -29,10 +29,10 @@
 //! What is not known here: values of the same users that come to mParticle on other ways. A full
 //! refresh every few days evens that out.
 
-mod past;
+mod earlier;
+mod files;
 mod seen;
 mod session;
-mod shelf;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -48,8 +48,8 @@ use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::seal::{KeyError, Keyring};
 
+use files::{Item, Kind, ScheduleFiles};
 pub use session::Session;
-use shelf::{Item, Kind, Shelf};
 
 /// Snapshots that may wait for their deliveries beside the base. More of them are rarely agreed
 /// with, and each one costs the next delivery a file to read.
@@ -243,16 +243,16 @@ impl Changes {
         if state.busy.contains_key(&order.schedule) {
             return Err(Error::Busy);
         }
-        let shelf = self.inner.shelf(order.schedule);
+        let files = self.inner.files(order.schedule);
         let failed = |source| Error::Io {
-            directory: shelf.directory().to_owned(),
+            directory: files.directory().to_owned(),
             source,
         };
-        shelf.remove_drafts().map_err(failed)?;
+        files.remove_drafts().map_err(failed)?;
         self.inner
             .settle_one(&mut state, order.schedule, ledger)
             .map_err(failed)?;
-        let items = shelf.items().map_err(failed)?;
+        let items = files.items().map_err(failed)?;
         let session = Session::begin(&self.inner, order, delivery, now, &items)?;
         let busy = Busy {
             delivery,
@@ -284,7 +284,7 @@ impl Changes {
     pub fn doubt(&self, deliveries: &[DeliveryId]) -> io::Result<()> {
         let mut state = self.inner.state();
         for schedule in self.inner.schedules() {
-            let items = self.inner.shelf(schedule).items()?;
+            let items = self.inner.files(schedule).items()?;
             let knows = |item: &Item| item.delivery.is_some_and(|id| deliveries.contains(&id));
             if items.iter().any(knows) {
                 self.inner.drop_schedule(
@@ -303,7 +303,7 @@ impl Changes {
     /// The disk refuses; then the delivery must not be sent.
     pub fn forget(&self, schedule: ScheduleKey) -> io::Result<()> {
         let mut state = self.inner.state();
-        if self.inner.shelf(schedule).directory().exists() {
+        if self.inner.files(schedule).directory().exists() {
             self.inner.drop_schedule(
                 &mut state,
                 schedule,
@@ -325,8 +325,8 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shelf(&self, schedule: ScheduleKey) -> Shelf {
-        Shelf::new(self.settings.directory.join(schedule.to_string()))
+    fn files(&self, schedule: ScheduleKey) -> ScheduleFiles {
+        ScheduleFiles::new(self.settings.directory.join(schedule.to_string()))
     }
 
     /// Schedules that have files. Directories whose removal was cut short are removed.
@@ -376,10 +376,10 @@ impl Inner {
         schedule: ScheduleKey,
         ledger: &dyn Ledger,
     ) -> io::Result<()> {
-        let shelf = self.shelf(schedule);
+        let files = self.files(schedule);
         let incoming = state.busy.get(&schedule).map(|busy| busy.delivery);
         let mut base = None;
-        let items = shelf.items()?;
+        let items = files.items()?;
         for item in &items {
             let Some(delivery) = item.delivery.filter(|_| item.users) else {
                 continue;
@@ -394,7 +394,7 @@ impl Inner {
             match ledger.ending(delivery) {
                 Ending::Open => break,
                 Ending::Settled(missing) => {
-                    shelf.settle(item.number, delivery, &missing)?;
+                    files.settle(item.number, delivery, &missing)?;
                     base = Some(item.number);
                 }
                 Ending::Unknown => {
@@ -410,13 +410,13 @@ impl Inner {
             let Some(delivery) = item.delivery else {
                 continue;
             };
-            shelf.remove(item.number, delivery, Kind::Users)?;
-            shelf.remove(item.number, delivery, Kind::Gone)?;
+            files.remove(item.number, delivery, Kind::Users)?;
+            files.remove(item.number, delivery, Kind::Gone)?;
             // As long as something can be sent again, the delivery must be known here.
-            let over = shelf.missing(item.number, delivery).is_nothing()
+            let over = files.missing(item.number, delivery).is_nothing()
                 || ledger.ending(delivery) == Ending::Unknown;
             if over {
-                shelf.remove(item.number, delivery, Kind::Settled)?;
+                files.remove(item.number, delivery, Kind::Settled)?;
             }
         }
         Ok(())
@@ -431,7 +431,7 @@ impl Inner {
         if let Some(busy) = state.busy.get_mut(&schedule) {
             busy.dropped = true;
         }
-        self.shelf(schedule).clear()?;
+        self.files(schedule).clear()?;
         tracing::info!(%schedule, why, "what a schedule delivered is forgotten; its next delivery sends all users");
         Ok(())
     }
@@ -443,7 +443,7 @@ impl Inner {
             if state.busy.contains_key(&schedule) {
                 continue;
             }
-            match self.shelf(schedule).weight() {
+            match self.files(schedule).weight() {
                 Ok((bytes, seen)) => {
                     found.push((seen.unwrap_or(SystemTime::UNIX_EPOCH), bytes, schedule))
                 }
@@ -488,7 +488,7 @@ impl Inner {
         state.busy.remove(&schedule);
         let left = match named && !committed {
             true => self.drop_schedule(&mut state, schedule, "a delivery of it failed at its end"),
-            false => self.shelf(schedule).remove_drafts(),
+            false => self.files(schedule).remove_drafts(),
         };
         if let Err(error) = left {
             tracing::warn!(%schedule, %error, "files of a delivery could not be removed; it is tried again");

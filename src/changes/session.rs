@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io::Seek;
 use std::sync::Arc;
 
-use super::past::{Found, Full, Past, random};
+use super::earlier::{Earlier, Found, Full, random};
+use super::files::{Item, Kind, ScheduleFiles};
 use super::seen::Seen;
-use super::shelf::{Item, Kind, Shelf};
 use super::snapshot::{Cursor, Entry, Head, Name, ReadError, Role, WriteError, Writer};
 use super::{Audience, Error, Inner, Order, ScheduleKey};
 use crate::clock::UnixMillis;
@@ -16,7 +16,7 @@ use crate::model::DeliveryId;
 /// A delivery on its way in. Dropping it without [`Session::committed`] gives it up.
 pub struct Session {
     inner: Arc<Inner>,
-    shelf: Shelf,
+    files: ScheduleFiles,
     schedule: ScheduleKey,
     delivery: DeliveryId,
     number: u64,
@@ -25,9 +25,9 @@ pub struct Session {
     /// Why all users are sent; `None`: only those that differ.
     full: Option<Full>,
     /// What users are held against: the base, and what is pending, the newest last.
-    past: Vec<Past>,
+    earlier: Vec<Earlier>,
     /// Users that the newest still has to tell that they left.
-    owed: Option<Past>,
+    owed: Option<Earlier>,
     seen: Option<Seen>,
     users: Option<Writer>,
     absent: Option<Writer>,
@@ -62,8 +62,8 @@ impl Session {
         now: UnixMillis,
         items: &[Item],
     ) -> Result<Self, Error> {
-        let shelf = inner.shelf(order.schedule);
-        let found = Found::read(inner, order, &shelf, items, now)?;
+        let files = inner.files(order.schedule);
+        let found = Found::read(inner, order, &files, items, now)?;
         let number = items.last().map_or(1, |last| last.number.saturating_add(1));
         let head = Head {
             full_at: match found.full {
@@ -80,27 +80,27 @@ impl Session {
                 delivery,
                 role: Role::Absent,
             };
-            let file = shelf.temporary().map_err(|error| failed(&shelf, error))?;
-            absent = Some(writer(inner, &shelf, file, name, &head)?);
+            let file = files.temporary().map_err(|error| failed(&files, error))?;
+            absent = Some(writer(inner, &files, file, name, &head)?);
         }
         let name = Name {
             schedule: order.schedule,
             delivery,
             role: Role::Users,
         };
-        let file = shelf.draft(number, delivery, Kind::Users);
-        let file = file.map_err(|error| failed(&shelf, error))?;
+        let file = files.draft(number, delivery, Kind::Users);
+        let file = file.map_err(|error| failed(&files, error))?;
         Ok(Self {
-            users: Some(writer(inner, &shelf, file, name, &head)?),
+            users: Some(writer(inner, &files, file, name, &head)?),
             inner: Arc::clone(inner),
-            shelf,
+            files,
             schedule: order.schedule,
             delivery,
             number,
             head,
             audience: order.audience.clone(),
             full: found.full,
-            past: found.past,
+            earlier: found.earlier,
             owed: found.owed,
             seen,
             absent,
@@ -128,13 +128,17 @@ impl Session {
 
     /// What a person should know of the delivery.
     pub fn note(&self) -> Option<String> {
-        let damaged = self.past.iter().chain(&self.owed).any(Past::is_damaged);
+        let damaged = self
+            .earlier
+            .iter()
+            .chain(&self.owed)
+            .any(Earlier::is_damaged);
         let mut note = match self.full {
             Some(full) => full.sentence().to_owned(),
             None if damaged => "More users were sent than have changed, since what was kept of an earlier delivery is damaged.".to_owned(),
             None => return None,
         };
-        let unknown = self.past.is_empty() && self.full != Some(Full::Audience);
+        let unknown = self.earlier.is_empty() && self.full != Some(Full::Audience);
         if self.audience.is_some() && (unknown || damaged) {
             note.push_str(" Users who left the audience before are not known.");
         }
@@ -156,14 +160,14 @@ impl Session {
     ) -> Result<bool, Error> {
         self.sweep(Some(user))?;
         let mut known = self.full.is_none() && fingerprint.is_some();
-        for past in &mut self.past {
-            past.go_to(user);
-            known &= past.has(user, fingerprint);
+        for earlier in &mut self.earlier {
+            earlier.go_to(user);
+            known &= earlier.has(user, fingerprint);
         }
-        let newest = self.past.last().and_then(Past::entry);
+        let newest = self.earlier.last().and_then(Earlier::entry);
         self.members += u64::from(newest.is_some_and(|entry| entry.user == user));
-        for past in self.past.iter_mut().chain(&mut self.owed) {
-            past.pass(user);
+        for earlier in self.earlier.iter_mut().chain(&mut self.owed) {
+            earlier.pass(user);
         }
         if let Some(seen) = &mut self.seen {
             seen.add(people);
@@ -218,7 +222,7 @@ impl Session {
             people.clear();
             people.extend_from_slice(entry.people);
             let next = leaving.absent.advance();
-            next.map_err(|error| unreadable(&self.shelf, error))?;
+            next.map_err(|error| unreadable(&self.files, error))?;
             self.people.clone_from(people);
             let spared = seen.any(people);
             self.held = Some(Held {
@@ -265,23 +269,23 @@ impl Session {
     pub fn finish(&mut self) -> Result<(), Error> {
         self.end_users()?;
         let users = self.users.take().map(Writer::finish).transpose();
-        let users = users.map_err(|error| write_failed(&self.shelf, error))?;
+        let users = users.map_err(|error| write_failed(&self.files, error))?;
         let gone = self.leaving.take().map(|leaving| leaving.gone.finish());
         let gone = gone.transpose();
-        let gone = gone.map_err(|error| write_failed(&self.shelf, error))?;
-        let (shelf, number, delivery) = (&self.shelf, self.number, self.delivery);
+        let gone = gone.map_err(|error| write_failed(&self.files, error))?;
+        let (files, number, delivery) = (&self.files, self.number, self.delivery);
         let publish = || {
             if let Some(gone) = &gone {
-                shelf.publish(gone, number, delivery, Kind::Gone)?;
+                files.publish(gone, number, delivery, Kind::Gone)?;
             }
             users.as_ref().map_or(Ok(()), |users| {
-                shelf.publish(users, number, delivery, Kind::Users)
+                files.publish(users, number, delivery, Kind::Users)
             })
         };
         // Named from here on: also a part of it may be there when this fails.
         self.named = true;
         let published = self.inner.publish(self.schedule, publish);
-        published.map_err(|error| failed(&self.shelf, error))
+        published.map_err(|error| failed(&self.files, error))
     }
 
     /// The delivery is durable.
@@ -296,7 +300,7 @@ impl Session {
         let (None, Some(users)) = (self.full, &mut self.users) else {
             return Ok(());
         };
-        while let Some((newest, older)) = self.past.split_last_mut() {
+        while let Some((newest, older)) = self.earlier.split_last_mut() {
             let Some(entry) = newest.entry() else {
                 return Ok(());
             };
@@ -310,14 +314,14 @@ impl Session {
                 people: &[],
             };
             let mut known = newest.arrived(&entry);
-            for past in older {
-                past.go_to(carried.user);
-                known &= past.has(carried.user, Some(carried.fingerprint));
-                past.pass(carried.user);
+            for earlier in older {
+                earlier.go_to(carried.user);
+                known &= earlier.has(carried.user, Some(carried.fingerprint));
+                earlier.pass(carried.user);
             }
             if known {
                 let pushed = users.push(&carried);
-                pushed.map_err(|error| write_failed(&self.shelf, error))?;
+                pushed.map_err(|error| write_failed(&self.files, error))?;
             }
             newest.step();
         }
@@ -333,24 +337,24 @@ impl Session {
             return Ok(());
         };
         loop {
-            let newest = self.past.last_mut();
-            let before = |past: &Past| {
-                let user = past.entry()?.user;
+            let newest = self.earlier.last_mut();
+            let before = |earlier: &Earlier| {
+                let user = earlier.entry()?.user;
                 until.is_none_or(|until| user < until).then_some(user)
             };
             let member = newest.as_deref().and_then(before);
             let owed = self.owed.as_ref().and_then(before);
-            let (past, mark) = match (member, owed) {
+            let (earlier, mark) = match (member, owed) {
                 (None, None) => return Ok(()),
                 (Some(member), Some(owed)) if owed < member => (self.owed.as_mut(), OWED),
                 (Some(_), _) => (newest, MEMBER),
                 (None, Some(_)) => (self.owed.as_mut(), OWED),
             };
-            let Some(past) = past else {
+            let Some(earlier) = earlier else {
                 return Ok(());
             };
-            if let Some(entry) = past.entry()
-                && (mark == MEMBER || !past.arrived_for_good(&entry))
+            if let Some(entry) = earlier.entry()
+                && (mark == MEMBER || !earlier.arrived_for_good(&entry))
             {
                 let entry = Entry {
                     fingerprint: mark,
@@ -358,10 +362,10 @@ impl Session {
                     ..entry
                 };
                 let pushed = absent.push(&entry);
-                pushed.map_err(|error| write_failed(&self.shelf, error))?;
+                pushed.map_err(|error| write_failed(&self.files, error))?;
             }
             self.members += u64::from(mark == MEMBER);
-            past.step();
+            earlier.step();
         }
     }
 
@@ -371,21 +375,21 @@ impl Session {
         let Some(absent) = self.absent.take() else {
             return Ok(());
         };
-        let shelf = &self.shelf;
+        let files = &self.files;
         let file = absent.finish();
-        let mut file = file.map_err(|error| write_failed(shelf, error))?;
-        file.rewind().map_err(|error| failed(shelf, error))?;
+        let mut file = file.map_err(|error| write_failed(files, error))?;
+        file.rewind().map_err(|error| failed(files, error))?;
         let mut name = Name {
             schedule: self.schedule,
             delivery: self.delivery,
             role: Role::Absent,
         };
         let keys = Arc::clone(&self.inner.keys);
-        let absent = Cursor::open(file, name, keys).map_err(|error| unreadable(shelf, error))?;
+        let absent = Cursor::open(file, name, keys).map_err(|error| unreadable(files, error))?;
         name.role = Role::Gone;
-        let file = shelf.draft(self.number, self.delivery, Kind::Gone);
-        let file = file.map_err(|error| failed(shelf, error))?;
-        let gone = writer(&self.inner, shelf, file, name, &self.head)?;
+        let file = files.draft(self.number, self.delivery, Kind::Gone);
+        let file = file.map_err(|error| failed(files, error))?;
+        let gone = writer(&self.inner, files, file, name, &self.head)?;
         self.leaving = Some(Leaving { absent, gone });
         Ok(())
     }
@@ -405,7 +409,7 @@ impl Session {
             false => self.users.as_mut(),
         };
         out.map_or(Ok(()), |out| out.push(&entry))
-            .map_err(|error| write_failed(&self.shelf, error))
+            .map_err(|error| write_failed(&self.files, error))
     }
 }
 
@@ -422,29 +426,29 @@ impl Drop for Session {
 
 fn writer(
     inner: &Inner,
-    shelf: &Shelf,
+    files: &ScheduleFiles,
     file: File,
     name: Name,
     head: &Head,
 ) -> Result<Writer, Error> {
-    Writer::new(file, name, &inner.keys, head).map_err(|error| write_failed(shelf, error))
+    Writer::new(file, name, &inner.keys, head).map_err(|error| write_failed(files, error))
 }
 
-fn failed(shelf: &Shelf, source: std::io::Error) -> Error {
+fn failed(files: &ScheduleFiles, source: std::io::Error) -> Error {
     Error::Io {
-        directory: shelf.directory().to_owned(),
+        directory: files.directory().to_owned(),
         source,
     }
 }
 
-fn write_failed(shelf: &Shelf, error: WriteError) -> Error {
+fn write_failed(files: &ScheduleFiles, error: WriteError) -> Error {
     match error {
         WriteError::Seal(error) => Error::Seal(error),
-        WriteError::Io(source) => failed(shelf, source),
+        WriteError::Io(source) => failed(files, source),
     }
 }
 
 /// Of a file that this very delivery has written.
-fn unreadable(shelf: &Shelf, error: ReadError) -> Error {
-    failed(shelf, std::io::Error::other(error))
+fn unreadable(files: &ScheduleFiles, error: ReadError) -> Error {
+    failed(files, std::io::Error::other(error))
 }

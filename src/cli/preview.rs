@@ -23,7 +23,7 @@ use crate::ingest::{self, IngestError, Progress, Store, Task};
 use crate::mapping;
 use crate::model::{DeliveryId, DestinationId, Header};
 use crate::mparticle::encode;
-use crate::mparticle::era::Era;
+use crate::mparticle::route::Route;
 use report::{FirstBatch, Reason, Report};
 
 /// Stands for a real one.
@@ -145,7 +145,7 @@ impl Store for Kept {
         self.header = Some(header.clone());
     }
 
-    fn request(&mut self, era: Era, batches: &[encode::Batch<'_>]) -> Result<(), IngestError> {
+    fn request(&mut self, route: Route, batches: &[encode::Batch<'_>]) -> Result<(), IngestError> {
         for batch in batches.iter().filter(|_| self.most > 0) {
             // Batches come in an order of users that nobody would recognize.
             let Some(named) = first_row(batch.json) else {
@@ -160,7 +160,7 @@ impl Store for Kept {
                 }
                 self.batches.pop_last();
             }
-            if let Some(kept) = FirstBatch::new(named, era, batch) {
+            if let Some(kept) = FirstBatch::new(named, route, batch) {
                 self.batches.insert(row, kept);
             }
         }
@@ -232,7 +232,7 @@ mod tests {
                     json: json.as_bytes(),
                     rows: 1,
                 };
-                kept.request(Era::Current, &[batch]).unwrap();
+                kept.request(Route::Current, &[batch]).unwrap();
             }
             let rows: Vec<_> = kept.batches.into_keys().collect();
             let want = [0, 1, 3, 7, 9, 12];

@@ -17,7 +17,7 @@ use crate::group::{Grouper, Spent};
 use crate::mapping::{self, Plan, PlanError, Tally};
 use crate::model::{Header, Row};
 use crate::mparticle::encode::{Batch, Delivery, Encoder};
-use crate::mparticle::era::Era;
+use crate::mparticle::route::Route;
 use crate::outbox::{Entry, Outbox, RejectedRow, Slice, Staging, Totals};
 use crate::record::Record;
 
@@ -345,7 +345,7 @@ fn refuse_failed_query(header: &Header) -> Result<(), IngestError> {
 }
 
 impl Store for Staging {
-    fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), IngestError> {
+    fn request(&mut self, route: Route, batches: &[Batch<'_>]) -> Result<(), IngestError> {
         let slices: Vec<_> = batches
             .iter()
             .map(|batch| Slice {
@@ -355,7 +355,7 @@ impl Store for Staging {
             .collect();
         self.append(Entry {
             slices: &slices,
-            route: era.route(),
+            route: route.number(),
         })?;
         Ok(())
     }

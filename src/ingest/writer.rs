@@ -7,21 +7,21 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::{IngestError, Reason, Store};
 use crate::changes::Session;
 use crate::mparticle::encode::{Batches, Sink, Unsendable};
-use crate::mparticle::era::Era;
+use crate::mparticle::route::Route;
 use crate::record::RecordView;
 
 /// What is handed over at once has at least so many bytes: to wake the writer takes as long as to make
 /// some of them.
-const PARCEL: usize = 128 << 10;
-/// Parcels that wait for the writer: enough that neither side waits for the other over one large
+const CHUNK: usize = 128 << 10;
+/// Chunks that wait for the writer: enough that neither side waits for the other over one large
 /// request. Half a MiB, and one request for each more.
 const WAITING: usize = 4;
-/// Requests that have been written and wait to be filled again: about those of all parcels.
+/// Requests that have been written and wait to be filled again: about those of all chunks.
 const SPARE: usize = 32;
 
 /// What the worker hands to the writer.
 enum Ready {
-    Request(Era, Batches),
+    Request(Route, Batches),
     Rejected {
         row: u64,
         reason: String,
@@ -32,8 +32,8 @@ enum Ready {
 /// Takes what the encoder makes and hands it on.
 pub struct Feeder<'a> {
     ready: SyncSender<Vec<Ready>>,
-    parcel: Vec<Ready>,
-    /// Bytes of the parcel.
+    chunk: Vec<Ready>,
+    /// Bytes of the chunk.
     size: usize,
     /// Set in a delivery that sends only changes.
     session: Option<&'a mut Session>,
@@ -67,7 +67,7 @@ pub fn write<S: Store, T>(
             .map_err(IngestError::Thread)?;
         let mut feeder = Feeder {
             ready,
-            parcel: Vec::new(),
+            chunk: Vec::new(),
             size: 0,
             session,
             spare,
@@ -91,9 +91,9 @@ fn store_all<S: Store>(
 ) -> Result<(), IngestError> {
     for ready in work.iter().flatten() {
         match ready {
-            Ready::Request(era, batches) => {
+            Ready::Request(route, batches) => {
                 let list: Vec<_> = batches.iter().collect();
-                store.request(era, &list)?;
+                store.request(route, &list)?;
                 // A worker that has spare ones enough, or is done, needs no more.
                 let _ = done.try_send(batches);
             }
@@ -111,9 +111,9 @@ fn store_all<S: Store>(
 
 impl Feeder<'_> {
     fn add(&mut self, ready: Ready, bytes: usize) -> Result<(), IngestError> {
-        self.parcel.push(ready);
+        self.chunk.push(ready);
         self.size += bytes;
-        match self.size < PARCEL {
+        match self.size < CHUNK {
             true => Ok(()),
             false => self.hand_on(),
         }
@@ -121,20 +121,20 @@ impl Feeder<'_> {
 
     fn hand_on(&mut self) -> Result<(), IngestError> {
         self.size = 0;
-        let parcel = std::mem::take(&mut self.parcel);
+        let chunk = std::mem::take(&mut self.chunk);
         // Only a writer that failed has hung up, and `write` reports its error instead of this.
-        self.ready.send(parcel).map_err(|_| IngestError::Panicked)
+        self.ready.send(chunk).map_err(|_| IngestError::Panicked)
     }
 }
 
 impl Sink for Feeder<'_> {
     type Error = IngestError;
 
-    fn request(&mut self, era: Era, batches: &mut Batches) -> Result<(), IngestError> {
+    fn request(&mut self, route: Route, batches: &mut Batches) -> Result<(), IngestError> {
         let spare = self.spare.try_recv().unwrap_or_default();
         let full = std::mem::replace(batches, spare);
         let bytes = full.bytes();
-        self.add(Ready::Request(era, full), bytes)
+        self.add(Ready::Request(route, full), bytes)
     }
 
     fn unsendable(&mut self, record: RecordView<'_>, why: Unsendable) -> Result<(), IngestError> {
@@ -178,8 +178,8 @@ mod tests {
     use super::*;
     use crate::mparticle::encode::Batch;
 
-    /// A request's era, and its batches with their rows.
-    type Ready = (Era, Vec<(Vec<u8>, u32)>);
+    /// A request's route, and its batches with their rows.
+    type Ready = (Route, Vec<(Vec<u8>, u32)>);
 
     /// Keeps requests until it is full.
     #[derive(Default)]
@@ -190,13 +190,13 @@ mod tests {
     }
 
     impl Store for Kept {
-        fn request(&mut self, era: Era, batches: &[Batch<'_>]) -> Result<(), IngestError> {
+        fn request(&mut self, route: Route, batches: &[Batch<'_>]) -> Result<(), IngestError> {
             if self.requests.len() == self.most {
                 return Err(IngestError::Query("full".to_owned()));
             }
             let batches = batches.iter();
             let request = batches.map(|batch| (batch.json.to_vec(), batch.rows));
-            self.requests.push((era, request.collect()));
+            self.requests.push((route, request.collect()));
             Ok(())
         }
 
@@ -207,12 +207,12 @@ mod tests {
     }
 
     fn feed(feeder: &mut Feeder<'_>, requests: &[Ready]) -> Result<(), IngestError> {
-        requests.iter().try_for_each(|(era, request)| {
+        requests.iter().try_for_each(|(route, request)| {
             let mut batches = Batches::default();
             for (json, rows) in request {
                 batches.push(Batch { json, rows: *rows });
             }
-            feeder.request(*era, &mut batches)
+            feeder.request(*route, &mut batches)
         })
     }
 
@@ -220,8 +220,8 @@ mod tests {
         let batch = |n: u32, at: u32| (format!("{{{n}, {at}}}").repeat(n as usize).into_bytes(), n);
         (0..count)
             .map(|n| {
-                let era = [Era::Current, Era::Historical][n as usize % 2];
-                (era, (0..n % 4).map(|at| batch(n, at)).collect())
+                let route = [Route::Current, Route::Historical][n as usize % 2];
+                (route, (0..n % 4).map(|at| batch(n, at)).collect())
             })
             .collect()
     }

@@ -23,8 +23,8 @@ use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::era::Era;
 use super::reply::{self, MAX_WORDS, printable};
+use super::route::Route;
 use crate::causes::innermost;
 use crate::clock::UnixMillis;
 use crate::drain::{Reply, Request, Transport};
@@ -278,14 +278,14 @@ impl Account {
     /// `sealed` is what this account was opened from.
     fn opened(&self, sealed: &Arc<[u8]>) -> Result<Opened, AccountError> {
         let base = self.endpoint.as_str().trim_end_matches('/');
-        let uri = |era: Era| {
-            let uri = format!("{base}/{}", era.path());
+        let uri = |route: Route| {
+            let uri = format!("{base}/{}", route.path());
             uri.parse().map_err(|_| AccountError::NotABase)
         };
         Ok(Opened {
             sealed: Arc::clone(sealed),
-            current: uri(Era::Current)?,
-            historical: uri(Era::Historical)?,
+            current: uri(Route::Current)?,
+            historical: uri(Route::Historical)?,
             authorization: self.authorization()?,
         })
     }
@@ -301,16 +301,16 @@ impl Account {
 
 impl Opened {
     fn request_of(&self, request: &Request) -> Result<hyper::Request<Full<Bytes>>, AccountError> {
-        let era = Era::of_route(request.route).ok_or(AccountError::Route(request.route))?;
-        Ok(self.request(era, &request.batches))
+        let route = Route::of_number(request.route).ok_or(AccountError::Route(request.route))?;
+        Ok(self.request(route, &request.batches))
     }
 
-    fn request(&self, era: Era, batches: &[Bytes]) -> hyper::Request<Full<Bytes>> {
+    fn request(&self, route: Route, batches: &[Bytes]) -> hyper::Request<Full<Bytes>> {
         let mut request = hyper::Request::new(Full::new(body(batches)));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = match era {
-            Era::Current => self.current.clone(),
-            Era::Historical => self.historical.clone(),
+        *request.uri_mut() = match route {
+            Route::Current => self.current.clone(),
+            Route::Historical => self.historical.clone(),
         };
         let headers = request.headers_mut();
         headers.insert(AUTHORIZATION, self.authorization.clone());
@@ -483,9 +483,9 @@ mod tests {
         for endpoint in ["https://a.b/v2", "https://a.b/v2/"] {
             let account = account(endpoint).unwrap();
             let opened = account.opened(&[].into()).unwrap();
-            let old = opened.request(Era::Historical, &batches);
+            let old = opened.request(Route::Historical, &batches);
             assert_eq!(old.uri(), "https://a.b/v2/bulkevents/historical");
-            let request = opened.request(Era::Current, &batches);
+            let request = opened.request(Route::Current, &batches);
             assert_eq!(request.uri(), "https://a.b/v2/bulkevents");
             let value = &request.headers()[AUTHORIZATION];
             // "key:se:cret"

@@ -34,8 +34,8 @@ mod text;
 
 use crate::mapping::{EVENT_BITS, Names};
 use crate::model::{DataType, DeliveryId, Environment};
-use crate::mparticle::era::Era;
 use crate::mparticle::limits;
+use crate::mparticle::route::Route;
 use crate::record::{EventKind, Mark, Members, RecordView, settings};
 pub use members::DataPlan;
 pub use sink::{Batch, Batches, Made, Share, Sink, Unsendable};
@@ -159,7 +159,7 @@ struct Device {
     rows: u32,
     first_row: u64,
     last_row: u64,
-    era: Era,
+    route: Route,
 }
 
 impl Encoder {
@@ -184,8 +184,8 @@ impl Encoder {
             people: Vec::new(),
             spare: Vec::new(),
             held: 0,
-            request: Request::of(Era::Current),
-            old_request: Request::of(Era::Historical),
+            request: Request::of(Route::Current),
+            old_request: Request::of(Route::Historical),
             made: Made::default(),
         }
     }
@@ -291,19 +291,19 @@ impl Encoder {
             self.end_devices(sink)?;
         }
         let (mark, section) = Mark::split(record.event);
-        let era = era(mark);
+        let route = route(mark);
         let person = &mut self.people[at];
         let known = person
             .devices
             .iter()
-            .rposition(|device| device.key == record.device && device.era == era);
+            .rposition(|device| device.key == record.device && device.route == route);
         let device = match known {
             Some(known) => known,
             None => {
                 let mut device = person.spare.pop().unwrap_or_default();
                 device.describe(record.device, &self.delivery.names, &self.plan);
                 device.first_row = record.row;
-                device.era = era;
+                device.route = route;
                 person.devices.push(device);
                 person.devices.len() - 1
             }
@@ -387,7 +387,7 @@ impl Encoder {
                     let count = person.devices.len();
                     let has_attributes = person.attributes.count > 0;
                     // What a user is like now has no place among what the user did long ago.
-                    let is_current = |device: &Device| device.era == Era::Current;
+                    let is_current = |device: &Device| device.route == Route::Current;
                     let last = person.devices.iter().rposition(is_current);
                     if last.is_none() && has_attributes {
                         // All current events, if any, went out early; the attributes are to go.
@@ -425,9 +425,9 @@ impl Encoder {
             && alone + person.attributes.bytes(&self.delivery.names.attributes)
                 <= self.settings.max_batch_bytes;
         let now = attributes == Attributes::Now;
-        let request = match device.era {
-            Era::Current => &mut self.request,
-            Era::Historical => &mut self.old_request,
+        let request = match device.route {
+            Route::Current => &mut self.request,
+            Route::Historical => &mut self.old_request,
         };
         let out = request.begin();
         begin_batch(out, &self.prefix, device.first_row, None, &self.suffix);
@@ -555,10 +555,10 @@ impl Encoder {
 }
 
 /// Where an event goes.
-fn era(mark: Mark) -> Era {
+fn route(mark: Mark) -> Route {
     match mark.old {
-        true => Era::Historical,
-        false => Era::Current,
+        true => Route::Historical,
+        false => Route::Current,
     }
 }
 

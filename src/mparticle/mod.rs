@@ -4,6 +4,6 @@
 pub mod client;
 pub mod edit;
 pub mod encode;
-pub mod era;
 pub mod limits;
 pub mod reply;
+pub mod route;

@@ -7,7 +7,7 @@ use crate::ingest::{Progress, Task, Worked};
 use crate::mapping::{self, Plan};
 use crate::model::{DataType, Environment, Field, FieldKind, Header};
 use crate::mparticle::encode;
-use crate::mparticle::era::Era;
+use crate::mparticle::route::Route;
 
 /// Everything that is printed.
 #[derive(Debug, Serialize)]
@@ -125,13 +125,13 @@ pub struct FirstBatch {
 
 impl FirstBatch {
     /// `first_row` is 0 for the first. `None` if it were not JSON.
-    pub fn new(first_row: Option<u64>, era: Era, batch: &encode::Batch<'_>) -> Option<Self> {
+    pub fn new(first_row: Option<u64>, route: Route, batch: &encode::Batch<'_>) -> Option<Self> {
         let text = std::str::from_utf8(batch.json).ok()?.to_owned();
         Some(Self {
             first_row: first_row.map(|row| row + 1),
             rows: batch.rows,
             bytes: batch.json.len(),
-            historical: era == Era::Historical,
+            historical: route == Route::Historical,
             batch: RawValue::from_string(text).ok()?,
         })
     }

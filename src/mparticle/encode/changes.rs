@@ -15,7 +15,7 @@ use std::mem::{replace, swap, take};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::model::DataType;
-use crate::mparticle::era::Era;
+use crate::mparticle::route::Route;
 use crate::record::{RecordView, begin_setting, end_setting, parts, push_part};
 
 use super::members::{AttributeWriter, push_origin, push_user};
@@ -205,7 +205,7 @@ struct Fingerprint(SipHasher13);
 impl Sink for Fingerprint {
     type Error = Infallible;
 
-    fn request(&mut self, _: Era, batches: &mut Batches) -> Result<(), Infallible> {
+    fn request(&mut self, _: Route, batches: &mut Batches) -> Result<(), Infallible> {
         for batch in batches.iter() {
             self.0.write(&(batch.json.len() as u64).to_le_bytes());
             self.0.write(batch.json);

@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 
 use crate::mapping::Names;
 use crate::model::{DataType, Environment};
-use crate::mparticle::era::Era;
+use crate::mparticle::route::Route;
 use crate::record::{EventKind, Mark, Members, RecordView, settings};
 
 use super::latest::name;
@@ -91,9 +91,9 @@ impl Encoder {
         let mut device = person.spare.pop().unwrap_or_default();
         device.describe(record.device, names, &self.plan);
         let (mark, members) = Mark::split(record.event);
-        let request = match super::era(mark) {
-            Era::Current => &mut self.request,
-            Era::Historical => &mut self.old_request,
+        let request = match super::route(mark) {
+            Route::Current => &mut self.request,
+            Route::Historical => &mut self.old_request,
         };
         let out = request.begin();
         out.extend_from_slice(b"{\"source_request_id\":\"");

@@ -1,7 +1,7 @@
 //! A request that is being filled with batches, and goes out when the next one does not fit.
 
 use super::{Batches, Made, Settings, Sink};
-use crate::mparticle::era::Era;
+use crate::mparticle::route::Route;
 
 /// The request that is being filled.
 #[derive(Debug, Default)]
@@ -11,14 +11,14 @@ pub(super) struct Request {
     /// Takes what is behind the batches while those go out.
     next: Vec<u8>,
     events: usize,
-    era: Era,
+    route: Route,
 }
 
 impl Request {
     /// An empty one.
-    pub(super) fn of(era: Era) -> Self {
+    pub(super) fn of(route: Route) -> Self {
         Self {
-            era,
+            route,
             ..Self::default()
         }
     }
@@ -46,7 +46,7 @@ impl Request {
     ) -> Result<(), S::Error> {
         made.batches += 1;
         made.events += events as u64;
-        if self.era == Era::Historical {
+        if self.route == Route::Historical {
             made.historical.batches += 1;
             made.historical.events += events as u64;
         }
@@ -76,9 +76,9 @@ impl Request {
         let behind = self.batches.bytes.get(end..).unwrap_or_default();
         self.next.extend_from_slice(behind);
         self.batches.bytes.truncate(end);
-        sink.request(self.era, &mut self.batches)?;
+        sink.request(self.route, &mut self.batches)?;
         made.requests += 1;
-        if self.era == Era::Historical {
+        if self.route == Route::Historical {
             made.historical.requests += 1;
         }
         self.batches.ends.clear();

@@ -1,6 +1,6 @@
 //! What the encoder hands out: requests, rows that fit in none, and how much was made.
 
-use crate::mparticle::era::Era;
+use crate::mparticle::route::Route;
 use crate::record::RecordView;
 
 /// One batch in a request's bytes.
@@ -63,7 +63,7 @@ pub trait Sink {
     ///
     /// # Errors
     /// It could not be kept; the delivery must be given up.
-    fn request(&mut self, era: Era, batches: &mut Batches) -> Result<(), Self::Error>;
+    fn request(&mut self, route: Route, batches: &mut Batches) -> Result<(), Self::Error>;
     /// A row that no batch can hold.
     ///
     /// # Errors

@@ -92,16 +92,16 @@ fn record(row: u64, given: &Given, data_type: DataType) -> Record {
 #[derive(Default)]
 struct Kept {
     requests: Vec<Vec<(Value, usize, u32)>>,
-    /// The era of each request.
-    eras: Vec<Era>,
+    /// The route of each request.
+    routes: Vec<Route>,
     unsendable: BTreeSet<u64>,
 }
 
 impl Sink for Kept {
     type Error = Infallible;
 
-    fn request(&mut self, era: Era, batches: &mut Batches) -> Result<(), Infallible> {
-        self.eras.push(era);
+    fn request(&mut self, route: Route, batches: &mut Batches) -> Result<(), Infallible> {
+        self.routes.push(route);
         let parsed = batches
             .iter()
             .map(|batch| {
@@ -295,15 +295,15 @@ proptest! {
                 prop_assert_eq!(note, &given.note);
             }
         }
-        for (request, era) in kept.requests.iter().zip(&kept.eras) {
+        for (request, route) in kept.requests.iter().zip(&kept.routes) {
             for (batch, ..) in request {
                 let events = batch["events"].as_array().cloned().unwrap_or_default();
-                prop_assert!(*era == Era::Current || !events.is_empty(), "dropped in silence");
-                prop_assert!(*era == Era::Current || batch.get("user_attributes").is_none());
+                prop_assert!(*route == Route::Current || !events.is_empty(), "dropped in silence");
+                prop_assert!(*route == Route::Current || batch.get("user_attributes").is_none());
                 for event in events {
                     let id = event["data"]["source_message_id"].as_str().unwrap();
                     let row: usize = id.rsplit('-').next().unwrap().parse().unwrap();
-                    prop_assert_eq!(rows[row].old, *era == Era::Historical);
+                    prop_assert_eq!(rows[row].old, *route == Route::Historical);
                 }
             }
         }

@@ -16,8 +16,8 @@ struct Remembers {
 impl Sink for Remembers {
     type Error = Infallible;
 
-    fn request(&mut self, era: Era, batches: &mut Batches) -> Result<(), Infallible> {
-        self.kept.request(era, batches)
+    fn request(&mut self, route: Route, batches: &mut Batches) -> Result<(), Infallible> {
+        self.kept.request(route, batches)
     }
 
     fn unsendable(&mut self, row: RecordView<'_>, why: Unsendable) -> Result<(), Infallible> {

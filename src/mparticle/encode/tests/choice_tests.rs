@@ -210,11 +210,11 @@ fn an_event_that_has_grown_old_since_has_the_id_that_it_had() {
         .map(|event| {
             let (kept, _) = send(&[event], 1, Environment::Development);
             let (batch, ..) = &kept.requests[0][0];
-            (kept.eras[0], batch["source_request_id"].clone())
+            (kept.routes[0], batch["source_request_id"].clone())
         })
         .collect();
     assert_eq!(ids[0].1, ids[1].1);
-    assert_eq!((ids[0].0, ids[1].0), (Era::Current, Era::Historical));
+    assert_eq!((ids[0].0, ids[1].0), (Route::Current, Route::Historical));
 }
 
 /// What mParticle has after these deliveries: events by `source_request_id`.

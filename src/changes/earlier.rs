@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use super::shelf::{Item, Kind, Shelf};
+use super::files::{Item, Kind, ScheduleFiles};
 use super::snapshot::{Cursor, Entry, Head, Name, ReadError, Role};
 use super::{Error, Inner, MOST_PENDING, Missing, Order, ScheduleKey};
 use crate::clock::UnixMillis;
@@ -11,7 +11,7 @@ use crate::model::DeliveryId;
 use crate::seal::KeyError;
 
 /// A snapshot of an earlier delivery.
-pub(super) struct Past {
+pub(super) struct Earlier {
     cursor: Cursor,
     /// `None`: it is pending.
     ended: Option<Missing>,
@@ -53,15 +53,15 @@ impl Full {
     }
 }
 
-/// What is read of the past at the beginning.
+/// What is read of earlier deliveries at the beginning.
 pub(super) struct Found {
     pub head: Head,
     pub full: Option<Full>,
-    pub past: Vec<Past>,
-    pub owed: Option<Past>,
+    pub earlier: Vec<Earlier>,
+    pub owed: Option<Earlier>,
 }
 
-impl Past {
+impl Earlier {
     pub fn entry(&self) -> Option<Entry<'_>> {
         self.cursor.entry().filter(|_| !self.damaged)
     }
@@ -125,7 +125,7 @@ impl Found {
     pub fn read(
         inner: &Arc<Inner>,
         order: &Order,
-        shelf: &Shelf,
+        files: &ScheduleFiles,
         items: &[Item],
         now: UnixMillis,
     ) -> Result<Self, Error> {
@@ -140,7 +140,7 @@ impl Found {
                     audience: audience.clone(),
                 },
                 full: Some(full),
-                past: Vec::new(),
+                earlier: Vec::new(),
                 owed: None,
             })
         };
@@ -148,7 +148,7 @@ impl Found {
             return nothing(Full::Nothing);
         };
         let open = |item: &Item, kind| {
-            let opened = Past::open(inner, order.schedule, shelf, item, kind);
+            let opened = Earlier::open(inner, order.schedule, files, item, kind);
             opened.map_err(|error| {
                 tracing::warn!(
                     schedule = %order.schedule, %error,
@@ -179,30 +179,30 @@ impl Found {
             () if snapshots.len() > MOST_PENDING + 1 => Some(Full::Behind),
             () => None,
         };
-        let mut past = Vec::new();
+        let mut earlier = Vec::new();
         if full.is_none() {
             for item in older {
                 match open(item, Kind::Users) {
-                    Ok(one) if one.cursor.head().key == head.key => past.push(one),
+                    Ok(one) if one.cursor.head().key == head.key => earlier.push(one),
                     _ => full = Some(Full::Unreadable),
                 }
             }
         }
-        past.push(last);
+        earlier.push(last);
         Ok(Self {
             head,
             full,
-            past,
+            earlier,
             owed,
         })
     }
 }
 
-impl Past {
+impl Earlier {
     fn open(
         inner: &Arc<Inner>,
         schedule: ScheduleKey,
-        shelf: &Shelf,
+        files: &ScheduleFiles,
         item: &Item,
         kind: Kind,
     ) -> Result<Self, ReadError> {
@@ -216,10 +216,10 @@ impl Past {
             delivery,
             role,
         };
-        let file = File::open(shelf.path(item.number, delivery, kind))?;
+        let file = File::open(files.path(item.number, delivery, kind))?;
         Ok(Self {
             cursor: Cursor::open(file, name, Arc::clone(&inner.keys))?,
-            ended: item.settled.then(|| shelf.missing(item.number, delivery)),
+            ended: item.settled.then(|| files.missing(item.number, delivery)),
             damaged: false,
             delivery,
         })

@@ -2,7 +2,7 @@
 
 /// Which of mParticle's two addresses a batch goes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Era {
+pub enum Route {
     /// `/bulkevents`: everything but old events.
     #[default]
     Current,
@@ -11,7 +11,7 @@ pub enum Era {
     Historical,
 }
 
-impl Era {
+impl Route {
     /// The path below an account's address.
     pub fn path(self) -> &'static str {
         match self {
@@ -20,19 +20,19 @@ impl Era {
         }
     }
 
-    /// How the outbox knows it. These numbers are on disks: they stay.
-    pub fn route(self) -> u8 {
+    /// The number by which outbox and drain know it. These numbers are on disks: they stay.
+    pub fn number(self) -> u8 {
         match self {
             Self::Current => 0,
             Self::Historical => 1,
         }
     }
 
-    /// What [`Era::route`] gave; `None` for what another version may have written.
-    pub fn of_route(route: u8) -> Option<Self> {
+    /// What [`Route::number`] gave; `None` for what another version may have written.
+    pub fn of_number(number: u8) -> Option<Self> {
         [Self::Current, Self::Historical]
             .into_iter()
-            .find(|era| era.route() == route)
+            .find(|route| route.number() == number)
     }
 }
 
@@ -42,8 +42,8 @@ mod tests {
 
     #[test]
     fn routes_are_read_back_and_unknown_ones_are_not_guessed() {
-        let eras: Vec<_> = (0..=u8::MAX).filter_map(Era::of_route).collect();
-        assert_eq!(eras, [Era::Current, Era::Historical]);
-        assert_eq!((eras[0].route(), eras[1].route()), (0, 1));
+        let routes: Vec<_> = (0..=u8::MAX).filter_map(Route::of_number).collect();
+        assert_eq!(routes, [Route::Current, Route::Historical]);
+        assert_eq!((routes[0].number(), routes[1].number()), (0, 1));
     }
 }

@@ -26,7 +26,7 @@ const DRAFT: &str = "draft";
 
 /// One schedule's directory.
 #[derive(Clone, Debug)]
-pub(super) struct Shelf {
+pub(super) struct ScheduleFiles {
     directory: PathBuf,
 }
 
@@ -58,7 +58,7 @@ impl Kind {
     }
 }
 
-impl Shelf {
+impl ScheduleFiles {
     pub fn new(directory: PathBuf) -> Self {
         Self { directory }
     }
@@ -116,7 +116,7 @@ impl Shelf {
             .join(format!("{number:016x}-{delivery}.{extension}"))
     }
 
-    /// Begins a file that is not there under its name before [`Shelf::publish`].
+    /// Begins a file that is not there under its name before [`ScheduleFiles::publish`].
     pub fn draft(&self, number: u64, delivery: DeliveryId, kind: Kind) -> io::Result<File> {
         fs::create_dir_all(&self.directory)?;
         create(&draft_of(&self.path(number, delivery, kind)))
@@ -288,51 +288,51 @@ mod tests {
     #[test]
     fn a_draft_is_not_listed_and_a_published_file_is() {
         let home = tempfile::tempdir().unwrap();
-        let shelf = Shelf::new(home.path().join("a"));
-        assert_eq!(shelf.items().unwrap(), []);
-        let file = shelf.draft(3, DELIVERY, Kind::Users).unwrap();
-        assert_eq!(shelf.items().unwrap(), []);
-        shelf.publish(&file, 3, DELIVERY, Kind::Users).unwrap();
-        shelf.draft(4, DELIVERY, Kind::Gone).unwrap();
+        let files = ScheduleFiles::new(home.path().join("a"));
+        assert_eq!(files.items().unwrap(), []);
+        let file = files.draft(3, DELIVERY, Kind::Users).unwrap();
+        assert_eq!(files.items().unwrap(), []);
+        files.publish(&file, 3, DELIVERY, Kind::Users).unwrap();
+        files.draft(4, DELIVERY, Kind::Gone).unwrap();
         let want = Item {
             number: 3,
             delivery: Some(DELIVERY),
             users: true,
             ..Item::default()
         };
-        assert_eq!(shelf.items().unwrap(), std::slice::from_ref(&want));
-        shelf.remove_drafts().unwrap();
-        assert_eq!(fs::read_dir(shelf.directory()).unwrap().count(), 1);
-        shelf.clear().unwrap();
-        assert_eq!(shelf.items().unwrap(), []);
+        assert_eq!(files.items().unwrap(), std::slice::from_ref(&want));
+        files.remove_drafts().unwrap();
+        assert_eq!(fs::read_dir(files.directory()).unwrap().count(), 1);
+        files.clear().unwrap();
+        assert_eq!(files.items().unwrap(), []);
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn how_a_delivery_ended_comes_back_and_what_is_damaged_is_in_doubt() {
         let home = tempfile::tempdir().unwrap();
-        let shelf = Shelf::new(home.path().to_owned());
-        assert_eq!(shelf.missing(1, DELIVERY), Missing::InDoubt);
+        let files = ScheduleFiles::new(home.path().to_owned());
+        assert_eq!(files.missing(1, DELIVERY), Missing::InDoubt);
         for missing in [
             Missing::Requests(vec![]),
             Missing::Requests(vec![1, 2, 300_000]),
             Missing::InDoubt,
         ] {
-            shelf.settle(1, DELIVERY, &missing).unwrap();
-            assert_eq!(shelf.missing(1, DELIVERY), missing);
+            files.settle(1, DELIVERY, &missing).unwrap();
+            assert_eq!(files.missing(1, DELIVERY), missing);
         }
-        shelf
+        files
             .settle(1, DELIVERY, &Missing::Requests(vec![5]))
             .unwrap();
-        let path = shelf.path(1, DELIVERY, Kind::Settled);
+        let path = files.path(1, DELIVERY, Kind::Settled);
         let whole = fs::read(&path).unwrap();
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 4;
             fs::write(&path, &bytes).unwrap();
-            assert_eq!(shelf.missing(1, DELIVERY), Missing::InDoubt);
+            assert_eq!(files.missing(1, DELIVERY), Missing::InDoubt);
             fs::write(&path, &whole[..at]).unwrap();
-            assert_eq!(shelf.missing(1, DELIVERY), Missing::InDoubt);
+            assert_eq!(files.missing(1, DELIVERY), Missing::InDoubt);
         }
     }
 }
