@@ -75,6 +75,23 @@
 //! 9. **Secrets and people's data are never written in clear**: credentials, rows and dead letters are sealed
 //!    ([`seal`]) under a key that lies outside the outbox; temporary files under keys that nobody keeps.
 //!
+//! # Libraries, and where there is none
+//!
+//! A library does what is not this project's own job. Where one was looked at and left, this is why:
+//!
+//! - **Traces** are OpenTelemetry's own messages (`opentelemetry-proto`); the queue and the exporter are
+//!   ours ([`telemetry`]). The batch processor of `opentelemetry_sdk` counts what it drops for its own
+//!   meters only, tries at the same pace while a collector is away, and exports from a thread outside
+//!   tokio, where our HTTPS client cannot be used. What `opentelemetry-otlp` would save is as long as
+//!   the way from our spans to its own, and it brings five crates.
+//! - **The supervisor** is told by `app::systemd`, and not by `sd-notify`: it knows no sockets in the
+//!   abstract namespace, and its datagrams wait for a supervisor that does not read.
+//! - **Metrics**: `prometheus-client` writes OpenMetrics out of registered counters. Ours are looked up
+//!   in snapshots, their names are a promise, and writing the text takes 60 lines.
+//! - **Tables and plots**: the table of the command line is 40 lines that let no control character
+//!   through, and `comfy-table` would need the same guard before it. The report's axes are linear or
+//!   logarithmic by choice, for which `plotters` wants a coordinate type of one's own.
+//!
 //! Where mapping and grouping differ from what one might expect: values stay the JSON literals that Looker
 //! sent, from the decoder's buffer to the request ([`record`] says why).
 

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::clock::UnixMillis;
 use crate::model::DestinationId;
 
@@ -12,10 +10,9 @@ use super::moment::Moment;
 use super::transport::Reply;
 
 /// One destination at one moment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Which, as 32 hexadecimal digits.
-    #[serde(serialize_with = "as_text")]
     pub destination: DestinationId,
     /// The same for people.
     pub label: String,
@@ -32,7 +29,6 @@ pub struct Snapshot {
     /// Entries taken from the outbox and not yet settled there.
     pub held: usize,
     /// What has happened so far.
-    #[serde(flatten)]
     pub record: Record,
     /// Mean time from sending to reply, of the recent requests.
     pub latency_mean: Option<Duration>,
@@ -41,7 +37,7 @@ pub struct Snapshot {
 }
 
 /// What has happened to a destination since the start of the daemon.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     /// Requests sent, repeated ones included.
     pub requests: u64,
@@ -62,8 +58,7 @@ pub struct Record {
 }
 
 /// How a destination stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// Requests go out as they come, or would.
     Flowing,
@@ -97,7 +92,7 @@ pub enum Standing {
 }
 
 /// Replies by kind, since the start of the daemon.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Replies {
     /// 202.
     pub accepted: u64,
@@ -171,8 +166,4 @@ impl Replies {
         };
         *counter += 1;
     }
-}
-
-fn as_text<S: serde::Serializer>(id: &DestinationId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(id)
 }
