@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::quote::quoted;
 use super::receiver::OnlyChanges;
-use super::request::quoted;
 use crate::model::DataType;
 
 /// The longest time between full refreshes, in days.

@@ -4,8 +4,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::changes;
+use super::error::RequestError;
+use super::quote::{quoted, text};
 use super::receiver::Choices;
-use super::request::{RequestError, quoted, text};
 use crate::config::{Historical, MoreColumns, Nulls, PivotedMeasures, Pod, Untagged};
 use crate::model::{DataType, Environment};
 

@@ -22,11 +22,12 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Settings;
 use super::download::{DownloadError, Downloader};
+use super::error::RequestError;
 use super::live::Handle;
 use super::parts::{Parts, PartsError, Piece};
 use super::receiver::{Order, Receipt, Receiver, Refusal, Source, WebhookState};
 use super::reply::Outcome;
-use super::request::{Origin, RequestError, Sections};
+use super::request::{Origin, Sections};
 use super::spool::Spool;
 use crate::causes::with_causes;
 

@@ -11,8 +11,9 @@ use super::choices::{
     CONFIGURED, Choice, DATA_TYPE, ENVIRONMENT, Form, HISTORICAL, HTML, MAY_LEAVE, NULLS,
     ONLY_CHANGES, PIVOTED, POD, SKIP_SENT, UNTAGGED, fit,
 };
+use super::error::RequestError;
+use super::quote::text;
 use super::receiver::{Choices, Refusal};
-use super::request::{RequestError, text};
 use crate::config::{FormKind, Pod, Untagged};
 use crate::model::DataType;
 

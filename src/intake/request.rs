@@ -5,75 +5,15 @@ use serde::Deserialize;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use super::changes::{self, ChangesError};
+use super::changes;
 use super::choices::{self, Form};
+use super::error::RequestError;
+use super::quote::{quoted, text};
 use super::receiver::Order;
-use crate::config::{MoreColumnsError, Secret};
+use crate::config::Secret;
 
 /// The longest header value, in characters, that is taken for an id.
 const MAX_ID: usize = 128;
-
-/// Text of the request that is quoted in a message is cut here.
-const MAX_QUOTE: usize = 40;
-
-/// Why a request is not an order. Each is a sentence for the schedule's owner.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum RequestError {
-    /// A root key came twice: which of the two counts would be a guess.
-    #[error("Looker's request has two `{0}` sections.")]
-    Twice(&'static str),
-    /// A section is no object, or a member of it has another type than Looker documents. The
-    /// parser's words are left out: they would quote the value, which may be a secret.
-    #[error("The `{0}` section of Looker's request is not what an action hub expects.")]
-    Shape(&'static str),
-    /// Another action type than the one that the listing offers.
-    #[error(
-        "This action supports type \"query\" only (a Look or an Explore), but the request is of type {0}."
-    )]
-    Type(String),
-    /// The action was enabled in Looker without its settings.
-    #[error("Required setting \"{0}\" not specified in action settings.")]
-    Setting(&'static str),
-    /// The form's first field was left out.
-    #[error("Missing data type (user|event).")]
-    NoDataType,
-    /// Neither of the two that the form offers.
-    #[error("Unknown data type {0}: it must be \"user_data\" or \"event_data\".")]
-    DataType(String),
-    /// The form's second field was left out.
-    #[error("Missing environment (production|development).")]
-    NoEnvironment,
-    /// Neither of the two that the form offers. Never taken for one of them: the environment is
-    /// the only guard between a trial and real data.
-    #[error("Unknown environment {0}: it must be \"production\" or \"development\".")]
-    Environment(String),
-    /// None of the options that the form offers for an optional field. Not taken for its default:
-    /// somebody has chosen something else.
-    #[error("Unknown choice {found} for {label}: it must be {known}.")]
-    Choice {
-        /// The field as the form shows it.
-        label: &'static str,
-        /// What came.
-        found: String,
-        /// What the form offers.
-        known: String,
-    },
-    /// Text that is no version.
-    #[error("The data plan version {0} is not a whole number from 1 on.")]
-    PlanVersion(String),
-    /// The version of what?
-    #[error("A data plan version was given without a data plan id.")]
-    NoPlan,
-    /// What was chosen around "Send Only Changes" cannot be done.
-    #[error(transparent)]
-    Changes(#[from] ChangesError),
-    /// What the schedule says of columns beside their tags cannot be done.
-    #[error(transparent)]
-    MoreColumns(#[from] MoreColumnsError),
-    /// A request for the form is no JSON object.
-    #[error("Looker's request for the form is not what an action hub expects.")]
-    NotJson,
-}
 
 /// What the request's headers say.
 #[derive(Clone, Debug, Default)]
@@ -204,19 +144,6 @@ fn section<'a, T: Deserialize<'a>>(
         return Err(RequestError::Shape(name));
     }
     serde_json::from_slice(raw).map_err(|_| RequestError::Shape(name))
-}
-
-pub(super) fn text(value: Option<Value>) -> Option<String> {
-    match value? {
-        Value::String(text) => Some(text),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
-}
-
-pub(super) fn quoted(text: &str) -> String {
-    let short: String = text.chars().take(MAX_QUOTE).collect();
-    format!("{short:?}")
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use core::ops::Range;
 
 use super::cells::{MOST_VALUE_CHARACTERS, Spelling, note_missing, text_value};
 use super::error::Rejection;
+use super::limits::{MOST_ATTRIBUTES, MOST_NAME_CHARACTERS};
 use super::notes::{Note, Tally};
-use super::plan::{MOST_ATTRIBUTES, MOST_NAME_CHARACTERS};
 use super::tags::{CommerceTag, PRODUCT_ACTIONS};
 use super::values;
 use crate::model::Row;

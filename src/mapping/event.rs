@@ -6,9 +6,9 @@ use super::cells::{Attribute, Spelling, attribute_value, event_type, integer_val
 use super::commerce::{self, CommerceColumns};
 use super::error::Rejection;
 use super::historical::Ages;
+use super::limits::{MOST_ATTRIBUTES, MOST_NAME_CHARACTERS};
 use super::notes::{Note, Tally};
 use super::pivot::PivotColumn;
-use super::plan::{MOST_ATTRIBUTES, MOST_NAME_CHARACTERS};
 use super::time::{self, Times};
 use super::typed::Type;
 use super::values;

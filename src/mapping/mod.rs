@@ -30,6 +30,7 @@ mod guess;
 mod historical;
 mod html;
 mod identity;
+mod limits;
 mod list;
 mod more;
 mod names;

@@ -1,5 +1,6 @@
 //! The names of what a record holds by slot only: once for the whole delivery.
 
+use super::limits::MOST_NAME_CHARACTERS;
 use core::ops::Range;
 
 /// JSON names (with quotes and colon) of the slots in a record's settings.
@@ -51,4 +52,16 @@ impl Names {
             .or(shelf.map(|range| range.start))
             .map_or(self.device.len(), usize::from)
     }
+}
+
+/// `"name":`, or why mParticle would not take the name.
+pub(super) fn json_name(name: &str) -> Result<Box<str>, String> {
+    if name.chars().count() > MOST_NAME_CHARACTERS {
+        return Err(format!(
+            "its attribute's name would be longer than the {MOST_NAME_CHARACTERS} characters that mParticle takes"
+        ));
+    }
+    let mut json = serde_json::Value::from(name).to_string();
+    json.push(':');
+    Ok(json.into_boxed_str())
 }

@@ -9,9 +9,8 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::cells::{Attribute, MOST_VALUE_CHARACTERS, attribute_literal, note_missing};
-use super::names::Names;
+use super::names::{Names, json_name};
 use super::notes::{Note, Tally};
-use super::plan::json_name;
 use super::values;
 use crate::model::{Row, Text, Value};
 use crate::record::{begin_setting, end_setting};

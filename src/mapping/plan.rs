@@ -7,7 +7,8 @@ use super::error::PlanError;
 use super::event::EventColumns;
 use super::historical::{Ages, Historical};
 use super::identity::Cleaning;
-use super::names::Names;
+use super::limits::MOST_ATTRIBUTES;
+use super::names::{Names, json_name};
 use super::notes::Tally;
 use super::pivot::{PivotColumn, PivotedMeasures, Pivots};
 use super::placeholders::Placeholders;
@@ -19,10 +20,6 @@ use super::{DELETED, Nulls, Settings, Untagged, columns};
 use crate::model::{DataType, Field, FieldKind, Header};
 use crate::record::FIRST_ATTRIBUTE;
 
-/// Attributes of one event, and characters of names, that mParticle takes.
-/// ("Default Service Limits")
-pub(super) const MOST_ATTRIBUTES: usize = 100;
-pub(super) const MOST_NAME_CHARACTERS: usize = 256;
 /// Columns that a plan can hold: settings name their slot in 16 bits.
 const MOST_COLUMNS: usize = u16::MAX as usize;
 /// Where a place on the globe stands in a batch.
@@ -582,16 +579,4 @@ fn misspelt_identity(header: &Header) -> Option<PlanError> {
             meant,
         })
     })
-}
-
-/// `"name":`, or why mParticle would not take the name.
-pub(super) fn json_name(name: &str) -> Result<Box<str>, String> {
-    if name.chars().count() > MOST_NAME_CHARACTERS {
-        return Err(format!(
-            "its attribute's name would be longer than the {MOST_NAME_CHARACTERS} characters that mParticle takes"
-        ));
-    }
-    let mut json = serde_json::Value::from(name).to_string();
-    json.push(':');
-    Ok(json.into_boxed_str())
 }
