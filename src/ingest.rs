@@ -72,7 +72,7 @@ pub struct Order {
     pub environment: Environment,
     /// The data plan that batches name.
     pub data_plan: Option<encode::DataPlan>,
-    /// Set if only changes are sent: against what they are held.
+    /// Set if only changes are sent: what the delivery is compared with.
     pub changes: Option<(Changes, changes::Order)>,
 }
 

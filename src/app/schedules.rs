@@ -35,7 +35,7 @@ pub(super) fn settings(config: &Config) -> changes::Settings {
 }
 
 impl DeliveryReceiver {
-    /// Against what a delivery is held; `None`: it sends all.
+    /// What a delivery is compared with; `None`: all of it is sent.
     pub(super) async fn changes_of(
         &self,
         order: &Order,

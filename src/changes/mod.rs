@@ -65,19 +65,19 @@ pub struct Settings {
     pub max_bytes: u64,
     /// A schedule that was not seen for so long is dropped.
     pub forget_after: Duration,
-    /// Of an audience, at most so many of a hundred may leave with one delivery.
+    /// At most this percentage of an audience may leave with one delivery.
     pub max_drop_percent: u8,
 }
 
-/// Names a schedule: all that what it sends is compared within. Printed as 32 lower-case hex digits
-/// it is a directory's name, so it should say nothing.
+/// Names a schedule: what it sends is compared with what it sent before, and with nothing else.
+/// Printed as 32 lower-case hex digits it is a directory's name, so it should reveal nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ScheduleKey(pub [u8; 16]);
 
 /// What one delivery asks for.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// Whose snapshots it is held against.
+    /// Which schedule it belongs to: it is compared with that schedule's snapshots.
     pub schedule: ScheduleKey,
     /// After so long all users are sent.
     pub full_refresh: Duration,
@@ -94,7 +94,7 @@ pub struct Audience {
     pub may_shrink: bool,
 }
 
-/// How a delivery ended, as the one knows who sent it.
+/// How a delivery ended, as its sender knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// There is no such delivery, or it is forgotten.
@@ -204,7 +204,7 @@ struct State {
 
 struct Busy {
     delivery: DeliveryId,
-    /// What it is held against was dropped meanwhile.
+    /// The snapshots it is compared with were dropped meanwhile.
     dropped: bool,
 }
 

@@ -203,7 +203,7 @@ pub(super) struct Cursor {
     head: Head,
     frames: u32,
     entries: u64,
-    /// The frame at hand, and where the entry behind the current one begins.
+    /// The current frame, and where the entry behind the current one begins.
     frame: Vec<u8>,
     next: usize,
     current: Option<Current>,

@@ -217,13 +217,13 @@ fn sending(out: &mut Writer, all: &[Destination]) {
     out.family(
         "latency_mean_seconds",
         "gauge",
-        "Mean time from request to reply, of late.",
+        "Mean time from a request to its reply, recently.",
     )
     .each(all, |d| Some(d.latency_mean_ms / 1000.0));
     out.family(
         "latency_p99_seconds",
         "gauge",
-        "The time that 99 of 100 requests stay below, of late.",
+        "The time within which 99 of 100 recent requests were answered.",
     )
     .each(all, |d| Some(d.latency_p99_ms / 1000.0));
     out.family(

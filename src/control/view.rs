@@ -119,9 +119,9 @@ pub struct Destination {
     pub last_error: Option<String>,
     /// When a request was accepted last.
     pub last_success: Option<UnixMillis>,
-    /// Mean time from sending a request to its reply, of late, in milliseconds.
+    /// Mean time from sending a request to its reply, recently, in milliseconds.
     pub latency_mean_ms: f64,
-    /// The time that 99 of 100 requests stay below, of late, in milliseconds.
+    /// The time within which 99 of 100 recent requests were answered, in milliseconds.
     pub latency_p99_ms: f64,
 }
 

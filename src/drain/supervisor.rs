@@ -134,7 +134,7 @@ impl<T: Transport> Drain<T> {
                         None
                     }
                     Err(error) => {
-                        warn!(%error, "The outbox does not say where there is work; asking again.");
+                        warn!(%error, "The outbox does not say where there is work; it is asked again.");
                         Some(Instant::now() + LOOK_AGAIN)
                     }
                 };

@@ -1,4 +1,4 @@
-//! The one way to make an HTTP client: HTTP/1.1 with TLS by rustls, of which whom to trust is said,
+//! The one way to make an HTTP client: HTTP/1.1 with TLS by rustls; the caller says whom to trust,
 //! and plain HTTP for addresses that have been allowed before.
 
 use std::time::Duration;

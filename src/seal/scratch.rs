@@ -120,7 +120,7 @@ impl Scratch {
         self.written == 0
     }
 
-    /// Appends to the stretch at hand.
+    /// Appends to the current stretch.
     ///
     /// # Errors
     /// The file cannot be written; nothing more can be done with it then.
@@ -162,7 +162,7 @@ impl Scratch {
         Ok(())
     }
 
-    /// Ends the stretch at hand; what is written next begins another.
+    /// Ends the current stretch; the next write begins another.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -48,7 +48,7 @@ impl Sealer {
     /// For the next piece.
     pub fn next_piece(&mut self) -> OneSeal<'_> {
         let count = self.count;
-        // 2^64 pieces of one file are not to be had.
+        // No file has 2^64 pieces.
         self.count += 1;
         let mut stamp = [0; STAMP];
         let parts = self.id.0.iter().chain(&self.salt);
