@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use futures::future::BoxFuture;
 use looker_feed::clock::UnixMillis;
 use looker_feed::drain::{Drain, Handle, Reply, Request, Settings, Standing, Transport};
 use looker_feed::model::{DeliveryId, DestinationId};
-use looker_feed::outbox::{self, DeadFilter, Entry, NewDelivery, Outbox, Slice, Totals};
+use looker_feed::outbox::{self, DeadFilter, Disk, Entry, NewDelivery, Op, Outbox, Slice, Totals};
 use looker_feed::seal::{Key, Keyring};
 use looker_feed::shutdown::{self, Trigger};
 use tokio::sync::Semaphore;
@@ -144,12 +145,16 @@ fn settings() -> Settings {
 }
 
 fn open(path: &Path) -> Outbox {
+    open_on(path, Disk::default())
+}
+
+fn open_on(path: &Path, disk: Disk) -> Outbox {
     let keys = Arc::new(Keyring::new(Key::new([1; 32]), Vec::new()));
-    Outbox::open(outbox::Settings {
+    let settings = outbox::Settings {
         reserve_bytes: 0,
         ..outbox::Settings::new(path, keys)
-    })
-    .unwrap()
+    };
+    Outbox::open_on(settings, disk).unwrap()
 }
 
 /// Commits a delivery of entries with so many slices; slice `s` of entry `e` is `"<id>:<e>:<s>"`.
@@ -250,6 +255,51 @@ async fn deliveries_arrive_whole_and_one_after_the_other() {
     assert_eq!(snapshot.label, "destination 1");
     assert!(snapshot.latency_p99 >= Some(Duration::from_millis(50)));
     assert!(running.outbox.destinations().is_empty());
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_deliveries_wait_for_no_settlement_and_a_busy_line_shares_its_syncs() {
+    const SMALL: u8 = 100;
+    let syncs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&syncs);
+    let disk = Disk::with_hook(move |op| {
+        if matches!(op, Op::Sync(_)) {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let outbox = open_on(directory.path(), disk);
+    let deliveries: Vec<_> = (1..=SMALL)
+        .map(|id| commit(&outbox, id, ONE, 0, &[1]))
+        .collect();
+    let before = syncs.load(Ordering::Relaxed);
+    let begun = Instant::now();
+    let script = Script::new(|_| async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        accepted()
+    });
+    let mut unpaced = settings();
+    unpaced.lane.pace.batches_per_second = 0;
+    let running = Running::start(outbox, unpaced, script);
+    for delivery in deliveries {
+        running.settled(delivery).await;
+    }
+    // It is the replies' time, and not that of a rest after each.
+    let waited = begun.elapsed();
+    assert!(
+        waited < 5 * Duration::from_millis(SMALL.into()),
+        "{waited:?}"
+    );
+    let small = syncs.load(Ordering::Relaxed) - before;
+    assert!(small <= 2 * usize::from(SMALL), "{small} syncs");
+
+    let before = syncs.load(Ordering::Relaxed);
+    let busy = commit(&running.outbox, SMALL + 1, ONE, 0, &[1; 400]);
+    running.settled(busy).await;
+    let busy = syncs.load(Ordering::Relaxed) - before;
+    assert!(busy <= 400 / 8, "{busy} syncs");
     running.stop().await;
 }
 

@@ -34,8 +34,8 @@ const OUTBOX_BACKOFF: Backoff = Backoff {
     base: Duration::from_millis(200),
     cap: Duration::from_secs(30),
 };
-/// Between two settlements, so that on a fast line many requests share one sync of the disk. It is
-/// also how much more may be sent again after a crash.
+/// Between two settlements while requests are under way, so that on a fast line many share one sync of
+/// the disk. It is also how much more may be sent again after a crash.
 const BETWEEN_SETTLES: Duration = Duration::from_millis(20);
 /// Between two log lines about an outbox that refuses.
 const OUTBOX_LINES: Duration = Duration::from_secs(60);
@@ -132,7 +132,9 @@ impl<T: Transport> Sender<T> {
             work.flights.clear();
         }
         let sends_at = self.send(work);
-        if work.settling.is_none() && work.settles.over(now) {
+        // With nothing under way and nothing to send, no request could share the sync that is waited for.
+        let alone = sends_at.is_none() && work.flights.is_empty() && work.settles.failures == 0;
+        if work.settling.is_none() && (alone || work.settles.over(now)) {
             self.settle(work);
         }
         if work.claiming.is_none() && work.claims.over(now) {
