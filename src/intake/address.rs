@@ -18,11 +18,11 @@ pub(super) enum Reach {
 impl Reach {
     /// Whether a connection to this address may be opened.
     pub(super) fn covers(self, address: IpAddr) -> bool {
-        let address = canonical(address);
+        let meant = canonical(address);
         match self {
-            Self::Loopback => address.is_loopback(),
-            Self::Listed => !never(address),
-            Self::Public => !never(address) && is_public(address),
+            Self::Loopback => meant.is_loopback(),
+            Self::Listed => !never(meant),
+            Self::Public => !never(meant) && is_public(meant) && !is_detour(address),
         }
     }
 }
@@ -47,11 +47,23 @@ fn canonical(address: IpAddr) -> IpAddr {
     }
 }
 
+/// IPv4 by ways that are not used any more: compatible addresses and 6to4.
+fn is_detour(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, e, f, ..] = v6.segments();
+            a == 0x2002 || [a, b, c, d, e, f] == [0; 6]
+        }
+    }
+}
+
 /// Addresses that no Looker can have: link-local ones, where clouds keep the credentials of their
 /// machines, the metadata services that stand elsewhere, multicast, and nothing at all.
 fn never(address: IpAddr) -> bool {
-    const METADATA_V4: [Ipv4Addr; 2] = [
+    const METADATA_V4: [Ipv4Addr; 3] = [
         Ipv4Addr::new(100, 100, 100, 200), // Alibaba Cloud
+        Ipv4Addr::new(192, 0, 0, 192),     // Oracle Cloud
         Ipv4Addr::new(168, 63, 129, 16),   // Azure's host
     ];
     const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254); // AWS
@@ -72,7 +84,9 @@ fn never(address: IpAddr) -> bool {
     }
 }
 
-/// Addresses of the public internet, by the special-purpose registries of IANA.
+/// Addresses of the public internet: those in none of IANA's special-purpose registries for IPv4 and
+/// IPv6 (RFC 6890 and what was added since), and of IPv6 only what is given out as global unicast. What
+/// those registries call globally reachable (AS112, AMT) serves nobody's rows either.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
@@ -81,18 +95,29 @@ fn is_public(address: IpAddr) -> bool {
                 || v4.is_loopback()
                 || v4.is_documentation()
                 || (a == 100 && (64..128).contains(&b)) // shared by carriers, RFC 6598
-                || (a == 192 && b == 0 && c == 0)
+                || matches!(
+                    (a, b, c),
+                    (192, 0, 0) // protocol assignments
+                        | (192, 31, 196) // AS112, RFC 7535
+                        | (192, 52, 193) // AMT, RFC 7450
+                        | (192, 88, 99) // once the relays of 6to4, RFC 7526
+                        | (192, 175, 48) // AS112, RFC 7534
+                )
                 || (a == 198 && (18..20).contains(&b)) // benchmarks, RFC 2544
                 || a >= 240;
             !special
         }
+        // Behind it lie, not given out as such: loopback, NAT64 of one's own (64:ff9b:1::), what is to
+        // be discarded (100::), segment routing (5f00::), unique local and link-local addresses.
         IpAddr::V6(v6) => {
-            let [a, b, ..] = v6.segments();
+            let [a, b, c, ..] = v6.segments();
             let global_unicast = (0x2000..0x4000).contains(&a);
-            // Protocol assignments (Teredo among them) and the two ranges for documentation.
             let special = match a {
+                // Protocol assignments (Teredo, ORCHID, drones and others), documentation.
                 0x2001 => b < 0x200 || b == 0xdb8,
-                0x3fff => b < 0x1000,
+                0x2002 => true,                     // 6to4
+                0x2620 => b == 0x4f && c == 0x8000, // AS112, RFC 7534
+                0x3fff => b < 0x1000,               // documentation, RFC 9637
                 _ => false,
             };
             global_unicast && !special
@@ -114,7 +139,7 @@ mod tests {
         }
     }
 
-    const PUBLIC: [&str; 7] = [
+    const PUBLIC: [&str; 13] = [
         "8.8.8.8",
         "1.1.1.1",
         "34.1.2.3",
@@ -122,6 +147,12 @@ mod tests {
         "100.128.0.1",
         "2606:4700::1111",
         "64:ff9b::808:808",
+        "192.0.1.1",
+        "192.88.98.255",
+        "192.88.100.0",
+        "198.20.0.0",
+        "2620:4f:8001::1",
+        "3ffe::1",
     ];
     const LOOPBACK: [&str; 5] = [
         "127.0.0.1",
@@ -130,7 +161,7 @@ mod tests {
         "::ffff:127.0.0.1",
         "64:ff9b::7f00:1",
     ];
-    const PRIVATE: [&str; 12] = [
+    const PRIVATE: [&str; 38] = [
         "10.0.0.1",
         "172.16.0.1",
         "172.31.255.255",
@@ -143,8 +174,35 @@ mod tests {
         "fd12::1",
         "::ffff:10.0.0.1",
         "2002:a00:1::",
+        // The rest of the registries.
+        "192.0.0.8",
+        "192.0.0.171",
+        "192.31.196.1",
+        "192.52.193.1",
+        "192.88.99.1",
+        "192.175.48.1",
+        "198.19.255.255",
+        "198.51.100.7",
+        "203.0.113.7",
+        "::ffff:192.88.99.1",
+        "64:ff9b::c058:6301",
+        "64:ff9b:1::808:808",
+        "100::1",
+        "100:0:0:1::1",
+        "2001::1",
+        "2001:2::1",
+        "2001:4:112::1",
+        "2001:20::1",
+        "2001:30::1",
+        "2001:db8::1",
+        "2002:808:808::",
+        "::8.8.8.8",
+        "2620:4f:8000::1",
+        "3fff:fff::1",
+        "4000::1",
+        "5f00::1",
     ];
-    const NEVER: [&str; 13] = [
+    const NEVER: [&str; 14] = [
         "169.254.169.254",
         "169.254.0.1",
         "0.0.0.0",
@@ -153,6 +211,7 @@ mod tests {
         "224.0.0.1",
         "100.100.100.200",
         "168.63.129.16",
+        "192.0.0.192",
         "fe80::1",
         "fd00:ec2::254",
         "::",
