@@ -1,10 +1,12 @@
 //! Brings together the rows of each user, over a whole delivery of any size, in a fixed amount of
 //! memory.
 //!
-//! Records are collected in a buffer. When it holds half of the budget, a thread sorts it by user
-//! and writes it to a temporary file as one *run*, while the other half is filled; at the end all
-//! runs are merged. So every user's records come out together and in the order of their rows, and
-//! memory is the same for ten rows and ten million, for one row a user and for all rows one user.
+//! Records are collected in a buffer. When it holds half of the delivery's share of the memory
+//! ([`Memory`]), a thread sorts it by user and writes it to a temporary file as one *run*, while the
+//! other half is filled; at the end all runs are merged. So every user's records come out together and
+//! in the order of their rows, and memory is the same for ten rows and ten million, for one row a user
+//! and for all rows one user. When there are more runs than can be read back at once, neighbours are
+//! merged to longer ones first.
 //!
 //! (Partitioning by hash would spare the sort, but needs a second mechanism for the partition
 //! that is itself too large, and all rows can be one user's. The sort of a run in the cache costs
@@ -15,6 +17,7 @@
 //! ([`Scratch`](crate::seal::Scratch)).
 
 mod buffer;
+mod memory;
 mod run;
 mod spiller;
 
@@ -26,10 +29,12 @@ use std::path::PathBuf;
 
 use crate::record::{Record, RecordView};
 use buffer::Buffer;
-use run::{Cursor, Spill};
+pub use memory::Memory;
+use memory::Share;
+use run::{Cursor, Run, Spill};
 use spiller::Spiller;
 
-/// Reading a run back takes at least this much memory (a sealed block); see [`Grouper::finish`].
+/// Reading a run back takes at least this much memory: a sealed block.
 const LEAST_READ_BUFFER: usize = 8 * 1024;
 /// Larger does not read faster.
 const MOST_READ_BUFFER: usize = 128 * 1024;
@@ -37,8 +42,8 @@ const MOST_READ_BUFFER: usize = 128 * 1024;
 /// What grouping may use.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Bytes of memory for records; a record larger than this is held all the same.
-    pub budget: usize,
+    /// What all deliveries share; a record that is larger than a share is held all the same.
+    pub memory: Memory,
     /// Where temporary files are made.
     pub directory: PathBuf,
 }
@@ -75,6 +80,7 @@ impl Spent {
 #[derive(Debug)]
 pub struct Grouper {
     settings: Settings,
+    share: Share,
     filling: Buffer,
     spiller: Option<Spiller>,
 }
@@ -83,6 +89,7 @@ impl Grouper {
     /// An empty one. Takes its memory as it grows.
     pub fn new(settings: Settings) -> Self {
         Self {
+            share: settings.memory.share(),
             settings,
             filling: Buffer::default(),
             spiller: None,
@@ -94,16 +101,104 @@ impl Grouper {
     /// # Errors
     /// The temporary file failed.
     pub fn push(&mut self, record: &Record) -> Result<(), GroupError> {
-        // One half is filled while the other one is being written.
-        if !self.filling.is_empty() && self.filling.size_with(record) > self.settings.budget / 2 {
-            self.spill()?;
+        let size = self.filling.size_with(record);
+        if size > self.room() && !self.filling.is_empty() {
+            self.share.collect((4 * size).max(2 * self.share.held()));
+            if size > self.room() {
+                self.spill()?;
+            }
         }
         self.filling.push(record)
     }
 
+    /// One half is filled while the other one is being written.
+    fn room(&self) -> usize {
+        self.share.held() / 2
+    }
+
+    /// All records are there: they are sorted, or lie in the temporary file and take no memory.
+    ///
+    /// # Errors
+    /// The temporary file failed.
+    pub fn end(mut self) -> Result<Grouped, GroupError> {
+        if self.spiller.is_some() {
+            self.spill()?;
+        }
+        let Self {
+            settings,
+            mut share,
+            mut filling,
+            spiller,
+        } = self;
+        let records = match spiller {
+            None => {
+                filling.sort();
+                Records::Held(filling)
+            }
+            Some(spiller) => {
+                drop(filling);
+                let ended = spiller.finish();
+                let (spill, runs) = ended.map_err(|source| settings.failed(source))?;
+                share.release();
+                Records::Spilled(Box::new(spill), runs)
+            }
+        };
+        Ok(Grouped {
+            settings,
+            share,
+            records,
+        })
+    }
+
+    /// [`Grouper::end`] and [`Grouped::visit`].
+    ///
+    /// # Errors
+    /// Those of either.
+    pub fn finish<E: From<GroupError>>(
+        self,
+        visit: impl FnMut(RecordView<'_>) -> Result<(), E>,
+    ) -> Result<Spent, E> {
+        self.end()?.visit(visit)
+    }
+
+    fn spill(&mut self) -> Result<(), GroupError> {
+        let spiller = match &mut self.spiller {
+            Some(spiller) => spiller,
+            none => {
+                let spiller = Spiller::start(&self.settings.directory, self.share.held());
+                none.insert(spiller.map_err(|source| self.settings.failed(source))?)
+            }
+        };
+        spiller
+            .write(&mut self.filling)
+            .map_err(|source| self.settings.failed(source))?;
+        if self.share.give_back() {
+            self.filling.shrink(self.share.held() / 2);
+        }
+        Ok(())
+    }
+}
+
+/// All records of a delivery.
+#[derive(Debug)]
+pub struct Grouped {
+    settings: Settings,
+    share: Share,
+    records: Records,
+}
+
+#[derive(Debug)]
+enum Records {
+    /// Sorted.
+    Held(Buffer),
+    /// In sorted runs.
+    Spilled(Box<Spill>, Vec<Run>),
+}
+
+impl Grouped {
     /// Whether records lie in the temporary file.
     pub fn has_spilled(&self) -> bool {
-        self.spiller.is_some()
+        matches!(self.records, Records::Spilled(..))
     }
 
     /// Hands every record to `visit`, sorted by [`Record::user`] and, within it, by row. Returns the
@@ -111,76 +206,93 @@ impl Grouper {
     ///
     /// # Errors
     /// The temporary file failed, or `visit` did.
-    pub fn finish<E: From<GroupError>>(
+    pub fn visit<E: From<GroupError>>(
         mut self,
         mut visit: impl FnMut(RecordView<'_>) -> Result<(), E>,
     ) -> Result<Spent, E> {
-        if self.spiller.is_none() {
-            self.filling.sort();
-            self.filling.records().try_for_each(visit)?;
-            return Ok(Spent(None));
-        }
-        self.spill()?;
-        let Self {
-            settings,
-            filling,
-            spiller,
-        } = self;
-        drop(filling);
-        let Some(spiller) = spiller else {
-            return Ok(Spent(None));
+        let (mut spill, mut runs) = match self.records {
+            Records::Held(buffer) => {
+                buffer.records().try_for_each(visit)?;
+                return Ok(Spent(None));
+            }
+            Records::Spilled(spill, runs) => (*spill, runs),
         };
+        self.share.merge();
+        let settings = self.settings;
         let failed = |source| settings.failed(source);
-        let (spill, runs) = spiller.finish().map_err(failed)?;
-        // Half of the budget, as each buffer before: what is made of so many rows needs memory too.
-        let buffer = settings.budget / 2 / runs.len().max(1);
-        let buffer = buffer.clamp(LEAST_READ_BUFFER, MOST_READ_BUFFER);
-        let mut cursors = Vec::with_capacity(runs.len());
-        // The smallest (user, run) is next. Of the cursors only these move through the heap.
-        let mut turns = BinaryHeap::with_capacity(runs.len());
-        for run in runs {
-            let mut cursor = Cursor::new(run, buffer);
-            if cursor.advance(&spill).map_err(failed)? {
-                turns.push(Reverse((cursor.user(), cursors.len())));
-                cursors.push(cursor);
+        // Half of the share: what is made of the rows needs memory too.
+        let memory = self.share.held() / 2;
+        let most = (memory / LEAST_READ_BUFFER).max(2);
+        while runs.len() > most {
+            let mut longer = Spill::create(&settings.directory, memory).map_err(failed)?;
+            let mut merged = Vec::with_capacity(runs.len().div_ceil(most));
+            let mut rest = runs.into_iter().peekable();
+            while rest.peek().is_some() {
+                let neighbours = rest.by_ref().take(most).collect();
+                merge(&spill, neighbours, memory, |cursor| {
+                    longer.append(cursor.piece())
+                })
+                .map_err(failed)?;
+                merged.push(longer.end_run().map_err(failed)?);
             }
+            (spill, runs) = (longer, merged);
         }
-        while let Some(mut turn) = turns.peek_mut() {
-            let Reverse((user, run)) = *turn;
-            let Some(cursor) = cursors.get_mut(run) else {
-                break;
-            };
-            let next = loop {
-                visit(cursor.record())?;
-                if !cursor.advance(&spill).map_err(failed)? {
-                    break None;
-                }
-                if cursor.user() != user {
-                    break Some(cursor.user());
-                }
-            };
-            match next {
-                Some(user) => *turn = Reverse((user, run)),
-                None => {
-                    PeekMut::pop(turn);
-                }
-            }
+        let mut stopped = None;
+        let merged = merge(&spill, runs, memory, |cursor| {
+            visit(cursor.record()).map_err(|error| {
+                stopped = Some(error);
+                io::Error::other("the visit failed")
+            })
+        });
+        match (merged, stopped) {
+            (_, Some(error)) => Err(error),
+            (Err(source), None) => Err(failed(source).into()),
+            (Ok(()), None) => Ok(Spent(Some(spill))),
         }
-        Ok(Spent(Some(spill)))
     }
+}
 
-    fn spill(&mut self) -> Result<(), GroupError> {
-        let spiller = match &mut self.spiller {
-            Some(spiller) => spiller,
-            none => {
-                let spiller = Spiller::start(&self.settings.directory);
-                none.insert(spiller.map_err(|source| self.settings.failed(source))?)
+/// Hands the records of runs to `visit` in order, with so much memory for reading.
+fn merge(
+    spill: &Spill,
+    runs: Vec<Run>,
+    memory: usize,
+    mut visit: impl FnMut(&Cursor) -> io::Result<()>,
+) -> io::Result<()> {
+    let buffer = memory / runs.len().max(1);
+    let buffer = buffer.clamp(LEAST_READ_BUFFER, MOST_READ_BUFFER);
+    let mut cursors = Vec::with_capacity(runs.len());
+    // The smallest (user, run) is next. Of the cursors only these move through the heap.
+    let mut turns = BinaryHeap::with_capacity(runs.len());
+    for run in runs {
+        let mut cursor = Cursor::new(run, buffer);
+        if cursor.advance(spill)? {
+            turns.push(Reverse((cursor.user(), cursors.len())));
+            cursors.push(cursor);
+        }
+    }
+    while let Some(mut turn) = turns.peek_mut() {
+        let Reverse((user, run)) = *turn;
+        let Some(cursor) = cursors.get_mut(run) else {
+            break;
+        };
+        let next = loop {
+            visit(cursor)?;
+            if !cursor.advance(spill)? {
+                break None;
+            }
+            if cursor.user() != user {
+                break Some(cursor.user());
             }
         };
-        spiller
-            .write(&mut self.filling)
-            .map_err(|source| self.settings.failed(source))
+        match next {
+            Some(user) => *turn = Reverse((user, run)),
+            None => {
+                PeekMut::pop(turn);
+            }
+        }
     }
+    Ok(())
 }
 
 impl Settings {
@@ -216,16 +328,17 @@ mod tests {
     fn grouped(rows: &[(u64, String)], budget: usize) -> (Vec<(u64, u64, String)>, bool) {
         let directory = tempfile::tempdir().unwrap();
         let mut grouper = Grouper::new(Settings {
-            budget,
+            memory: Memory::new(budget),
             directory: directory.path().to_owned(),
         });
         for (row, (user, text)) in rows.iter().enumerate() {
             grouper.push(&record(row as u64, *user, text)).unwrap();
         }
-        let spilled = grouper.has_spilled();
+        let grouped = grouper.end().unwrap();
+        let spilled = grouped.has_spilled();
         let mut out = Vec::new();
-        grouper
-            .finish(|record| -> Result<(), GroupError> {
+        grouped
+            .visit(|record| -> Result<(), GroupError> {
                 assert_eq!(record.identities, record.user.to_string().as_bytes());
                 let text = String::from_utf8(record.event.to_vec()).unwrap();
                 out.push((record.user, record.row, text));
@@ -259,6 +372,17 @@ mod tests {
     }
 
     #[test]
+    fn more_runs_than_can_be_read_at_once_are_merged_in_steps() {
+        // With so little memory each row is a run, and two are read at once.
+        let rows: Vec<_> = (0..300u64).map(|row| (row % 7, row.to_string())).collect();
+        let mut want: Vec<_> = (0..300u64)
+            .map(|row| (row % 7, row, row.to_string()))
+            .collect();
+        want.sort();
+        assert_eq!(grouped(&rows, 8).0, want);
+    }
+
+    #[test]
     fn a_record_larger_than_the_buffers_survives_the_spill() {
         let rows: Vec<_> = (0..6u64)
             .map(|row| (row % 2, "y".repeat(300_000)))
@@ -271,7 +395,7 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_is_named() {
         let mut grouper = Grouper::new(Settings {
-            budget: 1,
+            memory: Memory::new(1),
             directory: "/nowhere/at/all".into(),
         });
         grouper.push(&record(0, 0, "a")).unwrap();

@@ -13,6 +13,7 @@
 //! The work itself knows nothing of the outbox: what it makes goes to a [`Store`]. So [`rehearse`]
 //! does with a document exactly what [`receive`] does, and keeps nothing.
 
+mod admission;
 mod early;
 mod ledger;
 mod work;
@@ -23,7 +24,7 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -38,22 +39,24 @@ use crate::mparticle::encode;
 use crate::mparticle::route::Route;
 use crate::outbox::{self, NewDelivery, Outbox};
 
+pub use admission::{Admission, Place};
 pub use worked::Worked;
 
-/// Chunks that wait for the worker, and as many that it has taken: enough to keep it busy while the
-/// threads that feed it have to share a processor with the one that sorts. With the chunks that HTTP
-/// gives some 6 MiB, and never more than twice that.
+use admission::{Window, part_of};
+
+/// Chunks that wait for the worker, and as many that it has taken. How many bytes that may be depends
+/// on how many deliveries there are ([`Admission`]).
 const CHUNKS_WAITING: usize = 48;
-/// Larger parts of a stream are cut.
-const LARGEST_CHUNK: usize = 128 << 10;
 
 /// How deliveries are worked on.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Bounds of what is read.
     pub decode: decode::Limits,
-    /// Memory for grouping, of one delivery, and the place of temporary files.
+    /// Memory for grouping, and the place of temporary files.
     pub group: group::Settings,
+    /// How many deliveries are received at once, and what they share.
+    pub admission: Admission,
     /// Bounds of what is written.
     pub encode: encode::Settings,
 }
@@ -223,6 +226,16 @@ pub enum IngestError {
     /// The outbox could not keep it.
     #[error(transparent)]
     Outbox(#[from] outbox::Error),
+    /// All places were taken for too long.
+    #[error(
+        "looker-feed is receiving as many deliveries at once as it may ({at_once}), and no place became free within {}. Send this one again later, or raise `looker.max_deliveries` in its configuration.", humantime::format_duration(*waited)
+    )]
+    Busy {
+        /// How many it may receive at once.
+        at_once: usize,
+        /// How long it waited.
+        waited: Duration,
+    },
     /// The daemon stops.
     #[error("looker-feed is being stopped. Nothing of the delivery was sent; send it again.")]
     Stopped,
@@ -235,13 +248,15 @@ pub enum IngestError {
 
 /// What the task tells the worker.
 enum Feed {
-    Chunk(Chunk),
+    /// With its bytes.
+    Chunk(Chunk, usize),
     /// The stream ended well. A channel that closes without this was given up.
     End,
     Broken(io::Error),
 }
 
-/// Receives one delivery. Returns when it is durable, or when nothing of it is left.
+/// Receives one delivery. Returns when it is durable, or when nothing of it is left. Until the first
+/// byte comes, and until there is a place then, the stream is all that is held of it.
 ///
 /// Dropping the future gives the delivery up.
 ///
@@ -257,30 +272,50 @@ pub async fn receive<S>(
 where
     S: Stream<Item = io::Result<Bytes>> + Unpin,
 {
+    let mut coming = stream.next().await;
+    let _place = settings.admission.enter().await?;
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING);
     // The memory of chunks that have been read comes back to be filled again, and what the stream
     // gave is given back to it at once: else each part of the stream would need memory from the system.
     let (read, mut spare) = mpsc::channel::<Chunk>(2 * CHUNKS_WAITING);
     let span = tracing::Span::current();
     let seen = Arc::clone(&progress);
+    let admission = settings.admission.clone();
+    let window = Arc::new(Window::default());
+    let source = work::Source {
+        feed: receiver,
+        read,
+        window: Arc::clone(&window),
+    };
     let worker = tokio::task::spawn_blocking(move || {
         let _entered = span.enter();
-        work::run(order, receiver, &read, &outbox, &settings, &seen)
+        work::run(order, source, &outbox, &settings, &seen)
     });
     // The worker hangs up early only when it has failed; its answer says why.
     'stream: loop {
-        let last = match stream.next().await {
+        let last = match coming {
             Some(Ok(bytes)) => {
                 progress
                     .bytes
                     .fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                for part in bytes.chunks(LARGEST_CHUNK) {
+                let waiting = admission.waiting();
+                let part_bytes = part_of(waiting);
+                for part in bytes.chunks(part_bytes) {
+                    tokio::select! {
+                        biased;
+                        () = window.below(waiting) => {}
+                        () = sender.closed() => break 'stream,
+                    }
                     let mut chunk = spare.try_recv().unwrap_or_default();
                     chunk.fill(part);
-                    if sender.send(Feed::Chunk(chunk)).await.is_err() {
+                    window.sent(part.len());
+                    if sender.send(Feed::Chunk(chunk, part.len())).await.is_err() {
                         break 'stream;
                     }
                 }
+                // Others have come meanwhile: memory that they need is not kept to be filled again.
+                while spare.len() * part_bytes > waiting && spare.try_recv().is_ok() {}
+                coming = stream.next().await;
                 continue;
             }
             Some(Err(error)) => Feed::Broken(error),

@@ -38,7 +38,7 @@
 //! | [`mparticle`]`::reply` | an answer of mParticle, read | the reply of `drain` | the outbox |
 //! | [`mparticle`]`::client` | the wire | the transport of `drain`, `mparticle::route`, `mparticle::reply`, `net`, `tls` | the outbox |
 //! | [`ingest`] | one delivery from bytes to commit | `decode`, `mapping`, `record`, `group`, `mparticle::encode`, `mparticle::route`, `mparticle::limits`, `changes`, `outbox`, `seal` | HTTP: it takes a stream |
-//! | [`config`] | the file and the environment as values that cannot be wrong | names of `mapping` | what the values are for |
+//! | [`config`] | the file and the environment as values that cannot be wrong | names of `mapping`, bounds of `outbox` | what the values are for |
 //! | [`intake`] | the Action Hub that Looker calls | the envelope of `decode`, `config`, `net`, `seal`, `tls` | the outbox, mParticle |
 //! | [`control`] | what an operator sees and steers | its own view values, `net` | the data path |
 //! | [`notify`] | callbacks to the operator's own tools | views of `control`, `net` | the data path |

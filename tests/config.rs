@@ -39,7 +39,8 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert!(config.looker.allowed_hosts.is_empty());
     assert_eq!(config.looker.connect_timeout, Duration::from_secs(10));
     assert_eq!(config.looker.idle_timeout, Duration::from_secs(13 * 60));
-    assert_eq!(config.looker.max_deliveries, 4);
+    assert_eq!(config.looker.max_deliveries, 64);
+    assert_eq!(config.looker.queue_timeout, Duration::from_secs(45 * 60));
     assert_eq!(config.outbox.path, PathBuf::from("./looker-feed-data"));
     assert_eq!(config.mparticle.pod, Pod::Us1);
     assert_eq!(

@@ -334,7 +334,7 @@ fn run_text(text: &str, settings: mapping::Settings, data_plan: Option<&DataPlan
     let mut decoder = Decoder::new(Limits::default());
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut grouper = Grouper::new(group::Settings {
-        budget: 20_000,
+        memory: group::Memory::new(20_000),
         directory: directory.path().to_owned(),
     });
     let mut chunks = text.as_bytes().chunks(1000);

@@ -42,7 +42,7 @@ pub fn requests(
     fill: impl FnOnce(&mut dyn FnMut(&Record)),
 ) -> Made {
     let mut grouper = Grouper::new(group::Settings {
-        budget,
+        memory: group::Memory::new(4 * budget),
         directory: directory.to_owned(),
     });
     fill(&mut |record| grouper.push(record).expect("it can be spilled"));

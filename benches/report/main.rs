@@ -9,7 +9,9 @@ mod kit;
 
 mod daemon;
 mod intake;
+mod many;
 mod page;
+mod small;
 #[allow(dead_code)] // Its criterion benches are for `--bench ratios`.
 #[path = "../ratios/stages.rs"]
 mod stages;
@@ -25,6 +27,8 @@ use hyper::body::Bytes;
 use intake::{Floor, Intake};
 use kit::Verdict;
 use looker_feed::looker::{Shape, document};
+use many::Midnight;
+use small::Small;
 use steady::{Restart, Steady};
 
 /// Everything that was measured.
@@ -36,6 +40,8 @@ pub(crate) struct Measured {
     pub others: Vec<Case>,
     pub steady: Steady,
     pub restart: Restart,
+    pub midnight: Midnight,
+    pub small: Small,
     /// Each stage alone; empty at small sizes, where `--bench ratios` is run beside this.
     pub stages: Vec<(&'static str, Vec<Verdict>)>,
 }
@@ -64,6 +70,10 @@ struct Plan {
     ramp: Duration,
     window: Duration,
     backlog: u64,
+    /// Rows of each of the deliveries that come at once.
+    midnight: u64,
+    /// Deliveries of one request each.
+    small: u64,
 }
 
 const SMALL: Plan = Plan {
@@ -72,6 +82,8 @@ const SMALL: Plan = Plan {
     ramp: Duration::from_secs(12),
     window: Duration::from_secs(10),
     backlog: 100_000,
+    midnight: 20_000,
+    small: 1_000,
 };
 
 const FULL: Plan = Plan {
@@ -80,18 +92,29 @@ const FULL: Plan = Plan {
     ramp: Duration::from_secs(15),
     window: Duration::from_secs(60),
     backlog: 1_000_000,
+    midnight: 250_000,
+    small: 5_000,
 };
 
 fn main() {
     let full = std::env::args().any(|argument| argument == "--full");
-    let only = std::env::args()
-        .skip_while(|argument| argument != "--intake")
-        .nth(1);
+    // For work on one thing: `-- --intake 1000000`.
+    let only = |name: &str| {
+        let number = std::env::args().skip_while(|argument| argument != name);
+        let number = number.take(2).nth(1);
+        number.map(|number| number.parse().expect("a number"))
+    };
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    if let Some(rows) = only {
-        // For work on one thing: `-- --intake 1000000`.
-        let rows = rows.parse().expect("a number of rows");
+    if let Some(rows) = only("--intake") {
         case("5 rows a user", &kit::shape(rows), 3, home.path(), false);
+        return;
+    }
+    if let Some(rows) = only("--midnight") {
+        println!("{:?}", many::run(home.path(), rows));
+        return;
+    }
+    if let Some(deliveries) = only("--small") {
+        println!("{:?}", small::run(home.path(), deliveries));
         return;
     }
     let plan = if full { FULL } else { SMALL };
@@ -117,12 +140,18 @@ fn main() {
         kit::number(plan.backlog as f64)
     );
     let restart = steady::restart(home.path(), plan.backlog);
+    println!("{} large deliveries at once ...", many::LARGE);
+    let midnight = many::run(home.path(), plan.midnight);
+    println!("A backlog of {} small deliveries ...", plan.small);
+    let small = small::run(home.path(), plan.small);
     let measured = Measured {
         full,
         sizes,
         others,
         steady,
         restart,
+        midnight,
+        small,
         stages: if full { stages() } else { Vec::new() },
     };
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::kit::{Bound, Verdict, number};
+use crate::many::{LARGE, SILENT};
 use crate::svg::{Axis, Line, plot};
 use crate::{Case, Measured};
 
@@ -99,6 +100,39 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
         "MB resident then",
         (restart.memory as f64 / 1e6).round(),
         Bound::AtMost(128.0),
+    ));
+    let midnight = &measured.midnight;
+    let large = format!(
+        "{LARGE} deliveries of {} rows at once, {SILENT} silent ones beside them",
+        number(midnight.rows as f64)
+    );
+    verdicts.push(Verdict::new(
+        format!("rows/s, {large}"),
+        midnight.rows_a_second().round(),
+        // As many as one alone must have.
+        Bound::AtLeast(20.0 * BASELINE),
+    ));
+    verdicts.push(Verdict::new(
+        format!("MB resident, {large}"),
+        (midnight.memory as f64 / 1e6).round(),
+        Bound::AtMost(128.0),
+    ));
+    let small = &measured.small;
+    let deliveries = number(small.deliveries as f64);
+    verdicts.push(Verdict::new(
+        format!("deliveries/s of one request each, {deliveries} waiting"),
+        small.deliveries_a_second().round(),
+        Bound::AtLeast(250.0),
+    ));
+    verdicts.push(Verdict::new(
+        "syncs of the disk for each of these",
+        small.syncs as f64 / small.deliveries as f64,
+        Bound::AtMost(2.0),
+    ));
+    verdicts.push(Verdict::new(
+        format!("syncs a request, one delivery of {deliveries} requests"),
+        small.busy_syncs as f64 / small.deliveries as f64,
+        Bound::AtMost(0.1),
     ));
     verdicts
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use looker_feed::looker::{Looker, Publisher, Shape};
+use looker_feed::looker::{Failure, Looker, Publisher, Shape};
 use looker_feed::sandbox::{Handle, LedgerMode, Sandbox, Settings};
 use looker_feed::shutdown::{self, Trigger};
 use tokio::runtime::Runtime;
@@ -52,6 +52,16 @@ impl World {
     /// A download url for a generated document.
     pub fn publish(&self, shape: &Shape) -> Url {
         self.looker.publish(shape.clone())
+    }
+
+    /// A download url that goes wrong in this way.
+    pub fn publish_failing(&self, failure: Failure) -> Url {
+        self.looker.publish_failing("{}", failure)
+    }
+
+    /// Whether the url has not been fetched yet.
+    pub fn is_unspent(&self, url: &Url) -> bool {
+        self.looker.is_unspent(url)
     }
 
     /// A download url for a document that is in memory already.

@@ -105,10 +105,11 @@ mod tests {
             ingest: ingest::Settings {
                 decode: crate::decode::Limits::default(),
                 group: group::Settings {
-                    budget: 1,
+                    memory: group::Memory::new(1),
                     directory: std::path::PathBuf::new(),
                 },
                 encode: crate::mparticle::encode::Settings::default(),
+                admission: ingest::Admission::new(1, Duration::from_secs(1), group::Memory::new(1)),
             },
             full_refresh: Duration::from_secs(1),
         }

@@ -7,7 +7,8 @@
 //!   choices      what a schedule's form chooses              schedules  those that send only changes
 //! facts        what stands behind the admin side             edit       a dead letter's new batch
 //!   arrivals     what is being received, and sums            readiness  whether a delivery would be taken
-//! parts        the tasks, in the order in which they end     systemd, traces, reload
+//! parts        the tasks, in the order in which they end     private    directories that are closed to others
+//! systemd, traces, reload
 //! ```
 //!
 //! Order of the shutdown: intake stops accepting and lets deliveries finish; then the drain stops
@@ -21,6 +22,7 @@ mod edit;
 mod facts;
 mod keys;
 mod parts;
+mod private;
 mod readiness;
 mod receiver;
 mod reload;
@@ -41,6 +43,7 @@ use crate::clock::UnixMillis;
 use crate::config::{self, Config};
 use crate::control::{self, Admin, Token, TokenError, view};
 use crate::drain::Drain;
+use crate::ingest::Admission;
 use crate::intake::Intake;
 use crate::mparticle::client::{Account, Client};
 use crate::notify::{self, Notifier};
@@ -53,6 +56,7 @@ use crate::tls::TlsError;
 use arrivals::Arrivals;
 use facts::Facts;
 use parts::Parts;
+use private::NotPrivate;
 use readiness::Readiness;
 use receiver::DeliveryReceiver;
 use systemd::Systemd;
@@ -94,6 +98,9 @@ pub enum StartError {
     /// The outbox does not open.
     #[error(transparent)]
     Outbox(#[from] outbox::OpenError),
+    /// A directory that holds people's data is open to other users.
+    #[error(transparent)]
+    NotPrivate(#[from] NotPrivate),
     /// Credentials could not be sealed under a new key.
     #[error("Credentials could not be sealed under the new key")]
     Reseal(#[from] outbox::Error),
@@ -153,6 +160,7 @@ pub struct App {
     receiver: Arc<DeliveryReceiver>,
     facts: Arc<Facts>,
     readiness: Arc<Readiness>,
+    admission: Admission,
     reloader: Reloader,
     changes: Changes,
     outbox: Outbox,
@@ -244,8 +252,10 @@ impl App {
             max_bytes: config.outbox.max_bytes,
             max_batch_bytes: config.mparticle.max_batch_bytes,
         };
+        let settings = settings::delivery_settings(&config, endpoint);
+        let admission = settings.ingest.admission.clone();
         let receiver = DeliveryReceiver {
-            settings: settings::delivery_settings(&config, endpoint),
+            settings,
             outbox: outbox.clone(),
             keys,
             changes: changes.clone(),
@@ -262,6 +272,7 @@ impl App {
             receiver: Arc::new(receiver),
             facts: Arc::new(facts),
             readiness,
+            admission,
             reloader,
             changes,
             outbox,
@@ -338,6 +349,7 @@ impl App {
         };
         systemd.stopping();
         self.readiness.stop();
+        self.admission.stop();
         let ended = parts.end().await;
         let outbox = self.outbox;
         if tokio::task::spawn_blocking(move || outbox.close())
@@ -389,6 +401,9 @@ async fn open_outbox(config: &Config) -> Result<(Outbox, Arc<Keyring>), StartErr
     let opened = tokio::task::spawn_blocking(move || {
         let keys = keys::load(&config)?;
         let outbox = Outbox::open(settings::outbox_settings(&config, Arc::clone(&keys)))?;
+        // Only now it is known that the directory is an outbox, and not /tmp.
+        private::close(&config.outbox.path)?;
+        private::close(&schedules::settings(&config).directory)?;
         keys::renew(&outbox, &config, &keys)?;
         Ok((outbox, keys))
     });

@@ -89,6 +89,11 @@ impl Receiver for DeliveryReceiver {
         }
     }
 
+    async fn turn(&self) -> Result<(), Refusal> {
+        let free = self.settings.ingest.admission.free().await;
+        free.map_err(|error| refusal(&error.to_string()))
+    }
+
     async fn receive(&self, order: Order, source: Source) -> Result<intake::Receipt, Refusal> {
         let now = UnixMillis::now();
         let id = clock::new_delivery_id(now).map_err(|error| refusal(&error.to_string()))?;
@@ -193,6 +198,7 @@ pub(super) fn kind(error: &IngestError) -> &'static str {
         IngestError::Group(_) | IngestError::Early(_) => "temporary space failed",
         IngestError::Thread(_) => "the system refused a thread",
         IngestError::Outbox(_) => "the outbox refused",
+        IngestError::Busy { .. } => "no place became free",
         IngestError::Stopped => "the daemon is being stopped",
         IngestError::Panicked => "a mistake in looker-feed",
     }

@@ -9,10 +9,14 @@ use crate::config::{self, Config};
 use crate::model::DataType;
 use crate::mparticle::client::ClientSettings;
 use crate::mparticle::encode;
+use crate::net::descriptors;
 use crate::seal::Keyring;
 use crate::telemetry::{self, Exporter, Telemetry};
 use crate::tls::Identity;
 use crate::{decode, drain, group, ingest, intake, mapping, notify, outbox};
+
+/// Connections to the hub at once: far more than the schedules that begin at midnight.
+const MOST_CONNECTIONS: usize = 1024;
 
 pub(super) fn outbox_settings(config: &Config, keys: Arc<Keyring>) -> outbox::Settings {
     outbox::Settings {
@@ -58,8 +62,16 @@ pub(super) fn intake_settings(
         secret,
         spool_directory: config.outbox.path.clone(),
         deadline: config.shutdown.deadline,
+        connections: connections(),
         write_timeout: WRITE_TIMEOUT,
     }
+}
+
+/// A delivery has a connection to the hub, one to Looker, and a file or two. A quarter of what the
+/// system allows leaves some for everything else.
+fn connections() -> usize {
+    let quarter = descriptors::limit().map_or(usize::MAX, |limit| limit as usize / 4);
+    quarter.clamp(MOST_CONNECTIONS / 16, MOST_CONNECTIONS)
 }
 
 /// What deliveries are made with; `endpoint` is mParticle's base address.
@@ -76,6 +88,7 @@ pub(super) fn delivery_settings(config: &Config, endpoint: Url) -> choices::Sett
 
 /// How deliveries are worked on.
 pub fn ingest_settings(config: &Config) -> ingest::Settings {
+    let memory = group::Memory::new(config.memory.group_budget);
     ingest::Settings {
         decode: decode::Limits {
             max_depth: config.looker.max_depth,
@@ -84,10 +97,14 @@ pub fn ingest_settings(config: &Config) -> ingest::Settings {
             ..decode::Limits::default()
         },
         group: group::Settings {
-            // The budget is for all deliveries together, and so many may come at once.
-            budget: config.memory.group_budget / config.looker.max_deliveries.max(1),
+            memory: memory.clone(),
             directory: config.outbox.path.clone(),
         },
+        admission: ingest::Admission::new(
+            config.looker.max_deliveries,
+            config.looker.queue_timeout,
+            memory,
+        ),
         encode: encode::Settings {
             max_batches_per_request: config.mparticle.max_batches_per_request,
             max_events_per_request: config.mparticle.max_events_per_request,

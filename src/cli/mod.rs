@@ -199,6 +199,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("looker-feed")
+        // Each delivery has one for its work; calls to the outbox and of the admin side need some too.
+        .max_blocking_threads(2048)
         .build()
         .map_err(|error| Failure::Other(format!("The runtime cannot be started: {error}")))
 }

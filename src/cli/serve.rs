@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::{App, Reloader, StartError};
 use crate::causes::with_causes;
 use crate::cli::{ConfigArgument, Failure, load, log, runtime, stop_signal};
+use crate::net::descriptors;
 use crate::shutdown;
 
 /// Runs until SIGINT or SIGTERM; reads the configuration again on SIGHUP.
@@ -14,6 +15,7 @@ pub fn run(argument: &ConfigArgument) -> Result<(), Failure> {
     let config = load(argument)?;
     config.require_secret()?;
     let leveller = log::init(&config.log);
+    descriptors::raise();
     let deadline = config.shutdown.deadline;
     let runtime = runtime()?;
     let ran = runtime.block_on(async {

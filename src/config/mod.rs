@@ -32,6 +32,7 @@ pub use crate::mapping::{
     PivotedMeasures, Untagged, identity_tags,
 };
 
+use crate::outbox;
 use layers::{Entry, Layers, Raw};
 use values::{
     address, base_url, collector, day, duration, endpoint, events, hosts, is_callback, line, names,
@@ -135,6 +136,7 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             connect_timeout: of.key("looker.connect_timeout", wait())?,
             idle_timeout: of.key("looker.idle_timeout", wait())?,
             max_deliveries: of.key("looker.max_deliveries", whole(1..=1000))?,
+            queue_timeout: of.key("looker.queue_timeout", wait())?,
             max_row_bytes: of.key("looker.max_row_bytes", bytes(1 << 10..=1 << 30))?,
             max_depth: of.key("looker.max_depth", whole(8..=128))?,
             max_header_bytes: of.key("looker.max_header_bytes", bytes(1 << 10..=1 << 30))?,
@@ -143,7 +145,10 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             path: of.key("outbox.path", path)?,
             max_bytes: of.key("outbox.max_bytes", size(1 << 16..=1 << 50))?,
             reserve_bytes: of.key("outbox.reserve_bytes", size(0..=1 << 50))?,
-            segment_bytes: of.key("outbox.segment_bytes", size(1 << 12..=1 << 32))?,
+            segment_bytes: of.key(
+                "outbox.segment_bytes",
+                size(outbox::Settings::SEGMENT_BYTES),
+            )?,
             webhook_memory: of.key("outbox.webhook_memory", duration(hours(1)..=days(3650)))?,
             rejected_rows_kept: of.key("outbox.rejected_rows_kept", whole(0..=1_000_000))?,
             history: of.key("outbox.history", whole(1..=1_000_000))?,

@@ -70,8 +70,10 @@ pub struct LookerSettings {
     pub connect_timeout: Duration,
     /// The longest silence while a delivery is received.
     pub idle_timeout: Duration,
-    /// Deliveries that are received at once, at least 1.
+    /// Deliveries whose rows come in at once, at least 1; further ones wait for their turn.
     pub max_deliveries: usize,
+    /// The longest wait for a turn.
+    pub queue_timeout: Duration,
     /// The longest row, in bytes of JSON.
     pub max_row_bytes: usize,
     /// How deep objects and arrays may be nested in each other.
@@ -253,7 +255,7 @@ pub struct ChangesSettings {
 /// `[memory]`
 #[derive(Clone, Copy, Debug)]
 pub struct MemorySettings {
-    /// For grouping by user, in bytes: the total for all deliveries that are received at once.
+    /// For grouping by user, in bytes: what all deliveries that are received at once share.
     pub group_budget: usize,
 }
 

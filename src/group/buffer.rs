@@ -71,6 +71,12 @@ impl Buffer {
         })
     }
 
+    /// Gives back the memory of an empty buffer that is more than this.
+    pub fn shrink(&mut self, most: usize) {
+        self.bytes.shrink_to(most);
+        self.entries.shrink_to(most / size_of::<Entry>());
+    }
+
     /// Forgets the records and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();

@@ -76,18 +76,20 @@ pub struct Spill {
 pub struct Run(Stretch);
 
 impl Spill {
-    /// Makes an unnamed file in `directory`.
-    pub fn create(directory: &Path) -> io::Result<Self> {
+    /// Makes an unnamed file in `directory`, for one who has so much memory.
+    pub fn create(directory: &Path, memory: usize) -> io::Result<Self> {
         Ok(Self {
-            file: Scratch::create(directory)?,
+            file: Scratch::create(directory)?.gathering(memory / 16),
         })
     }
 
-    /// Appends sorted records, each behind its head, as one run.
-    pub fn write<'a>(&mut self, records: impl Iterator<Item = &'a [u8]>) -> io::Result<Run> {
-        for record in records {
-            self.file.write(record)?;
-        }
+    /// Appends a record, behind its head, to the run at hand. A run's records are sorted.
+    pub fn append(&mut self, record: &[u8]) -> io::Result<()> {
+        self.file.write(record)
+    }
+
+    /// Ends the run at hand.
+    pub fn end_run(&mut self) -> io::Result<Run> {
         self.file.end_stretch().map(Run)
     }
 }
@@ -144,6 +146,12 @@ impl Cursor {
     pub fn record(&self) -> RecordView<'_> {
         let bytes = self.buffer.get(self.start..self.next).unwrap_or(&[]);
         self.head.view(bytes)
+    }
+
+    /// The same, behind its head, as it lies in a run.
+    pub fn piece(&self) -> &[u8] {
+        let start = self.start.saturating_sub(HEAD);
+        self.buffer.get(start..self.next).unwrap_or(&[])
     }
 
     /// Makes sure that `wanted` bytes from `next` on are in the buffer; `false` when the run ends

@@ -22,12 +22,13 @@ pub struct Spiller {
 }
 
 impl Spiller {
-    /// Makes the temporary file in `directory` and starts the thread.
+    /// Makes the temporary file in `directory` and starts the thread. `memory` is what the delivery has
+    /// at this moment.
     ///
     /// # Errors
     /// The file cannot be made, or the system gives no thread.
-    pub fn start(directory: &Path) -> io::Result<Self> {
-        let spill = Spill::create(directory)?;
+    pub fn start(directory: &Path, memory: usize) -> io::Result<Self> {
+        let spill = Spill::create(directory, memory)?;
         // A buffer is handed over only when the thread takes it, so no third one is ever needed.
         let (full, work) = sync_channel(0);
         let (done, spare) = sync_channel(1);
@@ -88,7 +89,8 @@ fn write_runs(mut spill: Spill, work: &Receiver<Buffer>, done: &SyncSender<Buffe
     let mut runs = Vec::new();
     while let Ok(mut buffer) = work.recv() {
         buffer.sort();
-        runs.push(spill.write(buffer.pieces())?);
+        buffer.pieces().try_for_each(|piece| spill.append(piece))?;
+        runs.push(spill.end_run()?);
         buffer.clear();
         // There is room for each buffer that was taken; at the end nobody needs it.
         done.try_send(buffer).ok();

@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
+use super::admission::Window;
 use super::early::EarlyRows;
 use super::{
     CHUNKS_WAITING, Feed, IngestError, Order, Progress, Reason, Receipt, Settings, Store, Task,
@@ -21,12 +23,18 @@ use crate::mparticle::route::Route;
 use crate::outbox::{Entry, Outbox, RejectedRow, Slice, Staging, Totals};
 use crate::record::Record;
 
-/// Works until the feed ends and the delivery is committed, or until something fails. Chunks that have
-/// been read go back through `read`.
+/// Where the worker has its bytes from.
+pub struct Source {
+    pub feed: mpsc::Receiver<Feed>,
+    /// Chunks that have been read go back to be filled again.
+    pub read: mpsc::Sender<Chunk>,
+    pub window: Arc<Window>,
+}
+
+/// Works until the feed ends and the delivery is committed, or until something fails.
 pub fn run(
     order: Order,
-    mut feed: mpsc::Receiver<Feed>,
-    read: &mpsc::Sender<Chunk>,
+    source: Source,
     outbox: &Outbox,
     settings: &Settings,
     progress: &Progress,
@@ -50,6 +58,11 @@ pub fn run(
         Some((changes, order)) => Some(changes.begin(order, task.id, received, outbox)?),
         None => None,
     };
+    let Source {
+        mut feed,
+        read,
+        window,
+    } = source;
     // All that waits is taken at once, so that neither side is woken for every chunk.
     let mut taken = VecDeque::with_capacity(CHUNKS_WAITING);
     let mut arrived = Vec::with_capacity(CHUNKS_WAITING);
@@ -59,7 +72,8 @@ pub fn run(
             taken.extend(arrived.drain(..));
         }
         match taken.pop_front() {
-            Some(Feed::Chunk(came)) => {
+            Some(Feed::Chunk(came, bytes)) => {
+                window.read(bytes, settings.admission.waiting());
                 // There is room for all that are under way.
                 let _ = read.try_send(std::mem::replace(chunk, came));
                 Ok(true)
@@ -77,6 +91,9 @@ pub fn run(
         progress,
         &mut session,
     )?;
+    if feed.is_closed() {
+        return Err(IngestError::Stopped);
+    }
     worked.check()?;
     let mut notes = worked.notes();
     progress.written.get_or_init(SystemTime::now);
@@ -312,15 +329,16 @@ impl<S: Store> Job<'_, S> {
         if let Some(session) = self.session.as_ref() {
             encoder = encoder.sending_changes(session.key(), session.attribute());
         }
-        let grouper = mapper.grouper;
+        let grouped = mapper.grouper.end()?;
+        let _turn = self.settings.admission.finish(grouped.has_spilled());
         let (made, spent) = writer::write(
             self.store,
             self.session.as_mut(),
             &mut self.rejected,
             &mut self.first_reason,
             |feeder| {
-                let spent = grouper
-                    .finish(|record| -> Result<(), IngestError> { encoder.push(record, feeder) })?;
+                let spent = grouped
+                    .visit(|record| -> Result<(), IngestError> { encoder.push(record, feeder) })?;
                 Ok((encoder.finish(feeder)?, spent))
             },
         )?;

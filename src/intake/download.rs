@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,8 +30,10 @@ use super::receiver::Source;
 use crate::config::{AllowedHost, LookerSettings};
 use crate::net::client::connector;
 
-/// The longest head of a response, and how much of its body is read at once.
-const READ_BUFFER_BYTES: usize = 256 << 10;
+/// What all downloads may read at once, together, and each of them at most and at least. That is also
+/// the longest head of a response.
+const READ_BYTES: usize = 4 << 20;
+const READ_BUFFER_BYTES: (usize, usize) = (32 << 10, 256 << 10);
 
 /// Why rows could not be fetched. Each is a sentence for the schedule's owner.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +90,8 @@ pub(super) struct Downloader {
     settings: LookerSettings,
     live: Handle,
     tls: ClientConfig,
+    /// Downloads that are open.
+    open: Arc<()>,
 }
 
 impl Downloader {
@@ -96,6 +101,7 @@ impl Downloader {
             settings,
             live,
             tls,
+            open: Arc::default(),
         }
     }
 
@@ -151,14 +157,21 @@ impl Downloader {
             .call(target.uri.clone())
             .await
             .map_err(connect_error)?;
+        let open = Arc::clone(&self.open);
+        let (least, most) = READ_BUFFER_BYTES;
+        let read_at_once = READ_BYTES / Arc::strong_count(&open);
         let (sender, driver) = http1::Builder::new()
-            .max_buf_size(READ_BUFFER_BYTES)
+            .max_buf_size(read_at_once.clamp(least, most))
             .handshake(stream)
             .await
             .map_err(|error| connect_error(error.into()))?;
         // Its errors are seen by the request or the body that it drives.
         let driver = Some(Box::pin(driver.map(drop)) as Pin<Box<_>>);
-        Ok(Connection { sender, driver })
+        Ok(Connection {
+            sender,
+            driver,
+            _open: open,
+        })
     }
 }
 
@@ -240,6 +253,8 @@ impl Service<Name> for Resolved {
 struct Connection {
     sender: http1::SendRequest<Empty<Bytes>>,
     driver: Option<Driver>,
+    /// One of those that are counted.
+    _open: Arc<()>,
 }
 
 /// What moves a connection's bytes; `None` once the connection has ended.

@@ -7,17 +7,19 @@
 //! answer is success. (A pushed document comes over that very connection, and is cut with it.)
 //!
 //! If a request has both a url and pushed rows, which Looker does not do, the rows in hand count and
-//! the url is not spent. What is checked before anything is spent, in this order: the request itself, the webhook id, a
-//! free place among `looker.max_deliveries`, room in the outbox.
+//! the url is not spent. What is checked before anything is spent, in this order: the request itself, the webhook id,
+//! room in the outbox. Then a delivery waits for its turn, if as many as may be are being received.
 
 use std::collections::HashSet;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Settings;
@@ -34,6 +36,9 @@ use crate::causes::with_causes;
 /// Pieces of a pushed document between the connection and the receiver: enough that neither waits
 /// for each single piece of the other, and few since a piece can be as large as a read.
 const PIECES_AHEAD: usize = 4;
+
+/// Documents that are spooled at once: each takes some memory.
+const SPOOLS: usize = 16;
 
 /// After so much of a spooled document the receiver is asked again whether there is room.
 const ASK_AFTER_BYTES: usize = 16 << 20;
@@ -53,12 +58,12 @@ enum Failure {
     /// The first request with this webhook id has not ended.
     #[error("This delivery is already being received; this second request for it was ignored.")]
     Receiving,
-    /// All places are taken. It cannot wait: its download url expires.
+    /// As many documents as may be wait for their settings.
     #[error(
-        "The feed is already receiving as many deliveries at once as it may ({0}). Send this one again \
-         when they are done, or raise `looker.max_deliveries` in the feed's configuration."
+        "The feed is already storing as many documents at once as it may ({SPOOLS}), and none of them was \
+         complete within {}. Send this one again later.", humantime::format_duration(*.0)
     )]
-    Busy(usize),
+    Busy(Duration),
     /// The spool cannot be written or read.
     #[error("The feed could not store the delivery in its directory.")]
     Spool(#[from] io::Error),
@@ -80,7 +85,7 @@ pub(super) struct Executor<R> {
     receiver: Arc<R>,
     downloader: Downloader,
     settings: Settings,
-    places: Arc<Semaphore>,
+    spools: Semaphore,
     /// Webhook ids whose requests have not ended. Two requests that come at the same moment both
     /// find nothing at the receiver.
     receiving: Arc<Mutex<HashSet<String>>>,
@@ -90,7 +95,7 @@ impl<R: Receiver> Executor<R> {
     pub(super) fn new(receiver: Arc<R>, settings: Settings, live: Handle) -> Self {
         Self {
             downloader: Downloader::new(settings.looker.clone(), live, settings.trust.clone()),
-            places: Arc::new(Semaphore::new(settings.looker.max_deliveries)),
+            spools: Semaphore::new(SPOOLS),
             receiving: Arc::default(),
             receiver,
             settings,
@@ -140,7 +145,7 @@ impl<R: Receiver> Executor<R> {
         let Some(download_url) = download_url else {
             return Ok(Done::NoResults);
         };
-        let _turn = match self.turn(origin)? {
+        let _turn = match self.turn(origin).await? {
             Turn::Before { rows } => return Ok(Done::Before { rows }),
             Turn::Now(turn) => turn,
         };
@@ -157,7 +162,7 @@ impl<R: Receiver> Executor<R> {
         parts: &mut Parts,
     ) -> Result<Done, Failure> {
         let (order, _) = sections.order(origin)?;
-        let _turn = match self.turn(origin)? {
+        let _turn = match self.turn(origin).await? {
             Turn::Before { rows } => return Ok(Done::Before { rows }),
             Turn::Now(turn) => turn,
         };
@@ -198,10 +203,13 @@ impl<R: Receiver> Executor<R> {
         first: Bytes,
         parts: &mut Parts,
     ) -> Result<Done, Failure> {
-        let _turn = match self.turn(origin)? {
+        let _turn = match self.turn(origin).await? {
             Turn::Before { rows } => return Ok(Done::Before { rows }),
             Turn::Now(turn) => turn,
         };
+        let limit = self.settings.looker.queue_timeout;
+        let place = timeout(limit, self.spools.acquire()).await;
+        let _place = place.map_err(|_| Failure::Busy(limit))?;
         let mut spool = Spool::create(self.settings.spool_directory.clone()).await?;
         spool.write(&first).await?;
         let mut unasked = first.len();
@@ -229,8 +237,8 @@ impl<R: Receiver> Executor<R> {
         Ok(Done::Received(receipt))
     }
 
-    /// A place for one delivery, unless it was taken before or there is none.
-    fn turn(&self, origin: &Origin) -> Result<Turn, Failure> {
+    /// The turn of one delivery, unless it was taken before.
+    async fn turn(&self, origin: &Origin) -> Result<Turn, Failure> {
         let claim = match &origin.webhook_id {
             Some(id) => {
                 let claim = Claim::new(&self.receiving, id).ok_or(Failure::Receiving)?;
@@ -242,14 +250,11 @@ impl<R: Receiver> Executor<R> {
             }
             None => None,
         };
-        let place = Arc::clone(&self.places)
-            .try_acquire_owned()
-            .map_err(|_| Failure::Busy(self.settings.looker.max_deliveries))?;
         self.receiver.admit()?;
-        Ok(Turn::Now(Place {
-            _place: place,
-            _claim: claim,
-        }))
+        self.receiver.turn().await?;
+        // It may have been a long wait.
+        self.receiver.admit()?;
+        Ok(Turn::Now(Place { _claim: claim }))
     }
 }
 
@@ -261,7 +266,6 @@ enum Turn {
 
 /// Held while a delivery is received.
 struct Place {
-    _place: OwnedSemaphorePermit,
     _claim: Option<Claim>,
 }
 

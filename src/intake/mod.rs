@@ -76,6 +76,8 @@ pub struct Settings {
     pub spool_directory: PathBuf,
     /// How long deliveries may go on after the shutdown has begun.
     pub deadline: Duration,
+    /// Connections at once, those of deliveries that are being received included.
+    pub connections: usize,
     /// A client that reads nothing of its answer for so long is cut off.
     pub write_timeout: Duration,
 }

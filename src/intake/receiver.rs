@@ -32,6 +32,14 @@ pub trait Receiver: Send + Sync + 'static {
     /// What is known of an `X-Looker-Webhook-Id`. Must not block.
     fn webhook(&self, id: &str) -> WebhookState;
 
+    /// Waits until a delivery that begins now would be worked on at once, and not without end. Asked
+    /// before a download url is spent: it is valid for an hour. In [`Receiver::receive`] a delivery may
+    /// have to wait again, once its first bytes have come: those that are silent keep nobody waiting.
+    ///
+    /// # Errors
+    /// The sentence that Looker is to be told.
+    fn turn(&self) -> impl Future<Output = Result<(), Refusal>> + Send;
+
     /// Carries one delivery to where it is durable: `Ok` means committed and on the disk. Must read
     /// `source` to its end before it commits, even when the document is complete before: only the
     /// end means that all came and that nothing behind the document speaks against it. An error in

@@ -16,8 +16,6 @@ use super::routes::{Hub, router};
 use crate::net::{self, Limits};
 use crate::shutdown::Shutdown;
 
-/// Looker opens a handful; far more than these is not Looker.
-const MAX_CONNECTIONS: usize = 256;
 /// For a request's head, and for the silence before the next one on the same connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// When the last delivery has ended, its answer may take so long to be sent.
@@ -76,7 +74,7 @@ impl Intake {
         let identity = self.settings.identity.clone();
         let limits = Limits {
             name: "the Action Hub",
-            connections: MAX_CONNECTIONS,
+            connections: self.settings.connections,
             head_within: HEAD_TIMEOUT,
             write_within: self.settings.write_timeout,
             refusals_close: true,

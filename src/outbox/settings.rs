@@ -1,5 +1,6 @@
 //! How an outbox is kept.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ pub struct Settings {
     /// Bytes of the disk that stay free: below, deliveries are refused.
     pub reserve_bytes: u64,
     /// A segment is ended at about this size. Disk space comes back in steps of it while a
-    /// delivery drains. From 1 KiB to 1 GiB.
+    /// delivery drains. Within [`Settings::SEGMENT_BYTES`].
     pub segment_bytes: u64,
     /// sled's file is copied into a fresh one when it has grown beyond this (and beyond four
     /// times what the last copy came to).
@@ -34,6 +35,9 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Between which sizes a segment may be ended.
+    pub const SEGMENT_BYTES: RangeInclusive<u64> = 1 << 10..=1 << 30;
+
     /// The defaults, at `path`, sealed with `keys`.
     pub fn new(path: impl Into<PathBuf>, keys: Arc<Keyring>) -> Self {
         Self {
@@ -50,7 +54,7 @@ impl Settings {
     }
 
     pub(in crate::outbox) fn check(&self) -> Result<(), OpenError> {
-        if !(1 << 10..=1 << 30).contains(&self.segment_bytes) {
+        if !Self::SEGMENT_BYTES.contains(&self.segment_bytes) {
             return Err(OpenError::Setting(
                 "segment_bytes must be from 1 KiB to 1 GiB",
             ));

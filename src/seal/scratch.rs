@@ -29,7 +29,7 @@ use super::sealer::TAG;
 
 /// Plain bytes of a block; the last of a stretch has less.
 const BLOCK: usize = 8 << 10;
-/// Sealed blocks are gathered up to this before they are written.
+/// Sealed blocks are usually gathered up to this before they are written.
 const BUFFER: usize = 256 << 10;
 /// Bytes of a file from which on its stretches are packed, and what has been read can be given back.
 const PACK_ABOVE: u64 = 256 << 20;
@@ -54,6 +54,8 @@ pub struct Scratch {
     open: usize,
     /// How many blocks are sealed.
     blocks: u64,
+    /// Sealed blocks are gathered up to this many bytes.
+    gather: usize,
     /// Bytes of the file.
     written: u64,
     /// The stretch that is being written.
@@ -102,12 +104,20 @@ impl Scratch {
             buffer: Vec::new(),
             open: 0,
             blocks: 0,
+            gather: BUFFER,
             written: 0,
             begun: Stretch {
                 packed: pack_above == 0,
                 ..Stretch::default()
             },
         })
+    }
+
+    /// The same, for one who has less memory: it is written when so many bytes have been gathered, but
+    /// at least a block, and at most as many as usual.
+    pub fn gathering(mut self, bytes: usize) -> Self {
+        self.gather = bytes.clamp(BLOCK, BUFFER);
+        self
     }
 
     /// Bytes on the disk.
@@ -142,7 +152,7 @@ impl Scratch {
             self.buffer.extend_from_slice(now);
             self.begun.plain += now.len() as u64;
             if now.len() < room {
-                return Ok(self.open >= BUFFER);
+                return Ok(self.open >= self.gather);
             }
             self.seal_block()?;
             bytes = rest;

@@ -132,3 +132,36 @@ async fn nothing_behind_a_chunked_body_is_taken_for_a_request() {
         assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
     }
 }
+
+#[tokio::test]
+async fn nothing_behind_the_body_of_a_refused_request_is_taken_for_a_request() {
+    let feed = feed(Script::default()).await;
+    let authorization = format!("authorization: {}\r\n", feed.authorization());
+    for (line, key, status) in [
+        ("POST /actions/mparticle/form", "", 403),
+        ("POST /status", "", 405),
+        ("POST /nowhere", authorization.as_str(), 404),
+        ("PUT /", authorization.as_str(), 405),
+    ] {
+        for framing in [
+            "content-length: 5\r\n\r\nhello",
+            "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        ] {
+            let mut stream = TcpStream::connect(feed.address).await.unwrap();
+            let bytes = format!(
+                "{line} HTTP/1.1\r\nhost: x\r\n{key}{framing}GET /status HTTP/1.1\r\nhost: x\r\n\r\n"
+            );
+            stream.write_all(bytes.as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            // What was not read may turn the end into a reset, after the answer.
+            let _ = stream.read_to_end(&mut answer).await;
+            let answer = String::from_utf8(answer).unwrap();
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{line}: {answer}"
+            );
+            assert!(answer.contains("connection: close"), "{line}: {answer}");
+            assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{line}: {answer}");
+        }
+    }
+}

@@ -7,6 +7,7 @@ use looker_feed::intake::WebhookState;
 use looker_feed::model::{DataType, Environment};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 
 use super::support::*;
 
@@ -215,31 +216,64 @@ async fn a_webhook_that_is_being_received_is_refused_and_one_that_failed_may_com
 }
 
 #[tokio::test]
-async fn more_deliveries_than_places_are_refused_before_their_url_is_spent() {
-    let feed = feed_with(Script::held(), |settings| {
-        settings.looker.max_deliveries = 1
+async fn a_delivery_waits_for_its_turn_with_newlines_and_its_url_unspent() {
+    let feed = feed_with(
+        Script {
+            turns: Semaphore::new(0),
+            ..Script::default()
+        },
+        fast,
+    )
+    .await;
+    let looker_server = Looker::with(DOCUMENT).await;
+    let body = order_with(&looker_server.url()).to_string();
+    let mut stream = feed
+        .raw_execute(&format!(
+            "connection: close\r\ncontent-length: {}\r\n",
+            body.len()
+        ))
+        .await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    feed.script.queued.notified().await;
+    for _ in 0..3 {
+        assert_eq!(read_until(&mut stream, "\n\r\n").await, "1\r\n\n\r\n");
+    }
+    assert_eq!(looker_server.hits(), 0);
+    feed.script.turns.add_permits(1);
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.contains(r#""success":true"#), "{rest}");
+    assert_eq!(looker_server.hits(), 1);
+}
+
+#[tokio::test]
+async fn a_delivery_whose_turn_does_not_come_is_refused_before_its_url_is_spent() {
+    let feed = feed(Script {
+        turns: Semaphore::new(0),
+        ..Script::default()
     })
     .await;
     let looker_server = Looker::with(DOCUMENT).await;
     let body = order_with(&looker_server.url());
-    let first = feed.execute(&body);
-    let second = async {
-        feed.script.begun.notified().await;
-        let refusal = feed.refusal(&body).await;
-        feed.script.gate.add_permits(2);
-        refusal
+    let refusal = feed.refusal(&body);
+    let ends = async {
+        feed.script.queued.notified().await;
+        feed.script.turns.close();
     };
-    let (first, second) = tokio::join!(first, second);
-    assert_eq!(message(&first, true), accepted());
-    assert!(
-        second
-            .starts_with("The feed is already receiving as many deliveries at once as it may (1)."),
-        "{second}"
-    );
-    assert!(second.contains("`looker.max_deliveries`"), "{second}");
-    assert_eq!(looker_server.hits(), 1);
+    let (refusal, ()) = tokio::join!(refusal, ends);
+    assert_eq!(refusal, "No place became free.");
+    assert_eq!(looker_server.hits(), 0);
+}
 
-    feed.script.gate.add_permits(2);
+#[tokio::test]
+async fn a_delivery_that_is_refused_gives_its_place_to_the_next() {
+    let feed = feed(Script::default()).await;
+    let looker_server = Looker::with(DOCUMENT).await;
+    let body = order_with(&looker_server.url());
+    *feed.script.full.lock().unwrap() = Some("The outbox is full.");
+    assert_eq!(feed.refusal(&body).await, "The outbox is full.");
+    *feed.script.full.lock().unwrap() = None;
     assert_eq!(message(&feed.execute(&body).await, true), accepted());
 }
 
@@ -305,11 +339,7 @@ async fn a_failure_after_the_first_newline_still_ends_the_answer() {
 
 #[tokio::test]
 async fn a_panic_after_the_first_newline_still_ends_the_answer_and_frees_the_place() {
-    let feed = feed_with(Script::held(), |settings| {
-        fast(settings);
-        settings.looker.max_deliveries = 1;
-    })
-    .await;
+    let feed = feed_with(Script::held(), fast).await;
     let looker_server = Looker::with(DOCUMENT).await;
     *feed.script.plan.lock().unwrap() = Plan::Panic;
     let rest = answer_after_newlines(&feed, &looker_server.url(), 1).await;

@@ -46,6 +46,10 @@ pub struct Script {
     pub plan: Mutex<Plan>,
     pub webhook: Mutex<WebhookState>,
     pub full: Mutex<Option<&'static str>>,
+    /// Each delivery takes a permit before it begins.
+    pub turns: Semaphore,
+    /// A delivery asks for its turn.
+    pub queued: Notify,
     /// Each delivery takes a permit before it is read, and another one before its end.
     pub gate: Semaphore,
     /// A delivery has begun.
@@ -66,6 +70,8 @@ impl Default for Script {
             plan: Mutex::default(),
             webhook: Mutex::new(WebhookState::Unknown),
             full: Mutex::default(),
+            turns: Semaphore::new(1_000_000),
+            queued: Notify::new(),
             gate: Semaphore::new(1_000_000),
             begun: Notify::new(),
             bytes: Notify::new(),
@@ -116,6 +122,17 @@ impl Receiver for Script {
 
     fn webhook(&self, _: &str) -> WebhookState {
         *self.webhook.lock().unwrap()
+    }
+
+    async fn turn(&self) -> Result<(), Refusal> {
+        self.queued.notify_one();
+        // Closed by a test whose patience is over.
+        let turn = self.turns.acquire().await;
+        let turn = turn.map_err(|_| Refusal {
+            message: "No place became free.".to_owned(),
+        })?;
+        turn.forget();
+        Ok(())
     }
 
     async fn receive(&self, order: Order, mut source: Source) -> Result<Receipt, Refusal> {
@@ -196,6 +213,7 @@ pub async fn feed_with(script: Script, change: impl FnOnce(&mut Settings)) -> Fe
         looker: config.looker,
         spool_directory: spool.path().to_owned(),
         deadline: Duration::from_secs(30),
+        connections: 256,
         write_timeout: Duration::from_secs(30),
     };
     change(&mut settings);

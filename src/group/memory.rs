@@ -1,0 +1,183 @@
+//! Memory for records, shared by all deliveries that are received at once: each takes what it needs
+//! while there is some left, and no more than is fair.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What each delivery has, whatever the others hold: it must be able to go on. All of these may pass
+/// the total.
+const LEAST: usize = 128 << 10;
+/// One delivery that collects rows never holds more than this part of the total, so that one that has
+/// stopped coming leaves the others enough.
+const MOST_OF_TOTAL: usize = 4;
+/// Reading runs back may take this part of the total, which collecting rows leaves free.
+const MERGE_OF_TOTAL: usize = 8;
+
+/// The memory of all. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Memory(Arc<Pool>);
+
+#[derive(Debug)]
+struct Pool {
+    total: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    held: usize,
+    shares: usize,
+}
+
+/// What one delivery holds of it, given back when this is dropped.
+#[derive(Debug)]
+pub struct Share {
+    pool: Arc<Pool>,
+    held: usize,
+}
+
+impl Memory {
+    /// So many bytes for all.
+    pub fn new(total: usize) -> Self {
+        let state = Mutex::new(State { held: 0, shares: 0 });
+        Self(Arc::new(Pool { total, state }))
+    }
+
+    /// How many deliveries hold a share.
+    pub fn shares(&self) -> usize {
+        self.0.state().shares
+    }
+
+    /// A share for one more delivery.
+    pub fn share(&self) -> Share {
+        let held = LEAST.min(self.0.total);
+        let mut state = self.0.state();
+        state.shares += 1;
+        state.held += held;
+        drop(state);
+        Share {
+            pool: Arc::clone(&self.0),
+            held,
+        }
+    }
+}
+
+impl Share {
+    /// Bytes that the delivery may use.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Takes more for rows that are collected, up to `wanted` in all, if that is fair and there is some
+    /// left.
+    pub fn collect(&mut self, wanted: usize) {
+        let fair = self.fair();
+        self.take(wanted.min(fair), self.pool.collecting());
+    }
+
+    /// Gives back what is more than fair, since others came after it was taken. Returns whether it was
+    /// anything.
+    pub fn give_back(&mut self) -> bool {
+        let fair = self.fair();
+        let more_than_fair = self.held > fair;
+        if more_than_fair {
+            self.shrink(fair);
+        }
+        more_than_fair
+    }
+
+    /// Gives back all but the least.
+    pub fn release(&mut self) {
+        self.shrink(LEAST);
+    }
+
+    /// Takes what reading runs back needs, if there is some left.
+    pub fn merge(&mut self) {
+        self.take(self.pool.total / MERGE_OF_TOTAL, self.pool.total);
+    }
+
+    fn fair(&self) -> usize {
+        let shares = self.pool.state().shares.max(1);
+        let most = self.pool.total / MOST_OF_TOTAL;
+        (self.pool.collecting() / shares).min(most).max(LEAST)
+    }
+
+    fn take(&mut self, wanted: usize, of: usize) {
+        let mut state = self.pool.state();
+        let more = wanted.saturating_sub(self.held);
+        let more = more.min(of.saturating_sub(state.held));
+        state.held += more;
+        self.held += more;
+    }
+
+    fn shrink(&mut self, to: usize) {
+        let less = self.held.saturating_sub(to);
+        self.pool.state().held -= less;
+        self.held -= less;
+    }
+}
+
+impl Pool {
+    /// What collecting rows may take in all.
+    fn collecting(&self) -> usize {
+        self.total - self.total / MOST_OF_TOTAL
+    }
+
+    /// Whole after any panic: its changes are single assignments.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut state = self.pool.state();
+        state.shares -= 1;
+        state.held -= self.held;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn one_alone_has_a_quarter_and_many_share_three() {
+        let memory = Memory::new(64 * MIB);
+        let mut first = memory.share();
+        first.collect(usize::MAX);
+        assert_eq!(first.held(), 16 * MIB);
+        let mut all: Vec<_> = (0..63).map(|_| memory.share()).collect();
+        // The first has not given back yet, so the last ones go without.
+        for share in &mut all {
+            share.collect(usize::MAX);
+        }
+        let sum = |all: &[Share]| all.iter().map(Share::held).sum::<usize>();
+        assert!(first.held() + sum(&all) <= 48 * MIB);
+        assert!(first.give_back() && !first.give_back());
+        assert_eq!(first.held(), 48 * MIB / 64);
+        for share in &mut all {
+            share.collect(usize::MAX);
+            assert_eq!(share.held(), 48 * MIB / 64);
+        }
+        // Reading back has memory of its own.
+        first.merge();
+        assert_eq!(first.held(), 8 * MIB);
+        all[0].merge();
+        assert_eq!(all[0].held(), 8 * MIB);
+        drop(all);
+        first.release();
+        assert_eq!((first.held(), memory.shares()), (LEAST, 1));
+        drop(first);
+        let held = memory.0.state().held;
+        assert_eq!((held, memory.shares()), (0, 0));
+    }
+
+    #[test]
+    fn whoever_comes_last_can_go_on() {
+        let memory = Memory::new(MIB);
+        let shares: Vec<_> = (0..100).map(|_| memory.share()).collect();
+        assert!(shares.iter().all(|share| share.held() == LEAST));
+    }
+}
