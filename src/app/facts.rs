@@ -323,6 +323,7 @@ impl Facts {
             refusing: match self.outbox.health() {
                 Health::Ok => None,
                 Health::RefusingWrites { what, .. } => Some(what.to_string()),
+                Health::Unreadable { .. } => None,
             },
             damage: self
                 .outbox

@@ -1,7 +1,7 @@
 //! What can go wrong, as the callers see it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::clock::UnixMillis;
@@ -52,6 +52,19 @@ pub enum OpenError {
         /// The ids of the keys that are there.
         held: String,
     },
+    /// A file or directory cannot be read, which says nothing about what is in it.
+    #[error(
+        "the outbox {} is not opened, since {} cannot be read; look at its owner and mode, at the disk, and at the limit of open files. Nothing is lost",
+        path.display(), file.display()
+    )]
+    Unreadable {
+        /// The outbox's directory.
+        path: PathBuf,
+        /// What cannot be read.
+        file: PathBuf,
+        /// Why.
+        source: Arc<io::Error>,
+    },
     /// The settings contradict themselves.
     #[error("outbox setting {0}")]
     Setting(&'static str),
@@ -65,49 +78,14 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
-    /// sled opens neither what was there nor a fresh directory.
+    /// What holds the state opens neither what was there nor a fresh directory.
     #[error("the state database of the outbox {} could not be opened", path.display())]
     State {
         /// The directory.
         path: PathBuf,
         /// Why.
-        source: StateError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
-}
-
-/// What sled, or the fsync behind it, said.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// sled returned an error.
-    #[error("sled: {0}")]
-    Sled(#[from] sled::Error),
-    /// sled panicked; the text is its message.
-    #[error("sled panicked: {0}")]
-    Panicked(String),
-    /// A system call on its files failed.
-    #[error("{doing}")]
-    Io {
-        /// Which step.
-        doing: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// Its rows are not what the outbox wrote.
-    #[error("the state does not hold together: {0}")]
-    Inconsistent(String),
-}
-
-impl StateError {
-    /// The files may be sound: it was the system that refused.
-    pub(in crate::outbox) fn is_of_the_system(&self) -> bool {
-        match self {
-            Self::Io { .. } => true,
-            Self::Sled(sled::Error::Io(error)) => {
-                error.raw_os_error().is_some() || error.to_string().contains("lock")
-            }
-            Self::Sled(_) | Self::Panicked(_) | Self::Inconsistent(_) => false,
-        }
-    }
 }
 
 /// A call on an open outbox failed.
@@ -183,12 +161,27 @@ pub enum Error {
         /// Why.
         source: Arc<io::Error>,
     },
+    /// A file cannot be read now: the disk is away, or the process is out of descriptors, or the file
+    /// is another user's. Nothing is concluded from it and nothing has changed; it can be tried again.
+    #[error("{} cannot be read now; nothing is lost, and it is tried again", file.display())]
+    Unreadable {
+        /// Which.
+        file: Arc<Path>,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// Something was read twice and is not what was written.
+    #[error("{what} is damaged")]
+    Damaged {
+        /// What.
+        what: Arc<str>,
+    },
     /// The state could not be made durable. What was asked for may or may not come back after a
     /// restart; a commit is withdrawn before this is returned.
     #[error("the outbox could not make its state durable")]
     State {
         /// Why.
-        source: Arc<StateError>,
+        source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// [`Outbox::close`](super::Outbox::close) was called, or its thread has ended.
     #[error("the outbox is closed")]

@@ -81,6 +81,9 @@ pub struct DeadPage {
     pub letters: Vec<DeadLetter>,
     /// Where the next page begins; `None`: this was the last.
     pub next: Option<LetterId>,
+    /// Batches of this part that are left out, since their records are damaged. They are named among
+    /// the damage, and the outbox sets them aside in its own time.
+    pub damaged: u64,
 }
 
 /// What the drain says of a slice that it gives up.

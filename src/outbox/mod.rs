@@ -44,16 +44,15 @@ pub use delivery::{
     DeliveryState, Ending, MAX_ACCOUNT, NewDelivery, Receipt, Tally, Totals, WebhookState,
 };
 pub use entry::{Appended, Entry};
-pub use error::{Error, OpenError, StateError};
+pub use error::{Error, OpenError};
 pub use letter::{Dead, DeadFilter, DeadLetter, DeadPage, LetterId, LetterIdError, Moved};
 pub use local::files::disk::{Disk, Op};
 pub use local::files::keys::{KeyUse, needed_keys};
 pub use local::files::probe::{Probe, probe, probe_sealed};
+pub use local::offline::batches::{BatchesError, Found, read_batches};
 pub use local::offline::check::{CheckReport, Fault};
-pub use local::offline::{
-    Found, Inspected, Inspection, SalvageIntoError, Salvaged, Standing, inspect, read_batches,
-    salvage_into,
-};
+pub use local::offline::salvage::{SalvageIntoError, Salvaged, salvage_into, salvage_into_on};
+pub use local::offline::{Inspected, Inspection, Standing, inspect, inspect_on};
 pub use note::{MAX_NOTE, NoteKey};
 pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
@@ -118,6 +117,18 @@ impl Outbox {
     pub fn admit(&self) -> Result<(), Error> {
         match &self.backend {
             Backend::Local(local) => local.shared.admit(),
+        }
+    }
+
+    /// Whether a delivery that began now could be written down, found out by trying it: a file is
+    /// made and synced where deliveries go, and removed again. What was found holds for three
+    /// seconds, so a probe may ask at any rate. Blocks on the disk.
+    ///
+    /// # Errors
+    /// As for [`Outbox::admit`], or the disk refuses a step or does not answer.
+    pub fn try_writing(&self) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Local(local) => local.shared.try_writing(),
         }
     }
 

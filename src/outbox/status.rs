@@ -18,6 +18,14 @@ pub enum Health {
         /// What failed.
         what: Arc<str>,
     },
+    /// Something cannot be read now. Deliveries are taken; what cannot be read is not sent, and is
+    /// tried again at least every five seconds. Nothing is lost.
+    Unreadable {
+        /// When that was met first.
+        since: UnixMillis,
+        /// What, and why.
+        what: Arc<str>,
+    },
 }
 
 /// A loss, or what may be one.

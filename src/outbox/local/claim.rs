@@ -5,24 +5,17 @@ use std::sync::Arc;
 
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::claim::Claim;
-use crate::outbox::codec::Malformed;
 use crate::outbox::error::Error;
+use crate::outbox::local::files::read::{ReadError, Unreadable, sound};
 use crate::outbox::local::files::segment::{SegmentFile, route};
 use crate::outbox::local::handle::Local;
 use crate::outbox::local::ordinal::{Ordinal, REPLAYED};
 use crate::outbox::local::owner::command::{Command, Loss};
 use crate::outbox::local::state::index::Pick;
 use crate::outbox::local::state::rows::{DeliveryRow, Letter, SegmentRow};
-use crate::outbox::record::Record;
 
-/// Claims up to `max_entries` requests of what stands first in the queue of `destination`;
-/// empty when nothing waits there, or when the rest of the first delivery is in flight.
-/// A request whose record is damaged is not among them: it is counted, logged and left
-/// behind. Blocks on the disk.
-///
-/// # Errors
-/// A segment cannot be opened (too many open files, for example), or the outbox refuses
-/// writes, since what is sent now could not be recorded.
+/// Claims up to `max_entries` requests of what stands first in the queue of `destination`. What
+/// cannot be read now is given back, and is an error when nothing else can be handed out.
 pub(in crate::outbox) fn claim(
     local: &Local,
     destination: DestinationId,
@@ -50,7 +43,7 @@ fn claim_more(
     claims: &mut Vec<Claim>,
 ) -> Result<bool, Error> {
     let pick = local.shared.index().pick(destination, max);
-    let (read, lost) = match pick {
+    let batch = match pick {
         Pick::Nothing => return Ok(false),
         Pick::Open { position, row, id } => {
             open_segment(local, position, row, id)?;
@@ -63,11 +56,40 @@ fn claim_more(
         } => read_entries(local, destination, position, &delivery, entries),
         Pick::Letters(letters) => read_letters(local, destination, letters),
     };
-    claims.extend(read);
-    if !lost.is_empty() {
-        give_up(local, lost)?;
+    claims.extend(batch.claims);
+    if !batch.unread.is_empty() {
+        give_back(local, &batch.unread);
     }
-    Ok(true)
+    if !batch.lost.is_empty() {
+        give_up(local, batch.lost)?;
+    }
+    match batch.unreadable {
+        Some(error) => Err(local.unreadable(error)),
+        None => Ok(true),
+    }
+}
+
+/// What became of a pick.
+#[derive(Default)]
+struct Batch {
+    claims: Vec<Claim>,
+    lost: Vec<Loss>,
+    /// What cannot be read now: its delivery's position, and why the first of them is not.
+    unread: Vec<(u64, Ordinal)>,
+    unreadable: Option<Unreadable>,
+}
+
+impl Batch {
+    fn take(&mut self, position: u64, what: Ordinal, read: Result<Claim, ReadError>, loss: Loss) {
+        match read {
+            Ok(claim) => self.claims.push(claim),
+            Err(ReadError::Damaged) => self.lost.push(loss),
+            Err(ReadError::Unreadable(error)) => {
+                self.unread.push((position, what));
+                self.unreadable.get_or_insert(error);
+            }
+        }
+    }
 }
 
 /// Records losses durably; when that fails they are met again at the next claim.
@@ -75,20 +97,24 @@ fn give_up(local: &Local, lost: Vec<Loss>) -> Result<(), Error> {
     let again: Vec<_> = lost.iter().filter_map(Loss::claim).collect();
     let recorded = local.ask(|reply| Command::Lost(lost, reply));
     if recorded.is_err() {
-        let mut index = local.shared.index();
-        for (position, what) in again {
-            match what {
-                Ordinal::Entry(ordinal) => {
-                    let id = index.deliveries.get(&position).map(|one| one.row.info.id);
-                    id.into_iter()
-                        .for_each(|id| index.release_entry(id, ordinal));
-                }
-                Ordinal::Letter(id) => index.release_letter(id),
-                Ordinal::Unknown => {}
-            }
-        }
+        give_back(local, &again);
     }
     recorded
+}
+
+fn give_back(local: &Local, claims: &[(u64, Ordinal)]) {
+    let mut index = local.shared.index();
+    for (position, what) in claims {
+        match what {
+            Ordinal::Entry(ordinal) => {
+                let id = index.deliveries.get(position).map(|one| one.row.info.id);
+                id.into_iter()
+                    .for_each(|id| index.release_entry(id, *ordinal));
+            }
+            Ordinal::Letter(id) => index.release_letter(*id),
+            Ordinal::Unknown => {}
+        }
+    }
 }
 
 /// Gives claims back, unsettled: they can be claimed again. Claims that are not held are
@@ -118,12 +144,11 @@ fn open_segment(
     id: DeliveryId,
 ) -> Result<(), Error> {
     let summary = row.summary;
-    let path = local.shared.layout.segment(id, summary.number);
-    let file = match SegmentFile::open(&path, id, summary.first, summary.entries) {
-        Ok(file) => Some(Arc::new(file)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-        Err(error) => return Err(Error::io("a segment could not be opened")(error)),
-    };
+    let shared = &local.shared;
+    let path = shared.layout.segment(id, summary.number);
+    let file = SegmentFile::open(&shared.disk, &path, id, summary.first, summary.entries);
+    let file = sound(file).map_err(|error| local.unreadable(error))?;
+    let file = file.map(Arc::new);
     if !file.as_ref().is_some_and(|file| file.sound) {
         let lost = vec![Loss::Segment {
             position,
@@ -132,7 +157,7 @@ fn open_segment(
         }];
         local.ask(|reply| Command::Lost(lost, reply))?;
     }
-    if let Some(segment) = local.shared.index().segment_mut(position, summary.number) {
+    if let Some(segment) = shared.index().segment_mut(position, summary.number) {
         segment.file = file;
     }
     Ok(())
@@ -144,59 +169,62 @@ fn read_entries(
     position: u64,
     delivery: &DeliveryRow,
     entries: Vec<(u32, Arc<SegmentFile>)>,
-) -> (Vec<Claim>, Vec<Loss>) {
+) -> Batch {
     let account = local.shared.account(destination);
-    let mut claims = Vec::new();
-    let mut lost = Vec::new();
+    let mut batch = Batch::default();
     for (ordinal, file) in entries {
         let read = file.read(ordinal, &local.shared.settings.keys);
-        match read.and_then(|record| Ok((route(&record)?, record))) {
-            Ok((route, Record { slices, rows, .. })) => claims.push(Claim {
+        let claim = read.and_then(|record| {
+            Ok(Claim {
                 delivery: delivery.info.id,
                 ordinal: u64::from(ordinal),
                 account: Arc::clone(&account),
-                route,
-                slices,
-                rows,
+                route: route(&record)?,
+                slices: record.slices,
+                rows: record.rows,
                 received: delivery.info.received,
-            }),
-            Err(Malformed) => lost.push(Loss::Entry {
-                position,
-                ordinal,
-                tally: file.tally(ordinal),
-            }),
-        }
+            })
+        });
+        let loss = Loss::Entry {
+            position,
+            ordinal,
+            tally: file.tally(ordinal),
+        };
+        batch.take(position, Ordinal::Entry(ordinal), claim, loss);
     }
-    (claims, lost)
+    batch
 }
 
 fn read_letters(
     local: &Local,
     destination: DestinationId,
     letters: Vec<(u64, Letter, Arc<DeliveryRow>)>,
-) -> (Vec<Claim>, Vec<Loss>) {
+) -> Batch {
     let account = local.shared.account(destination);
-    let mut claims = Vec::new();
-    let mut lost = Vec::new();
+    let mut batch = Batch::default();
     for (id, letter, delivery) in letters {
         let read = local.shared.read_letter(delivery.info.id, &letter);
-        let Ok(read) = read else {
-            lost.push(Loss::Letter(id));
-            continue;
-        };
-        let live = |at: &usize| letter.live.get(*at as u32);
-        let all = 0..read.record.slices.len();
-        claims.push(Claim {
-            delivery: delivery.info.id,
-            ordinal: id | REPLAYED,
-            account: Arc::clone(&account),
-            route: read.meta.route,
-            slices: pick(&read.record.slices, all.clone().filter(live)),
-            rows: pick(&read.record.rows, all.filter(live)),
-            received: delivery.info.received,
+        let claim = read.map(|read| {
+            let live = |at: &usize| letter.live.get(*at as u32);
+            let all = 0..read.record.slices.len();
+            Claim {
+                delivery: delivery.info.id,
+                ordinal: id | REPLAYED,
+                account: Arc::clone(&account),
+                route: read.meta.route,
+                slices: pick(&read.record.slices, all.clone().filter(live)),
+                rows: pick(&read.record.rows, all.filter(live)),
+                received: delivery.info.received,
+            }
         });
+        batch.take(
+            letter.position,
+            Ordinal::Letter(id),
+            claim,
+            Loss::Letter(id),
+        );
     }
-    (claims, lost)
+    batch
 }
 
 impl Loss {

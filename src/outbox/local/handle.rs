@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::outbox::error::Error;
+use crate::outbox::local::files::read::{ReadError, Unreadable};
 use crate::outbox::local::owner::command::{Command, Reply};
 use crate::outbox::local::shared::Shared;
 
@@ -41,6 +42,24 @@ impl Local {
     /// Sends a command that has no answer.
     pub fn send(&self, command: Command) -> Result<(), Error> {
         self.line.commands.send(command).map_err(|_| Error::Closed)
+    }
+
+    /// Takes note of what cannot be read, so that the health says it, and the owner tries it again.
+    pub fn unreadable(&self, error: Unreadable) -> Error {
+        let said = Error::from(error.clone());
+        if self.shared.unreadables.note(error) {
+            // A queue that is full wakes the owner as well.
+            let _ = self.line.commands.try_send(Command::Wake);
+        }
+        said
+    }
+
+    /// Makes the error of a read one of the caller; what is damaged is `what`.
+    pub fn failed(&self, error: ReadError, what: &str) -> Error {
+        match error {
+            ReadError::Unreadable(error) => self.unreadable(error),
+            ReadError::Damaged => Error::Damaged { what: what.into() },
+        }
     }
 
     /// Ends the owner's thread when it has done what it was asked before.

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::outbox::error::Error;
 use crate::outbox::letter::Moved;
 use crate::outbox::letter::{DeadFilter, DeadLetter, DeadPage, LetterId};
+use crate::outbox::local::files::read::ReadError;
 use crate::outbox::local::handle::Local;
 use crate::outbox::local::owner::command::{Command, Loss, Reply};
 
@@ -31,12 +32,24 @@ pub(in crate::outbox) fn dead_letters(
     let limit = limit.max(1);
     let records = local.shared.index().dead_after(filter, after, limit);
     let more_records = records.len() > limit;
+    let mut passed = None;
     let mut page = DeadPage::default();
-    let mut lost = Vec::new();
     'records: for (id, delivery, letter) in records.into_iter().take(limit) {
-        let Ok(read) = local.shared.read_letter(delivery, &letter) else {
-            lost.push(Loss::Letter(id));
-            continue;
+        let read = match local.shared.read_letter(delivery, &letter) {
+            Ok(read) => read,
+            Err(ReadError::Unreadable(error)) => return Err(local.unreadable(error)),
+            Err(ReadError::Damaged) => {
+                if local.shared.index().letters.contains_key(&id) {
+                    local.shared.suspect(delivery, id, &letter);
+                    page.damaged += letter.tally.batches;
+                }
+                // Where the next page begins, should all of this one be damaged.
+                passed = Some(LetterId {
+                    letter: id,
+                    slice: u32::MAX,
+                });
+                continue;
+            }
         };
         for slice in letter.live.ones() {
             let id = LetterId { letter: id, slice };
@@ -50,23 +63,15 @@ pub(in crate::outbox) fn dead_letters(
             page.letters
                 .extend(read.slice(id).map(|(letter, _)| letter));
         }
+        passed = page.letters.last().map(|last| last.id).max(passed);
     }
     if page.next.is_none() && more_records {
-        page.next = page.letters.last().map(|last| last.id);
-    }
-    if !lost.is_empty() {
-        local.ask(|reply| Command::Lost(lost, reply))?;
-        if page.letters.is_empty() {
-            return dead_letters(local, filter, after, limit);
-        }
+        page.next = passed;
     }
     Ok(page)
 }
 
 /// One dead letter with its payload; `None`: it is not there, or it waits to be sent again.
-///
-/// # Errors
-/// It is damaged and the state that says so could not be made durable.
 pub(in crate::outbox) fn dead_letter(
     local: &Local,
     id: LetterId,
@@ -77,10 +82,12 @@ pub(in crate::outbox) fn dead_letter(
     };
     match local.shared.read_letter(delivery, &letter) {
         Ok(read) => Ok(read.slice(id)),
-        Err(_) => {
-            local.ask(|reply| Command::Lost(vec![Loss::Letter(id.letter)], reply))?;
+        Err(ReadError::Unreadable(error)) => Err(local.unreadable(error)),
+        // Its file may have gone with it since.
+        Err(ReadError::Damaged) if !local.shared.index().letters.contains_key(&id.letter) => {
             Ok(None)
         }
+        Err(ReadError::Damaged) => Err(local.shared.suspect(delivery, id.letter, &letter)),
     }
 }
 
@@ -137,9 +144,11 @@ fn weigh(local: &Local, ids: &[LetterId]) -> Result<Vec<(LetterId, u32)>, Error>
                 let rows = read.record.rows.get(id.slice as usize)?;
                 Some((*id, *rows))
             })),
+            Err(ReadError::Unreadable(error)) => return Err(local.unreadable(error)),
             // Its file may have gone with it since.
-            Err(_) if !local.shared.index().letters.contains_key(&first.letter) => {}
-            Err(_) => lost.push(Loss::Letter(first.letter)),
+            Err(ReadError::Damaged)
+                if !local.shared.index().letters.contains_key(&first.letter) => {}
+            Err(ReadError::Damaged) => lost.push(Loss::Letter(first.letter)),
         }
     }
     if !lost.is_empty() {

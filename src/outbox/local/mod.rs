@@ -44,7 +44,9 @@ mod shared;
 pub(in crate::outbox) mod staging;
 mod state;
 pub(in crate::outbox) mod status;
+mod unreadable;
 pub(in crate::outbox) mod verify;
+mod writing;
 
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
@@ -73,12 +75,15 @@ pub(in crate::outbox) fn open(settings: Settings, disk: Disk) -> Result<Local, O
     settings.check()?;
     let layout = Layout::new(&settings.path);
     let lock = layout.enter(&disk)?;
-    check_keys(&settings.path, &layout, &settings.keys)?;
+    check_keys(&disk, &settings.path, &layout, &settings.keys)?;
+    let size = layout
+        .files_size(&disk)
+        .map_err(|error| error.at(&settings.path))?;
     let recovered = recover(&settings, &layout, &disk, &Default::default())?;
     let dead = DeadWriter::new(&disk, &layout, recovered.next_dead_file, &settings);
     let path = settings.path.clone();
     let shared = Arc::new(Shared::new(settings, layout, disk, recovered.index));
-    shared.capacity.set_files(shared.layout.files_size());
+    shared.capacity.set_files(size);
     shared.capacity.set_state(recovered.store.size());
     for damage in recovered.damage {
         shared.note_damage(damage);

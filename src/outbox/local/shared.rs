@@ -1,6 +1,7 @@
 //! What the handles and the owner share.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,15 +10,17 @@ use tokio::sync::watch;
 
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
-use crate::outbox::codec::Malformed;
 use crate::outbox::delivery::{Info, WebhookKey, WebhookState};
 use crate::outbox::error::Error;
 use crate::outbox::local::files::capacity::Capacity;
 use crate::outbox::local::files::dead::{LetterRecord, read_letter};
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::layout::Layout;
+use crate::outbox::local::files::read::ReadError;
 use crate::outbox::local::state::index::Index;
 use crate::outbox::local::state::rows::Letter;
+use crate::outbox::local::unreadable::Unreadables;
+use crate::outbox::local::writing::Writing;
 use crate::outbox::settings::Settings;
 use crate::outbox::status::{Damage, Health, SetAside};
 
@@ -37,6 +40,10 @@ pub(in crate::outbox) struct Shared {
     closed: AtomicBool,
     damage: Mutex<VecDeque<Damage>>,
     set_aside: Mutex<SetAside>,
+    pub unreadables: Unreadables,
+    /// Letters that somebody who only looked has found damaged: the owner looks at them in its own time.
+    suspects: Mutex<BTreeSet<u64>>,
+    pub writing: Writing,
 }
 
 impl Shared {
@@ -52,6 +59,9 @@ impl Shared {
             closed: AtomicBool::new(false),
             damage: Mutex::new(VecDeque::new()),
             set_aside: Mutex::default(),
+            unreadables: Unreadables::default(),
+            suspects: Mutex::default(),
+            writing: Writing::default(),
         }
     }
 
@@ -60,7 +70,25 @@ impl Shared {
     }
 
     pub fn health(&self) -> Health {
-        lock(&self.health).clone()
+        let health = lock(&self.health).clone();
+        match self.unreadables.summary() {
+            Some((since, what)) if health == Health::Ok => Health::Unreadable { since, what },
+            _ => health,
+        }
+    }
+
+    /// Somebody who only looks has found a dead letter damaged. It is named, and nothing changes.
+    pub fn suspect(&self, delivery: DeliveryId, id: u64, letter: &Letter) -> Error {
+        let what: Arc<str> = format!("dead letter {id}").into();
+        if lock(&self.suspects).insert(id) {
+            self.report_damage(Some(delivery), letter.tally.rows, what.to_string());
+        }
+        Error::Damaged { what }
+    }
+
+    /// Letters that were found damaged by somebody who only looked.
+    pub fn take_suspects(&self) -> BTreeSet<u64> {
+        std::mem::take(&mut *lock(&self.suspects))
     }
 
     pub fn damage(&self) -> Vec<Damage> {
@@ -80,8 +108,9 @@ impl Shared {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        match self.health() {
-            Health::Ok => Ok(()),
+        match lock(&self.health).clone() {
+            // What cannot be read does not keep anything from being written.
+            Health::Ok | Health::Unreadable { .. } => Ok(()),
             Health::RefusingWrites { since, what } => Err(Error::RefusingWrites { since, what }),
         }
     }
@@ -90,6 +119,12 @@ impl Shared {
     pub fn admit(&self) -> Result<(), Error> {
         self.check_healthy()?;
         self.capacity.admit(&self.settings)
+    }
+
+    /// Whether a delivery that began now could be written down.
+    pub fn try_writing(&self) -> Result<(), Error> {
+        self.admit()?;
+        self.writing.attempt(&self.disk, &self.layout.probe())
     }
 
     /// Why nothing can be made durable now.
@@ -139,8 +174,9 @@ impl Shared {
         &self,
         delivery: DeliveryId,
         letter: &Letter,
-    ) -> Result<LetterRecord, Malformed> {
+    ) -> Result<LetterRecord, ReadError> {
         read_letter(
+            &self.disk,
             &self.layout,
             &self.settings.keys,
             letter.name(delivery),
@@ -191,8 +227,11 @@ impl Shared {
     /// Removes a file that has done its work, or sets it aside if it was damaged. Returns whether
     /// it is gone. One that stays is met again at the next open.
     pub fn remove_spent(&self, path: &Path, bytes: u64, damaged: bool) -> bool {
-        let removed = if damaged && path.exists() {
-            self.layout.set_aside(&self.disk, path).map(|_| ())
+        let removed = if damaged {
+            match self.layout.set_aside(&self.disk, path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                moved => moved.map(|_| ()),
+            }
         } else {
             self.disk.remove(path)
         };

@@ -211,6 +211,7 @@ impl Staging {
             full: self.full.clone(),
             writer,
             totals,
+            kept: self.rejected.as_ref().map_or(0, RejectedWriter::kept),
         });
         self.full.push(prepared.writer.summary());
         let receipt = self.local.ask(|reply| Command::Commit(prepared, reply))?;

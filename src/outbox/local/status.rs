@@ -1,7 +1,6 @@
 //! What can be asked about an outbox.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::sync::Arc;
 
 use crate::clock::UnixMillis;
@@ -9,6 +8,7 @@ use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::delivery::{DeliveryState, Tally, WebhookKey, WebhookState};
 use crate::outbox::error::Error;
 use crate::outbox::local::files::capacity::free_bytes;
+use crate::outbox::local::files::read::{ReadFile, sound};
 use crate::outbox::local::files::rejected;
 use crate::outbox::local::handle::Local;
 use crate::outbox::local::state::index::Work;
@@ -123,19 +123,17 @@ pub(in crate::outbox) fn rejected(
         total: state.rejected,
         ..RejectedPage::default()
     };
-    let path = local.shared.layout.rejected(delivery);
-    match File::open(path)
-        .and_then(|file| rejected::read(&file, delivery, &local.shared.settings.keys, skip, limit))
-    {
-        Ok((rows, kept)) => {
+    let shared = &local.shared;
+    let path = shared.layout.rejected(delivery);
+    let read = ReadFile::open(&shared.disk, &path)
+        .and_then(|file| rejected::read(&file, delivery, &shared.settings.keys, skip, limit));
+    match sound(read).map_err(|error| local.unreadable(error))? {
+        Some((rows, kept)) => {
             page.rows = rows;
             page.kept = kept;
         }
         // None was kept, or the delivery has left the history in between.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(self::delivery(local, delivery).map(|_| page));
-        }
-        Err(error) => return Err(Error::io("the rejected rows could not be read")(error)),
+        None => return Ok(self::delivery(local, delivery).map(|_| page)),
     }
     Ok(Some(page))
 }

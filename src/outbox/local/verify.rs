@@ -1,9 +1,10 @@
 //! Reading all of a running outbox, and giving up what is damaged.
 
-use std::io;
+use std::sync::Arc;
 
 use crate::model::DeliveryId;
 use crate::outbox::error::Error;
+use crate::outbox::local::files::read::sound;
 use crate::outbox::local::files::segment::SegmentFile;
 use crate::outbox::local::handle::Local;
 use crate::outbox::local::owner::command::{Command, Loss};
@@ -30,19 +31,19 @@ pub(in crate::outbox) fn verify(local: &Local) -> Result<(), Error> {
     for (position, id, row) in work {
         verify_segment(local, position, id, row)?;
     }
-    let letters = local.shared.index().letters.clone();
-    let lost: Vec<Loss> = letters
-        .iter()
-        .filter(|(id, _)| {
-            let letter = local.shared.index().letter(**id);
-            letter.is_none_or(|(delivery, letter)| {
-                local.shared.read_letter(delivery, &letter).is_err()
-            })
-        })
+    let letters: Vec<u64> = local.shared.index().letters.keys().copied().collect();
+    let mut lost = Vec::new();
+    for id in letters {
+        let Some((delivery, letter)) = local.shared.index().letter(id) else {
+            continue;
+        };
+        let read = sound(local.shared.read_letter(delivery, &letter));
+        let read = read.map_err(|error| local.unreadable(error))?;
         // One that has gone since is not lost.
-        .filter(|(id, _)| local.shared.index().letters.contains_key(*id))
-        .map(|(id, _)| Loss::Letter(*id))
-        .collect();
+        if read.is_none() && local.shared.index().letters.contains_key(&id) {
+            lost.push(Loss::Letter(id));
+        }
+    }
     local.ask(|reply| Command::Lost(lost, reply))
 }
 
@@ -53,40 +54,40 @@ fn verify_segment(
     row: SegmentRow,
 ) -> Result<(), Error> {
     let summary = row.summary;
-    let path = local.shared.layout.segment(id, summary.number);
-    let file = match SegmentFile::open(&path, id, summary.first, summary.entries) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let gone = local
-                .shared
-                .index()
-                .segment_mut(position, summary.number)
-                .is_none();
-            if gone {
-                // It has settled since.
-                return Ok(());
-            }
-            let lost = vec![Loss::Segment {
-                position,
-                number: summary.number,
-                file: None,
-            }];
-            return local.ask(|reply| Command::Lost(lost, reply));
+    let shared = &local.shared;
+    let path = shared.layout.segment(id, summary.number);
+    let file = SegmentFile::open(&shared.disk, &path, id, summary.first, summary.entries);
+    let Some(file) = sound(file).map_err(|error| local.unreadable(error))? else {
+        if shared
+            .index()
+            .segment_mut(position, summary.number)
+            .is_none()
+        {
+            // It has settled since.
+            return Ok(());
         }
-        Err(error) => return Err(Error::io("a segment could not be opened")(error)),
+        let lost = vec![Loss::Segment {
+            position,
+            number: summary.number,
+            file: None,
+        }];
+        return local.ask(|reply| Command::Lost(lost, reply));
     };
-    let file = std::sync::Arc::new(file);
+    let file = Arc::new(file);
     let mut lost = Vec::new();
     if !file.sound {
         lost.push(Loss::Segment {
             position,
             number: summary.number,
-            file: Some(std::sync::Arc::clone(&file)),
+            file: Some(Arc::clone(&file)),
         });
     }
     for ordinal in summary.first..summary.first.saturating_add(summary.entries) {
-        if file.place(ordinal).is_some() && file.read(ordinal, &local.shared.settings.keys).is_err()
-        {
+        if file.place(ordinal).is_none() {
+            continue;
+        }
+        let read = sound(file.read(ordinal, &shared.settings.keys));
+        if read.map_err(|error| local.unreadable(error))?.is_none() {
             lost.push(Loss::Entry {
                 position,
                 ordinal,

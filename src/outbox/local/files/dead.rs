@@ -11,7 +11,6 @@
 //! ```
 //! Files are never appended to by a later process, and go when their last letter goes.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -25,6 +24,7 @@ use crate::outbox::letter::{Dead, DeadLetter, LetterId};
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::format::{FileKind, Header};
 use crate::outbox::local::files::layout::Layout;
+use crate::outbox::local::files::read::{ReadError, ReadFile};
 use crate::outbox::local::files::segment::{AppendError, LogWriter, read_record};
 use crate::outbox::record::{Kind, Name, Record, Slice};
 use crate::outbox::settings::Settings;
@@ -289,17 +289,20 @@ pub(in crate::outbox) struct LetterRecord {
 /// Reads the record of this name.
 ///
 /// # Errors
-/// It is damaged, or its file is gone.
+/// It cannot be read, or it is damaged, or its file is gone.
 pub(in crate::outbox) fn read_letter(
+    disk: &Disk,
     layout: &Layout,
     keys: &Keyring,
     name: Name,
     place: DeadPlace,
-) -> Result<LetterRecord, Malformed> {
-    let file = File::open(layout.dead(place.file)).map_err(|_| Malformed)?;
-    let record = read_record(&file, place.offset, place.length, name, keys)?;
-    let meta = DeadMeta::decode(&record)?;
-    Ok(LetterRecord { record, meta })
+) -> Result<LetterRecord, ReadError> {
+    let file = ReadFile::open(disk, &layout.dead(place.file))?;
+    file.twice(|file| {
+        let record = read_record(file, place.offset, place.length, name, keys)?;
+        let meta = DeadMeta::decode(&record)?;
+        Ok(LetterRecord { record, meta })
+    })
 }
 
 impl LetterRecord {

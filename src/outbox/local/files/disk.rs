@@ -1,9 +1,9 @@
-//! The one place where the outbox changes anything on the disk.
+//! The one way to the disk.
 //!
-//! Every creation, write, sync, rename and removal, and every step of sled that must be durable,
-//! goes through [`Disk`], so that a test can make the n-th of them fail and can record what a
-//! power cut would leave behind. In production there is no hook and each method is its system
-//! call.
+//! Every creation, write, sync, rename and removal, every read, and every step of sled that must be
+//! durable, goes through [`Disk`], so that a test can make the n-th of them fail and can record what
+//! a power cut would leave behind. In production there is no hook and each method is its system
+//! call. Reads stand in `read`.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -12,7 +12,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-/// One change on its way to the disk, as a hook sees it, before it is made.
+/// One change or read on its way to the disk, as a hook sees it, before it is made.
 #[derive(Clone, Copy, Debug)]
 pub enum Op<'a> {
     /// A directory is made.
@@ -48,6 +48,24 @@ pub enum Op<'a> {
     },
     /// A file, or a directory with all that is in it, is removed.
     Remove(&'a Path),
+    /// A file is opened for reading.
+    Open(&'a Path),
+    /// A file's length is asked for, or whether it is there.
+    Length(&'a Path),
+    /// A directory is listed.
+    List(&'a Path),
+    /// Bytes are read from a file. An error of the kind
+    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) is a read that brings less than it should.
+    Read {
+        /// The file.
+        path: &'a Path,
+        /// Where in the file, in bytes.
+        offset: u64,
+        /// How many bytes.
+        length: usize,
+    },
+    /// sled opens its directory, and reads it.
+    StateOpen(&'a Path),
     /// A batch is handed to sled, whose directory this is.
     StateBatch(&'a Path),
     /// sled writes what it holds back.
@@ -65,7 +83,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk whose every change is first shown to `hook`; where that returns an error the change
+    /// A disk whose every change and read is first shown to `hook`; where that returns an error it
     /// is not made and the outbox sees the error as if the system had returned it.
     pub fn with_hook(hook: impl Fn(&Op<'_>) -> io::Result<()> + Send + Sync + 'static) -> Self {
         Self {

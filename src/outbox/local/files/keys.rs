@@ -3,15 +3,16 @@
 //! is given up for it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
 use crate::outbox::error::OpenError;
+use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::layout::{
     Layout, SegmentName, parse_dead_name, parse_rejected_name, parse_segment_name,
 };
-use crate::outbox::local::files::segment::{read_header, read_whole};
+use crate::outbox::local::files::read::{ReadFile, Unreadable, list, sound};
+use crate::outbox::local::files::segment::read_header;
 use crate::outbox::record;
 use crate::seal::{KeyId, Keyring};
 
@@ -24,16 +25,17 @@ pub type KeyUse = BTreeMap<KeyId, u64>;
 /// # Errors
 /// The system refuses to list the files.
 pub fn needed_keys(path: &Path) -> Result<KeyUse, OpenError> {
-    needed(&Layout::new(path)).map_err(failed(path))
+    needed(&Disk::default(), &Layout::new(path)).map_err(|error| error.at(path))
 }
 
-/// Refuses when a key is missing.
+/// Refuses when a key is missing, or when a file cannot be read, so that it is not known.
 pub(in crate::outbox) fn check_keys(
+    disk: &Disk,
     path: &Path,
     layout: &Layout,
     keys: &Keyring,
 ) -> Result<(), OpenError> {
-    let needed = needed(layout).map_err(failed(path))?;
+    let needed = needed(disk, layout).map_err(|error| error.at(path))?;
     match needed.into_iter().find(|(id, _)| !keys.holds(*id)) {
         None => Ok(()),
         Some((key, files)) => {
@@ -48,22 +50,20 @@ pub(in crate::outbox) fn check_keys(
     }
 }
 
-pub(in crate::outbox) fn needed(layout: &Layout) -> io::Result<KeyUse> {
+pub(in crate::outbox) fn needed(disk: &Disk, layout: &Layout) -> Result<KeyUse, Unreadable> {
     let mut found = KeyUse::new();
     for directory in [
         layout.segments(),
         layout.dead_directory(),
         layout.rejected_directory(),
     ] {
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
+        let files = match list(disk, &directory) {
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => continue,
+            files => files?,
         };
-        for entry in entries {
-            let path = entry?.path();
+        for path in files {
             if is_ours(&path)
-                && let Some(id) = key_of(&path)
+                && let Some(id) = key_of(disk, &path)?
             {
                 *found.entry(id).or_default() += 1;
             }
@@ -82,19 +82,13 @@ fn is_ours(path: &Path) -> bool {
 
 /// What the header says, or the first sound record when the header is damaged. A file that has
 /// neither needs no key.
-fn key_of(path: &Path) -> Option<KeyId> {
-    let file = File::open(path).ok()?;
-    if let Some(header) = read_header(&file) {
-        return Some(header.key);
+fn key_of(disk: &Disk, path: &Path) -> Result<Option<KeyId>, Unreadable> {
+    let Some(file) = sound(ReadFile::open(disk, path))? else {
+        return Ok(None);
+    };
+    if let Some(header) = sound(file.twice(read_header))? {
+        return Ok(Some(header.key));
     }
-    let bytes = read_whole(&file).ok()?;
-    record::scan(&bytes).find_map(|(_, _, frame)| frame.key_id())
-}
-
-fn failed(path: &Path) -> impl Fn(io::Error) -> OpenError {
-    move |source| OpenError::Io {
-        path: path.to_owned(),
-        doing: "its files could not be listed",
-        source,
-    }
+    let bytes = sound(file.whole())?.unwrap_or_default();
+    Ok(record::scan(&bytes).find_map(|(_, _, frame)| frame.key_id()))
 }

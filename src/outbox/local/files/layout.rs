@@ -5,7 +5,8 @@
 //! LOCK        held while a process has the outbox open
 //! state/      sled (see `state`); `state.new`, `state.old` while it is being copied
 //! segments/   <delivery>.<number>.seg; <delivery>.aborted says that the delivery was withdrawn,
-//!             <delivery>.cancelled that what is left of it is not sent
+//!             <delivery>.cancelled that what is left of it is not sent; `probe` is made and
+//!             removed again to see whether the disk takes a file
 //! dead/       <number>.dead
 //! rejected/   <delivery>.rejected
 //! damaged/    what was found to be damaged, kept for a person, never read again, not counted
@@ -23,9 +24,12 @@ use crate::model::DeliveryId;
 use crate::outbox::error::OpenError;
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::format::VERSION;
+use crate::outbox::local::files::read::{ReadFile, Unreadable, exists, length_of, list, sound};
 use crate::outbox::status::SetAside;
 
 const FORMAT_NAME: &str = "looker-feed outbox";
+/// See [`Layout::probe`].
+const PROBE: &str = "probe";
 const DIRECTORIES: [&str; 4] = ["segments", "dead", "rejected", "damaged"];
 
 /// Names in an outbox directory.
@@ -40,6 +44,7 @@ pub(in crate::outbox) enum SegmentName {
     Segment(DeliveryId, u32),
     Aborted(DeliveryId),
     Cancelled(DeliveryId),
+    Probe,
 }
 
 impl Layout {
@@ -86,20 +91,23 @@ impl Layout {
     }
 
     /// Size of all files but sled's and those set aside.
-    pub fn files_size(&self) -> u64 {
-        let directories = [
+    pub fn files_size(&self, disk: &Disk) -> Result<u64, Unreadable> {
+        let mut sum = 0;
+        for directory in [
             self.segments(),
             self.dead_directory(),
             self.rejected_directory(),
-        ];
-        let entries = directories
-            .iter()
-            .filter_map(|directory| fs::read_dir(directory).ok())
-            .flatten();
-        entries
-            .filter_map(|entry| entry.ok()?.metadata().ok())
-            .map(|meta| meta.len())
-            .sum()
+        ] {
+            for path in list(disk, &directory)? {
+                sum += length_of(disk, &path)?.unwrap_or(0);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// A file that is made, synced and removed again to see whether that can be done.
+    pub fn probe(&self) -> PathBuf {
+        self.segments().join(PROBE)
     }
 
     /// Where damaged files go.
@@ -142,12 +150,12 @@ impl Layout {
         };
         disk.create_directory(&self.root)
             .map_err(failed("the directory could not be made"))?;
-        self.check_ours()?;
+        self.check_ours(disk)?;
         let lock = self
             .lock()
             .map_err(failed("the lock file could not be opened"))?;
         let lock = lock.ok_or_else(|| OpenError::InUse(self.root.clone()))?;
-        let format = self.read_format()?;
+        let format = self.read_format(disk)?;
         for name in DIRECTORIES {
             disk.create_directory(&self.root.join(name))
                 .map_err(failed("a directory could not be made"))?;
@@ -166,17 +174,18 @@ impl Layout {
     }
 
     /// Locks an outbox that is there, and makes nothing.
-    pub fn enter_to_read(&self) -> Result<File, OpenError> {
+    pub fn enter_to_read(&self, disk: &Disk) -> Result<File, OpenError> {
         let failed = |source| OpenError::Io {
             path: self.root.clone(),
             doing: "it is not there, or cannot be read",
             source,
         };
-        self.check_ours()?;
-        if !self.segments().is_dir() {
+        self.check_ours(disk)?;
+        let there = exists(disk, &self.segments()).map_err(|error| error.at(&self.root))?;
+        if !there {
             return Err(OpenError::Foreign(self.root.clone()));
         }
-        self.read_format()?;
+        self.read_format(disk)?;
         let lock = self.lock().map_err(failed)?;
         lock.ok_or_else(|| OpenError::InUse(self.root.clone()))
     }
@@ -197,17 +206,11 @@ impl Layout {
     }
 
     /// Refuses a directory that holds something and nothing of ours.
-    fn check_ours(&self) -> Result<(), OpenError> {
-        let failed = |source| OpenError::Io {
-            path: self.root.clone(),
-            doing: "the directory could not be read",
-            source,
-        };
+    fn check_ours(&self, disk: &Disk) -> Result<(), OpenError> {
         let mut ours = false;
         let mut others = false;
-        for entry in fs::read_dir(&self.root).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            match name.to_str() {
+        for path in list(disk, &self.root).map_err(|error| error.at(&self.root))? {
+            match path.file_name().and_then(OsStr::to_str) {
                 Some("FORMAT" | "segments") => ours = true,
                 Some("LOCK" | "dead" | "rejected" | "damaged" | "lost+found") => {}
                 _ => others = true,
@@ -222,17 +225,11 @@ impl Layout {
     /// Whether there is a format file of this version. One that is missing or damaged is no
     /// reason to stop when the directories are ours; one that is sound and says another version,
     /// or something else altogether, is.
-    fn read_format(&self) -> Result<bool, OpenError> {
-        let bytes = match fs::read(self.root.join("FORMAT")) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(source) => {
-                return Err(OpenError::Io {
-                    path: self.root.clone(),
-                    doing: "the format file could not be read",
-                    source,
-                });
-            }
+    fn read_format(&self, disk: &Disk) -> Result<bool, OpenError> {
+        let file = ReadFile::open(disk, &self.root.join("FORMAT"));
+        let bytes = sound(file.and_then(|file| file.whole()));
+        let Some(bytes) = bytes.map_err(|error| error.at(&self.root))? else {
+            return Ok(false);
         };
         match parse_format(&bytes) {
             Some(found) if found == u32::from(VERSION) => Ok(true),
@@ -284,6 +281,9 @@ impl Layout {
 /// Reads a name in `segments/`.
 pub(in crate::outbox) fn parse_segment_name(name: &OsStr) -> Option<SegmentName> {
     let name = name.to_str()?;
+    if name == PROBE {
+        return Some(SegmentName::Probe);
+    }
     let (id, rest) = name.split_once('.')?;
     let id = id.parse().ok()?;
     if rest == "aborted" {

@@ -11,5 +11,6 @@ pub(in crate::outbox) mod format;
 pub(in crate::outbox) mod keys;
 pub(in crate::outbox) mod layout;
 pub(in crate::outbox) mod probe;
+pub(in crate::outbox) mod read;
 pub(in crate::outbox) mod rejected;
 pub(in crate::outbox) mod segment;

@@ -2,7 +2,6 @@
 //! delivery, header, records (meta: row number and reason; one slice: the row's text), and a
 //! footer with the totals. It goes when the delivery leaves the history.
 
-use std::fs::File;
 use std::io;
 
 use crate::model::DeliveryId;
@@ -11,7 +10,8 @@ use crate::outbox::delivery::Info;
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::format::{Commit, FileKind, Footer, Header};
 use crate::outbox::local::files::layout::Layout;
-use crate::outbox::local::files::segment::{AppendError, LogWriter, read_whole};
+use crate::outbox::local::files::read::{ReadError, ReadFile};
+use crate::outbox::local::files::segment::{AppendError, LogWriter};
 use crate::outbox::record::{self, Frame, Kind, Name, Record, Slice};
 use crate::outbox::rejected::{Rejected, RejectedRow};
 use crate::seal::Keyring;
@@ -66,6 +66,11 @@ impl RejectedWriter {
         Ok(())
     }
 
+    /// Rows that were appended.
+    pub fn kept(&self) -> u32 {
+        self.kept
+    }
+
     pub fn length(&self) -> u64 {
         self.log.length()
     }
@@ -82,13 +87,13 @@ impl RejectedWriter {
 /// Reads up to `limit` of the rows kept, leaving out the first `skip`; the second value is how
 /// many there are in all. A damaged row is left out.
 pub(in crate::outbox) fn read(
-    file: &File,
+    file: &ReadFile,
     delivery: DeliveryId,
     keys: &Keyring,
     skip: usize,
     limit: usize,
-) -> io::Result<(Vec<Rejected>, u64)> {
-    let bytes = read_whole(file)?;
+) -> Result<(Vec<Rejected>, u64), ReadError> {
+    let bytes = file.whole()?;
     let mut rows = Vec::new();
     let mut kept = 0u64;
     for (_, _, frame) in frames(&bytes, delivery) {

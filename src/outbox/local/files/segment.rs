@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::model::DeliveryId;
@@ -14,13 +13,12 @@ use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::format::{
     Commit, FileKind, Footer, Header, MAX_HEADER, Place, TRAILER,
 };
+use crate::outbox::local::files::read::{ReadError, ReadFile, sound};
 use crate::outbox::record::{self, EncodeError, Frame, Kind, Name, Record, Slice};
 use crate::seal::{Keyring, Sealer};
 
 /// Bytes gathered before a write.
 const BUFFER: usize = 256 << 10;
-/// A segment is read whole only to salvage it; a file larger than this is not one of ours.
-const MAX_SALVAGE: u64 = 2 << 30;
 
 /// Appends records to a new file.
 #[derive(Debug)]
@@ -220,7 +218,7 @@ impl SegmentWriter {
 /// A committed segment, open for reading.
 #[derive(Debug)]
 pub(in crate::outbox) struct SegmentFile {
-    file: File,
+    file: ReadFile,
     delivery: DeliveryId,
     first: u32,
     places: Vec<Place>,
@@ -233,43 +231,31 @@ impl SegmentFile {
     /// is damaged is searched for what can still be read.
     ///
     /// # Errors
-    /// The system will not open or read it.
-    pub fn open(path: &Path, delivery: DeliveryId, first: u32, entries: u32) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let header = read_header(&file);
-        if let Some(footer) = read_footer(&file)?
-            && footer.places.len() == entries as usize
-        {
-            let sound = header.is_some_and(|header| header.kind == FileKind::Segment);
-            return Ok(Self {
-                file,
-                delivery,
-                first,
-                places: footer.places,
-                sound,
-            });
-        }
-        let mut places = vec![Place::default(); entries as usize];
-        for (offset, length, frame) in record::scan(&read_whole(&file)?) {
-            let local = frame.name.ordinal.checked_sub(first);
-            let local = local.map(|local| local as usize);
-            if (frame.name.kind, frame.name.delivery) == (Kind::Entry, delivery)
-                && let Some(place) = local.and_then(|local| places.get_mut(local))
-            {
-                *place = Place {
-                    offset: offset as u32,
-                    length: length as u32,
-                    batches: frame.slices(),
-                    rows: u32::try_from(frame.total_rows()).unwrap_or(u32::MAX),
-                };
-            }
-        }
+    /// It cannot be opened or read, or it is gone.
+    pub fn open(
+        disk: &Disk,
+        path: &Path,
+        delivery: DeliveryId,
+        first: u32,
+        entries: u32,
+    ) -> Result<Self, ReadError> {
+        let file = ReadFile::open(disk, path)?;
+        let ends = file.twice(|file| {
+            let header = read_header(file)?;
+            let footer = read_footer(file)?;
+            let fits = header.kind == FileKind::Segment && footer.places.len() == entries as usize;
+            fits.then_some(footer.places).ok_or(ReadError::Damaged)
+        });
+        let (places, sound) = match sound(ends)? {
+            Some(places) => (places, true),
+            None => (surviving(&file, delivery, first, entries)?, false),
+        };
         Ok(Self {
             file,
             delivery,
             first,
             places,
-            sound: false,
+            sound,
         })
     }
 
@@ -289,17 +275,48 @@ impl SegmentFile {
     /// Reads one entry back.
     ///
     /// # Errors
-    /// It is damaged: not to be found, not readable, or not what was written.
-    pub fn read(&self, ordinal: u32, keys: &Keyring) -> Result<Record, Malformed> {
-        let place = self.place(ordinal).ok_or(Malformed)?;
+    /// It cannot be read, or it is damaged: not to be found, or not what was written.
+    pub fn read(&self, ordinal: u32, keys: &Keyring) -> Result<Record, ReadError> {
+        let place = self.place(ordinal).ok_or(ReadError::Damaged)?;
         let name = Name {
             kind: Kind::Entry,
             delivery: self.delivery,
             ordinal,
         };
         let offset = u64::from(place.offset);
-        read_record(&self.file, offset, place.length, name, keys)
+        self.file
+            .twice(|file| read_record(file, offset, place.length, name, keys))
     }
+}
+
+/// Where the entries lie in a segment whose header or footer is damaged, as far as they are found.
+fn surviving(
+    file: &ReadFile,
+    delivery: DeliveryId,
+    first: u32,
+    entries: u32,
+) -> Result<Vec<Place>, ReadError> {
+    if let Some(footer) = sound(read_footer(file))?
+        && footer.places.len() == entries as usize
+    {
+        return Ok(footer.places);
+    }
+    let mut places = vec![Place::default(); entries as usize];
+    for (offset, length, frame) in record::scan(&file.whole()?) {
+        let local = frame.name.ordinal.checked_sub(first);
+        let local = local.map(|local| local as usize);
+        if (frame.name.kind, frame.name.delivery) == (Kind::Entry, delivery)
+            && let Some(place) = local.and_then(|local| places.get_mut(local))
+        {
+            *place = Place {
+                offset: offset as u32,
+                length: length as u32,
+                batches: frame.slices(),
+                rows: u32::try_from(frame.total_rows()).unwrap_or(u32::MAX),
+            };
+        }
+    }
+    Ok(places)
 }
 
 /// The route of an entry: all that its meta part holds.
@@ -314,99 +331,73 @@ pub(in crate::outbox) fn route(entry: &Record) -> Result<u8, Malformed> {
 }
 
 /// Reads the record of known place and length, which must be the one of this name.
+///
+/// # Errors
+/// It cannot be read, or is damaged.
 pub(in crate::outbox) fn read_record(
-    file: &File,
+    file: &ReadFile,
     offset: u64,
     length: u32,
     name: Name,
     keys: &Keyring,
-) -> Result<Record, Malformed> {
-    let bytes = read_framed(file, offset, length)?;
-    let frame = Frame::decode(&bytes)?;
-    if frame.name != name {
-        return Err(Malformed);
-    }
-    frame.open(keys)
+) -> Result<Record, ReadError> {
+    let bytes = file.read(offset, length as usize)?;
+    Ok(framed(&bytes, name)?.open(keys)?)
 }
 
 /// Whether the record of known place, length and name is sound by its checksum.
-pub(in crate::outbox) fn is_framed(file: &File, offset: u64, length: u32, name: Name) -> bool {
-    read_framed(file, offset, length)
-        .is_ok_and(|bytes| Frame::decode(&bytes).is_ok_and(|frame| frame.name == name))
-}
-
-fn read_framed(file: &File, offset: u64, length: u32) -> Result<Vec<u8>, Malformed> {
-    let within = file.metadata().is_ok_and(|meta| {
-        offset
-            .checked_add(u64::from(length))
-            .is_some_and(|end| end <= meta.len())
-    });
-    if !within {
-        return Err(Malformed);
-    }
-    let mut bytes = vec![0; length as usize];
-    file.read_exact_at(&mut bytes, offset)
-        .map_err(|_| Malformed)?;
-    Ok(bytes)
-}
-
-/// The header, when it is sound.
-pub(in crate::outbox) fn read_header(file: &File) -> Option<Header> {
-    let length = file.metadata().ok()?.len().min(MAX_HEADER as u64);
-    let mut bytes = vec![0; length as usize];
-    file.read_exact_at(&mut bytes, 0).ok()?;
-    Header::decode(&bytes).ok().map(|(header, _)| header)
-}
-
-/// The footer, when there is a sound one.
 ///
 /// # Errors
-/// The system will not say how long the file is.
-pub(in crate::outbox) fn read_footer(file: &File) -> io::Result<Option<Footer>> {
-    let length = file.metadata()?.len();
-    let mut trailer = [0; TRAILER];
-    let Some(at) = length.checked_sub(TRAILER as u64) else {
-        return Ok(None);
-    };
-    if file.read_exact_at(&mut trailer, at).is_err() {
-        return Ok(None);
-    }
-    let Some(start) = Footer::body_length(&trailer)
-        .ok()
-        .and_then(|body| at.checked_sub(u64::from(body)))
-    else {
-        return Ok(None);
-    };
-    let mut bytes = vec![0; (length - start) as usize];
-    if file.read_exact_at(&mut bytes, start).is_err() {
-        return Ok(None);
-    }
-    Ok(Footer::decode(&bytes).ok().map(|(footer, _)| footer))
+/// It cannot be read, or is damaged.
+pub(in crate::outbox) fn check_framed(
+    file: &ReadFile,
+    offset: u64,
+    length: u32,
+    name: Name,
+) -> Result<(), ReadError> {
+    let bytes = file.read(offset, length as usize)?;
+    Ok(framed(&bytes, name).map(|_| ())?)
 }
 
-/// Everything that can be read of a file, for salvage. A part that the disk no longer gives is
-/// left out as zeroes.
-pub(in crate::outbox) fn read_whole(file: &File) -> io::Result<Vec<u8>> {
-    const STEP: usize = 4096;
-    let length = file.metadata()?.len();
-    if length > MAX_SALVAGE {
-        return Err(io::Error::other("the file is too large to be ours"));
+fn framed(bytes: &[u8], name: Name) -> Result<Frame<'_>, Malformed> {
+    let frame = Frame::decode(bytes)?;
+    if frame.name == name {
+        Ok(frame)
+    } else {
+        Err(Malformed)
     }
-    let mut bytes = vec![0; length as usize];
-    if file.read_exact_at(&mut bytes, 0).is_ok() {
-        return Ok(bytes);
-    }
-    for (n, part) in bytes.chunks_mut(STEP).enumerate() {
-        if file.read_exact_at(part, (n * STEP) as u64).is_err() {
-            part.fill(0);
-        }
-    }
-    Ok(bytes)
+}
+
+/// The header.
+///
+/// # Errors
+/// It cannot be read, or is damaged.
+pub(in crate::outbox) fn read_header(file: &ReadFile) -> Result<Header, ReadError> {
+    let length = file.length()?.min(MAX_HEADER as u64);
+    let bytes = file.read(0, length as usize)?;
+    Ok(Header::decode(&bytes).map(|(header, _)| header)?)
+}
+
+/// The footer.
+///
+/// # Errors
+/// The file cannot be read, or has no sound one.
+pub(in crate::outbox) fn read_footer(file: &ReadFile) -> Result<Footer, ReadError> {
+    let length = file.length()?;
+    let at = length
+        .checked_sub(TRAILER as u64)
+        .ok_or(ReadError::Damaged)?;
+    let trailer = file.read(at, TRAILER)?;
+    let trailer = trailer.first_chunk().ok_or(ReadError::Damaged)?;
+    let start = at
+        .checked_sub(u64::from(Footer::body_length(trailer)?))
+        .ok_or(ReadError::Damaged)?;
+    let bytes = file.read(start, (length - start) as usize)?;
+    Ok(Footer::decode(&bytes).map(|(footer, _)| footer)?)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
 
     use super::*;
     use crate::seal::Key;
@@ -448,7 +439,7 @@ mod tests {
         assert_eq!(summary.entries, 20);
         assert_eq!(summary.tally.rows, 190);
         assert_eq!(summary.bytes, path.metadata().unwrap().len());
-        let segment = SegmentFile::open(&path, DELIVERY, 10, 20).unwrap();
+        let segment = SegmentFile::open(&Disk::default(), &path, DELIVERY, 10, 20).unwrap();
         assert!(segment.sound);
         let record = segment.read(17, &keys()).unwrap();
         assert_eq!(&record.slices[0][..], "entry 7 ".repeat(7).as_bytes());
@@ -462,12 +453,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("segment");
         written(&path);
-        let places = SegmentFile::open(&path, DELIVERY, 10, 20).unwrap().places;
+        let places = SegmentFile::open(&Disk::default(), &path, DELIVERY, 10, 20)
+            .unwrap()
+            .places;
         let file = File::options().write(true).open(&path).unwrap();
         file.set_len(u64::from(places[15].offset) + 5).unwrap();
         file.write_all_at(b"!", u64::from(places[3].offset) + 20)
             .unwrap();
-        let segment = SegmentFile::open(&path, DELIVERY, 10, 20).unwrap();
+        let segment = SegmentFile::open(&Disk::default(), &path, DELIVERY, 10, 20).unwrap();
         assert!(!segment.sound);
         for ordinal in 10..30 {
             let lost = ordinal == 13 || ordinal >= 25;
@@ -481,9 +474,9 @@ mod tests {
         let path = directory.path().join("segment");
         written(&path);
         let other = DeliveryId([9; 16]);
-        let segment = SegmentFile::open(&path, other, 10, 20).unwrap();
+        let segment = SegmentFile::open(&Disk::default(), &path, other, 10, 20).unwrap();
         assert!(segment.read(17, &keys()).is_err());
-        let shifted = SegmentFile::open(&path, DELIVERY, 11, 20).unwrap();
+        let shifted = SegmentFile::open(&Disk::default(), &path, DELIVERY, 11, 20).unwrap();
         assert!(shifted.read(17, &keys()).is_err());
     }
 }

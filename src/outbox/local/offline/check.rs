@@ -1,23 +1,26 @@
 //! Looking through an outbox that nobody uses for damage, without changing it.
 
-use std::collections::HashMap;
-use std::fs::{self, File};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::model::DeliveryId;
 use crate::outbox::codec::Malformed;
 use crate::outbox::local::files::dead::read_letter;
-use crate::outbox::local::files::disk::Disk;
+use crate::outbox::local::files::disk::{Disk, Op};
 use crate::outbox::local::files::format::{FileKind, Footer, Header, Place};
 use crate::outbox::local::files::keys::{KeyUse, needed};
 use crate::outbox::local::files::layout::{
     Layout, SegmentName, parse_dead_name, parse_rejected_name, parse_segment_name,
 };
+use crate::outbox::local::files::read::{ReadFile, Unreadable, exists, length_of, list, sound};
 use crate::outbox::local::files::rejected;
-use crate::outbox::local::files::segment::{is_framed, read_footer, read_whole};
+use crate::outbox::local::files::segment::{check_framed, read_footer};
+use crate::outbox::local::offline::damaged::given_up;
+use crate::outbox::local::state::error::StateError;
 use crate::outbox::local::state::index::{Index, Segment};
 use crate::outbox::local::state::load::load;
+use crate::outbox::local::state::opening;
 use crate::outbox::local::state::rows::Letter;
 use crate::outbox::local::state::store::Store;
 use crate::outbox::record::{self, Frame, Kind};
@@ -38,6 +41,11 @@ pub struct CheckReport {
     pub keys: KeyUse,
     /// Whether records were opened, and not only held against their checksums.
     pub opened: bool,
+    /// Batches that were given up as damaged and lie sound in `damaged/`: a salvage brings them back.
+    /// Told only with keys.
+    pub salvageable_batches: u64,
+    /// The rows in them.
+    pub salvageable_rows: u64,
 }
 
 /// One file, or the state, that is not as it was written.
@@ -56,94 +64,254 @@ pub struct Fault {
 }
 
 /// Reads everything in an outbox that is locked, and changes nothing; the second value is what the
-/// state says, if it can be read. Without `keys` what is sealed is held against its checksums only.
+/// state says, if it is sound. Without `keys` what is sealed is held against its checksums only.
+///
+/// # Errors
+/// Something cannot be read now, so that nothing can be said of it.
 pub(in crate::outbox) fn look(
+    disk: &Disk,
     layout: &Layout,
     keys: Option<&Keyring>,
-) -> io::Result<(CheckReport, Option<Index>)> {
+) -> Result<(CheckReport, Option<Index>), Unreadable> {
     let mut report = CheckReport {
-        keys: needed(layout)?,
+        keys: needed(disk, layout)?,
         opened: keys.is_some(),
         ..CheckReport::default()
     };
-    let index = check_state(layout, &mut report)?;
-    check_segments(layout, index.as_ref(), keys, &mut report)?;
-    check_rejected(layout, index.as_ref(), keys, &mut report)?;
-    check_dead(layout, index.as_ref(), keys, &mut report)?;
+    let index = check_state(disk, layout, &mut report)?;
+    let mut look = Look {
+        disk,
+        layout,
+        index: index.as_ref(),
+        keys,
+        report: &mut report,
+    };
+    look.segments()?;
+    look.rejected()?;
+    look.dead()?;
+    if let (Some(index), Some(keys)) = (&index, keys) {
+        for one in given_up(disk, layout, index, keys)? {
+            report.salvageable_batches += u64::from(one.live.count());
+            report.salvageable_rows += one.rows();
+        }
+    }
     Ok((report, index))
 }
 
-/// sled writes when it opens, so it is a copy that is opened.
-fn check_state(layout: &Layout, report: &mut CheckReport) -> io::Result<Option<Index>> {
+/// What of the rejected rows of listed deliveries is damaged or gone.
+///
+/// # Errors
+/// As for [`look`].
+pub(in crate::outbox) fn faults_of_rejected(
+    disk: &Disk,
+    layout: &Layout,
+    index: &Index,
+    keys: Option<&Keyring>,
+) -> Result<Vec<Fault>, Unreadable> {
+    let mut report = CheckReport::default();
+    let mut look = Look {
+        disk,
+        layout,
+        index: Some(index),
+        keys,
+        report: &mut report,
+    };
+    look.rejected()?;
+    Ok(report.faults)
+}
+
+/// sled writes when it opens, so it is a copy that is opened; one that is damaged is copied once more.
+fn check_state(
+    disk: &Disk,
+    layout: &Layout,
+    report: &mut CheckReport,
+) -> Result<Option<Index>, Unreadable> {
     let state = layout.state();
-    let copy = tempfile::tempdir()?;
-    for entry in fs::read_dir(&state)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            report.bytes += fs::copy(entry.path(), copy.path().join(entry.file_name()))?;
-            report.files += 1;
-        }
+    if !exists(disk, &state)? {
+        report.fault(&state, None, (0, 0), "it is gone".to_owned());
+        return Ok(None);
     }
-    let opened = Store::open(copy.path(), &Disk::default(), u64::MAX);
-    let what = match opened.and_then(|store| load(&store)) {
+    for path in list(disk, &state)? {
+        report.bytes += length_of(disk, &path)?.unwrap_or(0);
+        report.files += 1;
+    }
+    let first = peek(disk, &state)?;
+    let what = match first {
         Ok(Some(index)) => return Ok(Some(index)),
         Ok(None) => "the state is empty".to_owned(),
-        Err(error) => error.to_string(),
+        Err(error) => match peek(disk, &state)? {
+            Ok(Some(index)) => return Ok(Some(index)),
+            _ => error.to_string(),
+        },
     };
     report.fault(&state, None, (0, 0), what);
     Ok(None)
 }
 
-fn check_segments(
-    layout: &Layout,
-    index: Option<&Index>,
-    keys: Option<&Keyring>,
-    report: &mut CheckReport,
-) -> io::Result<()> {
-    let mut known: HashMap<PathBuf, (DeliveryId, &Segment)> = HashMap::new();
-    for delivery in index.iter().flat_map(|index| index.deliveries.values()) {
-        let id = delivery.row.info.id;
-        for (&number, segment) in &delivery.segments {
-            known.insert(layout.segment(id, number), (id, segment));
-        }
+fn peek(disk: &Disk, state: &Path) -> Result<Result<Option<Index>, StateError>, Unreadable> {
+    let refused = |error: StateError| match error {
+        StateError::Unreadable(error) => error,
+        error => Unreadable::because(state, io::Error::other(error.to_string())),
+    };
+    let here = Disk::default();
+    let home = tempfile::tempdir().map_err(|error| Unreadable::because(state, error))?;
+    let copy = home.path().join("state");
+    opening::copy(state, &copy, disk, &here).map_err(refused)?;
+    let opened = disk
+        .check(Op::StateOpen(state))
+        .map_err(|error| Unreadable::because(state, error))
+        .map(|()| Store::open_trial(&copy, &here))?;
+    match opened.and_then(|store| load(&store)) {
+        Err(error) if error.is_of_the_system() => Err(refused(error)),
+        read => Ok(read),
     }
-    for entry in fs::read_dir(layout.segments())? {
-        let path = entry?.path();
-        match path.file_name().and_then(parse_segment_name) {
-            Some(SegmentName::Segment(id, _)) => {
-                let segment = known.remove(&path).map(|(_, segment)| segment);
-                check_segment(&path, id, segment, index.is_some(), keys, report)?;
+}
+
+/// A look at work.
+struct Look<'a> {
+    disk: &'a Disk,
+    layout: &'a Layout,
+    index: Option<&'a Index>,
+    keys: Option<&'a Keyring>,
+    report: &'a mut CheckReport,
+}
+
+impl Look<'_> {
+    fn segments(&mut self) -> Result<(), Unreadable> {
+        let mut known: HashMap<PathBuf, (DeliveryId, &Segment)> = HashMap::new();
+        for delivery in self
+            .index
+            .iter()
+            .flat_map(|index| index.deliveries.values())
+        {
+            let id = delivery.row.info.id;
+            for (&number, segment) in &delivery.segments {
+                known.insert(self.layout.segment(id, number), (id, segment));
             }
-            Some(SegmentName::Aborted(_) | SegmentName::Cancelled(_)) => {}
-            None => report.fault(&path, None, (0, 0), "it is no file of an outbox".to_owned()),
         }
-    }
-    for (path, (id, segment)) in known {
-        let left = (segment.entries_left(), segment.row.left().rows);
-        if left.0 == 0 && segment.row.damaged {
-            // Given up and named before.
-            continue;
+        for path in list(self.disk, &self.layout.segments())? {
+            match path.file_name().and_then(parse_segment_name) {
+                Some(SegmentName::Segment(id, _)) => {
+                    let segment = known.remove(&path).map(|(_, segment)| segment);
+                    let sound = self.index.is_some();
+                    check_segment(self.disk, &path, id, segment, sound, self.keys, self.report)?;
+                }
+                Some(SegmentName::Aborted(_) | SegmentName::Cancelled(_) | SegmentName::Probe) => {}
+                None => self.report.stray(&path),
+            }
         }
-        report.fault(&path, Some(id), left, "it is gone".to_owned());
+        for (path, (id, segment)) in known {
+            let left = (segment.entries_left(), segment.row.left().rows);
+            if left.0 == 0 && segment.row.damaged {
+                // Given up and named before.
+                continue;
+            }
+            self.report
+                .fault(&path, Some(id), left, "it is gone".to_owned());
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn rejected(&mut self) -> Result<(), Unreadable> {
+        let mut kept: HashSet<DeliveryId> = HashSet::new();
+        let deliveries = self
+            .index
+            .iter()
+            .flat_map(|index| index.deliveries.values());
+        kept.extend(
+            deliveries
+                .filter(|delivery| delivery.row.kept.is_some_and(|kept| kept > 0))
+                .map(|delivery| delivery.row.info.id),
+        );
+        for path in list(self.disk, &self.layout.rejected_directory())? {
+            let file = ReadFile::open(self.disk, &path).and_then(|file| file.whole());
+            let Some(bytes) = sound(file)? else {
+                continue;
+            };
+            self.report.files += 1;
+            self.report.bytes += bytes.len() as u64;
+            let id = path.file_name().and_then(parse_rejected_name);
+            id.inspect(|id| {
+                kept.remove(id);
+            });
+            let (sound, shut) = id.map_or((0, 0), |id| rejected::weigh(&bytes, id, self.keys));
+            self.report.records += sound - shut;
+            // Rows of a delivery that was cut short: the next open removes them.
+            let cut_short = match (self.index, id) {
+                (Some(index), Some(id)) => !index.by_id.contains_key(&id),
+                _ => false,
+            };
+            if (!whole_is_sound(&bytes) || shut > 0) && !cut_short {
+                let what = "damaged, or its delivery was never accepted";
+                self.report.fault(&path, id, (shut, 0), what.to_owned());
+            }
+        }
+        for id in kept {
+            let path = self.layout.rejected(id);
+            let what = "the rejected rows are gone".to_owned();
+            self.report.fault(&path, Some(id), (0, 0), what);
+        }
+        Ok(())
+    }
+
+    fn dead(&mut self) -> Result<(), Unreadable> {
+        for path in list(self.disk, &self.layout.dead_directory())? {
+            self.report.files += 1;
+            self.report.bytes += length_of(self.disk, &path)?.unwrap_or(0);
+            if path.file_name().and_then(parse_dead_name).is_none() {
+                self.report.stray(&path);
+            }
+        }
+        for (id, letter) in self.index.iter().flat_map(|index| &index.letters) {
+            let delivery = self
+                .index
+                .and_then(|index| index.deliveries.get(&letter.position))
+                .map(|delivery| delivery.row.info.id);
+            if let Some(delivery) = delivery
+                && self.letter_is_sound(delivery, letter)?
+            {
+                self.report.records += 1;
+                continue;
+            }
+            let what = format!("dead letter {id} is damaged or gone");
+            let lost = (1, letter.tally.rows);
+            let file = self.layout.dead(letter.file);
+            self.report.fault(&file, delivery, lost, what);
+        }
+        Ok(())
+    }
+
+    fn letter_is_sound(&self, delivery: DeliveryId, letter: &Letter) -> Result<bool, Unreadable> {
+        let (name, place) = (letter.name(delivery), letter.place());
+        let read = match self.keys {
+            Some(keys) => read_letter(self.disk, self.layout, keys, name, place).map(|_| ()),
+            None => ReadFile::open(self.disk, &self.layout.dead(place.file)).and_then(|file| {
+                file.twice(|file| check_framed(file, place.offset, place.length, name))
+            }),
+        };
+        Ok(sound(read)?.is_some())
+    }
 }
 
 /// `known` is what a sound state says of the segment. One that such a state does not know has
 /// settled, or its delivery was cut short, or the next open takes it up: it need not have an end.
 fn check_segment(
+    disk: &Disk,
     path: &Path,
     id: DeliveryId,
     known: Option<&Segment>,
     state_is_sound: bool,
     keys: Option<&Keyring>,
     report: &mut CheckReport,
-) -> io::Result<()> {
-    let file = File::open(path)?;
-    let bytes = read_whole(&file)?;
+) -> Result<(), Unreadable> {
+    let Some(file) = sound(ReadFile::open(disk, path))? else {
+        // It has gone since it was listed.
+        return Ok(());
+    };
+    let bytes = sound(file.whole())?.unwrap_or_default();
     report.files += 1;
     report.bytes += bytes.len() as u64;
-    let footer = read_footer(&file)?;
+    let footer = sound(file.twice(read_footer))?;
     if footer.is_none() && known.is_none() && state_is_sound {
         report.records += record::scan(&bytes).count() as u64;
         return Ok(());
@@ -231,77 +399,11 @@ fn whole_is_sound(bytes: &[u8]) -> bool {
     })
 }
 
-fn check_rejected(
-    layout: &Layout,
-    index: Option<&Index>,
-    keys: Option<&Keyring>,
-    report: &mut CheckReport,
-) -> io::Result<()> {
-    for entry in fs::read_dir(layout.rejected_directory())? {
-        let path = entry?.path();
-        let bytes = read_whole(&File::open(&path)?)?;
-        report.files += 1;
-        report.bytes += bytes.len() as u64;
-        let id = path.file_name().and_then(parse_rejected_name);
-        let (sound, shut) = id.map_or((0, 0), |id| rejected::weigh(&bytes, id, keys));
-        report.records += sound - shut;
-        // Rows of a delivery that was cut short: the next open removes them.
-        let cut_short = match (index, id) {
-            (Some(index), Some(id)) => !index.by_id.contains_key(&id),
-            _ => false,
-        };
-        if (!whole_is_sound(&bytes) || shut > 0) && !cut_short {
-            let what = "damaged, or its delivery was never accepted";
-            report.fault(&path, id, (shut, 0), what.to_owned());
-        }
-    }
-    Ok(())
-}
-
-fn check_dead(
-    layout: &Layout,
-    index: Option<&Index>,
-    keys: Option<&Keyring>,
-    report: &mut CheckReport,
-) -> io::Result<()> {
-    for entry in fs::read_dir(layout.dead_directory())? {
-        let path = entry?.path();
-        report.files += 1;
-        report.bytes += path.metadata()?.len();
-        if path.file_name().and_then(parse_dead_name).is_none() {
-            report.fault(&path, None, (0, 0), "it is no file of an outbox".to_owned());
-        }
-    }
-    for (id, letter) in index.iter().flat_map(|index| &index.letters) {
-        let delivery = index
-            .and_then(|index| index.deliveries.get(&letter.position))
-            .map(|delivery| delivery.row.info.id);
-        if delivery.is_some_and(|delivery| letter_is_sound(layout, keys, delivery, letter)) {
-            report.records += 1;
-            continue;
-        }
-        let what = format!("dead letter {id} is damaged or gone");
-        let lost = (1, letter.tally.rows);
-        report.fault(&layout.dead(letter.file), delivery, lost, what);
-    }
-    Ok(())
-}
-
-fn letter_is_sound(
-    layout: &Layout,
-    keys: Option<&Keyring>,
-    delivery: DeliveryId,
-    letter: &Letter,
-) -> bool {
-    match keys {
-        Some(keys) => read_letter(layout, keys, letter.name(delivery), letter.place()).is_ok(),
-        None => File::open(layout.dead(letter.file)).is_ok_and(|file| {
-            is_framed(&file, letter.offset, letter.length, letter.name(delivery))
-        }),
-    }
-}
-
 impl CheckReport {
+    fn stray(&mut self, file: &Path) {
+        self.fault(file, None, (0, 0), "it is no file of an outbox".to_owned());
+    }
+
     /// `lost` are records and rows.
     fn fault(&mut self, file: &Path, delivery: Option<DeliveryId>, lost: (u64, u64), what: String) {
         let (records, rows) = lost;

@@ -9,8 +9,12 @@ use crate::outbox::claim::{Settled, Settlement};
 use crate::outbox::delivery::{Info, Receipt, Tally, Totals};
 use crate::outbox::error::Error;
 use crate::outbox::letter::{LetterId, Moved};
+use crate::outbox::local::files::dead::DeadMeta;
 use crate::outbox::local::files::segment::{SegmentFile, SegmentWriter, Summary};
+use crate::outbox::local::state::change::Lost;
+use crate::outbox::local::state::rows::Bits;
 use crate::outbox::note::NoteKey;
+use crate::outbox::record::Record;
 
 /// Where the answer to a command goes.
 pub(in crate::outbox) type Reply<T> = SyncSender<Result<T, Error>>;
@@ -27,9 +31,12 @@ pub(in crate::outbox) enum Command {
     Edit(LetterId, Vec<u8>, Reply<Option<LetterId>>),
     Cancel(DeliveryId, Reply<Option<Tally>>),
     Reseal(Vec<Resealed>, Reply<()>),
+    BringBack(Vec<GivenUp>, Reply<Moved>),
     Note(NoteKey, Option<Arc<[u8]>>, Reply<()>),
     /// Something of a cancelled delivery was given back.
     Sweep,
+    /// Something cannot be read, and is to be tried again.
+    Wake,
     Close,
 }
 
@@ -39,6 +46,8 @@ pub(in crate::outbox) struct Prepared {
     pub full: Vec<Summary>,
     pub writer: SegmentWriter,
     pub totals: Totals,
+    /// Rejected rows that are kept.
+    pub kept: u32,
 }
 
 /// Something that turned out to be damaged.
@@ -62,4 +71,29 @@ pub(in crate::outbox) struct Resealed {
     pub destination: DestinationId,
     pub before: Arc<[u8]>,
     pub after: Arc<[u8]>,
+}
+
+/// Something that was given up, and is sound.
+#[derive(Debug)]
+pub(in crate::outbox) struct GivenUp {
+    pub lost: Lost,
+    /// Its delivery.
+    pub position: u64,
+    pub record: Record,
+    /// Of a dead letter.
+    pub meta: Option<DeadMeta>,
+    /// The slices that were given up.
+    pub live: Bits,
+    /// It waited to be sent again.
+    pub queued: bool,
+}
+
+impl GivenUp {
+    /// Rows that were given up.
+    pub fn rows(&self) -> u64 {
+        let rows = (0u32..).zip(&self.record.rows);
+        rows.filter(|(at, _)| self.live.get(*at))
+            .map(|(_, rows)| u64::from(*rows))
+            .sum()
+    }
 }

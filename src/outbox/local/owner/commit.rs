@@ -54,6 +54,7 @@ pub(in crate::outbox) fn commit(
         info: Arc::clone(&prepared.info),
         totals: prepared.totals,
         committed,
+        kept: Some(prepared.kept),
     });
     let mut receipt = Receipt {
         delivery: prepared.info.id,

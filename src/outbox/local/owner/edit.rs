@@ -11,6 +11,7 @@ use crate::outbox::delivery::Tally;
 use crate::outbox::error::Error;
 use crate::outbox::letter::LetterId;
 use crate::outbox::local::files::dead::{DeadMeta, MAX_REASON};
+use crate::outbox::local::files::read::sound;
 use crate::outbox::local::owner::command::Loss;
 use crate::outbox::local::owner::keeper::Keeper;
 use crate::outbox::local::owner::lose;
@@ -35,9 +36,12 @@ pub(in crate::outbox) fn edit(
     let (Some(mut old), Some((delivery, _))) = (letter.filter(dead), known) else {
         return Ok(None);
     };
-    let Ok(read) = keeper.shared.read_letter(delivery, &old) else {
+    let read = sound(keeper.shared.read_letter(delivery, &old));
+    let Some(read) = read.map_err(|error| keeper.unreadable(error))? else {
         lose::lose(keeper, &[Loss::Letter(id.letter)], change);
-        return Ok(None);
+        return Err(Error::Damaged {
+            what: format!("dead letter {}", id.letter).into(),
+        });
     };
     let at = id.slice as usize;
     let (Some(slice), Some(&rows)) = (read.meta.slices.get(at), read.record.rows.get(at)) else {
@@ -81,7 +85,7 @@ pub(in crate::outbox) fn edit(
     let letter = change.add_letter(&index, mended);
     drop(index);
     if let Some((number, length)) = keeper.dead.current() {
-        change.set_dead_file(number, Some(length));
+        change.set_dead_file(&keeper.shared.index(), number, length);
     }
     keeper.dead.roll();
     Ok(Some(LetterId { letter, slice: 0 }))

@@ -11,13 +11,15 @@ use crate::backoff::Backoff;
 use crate::causes::with_causes;
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
-use crate::outbox::error::{Error, StateError};
+use crate::outbox::error::Error;
 use crate::outbox::local::files::dead::{DeadMeta, DeadPlace, DeadWriter};
+use crate::outbox::local::files::read::Unreadable;
 use crate::outbox::local::files::segment::AppendError;
 use crate::outbox::local::owner::command::Reply;
 use crate::outbox::local::recovery::{self, Recovered};
 use crate::outbox::local::shared::Shared;
 use crate::outbox::local::state::change::{Change, Effects};
+use crate::outbox::local::state::error::StateError;
 use crate::outbox::local::state::store::Store;
 use crate::outbox::record::{MAX_RAW, Slice};
 
@@ -101,6 +103,13 @@ impl Keeper {
             self.store = None;
             Error::io("dead letters could not be written")(error)
         })
+    }
+
+    /// Takes note of what cannot be read, so that the health says it and it is tried again.
+    pub fn unreadable(&self, error: Unreadable) -> Error {
+        let said = Error::from(error.clone());
+        self.shared.unreadables.note(error);
+        said
     }
 
     pub fn make_durable(&mut self, mut change: Change, acks: Vec<Ack>) {

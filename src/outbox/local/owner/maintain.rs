@@ -2,7 +2,6 @@
 //! dead-letter files removed, sled's file copied when it has grown.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,9 +10,13 @@ use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::outbox::delivery::Tally;
 use crate::outbox::local::files::layout::{SegmentName, parse_segment_name};
+use crate::outbox::local::files::read::{length_of, list, sound};
 use crate::outbox::local::owner::cancel::sweep;
+use crate::outbox::local::owner::command::Loss;
 use crate::outbox::local::owner::keeper::Keeper;
+use crate::outbox::local::owner::lose;
 use crate::outbox::local::state::change::Change;
+use crate::outbox::local::state::rows::DeadFileRow;
 
 /// Old webhook ids are looked for this often.
 const LOOK: Duration = Duration::from_secs(60);
@@ -36,6 +39,7 @@ pub(in crate::outbox) fn maintain(keeper: &mut Keeper) {
         keeper.webhooks_due = Instant::now() + LOOK;
         forget_webhooks(keeper, &mut change);
         keeper.shared.count_set_aside();
+        give_up_suspects(keeper, &mut change);
     }
     remove_empty_dead_files(keeper, &mut change);
     if !change.is_empty() {
@@ -45,7 +49,8 @@ pub(in crate::outbox) fn maintain(keeper: &mut Keeper) {
         return;
     }
     for path in rejected {
-        let bytes = path.metadata().map_or(0, |meta| meta.len());
+        let length = length_of(&keeper.shared.disk, &path);
+        let bytes = length.ok().flatten().unwrap_or(0);
         keeper.shared.remove_spent(&path, bytes, false);
     }
     if let Some(store) = keeper.store.take_if(|store| store.wants_compaction()) {
@@ -56,6 +61,23 @@ pub(in crate::outbox) fn maintain(keeper: &mut Keeper) {
             }
             Err(error) => {
                 keeper.fail(error);
+            }
+        }
+    }
+}
+
+/// Dead letters that somebody who only looked has found damaged: they are looked at once more, and
+/// given up if they are.
+fn give_up_suspects(keeper: &mut Keeper, change: &mut Change) {
+    for id in keeper.shared.take_suspects() {
+        let Some((delivery, letter)) = keeper.shared.index().letter(id) else {
+            continue;
+        };
+        match sound(keeper.shared.read_letter(delivery, &letter)) {
+            Ok(Some(_)) => {}
+            Ok(None) => lose::lose(keeper, &[Loss::Letter(id)], change),
+            Err(error) => {
+                keeper.unreadable(error);
             }
         }
     }
@@ -86,7 +108,6 @@ fn forget_history(keeper: &Keeper, change: &mut Change) -> Vec<PathBuf> {
             change.remove_delivery(&index, position);
         }
     }
-    files.retain(|path| path.exists());
     files
 }
 
@@ -109,8 +130,9 @@ fn remove_segments_of(
 ) -> io::Result<HashSet<DeliveryId>> {
     let (layout, disk) = (&keeper.shared.layout, &keeper.shared.disk);
     let mut left = HashSet::new();
-    for entry in fs::read_dir(layout.segments())? {
-        let path = entry?.path();
+    let files =
+        list(disk, &layout.segments()).map_err(|error| io::Error::other(error.to_string()))?;
+    for path in files {
         let name = path.file_name().and_then(parse_segment_name);
         if let Some(SegmentName::Segment(id, _)) = name
             && old.contains_key(&id)
@@ -136,22 +158,22 @@ fn forget_webhooks(keeper: &Keeper, change: &mut Change) {
 /// The file's row goes only when its removal is durable: a file without one would be taken
 /// for letters that the state has not heard of.
 fn remove_empty_dead_files(keeper: &mut Keeper, change: &mut Change) {
-    let empty: Vec<(u32, u64)> = keeper
+    let empty: Vec<(u32, DeadFileRow)> = keeper
         .shared
         .index()
         .dead_files
         .iter()
         .filter(|(_, file)| file.letters == 0)
-        .map(|(number, file)| (*number, file.length))
+        .map(|(number, file)| (*number, file.row))
         .collect();
     if empty.is_empty() {
         return;
     }
     let mut gone = Vec::new();
-    for (number, length) in empty {
+    for (number, row) in empty {
         keeper.dead.leave(number);
         let path = keeper.shared.layout.dead(number);
-        if keeper.shared.remove_spent(&path, length, false) {
+        if keeper.shared.remove_spent(&path, row.length, row.damaged) {
             gone.push(number);
         }
     }
@@ -159,7 +181,7 @@ fn remove_empty_dead_files(keeper: &mut Keeper, change: &mut Change) {
     match keeper.shared.disk.sync_directory(&directory) {
         Ok(()) => gone
             .into_iter()
-            .for_each(|number| change.set_dead_file(number, None)),
+            .for_each(|number| change.forget_dead_file(number)),
         Err(error) => tracing::warn!(%error, "dead-letter files could not be forgotten"),
     }
 }

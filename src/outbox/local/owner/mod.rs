@@ -5,6 +5,7 @@
 //! whole directory anew as at a start, and goes on with what is on the disk then.
 
 mod accounts;
+mod bring_back;
 mod cancel;
 pub(in crate::outbox) mod command;
 mod commit;
@@ -44,12 +45,14 @@ impl Owner {
     pub fn run(mut self) {
         maintain::maintain(&mut self.keeper);
         loop {
-            let wait = if self.keeper.store.is_some() {
-                IDLE
-            } else {
-                let now = Instant::now();
-                self.keeper.retry_at.saturating_duration_since(now)
-            };
+            let now = Instant::now();
+            let mut wait = IDLE;
+            if self.keeper.store.is_none() {
+                wait = self.keeper.retry_at.saturating_duration_since(now);
+            }
+            if let Some(due) = self.keeper.shared.unreadables.due() {
+                wait = wait.min(due.saturating_duration_since(now));
+            }
             let mut group = Vec::new();
             match self.commands.recv_timeout(wait) {
                 Ok(command) => group.push(command),
@@ -68,6 +71,10 @@ impl Owner {
                 self.keeper.reopen();
             }
             process(&mut self.keeper, group);
+            self.keeper
+                .shared
+                .unreadables
+                .try_again(&self.keeper.shared.disk);
             maintain::maintain(&mut self.keeper);
             if closing {
                 return;
@@ -84,6 +91,7 @@ fn process(keeper: &mut Keeper, group: Vec<Command>) {
     let mut acks: Vec<Ack> = Vec::new();
     let mut plans = Vec::new();
     let mut edits = Vec::new();
+    let mut returned = Vec::new();
     for command in group {
         match command {
             Command::Commit(prepared, reply) => {
@@ -105,6 +113,7 @@ fn process(keeper: &mut Keeper, group: Vec<Command>) {
                 acks.push(ack(reply, move |_| moved));
             }
             Command::Edit(id, payload, reply) => edits.push((id, payload, reply)),
+            Command::BringBack(found, reply) => returned.push((found, reply)),
             Command::Cancel(id, reply) => match cancel::cancel(keeper, id, &mut change) {
                 Ok(found) => acks.push(cancel::cancelled(keeper, found, reply)),
                 Err(error) => {
@@ -122,7 +131,7 @@ fn process(keeper: &mut Keeper, group: Vec<Command>) {
                 }
             },
             Command::Sweep => cancel::sweep(keeper, &mut change),
-            Command::Close => {}
+            Command::Wake | Command::Close => {}
         }
     }
     settle::settle(keeper, plans, &mut change, &mut acks);
@@ -131,6 +140,14 @@ fn process(keeper: &mut Keeper, group: Vec<Command>) {
     for (id, payload, reply) in edits {
         match edit::edit(keeper, id, &payload, &mut change) {
             Ok(edited) => acks.push(ack(reply, move |_| edited)),
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+    for (found, reply) in returned {
+        match bring_back::bring_back(keeper, found, &mut change) {
+            Ok(moved) => acks.push(ack(reply, move |_| moved)),
             Err(error) => {
                 let _ = reply.send(Err(error));
             }

@@ -10,6 +10,7 @@ use crate::outbox::delivery::{Info, Tally};
 use crate::outbox::error::Error;
 use crate::outbox::letter::Dead;
 use crate::outbox::local::files::dead::{DeadMeta, DeadSlice};
+use crate::outbox::local::files::read::sound;
 use crate::outbox::local::files::segment::{SegmentFile, route};
 use crate::outbox::local::ordinal::Ordinal;
 use crate::outbox::local::owner::command::Reply;
@@ -75,7 +76,7 @@ pub(in crate::outbox) fn settle(
         }
     }
     if letters && let Some((number, length)) = keeper.dead.current() {
-        change.set_dead_file(number, Some(length));
+        change.set_dead_file(&keeper.shared.index(), number, length);
     }
     keeper.dead.roll();
 }
@@ -164,11 +165,18 @@ pub(in crate::outbox) fn plan_settlement(
     for one in &found {
         check_slices(one)?;
     }
-    for one in found {
-        let (outcome, letter) = if one.settlement.dead.is_empty() {
-            (Outcome::default(), None)
-        } else {
-            bury(keeper, &one)?
+    // All of them are read before any is written.
+    let mut bodies = Vec::new();
+    for one in &found {
+        bodies.push(match one.settlement.dead.is_empty() {
+            true => None,
+            false => Some(read_dead(keeper, one)?),
+        });
+    }
+    for (one, body) in found.into_iter().zip(bodies) {
+        let (outcome, letter) = match body {
+            None => (Outcome::default(), None),
+            Some(body) => bury(keeper, &one, body)?,
         };
         plan.items.push(Item {
             delivery: one.info.id,
@@ -222,9 +230,14 @@ fn find<'a>(keeper: &Keeper, settlement: &'a Settlement) -> Result<Option<Found<
                 Some(file) => file,
                 None => {
                     let path = shared.layout.segment(info.id, summary.number);
-                    SegmentFile::open(&path, info.id, summary.first, summary.entries)
-                        .map(Arc::new)
-                        .map_err(Error::io("a segment could not be opened"))?
+                    let disk = &shared.disk;
+                    let file =
+                        SegmentFile::open(disk, &path, info.id, summary.first, summary.entries);
+                    // One that is gone is met at the next claim.
+                    let Some(file) = sound(file).map_err(|error| keeper.unreadable(error))? else {
+                        return Ok(None);
+                    };
+                    Arc::new(file)
                 }
             };
             let Some(place) = file.place(ordinal) else {
@@ -242,16 +255,27 @@ fn find<'a>(keeper: &Keeper, settlement: &'a Settlement) -> Result<Option<Found<
     }
 }
 
-/// Copies the dead slices into the dead-letter file.
-fn bury(keeper: &mut Keeper, found: &Found<'_>) -> Result<(Outcome, Option<Letter>), Error> {
-    let shared = Arc::clone(&keeper.shared);
-    let account = shared.account(found.info.destination);
-    let body = match &found.body {
+/// The dead slices of a settlement, read back.
+struct DeadEntry {
+    dead: Vec<DeadBody>,
+    ordinal: u32,
+    replaces: Option<u64>,
+    route: u8,
+}
+
+/// Reads the dead slices; `None`: their record is damaged.
+fn read_dead(keeper: &Keeper, found: &Found<'_>) -> Result<Option<DeadEntry>, Error> {
+    let shared = &keeper.shared;
+    let read = match &found.body {
         Body::Segment(file, ordinal) => {
             let read = file.read(*ordinal, &shared.settings.keys);
             read.and_then(|record| {
-                let dead = dead_of_entry(&record, &found.settlement.dead);
-                Ok((dead, *ordinal, None, route(&record)?))
+                Ok(DeadEntry {
+                    dead: dead_of_entry(&record, &found.settlement.dead),
+                    ordinal: *ordinal,
+                    replaces: None,
+                    route: route(&record)?,
+                })
             })
         }
         Body::Letter(id, letter) => shared.read_letter(found.info.id, letter).map(|old| {
@@ -262,12 +286,26 @@ fn bury(keeper: &mut Keeper, found: &Found<'_>) -> Result<(Outcome, Option<Lette
                 &letter.live,
                 &found.settlement.dead,
             );
-            (dead, letter.ordinal, Some(*id), old.meta.route)
+            DeadEntry {
+                dead,
+                ordinal: letter.ordinal,
+                replaces: Some(*id),
+                route: old.meta.route,
+            }
         }),
     };
-    let Ok((dead, ordinal, replaces, route)) = body else {
+    sound(read).map_err(|error| keeper.unreadable(error))
+}
+
+/// Copies the dead slices into the dead-letter file.
+fn bury(
+    keeper: &mut Keeper,
+    found: &Found<'_>,
+    entry: Option<DeadEntry>,
+) -> Result<(Outcome, Option<Letter>), Error> {
+    let Some(entry) = entry else {
         // The dead slices cannot be told from the delivered ones any more.
-        shared.report_damage(
+        keeper.shared.report_damage(
             Some(found.info.id),
             found.all.rows,
             "a dead letter".to_owned(),
@@ -278,6 +316,13 @@ fn bury(keeper: &mut Keeper, found: &Found<'_>) -> Result<(Outcome, Option<Lette
         };
         return Ok((outcome, None));
     };
+    let DeadEntry {
+        dead,
+        ordinal,
+        replaces,
+        route,
+    } = entry;
+    let account = keeper.shared.account(found.info.destination);
     let mut meta = DeadMeta::new(&found.info, account, replaces, route);
     meta.slices = dead.iter().map(|dead| dead.meta.clone()).collect();
     let slices: Vec<_> = dead

@@ -2,44 +2,32 @@
 //! the commit and sled's batch, or the state is being built anew.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::model::DeliveryId;
 use crate::outbox::delivery::{Info, Tally};
-use crate::outbox::error::StateError;
-use crate::outbox::local::files::format::{Commit, Footer, Header};
-use crate::outbox::local::files::segment::{
-    SegmentFile, Summary, read_footer, read_header, read_whole,
-};
+use crate::outbox::local::files::format::Commit;
+use crate::outbox::local::files::read::sound;
+use crate::outbox::local::files::segment::{SegmentFile, Summary};
+use crate::outbox::local::recovery::evidence::{Found, Strangers};
 use crate::outbox::local::recovery::work::Recovery;
 use crate::outbox::local::state::change::Change;
+use crate::outbox::local::state::error::StateError;
 use crate::outbox::local::state::index::{Delivery, Segment};
 use crate::outbox::local::state::rows::{DeliveryRow, SegmentRow};
-use crate::outbox::record::{self, Kind};
 
-/// One segment file, as far as it can be read.
-struct Found {
-    header: Option<Header>,
-    footer: Option<Footer>,
-    bytes: u64,
-}
-
-/// Adopts or removes the segments of these deliveries.
+/// Adopts or removes the segments of deliveries that the state does not know.
 pub(in crate::outbox) fn take_up(
     recovery: &mut Recovery<'_>,
-    ids: Vec<DeliveryId>,
+    strangers: Strangers,
 ) -> Result<(), StateError> {
     let mut accepted = BTreeMap::new();
-    for id in ids {
+    for (id, segments) in strangers {
         let Some(paths) = recovery.files.segments.get(&id).cloned() else {
+            // It was withdrawn.
             continue;
         };
-        let segments: BTreeMap<u32, Found> = paths
-            .iter()
-            .filter_map(|(number, path)| Some((*number, Found::read(path)?)))
-            .collect();
         let commit = segments
             .last_key_value()
             .and_then(|(_, last)| last.footer.as_ref()?.commit.clone());
@@ -114,13 +102,13 @@ fn adopt(
         info: Arc::new(info),
         totals,
         committed: commit.committed,
+        kept: None,
     });
-    let mut sound = true;
+    let mut whole = true;
     for (&number, found) in segments {
-        let path = recovery.layout.segment(id, number);
         let next = segments.get(&(number + 1));
-        let summary = found.summary(&path, id, number, next);
-        sound &= found.header.is_some() && found.footer.is_some();
+        let summary = found.summary(number, next);
+        whole &= found.header.is_some() && found.footer.is_some();
         missing -= summary.tally;
         let segment = Segment {
             row: SegmentRow {
@@ -134,7 +122,7 @@ fn adopt(
         delivery.segments.insert(number, segment);
     }
     if missing != Tally::default() {
-        let what = if sound {
+        let what = if whole {
             // A segment is removed only when all in it has settled.
             delivery.counters.delivered += missing;
             "segments of it are gone and taken as delivered"
@@ -171,75 +159,9 @@ fn adopt(
     let mut change = Change::default();
     for summary in damaged {
         let path = recovery.layout.segment(id, summary.number);
-        let file = SegmentFile::open(&path, id, summary.first, summary.entries).ok();
+        let file = SegmentFile::open(recovery.disk, &path, id, summary.first, summary.entries);
+        let file = sound(file)?;
         change.give_up_missing(&recovery.index, position, summary.number, file.as_ref());
     }
     recovery.make(change)
-}
-
-impl Found {
-    fn read(path: &std::path::Path) -> Option<Self> {
-        let file = File::open(path).ok()?;
-        Some(Self {
-            header: read_header(&file),
-            footer: read_footer(&file).ok()?,
-            bytes: file.metadata().ok()?.len(),
-        })
-    }
-
-    fn tally(&self) -> Tally {
-        let mut sum = Tally::default();
-        for place in self.footer.iter().flat_map(|footer| &footer.places) {
-            sum += place.tally();
-        }
-        sum
-    }
-
-    /// What the segment holds; of a damaged one, what can still be read.
-    fn summary(
-        &self,
-        path: &std::path::Path,
-        id: DeliveryId,
-        number: u32,
-        next: Option<&Found>,
-    ) -> Summary {
-        let mut summary = Summary {
-            number,
-            bytes: self.bytes,
-            tally: self.tally(),
-            ..Summary::default()
-        };
-        if let (Some(header), Some(footer)) = (&self.header, &self.footer) {
-            summary.first = header.first;
-            summary.entries = footer.places.len() as u32;
-            return summary;
-        }
-        let bytes = File::open(path).and_then(|file| read_whole(&file));
-        let bytes = bytes.unwrap_or_default();
-        let mut span: Option<(u32, u32)> = None;
-        let mut tally = Tally::default();
-        for (_, _, frame) in record::scan(&bytes) {
-            if (frame.name.kind, frame.name.delivery) != (Kind::Entry, id) {
-                continue;
-            }
-            tally += Tally {
-                rows: frame.total_rows(),
-                batches: u64::from(frame.slices()),
-            };
-            let ordinal = frame.name.ordinal;
-            let (first, last) = span.unwrap_or((ordinal, ordinal));
-            span = Some((first.min(ordinal), last.max(ordinal)));
-        }
-        let (first, last) = span.map_or((0, 0), |(first, last)| (first, last + 1));
-        summary.first = self.header.as_ref().map_or(first, |header| header.first);
-        let end = next
-            .and_then(|next| Some(next.header.as_ref()?.first))
-            .unwrap_or(last);
-        summary.entries = match &self.footer {
-            Some(footer) => footer.places.len() as u32,
-            None => end.saturating_sub(summary.first),
-        };
-        summary.tally = tally;
-        summary
-    }
 }

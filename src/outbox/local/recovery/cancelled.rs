@@ -1,9 +1,9 @@
 //! Marks of cancelled deliveries, met at an open.
 
 use crate::clock::UnixMillis;
-use crate::outbox::error::StateError;
 use crate::outbox::local::recovery::work::Recovery;
 use crate::outbox::local::state::change::Change;
+use crate::outbox::local::state::error::StateError;
 
 /// Marks that the state has not heard of, and marks that have done their work.
 pub(in crate::outbox) fn take_up(recovery: &mut Recovery<'_>) -> Result<(), StateError> {

@@ -2,63 +2,39 @@
 //! crash, and all of them when the state is built anew.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
 use std::sync::Arc;
 
 use crate::model::DeliveryId;
 use crate::outbox::delivery::{Info, Tally, Totals};
-use crate::outbox::error::StateError;
-use crate::outbox::local::files::dead::DeadMeta;
-use crate::outbox::local::files::format::Commit;
-use crate::outbox::local::files::segment::{read_footer, read_header, read_whole};
+use crate::outbox::local::files::read::{Unreadable, sound};
+use crate::outbox::local::files::segment::SegmentFile;
+use crate::outbox::local::recovery::evidence::{Heads, Orphan, Tail};
 use crate::outbox::local::recovery::work::Recovery;
 use crate::outbox::local::state::change::{Change, Outcome};
+use crate::outbox::local::state::error::StateError;
 use crate::outbox::local::state::index::Delivery;
-use crate::outbox::local::state::rows::{Bits, DeliveryRow, Letter};
-use crate::outbox::record;
-use crate::seal::Keyring;
-
-/// A dead-letter record that the state does not know.
-struct Orphan {
-    meta: DeadMeta,
-    letter: Letter,
-    rows: Vec<u32>,
-}
+use crate::outbox::local::state::rows::DeliveryRow;
 
 /// Takes up dead-letter records behind the length that the state knows of each file.
-pub(in crate::outbox) fn take_up(recovery: &mut Recovery<'_>) -> Result<(), StateError> {
+pub(in crate::outbox) fn take_up(
+    recovery: &mut Recovery<'_>,
+    tails: Vec<Tail>,
+    heads: &Heads,
+) -> Result<(), StateError> {
     let mut by_entry: BTreeMap<(DeliveryId, u32), Vec<Orphan>> = BTreeMap::new();
     let mut lengths = Change::default();
     let mut found = Vec::new();
-    let mut shut = Vec::new();
-    for (&number, path) in &recovery.files.dead {
-        let known = recovery.index.dead_files.get(&number);
-        // One that the state does not know at all is taken in even if it is empty, so that it goes.
-        let stranger = known.is_none();
-        let known = known.map_or(0, |file| file.length);
-        let length = path.metadata().map_or(0, |meta| meta.len());
-        if length <= known && !stranger {
-            continue;
-        }
-        let bytes = File::open(path).and_then(|file| read_whole(&file));
-        let Ok(bytes) = bytes else {
-            tracing::warn!(file = %path.display(), "a dead-letter file could not be read");
-            continue;
-        };
-        for (delivery, orphan) in orphans(&bytes, number, known, recovery.keys) {
-            let Some(orphan) = orphan else {
-                shut.push(delivery);
-                continue;
-            };
-            let entry = (delivery, orphan.letter.ordinal);
+    for tail in tails {
+        for orphan in tail.orphans {
+            let entry = (orphan.meta.delivery, orphan.letter.ordinal);
             by_entry.entry(entry).or_default().push(orphan);
         }
-        lengths.set_dead_file(number, Some(length));
-        found.push(path.clone());
-    }
-    for delivery in shut {
-        let what = "a dead letter of it was changed and is left out";
-        recovery.lost(Some(delivery), 0, what.to_owned());
+        for delivery in tail.shut {
+            let what = "a dead letter of it was changed and is left out";
+            recovery.lost(Some(delivery), 0, what.to_owned());
+        }
+        lengths.set_dead_file(&recovery.index, tail.number, tail.length);
+        found.push(tail.path);
     }
     recovery.sync(&found)?;
     // First, so that the letters have a file when their batch is made.
@@ -72,14 +48,17 @@ pub(in crate::outbox) fn take_up(recovery: &mut Recovery<'_>) -> Result<(), Stat
         }
     }
     for (id, entries) in unknown {
-        take_up_unknown(recovery, id, entries)?;
+        take_up_unknown(recovery, id, entries, heads)?;
     }
     Ok(())
 }
 
 /// Rejected rows whose delivery is not there: of use only when the state was lost, and then they
 /// are what tells of the delivery.
-pub(in crate::outbox) fn take_up_rejected(recovery: &mut Recovery<'_>) -> Result<(), StateError> {
+pub(in crate::outbox) fn take_up_rejected(
+    recovery: &mut Recovery<'_>,
+    mut heads: Heads,
+) -> Result<(), StateError> {
     for (id, path) in recovery.files.rejected.clone() {
         if recovery.index.by_id.contains_key(&id) {
             continue;
@@ -88,7 +67,7 @@ pub(in crate::outbox) fn take_up_rejected(recovery: &mut Recovery<'_>) -> Result
             recovery.remove(&path);
             continue;
         }
-        match read_rejected(&path) {
+        match heads.remove(&id) {
             Some((info, commit)) => {
                 let mut change = Change::default();
                 let delivery = settled_delivery(info, commit.totals, Tally::default());
@@ -97,46 +76,12 @@ pub(in crate::outbox) fn take_up_rejected(recovery: &mut Recovery<'_>) -> Result
                 recovery.make(change)?;
             }
             None => {
-                recovery.lost(Some(id), 0, "its rejected rows cannot be read".to_owned());
+                recovery.lost(Some(id), 0, "its rejected rows are damaged".to_owned());
                 recovery.set_aside(&path, "is damaged");
             }
         }
     }
     Ok(())
-}
-
-/// The dead letters behind what is `known`; `None`: it is sound by its checksum and does not open.
-fn orphans(
-    bytes: &[u8],
-    file: u32,
-    known: u64,
-    keys: &Keyring,
-) -> Vec<(DeliveryId, Option<Orphan>)> {
-    let known = usize::try_from(known).unwrap_or(usize::MAX);
-    let tail = bytes.get(known..).unwrap_or_default();
-    record::scan(tail)
-        .map(|(offset, length, frame)| {
-            let opened = frame.open(keys).and_then(|record| {
-                let meta = DeadMeta::decode(&record)?;
-                Ok((record, meta))
-            });
-            let orphan = opened.ok().map(|(record, meta)| Orphan {
-                letter: Letter {
-                    position: 0,
-                    file,
-                    offset: (known + offset) as u64,
-                    length: length as u32,
-                    ordinal: record.name.ordinal,
-                    live: Bits::all(record.slices.len() as u32),
-                    tally: Tally::default(),
-                    queued: None,
-                },
-                meta,
-                rows: record.rows,
-            });
-            (frame.name.delivery, orphan)
-        })
-        .collect()
 }
 
 /// One that died again is in a later record too, and only there it counts.
@@ -178,7 +123,7 @@ fn take_up_known(
     let mut change = Change::default();
     // When its segment is gone, the dead letters are all that is known of an entry's weight; the
     // rest of the segment is given up afterwards.
-    let weight = weight_of(recovery, position, ordinal).unwrap_or(dead);
+    let weight = weight_of(recovery, position, ordinal)?.unwrap_or(dead);
     if change.settle_entry(&recovery.index, position, ordinal, weight, outcome) {
         add(recovery, &mut change, position, orphans);
         return recovery.make(change);
@@ -214,20 +159,22 @@ fn take_up_known(
 }
 
 /// What an entry weighs, if it is there and has not settled.
-fn weight_of(recovery: &Recovery<'_>, position: u64, ordinal: u32) -> Option<Tally> {
-    let delivery = recovery.index.deliveries.get(&position)?;
-    let summary = delivery.segment_of(ordinal)?.row.summary;
+fn weight_of(
+    recovery: &Recovery<'_>,
+    position: u64,
+    ordinal: u32,
+) -> Result<Option<Tally>, Unreadable> {
+    let delivery = recovery.index.deliveries.get(&position);
+    let Some((delivery, segment)) =
+        delivery.and_then(|delivery| Some((delivery, delivery.segment_of(ordinal)?)))
+    else {
+        return Ok(None);
+    };
+    let summary = segment.row.summary;
     let id = delivery.row.info.id;
     let path = recovery.layout.segment(id, summary.number);
-    let file = crate::outbox::local::files::segment::SegmentFile::open(
-        &path,
-        id,
-        summary.first,
-        summary.entries,
-    )
-    .ok()?;
-    let place = file.place(ordinal)?;
-    Some(place.tally())
+    let file = SegmentFile::open(recovery.disk, &path, id, summary.first, summary.entries);
+    Ok(sound(file)?.and_then(|file| Some(file.place(ordinal)?.tally())))
 }
 
 fn add(recovery: &Recovery<'_>, change: &mut Change, position: u64, orphans: Vec<Orphan>) {
@@ -242,6 +189,7 @@ fn take_up_unknown(
     recovery: &mut Recovery<'_>,
     id: DeliveryId,
     entries: Vec<(u32, Vec<Orphan>)>,
+    heads: &Heads,
 ) -> Result<(), StateError> {
     let orphans: Vec<Orphan> = entries
         .into_iter()
@@ -251,8 +199,7 @@ fn take_up_unknown(
     let Some(meta) = orphans.first().map(|orphan| &orphan.meta) else {
         return Ok(());
     };
-    let rejected = recovery.files.rejected.get(&id);
-    let delivery = match rejected.and_then(|path| read_rejected(path)) {
+    let delivery = match heads.get(&id).cloned() {
         Some((info, commit)) => settled_delivery(info, commit.totals, dead),
         None => {
             let info = Info {
@@ -291,17 +238,11 @@ fn settled_delivery(info: Info, totals: Totals, dead: Tally) -> Delivery {
         info: Arc::new(info),
         totals,
         committed,
+        kept: None,
     });
     delivery.counters.delivered = delivered;
     delivery.counters.dead = dead;
     delivery
-}
-
-fn read_rejected(path: &std::path::Path) -> Option<(Info, Commit)> {
-    let file = File::open(path).ok()?;
-    let info = read_header(&file)?.info?;
-    let commit = read_footer(&file).ok()??.commit?;
-    Some((info, commit))
 }
 
 #[cfg(test)]
@@ -309,7 +250,9 @@ mod tests {
     use super::*;
     use crate::clock::UnixMillis;
     use crate::model::DestinationId;
+    use crate::outbox::local::files::dead::DeadMeta;
     use crate::outbox::local::files::dead::DeadSlice;
+    use crate::outbox::local::state::rows::{Bits, Letter};
 
     fn orphan(originals: &[u32]) -> Orphan {
         let slices = originals

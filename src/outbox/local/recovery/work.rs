@@ -1,18 +1,17 @@
 //! The recovery at work: what it holds, and the steps that all of its parts take.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
-use crate::outbox::error::StateError;
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::layout::{
     Layout, SegmentName, parse_dead_name, parse_rejected_name, parse_segment_name,
 };
+use crate::outbox::local::files::read::{Unreadable, list};
 use crate::outbox::local::state::change::{Change, Effects};
+use crate::outbox::local::state::error::StateError;
 use crate::outbox::local::state::index::Index;
 use crate::outbox::local::state::store::Store;
 use crate::outbox::status::Damage;
@@ -42,6 +41,7 @@ pub(in crate::outbox) struct Files {
     pub dead: BTreeMap<u32, PathBuf>,
     pub rejected: BTreeMap<DeliveryId, PathBuf>,
     pub strays: Vec<PathBuf>,
+    pub probe: Option<PathBuf>,
 }
 
 impl Recovery<'_> {
@@ -72,9 +72,6 @@ impl Recovery<'_> {
 
     /// Moves what is damaged out of the way. One that stays is met again at the next open.
     pub fn set_aside(&self, path: &Path, why: &str) {
-        if !path.exists() {
-            return;
-        }
         match self.layout.set_aside(self.disk, path) {
             Ok(target) => tracing::warn!(
                 file = %path.display(), now = %target.display(),
@@ -117,22 +114,25 @@ impl Recovery<'_> {
 }
 
 impl Files {
-    pub fn list(layout: &Layout, live: &HashSet<DeliveryId>) -> io::Result<Self> {
+    pub fn list(
+        disk: &Disk,
+        layout: &Layout,
+        live: &HashSet<DeliveryId>,
+    ) -> Result<Self, Unreadable> {
         let mut files = Self::default();
-        for entry in fs::read_dir(layout.segments())? {
-            let path = entry?.path();
+        for path in list(disk, &layout.segments())? {
             match path.file_name().and_then(parse_segment_name) {
                 Some(SegmentName::Segment(id, number)) if !live.contains(&id) => {
                     files.segments.entry(id).or_default().insert(number, path);
                 }
                 Some(SegmentName::Aborted(id)) => files.aborted.push((id, path)),
                 Some(SegmentName::Cancelled(id)) => files.cancelled.push((id, path)),
+                Some(SegmentName::Probe) => files.probe = Some(path),
                 Some(SegmentName::Segment(..)) => {}
                 None => files.strays.push(path),
             }
         }
-        for entry in fs::read_dir(layout.rejected_directory())? {
-            let path = entry?.path();
+        for path in list(disk, &layout.rejected_directory())? {
             match path.file_name().and_then(parse_rejected_name) {
                 Some(id) if live.contains(&id) => {}
                 Some(id) => {
@@ -141,8 +141,7 @@ impl Files {
                 None => files.strays.push(path),
             }
         }
-        for entry in fs::read_dir(layout.dead_directory())? {
-            let path = entry?.path();
+        for path in list(disk, &layout.dead_directory())? {
             match path.file_name().and_then(parse_dead_name) {
                 Some(number) => {
                     files.dead.insert(number, path);

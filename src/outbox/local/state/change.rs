@@ -15,7 +15,7 @@ use crate::outbox::delivery::{Tally, WebhookKey};
 use crate::outbox::local::files::segment::SegmentFile;
 use crate::outbox::local::state::index::{Delivery, Index};
 use crate::outbox::local::state::rows::{
-    Account, Bits, CHUNK, Counters, Letter, SegmentRow, Webhook,
+    Account, Bits, CHUNK, Counters, DeadFileRow, Letter, SegmentRow, Webhook,
 };
 use crate::outbox::note::NoteKey;
 
@@ -27,7 +27,9 @@ pub(in crate::outbox) struct Change {
     counters: BTreeMap<u64, Counters>,
     segments: BTreeMap<(u64, u32), SegmentChange>,
     letters: BTreeMap<u64, Option<Letter>>,
-    dead_files: BTreeMap<u32, Option<u64>>,
+    dead_files: BTreeMap<u32, Option<DeadFileRow>>,
+    lost_entries: BTreeMap<(u64, u32), bool>,
+    lost_letters: BTreeMap<u64, Option<Letter>>,
     webhooks: BTreeMap<WebhookKey, Option<Webhook>>,
     accounts: BTreeMap<DestinationId, Option<Account>>,
     notes: BTreeMap<NoteKey, Option<Arc<[u8]>>>,
@@ -51,6 +53,8 @@ impl Change {
             && self.segments.is_empty()
             && self.letters.is_empty()
             && self.dead_files.is_empty()
+            && self.lost_entries.is_empty()
+            && self.lost_letters.is_empty()
             && self.webhooks.is_empty()
             && self.accounts.is_empty()
             && self.notes.is_empty()
@@ -112,6 +116,7 @@ impl Change {
             return;
         };
         self.removed.insert(position);
+        self.forget_lost(index, position);
         let destination = delivery.row.info.destination;
         let needed = index.deliveries.iter().any(|(other, delivery)| {
             delivery.row.info.destination == destination && !self.removed.contains(other)
@@ -199,6 +204,9 @@ impl Change {
         segment.row.settled_entries += 1;
         segment.row.settled += all;
         segment.row.damaged |= outcome.damaged != Tally::default();
+        if outcome.damaged != Tally::default() {
+            self.lost_entries.insert((position, ordinal), true);
+        }
         self.counters(index, position).settle(all, outcome);
         true
     }
@@ -217,7 +225,7 @@ impl Change {
         };
         segment.row.damaged = true;
         let mut lost = segment.row.left();
-        let mut count = 0;
+        let mut ordinals = Vec::new();
         for local in 0..segment.row.summary.entries {
             if segment.bits.get(local) {
                 continue;
@@ -228,15 +236,18 @@ impl Change {
                 None => {
                     segment.bits.set(local, true);
                     segment.touched.insert(local / CHUNK);
-                    count += 1;
+                    ordinals.push(ordinal);
                 }
             }
         }
-        if count == 0 {
+        if ordinals.is_empty() {
             return Tally::default();
         }
-        segment.row.settled_entries += count;
+        segment.row.settled_entries += ordinals.len() as u32;
         segment.row.settled += lost;
+        for ordinal in ordinals {
+            self.lost_entries.insert((position, ordinal), true);
+        }
         self.counters(index, position).damaged += lost;
         lost
     }
@@ -257,6 +268,7 @@ impl Change {
             }
         }
         self.removed.insert(position);
+        self.forget_lost(index, position);
     }
 
     /// Cancels what neither flies nor has settled of a delivery, replayed letters included, and
@@ -336,7 +348,47 @@ impl Change {
         }
         counters.damaged += letter.tally;
         self.letters.insert(id, None);
+        self.lost_letters.insert(id, Some(letter.clone()));
+        let row = DeadFileRow {
+            damaged: true,
+            ..self.dead_file(index, letter.file)
+        };
+        self.dead_files.insert(letter.file, Some(row));
         Some(letter)
+    }
+
+    /// What was given up of a delivery has been found again: `tally` of it is in the dead letters,
+    /// or waits, from now on.
+    pub fn found(&mut self, index: &Index, lost: Lost, position: u64, letter: Letter) -> u64 {
+        match lost {
+            Lost::Entry(ordinal) => {
+                self.lost_entries.insert((position, ordinal), false);
+            }
+            Lost::Letter(id) => {
+                self.lost_letters.insert(id, None);
+            }
+        }
+        let counters = self.counters(index, position);
+        counters.damaged -= letter.tally;
+        if letter.queued.is_none() {
+            counters.dead += letter.tally;
+        }
+        self.add_letter(index, letter)
+    }
+
+    /// What was given up of a delivery is forgotten with it.
+    fn forget_lost(&mut self, index: &Index, position: u64) {
+        for key in index
+            .lost_entries
+            .range((position, 0)..=(position, u32::MAX))
+        {
+            self.lost_entries.insert(*key, false);
+        }
+        for (id, letter) in &index.lost_letters {
+            if letter.position == position {
+                self.lost_letters.insert(*id, None);
+            }
+        }
     }
 
     /// Moves rows of a delivery out of its dead letters.
@@ -356,8 +408,28 @@ impl Change {
         counters.dead += tally;
     }
 
-    pub fn set_dead_file(&mut self, number: u32, length: Option<u64>) {
-        self.dead_files.insert(number, length);
+    /// Says how long a dead-letter file is.
+    pub fn set_dead_file(&mut self, index: &Index, number: u32, length: u64) {
+        let row = DeadFileRow {
+            length,
+            ..self.dead_file(index, number)
+        };
+        self.dead_files.insert(number, Some(row));
+    }
+
+    pub fn forget_dead_file(&mut self, number: u32) {
+        self.dead_files.insert(number, None);
+    }
+
+    fn dead_file(&self, index: &Index, number: u32) -> DeadFileRow {
+        match self.dead_files.get(&number) {
+            Some(row) => row.unwrap_or_default(),
+            None => index
+                .dead_files
+                .get(&number)
+                .map(|file| file.row)
+                .unwrap_or_default(),
+        }
     }
 
     /// Marks the segments that have settled as gone, and deliveries that have settled whole as
@@ -407,6 +479,15 @@ impl Change {
             }
         }
     }
+}
+
+/// What was given up, and is found again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::outbox) enum Lost {
+    /// An entry of the delivery, by its ordinal.
+    Entry(u32),
+    /// A dead letter, by its number.
+    Letter(u64),
 }
 
 /// How much of what is settled did not arrive.

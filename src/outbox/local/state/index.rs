@@ -11,7 +11,7 @@ use crate::outbox::delivery::{DeliveryState, Tally, WebhookKey};
 use crate::outbox::letter::{DeadFilter, LetterId};
 use crate::outbox::local::files::segment::SegmentFile;
 use crate::outbox::local::state::rows::{
-    Account, Bits, Counters, DeliveryRow, Letter, SegmentRow, Webhook,
+    Account, Bits, Counters, DeadFileRow, DeliveryRow, Letter, SegmentRow, Webhook,
 };
 use crate::outbox::note::NoteKey;
 
@@ -29,6 +29,10 @@ pub(in crate::outbox) struct Index {
     pub letters: BTreeMap<u64, Letter>,
     pub claimed_letters: HashSet<u64>,
     pub dead_files: BTreeMap<u32, DeadFile>,
+    /// Entries and letters that were given up as damaged, of listed deliveries: what a salvage may
+    /// bring back.
+    pub lost_entries: BTreeSet<(u64, u32)>,
+    pub lost_letters: BTreeMap<u64, Letter>,
     /// Deliveries that are being cancelled: nothing of them is given out from the moment of the
     /// decision, before it is durable.
     pub cancelling: HashSet<u64>,
@@ -39,7 +43,7 @@ pub(in crate::outbox) struct Index {
 /// A dead-letter file as the state knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::outbox) struct DeadFile {
-    pub length: u64,
+    pub row: DeadFileRow,
     /// Letters that lie in it.
     pub letters: u64,
 }

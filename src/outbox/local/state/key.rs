@@ -17,6 +17,10 @@ pub(in crate::outbox) enum Key {
     Webhook(WebhookKey),
     Letter(u64),
     DeadFile(u32),
+    /// An entry that was given up.
+    LostEntry(u64, u32),
+    /// A letter that was given up.
+    LostLetter(u64),
 }
 
 impl Key {
@@ -40,6 +44,8 @@ impl Key {
             Self::Webhook(key) => put(b'w', &[&key.0]),
             Self::Letter(id) => put(b'l', &[&id.to_be_bytes()]),
             Self::DeadFile(n) => put(b'f', &[&n.to_be_bytes()]),
+            Self::LostEntry(at, n) => put(b'g', &[&at.to_be_bytes(), &n.to_be_bytes()]),
+            Self::LostLetter(id) => put(b'h', &[&id.to_be_bytes()]),
         }
         key
     }
@@ -58,6 +64,8 @@ impl Key {
             b'w' => Self::Webhook(WebhookKey(read.array()?)),
             b'l' => Self::Letter(wide(&mut read)?),
             b'f' => Self::DeadFile(narrow(&mut read)?),
+            b'g' => Self::LostEntry(wide(&mut read)?, narrow(&mut read)?),
+            b'h' => Self::LostLetter(wide(&mut read)?),
             _ => return Err(Malformed),
         };
         read.end()?;
@@ -88,6 +96,8 @@ mod tests {
             Key::Delivery(255),
             Key::Delivery(256),
             Key::DeadFile(4),
+            Key::LostEntry(5, 6),
+            Key::LostLetter(7),
             Key::Letter(u64::MAX),
             Key::Meta,
             Key::Note(DestinationId([9; 16]), 1),

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::outbox::codec::Malformed;
 use crate::outbox::delivery::Tally;
-use crate::outbox::error::StateError;
+use crate::outbox::local::state::error::StateError;
 use crate::outbox::local::state::index::{DeadFile, Delivery, Index, Segment};
 use crate::outbox::local::state::rows::{
-    Account, Bits, CHUNK, Counters, DeliveryRow, Key, Letter, Meta, SegmentRow, Webhook,
-    decode_bytes, decode_length,
+    Account, Bits, CHUNK, Counters, DeadFileRow, DeliveryRow, Key, Letter, Meta, SegmentRow,
+    Webhook, decode_bytes,
 };
 use crate::outbox::local::state::store::Store;
 
@@ -70,9 +70,15 @@ impl Rows {
                 self.letters.insert(id, Letter::decode(value)?);
             }
             Key::DeadFile(number) => {
-                let length = decode_length(value)?;
-                let file = DeadFile { length, letters: 0 };
+                let row = DeadFileRow::decode(value)?;
+                let file = DeadFile { row, letters: 0 };
                 self.index.dead_files.insert(number, file);
+            }
+            Key::LostEntry(at, ordinal) => {
+                self.index.lost_entries.insert((at, ordinal));
+            }
+            Key::LostLetter(id) => {
+                self.index.lost_letters.insert(id, Letter::decode(value)?);
             }
         }
         Ok(())

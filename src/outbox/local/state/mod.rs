@@ -4,8 +4,10 @@
 mod bits;
 pub(in crate::outbox) mod change;
 mod counters;
+pub(in crate::outbox) mod error;
 pub(in crate::outbox) mod index;
 mod key;
 pub(in crate::outbox) mod load;
+pub(in crate::outbox) mod opening;
 pub(in crate::outbox) mod rows;
 pub(in crate::outbox) mod store;

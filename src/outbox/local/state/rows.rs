@@ -12,7 +12,9 @@
 //! | `n` destination, topic | a note, see `note` |
 //! | `w` SHA-256 of a webhook id | delivery, rows, when |
 //! | `l` letter | a dead-letter record: where it lies, which slices are left, whether it is replayed |
-//! | `f` file | length of a dead-letter file as the state knows it |
+//! | `f` file | length of a dead-letter file as the state knows it, and whether something in it was damaged |
+//! | `g` position, ordinal | an entry that was given up as damaged; empty |
+//! | `h` letter | a dead letter that was given up as damaged: its row as it was |
 //!
 //! A position is a delivery's place in the queue: given out at commit, never twice.
 
@@ -62,6 +64,8 @@ pub(in crate::outbox) struct DeliveryRow {
     pub info: Arc<Info>,
     pub totals: Totals,
     pub committed: UnixMillis,
+    /// Rejected rows that were kept; `None`: it is not known.
+    pub kept: Option<u32>,
 }
 
 impl DeliveryRow {
@@ -75,6 +79,9 @@ impl DeliveryRow {
         info.encode(&mut out);
         self.totals.encode(&mut out);
         out.time(self.committed);
+        if let Some(kept) = self.kept {
+            out.u32(kept);
+        }
         out.row()
     }
 
@@ -84,6 +91,10 @@ impl DeliveryRow {
             info: Arc::new(Info::decode(&mut read)?),
             totals: Totals::decode(&mut read)?,
             committed: read.time()?,
+            kept: match read.rest.is_empty() {
+                true => None,
+                false => Some(read.u32()?),
+            },
         };
         read.end().map(|()| row)
     }
@@ -277,16 +288,32 @@ impl Letter {
     }
 }
 
-pub(in crate::outbox) fn encode_length(length: u64) -> Vec<u8> {
-    let mut out = Encoder::for_row();
-    out.u64(length);
-    out.row()
+/// What the state knows of a dead-letter file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::outbox) struct DeadFileRow {
+    /// Bytes of it that are durable.
+    pub length: u64,
+    /// A letter in it was given up.
+    pub damaged: bool,
 }
 
-pub(in crate::outbox) fn decode_length(value: &[u8]) -> Result<u64, Malformed> {
-    let mut read = Decoder::of_row(value)?;
-    let length = read.u64()?;
-    read.end().map(|()| length)
+impl DeadFileRow {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder::for_row();
+        out.u64(self.length);
+        if self.damaged {
+            out.u8(1);
+        }
+        out.row()
+    }
+
+    /// A row without the mark is of a sound file.
+    pub fn decode(value: &[u8]) -> Result<Self, Malformed> {
+        let mut read = Decoder::of_row(value)?;
+        let length = read.u64()?;
+        let damaged = !read.rest.is_empty() && read.u8()? == 1;
+        read.end().map(|()| Self { length, damaged })
+    }
 }
 
 #[cfg(test)]

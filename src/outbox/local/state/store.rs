@@ -13,8 +13,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::outbox::error::StateError;
 use crate::outbox::local::files::disk::{Disk, Op};
+use crate::outbox::local::files::read::exists;
+use crate::outbox::local::state::error::StateError;
 
 /// Cache of sled; all its rows together are seldom larger.
 const CACHE: u64 = 16 << 20;
@@ -39,18 +40,19 @@ pub(in crate::outbox) struct Store {
 }
 
 impl Store {
-    /// Opens `path`, or makes it; ends or undoes a copy that was interrupted. A file beyond
-    /// `limit` bytes is worth a copy.
+    /// Opens `path`, or makes it. A file beyond `limit` bytes is worth a copy.
     pub fn open(path: &Path, disk: &Disk, limit: u64) -> Result<Self, StateError> {
-        settle_interrupted_copy(path, disk)?;
-        let store = Self::open_directory(path, disk, limit)?;
-        let parent = path.parent().unwrap_or(path);
-        disk.sync_directory(parent)
-            .map_err(io_error("the directory above sled's could not be synced"))?;
-        Ok(store)
+        let store = Self::open_trial(path, disk)?;
+        store.sync_files()?;
+        Ok(Self {
+            limit,
+            compact_above: limit,
+            ..store
+        })
     }
 
-    fn open_directory(path: &Path, disk: &Disk, limit: u64) -> Result<Self, StateError> {
+    /// The same for a copy that nothing depends on: nothing of it is made durable.
+    pub fn open_trial(path: &Path, disk: &Disk) -> Result<Self, StateError> {
         disk.create_directory(path)
             .map_err(io_error("sled's directory could not be made"))?;
         remove_unfinished_snapshots(path, disk)
@@ -62,6 +64,8 @@ impl Store {
             .flush_every_ms(None);
         let mut tries = 0;
         let db = loop {
+            disk.check(Op::StateOpen(path))
+                .map_err(io_error("sled could not be opened"))?;
             match guarded(|| config.open()) {
                 Err(StateError::Sled(sled::Error::Io(error)))
                     if tries < LOCK_TRIES && error.to_string().contains("lock") =>
@@ -77,16 +81,14 @@ impl Store {
             .write(true)
             .open(path.join("db"))
             .map_err(io_error("sled's file could not be opened"))?;
-        let store = Self {
+        Ok(Self {
             db,
             file,
             path: path.to_owned(),
             disk: disk.clone(),
-            limit,
-            compact_above: limit,
-        };
-        store.sync_files()?;
-        Ok(store)
+            limit: u64::MAX,
+            compact_above: u64::MAX,
+        })
     }
 
     /// Hands `rows` to `visit`, in the order of their keys.
@@ -102,6 +104,16 @@ impl Store {
             }
             Ok(())
         })
+    }
+
+    /// A digest of all rows.
+    pub fn digest(&self) -> Result<Digest, StateError> {
+        let mut digest = Digest::default();
+        self.scan(|key, value| {
+            digest.add(key, value);
+            Ok(())
+        })?;
+        Ok(digest)
     }
 
     /// Makes `batch` durable, all of it or nothing. After an error the store must be opened anew.
@@ -136,15 +148,16 @@ impl Store {
     /// Copies the rows into a fresh directory and puts that in the place of the old one. A crash
     /// at any point leaves either the old or the whole new one.
     pub fn compact(self) -> Result<Self, StateError> {
-        let (fresh_path, old_path) = (beside(&self.path, "new"), beside(&self.path, "old"));
+        let fresh_path = beside(&self.path, "new");
         let (path, disk, limit) = (self.path.clone(), self.disk.clone(), self.limit);
-        let parent = path.parent().unwrap_or(&path).to_owned();
-        let swap_error = io_error("the copy of the state could not be put in place");
-        disk.remove(&fresh_path).map_err(&swap_error)?;
-        let fresh = Self::open_directory(&fresh_path, &disk, limit)?;
+        disk.remove(&fresh_path)
+            .map_err(io_error("an old copy of the state could not be removed"))?;
+        let fresh = Self::open(&fresh_path, &disk, limit)?;
+        let mut digest = Digest::default();
         let mut batch = sled::Batch::default();
         let mut rows = 0;
         self.scan(|key, value| {
+            digest.add(key, value);
             batch.insert(key, value);
             rows += 1;
             if rows % COPY_ROWS == 0 {
@@ -155,22 +168,56 @@ impl Store {
         fresh.apply(batch)?;
         drop(fresh);
         drop(self);
-        let mark = fresh_path.join(COMPLETE);
+        let mut store = Self::put_in_place(&fresh_path, &path, &disk, limit, digest)?;
+        store.compact_above = limit.max(store.size().saturating_mul(4));
+        Ok(store)
+    }
+
+    /// Puts the directory `fresh`, whose files are durable, in the place of the one at `path`, and
+    /// opens it. If what sled reads there is not what `digest` is of, a read has failed, and the old
+    /// one is put back.
+    pub fn put_in_place(
+        fresh: &Path,
+        path: &Path,
+        disk: &Disk,
+        limit: u64,
+        digest: Digest,
+    ) -> Result<Self, StateError> {
+        let (old, mark) = (beside(path, "old"), fresh.join(COMPLETE));
+        let parent = path.parent().unwrap_or(path);
+        let failed = io_error("the copy of the state could not be put in place");
         (|| {
             let file = disk.create(&mark)?;
             disk.sync(&file, &mark)?;
-            disk.sync_directory(&fresh_path)?;
-            disk.sync_directory(&parent)?;
-            disk.rename(&path, &old_path)?;
-            disk.rename(&fresh_path, &path)?;
-            disk.sync_directory(&parent)?;
-            disk.remove(&old_path)?;
-            disk.remove(&path.join(COMPLETE))
+            disk.sync_directory(fresh)?;
+            disk.sync_directory(parent)?;
+            disk.rename(path, &old)?;
+            disk.rename(fresh, path)?;
+            disk.sync_directory(parent)
         })()
-        .map_err(&swap_error)?;
-        let mut store = Self::open_directory(&path, &disk, limit)?;
-        store.compact_above = limit.max(store.size().saturating_mul(4));
-        Ok(store)
+        .map_err(&failed)?;
+        let opened = Self::open(path, disk, limit).and_then(|store| {
+            let steady = store.digest()? == digest;
+            steady.then_some(store).ok_or(StateError::Unsteady)
+        });
+        match opened {
+            Ok(store) => {
+                disk.remove(&old)
+                    .and_then(|()| disk.remove(&path.join(COMPLETE)))
+                    .map_err(&failed)?;
+                Ok(store)
+            }
+            Err(error) => {
+                disk.remove(path)
+                    .and_then(|()| disk.rename(&old, path))
+                    .and_then(|()| disk.sync_directory(parent))
+                    .map_err(&failed)?;
+                Err(match error {
+                    error if error.is_of_the_system() => error,
+                    _ => StateError::Unsteady,
+                })
+            }
+        }
     }
 
     /// sled makes `conf` and snapshots without syncing them.
@@ -189,28 +236,48 @@ impl Store {
     }
 }
 
+/// All rows, as one number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::outbox) struct Digest {
+    rows: u64,
+    crc: u32,
+}
+
+impl Digest {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.rows += 1;
+        for part in [key, &[0xff], value] {
+            self.crc = crc32c::crc32c_append(self.crc, part);
+        }
+    }
+}
+
 /// Of `state`, `state.new` and `state.old`, keeps the one that counts.
-fn settle_interrupted_copy(path: &Path, disk: &Disk) -> Result<(), StateError> {
+pub(in crate::outbox) fn settle_interrupted_copy(
+    path: &Path,
+    disk: &Disk,
+) -> Result<(), StateError> {
     let (fresh, old) = (beside(path, "new"), beside(path, "old"));
-    (|| {
-        if !path.exists() {
-            if fresh.join(COMPLETE).exists() {
-                disk.rename(&fresh, path)?;
-            } else if old.exists() {
-                disk.rename(&old, path)?;
-            }
-            disk.sync_directory(path.parent().unwrap_or(path))?;
+    let failed = io_error("an interrupted copy of the state could not be settled");
+    if !exists(disk, path)? {
+        let whole = exists(disk, &fresh)? && exists(disk, &fresh.join(COMPLETE))?;
+        let kept = match whole {
+            true => Some(&fresh),
+            false => exists(disk, &old)?.then_some(&old),
+        };
+        if let Some(kept) = kept {
+            disk.rename(kept, path)
+                .and_then(|()| disk.sync_directory(path.parent().unwrap_or(path)))
+                .map_err(&failed)?;
         }
-        for left_over in [fresh, old, path.join(COMPLETE)] {
-            if left_over.exists() {
-                disk.remove(&left_over)?;
-            }
+    }
+    let mark = exists(disk, path)?.then(|| path.join(COMPLETE));
+    for left_over in [fresh, old, beside(path, "trial")].into_iter().chain(mark) {
+        if exists(disk, &left_over)? {
+            disk.remove(&left_over).map_err(&failed)?;
         }
-        Ok(())
-    })()
-    .map_err(io_error(
-        "an interrupted copy of the state could not be settled",
-    ))
+    }
+    Ok(())
 }
 
 /// sled takes an unfinished snapshot for a damaged one (upstream 1527, 1533).
@@ -225,11 +292,11 @@ fn remove_unfinished_snapshots(path: &Path, disk: &Disk) -> io::Result<()> {
     Ok(())
 }
 
-fn beside(path: &Path, what: &str) -> PathBuf {
+pub(in crate::outbox) fn beside(path: &Path, what: &str) -> PathBuf {
     path.with_extension(what)
 }
 
-fn io_error(doing: &'static str) -> impl Fn(io::Error) -> StateError {
+pub(in crate::outbox) fn io_error(doing: &'static str) -> impl Fn(io::Error) -> StateError {
     move |source| StateError::Io { doing, source }
 }
 

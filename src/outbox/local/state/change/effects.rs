@@ -8,7 +8,7 @@ use crate::model::DeliveryId;
 use crate::outbox::local::files::layout::Layout;
 use crate::outbox::local::state::index::{Delivery, Index};
 use crate::outbox::local::state::rows::{
-    Account, CHUNK, Key, Letter, Meta, Webhook, encode_bytes, encode_length,
+    Account, CHUNK, DeadFileRow, Key, Letter, Meta, Webhook, encode_bytes,
 };
 
 /// What is to be done once a change is durable.
@@ -65,7 +65,20 @@ impl Change {
             &mut batch,
             &self.dead_files,
             |n| Key::DeadFile(*n),
-            |n| encode_length(*n),
+            DeadFileRow::encode,
+        );
+        for (&(position, ordinal), lost) in &self.lost_entries {
+            let key = Key::LostEntry(position, ordinal).encode();
+            match lost {
+                true => batch.insert(key, Vec::new()),
+                false => batch.remove(key),
+            }
+        }
+        put(
+            &mut batch,
+            &self.lost_letters,
+            |id| Key::LostLetter(*id),
+            Letter::encode,
         );
         put(
             &mut batch,
@@ -139,13 +152,25 @@ impl Change {
         for position in self.removed {
             index.remove_delivery(position);
         }
-        for (number, length) in self.dead_files {
-            match length {
-                Some(length) => index.dead_files.entry(number).or_default().length = length,
+        for (number, row) in self.dead_files {
+            match row {
+                Some(row) => index.dead_files.entry(number).or_default().row = row,
                 None => {
                     index.dead_files.remove(&number);
                 }
             }
+        }
+        for (entry, lost) in self.lost_entries {
+            match lost {
+                true => index.lost_entries.insert(entry),
+                false => index.lost_entries.remove(&entry),
+            };
+        }
+        for (id, letter) in self.lost_letters {
+            match letter {
+                Some(letter) => index.lost_letters.insert(id, letter),
+                None => index.lost_letters.remove(&id),
+            };
         }
         for (key, webhook) in self.webhooks {
             match webhook {
