@@ -57,6 +57,7 @@ impl Daemon for Facts {
     fn overview(&self) -> view::Overview {
         let now = UnixMillis::now();
         let not_ready = self.readiness.admit().err().map(|why| why.to_string());
+        let not_ready = not_ready.or_else(|| unreadable(&self.outbox));
         view::Overview {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
@@ -325,6 +326,7 @@ impl Facts {
                 Health::RefusingWrites { what, .. } => Some(what.to_string()),
                 Health::Unreadable { .. } => None,
             },
+            unreadable: unreadable(&self.outbox),
             damage: self
                 .outbox
                 .damage()
@@ -409,6 +411,16 @@ impl Facts {
             moved.rows += more.rows;
         }
         Ok(moved)
+    }
+}
+
+/// What of the outbox cannot be read now, as a sentence.
+fn unreadable(outbox: &outbox::Outbox) -> Option<String> {
+    match outbox.health() {
+        Health::Unreadable { what, .. } => Some(format!(
+            "Part of the outbox cannot be read, and is not sent until it can; nothing is lost. {what}"
+        )),
+        Health::Ok | Health::RefusingWrites { .. } => None,
     }
 }
 

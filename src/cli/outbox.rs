@@ -104,6 +104,14 @@ fn check(arguments: &Check) -> Result<ExitCode, Failure> {
         inspection_text(&arguments.path, &found)
     })?;
     let faults = found.report.faults.len() as u64;
+    let salvageable = found.report.salvageable_batches;
+    if faults == 0 && salvageable > 0 {
+        return Err(Failure::Other(format!(
+            "{} of {} were given up as damaged and can be read after all; `looker-feed outbox salvage --to` takes them in again.",
+            counted(salvageable, "batch"),
+            arguments.path.display()
+        )));
+    }
     if faults == 0 {
         return Ok(ExitCode::SUCCESS);
     }
@@ -273,8 +281,23 @@ fn inspection_text(path: &Path, found: &Inspection) -> String {
             beside(path).display()
         );
     }
+    if report.salvageable_batches > 0 {
+        text += &format!(
+            "Given up as damaged earlier, and sound in {}: {} with {}.\n",
+            path.join("damaged").display(),
+            counted(report.salvageable_batches, "batch"),
+            counted(report.salvageable_rows, "row")
+        );
+    }
+    let lost: u64 = found.deliveries.iter().map(|one| one.rows_lost).sum();
     if report.faults.is_empty() {
-        text += "Nothing is damaged.\n";
+        text += &match lost {
+            0 => "Nothing is damaged.\n".to_owned(),
+            lost => format!(
+                "Nothing is damaged beside what was given up earlier ({}).\n",
+                counted(lost, "row")
+            ),
+        };
     }
     text
 }
@@ -323,6 +346,8 @@ fn inspection_json(found: &Inspection) -> Value {
         "bytes": report.bytes,
         "keys": keys.collect::<Vec<_>>(),
         "opened": report.opened,
+        "salvageable_batches": report.salvageable_batches,
+        "salvageable_rows": report.salvageable_rows,
         "deliveries": deliveries.collect::<Vec<_>>(),
         "faults": faults.collect::<Vec<_>>(),
     })
@@ -373,8 +398,24 @@ fn salvaged_text(from: &Path, to: &Path, salvaged: &Salvaged) -> String {
     for damage in &salvaged.damage {
         text += &damage_text(damage);
     }
-    if salvaged.damage.is_empty() {
-        text += "Nothing was lost.\n";
+    for fault in &salvaged.rejected {
+        text += &format!("Damage in {}: {}.\n", fault.file.display(), fault.what);
+    }
+    let back = salvaged.brought_back;
+    if back.letters > 0 {
+        text += &format!(
+            "Taken in again, given up as damaged earlier and sound in {}: {} with {}.\n",
+            from.join("damaged").display(),
+            counted(back.letters, "batch"),
+            counted(back.rows, "row")
+        );
+    }
+    let lost: u64 = salvaged.deliveries.iter().map(|one| one.damaged.rows).sum();
+    if salvaged.damage.is_empty() && salvaged.rejected.is_empty() {
+        text += match lost {
+            0 => "Nothing was lost.\n",
+            _ => "Nothing was lost beside what was given up earlier.\n",
+        };
     }
     text + &format!(
         "What is in it stays sealed: start the daemon with outbox.path = {:?}, and with the key of the old one (a copy of {:?} as {:?}, unless seal.key_file is set).\n",
@@ -418,6 +459,12 @@ fn salvaged_json(salvaged: &Salvaged) -> Value {
         "unreadable_bytes": salvaged.unreadable,
         "deliveries": deliveries.collect::<Vec<_>>(),
         "damage": damage.collect::<Vec<_>>(),
+        "brought_back": { "batches": salvaged.brought_back.letters, "rows": salvaged.brought_back.rows },
+        "rejected_faults": salvaged
+            .rejected
+            .iter()
+            .map(|fault| json!({ "file": fault.file.display().to_string(), "what": fault.what }))
+            .collect::<Vec<_>>(),
     })
 }
 

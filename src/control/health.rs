@@ -91,10 +91,19 @@ fn outbox(overview: &Overview, issues: &mut Vec<Issue>) {
         );
         let title = "The outbox does not write, so new deliveries are refused.";
         add(Kind::OutboxRefusing, Level::Failing, title, text);
-    } else if !overview.ready {
+    } else if !overview.ready && overview.not_ready != outbox.unreadable {
         let why = overview.not_ready.as_deref().unwrap_or_default();
         let title = "New deliveries are not taken.";
         add(Kind::NotReady, Level::Failing, title, sentence(why));
+    }
+    if let Some(what) = &outbox.unreadable {
+        let text = format!(
+            "{} Look at the disk, at who owns the files, and at the limit of open files. If it stays so, \
+             stop the daemon and run `looker-feed outbox salvage`, which saves what can be read.",
+            sentence(what)
+        );
+        let title = "Part of the outbox cannot be read.";
+        add(Kind::OutboxUnreadable, Level::Attention, title, text);
     }
     for damage in &outbox.damage {
         let text = format!(

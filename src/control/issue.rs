@@ -50,6 +50,8 @@ pub enum Kind {
     NotReady,
     /// The outbox writes nothing.
     OutboxRefusing,
+    /// Part of the outbox cannot be read at the moment.
+    OutboxUnreadable,
     /// Something on the disk is damaged.
     OutboxDamage,
     /// The outbox is near its bound.
@@ -64,9 +66,10 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, the most urgent first.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NotReady,
         Self::OutboxRefusing,
+        Self::OutboxUnreadable,
         Self::OutboxDamage,
         Self::DestinationPaused,
         Self::DeadLetters,
@@ -79,6 +82,7 @@ impl Kind {
         match self {
             Self::NotReady => "not_ready",
             Self::OutboxRefusing => "outbox_refusing",
+            Self::OutboxUnreadable => "outbox_unreadable",
             Self::OutboxDamage => "outbox_damage",
             Self::OutboxNearlyFull => "outbox_nearly_full",
             Self::DestinationPaused => "destination_paused",

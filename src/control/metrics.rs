@@ -141,6 +141,12 @@ fn outbox(out: &mut Writer, overview: &Overview) {
     )
     .one(&[], u8::from(outbox.refusing.is_some()));
     out.family(
+        "outbox_unreadable",
+        "gauge",
+        "1: part of the outbox cannot be read now, and is not sent until it can.",
+    )
+    .one(&[], u8::from(outbox.unreadable.is_some()));
+    out.family(
         "outbox_damages",
         "gauge",
         "Damages of the outbox that were found.",

@@ -143,6 +143,8 @@ pub struct Outbox {
     pub cancelled_rows: u64,
     /// `None`: it writes. Else why it refuses to.
     pub refusing: Option<String>,
+    /// What of it cannot be read now, and why; it is tried again by itself.
+    pub unreadable: Option<String>,
     /// Bytes of damaged files that are kept, beside `bytes`.
     #[serde(default)]
     pub set_aside_bytes: u64,

@@ -8,5 +8,6 @@ mod faults;
 mod kit;
 mod model;
 mod power;
+mod reads;
 mod sealed;
 mod space;

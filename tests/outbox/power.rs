@@ -44,7 +44,14 @@ fn recorder(log: &Log) -> Disk {
     let log = Arc::clone(log);
     Disk::with_hook(move |op| {
         let event = match *op {
-            Op::CreateDirectory(_) | Op::StateFlush(_) | Op::Cut { .. } => return Ok(()),
+            Op::CreateDirectory(_)
+            | Op::StateFlush(_)
+            | Op::Cut { .. }
+            | Op::Open(_)
+            | Op::Length(_)
+            | Op::List(_)
+            | Op::Read { .. }
+            | Op::StateOpen(_) => return Ok(()),
             Op::StateBatch(_) => Event::Batch,
             Op::Create(path) => Event::Create(path.to_owned()),
             Op::Write {
@@ -194,7 +201,10 @@ impl Platter {
                     put(&mut bytes, *offset, &piece[..length]);
                 }
             }
-            fs::write(to.join(path.strip_prefix(from).unwrap()), bytes).unwrap();
+            let target = to.join(path.strip_prefix(from).unwrap());
+            // Copies of the state have directories of their own.
+            fs::create_dir_all(target.parent().unwrap()).unwrap();
+            fs::write(target, bytes).unwrap();
         }
         for (path, bytes) in &self.state {
             fs::write(to.join(path.strip_prefix(from).unwrap()), bytes).unwrap();

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use looker_feed::outbox::{
-    self, DeadFilter, Disk, KeyUse, Op, OpenError, Outbox, RejectedRow, Settings, needed_keys,
+    self, BatchesError, DeadFilter, Disk, KeyUse, Op, OpenError, Outbox, RejectedRow, Settings,
+    needed_keys,
 };
 use looker_feed::seal::{Key, Keyring};
 
@@ -193,7 +194,10 @@ fn without_the_right_key_an_outbox_does_not_open_and_nothing_in_it_is_touched() 
     for refused in [
         look(&path, Some(&ring(2, &[]))).err(),
         outbox::inspect(&path, Some(&ring(2, &[]))).err(),
-        outbox::read_batches(&path, &ring(2, &[]), |_| Ok(())).err(),
+        match outbox::read_batches(&path, &ring(2, &[]), |_| Ok(())) {
+            Err(BatchesError::Open(error)) => Some(error),
+            other => panic!("{other:?}"),
+        },
     ] {
         let refused = refused.expect("it is refused");
         assert!(matches!(refused, OpenError::MissingKey { .. }), "{refused}");
@@ -341,8 +345,12 @@ fn what_was_changed_by_hand_is_named_and_the_rest_goes_on() {
             .iter()
             .all(|one| one.delivery == Some(delivery_id(1)))
     );
+    // Looking has named the dead letter, and changed nothing.
     let state = outbox.delivery(delivery_id(1)).unwrap();
-    assert_eq!(state.damaged.rows, 2);
+    assert_eq!((state.damaged.rows, state.dead.rows), (1, 1));
+    outbox.verify().unwrap();
+    let state = outbox.delivery(delivery_id(1)).unwrap();
+    assert_eq!((state.damaged.rows, state.dead.rows), (2, 0));
     check_sum(&state);
     assert_eq!(drain(&outbox, 2).len(), 3, "the other delivery goes on");
 }

@@ -283,6 +283,13 @@ fn alerts_are_raised_when_they_should_be_and_not_before() {
             true,
         ),
         at(
+            "LookerFeedOutboxUnreadable",
+            &plain("outbox_unreadable"),
+            "0 1x9",
+            9,
+            true,
+        ),
+        at(
             "LookerFeedDiskNearlyFull",
             &plain("disk_free_bytes"),
             "1e9x30",

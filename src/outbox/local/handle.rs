@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::outbox::error::Error;
-use crate::outbox::local::files::read::{ReadError, Unreadable};
+use crate::outbox::local::files::read::Unreadable;
 use crate::outbox::local::owner::command::{Command, Reply};
 use crate::outbox::local::shared::Shared;
 
@@ -52,14 +52,6 @@ impl Local {
             let _ = self.line.commands.try_send(Command::Wake);
         }
         said
-    }
-
-    /// Makes the error of a read one of the caller; what is damaged is `what`.
-    pub fn failed(&self, error: ReadError, what: &str) -> Error {
-        match error {
-            ReadError::Unreadable(error) => self.unreadable(error),
-            ReadError::Damaged => Error::Damaged { what: what.into() },
-        }
     }
 
     /// Ends the owner's thread when it has done what it was asked before.

@@ -398,6 +398,7 @@ pub(in crate::outbox) fn read_footer(file: &ReadFile) -> Result<Footer, ReadErro
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
 
     use super::*;
     use crate::seal::Key;

@@ -39,36 +39,43 @@ pub(in crate::outbox) fn given_up(
             continue;
         };
         for (offset, _, frame) in record::scan(&bytes) {
-            let known = match frame.name.kind {
-                Kind::Entry => lost_entry(index, &frame),
-                Kind::Dead => lost_letter(index, &frame, offset as u64),
-                Kind::Rejected => None,
+            let known = lost(index, &frame, offset as u64);
+            let Some(record) = known.first().and_then(|_| frame.open(keys).ok()) else {
+                continue;
             };
-            if let Some((position, lost)) = known
-                && let Ok(record) = frame.open(keys)
-                && let Some(one) = taken(index, position, lost, record)
-            {
-                found.insert((position, one.lost), one);
+            for (position, lost) in known {
+                if let Some(one) = taken(index, position, lost, record.clone()) {
+                    found.insert((position, lost), one);
+                }
             }
         }
     }
     Ok(found.into_values().collect())
 }
 
-fn lost_entry(index: &Index, frame: &Frame<'_>) -> Option<(u64, Lost)> {
-    let (position, _) = index.delivery(frame.name.delivery)?;
+/// What was given up with this record: an entry, or letters, of which one record can hold several
+/// that a person has treated differently.
+fn lost(index: &Index, frame: &Frame<'_>, offset: u64) -> Vec<(u64, Lost)> {
+    let Some((position, _)) = index.delivery(frame.name.delivery) else {
+        return Vec::new();
+    };
     let ordinal = frame.name.ordinal;
-    let lost = index.lost_entries.contains(&(position, ordinal));
-    lost.then_some((position, Lost::Entry(ordinal)))
-}
-
-fn lost_letter(index: &Index, frame: &Frame<'_>, offset: u64) -> Option<(u64, Lost)> {
-    let (position, _) = index.delivery(frame.name.delivery)?;
-    let mut letters = index.lost_letters.iter();
-    let (id, _) = letters.find(|(_, letter)| {
-        (letter.position, letter.ordinal, letter.offset) == (position, frame.name.ordinal, offset)
-    })?;
-    Some((position, Lost::Letter(*id)))
+    match frame.name.kind {
+        Kind::Entry => {
+            let lost = index.lost_entries.contains(&(position, ordinal));
+            let lost = lost.then_some((position, Lost::Entry(ordinal)));
+            lost.into_iter().collect()
+        }
+        Kind::Dead => {
+            let place = (position, ordinal, offset);
+            let letters = index.lost_letters.iter();
+            letters
+                .filter(|(_, letter)| (letter.position, letter.ordinal, letter.offset) == place)
+                .map(|(id, _)| (position, Lost::Letter(*id)))
+                .collect()
+        }
+        Kind::Rejected => Vec::new(),
+    }
 }
 
 fn taken(index: &Index, position: u64, lost: Lost, record: Record) -> Option<GivenUp> {

@@ -71,7 +71,6 @@ pub(in crate::outbox) fn recover(
     let mut recovery = Recovery {
         layout,
         disk,
-        keys: &settings.keys,
         store,
         index,
         damage,

@@ -15,13 +15,11 @@ use crate::outbox::local::state::error::StateError;
 use crate::outbox::local::state::index::Index;
 use crate::outbox::local::state::store::Store;
 use crate::outbox::status::Damage;
-use crate::seal::Keyring;
 
 /// The recovery at work.
 pub(in crate::outbox) struct Recovery<'a> {
     pub layout: &'a Layout,
     pub disk: &'a Disk,
-    pub keys: &'a Keyring,
     pub store: Store,
     pub index: Index,
     pub damage: Vec<Damage>,
