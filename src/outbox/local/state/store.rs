@@ -377,6 +377,7 @@ mod tests {
             let outcome = Store::open(&path, &disk, 1 << 20).and_then(Store::compact);
             let finished = outcome.is_ok();
             drop(outcome);
+            settle_interrupted_copy(&path, &Disk::default()).unwrap();
             assert_eq!(
                 count(&Store::open(&path, &Disk::default(), 1 << 20).unwrap()),
                 2_500,
