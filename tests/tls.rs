@@ -341,3 +341,25 @@ fn files_that_are_no_certificates_are_named_at_the_start() {
         assert_eq!((code, &out[..], checked), (Some(64), "", err));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn send_says_at_once_that_a_certificate_is_not_trusted() {
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let plain = format!("127.0.0.1:{}", daemon.hub.port().unwrap());
+    let address = Authority::new().in_front_of(plain.parse().unwrap()).await;
+    let file = home.path().join("a.json");
+    std::fs::write(&file, "{}").unwrap();
+    let (file, hub) = (text(&file), format!("https://{address}"));
+    let arguments = ["send", &file, "--api-key", "k", "--hub", &hub];
+    let settings = [("INTAKE__SECRET", SECRET), ("API_SECRET", "s")];
+    let (code, _, err) = support::run(&arguments, &settings);
+    assert_eq!(code, Some(1), "{err}");
+    let start = format!("looker-feed: the certificate of the hub at {hub}");
+    assert!(
+        err.starts_with(&start) && err.contains("UnknownIssuer"),
+        "{err}"
+    );
+    assert!(!err.contains("no hub answers"), "{err}");
+}

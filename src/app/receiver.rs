@@ -168,15 +168,17 @@ fn destination(endpoint: &Url, api_key: &str) -> DestinationId {
 fn label(endpoint: &Url, api_key: &str) -> String {
     let host = endpoint.host_str().unwrap_or("mParticle");
     let characters = api_key.chars().count();
-    // Of a short key, four characters would be most of it.
-    let shown: String = if characters >= 4 * KEY_CHARACTERS_SHOWN {
-        api_key
-            .chars()
-            .skip(characters - KEY_CHARACTERS_SHOWN)
-            .collect()
-    } else {
-        String::new()
-    };
+    // Of a short key, four characters would be most of it: such accounts are told apart by the
+    // beginning of the destination's id.
+    if characters < 4 * KEY_CHARACTERS_SHOWN {
+        let id = destination(endpoint, api_key).to_string();
+        let id: String = id.chars().take(KEY_CHARACTERS_SHOWN).collect();
+        return format!("{host}, a short key, destination {id}…");
+    }
+    let shown: String = api_key
+        .chars()
+        .skip(characters - KEY_CHARACTERS_SHOWN)
+        .collect();
     format!("{host}, key …{shown}")
 }
 

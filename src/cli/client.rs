@@ -86,6 +86,14 @@ pub enum ClientError {
     Strange(String),
 }
 
+/// An address as people write it: without a scheme it is http.
+pub fn absolute(address: &str) -> Result<Url, url::ParseError> {
+    match address.contains("://") {
+        true => address.parse(),
+        false => format!("http://{address}").parse(),
+    }
+}
+
 /// Talks to one daemon.
 #[derive(Debug)]
 pub struct Client {
@@ -114,7 +122,7 @@ impl Client {
     /// The address or the token cannot be used.
     pub fn of(address: &str, token: Option<&str>) -> Result<Self, ClientError> {
         let wrong = || ClientError::Address(address.to_owned());
-        let base: Url = address.parse().map_err(|_| wrong())?;
+        let base = absolute(address).map_err(|_| wrong())?;
         if !matches!(base.scheme(), "http" | "https")
             || !base.has_host()
             || !base.username().is_empty()

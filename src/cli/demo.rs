@@ -4,11 +4,12 @@
 mod daemon;
 
 use std::cell::Cell;
+use std::fmt;
 use std::io::IsTerminal;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::cli::summary::{bytes, thousands, time};
 use crate::cli::{Failure, runtime, stop_signal};
@@ -214,9 +215,13 @@ impl Bars {
     fn new(rows: u64) -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
         let style = ProgressStyle::with_template(
-            "{msg:9} {bar:36.cyan/dim} {percent:>3}%  {human_pos:>11} rows  {per_sec:>14}  {elapsed:>4}",
+            "{msg:9} {bar:36.cyan/dim} {percent:>3}%  {human_pos:>11} rows  {rate:>12}  {elapsed:>4}",
         )
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            // A number that cannot be written is a bar without it.
+            let _ = write!(out, "{}/s", thousands(state.per_sec().round() as u64));
+        });
         let bar = |name: &'static str| {
             let bar = all.add(ProgressBar::new(rows).with_style(style.clone()));
             bar.set_message(name);

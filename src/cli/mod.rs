@@ -10,6 +10,7 @@
 //! | 64 | the command line or the configuration is wrong; nothing was started |
 
 mod admin;
+mod check_config;
 mod client;
 mod demo;
 mod document;
@@ -30,7 +31,6 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::app::Certificates;
 use crate::causes::with_causes;
 use crate::config::{self, Config, ConfigError};
 use crate::intake;
@@ -128,7 +128,7 @@ pub fn main() -> ExitCode {
         Command::Admin(command) => Ok(admin::run(&command)),
         Command::Sandbox(arguments) => done(sandbox::run(&arguments)),
         Command::Token(argument) => done(token(&argument)),
-        Command::CheckConfig(argument) => done(check_config(&argument)),
+        Command::CheckConfig(argument) => done(check_config::run(&argument)),
         Command::Completions(arguments) => {
             done(manual::completions(&arguments, Arguments::command()))
         }
@@ -139,7 +139,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             // It can quote a document, and the terminal must not obey it.
-            let text = failure.to_string();
+            let text = with_causes(&failure);
             let lines: Vec<_> = text.lines().map(admin::screen::harmless).collect();
             eprintln!("looker-feed: {}", lines.join("\n"));
             match failure {
@@ -175,22 +175,6 @@ fn token(argument: &ConfigArgument) -> Result<(), Failure> {
     let config = load(argument)?;
     let key = intake::new_key(config.require_secret()?).map_err(|error| Failure::of(&error))?;
     println!("{key}");
-    Ok(())
-}
-
-fn check_config(argument: &ConfigArgument) -> Result<(), Failure> {
-    let config = load(argument)?;
-    Certificates::load(&config).map_err(|error| Failure::Usage(with_causes(&error)))?;
-    if let Err(missing) = config.require_secret() {
-        println!("The configuration is valid, but `serve` cannot start with it: {missing}");
-        return Ok(());
-    }
-    println!(
-        "The configuration is valid: Looker is served at {}, the outbox is {}, requests go to {}.",
-        config.intake.listen,
-        config.outbox.path.display(),
-        config.mparticle.base_address(),
-    );
     Ok(())
 }
 

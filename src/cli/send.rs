@@ -14,7 +14,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::cli::admin::screen::{escaped, harmless};
-use crate::cli::client::DaemonArgument;
+use crate::cli::client::{DaemonArgument, absolute};
 use crate::cli::document::DocumentArgument;
 use crate::cli::form::FormArguments;
 use crate::cli::{ConfigArgument, Failure, load, runtime};
@@ -47,7 +47,7 @@ pub struct Arguments {
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
     /// Address of the daemon's Action Hub [default: where the configuration says that it listens]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = absolute)]
     hub: Option<Url>,
     /// Wait until mParticle has taken everything
     #[arg(long)]

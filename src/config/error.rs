@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::causes::with_causes;
+
 /// Where a value was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -43,6 +45,8 @@ pub enum ConfigError {
         what: &'static str,
         /// As it was given.
         path: PathBuf,
+        /// The key that names it; `None`: the command line.
+        key: Option<&'static str>,
         /// What the system says.
         source: io::Error,
     },
@@ -94,10 +98,40 @@ pub enum ConfigError {
          or as LOOKER_FEED_INTAKE__SECRET; then give Looker a key that `looker-feed token` prints"
     )]
     NoSecret,
+    /// More than one of these.
+    #[error("the configuration has {} mistakes:{}", .0.len(), listed(.0))]
+    Several(Vec<ConfigError>),
     /// The shipped file lacks a key: a mistake in this program's build, not of its user.
     #[error("`{key}` has no default in the shipped file")]
     NoDefault {
         /// `section.key`
         key: &'static str,
     },
+}
+
+impl ConfigError {
+    /// One of them, or all.
+    pub(super) fn all(mut errors: Vec<Self>) -> Self {
+        match errors.len() {
+            1 => errors.swap_remove(0),
+            _ => Self::Several(errors),
+        }
+    }
+
+    /// The key whose value is wrong, if it is that of one.
+    pub(super) fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Value { key, .. } | Self::Relation { key, .. } => Some(key),
+            Self::Read { key, .. } => *key,
+            _ => None,
+        }
+    }
+}
+
+/// A line each, with what caused it.
+fn listed(errors: &[ConfigError]) -> String {
+    let lines = errors
+        .iter()
+        .map(|error| format!("\n- {}", with_causes(error)));
+    lines.collect()
 }

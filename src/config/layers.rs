@@ -1,7 +1,7 @@
 //! The shipped file, the user's file and the environment, laid over each other: the last one that
 //! names a key wins. Values are still raw here, and each knows where it came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
@@ -46,6 +46,10 @@ pub(super) struct Layers {
     sections: Vec<(String, Origin)>,
     asked: Vec<&'static str>,
     found: Vec<Found>,
+    /// What is no key at all.
+    strange: Vec<ConfigError>,
+    /// Keys that are passed over from now on.
+    pub(super) without: BTreeSet<&'static str>,
 }
 
 impl Layers {
@@ -68,11 +72,12 @@ impl Layers {
         for (section, value) in document.get_ref() {
             let origin = at(section.span().start);
             let DeValue::Table(keys) = value.get_ref() else {
-                return Err(ConfigError::Unknown {
+                self.strange.push(ConfigError::Unknown {
                     key: section.get_ref().to_string(),
                     origin,
                     known: "a key stands in a section, under a line such as [intake]".to_owned(),
                 });
+                continue;
             };
             self.sections.push((section.get_ref().to_string(), origin));
             for (key, value) in keys {
@@ -80,8 +85,7 @@ impl Layers {
                     raw: raw(value.get_ref()),
                     origin: at(key.span().start),
                 };
-                self.entries
-                    .insert(format!("{}.{}", section.get_ref(), key.get_ref()), entry);
+                self.put(format!("{}.{}", section.get_ref(), key.get_ref()), entry);
             }
         }
         Ok(())
@@ -90,10 +94,7 @@ impl Layers {
     /// Lays the environment over what is there. Names without the prefix are other people's, and
     /// so are those that Kubernetes sets for a service called `looker-feed`, and the address that the
     /// commands look a daemon up by: whoever has it in the profile may start a daemon too.
-    pub(super) fn environment(
-        &mut self,
-        variables: impl Iterator<Item = (String, String)>,
-    ) -> Result<(), ConfigError> {
+    pub(super) fn environment(&mut self, variables: impl Iterator<Item = (String, String)>) {
         for (name, value) in variables {
             let Some(rest) = name.strip_prefix(PREFIX) else {
                 continue;
@@ -107,22 +108,25 @@ impl Layers {
                         origin: Origin::Variable(name.clone()),
                     };
                     let key = format!("{section}.{key}").to_ascii_lowercase();
-                    self.entries.insert(key, entry);
+                    self.put(key, entry);
                 }
                 None if rest == COMMANDS_ADDRESS || set_by_kubernetes(rest) => {}
-                _ => {
-                    return Err(ConfigError::Unknown {
-                        key: name.clone(),
-                        origin: Origin::Variable(name),
-                        known: format!(
-                            "a variable is {PREFIX}<SECTION>__<KEY> in capitals, with two \
-                             underscores between section and key"
-                        ),
-                    });
-                }
+                _ => self.strange.push(ConfigError::Unknown {
+                    key: name.clone(),
+                    origin: Origin::Variable(name),
+                    known: format!(
+                        "a variable is {PREFIX}<SECTION>__<KEY> in capitals, with two \
+                         underscores between section and key"
+                    ),
+                }),
             }
         }
-        Ok(())
+    }
+
+    fn put(&mut self, key: String, entry: Entry) {
+        if !self.without.contains(key.as_str()) {
+            self.entries.insert(key, entry);
+        }
     }
 
     /// The entry of a key that need not be there; an empty text is as good as none.
@@ -159,8 +163,9 @@ impl Layers {
         std::mem::take(&mut self.found)
     }
 
-    /// Checks that everything that was found has been asked for.
-    pub(super) fn finish(self) -> Result<(), ConfigError> {
+    /// What was found and has not been asked for.
+    pub(super) fn finish(mut self) -> Vec<ConfigError> {
+        let mut wrong = std::mem::take(&mut self.strange);
         let keys_of = |section: &str| -> Vec<&str> {
             let key = |asked: &&'static str| {
                 let (of, key) = asked.split_once('.')?;
@@ -168,7 +173,7 @@ impl Layers {
             };
             self.asked.iter().filter_map(key).collect()
         };
-        if let Some((key, Entry { origin, .. })) = self.entries.first_key_value() {
+        for (key, Entry { origin, .. }) in &self.entries {
             let section = key.split_once('.').map_or(key.as_str(), |(of, _)| of);
             let keys = keys_of(section);
             let known = if keys.is_empty() {
@@ -176,22 +181,23 @@ impl Layers {
             } else {
                 format!("the keys of [{section}] are {}", keys.join(", "))
             };
-            return Err(ConfigError::Unknown {
+            wrong.push(ConfigError::Unknown {
                 key: key.clone(),
                 origin: origin.clone(),
                 known,
             });
         }
         for (section, origin) in &self.sections {
-            if keys_of(section).is_empty() {
-                return Err(ConfigError::Unknown {
+            let is_named = |key: &String| key.split_once('.').is_some_and(|(of, _)| of == section);
+            if keys_of(section).is_empty() && !self.entries.keys().any(is_named) {
+                wrong.push(ConfigError::Unknown {
                     key: format!("[{section}]"),
                     origin: origin.clone(),
                     known: self.no_such_section(section),
                 });
             }
         }
-        Ok(())
+        wrong
     }
 
     fn no_such_section(&self, section: &str) -> String {

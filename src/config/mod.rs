@@ -13,6 +13,7 @@ mod secret;
 mod settings;
 mod values;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -88,23 +89,46 @@ impl Config {
 ///
 /// # Errors
 /// A file cannot be read; a key is unknown, has a value that it does not take, or does not go
-/// together with another. The error names the key and the place.
+/// together with another. The error names the key and the place; several are told at once.
 pub fn load(
     file: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
-    let mut layers = Layers::default();
-    layers.file(DEFAULTS, None)?;
-    if let Some(path) = file {
-        let text = read("the configuration file", path)?;
-        layers.file(text.expose(), Some(path))?;
+    let text = file
+        .map(|path| read("the configuration file", path, None).map(|text| (text, path)))
+        .transpose()?;
+    let variables: Vec<_> = env.collect();
+    let mut wrong: Vec<ConfigError> = Vec::new();
+    // A value that is wrong is left out, so that the others are looked at too.
+    let mut without = BTreeSet::new();
+    loop {
+        let mut layers = Layers::default();
+        layers.file(DEFAULTS, None)?;
+        layers.without.clone_from(&without);
+        if let Some((text, path)) = &text {
+            layers.file(text.expose(), Some(path))?;
+        }
+        layers.environment(variables.iter().cloned());
+        match typed(&mut layers) {
+            Ok(mut config) => {
+                config.found = layers.found();
+                let values = wrong.len();
+                wrong.extend(layers.finish());
+                if values == 0 {
+                    wrong.extend(check_relations(&config));
+                }
+                return match wrong.len() {
+                    0 => Ok(config),
+                    _ => Err(ConfigError::all(wrong)),
+                };
+            }
+            Err(error) => match error.key() {
+                Some(key) if without.insert(key) => wrong.push(error),
+                Some(_) if !wrong.is_empty() => return Err(ConfigError::all(wrong)),
+                _ => return Err(error),
+            },
+        }
     }
-    layers.environment(env)?;
-    let mut config = typed(&mut layers)?;
-    config.found = layers.found();
-    layers.finish()?;
-    check_relations(&config)?;
-    Ok(config)
 }
 
 fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
@@ -307,7 +331,7 @@ const GOOD: &[(&str, GoodDeliveries)] = &[
     ("nothing", GoodDeliveries::Nothing),
 ];
 
-fn check_relations(config: &Config) -> Result<(), ConfigError> {
+fn check_relations(config: &Config) -> impl Iterator<Item = ConfigError> {
     let mparticle = &config.mparticle;
     let rules = [
         (
@@ -386,10 +410,8 @@ fn check_relations(config: &Config) -> Result<(), ConfigError> {
             ),
         ),
     ];
-    match rules.into_iter().find(|(holds, ..)| !holds) {
-        Some((_, key, value, rule)) => Err(ConfigError::Relation { key, value, rule }),
-        None => Ok(()),
-    }
+    let broken = rules.into_iter().filter(|(holds, ..)| !holds);
+    broken.map(|(_, key, value, rule)| ConfigError::Relation { key, value, rule })
 }
 
 fn named(attribute: &Option<String>) -> String {
@@ -489,13 +511,14 @@ impl Keys<'_> {
                 }),
             },
             (None, Some(file)) => {
-                let text = read("the secret's file", &file)?;
+                let text = read("the secret's file", &file, Some(file_key))?;
                 // Editors and `echo` end a file with a newline that nobody means.
                 let text = text.expose().trim_end_matches(['\r', '\n']).to_owned();
                 if text.trim().is_empty() {
                     return Err(ConfigError::Read {
                         what: "the secret's file",
                         path: file,
+                        key: Some(file_key),
                         source: io::Error::new(io::ErrorKind::InvalidData, "it is empty"),
                     });
                 }
@@ -528,7 +551,7 @@ fn accept<T>(
 }
 
 /// Reads a small file whole; its text may be, or hold, a secret.
-fn read(what: &'static str, path: &Path) -> Result<Secret, ConfigError> {
+fn read(what: &'static str, path: &Path, key: Option<&'static str>) -> Result<Secret, ConfigError> {
     let mut text = String::new();
     let result =
         File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));
@@ -544,6 +567,7 @@ fn read(what: &'static str, path: &Path) -> Result<Secret, ConfigError> {
     .map_err(|source| ConfigError::Read {
         what,
         path: path.to_owned(),
+        key,
         source,
     })
 }

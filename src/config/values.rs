@@ -181,7 +181,36 @@ pub(super) fn address(raw: &Raw) -> Result<SocketAddr, String> {
 /// The hub's own address: http or https, no path beyond a prefix, kept without a slash at its end.
 pub(super) fn base_url(raw: &Raw) -> Result<Url, String> {
     plain_url(raw)
-        .ok_or_else(|| "an absolute http or https url, such as https://feed.example.com".to_owned())
+        .filter(|url| url.scheme() == "https" || url.host().as_ref().is_some_and(is_inside))
+        .ok_or_else(|| {
+            "an absolute http or https url, such as https://feed.example.com; plain http only for a \
+             host that the internet does not reach (a private address, a name without a dot, or one \
+             that ends with .internal, .local, .lan, .test or .localhost), since the hub's key and the \
+             account's secret go there"
+                .to_owned()
+        })
+}
+
+/// Whether a host can only be one of an inner network.
+fn is_inside<S: AsRef<str>>(host: &Host<S>) -> bool {
+    const ENDS: [&str; 5] = [".internal", ".local", ".lan", ".test", ".localhost"];
+    match host {
+        Host::Domain(name) => {
+            let name = name.as_ref().trim_end_matches('.');
+            !name.contains('.') || ENDS.iter().any(|end| name.ends_with(end))
+        }
+        Host::Ipv4(address) => {
+            address.is_loopback() || address.is_private() || address.is_link_local()
+        }
+        Host::Ipv6(address) => match address.to_ipv4_mapped() {
+            Some(v4) => is_inside(&Host::<&str>::Ipv4(v4)),
+            None => {
+                address.is_loopback()
+                    || address.is_unique_local()
+                    || address.is_unicast_link_local()
+            }
+        },
+    }
 }
 
 /// mParticle's base address: https, or http to a loopback host; ends with `/v2`.

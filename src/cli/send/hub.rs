@@ -81,6 +81,16 @@ pub enum HubError {
         /// Why it was not found.
         source: Box<legacy::Error>,
     },
+    /// Somebody answers, whose certificate nobody vouches for.
+    #[error(
+        "the certificate of the hub at {url} cannot be trusted: {why}. `send` knows public authorities only; on the daemon's own machine give its address without TLS, or call it by the name that a public certificate is for"
+    )]
+    Untrusted {
+        /// Where it was looked for.
+        url: Url,
+        /// What is wrong with it.
+        why: rustls::Error,
+    },
     /// The connection broke, so it is not known whether the delivery was accepted.
     #[error(
         "the connection to the hub at {url} broke before it answered; `looker-feed deliveries` shows whether it has accepted the delivery"
@@ -177,6 +187,9 @@ impl Hub {
         let answer = async {
             let response = self.http.request(request).await.map_err(|source| {
                 let url = self.url.clone();
+                if let Some(why) = distrust(&source) {
+                    return HubError::Untrusted { url, why };
+                }
                 match source.is_connect() {
                     true => HubError::NoHub {
                         url,
@@ -258,6 +271,26 @@ impl Hub {
             status,
         }
     }
+}
+
+/// What is wrong with the certificate of whom a connection was to be opened to, if that is it.
+fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // An I/O error passes over what it holds when it is asked for its source.
+        let held = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        let tls = match held {
+            Some(held) => held.downcast_ref::<rustls::Error>(),
+            None => error.downcast_ref(),
+        };
+        if let Some(tls @ rustls::Error::InvalidCertificate(_)) = tls {
+            return Some(tls.clone());
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// The request's body, and why the document could not be read, if so.

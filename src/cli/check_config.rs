@@ -1,0 +1,86 @@
+//! `looker-feed check-config`: whether a daemon could start with this configuration.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Access;
+
+use crate::app::Certificates;
+use crate::causes::with_causes;
+use crate::cli::{ConfigArgument, Failure, load};
+use crate::config::Config;
+
+/// File systems of the kernel's own, in which nothing can be kept: proc, sysfs, cgroup2, devpts and
+/// debugfs. (`linux/magic.h`)
+const NO_FILES: [u64; 5] = [0x9fa0, 0x6265_6572, 0x6367_7270, 0x1cd1, 0x6462_6720];
+
+/// Says so, or everything that stands against it.
+pub fn run(argument: &ConfigArgument) -> Result<(), Failure> {
+    let config = load(argument)?;
+    let against = against(&config);
+    match against.as_slice() {
+        [] => {}
+        // As `serve` would say it.
+        [why] => return Err(Failure::Usage(why.clone())),
+        several => {
+            let lines: Vec<_> = several.iter().map(|why| format!("\n- {why}")).collect();
+            return Err(Failure::Usage(format!(
+                "`serve` cannot start with this configuration:{}",
+                lines.concat()
+            )));
+        }
+    }
+    println!(
+        "The configuration is valid: Looker is served at {}, the outbox is {}, requests go to {}.",
+        config.intake.listen,
+        config.outbox.path.display(),
+        config.mparticle.base_address(),
+    );
+    Ok(())
+}
+
+fn against(config: &Config) -> Vec<String> {
+    let mut against = Vec::new();
+    if let Err(missing) = config.require_secret() {
+        against.push(missing.to_string());
+    }
+    if let Err(error) = Certificates::load(config) {
+        against.push(with_causes(&error));
+    }
+    if let Err(why) = can_keep_files(&config.outbox.path) {
+        against.push(format!(
+            "`outbox.path` is {}, and nothing can be kept there: {why}",
+            config.outbox.path.display()
+        ));
+    }
+    against
+}
+
+/// Whether the directory could be made, or written if it is there. Nothing is tried: to look changes
+/// nothing.
+fn can_keep_files(directory: &Path) -> Result<(), String> {
+    let (there, is_it) = nearest(directory);
+    let shown = there.display();
+    let seen = std::fs::metadata(&there).map_err(|error| format!("{shown}: {error}"))?;
+    if !seen.is_dir() {
+        return Err(format!("{shown} is no directory"));
+    }
+    let statfs = rustix::fs::statfs(&there).map_err(|error| format!("{shown}: {error}"))?;
+    if NO_FILES.contains(&(statfs.f_type as u64)) {
+        return Err(format!("{shown} belongs to the kernel and takes no files"));
+    }
+    let needed = Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::access(&there, needed).map_err(|error| match is_it {
+        true => format!("it cannot be written ({error})"),
+        false => format!("it is not there, and {shown} cannot be written ({error})"),
+    })
+}
+
+/// The directory itself, or what is there above it; whether it is the directory itself.
+fn nearest(directory: &Path) -> (PathBuf, bool) {
+    let whole = std::path::absolute(directory).unwrap_or(directory.to_owned());
+    let above = whole.ancestors();
+    let mut there = above.filter(|path| path.symlink_metadata().is_ok());
+    let there = there.next().unwrap_or(Path::new("/")).to_owned();
+    let is_it = there == whole;
+    (there, is_it)
+}
