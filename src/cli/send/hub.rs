@@ -89,7 +89,7 @@ pub enum HubError {
         /// Where it was looked for.
         url: Url,
         /// What is wrong with it.
-        why: rustls::Error,
+        why: String,
     },
     /// The connection broke, so it is not known whether the delivery was accepted.
     #[error(
@@ -274,21 +274,20 @@ impl Hub {
 }
 
 /// What is wrong with the certificate of whom a connection was to be opened to, if that is it.
-fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<rustls::Error> {
+fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(error) = next {
+        if let Some(tls @ rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
+            return Some(tls.to_string());
+        }
         // An I/O error passes over what it holds when it is asked for its source.
         let held = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);
-        let tls = match held {
-            Some(held) => held.downcast_ref::<rustls::Error>(),
-            None => error.downcast_ref(),
+        next = match held {
+            Some(held) => Some(held),
+            None => error.source(),
         };
-        if let Some(tls @ rustls::Error::InvalidCertificate(_)) = tls {
-            return Some(tls.clone());
-        }
-        next = error.source();
     }
     None
 }
