@@ -65,6 +65,9 @@ pub fn chosen(choices: &Choices, configured: mapping::Settings) -> mapping::Sett
             .unwrap_or(configured.pivoted_measures),
         nulls: choices.null_attributes.unwrap_or(configured.nulls),
         skip_sent: choices.skip_sent,
+        attribute_types: choices
+            .attribute_types
+            .unwrap_or(configured.attribute_types),
         strip_html: choices.strip_html.unwrap_or(configured.strip_html),
         historical: choices.historical_events.unwrap_or(configured.historical),
         ..configured
@@ -85,7 +88,7 @@ pub fn chosen_plan(choices: &Choices, configured: Option<&DataPlan>) -> Option<D
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Historical, Nulls, Pod, Untagged};
+    use crate::config::{AttributeTypes, Historical, Nulls, Pod, Untagged};
     use crate::group;
     use crate::model::DataType;
 
@@ -161,6 +164,7 @@ mod tests {
         let choices = Choices {
             untagged: Some(Untagged::Ignore),
             null_attributes: Some(Nulls::Delete),
+            attribute_types: Some(AttributeTypes::Typed),
             historical_events: Some(Historical::Never),
             skip_sent: true,
             plan_id: Some("theirs".to_owned()),
@@ -169,6 +173,8 @@ mod tests {
         let chosen = settings.mapping_of(&order(choices.clone()));
         assert_eq!(chosen.untagged, Untagged::Ignore);
         assert_eq!((chosen.nulls, chosen.skip_sent), (Nulls::Delete, true));
+        assert_eq!(kept.attribute_types, AttributeTypes::AsIs);
+        assert_eq!(chosen.attribute_types, AttributeTypes::Typed);
         assert_eq!(kept.historical, Historical::Auto);
         assert_eq!(chosen.historical, Historical::Never);
         assert!(chosen.trim_identities);

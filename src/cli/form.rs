@@ -32,6 +32,9 @@ pub struct FormArguments {
     /// Columns Without a Tag [default: as configured]
     #[arg(long, value_parser = ["ignore", "user_attribute", "event_attribute"], help_heading = FORM, value_name = "CHOICE")]
     untagged: Option<String>,
+    /// Attribute Types [default: as configured]
+    #[arg(long, value_parser = ["as_is", "typed"], help_heading = FORM, value_name = "CHOICE")]
+    attribute_types: Option<String>,
     /// HTML in Values [default: as configured]
     #[arg(long, value_parser = ["keep", "strip"], help_heading = FORM, value_name = "CHOICE")]
     html: Option<String>,
@@ -100,6 +103,7 @@ impl FormArguments {
             ("pivoted_measures", &self.pivoted_measures),
             ("null_attributes", &self.null_attributes),
             ("untagged", &self.untagged),
+            ("attribute_types", &self.attribute_types),
             ("html", &self.html),
             ("historical_events", &self.historical_events),
             ("pod", &self.pod),

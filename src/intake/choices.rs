@@ -7,7 +7,9 @@ use super::changes;
 use super::error::RequestError;
 use super::quote::{quoted, text};
 use super::receiver::Choices;
-use crate::config::{Historical, MoreColumns, Nulls, PivotedMeasures, Pod, Untagged};
+use crate::config::{
+    AttributeTypes, Historical, MoreColumns, Nulls, PivotedMeasures, Pod, Untagged,
+};
 use crate::model::{DataType, Environment};
 
 /// The option of a field that leaves the matter to the feed's configuration.
@@ -96,6 +98,18 @@ pub(super) const PIVOTED: Choice<PivotedMeasures> = Choice {
         ),
     ],
 };
+pub(super) const TYPES: Choice<AttributeTypes> = Choice {
+    name: "attribute_types",
+    label: "Attribute Types",
+    options: &[
+        ("as_is", "As Looker wrote them", AttributeTypes::AsIs),
+        (
+            "typed",
+            "By the type of their column",
+            AttributeTypes::Typed,
+        ),
+    ],
+};
 pub(super) const HTML: Choice<bool> = Choice {
     name: "html",
     label: "HTML in Values",
@@ -166,6 +180,7 @@ pub(super) struct Form {
     more_columns: Option<String>,
     pivoted_measures: Option<String>,
     null_attributes: Option<String>,
+    attribute_types: Option<String>,
     html: Option<String>,
     historical_events: Option<String>,
     skip_sent: Option<String>,
@@ -235,6 +250,7 @@ impl Form {
             more_columns,
             pivoted_measures: PIVOTED.read(&self.pivoted_measures)?,
             null_attributes: NULLS.read(&self.null_attributes)?,
+            attribute_types: TYPES.read(&self.attribute_types)?,
             strip_html: HTML.read(&self.html)?,
             historical_events: HISTORICAL.read(&self.historical_events)?,
             skip_sent: SKIP_SENT.read(&self.skip_sent)?.unwrap_or_default(),

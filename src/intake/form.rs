@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::choices::{
     CONFIGURED, Choice, DATA_TYPE, ENVIRONMENT, Form, HISTORICAL, HTML, MAY_LEAVE, NULLS,
-    ONLY_CHANGES, PIVOTED, POD, SKIP_SENT, UNTAGGED, fit,
+    ONLY_CHANGES, PIVOTED, POD, SKIP_SENT, TYPES, UNTAGGED, fit,
 };
 use super::error::RequestError;
 use super::quote::text;
@@ -258,6 +258,11 @@ fn optional(data_type: Option<DataType>) -> Vec<Field> {
             Of::All,
             &NULLS,
             "What to send for an attribute that is null",
+        ),
+        select(
+            Of::All,
+            &TYPES,
+            "Whether attributes are sent by the type of their column in Looker: yesno as true and false, times as ISO 8601, numbers as numbers",
         ),
         select(Of::All, &HTML, "What to do with values that hold HTML"),
         select(

@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::config::{Historical, MoreColumns, Nulls, PivotedMeasures, Pod, Secret, Untagged};
+use crate::config::{
+    AttributeTypes, Historical, MoreColumns, Nulls, PivotedMeasures, Pod, Secret, Untagged,
+};
 use crate::model::{DataType, DeliveryId, Environment};
 
 /// Takes deliveries over. Implemented by the composition root; tests bring a scripted one.
@@ -108,6 +110,8 @@ pub struct Choices {
     pub pivoted_measures: Option<PivotedMeasures>,
     /// What is sent for attributes that are null.
     pub null_attributes: Option<Nulls>,
+    /// Whether attributes are sent by the type of their column.
+    pub attribute_types: Option<AttributeTypes>,
     /// Of values that hold HTML only the text is sent.
     pub strip_html: Option<bool>,
     /// Which events are sent as historical ones.

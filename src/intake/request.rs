@@ -149,7 +149,9 @@ fn section<'a, T: Deserialize<'a>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Historical, MoreColumns, Nulls, PivotedMeasures, Pod, Untagged};
+    use crate::config::{
+        AttributeTypes, Historical, MoreColumns, Nulls, PivotedMeasures, Pod, Untagged,
+    };
     use crate::intake::Choices;
     use crate::model::{DataType, Environment};
 
@@ -320,7 +322,7 @@ mod tests {
         let chosen = choices(
             r#", "pod": "eu1", "untagged": "user_attribute", "null_attributes": "delete",
                 "more_columns": "double: mp_custom_attribute", "pivoted_measures": "json",
-                "html": "strip", "historical_events": "always", "skip_sent": "yes", "plan_id": " plan ", "plan_version": "2""#,
+                "attribute_types": "typed", "html": "strip", "historical_events": "always", "skip_sent": "yes", "plan_id": " plan ", "plan_version": "2""#,
         );
         assert_eq!(
             chosen,
@@ -332,6 +334,7 @@ mod tests {
                     .unwrap(),
                 pivoted_measures: Some(PivotedMeasures::Json),
                 null_attributes: Some(Nulls::Delete),
+                attribute_types: Some(AttributeTypes::Typed),
                 strip_html: Some(true),
                 historical_events: Some(Historical::Always),
                 skip_sent: true,

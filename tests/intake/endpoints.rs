@@ -161,6 +161,11 @@ async fn the_form_asks_for_data_type_and_environment_and_offers_more() {
              "type": "select", "required": false, "default": "configured",
              "options": [option("configured", "As configured"), option("omit", "Leave them out"),
                          option("null", "Send null"), option("delete", "Delete the user attribute")]},
+            {"name": "attribute_types", "label": "Attribute Types",
+             "description": "Whether attributes are sent by the type of their column in Looker: yesno as true and false, times as ISO 8601, numbers as numbers",
+             "type": "select", "required": false, "default": "configured",
+             "options": [option("configured", "As configured"), option("as_is", "As Looker wrote them"),
+                         option("typed", "By the type of their column")]},
             {"name": "html", "label": "HTML in Values",
              "description": "What to do with values that hold HTML",
              "type": "select", "required": false, "default": "configured",
@@ -225,6 +230,7 @@ async fn the_form_shows_what_matters_for_the_choices_made() {
         "untagged",
         "pivoted_measures",
         "null_attributes",
+        "attribute_types",
         "html",
     ];
     let last = ["pod", "plan_id", "plan_version"];
