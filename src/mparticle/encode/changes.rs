@@ -10,22 +10,22 @@
 
 use std::convert::Infallible;
 use std::hash::Hasher;
-use std::mem::{replace, swap, take};
+use std::mem::{replace, swap};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use crate::model::DataType;
 use crate::mparticle::route::Route;
 use crate::record::{RecordView, begin_setting, end_setting, parts, push_part};
 
-use super::members::{AttributeWriter, push_origin, push_user};
+use super::person::Person;
 use super::request::Request;
-use super::{Batches, Encoder, Sink, Unsendable, push_display};
+use super::sink::{Batches, Sink, Unsendable};
+use super::writer::Writer;
 
 /// What a batch begins with while its fingerprint is made.
 const PREFIX: &str = "{\"source_request_id\":\"";
 
-/// What an encoder needs that sends only changes.
+/// What tells users who have changed from others.
 #[derive(Debug)]
 pub(super) struct Changes {
     key: [u8; 16],
@@ -35,34 +35,25 @@ pub(super) struct Changes {
     crowded: bool,
     people: Vec<u8>,
     gone: u64,
-    /// What takes the place of the encoder's own while a fingerprint is made.
+    /// What takes the place of the writer's own while a fingerprint is made.
     prefix: String,
     request: Request,
     first_rows: Vec<u64>,
 }
 
-impl Encoder {
-    /// Asks the sink of each user whether they are known. Records must come sorted by user under a
-    /// key that is the same in all deliveries that are compared. `key` makes fingerprints
-    /// unforeseeable. `attribute` is set to true for all users, and to false for those that the sink
-    /// names at the end. Without effect on events.
-    pub fn sending_changes(mut self, key: [u8; 16], attribute: Option<&str>) -> Self {
-        if self.delivery.data_type != DataType::User {
-            return self;
-        }
+impl Changes {
+    /// `key` makes fingerprints unforeseeable. `attribute` is set to true for all users, and to false for
+    /// those that the sink names at the end.
+    pub(super) fn new(key: [u8; 16], attribute: Option<&str>, writer: &mut Writer) -> Self {
         let attribute = attribute.map(|name| {
-            let names = &mut self.delivery.names.attributes;
-            let slot = u16::try_from(names.len()).unwrap_or(u16::MAX);
             let name: Box<str> = format!("{}:", serde_json::Value::from(name)).into();
-            names.push(name.clone());
             let mut setting = Vec::new();
-            let start = begin_setting(&mut setting, slot);
+            let start = begin_setting(&mut setting, writer.add_attribute(name.clone()));
             setting.extend_from_slice(b"true");
             end_setting(&mut setting, start);
             (name, setting)
         });
-        self.names_bytes = self.delivery.names.bytes();
-        self.changes = Some(Changes {
+        Self {
             key,
             attribute,
             crowded: false,
@@ -71,129 +62,91 @@ impl Encoder {
             prefix: PREFIX.to_owned(),
             request: Request::default(),
             first_rows: Vec::new(),
-        });
-        self
+        }
     }
 
-    /// Goes over to a user. Whoever came before is done with.
-    pub(super) fn begin_user<S: Sink>(&mut self, user: u64, sink: &mut S) -> Result<(), S::Error> {
-        if self.user == Some(user) {
-            return Ok(());
-        }
-        self.end_user(sink)?;
-        self.user = Some(user);
-        if let Some(changes) = &mut self.changes {
-            changes.crowded = false;
-        }
-        Ok(())
+    /// Another user begins.
+    pub(super) fn begin(&mut self) {
+        self.crowded = false;
     }
 
-    /// Writes the people that are held of a user, although more of them are to come.
-    pub(super) fn make_room<S: Sink>(&mut self, user: u64, sink: &mut S) -> Result<(), S::Error> {
-        if let Some(changes) = &mut self.changes {
-            changes.crowded = true;
-        }
-        self.end_user(sink)?;
-        self.user = Some(user);
-        Ok(())
+    /// People of the current user are written although more of them are to come.
+    pub(super) fn make_room(&mut self) {
+        self.crowded = true;
     }
 
-    /// Writes the current user, unless only changes are sent and the sink knows them as they are.
-    pub(super) fn write_people_if_changed<S: Sink>(
+    /// Writes a user, unless the sink knows them as they are.
+    pub(super) fn write<S: Sink>(
         &mut self,
+        user: u64,
+        people: &mut [Person],
+        writer: &mut Writer,
         sink: &mut S,
     ) -> Result<(), S::Error> {
-        let Some(changes) = &mut self.changes else {
-            return self.write_people(sink);
-        };
-        let Some(user) = self.user else {
-            return Ok(());
-        };
-        changes.people.clear();
-        for person in &mut self.people {
-            push_part(&mut changes.people, &person.identities);
-            if let Some((_, setting)) = &changes.attribute {
+        self.people.clear();
+        for person in people.iter_mut() {
+            push_part(&mut self.people, &person.identities);
+            if let Some((_, setting)) = &self.attribute {
                 person.attributes.set(setting);
             }
         }
         // Nobody at all: their rows can be put into no batch. They are in the result all the same.
-        let whole = !changes.crowded && !self.people.is_empty();
-        let people = take(&mut changes.people);
-        let fingerprint = match whole {
-            true => self.fingerprint(),
-            false => None,
-        };
-        let known = sink.is_known(user, fingerprint, &people);
-        if let Some(changes) = &mut self.changes {
-            changes.people = people;
-        }
-        if known? {
-            for person in &self.people {
-                self.made.unchanged_rows += u64::from(person.rows);
-                self.made.unchanged_users += 1;
+        let whole = !self.crowded && !people.is_empty();
+        let fingerprint = whole.then(|| self.fingerprint(people, writer));
+        if sink.is_known(user, fingerprint, &self.people)? {
+            for person in people.iter() {
+                writer.made.unchanged_rows += u64::from(person.rows);
+                writer.made.unchanged_users += 1;
             }
             return Ok(());
         }
         // The request that is being filled, or one behind it.
-        let first = self.made.requests;
-        self.write_people(sink)?;
+        let first = writer.made.requests;
+        writer.write_people(people, sink)?;
         match fingerprint {
-            Some(_) => sink.placed(first, self.made.requests),
+            Some(_) => sink.placed(first, writer.made.requests),
             None => Ok(()),
         }
     }
 
-    /// Of what would be sent of the current user.
-    fn fingerprint(&mut self) -> Option<u128> {
-        let changes = self.changes.as_mut()?;
-        swap(&mut self.prefix, &mut changes.prefix);
-        swap(&mut self.request, &mut changes.request);
-        let rows = self.people.iter_mut();
+    /// Of what would be sent of a user.
+    fn fingerprint(&mut self, people: &mut [Person], writer: &mut Writer) -> u128 {
+        swap(&mut writer.prefix, &mut self.prefix);
+        swap(&mut writer.request, &mut self.request);
+        let rows = people.iter_mut();
         let rows = rows.map(|person| replace(&mut person.first_row, 0));
-        changes.first_rows.clear();
-        changes.first_rows.extend(rows);
-        let made = self.made;
-        let mut hash = Fingerprint(SipHasher13::new_with_key(&changes.key));
-        let Ok(()) = self.write_people(&mut hash);
-        let Ok(()) = self.request.flush(&mut hash, &mut self.made);
-        self.made = made;
-        let changes = self.changes.as_mut()?;
-        for (person, row) in self.people.iter_mut().zip(&changes.first_rows) {
+        self.first_rows.clear();
+        self.first_rows.extend(rows);
+        let made = writer.made;
+        let mut hash = Fingerprint(SipHasher13::new_with_key(&self.key));
+        let Ok(()) = writer.write_people(people, &mut hash);
+        let Ok(()) = writer.request.flush(&mut hash, &mut writer.made);
+        writer.made = made;
+        for (person, row) in people.iter_mut().zip(&self.first_rows) {
             person.first_row = *row;
         }
-        swap(&mut self.request, &mut changes.request);
-        swap(&mut self.prefix, &mut changes.prefix);
-        Some(hash.0.finish128().as_u128())
+        swap(&mut writer.request, &mut self.request);
+        swap(&mut writer.prefix, &mut self.prefix);
+        hash.0.finish128().as_u128()
     }
 
     /// Tells those who are not in the result any more.
-    pub(super) fn write_gone<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
-        let Some(changes) = &mut self.changes else {
+    pub(super) fn write_gone<S: Sink>(
+        &mut self,
+        writer: &mut Writer,
+        sink: &mut S,
+    ) -> Result<(), S::Error> {
+        let Some((name, _)) = &self.attribute else {
             return Ok(());
         };
-        let Some((name, _)) = &changes.attribute else {
-            return Ok(());
-        };
-        let mut people = take(&mut changes.people);
-        while sink.next_gone(&mut people)? {
-            let first = self.made.requests;
-            for identities in parts(&people) {
-                let out = self.request.begin();
-                out.extend_from_slice(self.prefix.as_bytes());
-                push_display(out, format_args!("gone-{}", changes.gone));
-                out.extend_from_slice(self.suffix.as_bytes());
-                push_user(out, identities);
-                let mut writer = AttributeWriter::default();
-                writer.add(out, name, b"false");
-                writer.end(out);
-                push_origin(out, None, None, &self.plan);
-                out.push(b'}');
-                self.request
-                    .end(0, 0, &self.settings, sink, &mut self.made)?;
-                changes.gone += 1;
+        while sink.next_gone(&mut self.people)? {
+            let first = writer.made.requests;
+            for identities in parts(&self.people) {
+                writer.write_gone(self.gone, identities, name, sink)?;
+                self.gone += 1;
             }
-            sink.placed(first, self.made.requests)?;
-            self.made.gone += 1;
+            sink.placed(first, writer.made.requests)?;
+            writer.made.gone += 1;
         }
         Ok(())
     }

@@ -12,7 +12,8 @@
 use crate::mapping::EVENT_BITS;
 use crate::record::{EventKind, Mark, Purchase, RecordView};
 
-use super::{Encoder, Sink, Unsendable};
+use super::sink::{Sink, Unsendable};
+use super::users::Users;
 
 /// Purchases with the same order key that are held at once. Keys are hashes of 24 bits that nobody
 /// can foresee, so that more than one is rare.
@@ -46,136 +47,119 @@ struct Open {
     rows: Vec<u64>,
 }
 
-impl Encoder {
-    /// Adds a record of a delivery that has purchases.
-    pub(super) fn push_perhaps_purchase<S: Sink>(
+impl Purchases {
+    /// Takes a record of a delivery that has purchases, and hands on what is whole.
+    pub(super) fn push<S: Sink>(
         &mut self,
         record: RecordView<'_>,
+        users: &mut Users,
         sink: &mut S,
     ) -> Result<(), S::Error> {
-        if self.purchases.order != Some(record.user) {
-            self.end_purchases(sink)?;
-            self.purchases.order = Some(record.user);
+        if self.order != Some(record.user) {
+            self.end(users, sink)?;
+            self.order = Some(record.user);
         }
         let (mark, parts) = Mark::split(record.event);
         if mark.kind != EventKind::Commerce {
-            return self.push_whole(record, 1, sink);
+            return users.push(record, 1, sink);
         }
         let purchase = Purchase::read(parts);
         if !purchase.key.is_empty() {
-            return self.add_to_purchase(record, mark, purchase, sink);
+            return self.add(record, mark, purchase, users, sink);
         }
-        let mut event = std::mem::take(&mut self.purchases.event);
-        write_event(&mut event, mark, purchase.head, [purchase.product]);
+        write_event(&mut self.event, mark, purchase.head, [purchase.product]);
         let whole = RecordView {
-            event: &event,
+            event: &self.event,
             ..record
         };
-        let pushed = self.push_whole(whole, 1, sink);
-        self.purchases.event = event;
-        pushed
+        users.push(whole, 1, sink)
     }
 
-    /// Writes the purchases whose rows have all come.
-    pub(super) fn end_purchases<S: Sink>(&mut self, sink: &mut S) -> Result<(), S::Error> {
-        let Some(user) = self.purchases.order.take() else {
+    /// Hands on the purchases whose rows have all come.
+    pub(super) fn end<S: Sink>(&mut self, users: &mut Users, sink: &mut S) -> Result<(), S::Error> {
+        let Some(user) = self.order.take() else {
             return Ok(());
         };
-        let mut event = std::mem::take(&mut self.purchases.event);
-        for mut open in std::mem::take(&mut self.purchases.open) {
+        for mut open in std::mem::take(&mut self.open) {
             let Some(&row) = open.rows.first() else {
                 continue;
             };
             let mut products = open.products();
-            if self.content.is_some() {
+            if users.come_in_any_order() {
                 products.sort_unstable();
             }
-            write_event(&mut event, open.mark, &open.head, products);
+            write_event(&mut self.event, open.mark, &open.head, products);
             let record = RecordView {
                 row,
                 user,
                 identities: &open.identities,
                 device: &open.device,
                 attributes: &[],
-                event: &event,
+                event: &self.event,
             };
-            if self.too_large(&record).is_some() {
-                self.refuse(&mut open, user, sink)?;
+            if users.too_large(&record) {
+                refuse(&mut open, user, users.most_bytes(), sink)?;
             } else {
-                self.push_whole(record, open.rows.len() as u32, sink)?;
+                users.push(record, open.rows.len() as u32, sink)?;
             }
         }
-        self.purchases.event = event;
         Ok(())
     }
 
-    fn add_to_purchase<S: Sink>(
+    fn add<S: Sink>(
         &mut self,
         record: RecordView<'_>,
         mark: Mark,
         purchase: Purchase<'_>,
+        users: &mut Users,
         sink: &mut S,
     ) -> Result<(), S::Error> {
+        let most = users.most_bytes();
         let is_it = |open: &Open| open.key == purchase.key && open.identities == record.identities;
-        let known = self.purchases.open.iter().position(is_it);
+        let known = self.open.iter().position(is_it);
         let mut open = match known {
-            Some(at) => self.purchases.open.swap_remove(at),
+            Some(at) => self.open.swap_remove(at),
             None => {
-                if self.purchases.open.len() >= MOST_OPEN {
-                    self.end_purchases(sink)?;
-                    self.purchases.order = Some(record.user);
+                if self.open.len() >= MOST_OPEN {
+                    self.end(users, sink)?;
+                    self.order = Some(record.user);
                 }
                 Open::new(&record, mark, purchase)
             }
         };
         if known.is_some() && open.rows.is_empty() {
-            let rows = 0;
-            sink.unsendable(record, self.too_large_purchase(rows))?;
-            self.purchases.open.push(open);
+            sink.unsendable(record, Unsendable::Purchase { rows: 0, most })?;
+            self.open.push(open);
             return Ok(());
         }
-        open.add(&record, mark, purchase, self.content.is_some());
-        let too_large = self.too_large(&record).is_some();
-        if too_large || open.size() > self.settings.max_batch_bytes {
-            self.refuse(&mut open, record.user, sink)?;
+        open.add(&record, mark, purchase, users.come_in_any_order());
+        if users.too_large(&record) || open.size() > most {
+            refuse(&mut open, record.user, most, sink)?;
         } else {
             // The event comes when it is whole; what the row says of the user counts from now on.
-            let at = self.person(&record, sink)?;
-            self.people[at].note_in_any_order(&record);
+            users.note(&record, sink)?;
         }
-        self.purchases.open.push(open);
+        self.open.push(open);
         Ok(())
     }
+}
 
-    /// Refuses the rows of a purchase, and those that are still to come.
-    fn refuse<S: Sink>(
-        &mut self,
-        open: &mut Open,
-        user: u64,
-        sink: &mut S,
-    ) -> Result<(), S::Error> {
-        let why = self.too_large_purchase(open.rows.len());
-        for row in std::mem::take(&mut open.rows) {
-            let record = RecordView {
-                row,
-                user: user & !EVENT_BITS,
-                identities: &open.identities,
-                device: &open.device,
-                attributes: &[],
-                event: &[],
-            };
-            sink.unsendable(record, why)?;
-        }
-        (open.head, open.products, open.ends) = Default::default();
-        Ok(())
+/// Refuses the rows of a purchase, and those that are still to come.
+fn refuse<S: Sink>(open: &mut Open, user: u64, most: usize, sink: &mut S) -> Result<(), S::Error> {
+    let rows = open.rows.len();
+    for row in std::mem::take(&mut open.rows) {
+        let record = RecordView {
+            row,
+            user: user & !EVENT_BITS,
+            identities: &open.identities,
+            device: &open.device,
+            attributes: &[],
+            event: &[],
+        };
+        sink.unsendable(record, Unsendable::Purchase { rows, most })?;
     }
-
-    fn too_large_purchase(&self, rows: usize) -> Unsendable {
-        Unsendable::Purchase {
-            rows,
-            most: self.settings.max_batch_bytes,
-        }
-    }
+    (open.head, open.products, open.ends) = Default::default();
+    Ok(())
 }
 
 impl Open {

@@ -23,13 +23,10 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 use crate::mapping::Names;
-use crate::model::{DataType, Environment};
-use crate::mparticle::route::Route;
-use crate::record::{EventKind, Mark, Members, RecordView, settings};
+use crate::model::Environment;
+use crate::record::{EventKind, Mark, RecordView, settings};
 
 use super::latest::name;
-use super::members::push_user;
-use super::{Encoder, Sink, begin_event, push_display, push_event, push_object};
 
 /// Changed whenever the same event would get another id, so that a change is a decision.
 const VERSION: &[u8] = b"looker-feed event 1";
@@ -59,57 +56,6 @@ impl fmt::Display for ContentId {
             0 => Ok(()),
             before => write!(f, "-{before}"),
         }
-    }
-}
-
-impl Encoder {
-    /// Ids become functions of the account and of what each event says, see `content.rs`. Records
-    /// must come from a plan that skips what was sent. Without effect on profiles.
-    pub fn skipping_sent(mut self, account: [u8; 16]) -> Self {
-        if self.delivery.data_type == DataType::Event {
-            self.content = Some(Content::new(account, self.delivery.environment));
-        }
-        self
-    }
-
-    /// An event, which stands for `rows`, in a batch of its own, under an id that says what the event
-    /// says.
-    pub(super) fn push_alone<S: Sink>(
-        &mut self,
-        at: usize,
-        record: RecordView<'_>,
-        rows: u32,
-        sink: &mut S,
-    ) -> Result<(), S::Error> {
-        let names = &self.delivery.names;
-        let person = &mut self.people[at];
-        person.note_in_any_order(&record);
-        let Some(content) = &mut self.content else {
-            return Ok(());
-        };
-        let id = content.id(&record, names);
-        let mut device = person.spare.pop().unwrap_or_default();
-        device.describe(record.device, names, &self.plan);
-        let (mark, members) = Mark::split(record.event);
-        let request = match super::route(mark) {
-            Route::Current => &mut self.request,
-            Route::Historical => &mut self.old_request,
-        };
-        let out = request.begin();
-        out.extend_from_slice(b"{\"source_request_id\":\"");
-        push_display(out, format_args!("{id}"));
-        out.extend_from_slice(self.suffix.as_bytes());
-        push_user(out, record.identities);
-        push_object(out, ",\"device_info\":{", &device.json);
-        out.extend_from_slice(&device.origin);
-        out.extend_from_slice(b",\"events\":[");
-        let members = Members::new(members, names.event.as_deref());
-        let named = |out: &mut Vec<u8>| push_display(out, format_args!("{id}"));
-        push_event(out, begin_event(mark.kind), named, members);
-        out.extend_from_slice(b"]}");
-        device.clear();
-        person.spare.push(device);
-        request.end(rows, 1, &self.settings, sink, &mut self.made)
     }
 }
 

@@ -6,8 +6,8 @@ use core::ops::Range;
 use crate::mapping::{DELETED, Names};
 use crate::record::settings;
 
-use super::Encoder;
 use super::latest::name;
+use super::text::push_member;
 
 /// The data plan that mParticle checks batches against.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,20 +16,6 @@ pub struct DataPlan {
     pub id: String,
     /// `plan_version`; without one mParticle takes the latest.
     pub version: Option<u32>,
-}
-
-impl Encoder {
-    /// Every batch names this data plan.
-    pub fn with_data_plan(mut self, plan: &DataPlan) -> Self {
-        let id = serde_json::Value::from(plan.id.as_str());
-        self.plan = match plan.version {
-            Some(version) => {
-                format!("\"data_plan\":{{\"plan_id\":{id},\"plan_version\":{version}}}")
-            }
-            None => format!("\"data_plan\":{{\"plan_id\":{id}}}"),
-        };
-        self
-    }
 }
 
 /// How a record's identities begin when mParticle's own id is among them.
@@ -143,7 +129,7 @@ pub(super) fn split_device(
             slot if slot == names.ip => ip = Some(literal),
             slot if slot == names.location => location = Some(literal),
             Some(slot) if slot >= belongings => {}
-            _ => super::push_member(json, name(&names.device, slot), literal),
+            _ => push_member(json, name(&names.device, slot), literal),
         }
     }
     push_origin(origin, ip, location, plan);

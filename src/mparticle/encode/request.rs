@@ -1,6 +1,7 @@
 //! A request that is being filled with batches, and goes out when the next one does not fit.
 
-use super::{Batches, Made, Settings, Sink};
+use super::Settings;
+use super::sink::{Batches, Made, Sink};
 use crate::mparticle::route::Route;
 
 /// The request that is being filled.

@@ -8,8 +8,10 @@ use std::convert::Infallible;
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::text::push_display;
 use super::*;
-use crate::record::{FIRST_ATTRIBUTE, Record, Section, begin_setting, end_setting};
+use crate::mparticle::route::Route;
+use crate::record::{FIRST_ATTRIBUTE, Mark, Record, Section, begin_setting, end_setting};
 
 /// One row of a small world: few users, few devices, few attributes, values of any length.
 #[derive(Clone, Debug)]
