@@ -91,7 +91,7 @@ impl Person {
     }
 
     pub(super) fn retire_devices(&mut self) {
-        for device in std::mem::take(&mut self.devices) {
+        while let Some(device) = self.devices.pop() {
             self.retire(device);
         }
     }
