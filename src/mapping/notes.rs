@@ -328,9 +328,16 @@ impl Tally {
     }
 }
 
+/// Characters of a column's name; there is room for few long ones among the notes of a delivery.
+const MOST_OF_A_NAME: usize = 60;
+
 /// `Column a.x`, or `Columns a.x, a.y, a.z and 4 more`
 fn named(names: &[&str]) -> String {
-    let shown = names.iter().take(MOST_COLUMNS).copied();
+    let short = |name: &str| match name.char_indices().nth(MOST_OF_A_NAME) {
+        Some((end, _)) => format!("{}…", name.get(..end).unwrap_or_default()),
+        None => name.to_owned(),
+    };
+    let shown = names.iter().take(MOST_COLUMNS).map(|name| short(name));
     let shown = shown.collect::<Vec<_>>().join(", ");
     match names.len() {
         0 | 1 => format!("Column {shown}"),
