@@ -19,9 +19,9 @@
 //!
 //! | room | what it is | it may use | it must not know |
 //! |---|---|---|---|
-//! | every room | | `model`, `clock`, `shutdown`, `backoff`, `causes` | |
+//! | every room | | `model`, `clock`, `shutdown`, `backoff`, `causes`, `harmless` | |
 //! | [`model`], [`clock`], [`shutdown`] | nouns, time and the end, as values | nobody | any other room |
-//! | [`backoff`], [`causes`] | how long to wait before the next try; an error with its causes, printed | nobody | any other room |
+//! | [`backoff`], [`causes`], [`harmless`] | how long to wait before the next try; an error with its causes, printed; text from outside that may be shown | nobody | any other room |
 //! | [`tls`], [`seal`] | certificates and keys: whom to trust, what to seal with, and sealed temporary files | nobody | any other room |
 //! | [`net`] | connections: one accept loop, one HTTPS client | `tls` | what is served or asked |
 //! | [`telemetry`] | traces for OpenTelemetry: spans, a bounded queue, an exporter | `net` | any other room |
@@ -52,6 +52,39 @@
 //!
 //! `tests/tidy` reads this table and holds the source to it. It also sees to it that the files of a
 //! large room form no circle, so that each can be read alone, from the bottom up.
+//!
+//! # From a chunk of bytes to the outbox
+//!
+//! 1. `intake::parts`: `Parts::next` takes Looker's request apart as it comes (`decode::Envelope`).
+//! 2. `intake::execute`: `Executor::carry` knows what is asked for before the first row, and has the
+//!    document pushed or fetches it.
+//! 3. `app::receiver`: `DeliveryReceiver::receive` gives the delivery its id, its destination and its sealed
+//!    account.
+//! 4. `ingest::receive` hands the chunks over a bounded channel to the delivery's own thread.
+//! 5. `ingest::work`: `Job::read` feeds them to the decoder.
+//! 6. `decode::Decoder::next` gives the header, then a row at a time.
+//! 7. `mapping::Plan::map` makes the row's record, or says why the row is rejected.
+//! 8. `group::Grouper::push` sorts records by user; `finish` gives them back user by user.
+//! 9. `mparticle::encode::Encoder::push` writes the user's batches and closes a request when it is full.
+//! 10. `ingest::writer`: a `Feeder` takes ready requests to a second thread.
+//! 11. `outbox::Staging::append` compresses and seals each as an entry and writes it to a segment.
+//! 12. `outbox::Staging::commit` makes all of them durable and visible at once. Only then does Looker
+//!     hear of success.
+//!
+//! # From a claim to a settlement
+//!
+//! 1. `drain::Drain::run` starts a sender for each destination that has work (`drain::supervisor`).
+//! 2. `drain::sender`: `Sender::claim` asks the lane how many entries are wanted (`Lane::wanted`).
+//! 3. The outbox's `claim` gives out the next entries, delivery by delivery.
+//! 4. `Lane::claimed` takes them over; the pieces that are to be sent stand ready in `lane::held`.
+//! 5. `Lane::next` asks `drain::circuit` whether to send and `drain::pace` when, and gives a request.
+//! 6. `drain::sender`: `Sender::send` hands it to the `Transport`, with a bound on its time.
+//! 7. `mparticle::client`: `Client::post` opens the account and sends the request.
+//! 8. `mparticle::reply::read` makes a `Reply` of the answer.
+//! 9. `Lane::replied` has `drain::policy::decide` say what it means for the piece and for the destination.
+//! 10. An entry of which every batch is decided becomes a settlement (`lane::settlements`).
+//! 11. `drain::sender`: `Sender::settle` hands all that have gathered to the outbox's `settle`, in one sync.
+//! 12. `Lane::settled` lets go of them; after the last entry of a delivery the next delivery may be sent.
 //!
 //! # Decisions
 //!
@@ -106,6 +139,7 @@ pub mod control;
 pub mod decode;
 pub mod drain;
 pub mod group;
+pub mod harmless;
 pub mod ingest;
 pub mod intake;
 pub mod looker;

@@ -27,6 +27,7 @@ use serde_json::json;
 use super::client::{Client, ClientError, DaemonArgument};
 use crate::causes::with_causes;
 use crate::control::view::{DeadLetter, Delivery, Done, Listing, Overview, RejectedRow};
+use crate::harmless::harmless;
 use outcome::{Failure, Found, tell};
 use screen::{Screen, escaped};
 
@@ -231,7 +232,7 @@ pub fn run(command: &Command) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     // The daemon's words can hold a title.
-    eprintln!("looker-feed: {}", screen::harmless(&with_causes(&failure)));
+    eprintln!("looker-feed: {}", harmless(&with_causes(&failure)));
     match failure {
         Failure::Client(ClientError::NotFound(_)) => ExitCode::from(EXIT_NOTHING),
         _ => ExitCode::FAILURE,

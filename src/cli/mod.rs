@@ -140,7 +140,7 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             // It can quote a document, and the terminal must not obey it.
             let text = with_causes(&failure);
-            let lines: Vec<_> = text.lines().map(admin::screen::harmless).collect();
+            let lines: Vec<_> = text.lines().map(crate::harmless::harmless).collect();
             eprintln!("looker-feed: {}", lines.join("\n"));
             match failure {
                 Failure::Config(_) | Failure::Usage(_) => ExitCode::from(EXIT_USAGE),

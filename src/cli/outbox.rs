@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::causes::with_causes;
+use crate::harmless::harmless;
 use crate::outbox::{
     self, Damage, DeliveryState, Found, Inspected, Inspection, Salvaged, Standing,
 };
@@ -232,7 +233,7 @@ fn inspection_text(path: &Path, found: &Inspection) -> String {
             "Delivery {} {:?} to {}: {}; {} in {}",
             delivery.id,
             delivery.title,
-            printable(&delivery.destination),
+            harmless(&delivery.destination),
             standing(delivery.standing).1,
             counted(delivery.rows, "row"),
             counted(delivery.entries, "request"),
@@ -478,11 +479,6 @@ fn say(text: &str) -> Result<(), Failure> {
 
 fn json_text(value: &Value) -> String {
     format!("{value:#}\n")
-}
-
-/// Text from outside, without what could steer a terminal.
-fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 fn counted(count: u64, what: &str) -> String {

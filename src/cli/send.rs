@@ -13,13 +13,14 @@ use std::process::ExitCode;
 use serde_json::json;
 use url::Url;
 
-use crate::cli::admin::screen::{escaped, harmless};
+use crate::cli::admin::screen::escaped;
 use crate::cli::client::{DaemonArgument, absolute};
 use crate::cli::document::DocumentArgument;
 use crate::cli::form::FormArguments;
 use crate::cli::{ConfigArgument, Failure, load, runtime};
 use crate::config::{Config, Secret};
 use crate::control::view;
+use crate::harmless::harmless;
 use crate::intake;
 use hub::{Hub, Request};
 

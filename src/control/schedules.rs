@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::view::Schedule;
 use crate::clock::UnixMillis;
+use crate::harmless::harmless;
 
 /// Series of one family. A Looker with more schedules for mParticle than this is rare; what is sent
 /// once under a title of its own falls out first.
@@ -46,15 +47,8 @@ pub(super) fn shown(all: Vec<Schedule>) -> Shown {
 /// A label without a value is none, and one that hides or turns the text around it can pass for
 /// another.
 fn label(title: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    let visible = title
-        .trim()
-        .chars()
-        .map(|c| if hidden(c) { '\u{fffd}' } else { c });
-    let label: String = visible.take(LONGEST).collect();
+    let visible: String = title.trim().chars().take(LONGEST).collect();
+    let label = harmless(&visible);
     if label.is_empty() {
         "(untitled)".to_owned()
     } else {

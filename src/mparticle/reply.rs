@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::clock::UnixMillis;
 use crate::drain::{Exceeded, Reply};
+use crate::harmless::is_harmful;
 
 /// Most characters of the server's words that are kept.
 pub const MAX_WORDS: usize = 500;
@@ -59,7 +60,7 @@ pub fn printable(text: &str, most: usize) -> String {
     let mut length = 0;
     let mut gap = false;
     for character in text.chars() {
-        if character.is_whitespace() || character.is_control() || is_invisible(character) {
+        if character.is_whitespace() || is_harmful(character) {
             gap = true;
             continue;
         }
@@ -172,15 +173,6 @@ fn title(page: &str) -> Option<String> {
     let end = start + lower.get(start..)?.find("</title")?;
     let title = page.get(start..end)?.trim();
     (!title.is_empty()).then(|| title.to_owned())
-}
-
-/// Characters that reorder or hide text: zero-width ones, bidirectional controls, the BOM.
-fn is_invisible(character: char) -> bool {
-    matches!(
-        character,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
-    )
 }
 
 #[cfg(test)]
@@ -420,7 +412,7 @@ mod tests {
                 Reply::Accepted { .. } | Reply::Throttled { .. } => String::new(),
             };
             prop_assert!(text.chars().count() <= MAX_WORDS);
-            prop_assert!(!text.chars().any(|c| c.is_control() || is_invisible(c)));
+            prop_assert!(!text.chars().any(is_harmful));
         }
     }
 }

@@ -7,6 +7,7 @@ use super::Form;
 use crate::clock::UnixMillis;
 use crate::control::health::{count, sentence};
 use crate::control::view::{Delivery, Rows, Standing};
+use crate::harmless::is_harmful;
 
 /// Version of the JSON form; a new one is made when a field changes its meaning or goes.
 const VERSION: u32 = 1;
@@ -346,11 +347,11 @@ fn counts(rows_in: u64, rows: &Rows) -> String {
 }
 
 fn short(text: &str) -> String {
-    let plain = |letter: &char| {
-        !letter.is_control()
-            && !matches!(*letter, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut cut: String = text.chars().filter(plain).take(MOST).collect();
+    let mut cut: String = text
+        .chars()
+        .filter(|letter| !is_harmful(*letter))
+        .take(MOST)
+        .collect();
     if cut.is_empty() {
         cut.push_str("untitled");
     }

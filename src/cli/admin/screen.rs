@@ -4,6 +4,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use crate::harmless::{harmless, is_harmful};
+
 pub use crate::cli::summary::thousands as number;
 
 /// Where a command writes.
@@ -104,32 +106,13 @@ impl<'a> Screen<'a> {
     }
 }
 
-/// Whether a terminal could obey or hide it: controls, line and paragraph separators, and the
-/// characters that turn or join the text around them.
-fn obeyed(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-                | '\u{e0000}'..='\u{e007f}'
-        )
-}
-
-/// `text` with U+FFFD for each of those.
-pub fn harmless(text: &str) -> String {
-    text.chars()
-        .map(|c| if obeyed(c) { '\u{fffd}' } else { c })
-        .collect()
-}
-
-/// JSON text with `\u` escapes for each of those but the white space between tokens. Outside of
+/// JSON text with `\u` escapes for each harmful character but the white space between tokens. Outside of
 /// strings JSON has none of them, so the value stays the same.
 pub fn escaped(json: &str) -> String {
     use std::fmt::Write as _;
     let mut out = String::with_capacity(json.len());
     for character in json.chars() {
-        if !obeyed(character) || matches!(character, '\n' | '\r' | '\t') {
+        if !is_harmful(character) || matches!(character, '\n' | '\r' | '\t') {
             out.push(character);
             continue;
         }

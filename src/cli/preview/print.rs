@@ -4,9 +4,10 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use super::report::{Column, FirstBatch, Report};
-use crate::cli::admin::screen::{escaped, harmless, indented};
+use crate::cli::admin::screen::{escaped, indented};
 use crate::cli::paint::Paint;
 use crate::cli::summary::{bytes, thousands, time};
+use crate::harmless::harmless;
 use crate::model::{DataType, Environment};
 
 /// Wider names do not push the other columns of the table further to the right.

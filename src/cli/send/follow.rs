@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::cli::Failure;
-use crate::cli::admin::screen::harmless;
 use crate::cli::client::{Client, DaemonArgument};
 use crate::cli::summary::thousands;
 use crate::control::view::{Delivery, Overview};
+use crate::harmless::harmless;
 
 /// How often it is looked at.
 const TICK: Duration = Duration::from_millis(250);
