@@ -778,3 +778,22 @@ fn a_certificate_needs_its_key_and_a_key_its_certificate() {
     let both = "[intake]\ntls_cert = '/a'\ntls_key = '/b'";
     assert!(load(both, &[]).is_ok());
 }
+
+#[test]
+fn what_the_configuration_takes_as_a_segments_size_the_outbox_takes_too() {
+    use looker_feed::outbox::{Outbox, Settings};
+    use looker_feed::seal::{Key, Keyring};
+
+    let most = *Settings::SEGMENT_BYTES.end();
+    let given = |bytes: u64| load(&format!("[outbox]\nsegment_bytes = {bytes}"), &[]);
+    let config = given(most).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let keys = Keyring::new(Key::new([1; 32]), Vec::new());
+    let outbox = Outbox::open(Settings {
+        segment_bytes: config.outbox.segment_bytes,
+        ..Settings::new(directory.path(), std::sync::Arc::new(keys))
+    });
+    outbox.unwrap().close();
+    let refused = given(most + 1).unwrap_err().to_string();
+    assert!(refused.contains("`outbox.segment_bytes`"), "{refused}");
+}

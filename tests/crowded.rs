@@ -234,3 +234,35 @@ async fn directories_that_others_could_look_into_are_closed_to_them_and_it_is_sa
     assert_eq!(mode(&outbox), 0o700);
     daemon.says("it was closed to them").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_tries_what_a_delivery_would_need_and_life_is_another_matter() {
+    let world = World::new(None).await;
+    let directory = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(directory.path(), &world.endpoint, &[]);
+    let probe = |path: &str| status(daemon.admin.join(path).unwrap());
+    assert_eq!(probe("readyz").await, 200);
+    let segments = directory.path().join("outbox/segments");
+    let away = directory.path().join("away");
+    std::fs::rename(&segments, &away).unwrap();
+    let until = |wanted: u16| async move {
+        let seen = async {
+            while probe("readyz").await != wanted {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, seen)
+            .await
+            .unwrap_or_else(|_| panic!("/readyz does not become {wanted}"));
+    };
+    until(503).await;
+    assert_eq!(probe("livez").await, 200);
+    let url = world.looker.publish(shape(10));
+    let answer = daemon.execute(from_url(url.clone(), DataType::Event)).await;
+    assert!(!answer.is_success());
+    std::fs::rename(&away, &segments).unwrap();
+    until(200).await;
+    let url = world.looker.publish(shape(10));
+    let answer = daemon.execute(from_url(url, DataType::Event)).await;
+    assert!(answer.is_success(), "{:?}", answer.message());
+}

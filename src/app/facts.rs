@@ -56,7 +56,7 @@ impl Daemon for Facts {
 
     fn overview(&self) -> view::Overview {
         let now = UnixMillis::now();
-        let not_ready = self.readiness.admit().err().map(|why| why.to_string());
+        let not_ready = self.readiness.check().err().map(|why| with_causes(&why));
         let not_ready = not_ready.or_else(|| unreadable(&self.outbox));
         view::Overview {
             version: env!("CARGO_PKG_VERSION").to_owned(),

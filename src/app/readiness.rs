@@ -1,13 +1,21 @@
 //! Whether a delivery that came now would be taken.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::outbox::{self, Outbox};
+
+/// What was written and synced so recently is not tried again: whoever looks at the daemon asks this, some
+/// each second.
+const TRIED: Duration = Duration::from_secs(10);
 
 /// Asked before a delivery is begun, and for the probes.
 pub(super) struct Readiness {
     outbox: Outbox,
     stopping: AtomicBool,
+    /// When a file was last written and synced where deliveries go.
+    wrote: Mutex<Option<Instant>>,
 }
 
 /// Why no delivery is taken now. Each is a sentence that Looker and the operator are told.
@@ -26,12 +34,30 @@ impl Readiness {
         Self {
             outbox,
             stopping: AtomicBool::new(false),
+            wrote: Mutex::default(),
         }
     }
 
     /// From now on nothing new is taken.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a delivery would be taken: what it would need of the disk is tried, unless that was done
+    /// a moment ago. Blocks on the disk, and not for long if that does not answer.
+    pub fn check(&self) -> Result<(), NotReady> {
+        self.admit()?;
+        let recently = self.wrote().is_some_and(|at| at.elapsed() < TRIED);
+        if !recently {
+            self.outbox.try_writing().map_err(NotReady::Outbox)?;
+            *self.wrote() = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Whole after any panic: it is only ever replaced.
+    fn wrote(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.wrote.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a delivery would be taken, as far as that is known without trying. Does not block.
