@@ -584,6 +584,52 @@ fn errors_never_quote_a_secret() {
 }
 
 #[test]
+fn what_is_in_effect_is_shown_with_its_place_and_without_its_secrets() {
+    let file = "[intake]\nlabel = 'ours'\nsecret = 'hunter2'\nprevious_secrets = ['hunter2']\n\
+                [admin]\ntoken = 'hunter2hunter2hunter2'\n\
+                [notify]\nslack_url = 'https://hooks.example.com/hunter2'\n";
+    let env = [("LOOKER_FEED_MPARTICLE__BATCHES_PER_SECOND", "100")];
+    let found = load(file, &env).unwrap().found;
+    assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
+    let of = |key: &str| {
+        let one = found.iter().find(|found| found.key == key);
+        let one = one.unwrap_or_else(|| panic!("{key} is shown"));
+        let place = one
+            .origin
+            .as_ref()
+            .map_or("not set".into(), ToString::to_string);
+        (one.value.clone(), one.secret, place)
+    };
+    let (label, secret, place) = of("intake.label");
+    assert_eq!((label.as_deref(), secret), (Some("ours"), false));
+    assert!(place.ends_with("line 2"), "{place}");
+    for key in [
+        "intake.secret",
+        "intake.previous_secrets",
+        "admin.token",
+        "notify.slack_url",
+    ] {
+        assert_eq!(of(key).0, None, "{key}");
+        assert!(of(key).1, "{key} is set");
+    }
+    assert_eq!(of("notify.webhook_url"), (None, false, "not set".into()));
+    let (rate, _, place) = of("mparticle.batches_per_second");
+    assert_eq!(rate.as_deref(), Some("100"));
+    assert!(
+        place.contains("LOOKER_FEED_MPARTICLE__BATCHES_PER_SECOND"),
+        "{place}"
+    );
+    assert!(
+        of("outbox.path")
+            .2
+            .starts_with("the shipped defaults, line ")
+    );
+    // Every key stands there once.
+    let keys: std::collections::BTreeSet<_> = found.iter().map(|found| found.key).collect();
+    assert_eq!(keys.len(), found.len());
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_named() {
     let missing = PathBuf::from("/nonexistent/feed.toml");
     let error = config::load(Some(&missing), std::iter::empty()).unwrap_err();

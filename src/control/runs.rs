@@ -3,8 +3,11 @@
 use std::collections::HashMap;
 
 use super::issue::Standing;
-use super::view::{Delivery, Run, ScheduleRuns};
+use super::view::{Delivery, Run, ScheduleRuns, Schedules};
 use crate::clock::UnixMillis;
+
+/// Schedules that are told of; with titles that hold a date, each delivery is one of its own.
+const MOST: usize = 200;
 
 /// Runs of a schedule that are shown.
 const SHOWN: usize = 20;
@@ -25,7 +28,7 @@ const UNUSUAL: f64 = 0.5;
 
 /// The schedules among `newest_first`, those whose newest run is the newest first. Schedules are
 /// told apart by title and destination.
-pub(super) fn schedules(newest_first: &[Delivery], now: UnixMillis) -> Vec<ScheduleRuns> {
+pub(super) fn schedules(newest_first: &[Delivery], now: UnixMillis) -> Schedules {
     let mut order: Vec<(&str, &str)> = Vec::new();
     let mut by_name: HashMap<(&str, &str), Vec<&Delivery>> = HashMap::new();
     for delivery in newest_first {
@@ -40,7 +43,11 @@ pub(super) fn schedules(newest_first: &[Delivery], now: UnixMillis) -> Vec<Sched
         let runs = by_name.remove(name)?;
         schedule(&runs, now)
     };
-    order.iter().filter_map(of).collect()
+    let left_out = order.len().saturating_sub(MOST) as u64;
+    Schedules {
+        schedules: order.iter().take(MOST).filter_map(of).collect(),
+        left_out,
+    }
 }
 
 fn schedule(newest_first: &[&Delivery], now: UnixMillis) -> Option<ScheduleRuns> {
@@ -143,7 +150,7 @@ mod tests {
     #[test]
     fn a_regular_schedule_has_a_next_run_and_is_late_when_that_does_not_come() {
         let runs = nightly(&[100, 101, 99, 100, 102]);
-        let at = |millis| schedules(&runs, UnixMillis(millis)).remove(0);
+        let at = |millis| schedules(&runs, UnixMillis(millis)).schedules.remove(0);
         let today = at(4 * DAY + 1);
         assert_eq!(today.usual_seconds, Some(86_400));
         assert_eq!(today.usual_rows, Some(100));
@@ -161,11 +168,11 @@ mod tests {
                 .map(|day| run("now and then", *day, 5))
                 .collect();
             runs.reverse();
-            let schedule = schedules(&runs, UnixMillis(900 * DAY)).remove(0);
+            let schedule = schedules(&runs, UnixMillis(900 * DAY)).schedules.remove(0);
             assert_eq!(schedule.next_expected, None, "{days:?}");
             assert!(!schedule.late);
         }
-        assert!(schedules(&[], UnixMillis(0)).is_empty());
+        assert!(schedules(&[], UnixMillis(0)).schedules.is_empty());
     }
 
     #[test]
@@ -178,7 +185,7 @@ mod tests {
             (0, true),
         ] {
             let runs = nightly(&[100, 100, 100, 100, last]);
-            let schedule = schedules(&runs, UnixMillis(4 * DAY)).remove(0);
+            let schedule = schedules(&runs, UnixMillis(4 * DAY)).schedules.remove(0);
             assert_eq!(schedule.unusual, unusual, "{last}");
         }
     }
@@ -187,10 +194,24 @@ mod tests {
     fn schedules_are_told_apart_and_the_newest_comes_first() {
         let mut all = nightly(&[1; 50]);
         all.insert(0, run("hourly", 60, 7));
-        let schedules = schedules(&all, UnixMillis(60 * DAY));
+        let Schedules {
+            schedules,
+            left_out,
+        } = schedules(&all, UnixMillis(60 * DAY));
+        assert_eq!(left_out, 0);
         let titles: Vec<_> = schedules.iter().map(|one| one.title.as_str()).collect();
         assert_eq!(titles, ["hourly", "nightly"]);
         assert_eq!(schedules[1].deliveries, 50);
         assert_eq!(schedules[1].runs.len(), SHOWN);
+    }
+
+    #[test]
+    fn titles_without_number_are_bounded_and_the_newest_are_told_of() {
+        let all: Vec<_> = (0..10_000)
+            .map(|n| run(&format!("run {n}"), 10_000 - n, 1))
+            .collect();
+        let found = schedules(&all, UnixMillis(0));
+        assert_eq!((found.schedules.len(), found.left_out), (MOST, 9_800));
+        assert_eq!(found.schedules[0].title, "run 0");
     }
 }

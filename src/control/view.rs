@@ -404,7 +404,16 @@ pub struct Sample {
     pub limit: f64,
 }
 
-/// Runs of one schedule: `GET /api/v1/schedules`. Looker's schedules are told apart by title and
+/// Schedules and their runs: `GET /api/v1/schedules`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Schedules {
+    /// Those whose newest run is the newest first.
+    pub schedules: Vec<ScheduleRuns>,
+    /// How many more there are.
+    pub left_out: u64,
+}
+
+/// Runs of one schedule. Looker's schedules are told apart by title and
 /// destination.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScheduleRuns {

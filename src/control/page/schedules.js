@@ -25,11 +25,11 @@ function marks(schedule) {
 }
 
 export default function schedules() {
-  let list = null;
+  let list = null, more = 0;
   return {
     title: () => 'Schedules',
     every: 5000,
-    async refresh() { list = await read('api/v1/schedules'); },
+    async refresh() { ({ schedules: list, left_out: more } = await read('api/v1/schedules')); },
     draw(pulse) {
       const now = pulse.overview.now;
       if (!list) return [heading('Schedules'), loading()];
@@ -49,6 +49,7 @@ export default function schedules() {
             h('td', null, when(one.runs[0].received, now), h('span', { class: 'quiet under' }, count(one.runs[0].rows_in, 'row'))),
             h('td', null, one.next_expected == null ? '–' : h('time', { datetime: new Date(one.next_expected).toISOString(), title: exact(one.next_expected) }, clock(one.next_expected)), one.late ? h('span', { class: 'under bad' }, `${span((now - one.next_expected) / 1000)} late`) : null),
             h('td', { class: 'state' }, marks(one))))))) : empty('None yet: a schedule appears with its first delivery.'),
+        more ? h('p', { class: 'quiet' }, `${count(more, 'more schedule')} whose last delivery is older: `, link('/deliveries', null, 'all deliveries')) : null,
       ];
     },
   };
