@@ -586,7 +586,7 @@ fn errors_never_quote_a_secret() {
 #[test]
 fn what_is_in_effect_is_shown_with_its_place_and_without_its_secrets() {
     let file = "[intake]\nlabel = 'ours'\nsecret = 'hunter2'\nprevious_secrets = ['hunter2']\n\
-                [admin]\ntoken = 'hunter2hunter2hunter2'\n\
+                [admin]\ntoken = 'hunter2hunter2hunter2'\ntokens = ['leo:look:hunter2hunter2hunter2']\n\
                 [notify]\nslack_url = 'https://hooks.example.com/hunter2'\n";
     let env = [("LOOKER_FEED_MPARTICLE__BATCHES_PER_SECOND", "100")];
     let found = load(file, &env).unwrap().found;
@@ -607,6 +607,7 @@ fn what_is_in_effect_is_shown_with_its_place_and_without_its_secrets() {
         "intake.secret",
         "intake.previous_secrets",
         "admin.token",
+        "admin.tokens",
         "notify.slack_url",
     ] {
         assert_eq!(of(key).0, None, "{key}");
@@ -627,6 +628,42 @@ fn what_is_in_effect_is_shown_with_its_place_and_without_its_secrets() {
     // Every key stands there once.
     let keys: std::collections::BTreeSet<_> = found.iter().map(|found| found.key).collect();
     assert_eq!(keys.len(), found.len());
+}
+
+#[test]
+fn tokens_have_a_name_a_role_and_enough_characters() {
+    let of = |tokens: &str| load("", &[("LOOKER_FEED_ADMIN__TOKENS", tokens)]);
+    let tokens = of("ann:act:0123456789abcdef, leo:look:fedcba9876543:210").unwrap();
+    let tokens: Vec<_> = tokens
+        .admin
+        .tokens
+        .iter()
+        .map(|one| (&*one.name, one.may_act, one.token.expose()))
+        .collect();
+    assert_eq!(
+        tokens,
+        [
+            ("ann", true, "0123456789abcdef"),
+            ("leo", false, "fedcba9876543:210")
+        ]
+    );
+    let wide = [
+        ("LOOKER_FEED_ADMIN__LISTEN", "0.0.0.0:8081"),
+        ("LOOKER_FEED_ADMIN__TOKENS", "leo:look:0123456789abcdef"),
+    ];
+    assert!(load("", &wide).is_ok());
+    for bad in [
+        "ann:act:short",
+        "ann:0123456789abcdef",
+        "ann:own:0123456789abcdef",
+        ":act:0123456789abcdef",
+        "a b:act:0123456789abcdef",
+        "ann:act:0123456789abcdef,ann:look:fedcba9876543210",
+    ] {
+        let error = of(bad).unwrap_err().to_string();
+        assert!(error.contains("admin.tokens"), "{error}");
+        assert!(!error.contains("0123456789"), "{error}");
+    }
 }
 
 #[test]

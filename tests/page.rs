@@ -760,6 +760,7 @@ async fn the_pages_fit_wide_and_narrow_in_light_and_dark_and_axe_finds_nothing()
         ("/dead-letters", "dead-letters", "#letters article"),
         ("/rejected-rows", "rejected-rows", "#groups article"),
         ("/configuration", "configuration", "tbody tr"),
+        ("/audit", "audit", ".empty, tbody tr"),
     ] {
         browser.visit(&daemon, path).await;
         browser

@@ -41,7 +41,7 @@ use url::Url;
 use crate::changes::Changes;
 use crate::clock::UnixMillis;
 use crate::config::{self, Config};
-use crate::control::{self, Admin, Token, TokenError, view};
+use crate::control::{self, Admin, NamedToken, Token, TokenError, view};
 use crate::drain::Drain;
 use crate::ingest::Admission;
 use crate::intake::Intake;
@@ -217,15 +217,11 @@ impl App {
         .map_err(listen("Looker (intake.listen)"))?;
         let admin = Admin::bind(control::AdminSettings {
             listen: config.admin.listen,
-            token: config
-                .admin
-                .token
-                .as_ref()
-                .map(|token| Token::new(token.expose()))
-                .transpose()?,
+            tokens: admin_tokens(&config.admin)?,
             hosts: config.admin.hosts.clone(),
             write_timeout: WRITE_TIMEOUT,
             history: Some(beside(&config.outbox.path, ".history")),
+            audit: Some(beside(&config.outbox.path, ".audit")),
             configuration: configuration(&config),
         })
         .await
@@ -408,6 +404,22 @@ async fn open_outbox(config: &Config) -> Result<(Outbox, Arc<Keyring>), StartErr
         Ok((outbox, keys))
     });
     opened.await.map_err(|_| StartError::Panicked)?
+}
+
+/// Who may look and act on the admin side.
+fn admin_tokens(admin: &config::AdminSettings) -> Result<Vec<NamedToken>, TokenError> {
+    let named = admin.tokens.iter();
+    let named = named.map(|one| (one.name.as_str(), one.may_act, &one.token));
+    let one = admin.token.iter().map(|token| ("admin", true, token));
+    one.chain(named)
+        .map(|(name, may_act, token)| {
+            Ok(NamedToken {
+                name: name.to_owned(),
+                may_act,
+                token: Token::new(token.expose())?,
+            })
+        })
+        .collect()
 }
 
 /// The name of the outbox's directory with something at its end.

@@ -119,7 +119,17 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             ("[memory]", format!("{:?}", config.memory)),
             (
                 "[admin]",
-                format!("{:?} {:?}", config.admin, url(&config.admin.token)),
+                format!(
+                    "{:?} {:?} {:?}",
+                    config.admin,
+                    url(&config.admin.token),
+                    config
+                        .admin
+                        .tokens
+                        .iter()
+                        .map(|one| one.token.expose().to_owned())
+                        .collect::<Vec<_>>()
+                ),
             ),
             (
                 "[notify]",

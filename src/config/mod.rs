@@ -25,7 +25,8 @@ pub use secret::Secret;
 pub use settings::{
     ActionSettings, AdminSettings, AllowedHost, ChangesSettings, FormKind, GoodDeliveries,
     IntakeSettings, LogFormat, LogSettings, LookerSettings, MemorySettings, MparticleSettings,
-    NotifySettings, OutboxSettings, Pod, SealSettings, ShutdownSettings, TelemetrySettings,
+    NamedSecret, NotifySettings, OutboxSettings, Pod, SealSettings, ShutdownSettings,
+    TelemetrySettings,
 };
 
 pub use crate::mapping::{
@@ -36,9 +37,9 @@ pub use crate::mapping::{
 use crate::outbox;
 use layers::{Entry, Layers, Raw};
 use values::{
-    address, base_url, collector, day, duration, endpoint, events, hosts, is_callback, line, names,
-    nonces, path, paths, placeholders, secrets, share, size, titles, truth, user_attribute, whole,
-    word,
+    address, base_url, collector, day, duration, endpoint, events, hosts, is_callback, line,
+    named_secrets, names, nonces, path, paths, placeholders, secrets, share, size, titles, truth,
+    user_attribute, whole, word,
 };
 
 /// The shipped file: every key with its default and what it means.
@@ -278,6 +279,7 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
         admin: AdminSettings {
             listen: of.key("admin.listen", address)?,
             token: of.secret("admin.token", "admin.token_file")?,
+            tokens: of.hidden("admin.tokens", named_secrets)?,
             hosts: of.key("admin.hosts", names)?,
         },
         notify: NotifySettings {
@@ -384,11 +386,13 @@ fn check_relations(config: &Config) -> impl Iterator<Item = ConfigError> {
             "`intake.listen` is the same, and one address cannot serve both".to_owned(),
         ),
         (
-            config.admin.listen.ip().to_canonical().is_loopback() || config.admin.token.is_some(),
+            config.admin.listen.ip().to_canonical().is_loopback()
+                || config.admin.token.is_some()
+                || !config.admin.tokens.is_empty(),
             "admin.listen",
             config.admin.listen.to_string(),
-            "other machines can reach that address, so `admin.token` or `admin.token_file` must be \
-             set; without a token only a loopback address such as 127.0.0.1:8081 will do"
+            "other machines can reach that address, so `admin.token`, `admin.token_file` or \
+             `admin.tokens` must be set; without a token only a loopback address such as 127.0.0.1:8081 will do"
                 .to_owned(),
         ),
         (

@@ -266,8 +266,21 @@ pub struct AdminSettings {
     pub listen: SocketAddr,
     /// What callers must know, from `token` or `token_file`: at least 16 visible ASCII characters.
     pub token: Option<Secret>,
+    /// Tokens with a name and a role beside it.
+    pub tokens: Vec<NamedSecret>,
     /// More names that the `Host` of a request may have when there is no token. Without port.
     pub hosts: Vec<String>,
+}
+
+/// A token, whose it is, and what they may do.
+#[derive(Clone, Debug)]
+pub struct NamedSecret {
+    /// Whose it is.
+    pub name: String,
+    /// Whether they may change something; if not, they may look.
+    pub may_act: bool,
+    /// At least 16 visible ASCII characters.
+    pub token: Secret,
 }
 
 /// `[notify]`: who is told of what Looker cannot be told any more. Each is a url that was checked,

@@ -11,7 +11,7 @@ use url::{Host, Url};
 
 use super::layers::Raw;
 use super::secret::Secret;
-use super::settings::AllowedHost;
+use super::settings::{AllowedHost, NamedSecret};
 use crate::mapping::Placeholders;
 
 /// A whole number within bounds.
@@ -337,6 +337,39 @@ pub(super) fn events(raw: &Raw) -> Result<Vec<String>, String> {
 pub(super) fn titles(raw: &Raw) -> Result<Vec<String>, String> {
     texts(raw, |text| Some(text.trim().to_owned()))
         .ok_or_else(|| "a list of titles, none of them empty".to_owned())
+}
+
+/// Admin tokens as `name:role:token`; a variable has them comma-separated.
+pub(super) fn named_secrets(raw: &Raw) -> Result<Vec<NamedSecret>, String> {
+    let named = |text: &str| {
+        let mut parts = text.trim().splitn(3, ':');
+        let (name, role, token) = (parts.next()?, parts.next()?, parts.next()?);
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '@');
+        let may_act = match role {
+            "look" => false,
+            "act" => true,
+            _ => return None,
+        };
+        let good = (1..=40).contains(&name.len())
+            && name.chars().all(plain)
+            && token.len() >= super::TOKEN_LENGTH
+            && token.bytes().all(|byte| byte.is_ascii_graphic());
+        good.then(|| NamedSecret {
+            name: name.to_owned(),
+            may_act,
+            token: Secret::new(token.to_owned()),
+        })
+    };
+    texts(raw, named)
+        .filter(|all| {
+            let names: std::collections::BTreeSet<_> = all.iter().map(|one| &one.name).collect();
+            names.len() == all.len()
+        })
+        .ok_or_else(|| {
+            "a list of name:role:token, each name once, the role look or act, the token of at least \
+             16 visible ASCII characters without comma"
+                .to_owned()
+        })
 }
 
 /// Names that a `Host` header may have: hosts without a port.

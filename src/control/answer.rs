@@ -52,11 +52,23 @@ impl From<Refusal> for Failure {
     }
 }
 
+/// What a call did, or why it did nothing: for the audit log.
+#[derive(Clone, Debug)]
+pub(super) struct Said(pub String);
+
+/// `value` as JSON, of a call that has changed something and says so in `message`.
+pub(super) fn told(value: &impl Serialize, message: &str) -> Result<Response<Body>, Failure> {
+    let mut response = json(value)?;
+    response.extensions_mut().insert(Said(message.to_owned()));
+    Ok(response)
+}
+
 impl IntoResponse for Failure {
     fn into_response(self) -> Response<Body> {
-        let body = serde_json::json!({ "error": self.why });
+        let body = serde_json::json!({ "error": &self.why });
         let mut response = content(JSON, body.to_string());
         *response.status_mut() = self.status;
+        response.extensions_mut().insert(Said(self.why));
         if self.status == StatusCode::UNAUTHORIZED {
             let value = HeaderValue::from_static("Bearer realm=\"looker-feed\"");
             response.headers_mut().insert(WWW_AUTHENTICATE, value);

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{Response, StatusCode};
+use axum::http::{Method, Response, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Failure, JSON, content, json, protect};
+use super::answer::{Failure, JSON, content, json, protect, told};
 use super::daemon::{Page, Which};
 use super::filter::Filter;
 use super::history::Range;
@@ -49,6 +49,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/dead-letters", get(page::html)),
         ("/rejected-rows", get(page::html)),
         ("/configuration", get(page::html)),
+        ("/audit", get(page::html)),
         ("/assets/{file}", get(page::asset)),
         ("/livez", get(livez)),
         ("/readyz", get(readyz)),
@@ -61,6 +62,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/api/v1/history", get(history)),
         ("/api/v1/events", get(listen)),
         ("/api/v1/configuration", get(configuration)),
+        ("/api/v1/audit", get(lists::audit)),
         ("/api/v1/schedules", get(lists::schedules)),
         ("/api/v1/deliveries", get(lists::deliveries)),
         ("/api/v1/deliveries/{id}", get(lists::delivery)),
@@ -108,11 +110,17 @@ async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
         .guard
         .check(request.method(), request.uri(), request.headers());
     match admitted {
-        Ok(()) => {
+        Ok(caller) => {
             if let Some(peer) = request.extensions().get::<Arc<Peer>>() {
                 peer.is_known();
             }
-            next.run(request).await
+            if matches!(*request.method(), Method::GET | Method::HEAD) {
+                return next.run(request).await;
+            }
+            let call = format!("{} {}", request.method(), request.uri().path());
+            let response = next.run(request).await;
+            shared.record(caller.name, call, &response).await;
+            response
         }
         Err(refusal) => Failure::from(refusal).into_response(),
     }
@@ -299,63 +307,62 @@ async fn edit(State(shared): State<Arc<Shared>>, id: Name, request: Request) -> 
     let id = name(id)?;
     let edit: Edit = body(request, EDIT).await?;
     tracing::warn!(letter = ?id, may_double = edit.may_double, "an operator edits a dead letter");
-    json(
-        &shared
-            .calls
-            .ask(move |daemon| daemon.edit(&id, edit.batch.get(), edit.may_double))
-            .await?,
-    )
+    let done = shared
+        .calls
+        .ask(move |daemon| daemon.edit(&id, edit.batch.get(), edit.may_double))
+        .await?;
+    told(&done, &done.message)
 }
 
 async fn replay(State(shared): State<Arc<Shared>>, request: Request) -> Answer {
     let which = which(request).await?;
     tracing::info!(which = %brief(&which), "an operator replays dead letters");
-    json(
-        &shared
-            .calls
-            .ask(move |daemon| daemon.replay(&which))
-            .await?,
-    )
+    let done = shared
+        .calls
+        .ask(move |daemon| daemon.replay(&which))
+        .await?;
+    told(&done, &done.message)
 }
 
 async fn discard(State(shared): State<Arc<Shared>>, request: Request) -> Answer {
     let which = which(request).await?;
     tracing::warn!(which = %brief(&which), "an operator discards dead letters");
-    json(
-        &shared
-            .calls
-            .ask(move |daemon| daemon.discard(&which))
-            .await?,
-    )
+    let done = shared
+        .calls
+        .ask(move |daemon| daemon.discard(&which))
+        .await?;
+    told(&done, &done.message)
 }
 
 async fn cancel(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
     let id = name(id)?;
     tracing::warn!(delivery = ?id, "an operator cancels a delivery");
-    json(&shared.calls.ask(move |daemon| daemon.cancel(&id)).await?)
+    let done = shared.calls.ask(move |daemon| daemon.cancel(&id)).await?;
+    told(&done, &done.message)
 }
 
 async fn pause(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
     let id = name(id)?;
     tracing::warn!(destination = ?id, "an operator pauses a destination");
-    json(&shared.calls.ask(move |daemon| daemon.pause(&id)).await?)
+    let done = shared.calls.ask(move |daemon| daemon.pause(&id)).await?;
+    told(&done, &done.message)
 }
 
 async fn resume(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
     let id = name(id)?;
     tracing::info!(destination = ?id, "an operator resumes a destination");
-    json(&shared.calls.ask(move |daemon| daemon.resume(&id)).await?)
+    let done = shared.calls.ask(move |daemon| daemon.resume(&id)).await?;
+    told(&done, &done.message)
 }
 
 async fn retry(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
     let id = name(id)?;
     tracing::info!(destination = ?id, "an operator ends the wait of a destination");
-    json(
-        &shared
-            .calls
-            .ask(move |daemon| daemon.retry_now(&id))
-            .await?,
-    )
+    let done = shared
+        .calls
+        .ask(move |daemon| daemon.retry_now(&id))
+        .await?;
+    told(&done, &done.message)
 }
 
 /// For the log: a thousand ids are not written out.

@@ -6,6 +6,7 @@
 //! | `Host` is a loopback name, when there is no token | everything | a foreign page whose name was rebound to 127.0.0.1 |
 //! | the browser does not say "cross-site" | the API, metrics | a foreign page that reads or floods |
 //! | `Authorization: Bearer`, when there is a token | all but the page's files and the probes | who does not know it |
+//! | the token's role is to act | changing calls | who may only look |
 //! | `Origin` is `Host` | changing calls | a foreign page that steers |
 //! | `X-Looker-Feed: 1`, or a JSON body | changing calls | forms of a foreign page, which can send neither |
 
@@ -26,7 +27,7 @@ const OPEN: [&str; 3] = ["/livez", "/readyz", "/api/v1/openapi.json"];
 
 /// Whether a path is a page or a part of one: those show no data.
 pub(super) fn is_page(path: &str) -> bool {
-    const PAGES: [&str; 7] = [
+    const PAGES: [&str; 8] = [
         "/",
         "/deliveries",
         "/schedules",
@@ -34,6 +35,7 @@ pub(super) fn is_page(path: &str) -> bool {
         "/dead-letters",
         "/rejected-rows",
         "/configuration",
+        "/audit",
     ];
     PAGES.contains(&path) || path.starts_with("/deliveries/") || path.starts_with("/assets/")
 }
@@ -44,6 +46,24 @@ const TOKEN_LENGTH: usize = 16;
 /// The admin token. Only its hash is kept.
 #[derive(Clone)]
 pub struct Token([u8; 32]);
+
+/// A token, whose it is, and what its owner may do.
+#[derive(Clone, Debug)]
+pub struct NamedToken {
+    /// Whose it is, as the audit log names them.
+    pub name: String,
+    /// Whether they may change something; if not, they may look.
+    pub may_act: bool,
+    /// What they present.
+    pub token: Token,
+}
+
+/// Who has made a request, as far as that is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Caller {
+    /// The name of their token; `None`: no token is needed.
+    pub name: Option<String>,
+}
 
 /// The text cannot be an admin token.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +125,10 @@ const UNMARKED: Refusal = Refusal {
     why: "A call that changes something needs the header `X-Looker-Feed: 1` or the content type \
           application/json.",
 };
+const ONLY_LOOKS: Refusal = Refusal {
+    status: StatusCode::FORBIDDEN,
+    why: "This token may look, and not change anything (its role in `admin.tokens` is `look`).",
+};
 const UNKNOWN: Refusal = Refusal {
     status: StatusCode::UNAUTHORIZED,
     why: "This needs the admin token, as `Authorization: Bearer <token>`.",
@@ -113,44 +137,56 @@ const UNKNOWN: Refusal = Refusal {
 /// The rules, with what they depend on.
 #[derive(Debug)]
 pub(super) struct Guard {
-    token: Option<Token>,
+    tokens: Vec<NamedToken>,
     hosts: Vec<String>,
     listen: IpAddr,
 }
 
 impl Guard {
-    pub fn new(token: Option<Token>, hosts: Vec<String>, listen: IpAddr) -> Self {
+    pub fn new(tokens: Vec<NamedToken>, hosts: Vec<String>, listen: IpAddr) -> Self {
         Self {
-            token,
+            tokens,
             hosts,
             listen,
         }
     }
 
-    /// Whether a request may go on to its route.
-    pub fn check(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    /// Whether a request may go on to its route, and whose it is.
+    pub fn check(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Caller, Refusal> {
         let host = host(uri, headers);
-        if self.token.is_none() && !host.as_ref().is_some_and(|host| self.is_ours(host)) {
+        if self.tokens.is_empty() && !host.as_ref().is_some_and(|host| self.is_ours(host)) {
             return Err(MISDIRECTED);
         }
         let site = headers.get(FETCH_SITE).map(|site| site.as_bytes());
         let changing = !matches!(*method, Method::GET | Method::HEAD);
         if (is_page(uri.path()) || OPEN.contains(&uri.path())) && !changing {
-            return Ok(());
+            return Ok(Caller::default());
         }
         // `none` is a person who typed the address.
         if !matches!(site, None | Some(b"same-origin" | b"none")) {
             return Err(FOREIGN);
         }
-        if let Some(token) = &self.token
-            && !bearer(headers).is_some_and(|presented| token.admits(presented))
-        {
-            return Err(UNKNOWN);
+        let mut caller = Caller::default();
+        if !self.tokens.is_empty() {
+            let presented = bearer(headers).ok_or(UNKNOWN)?;
+            // Each is compared, so that the time does not tell which one it was.
+            let fits = |known: &&NamedToken| known.token.admits(presented);
+            let known: Vec<_> = self.tokens.iter().filter(fits).collect();
+            let known = known.first().ok_or(UNKNOWN)?;
+            if changing && !known.may_act {
+                return Err(ONLY_LOOKS);
+            }
+            caller.name = Some(known.name.clone());
         }
         if changing {
             check_changing(host.as_ref(), site, headers)?;
         }
-        Ok(())
+        Ok(caller)
     }
 
     fn is_ours(&self, host: &Authority) -> bool {

@@ -115,6 +115,20 @@ fn behind_others(daemon: &dyn Daemon, delivery: &Delivery) -> Result<Vec<Deliver
     Ok(daemon.deliveries(&filter, &page)?.items)
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Part {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// `GET /api/v1/audit`.
+pub(super) async fn audit(Of(shared): Of<Arc<Shared>>, query: Params<Part>) -> Answer {
+    let part = params(query)?;
+    let page = page_of(part.after, part.limit)?;
+    json(&shared.audited(page).await?)
+}
+
 /// `GET /api/v1/schedules`.
 pub(super) async fn schedules(Of(shared): Of<Arc<Shared>>) -> Answer {
     let asked = shared

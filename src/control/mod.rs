@@ -12,6 +12,7 @@
 
 mod answer;
 mod api;
+mod audit;
 mod calls;
 mod daemon;
 mod estimate;
@@ -48,7 +49,7 @@ use tokio::net::TcpListener;
 
 pub use daemon::{Daemon, Page, Problem, Which};
 pub use filter::{Filter, State};
-pub use guard::{Token, TokenError};
+pub use guard::{NamedToken, Token, TokenError};
 
 use crate::net::{self, Limits};
 use crate::shutdown::Shutdown;
@@ -68,8 +69,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 pub struct AdminSettings {
     /// Port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// Must be there when `listen` is not a loopback address.
-    pub token: Option<Token>,
+    /// Who may look and act; must not be empty when `listen` is not a loopback address.
+    pub tokens: Vec<NamedToken>,
     /// More names that may stand in `Host` when there is no token: those of a proxy in front that
     /// keeps it. Without port.
     pub hosts: Vec<String>,
@@ -79,6 +80,8 @@ pub struct AdminSettings {
     pub history: Option<PathBuf>,
     /// The configuration as it is in effect, to be shown.
     pub configuration: Vec<view::Setting>,
+    /// The file that records changing calls, with another one beside it; `None`: nothing is.
+    pub audit: Option<PathBuf>,
 }
 
 /// The admin side, bound and not yet answering.
@@ -90,6 +93,7 @@ pub struct Admin {
     write_timeout: Duration,
     history: Option<PathBuf>,
     configuration: Vec<view::Setting>,
+    audit: Option<PathBuf>,
 }
 
 impl Admin {
@@ -99,7 +103,7 @@ impl Admin {
     /// The address is not loopback and there is no token (`InvalidInput`), or it cannot be bound.
     pub async fn bind(settings: AdminSettings) -> io::Result<Self> {
         let listen = settings.listen;
-        if settings.token.is_none() && !listen.ip().to_canonical().is_loopback() {
+        if settings.tokens.is_empty() && !listen.ip().to_canonical().is_loopback() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(
@@ -117,10 +121,11 @@ impl Admin {
         Ok(Self {
             addr: listener.local_addr()?,
             listener,
-            guard: guard::Guard::new(settings.token, settings.hosts, listen.ip()),
+            guard: guard::Guard::new(settings.tokens, settings.hosts, listen.ip()),
             write_timeout: settings.write_timeout,
             history: settings.history,
             configuration: settings.configuration,
+            audit: settings.audit,
         })
     }
 
@@ -132,7 +137,13 @@ impl Admin {
     /// Answers until `shutdown`; then ends the live pages, lets requests in progress finish within
     /// five seconds and cuts the rest. No task of it is left when this returns.
     pub async fn run(self, daemon: Arc<dyn Daemon>, shutdown: Shutdown) {
-        let shared = shared::Shared::new(daemon, self.guard, self.configuration, shutdown.clone());
+        let shared = shared::Shared::new(
+            daemon,
+            self.guard,
+            self.configuration,
+            self.audit,
+            shutdown.clone(),
+        );
         let shared = Arc::new(shared);
         let router = TowerToHyperService::new(api::router(Arc::clone(&shared)));
         let sampler = events::sample(shared, self.history, shutdown.clone());

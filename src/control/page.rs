@@ -41,6 +41,7 @@ pub(super) const ASSETS: &[(&str, &str, &str)] = &[
         JS,
         include_str!("page/configuration.js"),
     ),
+    ("audit.js", JS, include_str!("page/audit.js")),
 ];
 
 /// The shell, for an address at the root.

@@ -1,23 +1,33 @@
 //! What the routes and the sampler of the admin side share.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 
+use axum::body::Body;
+use axum::http::Response;
+
+use super::answer::Said;
+use super::audit::Audit;
 use super::calls::Calls;
-use super::daemon::{Daemon, Problem};
+use super::daemon::{Daemon, Page, Problem};
 use super::estimate;
 use super::guard::Guard;
 use super::health;
 use super::history::Recorder;
 use super::issue::Health;
 use super::speeds::Speeds;
-use super::view::{Delivery, Overview, Setting};
+use super::view::{Action, Delivery, Listing, Overview, Setting};
+use crate::clock::UnixMillis;
 use crate::shutdown::Shutdown;
 
 /// Live pages at once, well below the bound on connections, so that probes always get through.
 pub(super) const LISTENERS: usize = 32;
+
+/// Longest call and longest message in the audit log, in characters.
+const LONGEST: usize = 500;
 
 /// What the routes share.
 pub(super) struct Shared {
@@ -27,6 +37,7 @@ pub(super) struct Shared {
     pub listeners: Arc<Semaphore>,
     pub shutdown: Shutdown,
     pub configuration: Vec<Setting>,
+    audit: Option<Arc<Audit>>,
     recorder: Mutex<Recorder>,
     speeds: Mutex<Speeds>,
 }
@@ -36,6 +47,7 @@ impl Shared {
         daemon: Arc<dyn Daemon>,
         guard: Guard,
         configuration: Vec<Setting>,
+        audit: Option<PathBuf>,
         shutdown: Shutdown,
     ) -> Self {
         Self {
@@ -45,6 +57,7 @@ impl Shared {
             listeners: Arc::new(Semaphore::new(LISTENERS)),
             shutdown,
             configuration,
+            audit: audit.map(|file| Arc::new(Audit::new(file))),
             recorder: Mutex::default(),
             speeds: Mutex::default(),
         }
@@ -75,6 +88,46 @@ impl Shared {
         if ahead {
             estimate::deliveries(overview, &self.speeds(), all);
         }
+    }
+
+    /// Writes a changing call down, before it is answered.
+    pub async fn record(&self, who: Option<String>, call: String, response: &Response<Body>) {
+        let Some(audit) = self.audit.clone() else {
+            return;
+        };
+        let said = response.extensions().get::<Said>();
+        let action = Action {
+            at: UnixMillis::now(),
+            who: who.unwrap_or_else(|| "somebody on this machine".to_owned()),
+            call: call.chars().take(LONGEST).collect(),
+            status: response.status().as_u16(),
+            said: said.map_or_else(String::new, |said| said.0.chars().take(LONGEST).collect()),
+        };
+        let written = tokio::task::spawn_blocking(move || audit.record(&action)).await;
+        match written {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the audit log could not be written"),
+            Err(error) => tracing::error!(%error, "the audit log could not be written"),
+        }
+    }
+
+    /// Changing calls, newest first.
+    pub async fn audited(&self, page: Page) -> Result<Listing<Action>, Problem> {
+        let Some(audit) = self.audit.clone() else {
+            return Ok(Listing::default());
+        };
+        let skip = page.after.as_deref().unwrap_or("0").parse::<usize>();
+        let skip =
+            skip.map_err(|_| Problem::Refused("`after` is not what a list gave.".to_owned()))?;
+        let read = tokio::task::spawn_blocking(move || audit.newest(skip, page.limit)).await;
+        let failed = |error: &dyn std::fmt::Display| {
+            Problem::Failed(format!("The audit log cannot be read: {error}."))
+        };
+        let (items, more) = read
+            .map_err(|error| failed(&error))?
+            .map_err(|error| failed(&error))?;
+        let next = more.then(|| (skip + items.len()).to_string());
+        Ok(Listing { items, next })
     }
 
     /// The overview as it is shown.

@@ -494,6 +494,21 @@ pub struct Groups {
     pub partial: bool,
 }
 
+/// One changing call: `GET /api/v1/audit`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Action {
+    /// When it was answered.
+    pub at: UnixMillis,
+    /// The name of the caller's token, or that none was needed.
+    pub who: String,
+    /// Method and path.
+    pub call: String,
+    /// The status that it was answered with.
+    pub status: u16,
+    /// What it did, or why it did nothing. May hold what the caller sent: escape it.
+    pub said: String,
+}
+
 /// One key of the configuration that is in effect: `GET /api/v1/configuration`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setting {

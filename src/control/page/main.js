@@ -13,6 +13,7 @@ import destinations from './destinations.js';
 import letters from './letters.js';
 import rejected from './rejected.js';
 import configuration from './configuration.js';
+import audit from './audit.js';
 
 // A page is made for an address and says what it looks like now:
 //   title    the document's
@@ -27,6 +28,7 @@ const PAGES = [
   [/^\/dead-letters$/, letters],
   [/^\/rejected-rows$/, rejected],
   [/^\/configuration$/, configuration],
+  [/^\/audit$/, audit],
 ];
 
 const EVERY = 3000;

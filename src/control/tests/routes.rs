@@ -4,11 +4,11 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
-use super::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, PATIENCE, Running};
+use super::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, LOOKING, PATIENCE, Running, TOKEN};
 use crate::control::api::{OPENAPI, routes};
 use crate::control::view::{
-    DeadLetter, Delivery, Done, Edited, Groups, Health, Listing, Overview, RejectedRow, Schedules,
-    Standing,
+    Action, DeadLetter, Delivery, Done, Edited, Groups, Health, Listing, Overview, RejectedRow,
+    Schedules, Standing,
 };
 use crate::control::{Admin, AdminSettings, Problem, Which};
 
@@ -17,11 +17,12 @@ async fn an_address_that_others_reach_is_refused_without_a_token() {
     for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:8081"] {
         let settings = AdminSettings {
             listen: listen.parse().unwrap(),
-            token: None,
+            tokens: Vec::new(),
             hosts: Vec::new(),
             write_timeout: Running::WRITE_TIMEOUT,
             history: None,
             configuration: Vec::new(),
+            audit: None,
         };
         let error = Admin::bind(settings).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{listen}");
@@ -413,6 +414,7 @@ async fn answers_hold_what_their_schema_says() {
         ("/api/v1/rejected-rows/groups".to_owned(), "Groups"),
         ("/api/v1/schedules".to_owned(), "Schedules"),
         ("/api/v1/configuration".to_owned(), "Setting"),
+        ("/api/v1/audit".to_owned(), "Actions"),
         ("/api/v1/deliveries".to_owned(), "Deliveries"),
         (format!("/api/v1/deliveries/{DELIVERY}"), "Delivery"),
         (
@@ -564,5 +566,75 @@ async fn dead_letters_of_one_reason_are_seen_and_replayed_together() {
     let rejected: Groups = serde_json::from_str(&text).unwrap();
     assert_eq!((rejected.groups.len(), rejected.groups[0].count), (1, 3));
     assert_eq!(rejected.groups[0].deliveries[0].0, DELIVERY);
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn who_changed_what_is_on_record_and_who_may_only_look_changes_nothing() {
+    let admin = Running::with(Some(TOKEN)).await;
+    let bearer = |token: &str| format!("Bearer {token}");
+    let (ann, leo) = (bearer(TOKEN), bearer(LOOKING));
+    let post = async |target: &str, token: &str, body: &str| {
+        let headers = [("authorization", token), ("x-looker-feed", "1")];
+        admin.ask("POST", target, &headers, body).await
+    };
+    let cancel = format!("/api/v1/deliveries/{DELIVERY}/cancel");
+    let (status, text) = post(&cancel, &leo, "").await;
+    assert_eq!(status, 403);
+    assert!(text.contains("may look"), "{text}");
+    assert!(
+        admin.daemon.script().calls.is_empty(),
+        "nothing was changed"
+    );
+    assert_eq!(post(&cancel, &ann, "").await.0, 200);
+    let gone = "/api/v1/destinations/nowhere/pause";
+    assert_eq!(post(gone, &ann, "").await.0, 404);
+    assert_eq!(
+        post("/api/v1/dead-letters/replay", &ann, r#"{"all":true}"#)
+            .await
+            .0,
+        200
+    );
+
+    let read = async |query: &str| -> Listing<Action> {
+        let headers = [("authorization", leo.as_str())];
+        let target = format!("/api/v1/audit{query}");
+        let (status, text) = admin.ask("GET", &target, &headers, "").await;
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str(&text).unwrap()
+    };
+    let all = read("").await;
+    let told: Vec<_> = all
+        .items
+        .iter()
+        .map(|action| (&*action.who, &*action.call, action.status, &*action.said))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (
+                "ann",
+                "POST /api/v1/dead-letters/replay",
+                200,
+                "3 batches: replay."
+            ),
+            (
+                "ann",
+                &*format!("POST {gone}"),
+                404,
+                "There is no such destination."
+            ),
+            (
+                "ann",
+                &*format!("POST {cancel}"),
+                200,
+                "1000 rows: cancelled."
+            ),
+        ]
+    );
+    let first = read("?limit=2").await;
+    assert_eq!((first.items.len(), first.next.as_deref()), (2, Some("2")));
+    let rest = read("?limit=2&after=2").await;
+    assert_eq!((rest.items, rest.next), (all.items[2..].to_vec(), None));
     admin.stop().await;
 }

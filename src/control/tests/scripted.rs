@@ -32,6 +32,18 @@ pub(crate) const DELIVERY: &str = "0198f0c0000000000000000000000001";
 pub(crate) const DESTINATION: &str = "d0000000000000000000000000000001";
 pub(crate) const TOKEN: &str = "correct-horse-battery";
 
+/// Of somebody who may only look.
+pub(crate) const LOOKING: &str = "staple-that-only-looks";
+
+fn named(token: &str) -> [NamedToken; 2] {
+    let named = |name: &str, may_act, token: &str| NamedToken {
+        name: name.into(),
+        may_act,
+        token: Token::new(token).unwrap(),
+    };
+    [named("ann", true, token), named("leo", false, LOOKING)]
+}
+
 /// Longest wait of a test for what must come at once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -344,6 +356,8 @@ pub(crate) struct Running {
     pub daemon: Arc<Scripted>,
     trigger: Trigger,
     task: JoinHandle<()>,
+    /// Where the audit log is.
+    _folder: tempfile::TempDir,
 }
 
 impl Running {
@@ -355,13 +369,16 @@ impl Running {
     }
 
     pub async fn with(token: Option<&str>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let audit = Some(folder.path().join("outbox.audit"));
         let daemon = Scripted::new();
         let admin = Admin::bind(AdminSettings {
             listen: "127.0.0.1:0".parse().unwrap(),
-            token: token.map(|token| Token::new(token).unwrap()),
+            tokens: token.into_iter().flat_map(named).collect(),
             hosts: vec!["feed.example.com".into()],
             write_timeout: Self::WRITE_TIMEOUT,
             history: None,
+            audit: audit.clone(),
             configuration: vec![Setting {
                 key: "admin.token".into(),
                 secret: true,
@@ -377,6 +394,7 @@ impl Running {
             task: tokio::spawn(admin.run(daemon.clone(), shutdown)),
             daemon,
             trigger,
+            _folder: folder,
         }
     }
 
