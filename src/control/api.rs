@@ -18,7 +18,7 @@ use super::filter::Filter;
 use super::history::Range;
 use super::issue::Health;
 use super::request::{Answer, Name, Params, bad, body, checked, name, page_of, params};
-use super::shared::Shared;
+use super::shared::{Shared, action};
 use super::{events, export, lists, metrics, page, schedules};
 use crate::clock::UnixMillis;
 use crate::net::Peer;
@@ -50,6 +50,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/rejected-rows", get(page::html)),
         ("/configuration", get(page::html)),
         ("/audit", get(page::html)),
+        ("/failed-deliveries", get(page::html)),
         ("/assets/{file}", get(page::asset)),
         ("/livez", get(livez)),
         ("/readyz", get(readyz)),
@@ -119,7 +120,8 @@ async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
             }
             let call = format!("{} {}", request.method(), request.uri().path());
             let response = next.run(request).await;
-            shared.record(caller.name, call, &response).await;
+            let action = action(caller.name, &call, &response);
+            shared.record(action).await;
             response
         }
         Err(refusal) => Failure::from(refusal).into_response(),

@@ -27,7 +27,7 @@ const OPEN: [&str; 3] = ["/livez", "/readyz", "/api/v1/openapi.json"];
 
 /// Whether a path is a page or a part of one: those show no data.
 pub(super) fn is_page(path: &str) -> bool {
-    const PAGES: [&str; 8] = [
+    const PAGES: [&str; 9] = [
         "/",
         "/deliveries",
         "/schedules",
@@ -36,6 +36,7 @@ pub(super) fn is_page(path: &str) -> bool {
         "/rejected-rows",
         "/configuration",
         "/audit",
+        "/failed-deliveries",
     ];
     PAGES.contains(&path) || path.starts_with("/deliveries/") || path.starts_with("/assets/")
 }

@@ -42,6 +42,7 @@ pub(super) const ASSETS: &[(&str, &str, &str)] = &[
         include_str!("page/configuration.js"),
     ),
     ("audit.js", JS, include_str!("page/audit.js")),
+    ("failed.js", JS, include_str!("page/failed.js")),
 ];
 
 /// The shell, for an address at the root.

@@ -91,17 +91,9 @@ impl Shared {
     }
 
     /// Writes a changing call down, before it is answered.
-    pub async fn record(&self, who: Option<String>, call: String, response: &Response<Body>) {
+    pub async fn record(&self, action: Action) {
         let Some(audit) = self.audit.clone() else {
             return;
-        };
-        let said = response.extensions().get::<Said>();
-        let action = Action {
-            at: UnixMillis::now(),
-            who: who.unwrap_or_else(|| "somebody on this machine".to_owned()),
-            call: call.chars().take(LONGEST).collect(),
-            status: response.status().as_u16(),
-            said: said.map_or_else(String::new, |said| said.0.chars().take(LONGEST).collect()),
         };
         let written = tokio::task::spawn_blocking(move || audit.record(&action)).await;
         match written {
@@ -135,5 +127,17 @@ impl Shared {
         let mut overview = self.calls.ask(|daemon| Ok(daemon.overview())).await?;
         self.complete(&mut overview);
         Ok(overview)
+    }
+}
+
+/// A changing call, as the audit log has it.
+pub(super) fn action(who: Option<String>, call: &str, response: &Response<Body>) -> Action {
+    let said = response.extensions().get::<Said>();
+    Action {
+        at: UnixMillis::now(),
+        who: who.unwrap_or_else(|| "somebody on this machine".to_owned()),
+        call: call.chars().take(LONGEST).collect(),
+        status: response.status().as_u16(),
+        said: said.map_or_else(String::new, |said| said.0.chars().take(LONGEST).collect()),
     }
 }

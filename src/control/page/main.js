@@ -14,6 +14,7 @@ import letters from './letters.js';
 import rejected from './rejected.js';
 import configuration from './configuration.js';
 import audit from './audit.js';
+import failed from './failed.js';
 
 // A page is made for an address and says what it looks like now:
 //   title    the document's
@@ -29,6 +30,7 @@ const PAGES = [
   [/^\/rejected-rows$/, rejected],
   [/^\/configuration$/, configuration],
   [/^\/audit$/, audit],
+  [/^\/failed-deliveries$/, failed],
 ];
 
 const EVERY = 3000;
@@ -89,6 +91,8 @@ function header() {
   if ($('sentence').textContent !== text) $('sentence').textContent = text;
   $('clock').textContent = `${size(now.outbox.bytes)} in the outbox · ${size(now.outbox.free_bytes)} free`;
   $('version').textContent = `looker-feed ${now.version}, up for ${span((now.now - now.started) / 1000)}`;
+  // A daemon that keeps failed deliveries has a page for them.
+  $('failed').hidden = !now.failures?.on_record;
   $('dead-count').hidden = !now.outbox.dead_letters;
   $('dead-count').textContent = now.outbox.dead_letters;
   const needing = issues.filter(issue => issue.level === 'attention' || issue.level === 'failing').length;

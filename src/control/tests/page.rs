@@ -18,6 +18,7 @@ async fn each_page_has_an_address_and_all_parts_are_served_with_their_types() {
         ("/rejected-rows", "./"),
         ("/configuration", "./"),
         ("/audit", "./"),
+        ("/failed-deliveries", "./"),
     ] {
         assert!(is_page(path), "{path}");
         let response = admin.open("GET", path, &[], "").await;

@@ -17,7 +17,9 @@ use crate::control::view::{
     Batch, DeadLetter, Delivery, Destination, Done, Edited, Listing, Outbox, Overview, Receiving,
     RejectedRow, Rows, Schedule, Setting, Spans, Totals,
 };
-use crate::control::{Admin, AdminSettings, Daemon, Filter, Page, Problem, Token, Which, groups};
+use crate::control::{
+    Admin, AdminSettings, Daemon, Filter, NamedToken, Page, Problem, Token, Which, groups,
+};
 use crate::shutdown::{self, Trigger};
 
 /// Title and reasons that try to get out of every place that they are put into.

@@ -1,0 +1,179 @@
+//! Lists over the whole history, groups of reasons, and the audit log.
+
+use super::scripted::{DELIVERY, LOOKING, Running, TOKEN};
+use crate::control::view::{Action, Delivery, Done, Groups, Listing, Schedules};
+
+#[tokio::test]
+async fn the_history_is_read_by_filter_and_what_is_no_filter_is_refused() {
+    let admin = Running::start().await;
+    {
+        let mut script = admin.daemon.script();
+        let one = script.deliveries[0].clone();
+        for n in 2..=9_u64 {
+            script.deliveries.push(Delivery {
+                id: format!("{n:032x}"),
+                title: format!("Daily {n}"),
+                destination: format!("d{}", n % 2),
+                state: "done".into(),
+                received: crate::clock::UnixMillis(1_000 * n),
+                rows: crate::control::view::Rows {
+                    dead: n % 3,
+                    ..Default::default()
+                },
+                ..one.clone()
+            });
+        }
+        script.part = 500;
+    }
+    let listed = async |query: &str| -> usize {
+        let (status, text) = admin.get(&format!("/api/v1/deliveries?{query}")).await;
+        assert_eq!(status, 200, "{query}: {text}");
+        let listing: Listing<Delivery> = serde_json::from_str(&text).unwrap();
+        listing.items.len()
+    };
+    for (query, want) in [
+        ("", 9),
+        ("state=open", 1),
+        ("state=incomplete", 5),
+        ("destination=d1", 4),
+        ("schedule=Daily%204", 1),
+        ("schedule=daily", 0),
+        ("search=dAILy", 8),
+        ("from=4000&until=6000", 2),
+        ("search=daily&destination=d0", 4),
+        ("search=&schedule=", 9),
+    ] {
+        assert_eq!(listed(query).await, want, "{query}");
+    }
+    for wrong in [
+        "state=quiet",
+        "from=yesterday",
+        "colour=red",
+        &format!("search={}", "a".repeat(2_000)),
+    ] {
+        let (status, text) = admin.get(&format!("/api/v1/deliveries?{wrong}")).await;
+        assert_eq!(status, 400, "{wrong}: {text}");
+    }
+    let (_, text) = admin.get("/api/v1/schedules").await;
+    let found: Schedules = serde_json::from_str(&text).unwrap();
+    assert_eq!((found.schedules.len(), found.left_out), (9, 0));
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn dead_letters_of_one_reason_are_seen_and_replayed_together() {
+    let admin = Running::start().await;
+    {
+        let mut script = admin.daemon.script();
+        for (n, letter) in script.letters.iter_mut().enumerate() {
+            letter.reason = format!("user {} is unknown", 10_000 + n);
+        }
+        script.letters[2].reason = "another reason".into();
+    }
+    let groups = async || -> Groups {
+        let (status, text) = admin.get("/api/v1/dead-letters/groups").await;
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str(&text).unwrap()
+    };
+    let seen = groups().await;
+    assert!(!seen.partial);
+    let counts: Vec<_> = seen
+        .groups
+        .iter()
+        .map(|group| (&*group.reason, group.count, group.rows))
+        .collect();
+    assert_eq!(
+        counts,
+        [("user … is unknown", 2, 8), ("another reason", 1, 4)]
+    );
+    let body = serde_json::json!({ "reason": seen.groups[0].reason }).to_string();
+    let (status, text) = admin.post("/api/v1/dead-letters/replay", &body).await;
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(serde_json::from_str::<Done>(&text).unwrap().changed, 2);
+    assert_eq!(groups().await.groups.len(), 1);
+    for wrong in [
+        r#"{"reason":"a","all":true}"#,
+        r#"{"reason":"a","delivery":"b"}"#,
+    ] {
+        assert_eq!(
+            admin.post("/api/v1/dead-letters/replay", wrong).await.0,
+            400
+        );
+    }
+
+    let (_, text) = admin.get("/api/v1/rejected-rows/groups").await;
+    let rejected: Groups = serde_json::from_str(&text).unwrap();
+    assert_eq!((rejected.groups.len(), rejected.groups[0].count), (1, 3));
+    assert_eq!(rejected.groups[0].deliveries[0].0, DELIVERY);
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn who_changed_what_is_on_record_and_who_may_only_look_changes_nothing() {
+    let admin = Running::with(Some(TOKEN)).await;
+    let bearer = |token: &str| format!("Bearer {token}");
+    let (ann, leo) = (bearer(TOKEN), bearer(LOOKING));
+    let post = async |target: &str, token: &str, body: &str| {
+        let headers = [("authorization", token), ("x-looker-feed", "1")];
+        admin.ask("POST", target, &headers, body).await
+    };
+    let cancel = format!("/api/v1/deliveries/{DELIVERY}/cancel");
+    let (status, text) = post(&cancel, &leo, "").await;
+    assert_eq!(status, 403);
+    assert!(text.contains("may look"), "{text}");
+    assert!(
+        admin.daemon.script().calls.is_empty(),
+        "nothing was changed"
+    );
+    assert_eq!(post(&cancel, &ann, "").await.0, 200);
+    let gone = "/api/v1/destinations/nowhere/pause";
+    assert_eq!(post(gone, &ann, "").await.0, 404);
+    assert_eq!(
+        post("/api/v1/dead-letters/replay", &ann, r#"{"all":true}"#)
+            .await
+            .0,
+        200
+    );
+
+    let read = async |query: &str| -> Listing<Action> {
+        let headers = [("authorization", leo.as_str())];
+        let target = format!("/api/v1/audit{query}");
+        let (status, text) = admin.ask("GET", &target, &headers, "").await;
+        assert_eq!(status, 200, "{text}");
+        serde_json::from_str(&text).unwrap()
+    };
+    let all = read("").await;
+    let told: Vec<_> = all
+        .items
+        .iter()
+        .map(|action| (&*action.who, &*action.call, action.status, &*action.said))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            (
+                "ann",
+                "POST /api/v1/dead-letters/replay",
+                200,
+                "3 batches: replay."
+            ),
+            (
+                "ann",
+                &*format!("POST {gone}"),
+                404,
+                "There is no such destination."
+            ),
+            (
+                "ann",
+                &*format!("POST {cancel}"),
+                200,
+                "1000 rows: cancelled."
+            ),
+        ]
+    );
+    let first = read("?limit=2").await;
+    assert_eq!((first.items.len(), first.next.as_deref()), (2, Some("2")));
+    let rest = read("?limit=2&after=2").await;
+    assert_eq!((rest.items, rest.next), (all.items[2..].to_vec(), None));
+    admin.stop().await;
+}
