@@ -825,7 +825,7 @@ fn history(home: &Path, count: u64) {
     let outbox = Outbox::open(outbox::Settings {
         history: count as usize,
         reserve_bytes: 0,
-        ..outbox::Settings::new(&home.join("outbox"), keys)
+        ..outbox::Settings::new(home.join("outbox"), keys)
     })
     .expect("an outbox");
     let now = UnixMillis::now().0;
