@@ -33,7 +33,7 @@
 //! | [`mparticle`]`::encode` | batches and requests within the limits | `record`, names of `mapping`, `mparticle::route`, `mparticle::limits` | HTTP, outbox, drain |
 //! | [`mparticle`]`::edit` | a batch that a person has mended, made fit to be sent | nobody | HTTP, the outbox |
 //! | [`changes`] | what each schedule delivered last, user by user | `record`, `seal` | what is sent, HTTP, JSON, sled |
-//! | [`outbox`] | the durable store between | `seal` | JSON, mParticle, HTTP, retry policy |
+//! | [`outbox`] | the durable store between | `seal`, `tls` | JSON, mParticle, HTTP, retry policy |
 //! | [`drain`] | when, how fast, and what a reply means | `outbox` | HTTP, JSON: it sees a `Transport` |
 //! | [`mparticle`]`::reply` | an answer of mParticle, read | the reply of `drain` | the outbox |
 //! | [`mparticle`]`::client` | the wire | the transport of `drain`, `mparticle::route`, `mparticle::reply`, `net`, `tls` | the outbox |

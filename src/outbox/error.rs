@@ -183,6 +183,27 @@ pub enum Error {
         /// Why.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+    /// The database of a shared outbox cannot be asked, or has refused. It passes, or the words of the
+    /// server say what to do.
+    #[error("the database of the outbox: {doing}: {why}")]
+    Database {
+        /// What was to be done.
+        doing: &'static str,
+        /// What the server or the system said.
+        why: Arc<str>,
+    },
+    /// Another daemon sends to the destination, or the time of the lease is over: nothing more may be
+    /// sent under it.
+    #[error("the lease of the destination is lost; another daemon goes on with it")]
+    LeaseLost,
+    /// Something is sealed under a key that this daemon has not. Nothing is damaged.
+    #[error(
+        "it is sealed under the key {key}, which is not at hand; name that key's file in seal.previous_key_files"
+    )]
+    MissingKey {
+        /// The key that is missing.
+        key: KeyId,
+    },
     /// [`Outbox::close`](super::Outbox::close) was called, or its thread has ended.
     #[error("the outbox is closed")]
     Closed,

@@ -27,6 +27,7 @@ mod error;
 mod letter;
 mod local;
 mod note;
+pub mod postgres;
 mod record;
 mod rejected;
 mod settings;

@@ -85,7 +85,7 @@ impl DeadMeta {
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let mut out = Encoder::default();
         out.raw(&self.delivery.0)
             .raw(&self.destination.0)

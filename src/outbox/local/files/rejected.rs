@@ -17,7 +17,7 @@ use crate::outbox::rejected::{Rejected, RejectedRow};
 use crate::seal::Keyring;
 
 const MAX_REASON: usize = 1 << 10;
-const MAX_TEXT: usize = 64 << 10;
+pub(in crate::outbox) const MAX_TEXT: usize = 64 << 10;
 /// A file of rejected rows is read whole; rows beyond this size are only counted.
 const MAX_FILE: u64 = 64 << 20;
 
@@ -49,9 +49,7 @@ impl RejectedWriter {
         if self.log.length() >= MAX_FILE {
             return Ok(());
         }
-        let mut meta = Encoder::default();
-        meta.u64(rejected.row)
-            .text(cut(rejected.reason, MAX_REASON));
+        let meta = encode_meta(&rejected);
         let slice = Slice {
             bytes: rejected.text.get(..MAX_TEXT).unwrap_or(rejected.text),
             rows: 1,
@@ -61,7 +59,7 @@ impl RejectedWriter {
             delivery: self.delivery,
             ordinal: self.kept,
         };
-        self.log.append(name, &meta.bytes, &[slice])?;
+        self.log.append(name, &meta, &[slice])?;
         self.kept += 1;
         Ok(())
     }
@@ -127,6 +125,14 @@ pub(in crate::outbox) fn weigh(
         shut += u64::from(keys.is_some_and(|keys| frame.open(keys).is_err()));
     }
     (sound, shut)
+}
+
+/// What a record says of the row beside its text.
+pub(in crate::outbox) fn encode_meta(rejected: &RejectedRow<'_>) -> Vec<u8> {
+    let mut meta = Encoder::default();
+    meta.u64(rejected.row)
+        .text(cut(rejected.reason, MAX_REASON));
+    meta.bytes
 }
 
 /// What a record holds.

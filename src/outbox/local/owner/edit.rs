@@ -20,7 +20,7 @@ use crate::outbox::local::state::rows::{Bits, Letter};
 use crate::outbox::record::Slice;
 
 /// Ends the reason of a letter that is not what was sent any more.
-const EDITED: &str = " (edited since)";
+pub(in crate::outbox) const EDITED: &str = " (edited since)";
 
 /// Writes the mended record and puts the exchange into the change.
 pub(in crate::outbox) fn edit(

@@ -9,7 +9,7 @@ mod bring_back;
 mod cancel;
 pub(in crate::outbox) mod command;
 mod commit;
-mod edit;
+pub(in crate::outbox) mod edit;
 pub(in crate::outbox) mod keeper;
 mod letters;
 mod lose;

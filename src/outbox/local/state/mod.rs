@@ -1,9 +1,9 @@
 //! What is small and changes together: the rows, sled that holds them, the index of them in memory,
 //! and changes that are made durable in the one before they are seen in the other.
 
-mod bits;
+pub(in crate::outbox) mod bits;
 pub(in crate::outbox) mod change;
-mod counters;
+pub(in crate::outbox) mod counters;
 pub(in crate::outbox) mod error;
 pub(in crate::outbox) mod index;
 mod key;

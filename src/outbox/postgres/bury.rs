@@ -1,0 +1,172 @@
+//! Dead letters as they are made: what was given up of a request, sealed into a record of its own.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::super::delivery::Tally;
+use super::super::error::Error;
+use super::super::letter::Dead;
+use super::super::local::files::dead::{DeadMeta, DeadSlice};
+use super::super::local::state::bits::Bits;
+use super::super::record::{self, EncodeError, Kind, MAX_RAW, Name, Record, Slice};
+use super::change::{Body, Change, NewLetter};
+use super::columns::count;
+use super::daemon::Inner;
+use super::held::{Letter, Work};
+use super::lock::lock;
+use super::session::Tries;
+use crate::model::DeliveryId;
+
+/// Ids that are taken from the server at once.
+const IDS: i64 = 64;
+
+/// A dead slice with its payload.
+pub(super) struct DeadBody {
+    meta: DeadSlice,
+    bytes: bytes::Bytes,
+    rows: u32,
+}
+
+pub(super) fn weight(dead: &[DeadBody]) -> Tally {
+    Tally {
+        rows: dead.iter().map(|body| u64::from(body.rows)).sum(),
+        batches: dead.len() as u64,
+    }
+}
+
+/// The dead ones among the slices that a claim showed, which are those at `places`.
+pub(super) fn gather(
+    record: &Record,
+    places: &[usize],
+    originals: &[u32],
+    dead: &[Dead],
+) -> Vec<DeadBody> {
+    let mut seen = HashSet::new();
+    let mut bodies = Vec::new();
+    for one in dead.iter().filter(|one| seen.insert(one.slice)) {
+        let Some(&at) = places.get(one.slice) else {
+            continue;
+        };
+        if let (Some(bytes), Some(&rows), Some(&original)) = (
+            record.slices.get(at),
+            record.rows.get(at),
+            originals.get(at),
+        ) {
+            bodies.push(DeadBody {
+                meta: DeadSlice::new(original, one),
+                bytes: bytes.clone(),
+                rows,
+            });
+        }
+    }
+    bodies
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(super) async fn bury(
+    inner: &Inner,
+    work: &Work,
+    delivery: DeliveryId,
+    ordinal: u32,
+    dead: Vec<DeadBody>,
+    route: u8,
+    replaces: Option<u64>,
+    change: &mut Change,
+) -> Result<(), Error> {
+    let Some(open) = work.open.get(&delivery) else {
+        return Ok(());
+    };
+    let meta = DeadMeta {
+        delivery,
+        destination: open.brief.destination,
+        received: open.brief.received,
+        label: open.brief.label.clone(),
+        title: open.brief.title.clone(),
+        account: Arc::clone(&work.account),
+        replaces,
+        route,
+        slices: dead.iter().map(|body| body.meta.clone()).collect(),
+    };
+    let slices: Vec<Slice<'_>> = dead
+        .iter()
+        .map(|body| Slice {
+            bytes: &body.bytes,
+            rows: body.rows,
+        })
+        .collect();
+    let letter = Letter {
+        delivery,
+        ordinal,
+        live: Bits::all(slices.len() as u32),
+        tally: weight(&dead),
+        queued: None,
+    };
+    let body = seal_letter(inner, &meta, ordinal, &slices)?;
+    let id = inner.new_letter_id().await?;
+    change.add_letter(NewLetter {
+        id,
+        letter,
+        body: Body::Sealed(body),
+    });
+    Ok(())
+}
+
+/// The sealed record of a letter.
+pub(super) fn seal_letter(
+    inner: &Inner,
+    meta: &DeadMeta,
+    ordinal: u32,
+    slices: &[Slice<'_>],
+) -> Result<Vec<u8>, Error> {
+    let name = Name {
+        kind: Kind::Dead,
+        delivery: meta.delivery,
+        ordinal,
+    };
+    let mut body = Vec::new();
+    let mut sealer = inner.sealer()?;
+    record::encode(&mut body, &mut sealer, name, &meta.encode(), slices)
+        .map_err(|error| encode_error("a dead letter", error))?;
+    Ok(body)
+}
+
+impl Inner {
+    /// An id that no letter has had. Some are taken at once, and those that are left over are never used.
+    pub async fn new_letter_id(&self) -> Result<u64, Error> {
+        if let Some(id) = lock(&self.letter_ids).next() {
+            return Ok(id);
+        }
+        let rows = self
+            .write(
+                "names for letters could not be taken",
+                "UPDATE looker_feed.counter SET next = next + $1
+                 WHERE name = 'letter' RETURNING next - $1 AS first",
+                &[&IDS],
+                Tries::UntilKnown,
+            )
+            .await?;
+        let Some(row) = rows.first() else {
+            return Err(Error::Database {
+                doing: "names for letters could not be taken",
+                why: "the counter is not there".into(),
+            });
+        };
+        let first = count(row, "first")?;
+        let mut ids = lock(&self.letter_ids);
+        *ids = first + 1..first + IDS as u64;
+        Ok(first)
+    }
+}
+
+pub(super) fn encode_error(what: &'static str, error: EncodeError) -> Error {
+    match error {
+        EncodeError::TooLarge => Error::TooLarge {
+            what,
+            limit: MAX_RAW,
+        },
+        EncodeError::Seal(error) => Error::Database {
+            doing: "a record could not be sealed",
+            why: error.to_string().into(),
+        },
+    }
+}

@@ -1,0 +1,176 @@
+//! What the tasks of one daemon share, and how they speak to the server.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_postgres::Row;
+
+use super::super::error::Error;
+use super::super::status::Health;
+use super::held::Held;
+use super::image::Job;
+use super::lock::lock;
+use super::session::{Fault, Params, Sessions, Tries};
+use super::settings::Settings;
+use crate::clock::UnixMillis;
+use crate::model::{DeliveryId, DestinationId};
+use crate::seal::{Keyring, OpenError, Sealer};
+
+/// How long a call may take, with all its tries.
+pub(super) const WITHIN: Duration = Duration::from_secs(30);
+
+/// What the tasks of one daemon share.
+pub(super) struct Inner {
+    pub settings: Settings,
+    pub sessions: Sessions,
+    /// Names this run of this daemon, at random.
+    pub me: [u8; 16],
+    pub changed: watch::Sender<u64>,
+    /// Wakes whoever looks for work.
+    pub nudge: Notify,
+    pub held: Mutex<HashMap<DestinationId, Arc<Held>>>,
+    /// Destinations whose lease is being asked for.
+    pub entering: Mutex<HashSet<DestinationId>>,
+    /// How many destinations are this daemon's part of those that have work.
+    pub share: AtomicUsize,
+    /// Since when destinations with work have been seen without an owner.
+    pub free_since: Mutex<HashMap<DestinationId, Instant>>,
+    /// Ids for letters that nobody else has.
+    pub letter_ids: Mutex<Range<u64>>,
+    /// Deliveries that have begun here and not ended.
+    pub staging: Mutex<HashSet<DeliveryId>>,
+    /// Deliveries that are to be aborted, since their callers have let go of them.
+    pub aborting: Mutex<Vec<DeliveryId>>,
+    /// Leases that are to be given back, since their holders have let go of them.
+    pub letting_go: Mutex<Vec<Arc<Held>>>,
+    pub settles: mpsc::Sender<Job>,
+    pub health: Mutex<Health>,
+    /// Bytes that wait on the server, as it was asked last.
+    pub used: AtomicU64,
+    /// Bytes that this daemon has staged since.
+    pub staged: AtomicU64,
+    pub closed: AtomicBool,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Inner({:?})", self.settings.server)
+    }
+}
+
+impl Inner {
+    /// Runs a statement that changes something.
+    pub async fn write(
+        &self,
+        doing: &'static str,
+        sql: &'static str,
+        params: Params<'_>,
+        tries: Tries,
+    ) -> Result<Vec<Row>, Error> {
+        let run = self.sessions.run(sql, params, tries, WITHIN).await;
+        run.map_err(|fault| database(doing, &fault))
+    }
+
+    pub async fn read(
+        &self,
+        doing: &'static str,
+        sql: &'static str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Error> {
+        let run = self.sessions.read(sql, params, WITHIN).await;
+        run.map_err(|fault| database(doing, &fault))
+    }
+
+    /// Makes sure that all that can be seen on the server is as durable as the server makes anything:
+    /// by a write, since a read shows also what has not reached the standby.
+    pub async fn confirm(&self) -> Result<(), Error> {
+        self.write(
+            "what it holds could not be confirmed",
+            "UPDATE looker_feed.daemon SET beat = clock_timestamp() WHERE id = $1 RETURNING 1",
+            &[&&self.me[..]],
+            Tries::UntilKnown,
+        )
+        .await
+        .map(drop)
+    }
+
+    pub fn held(&self) -> MutexGuard<'_, HashMap<DestinationId, Arc<Held>>> {
+        lock(&self.held)
+    }
+
+    pub fn wake(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub fn health(&self) -> Health {
+        lock(&self.health).clone()
+    }
+
+    /// Takes note of whether the server takes writes.
+    pub fn seen(&self, result: &Result<(), Error>) {
+        let mut health = lock(&self.health);
+        match (result, &*health) {
+            (Ok(()), Health::RefusingWrites { .. }) => {
+                tracing::info!("the database of the outbox takes writes again");
+                *health = Health::Ok;
+            }
+            (Err(error), Health::Ok) => {
+                tracing::error!(%error, "the database of the outbox takes no writes; it is tried again");
+                *health = Health::RefusingWrites {
+                    since: UnixMillis::now(),
+                    what: error.to_string().into(),
+                };
+            }
+            _ => {}
+        }
+    }
+}
+
+pub(super) fn database(doing: &'static str, fault: &Fault) -> Error {
+    Error::Database {
+        doing,
+        why: fault.to_string().into(),
+    }
+}
+
+impl Inner {
+    pub fn sealer(&self) -> Result<Sealer, Error> {
+        let sealer = self.settings.keys.sealer();
+        sealer.map_err(|error| sealing(&error))
+    }
+
+    pub fn seal(&self, text: &[u8], context: &[u8]) -> Result<Vec<u8>, Error> {
+        let sealed = self.settings.keys.seal_text(text, context);
+        sealed.map_err(|error| sealing(&error))
+    }
+
+    pub fn unseal(&self, sealed: &[u8], context: &[u8]) -> Result<Vec<u8>, Error> {
+        unseal(&self.settings.keys, sealed, context)
+    }
+}
+
+fn sealing(error: &dyn std::error::Error) -> Error {
+    Error::Database {
+        doing: "something could not be sealed",
+        why: error.to_string().into(),
+    }
+}
+
+fn unseal(keys: &Keyring, sealed: &[u8], context: &[u8]) -> Result<Vec<u8>, Error> {
+    match keys.open_text(sealed, context) {
+        Ok(text) => Ok(text.to_vec()),
+        Err(OpenError::UnknownKey(key)) => Err(Error::MissingKey { key }),
+        Err(error) => Err(Error::Database {
+            doing: "something sealed could not be opened",
+            why: error.to_string().into(),
+        }),
+    }
+}

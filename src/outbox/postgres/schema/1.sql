@@ -1,0 +1,162 @@
+-- Deliveries as they come in and are listed. Changed twice: when one begins, and when it becomes visible.
+-- state: 0 on its way in, 1 visible, 2 aborted (and soon gone).
+CREATE TABLE looker_feed.delivery (
+    id            bytea PRIMARY KEY,
+    destination   bytea NOT NULL,
+    state         smallint NOT NULL,
+    stager        bytea NOT NULL,
+    key           bytea NOT NULL,
+    webhook       bytea,
+    title         text NOT NULL,
+    label         text NOT NULL,
+    link          text,
+    received      bigint NOT NULL,
+    committed     bigint NOT NULL DEFAULT 0,
+    rows_in       bigint NOT NULL DEFAULT 0,
+    rejected      bigint NOT NULL DEFAULT 0,
+    kept          bigint NOT NULL DEFAULT 0,
+    unchanged     bigint NOT NULL DEFAULT 0,
+    users         bigint NOT NULL DEFAULT 0,
+    rows_mapped   bigint NOT NULL DEFAULT 0,
+    batches       bigint NOT NULL DEFAULT 0,
+    requests      bigint NOT NULL DEFAULT 0,
+    bytes         bigint NOT NULL DEFAULT 0,
+    notes         text[] NOT NULL DEFAULT '{}',
+    confirmed     bigint NOT NULL DEFAULT 0
+);
+CREATE INDEX delivery_listed ON looker_feed.delivery (committed, id) WHERE state = 1;
+CREATE INDEX delivery_unlisted ON looker_feed.delivery (stager) WHERE state <> 1;
+
+-- How far a delivery has come: the one row of it that changes while it is sent.
+-- All requests below frontier have settled; bit n of beyond stands for request frontier + n.
+-- Only who is named by owner and epoch may change it.
+CREATE TABLE looker_feed.progress (
+    delivery          bytea PRIMARY KEY,
+    destination       bytea NOT NULL,
+    position          bigint NOT NULL,
+    owner             bytea NOT NULL DEFAULT '',
+    epoch             bigint NOT NULL DEFAULT 0,
+    version           bigint NOT NULL DEFAULT 0,
+    open              boolean NOT NULL,
+    cleared           boolean NOT NULL DEFAULT false,
+    frontier          bigint NOT NULL DEFAULT 0,
+    beyond            bytea NOT NULL DEFAULT '',
+    delivered_rows    bigint NOT NULL DEFAULT 0,
+    delivered_batches bigint NOT NULL DEFAULT 0,
+    dead_rows         bigint NOT NULL DEFAULT 0,
+    dead_batches      bigint NOT NULL DEFAULT 0,
+    discarded_rows    bigint NOT NULL DEFAULT 0,
+    discarded_batches bigint NOT NULL DEFAULT 0,
+    damaged_rows      bigint NOT NULL DEFAULT 0,
+    damaged_batches   bigint NOT NULL DEFAULT 0,
+    cancelled_rows    bigint NOT NULL DEFAULT 0,
+    cancelled_batches bigint NOT NULL DEFAULT 0,
+    cancelled_at      bigint,
+    finished          bigint
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+CREATE INDEX progress_open ON looker_feed.progress (destination, position) WHERE open;
+CREATE INDEX progress_uncleared ON looker_feed.progress (delivery) WHERE NOT cleared;
+CREATE INDEX progress_dead ON looker_feed.progress (delivery) WHERE dead_batches > 0;
+
+-- The newest account of each destination, and who sends to it.
+CREATE TABLE looker_feed.destination (
+    id            bytea PRIMARY KEY,
+    label         text NOT NULL,
+    account       bytea NOT NULL,
+    next_position bigint NOT NULL DEFAULT 0,
+    version       bigint NOT NULL DEFAULT 0,
+    owner         bytea,
+    epoch         bigint NOT NULL DEFAULT 0,
+    lease_until   timestamptz
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
+
+-- Sealed requests, some of them together; written once. entries of them, the first of which is first.
+-- places: of each its length, rows and batches, 4 bytes each, little-endian.
+CREATE TABLE looker_feed.block (
+    delivery bytea NOT NULL,
+    first    bigint NOT NULL,
+    entries  integer NOT NULL,
+    places   bytea NOT NULL,
+    body     bytea NOT NULL,
+    PRIMARY KEY (delivery, first)
+) WITH (autovacuum_vacuum_scale_factor = 0.05, toast.autovacuum_vacuum_scale_factor = 0.05);
+ALTER TABLE looker_feed.block ALTER COLUMN body SET STORAGE EXTERNAL;
+
+-- Sealed rows that could not be mapped, some of them together.
+CREATE TABLE looker_feed.reject (
+    delivery bytea NOT NULL,
+    first    bigint NOT NULL,
+    entries  integer NOT NULL,
+    body     bytea NOT NULL,
+    PRIMARY KEY (delivery, first)
+);
+ALTER TABLE looker_feed.reject ALTER COLUMN body SET STORAGE EXTERNAL;
+
+-- Dead letters, each with its sealed body. live: which slices are meant, a bit each.
+-- queued: its turn, when it is to be sent again.
+CREATE TABLE looker_feed.letter (
+    id          bigint PRIMARY KEY,
+    delivery    bytea NOT NULL,
+    destination bytea NOT NULL,
+    ordinal     bigint NOT NULL,
+    live        bytea NOT NULL,
+    rows        bigint NOT NULL,
+    batches     bigint NOT NULL,
+    queued      bigint,
+    key         bytea NOT NULL,
+    body        bytea NOT NULL
+);
+ALTER TABLE looker_feed.letter ALTER COLUMN body SET STORAGE EXTERNAL;
+CREATE INDEX letter_delivery ON looker_feed.letter (delivery, id);
+CREATE INDEX letter_destination ON looker_feed.letter (destination, id);
+CREATE INDEX letter_queued ON looker_feed.letter (destination, queued, id) WHERE queued IS NOT NULL;
+
+-- What a person asked of the daemon that sends to a destination.
+CREATE TABLE looker_feed.request (
+    id          bytea PRIMARY KEY,
+    destination bytea NOT NULL,
+    argument    bytea NOT NULL,
+    asked       timestamptz NOT NULL,
+    answer      bytea
+);
+CREATE INDEX request_open ON looker_feed.request (destination, asked) WHERE answer IS NULL;
+
+CREATE TABLE looker_feed.webhook (
+    key       bytea PRIMARY KEY,
+    delivery  bytea NOT NULL,
+    rows      bigint,
+    committed bigint
+);
+
+CREATE TABLE looker_feed.note (
+    destination bytea NOT NULL,
+    topic       smallint NOT NULL,
+    text        bytea NOT NULL,
+    PRIMARY KEY (destination, topic)
+);
+
+CREATE TABLE looker_feed.damage (
+    found    bigint NOT NULL,
+    delivery bytea NOT NULL,
+    rows     bigint NOT NULL,
+    what     text NOT NULL
+);
+
+CREATE TABLE looker_feed.daemon (
+    id    bytea PRIMARY KEY,
+    name  text NOT NULL,
+    since timestamptz NOT NULL,
+    beat  timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
+-- A text sealed under each key that has been used: a daemon without the key does not open it.
+CREATE TABLE looker_feed.canary (
+    key    bytea PRIMARY KEY,
+    sealed bytea NOT NULL
+);
+
+CREATE TABLE looker_feed.counter (
+    name text PRIMARY KEY,
+    next bigint NOT NULL
+);
+INSERT INTO looker_feed.counter (name, next) VALUES ('letter', 0);

@@ -1,0 +1,399 @@
+//! A delivery on its way in: visible to nobody until it is committed, gone whole when it is not.
+//!
+//! Blocks go to the server as they fill, each few in a small statement of their own, which does not
+//! wait for any disk: the statement that makes the delivery visible does, and goes through only if
+//! all blocks are there. A delivery whose daemon is silent is aborted and removed by any other.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
+
+use super::super::delivery::{Info, NewDelivery, Receipt, Tally, Totals};
+use super::super::entry::{Appended, Entry};
+use super::super::error::Error;
+use super::super::local::files::rejected;
+use super::super::record::{Kind, MAX_SLICES, Name, Slice, encode};
+use super::super::rejected::RejectedRow;
+use super::super::status::Health;
+use super::blocks::Block;
+use super::bury::encode_error;
+use super::commit::{ABORT, BLOCKS, Flip, REJECTS, begin, store};
+use super::daemon::Inner;
+use super::daemon::database;
+use super::handle::SharedOutbox;
+use super::lock::lock;
+use super::session::Tries;
+use crate::model::DeliveryId;
+use crate::seal::Sealer;
+
+/// Bytes of blocks that one statement carries, about.
+const TOGETHER: usize = 1 << 20;
+/// Bytes of rejected rows that are kept of a delivery.
+const MAX_REJECTED: u64 = 64 << 20;
+/// How long a caller waits for an abort; what is not aborted by then is later.
+const ABORTING: Duration = Duration::from_secs(5);
+
+/// A delivery that has begun. Dropping it aborts it.
+#[derive(Debug)]
+pub struct Staging {
+    outbox: SharedOutbox,
+    info: Arc<Info>,
+    sealer: Sealer,
+    block: Block,
+    full: Vec<Block>,
+    full_bytes: usize,
+    sending: Option<Receiver<Result<(), Error>>>,
+    rejects: Block,
+    rejected_kept: u64,
+    rejected_bytes: u64,
+    rejected_rows: u64,
+    blocks: u64,
+    rows: u64,
+    batches: u64,
+    entries: u64,
+    bytes: u64,
+    scratch: Vec<u8>,
+    failed: Option<Error>,
+    committed: bool,
+}
+
+impl SharedOutbox {
+    /// Whether a delivery that began now would be taken.
+    ///
+    /// # Errors
+    /// The outbox is full, or the server takes no writes.
+    pub fn admit(&self) -> Result<(), Error> {
+        self.inner.admit()
+    }
+
+    /// Begins a delivery.
+    ///
+    /// # Errors
+    /// The outbox is full, the server cannot be asked, or the delivery or its webhook id is known
+    /// already.
+    pub fn begin(&self, new: NewDelivery) -> Result<Staging, Error> {
+        self.inner.admit()?;
+        let info = Arc::new(Info::new(new)?);
+        if !lock(&self.inner.staging).insert(info.id) {
+            return Err(Error::Duplicate(info.id));
+        }
+        let (inner, begun) = (Arc::clone(&self.inner), Arc::clone(&info));
+        let begun = self.run(async move { begin(&inner, &begun).await });
+        if let Err(error) = begun {
+            lock(&self.inner.staging).remove(&info.id);
+            return Err(error);
+        }
+        Ok(Staging {
+            outbox: self.clone(),
+            sealer: self.inner.sealer()?,
+            info,
+            block: Block::default(),
+            full: Vec::new(),
+            full_bytes: 0,
+            sending: None,
+            rejects: Block::default(),
+            rejected_kept: 0,
+            rejected_bytes: 0,
+            rejected_rows: 0,
+            blocks: 0,
+            rows: 0,
+            batches: 0,
+            entries: 0,
+            bytes: 0,
+            scratch: Vec::new(),
+            failed: None,
+            committed: false,
+        })
+    }
+}
+
+impl Staging {
+    /// Which delivery this is.
+    pub fn id(&self) -> DeliveryId {
+        self.info.id
+    }
+
+    /// Appends one ready request. Blocks on the server at times.
+    ///
+    /// # Errors
+    /// The entry is too large (the delivery can go on without it), the outbox is full, or the server
+    /// has failed: then the delivery can only be aborted.
+    pub fn append(&mut self, entry: Entry<'_>) -> Result<Appended, Error> {
+        self.check_usable()?;
+        if entry.slices.len() > MAX_SLICES {
+            return Err(Error::TooLarge {
+                what: "the number of slices of an entry",
+                limit: MAX_SLICES,
+            });
+        }
+        let appended = self.try_append(entry);
+        self.note(appended)
+    }
+
+    fn try_append(&mut self, entry: Entry<'_>) -> Result<Appended, Error> {
+        let ordinal = u32::try_from(self.entries).map_err(|_| Error::TooLarge {
+            what: "the number of requests of a delivery",
+            limit: u32::MAX as usize,
+        })?;
+        let name = Name {
+            kind: Kind::Entry,
+            delivery: self.info.id,
+            ordinal,
+        };
+        self.scratch.clear();
+        encode(
+            &mut self.scratch,
+            &mut self.sealer,
+            name,
+            &[entry.route],
+            entry.slices,
+        )
+        .map_err(|error| encode_error("an entry", error))?;
+        let tally = Tally {
+            rows: entry.slices.iter().map(|slice| u64::from(slice.rows)).sum(),
+            batches: entry.slices.len() as u64,
+        };
+        let length = self.scratch.len() as u64;
+        if let Some(full) = self.block.push(&self.scratch, tally) {
+            self.push(full)?;
+        }
+        self.entries += 1;
+        self.batches += tally.batches;
+        self.rows += tally.rows;
+        self.count(length)?;
+        Ok(Appended {
+            ordinal: u64::from(ordinal),
+            bytes: length,
+        })
+    }
+
+    /// Keeps a row that could not be mapped; beyond [`Settings::rejected_rows`](super::Settings) it is
+    /// only counted.
+    ///
+    /// # Errors
+    /// As for [`Staging::append`].
+    pub fn reject(&mut self, row: RejectedRow<'_>) -> Result<(), Error> {
+        self.check_usable()?;
+        let rejected = self.try_reject(row);
+        self.note(rejected)
+    }
+
+    fn try_reject(&mut self, row: RejectedRow<'_>) -> Result<(), Error> {
+        self.rejected_rows += 1;
+        let most = self.outbox.inner.settings.rejected_rows;
+        if self.rejected_rows > most || self.rejected_bytes >= MAX_REJECTED {
+            return Ok(());
+        }
+        let name = Name {
+            kind: Kind::Rejected,
+            delivery: self.info.id,
+            ordinal: self.rejected_kept as u32,
+        };
+        let meta = rejected::encode_meta(&row);
+        let slices = [Slice {
+            bytes: row.text.get(..rejected::MAX_TEXT).unwrap_or(row.text),
+            rows: 1,
+        }];
+        self.scratch.clear();
+        encode(&mut self.scratch, &mut self.sealer, name, &meta, &slices)
+            .map_err(|error| encode_error("a rejected row", error))?;
+        self.rejected_kept += 1;
+        self.rejected_bytes += self.scratch.len() as u64;
+        let length = self.scratch.len() as u64;
+        if let Some(full) = self.rejects.push(&self.scratch, Tally::default()) {
+            self.send(Vec::new(), vec![full])?;
+        }
+        self.count(length)
+    }
+
+    /// Makes the delivery durable and visible. When this returns `Ok`, it is as durable as the server
+    /// makes anything.
+    ///
+    /// # Errors
+    /// The totals do not match what was given, or the server failed: the delivery is gone then, or, if
+    /// the server has stayed away for so long that it is not known, goes as soon as it is back,
+    /// unless it was visible already.
+    pub fn commit(mut self, totals: Totals) -> Result<Receipt, Error> {
+        let committed = self.try_commit(totals);
+        match &committed {
+            Ok(_) => self.committed = true,
+            Err(_) => self.abort(),
+        }
+        committed
+    }
+
+    fn try_commit(&mut self, totals: Totals) -> Result<Receipt, Error> {
+        self.check_usable()?;
+        self.check_totals(&totals)?;
+        let totals = totals.bounded();
+        let mut last = std::mem::take(&mut self.full);
+        last.push(std::mem::take(&mut self.block));
+        last.retain(|block| block.entries > 0);
+        self.blocks += last.len() as u64;
+        let rejects = std::mem::take(&mut self.rejects);
+        let rejects: Vec<Block> = Some(rejects)
+            .filter(|block| block.entries > 0)
+            .into_iter()
+            .collect();
+        if !last.is_empty() || !rejects.is_empty() {
+            self.send(last, rejects)?;
+        }
+        self.wait()?;
+        let flip = Flip {
+            info: Arc::clone(&self.info),
+            blocks: self.blocks,
+            entries: self.entries,
+            kept: self.rejected_kept,
+            bytes: self.bytes,
+            totals,
+        };
+        let inner = Arc::clone(&self.outbox.inner);
+        let receipt = self.outbox.run(async move { flip.run(&inner).await })?;
+        let held = self
+            .outbox
+            .inner
+            .held()
+            .get(&self.info.destination)
+            .cloned();
+        if let Some(held) = held {
+            held.stale.store(true, Ordering::Release);
+        }
+        self.outbox.inner.wake();
+        Ok(receipt)
+    }
+
+    /// Ends the delivery without a trace. Dropping it does so too, a little later.
+    pub fn abort(self) {
+        let inner = Arc::clone(&self.outbox.inner);
+        let (id, outbox) = (self.info.id, self.outbox.clone());
+        drop(self);
+        let aborted = outbox.run(async move {
+            let aborted = inner
+                .sessions
+                .run(
+                    ABORT,
+                    &[&&id.0[..], &&inner.me[..]],
+                    Tries::UntilKnown,
+                    ABORTING,
+                )
+                .await;
+            aborted.map_err(|fault| database("a delivery could not be aborted", &fault))
+        });
+        if aborted.is_ok() {
+            lock(&outbox.inner.aborting).retain(|other| *other != id);
+        }
+    }
+
+    fn check_usable(&self) -> Result<(), Error> {
+        match &self.failed {
+            Some(error) => Err(error.clone()),
+            None if !self.outbox.is_alive() => Err(Error::Closed),
+            None => Ok(()),
+        }
+    }
+
+    fn check_totals(&self, totals: &Totals) -> Result<(), Error> {
+        for (what, said, held) in [
+            ("rejected rows", totals.rows_rejected, self.rejected_rows),
+            ("rows", totals.mapped().rows, self.rows),
+            ("batches", totals.batches, self.batches),
+            ("requests", totals.requests, self.entries),
+        ] {
+            if said != held {
+                return Err(Error::Unbalanced { what, said, held });
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, full: Block) -> Result<(), Error> {
+        self.full_bytes += full.size();
+        self.full.push(full);
+        if self.full_bytes < TOGETHER {
+            return Ok(());
+        }
+        self.full_bytes = 0;
+        self.blocks += self.full.len() as u64;
+        let full = std::mem::take(&mut self.full);
+        self.send(full, Vec::new())
+    }
+
+    /// Sends blocks while more are made: one statement at a time.
+    fn send(&mut self, blocks: Vec<Block>, rejects: Vec<Block>) -> Result<(), Error> {
+        self.wait()?;
+        let (reply, answer) = sync_channel(1);
+        let (inner, id) = (Arc::clone(&self.outbox.inner), self.info.id);
+        // Waited for before the next one, and before the commit; it ends by its deadlines.
+        drop(self.outbox.runner.handle.spawn(async move {
+            let stored = async {
+                store(&inner, id, BLOCKS, &blocks).await?;
+                store(&inner, id, REJECTS, &rejects).await
+            };
+            let _ = reply.send(stored.await);
+        }));
+        self.sending = Some(answer);
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), Error> {
+        match self.sending.take() {
+            Some(answer) => answer.recv().map_err(|_| Error::Closed)?,
+            None => Ok(()),
+        }
+    }
+
+    fn count(&mut self, grown: u64) -> Result<(), Error> {
+        self.bytes += grown;
+        let inner = &self.outbox.inner;
+        inner.staged.fetch_add(grown, Ordering::Relaxed);
+        inner.check_room()
+    }
+
+    fn note<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        if let Err(error) = &result
+            && !matches!(error, Error::TooLarge { .. })
+        {
+            self.failed = Some(error.clone());
+        }
+        result
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let inner = &self.outbox.inner;
+        let staged = &inner.staged;
+        // It cannot fail: the closure always has a value.
+        let _ = staged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |staged| {
+            Some(staged.saturating_sub(self.bytes))
+        });
+        if self.committed {
+            inner.used.fetch_add(self.bytes, Ordering::Relaxed);
+        } else {
+            lock(&inner.aborting).push(self.info.id);
+        }
+        lock(&inner.staging).remove(&self.info.id);
+        inner.nudge.notify_one();
+    }
+}
+
+impl Inner {
+    fn admit(&self) -> Result<(), Error> {
+        if self.is_closed() {
+            return Err(Error::Closed);
+        }
+        if let Health::RefusingWrites { since, what } = self.health() {
+            return Err(Error::RefusingWrites { since, what });
+        }
+        self.check_room()
+    }
+
+    fn check_room(&self) -> Result<(), Error> {
+        let used = self.used.load(Ordering::Relaxed) + self.staged.load(Ordering::Relaxed);
+        match self.settings.max_bytes {
+            Some(limit) if used >= limit => Err(Error::Full { used, limit }),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! What can be asked about the outbox, from any daemon. What flies is known to the owner of its
+//! destination alone: another daemon counts it as waiting.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio_postgres::Row;
+
+use super::super::delivery::Ending;
+use super::super::delivery::{DeliveryState, Tally, WebhookKey, WebhookState};
+use super::super::error::Error;
+use super::super::local::files::rejected;
+use super::super::record::{Kind, Name, scan};
+use super::super::rejected::RejectedPage;
+use super::super::status::{Damage, DestinationState, Title, Usage};
+use super::columns::column;
+use super::columns::read_id;
+use super::columns::{count, counters, millis};
+use super::daemon::Inner;
+use super::handle::SharedOutbox;
+use crate::clock::UnixMillis;
+use crate::model::{DeliveryId, DestinationId};
+
+/// A daemon of the outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Daemon {
+    /// What people call it.
+    pub name: String,
+    /// Since when it runs, by the server's clock.
+    pub since: UnixMillis,
+    /// Since when it has been silent, in seconds; 5 and more are unusual.
+    pub silent: u64,
+    /// The destinations that it sends to.
+    pub destinations: Vec<DestinationId>,
+    /// Whether it is this one.
+    pub own: bool,
+}
+
+macro_rules! states {
+    ($which:literal) => {
+        concat!(
+            "SELECT d.id, d.destination, d.label, d.title, d.link, d.received, d.committed,
+                d.rows_in, d.users, d.rows_mapped, d.batches, d.requests, d.rejected, d.unchanged,
+                d.notes, p.delivered_rows, p.delivered_batches, p.dead_rows, p.dead_batches,
+                p.discarded_rows, p.discarded_batches, p.damaged_rows, p.damaged_batches,
+                p.cancelled_rows, p.cancelled_batches, p.cancelled_at, p.finished
+             FROM looker_feed.delivery d JOIN looker_feed.progress p ON p.delivery = d.id ",
+            $which
+        )
+    };
+}
+const ONE: &str = states!("WHERE d.id = $1 AND d.state = 1");
+const NEWEST: &str = states!(
+    "WHERE d.state = 1 AND ($1::bytea IS NULL
+        OR (d.committed, d.id) < (SELECT c.committed, c.id FROM looker_feed.delivery c WHERE c.id = $1))
+     ORDER BY d.committed DESC, d.id DESC LIMIT $2"
+);
+const TITLES: &str = "SELECT title, count(*) AS deliveries, max(received) AS newest
+     FROM looker_feed.delivery WHERE state = 1 GROUP BY title ORDER BY title";
+const DESTINATIONS: &str =
+    "SELECT t.id, t.label, w.deliveries, w.rows, w.batches, w.bytes, w.oldest,
+        (SELECT count(DISTINCT l.queued) FROM looker_feed.letter l
+            WHERE l.destination = t.id AND l.queued IS NOT NULL) AS replays
+     FROM (SELECT p.destination, count(*) FILTER (WHERE p.frontier < d.requests) AS deliveries,
+            sum(d.rows_mapped - p.delivered_rows - p.dead_rows - p.discarded_rows - p.damaged_rows
+                - p.cancelled_rows)::int8 AS rows,
+            sum(d.batches - p.delivered_batches - p.dead_batches - p.discarded_batches
+                - p.damaged_batches - p.cancelled_batches)::int8 AS batches,
+            sum(d.bytes)::int8 AS bytes, min(d.received) AS oldest
+        FROM looker_feed.progress p JOIN looker_feed.delivery d ON d.id = p.delivery
+        WHERE p.open GROUP BY p.destination) w
+     JOIN looker_feed.destination t ON t.id = w.destination ORDER BY t.id";
+const USAGE: &str = "SELECT
+     (SELECT coalesce(sum(d.bytes), 0)::int8 FROM looker_feed.progress p
+        JOIN looker_feed.delivery d ON d.id = p.delivery WHERE NOT p.cleared) AS bytes,
+     (SELECT coalesce(sum(d.requests - p.frontier), 0)::int8 FROM looker_feed.progress p
+        JOIN looker_feed.delivery d ON d.id = p.delivery WHERE p.open) AS entries,
+     (SELECT coalesce(sum(dead_rows), 0)::int8 FROM looker_feed.progress
+        WHERE dead_batches > 0) AS dead_rows,
+     (SELECT coalesce(sum(dead_batches), 0)::int8 FROM looker_feed.progress
+        WHERE dead_batches > 0) AS dead_batches,
+     (SELECT count(*) FROM looker_feed.delivery WHERE state = 0) AS receiving,
+     (SELECT count(*) FROM looker_feed.delivery WHERE state = 1) AS deliveries,
+     (SELECT coalesce(sum(kept), 0)::int8 FROM looker_feed.delivery WHERE state = 1) AS kept,
+     (SELECT coalesce(sum(cancelled_rows), 0)::int8 FROM looker_feed.progress) AS cancelled_rows,
+     (SELECT coalesce(sum(cancelled_batches), 0)::int8 FROM looker_feed.progress)
+        AS cancelled_batches";
+const READING: &str = "its state could not be read";
+
+impl SharedOutbox {
+    /// What is known of a webhook id.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn webhook(&self, id: &str) -> Result<WebhookState, Error> {
+        let inner = Arc::clone(&self.inner);
+        let key = WebhookKey::of(id);
+        self.run(async move { super::commit::webhook(&inner, &key.0).await })
+    }
+
+    /// Destinations with something to do, in the order of their ids.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn destinations(&self) -> Result<Vec<DestinationState>, Error> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move {
+            let rows = inner.read(READING, DESTINATIONS, &[]).await?;
+            rows.iter().map(|row| destination(&inner, row)).collect()
+        })
+    }
+
+    /// Deliveries in the order of their commit, the newest first: at most `limit`, those behind `after`.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn deliveries(
+        &self,
+        after: Option<DeliveryId>,
+        limit: usize,
+    ) -> Result<Vec<DeliveryState>, Error> {
+        let inner = Arc::clone(&self.inner);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.run(async move {
+            let after = after.map(|id| id.0);
+            let after = after.as_ref().map(|id| &id[..]);
+            let rows = inner.read(READING, NEWEST, &[&after, &limit]).await?;
+            rows.iter().map(|row| state(&inner, row)).collect()
+        })
+    }
+
+    /// One delivery, while it is listed.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryState>, Error> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { delivery(&inner, id).await })
+    }
+
+    /// The titles of listed deliveries, in alphabetical order.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn titles(&self) -> Result<Vec<Title>, Error> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move {
+            let rows = inner.read(READING, TITLES, &[]).await?;
+            let mut titles = rows
+                .iter()
+                .map(|row| {
+                    Ok(Title {
+                        title: column(row, "title")?,
+                        deliveries: count(row, "deliveries")?,
+                        newest: millis(row, "newest")?,
+                    })
+                })
+                .collect::<Result<Vec<Title>, Error>>()?;
+            // The server may sort by a language.
+            titles.sort_by(|one, other| one.title.cmp(&other.title));
+            Ok(titles)
+        })
+    }
+
+    /// How large the outbox is. `free` is not known.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn usage(&self) -> Result<Usage, Error> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move {
+            let rows = inner.read(READING, USAGE, &[]).await?;
+            let Some(row) = rows.first() else {
+                return Ok(Usage::default());
+            };
+            Ok(Usage {
+                bytes: count(row, "bytes")?,
+                entries: count(row, "entries")?,
+                dead_letters: Tally {
+                    rows: count(row, "dead_rows")?,
+                    batches: count(row, "dead_batches")?,
+                },
+                receiving: count(row, "receiving")?,
+                deliveries: count(row, "deliveries")?,
+                rejected_rows: count(row, "kept")?,
+                cancelled: Tally {
+                    rows: count(row, "cancelled_rows")?,
+                    batches: count(row, "cancelled_batches")?,
+                },
+                ..Usage::default()
+            })
+        })
+    }
+
+    /// How a delivery ended.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn ending(&self, id: DeliveryId) -> Result<Ending, Error> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { ending(&inner, id).await })
+    }
+
+    /// Rows of a delivery that could not be mapped: at most `limit`, leaving out the first `skip`.
+    /// `None`: the delivery is not listed.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn rejected(
+        &self,
+        id: DeliveryId,
+        skip: usize,
+        limit: usize,
+    ) -> Result<Option<RejectedPage>, Error> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { rejected_page(&inner, id, skip, limit).await })
+    }
+
+    /// What was found damaged, the latest 200.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn damage(&self) -> Result<Vec<Damage>, Error> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move {
+            let sql = "SELECT found, delivery, rows, what FROM looker_feed.damage
+                 ORDER BY found DESC LIMIT 200";
+            let mut rows = inner.read(READING, sql, &[]).await?;
+            rows.reverse();
+            rows.iter()
+                .map(|row| {
+                    Ok(Damage {
+                        delivery: Some(DeliveryId(read_id(row, "delivery")?)),
+                        rows: count(row, "rows")?,
+                        what: column(row, "what")?,
+                        found: millis(row, "found")?,
+                    })
+                })
+                .collect()
+        })
+    }
+
+    /// The daemons that have been heard of within the last minute, by their names, with what each sends
+    /// to.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub fn daemons(&self) -> Result<Vec<Daemon>, Error> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move {
+            let sql = "SELECT m.id, m.name, (extract(epoch FROM m.since) * 1000)::int8 AS since,
+                    greatest(0, extract(epoch FROM clock_timestamp() - m.beat))::int8 AS silent,
+                    (SELECT coalesce(array_agg(t.id ORDER BY t.id), '{}')
+                        FROM looker_feed.destination t WHERE t.owner = m.id
+                        AND t.lease_until > clock_timestamp()) AS destinations
+                 FROM looker_feed.daemon m
+                 WHERE m.beat > clock_timestamp() - interval '1 minute' ORDER BY m.name, m.id";
+            let rows = inner.read(READING, sql, &[]).await?;
+            rows.iter()
+                .map(|row| {
+                    let ids: Vec<&[u8]> = column(row, "destinations")?;
+                    let ids = ids.into_iter().filter_map(|id| id.try_into().ok());
+                    Ok(Daemon {
+                        name: column(row, "name")?,
+                        since: millis(row, "since")?,
+                        silent: count(row, "silent")?,
+                        destinations: ids.map(DestinationId).collect(),
+                        own: read_id(row, "id")? == inner.me,
+                    })
+                })
+                .collect()
+        })
+    }
+}
+
+fn destination(inner: &Inner, row: &Row) -> Result<DestinationState, Error> {
+    let id = DestinationId(read_id(row, "id")?);
+    let mut waiting = Tally {
+        rows: count(row, "rows")?,
+        batches: count(row, "batches")?,
+    };
+    let mut in_flight = Tally::default();
+    let held = inner.held().get(&id).cloned();
+    if let Some(held) = held {
+        let flight = held.flight();
+        for flying in flight.deliveries.values() {
+            flying
+                .claimed
+                .values()
+                .for_each(|tally| in_flight += *tally);
+        }
+        for (_, tally) in flight.letters.values() {
+            in_flight += *tally;
+        }
+    }
+    in_flight = least(in_flight, waiting);
+    waiting -= in_flight;
+    Ok(DestinationState {
+        id,
+        label: column(row, "label")?,
+        deliveries: count(row, "deliveries")? + count(row, "replays")?,
+        waiting,
+        in_flight,
+        bytes: count(row, "bytes")?,
+        oldest: Some(millis(row, "oldest")?),
+    })
+}
+
+/// What flies and what has settled are read one after the other; no row counts twice.
+fn least(one: Tally, other: Tally) -> Tally {
+    Tally {
+        rows: one.rows.min(other.rows),
+        batches: one.batches.min(other.batches),
+    }
+}
+
+async fn delivery(inner: &Inner, id: DeliveryId) -> Result<Option<DeliveryState>, Error> {
+    let rows = inner.read(READING, ONE, &[&&id.0[..]]).await?;
+    rows.first().map(|row| state(inner, row)).transpose()
+}
+
+fn state(inner: &Inner, row: &Row) -> Result<DeliveryState, Error> {
+    let id = DeliveryId(read_id(row, "id")?);
+    let destination = DestinationId(read_id(row, "destination")?);
+    let counters = counters(row)?;
+    let mapped = Tally {
+        rows: count(row, "rows_mapped")?,
+        batches: count(row, "batches")?,
+    };
+    let mut waiting = mapped;
+    waiting -= counters.settled();
+    let held = inner.held().get(&destination).cloned();
+    let flying = held.map_or_else(Tally::default, |held| held.flight().tally(id));
+    let in_flight = least(flying, waiting);
+    waiting -= in_flight;
+    Ok(DeliveryState {
+        id,
+        destination,
+        destination_label: column(row, "label")?,
+        title: column(row, "title")?,
+        link: column(row, "link")?,
+        received: millis(row, "received")?,
+        committed: millis(row, "committed")?,
+        rows_in: count(row, "rows_in")?,
+        users: count(row, "users")?,
+        batches: mapped.batches,
+        requests: count(row, "requests")?,
+        waiting,
+        in_flight,
+        delivered: counters.delivered,
+        dead: counters.dead,
+        discarded: counters.discarded,
+        damaged: counters.damaged,
+        cancelled: counters.cancelled,
+        cancelled_at: counters.cancelled_at,
+        rejected: count(row, "rejected")?,
+        unchanged: count(row, "unchanged")?,
+        notes: column(row, "notes")?,
+        settled: counters.settled() == mapped,
+        finished: counters.finished,
+    })
+}
+
+async fn ending(inner: &Inner, id: DeliveryId) -> Result<Ending, Error> {
+    let Some(state) = delivery(inner, id).await? else {
+        return Ok(Ending::Unknown);
+    };
+    if !state.settled {
+        return Ok(Ending::Open);
+    }
+    let sql = "SELECT ordinal FROM looker_feed.letter WHERE delivery = $1";
+    let mut requests = BTreeSet::new();
+    for row in inner.read(READING, sql, &[&&id.0[..]]).await? {
+        requests.insert(u32::try_from(count(&row, "ordinal")?).unwrap_or(u32::MAX));
+    }
+    let mut told = state.delivered;
+    told += state.dead;
+    let mapped = Tally {
+        rows: state.rows_in - state.rejected - state.unchanged,
+        batches: state.batches,
+    };
+    if told != mapped {
+        return Ok(Ending::InDoubt);
+    }
+    Ok(Ending::Settled(requests.into_iter().collect()))
+}
+
+async fn rejected_page(
+    inner: &Inner,
+    id: DeliveryId,
+    skip: usize,
+    limit: usize,
+) -> Result<Option<RejectedPage>, Error> {
+    let Some(state) = delivery(inner, id).await? else {
+        return Ok(None);
+    };
+    let mut page = RejectedPage {
+        total: state.rejected,
+        ..RejectedPage::default()
+    };
+    let sum = "SELECT coalesce(sum(entries), 0)::int8 AS kept FROM looker_feed.reject
+         WHERE delivery = $1";
+    if let Some(row) = inner.read(READING, sum, &[&&id.0[..]]).await?.first() {
+        page.kept = count(row, "kept")?;
+    }
+    let sql = "SELECT first, entries, body FROM looker_feed.reject
+         WHERE delivery = $1 AND first + entries > $2 ORDER BY first LIMIT 1";
+    let mut from = skip as u64;
+    while page.rows.len() < limit {
+        let rows = inner
+            .read(READING, sql, &[&&id.0[..], &(from as i64)])
+            .await?;
+        let Some(row) = rows.first() else {
+            break;
+        };
+        let body: &[u8] = column(row, "body")?;
+        for (_, _, frame) in scan(body) {
+            let name = Name {
+                kind: Kind::Rejected,
+                delivery: id,
+                ordinal: frame.name.ordinal,
+            };
+            if frame.name != name || u64::from(frame.name.ordinal) < from {
+                continue;
+            }
+            if page.rows.len() == limit {
+                break;
+            }
+            if let Some(key) = frame.key_id()
+                && !inner.settings.keys.holds(key)
+            {
+                return Err(Error::MissingKey { key });
+            }
+            // A damaged row is left out.
+            let opened = frame.open(&inner.settings.keys);
+            page.rows
+                .extend(opened.and_then(|record| rejected::decode(&record)).ok());
+        }
+        let entries: i32 = column(row, "entries")?;
+        from = count(row, "first")? + entries.max(1) as u64;
+    }
+    Ok(Some(page))
+}

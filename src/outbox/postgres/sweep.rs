@@ -1,0 +1,133 @@
+//! Room: what nobody needs any more is deleted, in small statements, by any of the daemons. Each of them
+//! may be carried out twice, or by two at once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::super::error::Error;
+use super::columns::count;
+use super::daemon::Inner;
+use super::session::{Params, Tries};
+use crate::clock::UnixMillis;
+
+/// Between two sweeps, about.
+const EVERY: Duration = Duration::from_secs(10);
+/// A daemon that has been silent for so many leases is taken for dead: what it was taking in is
+/// aborted.
+const DEAD_AFTER: f64 = 4.0;
+/// Rows that one statement deletes at most; a block has up to 256 KiB.
+const PART: i64 = 64;
+
+pub(super) async fn sweep(inner: Arc<Inner>) {
+    loop {
+        if let Err(error) = once(&inner).await {
+            tracing::debug!(%error, "the outbox could not be swept; it is tried again");
+        }
+        sleep(EVERY.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+    }
+}
+
+/// Staged by a daemon that is not heard of.
+const ORPHANS: &str = "WITH gone AS (UPDATE looker_feed.delivery d SET state = 2
+        WHERE d.state = 0 AND NOT EXISTS (SELECT 1 FROM looker_feed.daemon m WHERE m.id = d.stager
+            AND m.beat > clock_timestamp() - $1::float8 * interval '1 second') RETURNING d.id),
+     forgotten AS (DELETE FROM looker_feed.webhook w USING gone
+        WHERE w.delivery = gone.id AND w.committed IS NULL)
+     SELECT id FROM gone";
+const ABORTED_BLOCKS: &str = "DELETE FROM looker_feed.block WHERE (delivery, first) IN (
+        SELECT b.delivery, b.first FROM looker_feed.delivery d
+        JOIN looker_feed.block b ON b.delivery = d.id WHERE d.state = 2 LIMIT $1) RETURNING 1";
+const ABORTED_REJECTS: &str = "DELETE FROM looker_feed.reject WHERE (delivery, first) IN (
+        SELECT b.delivery, b.first FROM looker_feed.delivery d
+        JOIN looker_feed.reject b ON b.delivery = d.id WHERE d.state = 2 LIMIT $1) RETURNING 1";
+const ABORTED: &str = "DELETE FROM looker_feed.delivery WHERE id IN (
+        SELECT d.id FROM looker_feed.delivery d WHERE d.state = 2
+        AND NOT EXISTS (SELECT 1 FROM looker_feed.block b WHERE b.delivery = d.id)
+        AND NOT EXISTS (SELECT 1 FROM looker_feed.reject r WHERE r.delivery = d.id) LIMIT $1)
+     RETURNING 1";
+/// Blocks all of whose requests have settled, of deliveries that have not.
+const PASSED: &str = "DELETE FROM looker_feed.block WHERE (delivery, first) IN (
+        SELECT b.delivery, b.first FROM looker_feed.progress p
+        JOIN looker_feed.block b ON b.delivery = p.delivery AND b.first < p.frontier
+            AND b.first + b.entries <= p.frontier WHERE p.open LIMIT $1) RETURNING 1";
+const SETTLED: &str = "DELETE FROM looker_feed.block WHERE (delivery, first) IN (
+        SELECT b.delivery, b.first FROM looker_feed.progress p
+        JOIN looker_feed.block b ON b.delivery = p.delivery
+        WHERE NOT p.cleared AND NOT p.open LIMIT $1) RETURNING 1";
+const CLEARED: &str = "UPDATE looker_feed.progress SET cleared = true WHERE delivery IN (
+        SELECT p.delivery FROM looker_feed.progress p WHERE NOT p.cleared AND NOT p.open
+        AND NOT EXISTS (SELECT 1 FROM looker_feed.block b WHERE b.delivery = p.delivery) LIMIT $1)
+     RETURNING 1";
+/// The oldest settled deliveries beyond those that stay listed. With dead letters they stay.
+const HISTORY: &str = "WITH old AS (SELECT d.id FROM looker_feed.delivery d
+        JOIN looker_feed.progress p ON p.delivery = d.id
+        WHERE d.state = 1 AND NOT p.open AND p.cleared AND p.dead_batches = 0
+        ORDER BY d.committed DESC, d.id DESC OFFSET $1 LIMIT $2),
+     rejects AS (DELETE FROM looker_feed.reject r USING old WHERE r.delivery = old.id),
+     progress AS (DELETE FROM looker_feed.progress p USING old
+        WHERE p.delivery = old.id AND NOT p.open RETURNING p.delivery)
+     DELETE FROM looker_feed.delivery d USING progress WHERE d.id = progress.delivery RETURNING 1";
+const WEBHOOKS: &str = "DELETE FROM looker_feed.webhook WHERE key IN (
+        SELECT key FROM looker_feed.webhook WHERE committed < $1 LIMIT $2) RETURNING 1";
+const REQUESTS: &str = "DELETE FROM looker_feed.request
+     WHERE asked < clock_timestamp() - interval '1 hour' AND answer IS NOT NULL RETURNING 1";
+const DAEMONS: &str = "DELETE FROM looker_feed.daemon m
+     WHERE m.beat < clock_timestamp() - interval '1 day'
+     AND NOT EXISTS (SELECT 1 FROM looker_feed.delivery d WHERE d.stager = m.id AND d.state = 0)
+     RETURNING 1";
+const DAMAGES: &str = "DELETE FROM looker_feed.damage WHERE found < (
+        SELECT min(found) FROM (SELECT found FROM looker_feed.damage ORDER BY found DESC LIMIT 200) n)
+     RETURNING 1";
+/// Accounts that nobody needs any more. A delivery that comes brings one.
+const ACCOUNTS: &str = "UPDATE looker_feed.destination t SET account = ''
+     WHERE length(t.account) > 0 AND t.owner IS NULL
+     AND NOT EXISTS (SELECT 1 FROM looker_feed.delivery d WHERE d.destination = t.id)
+     AND t.next_position = $1 AND t.id = $2 RETURNING 1";
+const UNNEEDED: &str = "SELECT t.id, t.next_position FROM looker_feed.destination t
+     WHERE length(t.account) > 0 AND t.owner IS NULL
+     AND NOT EXISTS (SELECT 1 FROM looker_feed.delivery d WHERE d.destination = t.id) LIMIT 64";
+const USED: &str = "SELECT coalesce(sum(d.bytes), 0)::int8 AS bytes FROM looker_feed.progress p
+     JOIN looker_feed.delivery d ON d.id = p.delivery WHERE NOT p.cleared";
+
+/// Sweeps all that can be swept now.
+pub(super) async fn once(inner: &Inner) -> Result<(), Error> {
+    let silent = inner.settings.lease.as_secs_f64() * DEAD_AFTER;
+    delete(inner, ORPHANS, &[&silent]).await?;
+    for sql in [
+        ABORTED_BLOCKS,
+        ABORTED_REJECTS,
+        ABORTED,
+        PASSED,
+        SETTLED,
+        CLEARED,
+    ] {
+        while delete(inner, sql, &[&PART]).await? as i64 == PART {}
+    }
+    let history = i64::try_from(inner.settings.history).unwrap_or(i64::MAX);
+    while delete(inner, HISTORY, &[&history, &PART]).await? as i64 == PART {}
+    let memory = inner.settings.webhook_memory.as_millis() as i64;
+    let since = UnixMillis::now().0 as i64 - memory;
+    while delete(inner, WEBHOOKS, &[&since, &PART]).await? as i64 == PART {}
+    for sql in [REQUESTS, DAEMONS, DAMAGES] {
+        delete(inner, sql, &[]).await?;
+    }
+    for row in inner.read(DOING, UNNEEDED, &[]).await? {
+        let id: &[u8] = super::columns::column(&row, "id")?;
+        let position = count(&row, "next_position")? as i64;
+        delete(inner, ACCOUNTS, &[&position, &id]).await?;
+    }
+    if let Some(row) = inner.read(DOING, USED, &[]).await?.first() {
+        inner.used.store(count(row, "bytes")?, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+const DOING: &str = "the outbox could not be swept";
+
+async fn delete(inner: &Inner, sql: &'static str, params: Params<'_>) -> Result<usize, Error> {
+    let rows = inner.write(DOING, sql, params, Tries::UntilKnown).await?;
+    Ok(rows.len())
+}
