@@ -6,14 +6,38 @@ use std::sync::Arc;
 use looker_feed::clock::UnixMillis;
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{
-    self, CheckReport, Claim, Dead, DeliveryState, Entry, Error, NewDelivery, OpenError, Outbox,
-    Receipt, Settings, Settlement, Slice, Staging, Totals,
+    self, CheckReport, Claim, Dead, DeliveryState, Entry, Error, NewDelivery, OpenError, Receipt,
+    Settings, Settlement, Slice, Staging, Totals,
 };
 use looker_feed::seal::{Key, Keyring};
 
 /// A directory for one test; in memory where the system has that, since the tests sync a lot.
 pub fn home() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
+pub use looker_feed::outbox::Outbox;
+
+/// How many sequences of operations the model runs.
+pub const CASES: u32 = 60;
+
+/// Where an outbox is that is opened again and again.
+pub struct Place(tempfile::TempDir);
+
+/// A place for one test.
+pub fn place() -> Option<Place> {
+    Some(Place(home()))
+}
+
+impl Place {
+    pub fn open(&self) -> Outbox {
+        open(self.0.path())
+    }
+
+    /// No bodies are left.
+    pub fn check_drained(&self, _: &Outbox) {
+        assert_eq!(size_of(&self.0.path().join("segments")), 0);
+    }
 }
 
 /// Settings for a small disk and small segments.

@@ -1,12 +1,22 @@
 //! What the tests of the shared outbox share.
 
-use std::time::Duration;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use looker_feed::outbox::postgres::{Lease, Server, Settings, SharedOutbox};
-use looker_feed::outbox::{Claim, Error, Receipt};
+use looker_feed::model::{DeliveryId, DestinationId};
+use looker_feed::outbox::postgres::{Lease, Server, Settings, SharedOutbox, Staging};
+use looker_feed::outbox::{
+    Claim, Damage, DeadFilter, DeadLetter, DeadPage, DeliveryState, Entry, Error, LetterId, Moved,
+    NewDelivery, Receipt, Settled, Settlement, Slice, Tally, Usage,
+};
 
-use crate::generated::*;
-use crate::server::Database;
+pub use crate::generated::{
+    check_route, delivered, delivery_id, destination_id, new_delivery, payload, settlement, shape,
+};
+use crate::generated::{check_sum, keys, route, totals};
+use crate::server::{BOTH, Database, database};
 
 /// Settings of a daemon of this name.
 pub fn settings(database: &Database, name: &str) -> Settings {
@@ -20,9 +30,36 @@ pub fn open(database: &Database) -> SharedOutbox {
     SharedOutbox::open(settings(database, "daemon")).unwrap()
 }
 
+/// Whatever deliveries can be brought to, and looked at.
+pub trait Door {
+    fn begin(&self, new: NewDelivery) -> Result<Staging, Error>;
+
+    fn all(&self) -> Vec<DeliveryState>;
+}
+
+impl Door for SharedOutbox {
+    fn begin(&self, new: NewDelivery) -> Result<Staging, Error> {
+        SharedOutbox::begin(self, new)
+    }
+
+    fn all(&self) -> Vec<DeliveryState> {
+        self.deliveries(None, usize::MAX).unwrap()
+    }
+}
+
+impl Door for Outbox {
+    fn begin(&self, new: NewDelivery) -> Result<Staging, Error> {
+        self.shared.begin(new)
+    }
+
+    fn all(&self) -> Vec<DeliveryState> {
+        self.shared.all()
+    }
+}
+
 /// A whole generated delivery.
 pub fn deliver(
-    outbox: &SharedOutbox,
+    outbox: &impl Door,
     delivery: u8,
     destination: u8,
     entries: u64,
@@ -35,21 +72,17 @@ pub fn deliver(
 }
 
 /// Appends entry `ordinal` of a generated delivery.
-pub fn append(
-    staging: &mut looker_feed::outbox::postgres::Staging,
-    delivery: u8,
-    ordinal: u64,
-) -> Result<u64, Error> {
+pub fn append(staging: &mut Staging, delivery: u8, ordinal: u64) -> Result<u64, Error> {
     let rows = shape(ordinal);
     let bodies: Vec<Vec<u8>> = (0..rows.len())
         .map(|slice| payload(delivery, ordinal, slice))
         .collect();
-    let slices: Vec<looker_feed::outbox::Slice<'_>> = bodies
+    let slices: Vec<Slice<'_>> = bodies
         .iter()
         .zip(&rows)
-        .map(|(bytes, &rows)| looker_feed::outbox::Slice { bytes, rows })
+        .map(|(bytes, &rows)| Slice { bytes, rows })
         .collect();
-    let appended = staging.append(looker_feed::outbox::Entry {
+    let appended = staging.append(Entry {
         slices: &slices,
         route: route(ordinal),
     })?;
@@ -59,25 +92,22 @@ pub fn append(
 
 /// The lease of a destination, which must be free or become so.
 pub fn lease(outbox: &SharedOutbox, destination: u8) -> Lease {
-    let mut changes = outbox.subscribe();
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(lease) = outbox.lease(destination_id(destination)).unwrap() {
             return lease;
         }
-        assert!(
-            std::time::Instant::now() < deadline,
-            "the lease does not become free"
-        );
-        // Something happens at least at the next look.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
-        let _ = runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(1), changes.changed()).await
-        });
+        assert!(Instant::now() < deadline, "the lease does not become free");
+        std::thread::yield_now();
     }
+}
+
+/// Gives all leases an end in the past, as if nobody had renewed them.
+pub fn expire(database: &Database) {
+    database.psql(
+        "UPDATE looker_feed.destination SET lease_until = clock_timestamp() - interval '1 second'
+         WHERE owner IS NOT NULL",
+    );
 }
 
 /// Claims and delivers until nothing comes any more; returns what came, in order.
@@ -94,7 +124,174 @@ pub fn drain(lease: &Lease) -> Vec<Claim> {
     }
 }
 
-pub fn check_sums(outbox: &SharedOutbox) {
-    let states = outbox.deliveries(None, usize::MAX).unwrap();
-    states.iter().for_each(check_sum);
+pub fn check_sums(outbox: &impl Door) {
+    outbox.all().iter().for_each(check_sum);
+}
+
+/// How many sequences of operations the model runs: each step is many calls to a server.
+pub const CASES: u32 = 12;
+
+thread_local! {
+    static PLACES: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Daemons that have not noticed that others have taken over.
+type Undead = Rc<RefCell<Vec<(SharedOutbox, HashMap<DestinationId, Lease>)>>>;
+
+/// Where an outbox is that one daemon opens after the other.
+pub struct Place {
+    database: Database,
+    opened: Cell<u32>,
+    undead: Undead,
+}
+
+/// A place for one test, on databases of both kinds by turns.
+pub fn place() -> Option<Place> {
+    let turn = PLACES.replace(PLACES.get() + 1);
+    Some(Place {
+        database: database(BOTH[turn % 2])?,
+        opened: Cell::new(0),
+        undead: Undead::default(),
+    })
+}
+
+impl Place {
+    /// The next daemon.
+    pub fn open(&self) -> Outbox {
+        let opened = self.opened.replace(self.opened.get() + 1);
+        Outbox {
+            shared: open(&self.database),
+            leases: RefCell::default(),
+            whose: RefCell::default(),
+            stays: opened % 2 == 1,
+            undead: Rc::clone(&self.undead),
+            database: self.database.clone(),
+        }
+    }
+
+    /// No bodies are left, and whoever was taken over from can do nothing.
+    pub fn check_drained(&self, outbox: &Outbox) {
+        outbox.shared.sweep().unwrap();
+        let blocks = self.database.psql("SELECT count(*) FROM looker_feed.block");
+        assert_eq!(blocks, "0");
+    }
+}
+
+/// One daemon with the leases that it needs: the face of the outbox as the model knows it.
+pub struct Outbox {
+    shared: SharedOutbox,
+    leases: RefCell<HashMap<DestinationId, Lease>>,
+    whose: RefCell<HashMap<DeliveryId, DestinationId>>,
+    /// It does not end when it is closed: it is cut off, and goes on believing.
+    stays: bool,
+    undead: Undead,
+    database: Database,
+}
+
+impl Outbox {
+    pub fn begin(&self, new: NewDelivery) -> Result<Staging, Error> {
+        self.shared.begin(new)
+    }
+
+    pub fn claim(&self, destination: DestinationId, max: usize) -> Result<Vec<Claim>, Error> {
+        let mut leases = self.leases.borrow_mut();
+        let lease = leases
+            .entry(destination)
+            .or_insert_with(|| lease(&self.shared, destination.0[0]));
+        let claims = lease.claim(max)?;
+        let mut whose = self.whose.borrow_mut();
+        for claim in &claims {
+            whose.insert(claim.delivery, destination);
+        }
+        for (_, leases) in self.undead.borrow().iter() {
+            if let Some(lease) = leases.get(&destination) {
+                let settled = lease.settle(delivered(&claims));
+                match settled {
+                    Ok(settled) => assert_eq!(settled.entries, 0),
+                    Err(error) => assert!(matches!(error, Error::LeaseLost), "{error}"),
+                }
+            }
+        }
+        Ok(claims)
+    }
+
+    pub fn settle(&self, settlements: Vec<Settlement>) -> Result<Settled, Error> {
+        let whose = self.whose.borrow();
+        let mut sum = Settled::default();
+        for (destination, lease) in self.leases.borrow().iter() {
+            let own = settlements
+                .iter()
+                .filter(|one| whose.get(&one.delivery) == Some(destination));
+            let settled = lease.settle(own.cloned().collect())?;
+            sum.entries += settled.entries;
+            sum.unknown += settled.unknown;
+        }
+        Ok(sum)
+    }
+
+    pub fn release(&self, delivery: DeliveryId, ordinals: &[u64]) {
+        let whose = self.whose.borrow();
+        let leases = self.leases.borrow();
+        leases[&whose[&delivery]].release(delivery, ordinals);
+    }
+
+    pub fn damage(&self) -> Vec<Damage> {
+        self.shared.damage().unwrap()
+    }
+
+    pub fn deliveries(&self, skip: usize, limit: usize) -> Vec<DeliveryState> {
+        self.shared
+            .all()
+            .into_iter()
+            .skip(skip)
+            .take(limit)
+            .collect()
+    }
+
+    pub fn delivery(&self, id: DeliveryId) -> Option<DeliveryState> {
+        self.shared.delivery(id).unwrap()
+    }
+
+    pub fn dead_letters(
+        &self,
+        filter: DeadFilter,
+        after: Option<LetterId>,
+        limit: usize,
+    ) -> Result<DeadPage, Error> {
+        self.shared.dead_letters(filter, after, limit)
+    }
+
+    pub fn dead_letter(&self, id: LetterId) -> Result<Option<(DeadLetter, bytes::Bytes)>, Error> {
+        self.shared.dead_letter(id)
+    }
+
+    pub fn replay(&self, ids: &[LetterId]) -> Result<Moved, Error> {
+        self.shared.replay(ids)
+    }
+
+    pub fn discard(&self, ids: &[LetterId]) -> Result<Moved, Error> {
+        self.shared.discard(ids)
+    }
+
+    pub fn edit(&self, id: LetterId, payload: Vec<u8>) -> Result<Option<LetterId>, Error> {
+        self.shared.edit(id, payload)
+    }
+
+    pub fn cancel(&self, delivery: DeliveryId) -> Result<Option<Tally>, Error> {
+        self.shared.cancel(delivery)
+    }
+
+    pub fn usage(&self) -> Usage {
+        self.shared.usage().unwrap()
+    }
+
+    pub fn close(&self) {
+        if self.stays {
+            expire(&self.database);
+            let undead = (self.shared.clone(), self.leases.take());
+            self.undead.borrow_mut().push(undead);
+        } else {
+            self.shared.close();
+        }
+    }
 }

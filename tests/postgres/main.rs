@@ -1,8 +1,13 @@
 //! The shared outbox against real servers: what it promises, with daemons that come and go.
 
 mod basics;
+mod daemons;
+mod faults;
 #[path = "../outbox/kit.rs"]
 #[allow(dead_code)]
 mod generated;
 mod kit;
+#[path = "../outbox/model.rs"]
+mod model;
+mod own;
 mod server;

@@ -91,17 +91,20 @@ fn owner() -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
+/// A directory that whoever runs the server may use; the caller removes it.
+pub fn private_directory() -> PathBuf {
+    let directory = tempfile::Builder::new().prefix("looker-feed-pg-").tempdir();
+    let directory = directory.unwrap().keep();
+    if is_root() {
+        let (user, group) = owner().expect("a user called postgres");
+        chown(&directory, Some(user), Some(group)).unwrap();
+    }
+    directory
+}
+
 impl Server {
     pub fn start(bin: &Path, options: &[&str]) -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("looker-feed-pg-")
-            .tempdir()
-            .unwrap()
-            .keep();
-        if is_root() {
-            let (user, group) = owner().expect("a user called postgres");
-            chown(&directory, Some(user), Some(group)).unwrap();
-        }
+        let directory = private_directory();
         let data = directory.join("data");
         let made = command(&bin.join("initdb"))
             .args([

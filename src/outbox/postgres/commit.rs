@@ -2,20 +2,16 @@
 //! visible or is aborted.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::super::delivery::{Info, Receipt, Totals, WebhookState};
 use super::super::error::Error;
 use super::blocks::Block;
 use super::columns::{column, count, millis, read_id};
-use super::daemon::{Inner, WITHIN, database};
+use super::daemon::{Inner, database};
 use super::lock::lock;
 use super::session::{Fault, Tries};
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
-
-/// How long it is asked what became of a delivery whose commit was not answered.
-const RESOLVING: Duration = Duration::from_secs(60);
 
 const EXPIRED: &str =
     "DELETE FROM looker_feed.webhook WHERE key = $1 AND committed < $2 RETURNING 1";
@@ -57,7 +53,7 @@ pub(super) async fn begin(inner: &Inner, info: &Info) -> Result<(), Error> {
                 &&inner.settings.keys.current().0[..],
             ],
             Tries::UntilKnown,
-            WITHIN,
+            inner.settings.within,
         )
         .await;
     match begun {
@@ -243,7 +239,7 @@ impl Flip {
                     &key,
                 ],
                 Tries::UntilUnknown,
-                WITHIN,
+                inner.settings.within,
             )
             .await;
         let rows = match flipped {
@@ -278,7 +274,12 @@ impl Flip {
         let doing = "it is not known whether the delivery was committed";
         let aborted = inner
             .sessions
-            .run(ABORT, &[&id, &&inner.me[..]], Tries::UntilKnown, RESOLVING)
+            .run(
+                ABORT,
+                &[&id, &&inner.me[..]],
+                Tries::UntilKnown,
+                inner.settings.within * 2,
+            )
             .await
             .map_err(|fault| database(doing, &fault))?;
         if !aborted.is_empty() {
@@ -287,7 +288,12 @@ impl Flip {
         // It is visible, or an earlier try has aborted it: no row comes back then.
         inner
             .sessions
-            .run(CONFIRM, &[&id], Tries::UntilKnown, RESOLVING)
+            .run(
+                CONFIRM,
+                &[&id],
+                Tries::UntilKnown,
+                inner.settings.within * 2,
+            )
             .await
             .map_err(|fault| database(doing, &fault))
     }

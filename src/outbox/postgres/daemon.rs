@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_postgres::Row;
@@ -19,9 +19,6 @@ use super::settings::Settings;
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::seal::{Keyring, OpenError, Sealer};
-
-/// How long a call may take, with all its tries.
-pub(super) const WITHIN: Duration = Duration::from_secs(30);
 
 /// What the tasks of one daemon share.
 pub(super) struct Inner {
@@ -71,7 +68,10 @@ impl Inner {
         params: Params<'_>,
         tries: Tries,
     ) -> Result<Vec<Row>, Error> {
-        let run = self.sessions.run(sql, params, tries, WITHIN).await;
+        let run = self
+            .sessions
+            .run(sql, params, tries, self.settings.within)
+            .await;
         run.map_err(|fault| database(doing, &fault))
     }
 
@@ -81,7 +81,7 @@ impl Inner {
         sql: &'static str,
         params: Params<'_>,
     ) -> Result<Vec<Row>, Error> {
-        let run = self.sessions.read(sql, params, WITHIN).await;
+        let run = self.sessions.read(sql, params, self.settings.within).await;
         run.map_err(|fault| database(doing, &fault))
     }
 

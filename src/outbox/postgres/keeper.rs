@@ -156,7 +156,11 @@ fn share_out(
     active: &BTreeMap<DestinationId, (i64, bool)>,
     daemons: u64,
 ) {
-    let share = (active.len() as u64).div_ceil(daemons).max(1) as usize;
+    let share = match daemons {
+        // Alone, it takes what comes at once.
+        1 => usize::MAX,
+        _ => (active.len() as u64).div_ceil(daemons).max(1) as usize,
+    };
     inner.share.store(share, Ordering::Relaxed);
     let mut busy: Vec<&Arc<Held>> = held
         .values()

@@ -165,7 +165,7 @@ impl SharedOutbox {
             nudge: Notify::new(),
             held: Mutex::default(),
             entering: Mutex::default(),
-            share: 1.into(),
+            share: usize::MAX.into(),
             free_since: Mutex::new(HashMap::new()),
             letter_ids: Mutex::new(0..0),
             staging: Mutex::default(),

@@ -95,10 +95,24 @@ impl Work {
         for row in &rows {
             new.push(Open::read(row)?);
         }
-        // Also what tells an empty queue from a lost lease, and brings the newest account.
+        self.check_held(inner, held).await?;
+        for open in new {
+            self.seen = self.seen.max(open.progress.position as i64);
+            self.put(open);
+        }
+        if !self.loaded {
+            self.load_letters(inner, held).await?;
+            self.loaded = true;
+        }
+        Ok(())
+    }
+
+    /// Tells an empty answer from a lost lease, and brings the newest account.
+    async fn check_held(&mut self, inner: &Inner, held: &Held) -> Result<(), Error> {
+        let (destination, me) = (&held.destination.0[..], &inner.me[..]);
         let still = inner
             .read(
-                "its queue could not be read",
+                "the lease could not be looked at",
                 STILL_HELD,
                 &[&destination, &me, &held.epoch],
             )
@@ -108,14 +122,6 @@ impl Work {
             return Err(Error::LeaseLost);
         };
         self.account = column::<Vec<u8>>(row, "account")?.into();
-        for open in new {
-            self.seen = self.seen.max(open.progress.position as i64);
-            self.put(open);
-        }
-        if !self.loaded {
-            self.load_letters(inner, held).await?;
-            self.loaded = true;
-        }
         Ok(())
     }
 
@@ -164,6 +170,10 @@ impl Work {
                 Tries::UntilKnown,
             )
             .await?;
+        if rows.len() < unknown.len() {
+            // They are not there, or the lease is not.
+            self.check_held(inner, held).await?;
+        }
         for row in &rows {
             let open = Open::read(row)?;
             // One further behind gets its turn when it is looked at in its order.

@@ -13,10 +13,11 @@ use super::super::delivery::Tally;
 use super::super::error::Error;
 use super::super::letter::LetterId;
 use super::super::letter::Moved;
+use super::cancel::{cancel as cancel_delivery, cancel_given_back};
 use super::change::Change;
 use super::columns::column;
 use super::columns::read_id;
-use super::daemon::{Inner, WITHIN};
+use super::daemon::Inner;
 use super::handle::SharedOutbox;
 use super::held::LaneRequest;
 use super::held::{Held, Work};
@@ -207,7 +208,7 @@ async fn owner_of(inner: &Inner, destination: DestinationId) -> Result<Option<[u
 
 /// Has it done, here or by the owner, and waits for what comes of it.
 async fn act(inner: &Inner, destination: DestinationId, action: Action) -> Result<Answer, Error> {
-    let deadline = Instant::now() + WITHIN;
+    let deadline = Instant::now() + inner.settings.within;
     let mut asked = None;
     loop {
         if let Some(held) = enter(inner, destination).await? {
@@ -386,6 +387,7 @@ async fn perform(
     }
     let mut work = held.work.lock().await;
     work.refresh(inner, held).await?;
+    cancel_given_back(inner, held, &mut work).await?;
     match action {
         Action::Cancel(id) => cancel(inner, held, &mut work, *id, request).await,
         Action::Replay(ids) => move_letters(inner, held, &mut work, ids, true)
@@ -420,7 +422,7 @@ async fn cancel(
         return Ok(Answer::Cancelled(Some(Tally::default())));
     }
     let mut change = Change::default();
-    let tally = super::cancel::cancel(held, work, id, &mut change);
+    let tally = cancel_delivery(held, work, id, &mut change);
     if let Some(open) = change.open(work, id) {
         let counters = &mut open.progress.counters;
         counters.cancelled_at.get_or_insert(UnixMillis::now());

@@ -18,6 +18,9 @@ pub struct Settings {
     /// How long a daemon that has died keeps others from its destinations. It is renewed three times
     /// in that time.
     pub lease: Duration,
+    /// How long a call may take, with all its tries; what became of a commit that was not answered is
+    /// asked for twice as long.
+    pub within: Duration,
     /// Whether a server that has no synchronous standby will do.
     pub allow_unreplicated: bool,
     /// Bytes that may wait before deliveries are refused; `None`: no bound.
@@ -40,6 +43,7 @@ impl Settings {
             name: name.into(),
             pool: 8,
             lease: Duration::from_secs(15),
+            within: Duration::from_secs(30),
             allow_unreplicated: false,
             max_bytes: None,
             webhook_memory: Duration::from_secs(7 * 24 * 60 * 60),

@@ -1,0 +1,298 @@
+//! Several daemons on one database: one sends to a destination at a time, and any answers for all.
+
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use looker_feed::outbox::postgres::{LaneRequest, SharedOutbox};
+use looker_feed::outbox::{DeadFilter, Error, Tally};
+
+use crate::generated::*;
+use crate::kit::{append, check_sums, deliver, drain, expire, lease, open, settings};
+use crate::server::{BOTH, Database, Isolation, database};
+
+/// A daemon whose lease is short.
+fn quick(database: &Database, name: &str) -> SharedOutbox {
+    let mut settings = settings(database, name);
+    settings.lease = Duration::from_secs(2);
+    SharedOutbox::open(settings).unwrap()
+}
+
+#[test]
+fn one_daemon_sends_to_a_destination_and_the_next_goes_on_where_it_was() {
+    for isolation in BOTH {
+        let Some(database) = database(isolation) else {
+            return;
+        };
+        let (one, two) = (open(&database), open(&database));
+        deliver(&one, 1, 1, 10).unwrap();
+        deliver(&two, 2, 1, 3).unwrap();
+        let first = lease(&one, 1);
+        assert!(two.lease(destination_id(1)).unwrap().is_none());
+        let claims = first.claim(6).unwrap();
+        first.settle(delivered(&claims[..2])).unwrap();
+        // All can be read from everywhere; what flies is known to its owner.
+        assert_eq!(two.deliveries(None, 9).unwrap().len(), 2);
+        check_sums(&two);
+        check_sums(&one);
+        first.give_back().unwrap();
+        let second = lease(&two, 1);
+        assert!(second.epoch() > 1);
+        let rest = drain(&second);
+        let ordinals: Vec<u64> = rest.iter().map(|claim| claim.ordinal).collect();
+        assert_eq!(ordinals, [2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]);
+        check_sums(&one);
+    }
+}
+
+#[test]
+fn an_owner_that_was_thought_dead_changes_nothing_any_more() {
+    for isolation in BOTH {
+        let Some(database) = database(isolation) else {
+            return;
+        };
+        let (one, two) = (open(&database), open(&database));
+        deliver(&one, 1, 1, 10).unwrap();
+        let old = lease(&one, 1);
+        let claims = old.claim(6).unwrap();
+        old.settle(vec![settlement(&claims[0], &[0])]).unwrap();
+        expire(&database);
+        let new = lease(&two, 1);
+        // Before the new owner has looked, and after.
+        let taken = new.claim(4).unwrap();
+        assert_eq!(taken[0].ordinal, 1);
+        assert!(matches!(
+            old.settle(delivered(&claims)),
+            Err(Error::LeaseLost)
+        ));
+        assert!(matches!(old.claim(1), Err(Error::LeaseLost)));
+        assert!(old.is_lost());
+        // With letters, it would leave some behind.
+        assert_eq!(
+            database.psql("SELECT count(*) FROM looker_feed.letter"),
+            "1"
+        );
+        new.settle(delivered(&taken)).unwrap();
+        drain(&new);
+        for outbox in [&one, &two] {
+            check_sums(outbox);
+            let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
+            assert!(state.settled);
+            assert_eq!(state.dead.batches, 1);
+        }
+    }
+}
+
+#[test]
+fn what_was_in_flight_when_its_owner_died_is_sent_again_byte_by_byte() {
+    let Some(database) = database(Isolation::Default) else {
+        return;
+    };
+    let (one, two) = (open(&database), open(&database));
+    deliver(&one, 1, 1, 5).unwrap();
+    let old = lease(&one, 1);
+    let claims = old.claim(5).unwrap();
+    expire(&database);
+    let new = lease(&two, 1);
+    let again = new.claim(5).unwrap();
+    for (before, after) in claims.iter().zip(&again) {
+        assert_eq!(
+            (before.ordinal, &before.slices),
+            (after.ordinal, &after.slices)
+        );
+        assert_eq!(
+            (before.route, &before.account),
+            (after.route, &after.account)
+        );
+    }
+}
+
+#[test]
+fn a_lease_is_renewed_and_ends_by_itself_when_it_is_not() {
+    let Some(database) = database(Isolation::Default) else {
+        return;
+    };
+    let (one, two) = (quick(&database, "one"), quick(&database, "two"));
+    deliver(&one, 1, 1, 5).unwrap();
+    let held = lease(&one, 1);
+    let first = held.until();
+    // Renewed: its end moves on.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while held.until() == first {
+        assert!(Instant::now() < deadline, "it is not renewed");
+        std::thread::yield_now();
+    }
+    assert!(two.lease(destination_id(1)).unwrap().is_none());
+    // Given back, it is free at once; the whole daemon gives back what it has.
+    one.close();
+    assert!(matches!(held.claim(1), Err(Error::Closed)));
+    assert!(two.lease(destination_id(1)).unwrap().is_some());
+}
+
+#[test]
+fn what_a_person_asks_of_any_daemon_is_done_by_the_owner() {
+    for isolation in BOTH {
+        let Some(database) = database(isolation) else {
+            return;
+        };
+        let (one, two) = (open(&database), open(&database));
+        deliver(&one, 1, 1, 10).unwrap();
+        deliver(&one, 2, 1, 4).unwrap();
+        let held = lease(&one, 1);
+        let claims = held.claim(3).unwrap();
+        held.settle(vec![
+            settlement(&claims[0], &[0]),
+            settlement(&claims[1], &[0, 1]),
+        ])
+        .unwrap();
+        let before = one.delivery(delivery_id(1)).unwrap().unwrap();
+        assert_eq!(two.cancel(delivery_id(1)).unwrap(), Some(before.waiting));
+        assert_eq!(held.requests(), [LaneRequest::Cancelled(delivery_id(1))]);
+        assert!(held.requests().is_empty());
+        let letters = two
+            .dead_letters(DeadFilter::default(), None, 9)
+            .unwrap()
+            .letters;
+        assert_eq!(letters.len(), 3);
+        let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
+        // Those of a cancelled delivery cannot be replayed.
+        assert_eq!(two.replay(&ids).unwrap().letters, 0);
+        let edited = two.edit(ids[0], b"mended".to_vec()).unwrap().unwrap();
+        let (_, body) = one.dead_letter(edited).unwrap().unwrap();
+        assert_eq!(&body[..], b"mended");
+        assert_eq!(two.discard(&[edited, ids[1]]).unwrap().letters, 2);
+        assert!(
+            two.tell_lane(destination_id(1), &LaneRequest::Pause)
+                .unwrap()
+        );
+        assert_eq!(held.requests(), [LaneRequest::Pause]);
+        assert!(
+            !two.tell_lane(destination_id(7), &LaneRequest::Pause)
+                .unwrap()
+        );
+        check_sums(&one);
+        check_sums(&two);
+        // Nobody holds it: whoever is asked does it.
+        held.give_back().unwrap();
+        assert_eq!(two.discard(&ids).unwrap().letters, 1);
+        let waits = one.delivery(delivery_id(2)).unwrap().unwrap().waiting;
+        assert_eq!(two.cancel(delivery_id(2)).unwrap(), Some(waits));
+        let state = one.delivery(delivery_id(1)).unwrap().unwrap();
+        assert!(state.settled);
+        assert_eq!(state.waiting, Tally::default());
+        assert_eq!(one.usage().unwrap().entries, 0);
+    }
+}
+
+#[test]
+fn what_a_daemon_that_died_was_taking_in_is_swept_and_its_flip_matches_nothing() {
+    for isolation in BOTH {
+        let Some(database) = database(isolation) else {
+            return;
+        };
+        let (one, two) = (open(&database), open(&database));
+        let mut staging = one.begin(new_delivery(1, 1)).unwrap();
+        for ordinal in 0..5 {
+            append(&mut staging, 1, ordinal).unwrap();
+        }
+        // It is not heard of for long.
+        database.psql("UPDATE looker_feed.daemon SET beat = beat - interval '1 hour'");
+        two.sweep().unwrap();
+        let refused = staging.commit(totals(5, 0));
+        assert!(
+            matches!(refused, Err(Error::Database { .. })),
+            "{refused:?}"
+        );
+        two.sweep().unwrap();
+        assert!(one.deliveries(None, 9).unwrap().is_empty());
+        assert_eq!(
+            database.psql("SELECT count(*) FROM looker_feed.delivery"),
+            "0"
+        );
+        assert_eq!(database.psql("SELECT count(*) FROM looker_feed.block"), "0");
+        assert_eq!(
+            database.psql("SELECT count(*) FROM looker_feed.webhook"),
+            "0"
+        );
+        // The next try of Looker's is taken.
+        deliver(&two, 2, 1, 1).unwrap();
+    }
+}
+
+#[test]
+fn deliveries_that_are_committed_by_many_at_once_come_out_in_the_order_of_their_positions() {
+    for isolation in BOTH {
+        let Some(database) = database(isolation) else {
+            return;
+        };
+        let outboxes: Vec<SharedOutbox> = (0..3).map(|_| open(&database)).collect();
+        let held = lease(&outboxes[0], 1);
+        let (done, finished) = channel::<()>();
+        std::thread::scope(|scope| {
+            for (at, outbox) in outboxes.iter().enumerate() {
+                let done = done.clone();
+                scope.spawn(move || {
+                    for n in 0..10u8 {
+                        deliver(outbox, at as u8 * 10 + n, 1, 2).unwrap();
+                    }
+                    drop(done);
+                });
+            }
+            drop(done);
+            // Drained while they come.
+            let mut came = Vec::new();
+            while finished.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
+                came.extend(drain(&held));
+            }
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while came.len() < 60 {
+                assert!(Instant::now() < deadline, "{} of 60", came.len());
+                came.extend(drain(&held));
+            }
+            let mut order: Vec<_> = came.iter().map(|claim| claim.delivery).collect();
+            order.dedup();
+            assert_eq!(order.len(), 30, "each is sent whole before the next");
+            let positions = database
+                .psql("SELECT encode(delivery, 'hex') FROM looker_feed.progress ORDER BY position");
+            let want: Vec<String> = positions.lines().map(str::to_owned).collect();
+            let order: Vec<String> = order.iter().map(ToString::to_string).collect();
+            assert_eq!(order, want);
+        });
+    }
+}
+
+#[test]
+fn destinations_are_shared_out_evenly() {
+    let Some(database) = database(Isolation::Default) else {
+        return;
+    };
+    let one = quick(&database, "one");
+    for destination in 1..=6 {
+        deliver(&one, destination, destination, 1).unwrap();
+    }
+    // Alone, it may have them all.
+    let mut held: Vec<_> = (1..=6).map(|n| lease(&one, n)).collect();
+    let two = quick(&database, "two");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut others = Vec::new();
+    while held.len() > 3 {
+        assert!(Instant::now() < deadline, "it keeps {}", held.len());
+        let going = |lease: &looker_feed::outbox::postgres::Lease| {
+            lease.requests().contains(&LaneRequest::GiveBack)
+        };
+        if let Some(at) = held.iter().position(going) {
+            let lease = held.swap_remove(at);
+            let destination = lease.destination();
+            lease.give_back().unwrap();
+            // The one that has its part leaves it to the other.
+            assert!(one.lease(destination).unwrap().is_none());
+            others.push(two.lease(destination).unwrap().unwrap());
+        }
+        std::thread::yield_now();
+    }
+    let daemons = one.daemons().unwrap();
+    let counts: Vec<(&str, usize, bool)> = daemons
+        .iter()
+        .map(|daemon| (daemon.name.as_str(), daemon.destinations.len(), daemon.own))
+        .collect();
+    assert_eq!(counts, [("one", 3, true), ("two", 3, false)]);
+}
