@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::generated::*;
 use crate::kit::{append, check_sums, deliver, drain, lease, open, settings};
 use crate::own::{Own, url};
-use crate::server::{BOTH, Isolation, database};
+use crate::server::{BOTH, Isolation, database, psql};
 
 fn at(url: &str) -> Settings {
     Settings {
@@ -339,7 +339,7 @@ fn a_server_that_takes_no_writes_is_said_and_heals() {
     deliver(&outbox, 1, 1, 2).unwrap();
     let held = lease(&outbox, 1);
     let end = |sql: &str| {
-        database.psql(sql);
+        psql(&database.directory, "postgres", sql);
         database.psql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
              WHERE datname = current_database() AND pid <> pg_backend_pid()",
@@ -355,7 +355,10 @@ fn a_server_that_takes_no_writes_is_said_and_heals() {
     until("the lease is over", || {
         matches!(held.claim(1), Err(Error::LeaseLost))
     });
-    assert!(matches!(outbox.deliveries(None, 9), Err(Error::Database { .. })));
+    assert!(matches!(
+        outbox.deliveries(None, 9),
+        Err(Error::Database { .. })
+    ));
     end(&format!(
         "ALTER DATABASE {} RESET default_transaction_read_only",
         database.name

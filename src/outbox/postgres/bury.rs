@@ -62,17 +62,30 @@ pub(super) fn gather(
     bodies
 }
 
-#[allow(clippy::too_many_arguments)]
+/// What is given up of a request.
+pub(super) struct Burial {
+    pub delivery: DeliveryId,
+    pub ordinal: u32,
+    pub route: u8,
+    /// The letter that was replayed and died again.
+    pub replaces: Option<u64>,
+    pub dead: Vec<DeadBody>,
+}
+
+/// Makes a letter of it.
 pub(super) async fn bury(
     inner: &Inner,
     work: &Work,
-    delivery: DeliveryId,
-    ordinal: u32,
-    dead: Vec<DeadBody>,
-    route: u8,
-    replaces: Option<u64>,
+    burial: Burial,
     change: &mut Change,
 ) -> Result<(), Error> {
+    let Burial {
+        delivery,
+        ordinal,
+        route,
+        replaces,
+        dead,
+    } = burial;
     let Some(open) = work.open.get(&delivery) else {
         return Ok(());
     };

@@ -63,6 +63,7 @@ mod sweep;
 pub use granted::Lease;
 pub use handle::SharedOutbox;
 pub use held::LaneRequest;
+pub use notes::Note;
 pub use open::{OpenError, Replication, ServerFacts};
 pub use schema::{SchemaError, schema};
 pub use server::{Server, ServerError};

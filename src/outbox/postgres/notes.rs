@@ -14,6 +14,9 @@ use super::session::Tries;
 use crate::model::DestinationId;
 use crate::seal::KeyId;
 
+/// A note, by its name.
+pub type Note = (NoteKey, Arc<[u8]>);
+
 const NOTING: &str = "a note could not be written";
 
 impl SharedOutbox {
@@ -21,7 +24,7 @@ impl SharedOutbox {
     ///
     /// # Errors
     /// The server cannot be asked.
-    pub fn notes(&self) -> Result<Vec<(NoteKey, Arc<[u8]>)>, Error> {
+    pub fn notes(&self) -> Result<Vec<Note>, Error> {
         let inner = Arc::clone(&self.inner);
         self.run(async move {
             let sql = "SELECT destination, topic, text FROM looker_feed.note

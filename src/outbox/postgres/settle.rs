@@ -10,7 +10,7 @@ use super::super::claim::{Settled, Settlement};
 use super::super::delivery::Tally;
 use super::super::error::Error;
 use super::super::local::ordinal::Ordinal;
-use super::bury::{bury, gather, weight};
+use super::bury::{Burial, bury, gather, weight};
 use super::cancel::cancel_given_back;
 use super::change::{Change, write_progress};
 use super::daemon::Inner;
@@ -159,7 +159,14 @@ async fn settle_entry(
     };
     if let Some((dead, route)) = burial {
         outcome.dead = weight(&dead);
-        bury(inner, work, id, ordinal, dead, route, None, change).await?;
+        let burial = Burial {
+            delivery: id,
+            ordinal,
+            route,
+            replaces: None,
+            dead,
+        };
+        bury(inner, work, burial, change).await?;
     }
     if outcome.damaged != Tally::default() {
         inner
@@ -205,19 +212,14 @@ async fn settle_letter(
                     old.meta.slices.iter().map(|slice| slice.original).collect();
                 let dead = gather(&old.record, &places, &originals, &settlement.dead);
                 outcome.dead = weight(&dead);
-                let (delivery, ordinal) = (letter.delivery, letter.ordinal);
-                let route = old.meta.route;
-                bury(
-                    inner,
-                    work,
-                    delivery,
-                    ordinal,
+                let burial = Burial {
+                    delivery: letter.delivery,
+                    ordinal: letter.ordinal,
+                    route: old.meta.route,
+                    replaces: Some(id),
                     dead,
-                    route,
-                    Some(id),
-                    change,
-                )
-                .await?;
+                };
+                bury(inner, work, burial, change).await?;
             }
             Read::Damaged => {
                 outcome.damaged = letter.tally;
