@@ -75,9 +75,8 @@ impl SharedOutbox {
             let body: &[u8] = column(row, "body")?;
             match read_body(body, letter.delivery, letter.ordinal, &inner.settings.keys)? {
                 Read::There(read) => Ok(read.slice(id)),
-                Read::Damaged => Err(Error::Database {
-                    doing: READING,
-                    why: format!("{id} is damaged").into(),
+                Read::Damaged => Err(Error::Damaged {
+                    what: format!("dead letter {id}").into(),
                 }),
             }
         })
@@ -324,9 +323,8 @@ pub(super) async fn edit(
     let keys = &inner.settings.keys;
     let read = read_body(&dead.body, dead.letter.delivery, dead.letter.ordinal, keys)?;
     let Read::There(read) = read else {
-        return Err(Error::Database {
-            doing: READING,
-            why: format!("{id} is damaged").into(),
+        return Err(Error::Damaged {
+            what: format!("dead letter {id}").into(),
         });
     };
     let at = id.slice as usize;
