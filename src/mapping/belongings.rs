@@ -28,9 +28,9 @@ pub(super) struct Belongings {
     placeholders: Placeholders,
 }
 
-/// A place that takes any number of columns, each under its own name.
+/// An object of a batch that takes any number of columns, each under its own name.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shelf {
+pub(super) enum Object {
     Partners,
     Gdpr,
     Ccpa,
@@ -49,15 +49,20 @@ impl Belongings {
         self.partners.is_empty() && self.gdpr.is_empty() && self.ccpa.is_empty()
     }
 
-    /// Puts a column on a shelf, under this name with quotes and colon.
+    /// Puts a column into an object, under this name with quotes and colon.
     ///
     /// # Errors
     /// Another column has the name.
-    pub(super) fn put(&mut self, shelf: Shelf, slot: usize, name: Box<str>) -> Result<(), String> {
-        let columns = match shelf {
-            Shelf::Partners => &mut self.partners,
-            Shelf::Gdpr => &mut self.gdpr,
-            Shelf::Ccpa => &mut self.ccpa,
+    pub(super) fn put(
+        &mut self,
+        object: Object,
+        slot: usize,
+        name: Box<str>,
+    ) -> Result<(), String> {
+        let columns = match object {
+            Object::Partners => &mut self.partners,
+            Object::Gdpr => &mut self.gdpr,
+            Object::Ccpa => &mut self.ccpa,
         };
         if columns.iter().any(|(_, known)| *known == name) {
             return Err("another column has the same name".to_owned());

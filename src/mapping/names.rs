@@ -32,8 +32,8 @@ pub struct Names {
 impl Names {
     /// Whether batches may have `partner_identities` or `consent_state`.
     pub fn has_belongings(&self) -> bool {
-        let shelves = [&self.partners, &self.gdpr, &self.ccpa];
-        shelves.into_iter().any(|range| !range.is_empty())
+        let objects = [&self.partners, &self.gdpr, &self.ccpa];
+        objects.into_iter().any(|range| !range.is_empty())
     }
 
     /// Bytes that a batch with all of them needs for names.
@@ -45,11 +45,11 @@ impl Names {
 
     /// How many slots of `device` are members of `device_info`.
     pub fn device_info(&self) -> usize {
-        let shelves = [&self.partners, &self.gdpr, &self.ccpa];
-        let shelf = shelves.into_iter().find(|range| !range.is_empty());
+        let objects = [&self.partners, &self.gdpr, &self.ccpa];
+        let object = objects.into_iter().find(|range| !range.is_empty());
         self.ip
             .or(self.location)
-            .or(shelf.map(|range| range.start))
+            .or(object.map(|range| range.start))
             .map_or(self.device.len(), usize::from)
     }
 }

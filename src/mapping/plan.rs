@@ -1,6 +1,6 @@
 //! What each column of a delivery is for, decided once from its header.
 
-use super::belongings::{Belongings, CONSENT, Shelf};
+use super::belongings::{Belongings, CONSENT, Object};
 use super::cells::Spelling;
 use super::commerce::needs_event_type;
 use super::error::PlanError;
@@ -464,12 +464,12 @@ impl Plan {
                 (format!("{LOCATION}.longitude"), twice(&self.longitude))
             }
             Tag::PartnerIdentity | Tag::ConsentGdpr | Tag::ConsentCcpa => {
-                let (shelf, path) = match tag {
-                    Tag::ConsentGdpr => (Shelf::Gdpr, "consent_state.gdpr"),
-                    Tag::ConsentCcpa => (Shelf::Ccpa, "consent_state.ccpa"),
-                    _ => (Shelf::Partners, "partner_identities"),
+                let (object, path) = match tag {
+                    Tag::ConsentGdpr => (Object::Gdpr, "consent_state.gdpr"),
+                    Tag::ConsentCcpa => (Object::Ccpa, "consent_state.ccpa"),
+                    _ => (Object::Partners, "partner_identities"),
                 };
-                self.belongings.put(shelf, slot, json_name(dimension)?)?;
+                self.belongings.put(object, slot, json_name(dimension)?)?;
                 (format!("{path}.\"{dimension}\""), None)
             }
             Tag::ConsentTime => {

@@ -149,7 +149,7 @@ pub(super) fn push_belongings<'a>(
     names: &Names,
     value: impl Fn(u16) -> Option<&'a [u8]>,
 ) {
-    let shelf = |out: &mut Vec<u8>, before: &str, slots: &Range<u16>| {
+    let object = |out: &mut Vec<u8>, before: &str, slots: &Range<u16>| {
         let start = out.len();
         out.extend_from_slice(before.as_bytes());
         let empty = out.len();
@@ -167,14 +167,14 @@ pub(super) fn push_belongings<'a>(
             false => out.truncate(start),
         }
     };
-    shelf(out, ",\"partner_identities\":{", &names.partners);
+    object(out, ",\"partner_identities\":{", &names.partners);
     let start = out.len();
-    shelf(out, ",\"consent_state\":{\"gdpr\":{", &names.gdpr);
+    object(out, ",\"consent_state\":{\"gdpr\":{", &names.gdpr);
     let before = match out.len() > start {
         true => ",\"ccpa\":{",
         false => ",\"consent_state\":{\"ccpa\":{",
     };
-    shelf(out, before, &names.ccpa);
+    object(out, before, &names.ccpa);
     if out.len() > start {
         out.push(b'}');
     }
