@@ -22,7 +22,7 @@ mod writer;
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -37,7 +37,7 @@ use crate::mapping::{self, MoreColumns, PlanError};
 use crate::model::{DeliveryId, DestinationId, Environment, Header};
 use crate::mparticle::encode;
 use crate::mparticle::route::Route;
-use crate::outbox::{self, NewDelivery, Outbox};
+use crate::outbox::{self, Arrived, NewDelivery, Outbox};
 
 pub use admission::{Admission, Place};
 pub use worked::Worked;
@@ -151,21 +151,28 @@ pub struct Receipt {
 /// How far a delivery has come; read while it is being received.
 #[derive(Debug, Default)]
 pub struct Progress {
-    rows: AtomicU64,
-    bytes: AtomicU64,
+    arrived: Arc<Arrived>,
     read: OnceLock<SystemTime>,
     written: OnceLock<SystemTime>,
 }
 
 impl Progress {
+    /// Counted where the outbox sees it too.
+    pub fn of(arrived: Arc<Arrived>) -> Self {
+        Self {
+            arrived,
+            ..Self::default()
+        }
+    }
+
     /// Rows so far.
     pub fn rows(&self) -> u64 {
-        self.rows.load(Ordering::Relaxed)
+        self.arrived.rows.load(Ordering::Relaxed)
     }
 
     /// Bytes of the document so far.
     pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.arrived.bytes.load(Ordering::Relaxed)
     }
 
     /// When all rows had been read and mapped.
@@ -296,6 +303,7 @@ where
         let last = match coming {
             Some(Ok(bytes)) => {
                 progress
+                    .arrived
                     .bytes
                     .fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 let waiting = admission.waiting();
@@ -349,6 +357,7 @@ pub fn rehearse<S: Store>(
             return Ok(false);
         };
         progress
+            .arrived
             .bytes
             .fetch_add(bytes.len() as u64, Ordering::Relaxed);
         chunk.fill(&bytes);

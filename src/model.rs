@@ -2,10 +2,14 @@
 //!
 //! No behaviour beyond what a value can say about itself, no I/O, no clock.
 
+mod failure;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+
+pub use failure::FailureKind;
 
 /// Names one delivery for ever: 48 bits of milliseconds since 1970, then 80 random bits, so that
 /// ids sort by time of receipt. Printed as 32 lower-case hex digits.

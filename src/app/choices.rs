@@ -9,6 +9,7 @@ use super::receiver::refusal;
 use crate::ingest;
 use crate::intake::{Choices, Order, Refusal};
 use crate::mapping;
+use crate::model::FailureKind;
 use crate::mparticle::encode::DataPlan;
 
 /// What deliveries are made with.
@@ -38,10 +39,12 @@ impl Settings {
         };
         if !self.is_pod {
             return Err(refusal(
+                FailureKind::Request,
                 "This looker-feed sends to one fixed address (`mparticle.endpoint` in its configuration), so a data center cannot be chosen. Choose \"As configured\" in the schedule.",
             ));
         }
-        Url::parse(&pod.base_address()).map_err(|error| refusal(&error.to_string()))
+        Url::parse(&pod.base_address())
+            .map_err(|error| refusal(FailureKind::Program, &error.to_string()))
     }
 
     pub(super) fn mapping_of(&self, order: &Order) -> mapping::Settings {

@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::arrivals::Arrivals;
+use super::failed::{Failures, failed_view};
 use super::keys;
 use super::readiness::Readiness;
+use super::standing::destination;
 use crate::causes::with_causes;
 use crate::changes::Changes;
 use crate::clock::UnixMillis;
 use crate::control::{Daemon, Filter, Page, Problem, Which, groups, view};
-use crate::drain::{self, Replies, Snapshot, Standing, policy};
+use crate::drain::{self, policy};
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::{
     self, DeadFilter, DeadLetter, DeliveryState, DestinationState, Health, LetterId, Outbox,
@@ -33,6 +36,7 @@ pub(super) struct Facts {
     pub keys: Arc<Keyring>,
     pub readiness: Arc<Readiness>,
     pub arrivals: Arc<Arrivals>,
+    pub failures: Arc<Failures>,
     pub started: UnixMillis,
     /// Bound of the outbox, in bytes.
     pub max_bytes: u64,
@@ -64,10 +68,11 @@ impl Daemon for Facts {
             now,
             ready: not_ready.is_none(),
             not_ready,
-            receiving: self.arrivals.receiving_view(),
+            receiving: self.receiving(),
             destinations: self.destinations(),
             outbox: self.outbox_view(),
-            totals: self.arrivals.totals_view(),
+            totals: self.arrivals.totals_view(self.failures.totals()),
+            failures: self.failures.on_record(),
             spans: self.telemetry.counts().map(|counts| view::Spans {
                 exported: counts.exported,
                 dropped: counts.dropped,
@@ -110,6 +115,25 @@ impl Daemon for Facts {
             .into_iter()
             .map(|state| delivery(state, None))
             .collect())
+    }
+
+    fn failed_deliveries(
+        &self,
+        page: &Page,
+    ) -> Result<view::Listing<view::FailedDelivery>, Problem> {
+        let before = page.after.as_deref().map(cursor).transpose()?;
+        let failed = self.outbox.failed(before, page.limit);
+        let last = failed.last().map(|one| one.id.to_string());
+        Ok(view::Listing {
+            next: last.filter(|_| failed.len() == page.limit),
+            items: failed.iter().filter_map(failed_view).collect(),
+        })
+    }
+
+    fn failed_delivery(&self, id: &str) -> Result<view::FailedDelivery, Problem> {
+        let found = self.outbox.attempt(delivery_id(id)?);
+        let view = found.as_ref().and_then(failed_view);
+        view.ok_or_else(|| no_delivery(id))
     }
 
     fn schedules(&self) -> Result<Vec<view::Schedule>, Problem> {
@@ -275,6 +299,17 @@ impl Daemon for Facts {
 }
 
 impl Facts {
+    fn receiving(&self) -> Vec<view::Receiving> {
+        let receiving = self.outbox.receiving().into_iter();
+        let views = receiving.map(|one| view::Receiving {
+            title: one.title,
+            rows: one.arrived.rows.load(Relaxed),
+            bytes: one.arrived.bytes.load(Relaxed),
+            since: one.since,
+        });
+        views.collect()
+    }
+
     /// Destinations that have work, or have had some since the start.
     fn destinations(&self) -> Vec<view::Destination> {
         let mut waiting: BTreeMap<DestinationId, DestinationState> = self
@@ -424,89 +459,6 @@ fn unreadable(outbox: &outbox::Outbox) -> Option<String> {
     }
 }
 
-fn destination(state: Option<&DestinationState>, snapshot: Option<&Snapshot>) -> view::Destination {
-    let mut view = view::Destination {
-        state: "idle".to_owned(),
-        ..view::Destination::default()
-    };
-    if let Some(state) = state {
-        view.id = state.id.to_string();
-        view.label.clone_from(&state.label);
-        view.deliveries = state.deliveries;
-        view.batches = state.waiting.batches + state.in_flight.batches;
-        view.rows = state.waiting.rows + state.in_flight.rows;
-        view.bytes = state.bytes;
-        view.oldest = state.oldest;
-    }
-    let Some(snapshot) = snapshot else {
-        return view;
-    };
-    view.id = snapshot.destination.to_string();
-    if view.label.is_empty() {
-        view.label.clone_from(&snapshot.label);
-    }
-    match &snapshot.state {
-        Standing::Flowing if view.batches > 0 => view.state = "flowing".to_owned(),
-        Standing::Flowing => {}
-        Standing::Waiting { until, why } => {
-            view.state = "waiting".to_owned();
-            view.why = Some(why.clone());
-            view.next_try = Some(*until);
-        }
-        Standing::Paused {
-            why,
-            probe_at,
-            since,
-        } => {
-            view.state = "paused".to_owned();
-            view.why = Some(why.clone());
-            view.since = Some(*since);
-            view.next_try = *probe_at;
-        }
-        Standing::Down {
-            probe_at,
-            why,
-            since,
-            ..
-        } => {
-            view.state = "down".to_owned();
-            view.why = Some(why.clone());
-            view.since = Some(*since);
-            view.next_try = Some(*probe_at);
-        }
-    }
-    view.rate = snapshot.rate.unwrap_or(0.0);
-    view.heading = snapshot.heading.unwrap_or(0.0);
-    view.limit = snapshot.limit.map_or(0.0, f64::from);
-    view.in_flight = snapshot.in_flight as u64;
-    view.requests_sent = snapshot.record.requests;
-    view.batches_sent = snapshot.record.batches;
-    view.batches_accepted = snapshot.record.accepted_batches;
-    view.replies = replies(&snapshot.record.replies);
-    view.last_error.clone_from(&snapshot.record.last_error);
-    view.last_success = snapshot.record.last_success;
-    let millis =
-        |time: Option<std::time::Duration>| time.map_or(0.0, |time| time.as_secs_f64() * 1000.0);
-    view.latency_mean_ms = millis(snapshot.latency_mean);
-    view.latency_p99_ms = millis(snapshot.latency_p99);
-    view
-}
-
-fn replies(replies: &Replies) -> BTreeMap<String, u64> {
-    [
-        ("accepted", replies.accepted),
-        ("throttled", replies.throttled),
-        ("unavailable", replies.unavailable),
-        ("unauthorized", replies.unauthorized),
-        ("unexpected", replies.unexpected),
-        ("rejected", replies.rejected),
-        ("too_large", replies.too_large),
-    ]
-    .into_iter()
-    .map(|(name, count)| (name.to_owned(), count))
-    .collect()
-}
-
 /// `link` is the one of the state, opened.
 fn delivery(state: DeliveryState, link: Option<String>) -> view::Delivery {
     let sending = state.in_flight.rows > 0 || state.in_flight.batches > 0;
@@ -569,6 +521,12 @@ pub(super) fn no_letter(text: &str) -> Problem {
 pub(super) fn letter_id(text: &str) -> Result<LetterId, Problem> {
     text.parse()
         .map_err(|error: outbox::LetterIdError| Problem::Unknown(error.to_string()))
+}
+
+/// Where a list goes on that is sorted by time.
+fn cursor(after: &str) -> Result<DeliveryId, Problem> {
+    let id = after.parse();
+    id.map_err(|_| Problem::Refused("`after` is not what a list gave.".to_owned()))
 }
 
 fn offset(page: &Page) -> Result<usize, Problem> {

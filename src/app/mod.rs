@@ -20,6 +20,7 @@ mod certificates;
 mod choices;
 mod edit;
 mod facts;
+mod failed;
 mod keys;
 mod parts;
 mod private;
@@ -28,6 +29,7 @@ mod receiver;
 mod reload;
 mod schedules;
 mod settings;
+mod standing;
 mod systemd;
 mod traces;
 
@@ -55,6 +57,7 @@ use crate::tls::TlsError;
 
 use arrivals::Arrivals;
 use facts::Facts;
+use failed::Failures;
 use parts::Parts;
 use private::NotPrivate;
 use readiness::Readiness;
@@ -176,6 +179,7 @@ impl App {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let secret = config.require_secret()?.clone();
+        let started = UnixMillis::now();
         // First what a person has to mend in the configuration: nothing has been made then.
         let certificates = Certificates::load(&config)?;
         let (outbox, keys) = open_outbox(&config).await?;
@@ -236,7 +240,10 @@ impl App {
         let admin_url = Url::parse(&format!("http://{}", admin.addr()))?;
         let readiness = Arc::new(Readiness::new(outbox.clone()));
         let arrivals = Arc::new(Arrivals::default());
+        let failures = Failures::new(outbox.clone(), Arc::clone(&readiness), started);
+        let failures = Arc::new(failures);
         let facts = Facts {
+            failures: Arc::clone(&failures),
             outbox: outbox.clone(),
             drain: drain.handle(),
             changes: changes.clone(),
@@ -244,7 +251,7 @@ impl App {
             keys: Arc::clone(&keys),
             readiness: Arc::clone(&readiness),
             arrivals: Arc::clone(&arrivals),
-            started: UnixMillis::now(),
+            started,
             max_bytes: config.outbox.max_bytes,
             max_batch_bytes: config.mparticle.max_batch_bytes,
         };
@@ -258,6 +265,7 @@ impl App {
             telemetry,
             readiness: Arc::clone(&readiness),
             arrivals,
+            failures,
         };
         Ok(Self {
             intake,

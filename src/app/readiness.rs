@@ -60,9 +60,14 @@ impl Readiness {
         self.wrote.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the shutdown has begun.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// Whether a delivery would be taken, as far as that is known without trying. Does not block.
     pub fn admit(&self) -> Result<(), NotReady> {
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.is_stopping() {
             return Err(NotReady::Stopping);
         }
         self.outbox.admit().map_err(NotReady::Outbox)

@@ -7,15 +7,18 @@ use url::Url;
 
 use super::arrivals::Arrivals;
 use super::choices::Settings;
+use super::failed::{self, Failures, Reserved};
 use super::keys::{self, ACCOUNT_CONTEXT};
-use super::readiness::Readiness;
+use super::readiness::{NotReady, Readiness};
 use super::traces::Receiving;
 use crate::causes::with_causes;
-use crate::changes::Changes;
+use crate::changes::{self, Changes};
 use crate::clock::{self, UnixMillis};
+use crate::decode::Problem;
+use crate::group::GroupError;
 use crate::ingest::{self, IngestError, Progress};
-use crate::intake::{self, Choices, Order, Receiver, Refusal, Source, WebhookState};
-use crate::model::{DeliveryId, DestinationId};
+use crate::intake::{self, Caller, Choices, NotReserved, Order, Receiver, Refusal, Source};
+use crate::model::{DeliveryId, DestinationId, FailureKind};
 use crate::mparticle::client::Account;
 use crate::outbox::{self, NewDelivery, Outbox};
 use crate::seal::{KeyError, Keyring};
@@ -33,6 +36,7 @@ pub(super) struct DeliveryReceiver {
     pub telemetry: Telemetry,
     pub readiness: Arc<Readiness>,
     pub arrivals: Arc<Arrivals>,
+    pub failures: Arc<Failures>,
 }
 
 impl DeliveryReceiver {
@@ -42,6 +46,7 @@ impl DeliveryReceiver {
         let failed = |error: KeyError| {
             tracing::error!(%error, "credentials cannot be sealed");
             refusal(
+                FailureKind::Program,
                 "looker-feed cannot keep the mParticle credentials safely, so it took nothing. Its log says why.",
             )
         };
@@ -50,7 +55,7 @@ impl DeliveryReceiver {
             order.api_key.clone(),
             order.api_secret.expose().to_owned(),
         )
-        .map_err(|error| refusal(&error.to_string()))?;
+        .map_err(|error| refusal(FailureKind::Request, &error.to_string()))?;
         let sealed = self
             .keys
             .seal_text(&account.encode(), ACCOUNT_CONTEXT)
@@ -72,35 +77,87 @@ impl DeliveryReceiver {
 }
 
 impl Receiver for DeliveryReceiver {
+    type Reservation = Reserved;
+
     fn admit(&self) -> Result<(), Refusal> {
-        let ready = self.readiness.admit();
-        ready.map_err(|error| refusal(&error.to_string()))
+        self.readiness.admit().map_err(not_ready)
     }
 
     fn allows(&self, choices: &Choices) -> Result<(), Refusal> {
         self.settings.endpoint_of(choices).map(|_| ())
     }
 
-    fn webhook(&self, id: &str) -> WebhookState {
-        match self.outbox.webhook(id) {
-            outbox::WebhookState::Unknown => WebhookState::Unknown,
-            outbox::WebhookState::Receiving => WebhookState::Receiving,
-            outbox::WebhookState::Committed(_, rows) => WebhookState::Committed { rows },
+    async fn reserve(&self, caller: &Caller, _: Option<&Order>) -> Result<Reserved, NotReserved> {
+        if self.readiness.is_stopping() {
+            return Err(NotReserved::Refused(not_ready(NotReady::Stopping)));
+        }
+        let now = UnixMillis::now();
+        let id = clock::new_delivery_id(now).map_err(|error| {
+            NotReserved::Refused(refusal(FailureKind::Program, &error.to_string()))
+        })?;
+        let new = failed::new_attempt(id, caller, now);
+        let outbox = self.outbox.clone();
+        let reserved = tokio::task::spawn_blocking(move || outbox.reserve(new)).await;
+        match reserved {
+            Ok(Ok(reservation)) => Ok(self.failures.reserved(reservation)),
+            Ok(Err(outbox::Error::Webhook(outbox::WebhookState::Receiving))) => {
+                Err(NotReserved::Receiving)
+            }
+            Ok(Err(outbox::Error::Webhook(outbox::WebhookState::Committed(_, rows)))) => {
+                Err(NotReserved::Committed { rows })
+            }
+            Ok(Err(error)) => Err(NotReserved::Refused(not_ready(NotReady::Outbox(error)))),
+            Err(_) => Err(NotReserved::Refused(refusal(
+                FailureKind::Program,
+                &IngestError::Panicked.to_string(),
+            ))),
         }
     }
 
     async fn turn(&self) -> Result<(), Refusal> {
         let free = self.settings.ingest.admission.free().await;
-        free.map_err(|error| refusal(&error.to_string()))
+        free.map_err(|error| refusal(kind(&error), &error.to_string()))
     }
 
-    async fn receive(&self, order: Order, source: Source) -> Result<intake::Receipt, Refusal> {
-        let now = UnixMillis::now();
-        let id = clock::new_delivery_id(now).map_err(|error| refusal(&error.to_string()))?;
-        let delivery = self.new_delivery(id, &order)?;
+    fn failed(
+        &self,
+        reservation: Option<Reserved>,
+        caller: &Caller,
+        kind: FailureKind,
+        message: &str,
+    ) {
+        match reservation {
+            Some(reserved) => reserved.fail(kind, message),
+            None => self.failures.refused(caller, kind, message),
+        }
+    }
+
+    async fn receive(
+        &self,
+        reserved: Reserved,
+        order: Order,
+        source: Source,
+    ) -> Result<intake::Receipt, Refusal> {
+        let received = self.receive_reserved(&reserved, order, source).await;
+        match &received {
+            Ok(_) => reserved.done(),
+            Err(refusal) => reserved.fail(refusal.kind, &refusal.message),
+        }
+        received
+    }
+}
+
+impl DeliveryReceiver {
+    async fn receive_reserved(
+        &self,
+        reserved: &Reserved,
+        order: Order,
+        source: Source,
+    ) -> Result<intake::Receipt, Refusal> {
+        let delivery = self.new_delivery(reserved.id(), &order)?;
+        let id = delivery.id;
         let changes = self.changes_of(&order, delivery.destination).await?;
-        let progress = Arc::new(Progress::default());
-        let _listed = self.arrivals.enter(id, &order.title, now, &progress);
+        let progress = Arc::new(Progress::of(reserved.arrived()));
         let trace = Receiving::new(id, delivery.destination, order.data_type);
         let ingest_order = ingest::Order {
             delivery,
@@ -118,7 +175,9 @@ impl Receiver for DeliveryReceiver {
             Arc::clone(&progress),
         )
         .await;
-        self.arrivals.count(&outcome);
+        if let Ok(receipt) = &outcome {
+            self.arrivals.count(receipt);
+        }
         trace.ended(&self.telemetry, &progress, &outcome);
         match outcome {
             Ok(receipt) => {
@@ -139,15 +198,15 @@ impl Receiver for DeliveryReceiver {
                 })
             }
             Err(error) => {
-                let message = with_causes(&error);
+                let (message, kind) = (with_causes(&error), kind(&error));
                 // What the document or its sender got wrong may quote the document.
                 tracing::warn!(
                     rows = progress.rows(),
                     bytes = progress.bytes(),
-                    kind = kind(&error),
+                    kind = kind.name(),
                     "delivery failed; nothing of it is kept"
                 );
-                Err(refusal(&message))
+                Err(refusal(kind, &message))
             }
         }
     }
@@ -182,26 +241,55 @@ fn label(endpoint: &Url, api_key: &str) -> String {
     format!("{host}, key …{shown}")
 }
 
-pub(super) fn refusal(message: &str) -> Refusal {
+pub(super) fn refusal(kind: FailureKind, message: &str) -> Refusal {
     Refusal {
+        kind,
         message: message.to_owned(),
     }
 }
 
-/// What failed, for a log that must not quote the delivery.
-pub(super) fn kind(error: &IngestError) -> &'static str {
+fn not_ready(why: NotReady) -> Refusal {
+    let kind = match &why {
+        NotReady::Stopping => FailureKind::Stopping,
+        NotReady::Outbox(error) => kind_of_outbox(error),
+    };
+    refusal(kind, &why.to_string())
+}
+
+/// What failed, for the machine, and for a log that must not quote the delivery.
+pub(super) fn kind(error: &IngestError) -> FailureKind {
     match error {
-        IngestError::Stream { .. } => "the stream broke off",
-        IngestError::Decode(_) => "the document is not valid or not whole",
-        IngestError::Query(_) => "Looker's query failed",
-        IngestError::Plan(_) => "the columns do not fit",
-        IngestError::NothingToSend { .. } => "no row can be sent",
-        IngestError::Changes(_) => "only changes cannot be sent",
-        IngestError::Group(_) | IngestError::Early(_) => "temporary space failed",
-        IngestError::Thread(_) => "the system refused a thread",
-        IngestError::Outbox(_) => "the outbox refused",
-        IngestError::Busy { .. } => "no place became free",
-        IngestError::Stopped => "the daemon is being stopped",
-        IngestError::Panicked => "a mistake in looker-feed",
+        IngestError::Stream { .. } => FailureKind::Cut,
+        IngestError::Decode(error) => match error.problem {
+            Problem::Truncated => FailureKind::Cut,
+            // A proxy's page, or a Looker that is just starting.
+            Problem::Empty | Problem::Html => FailureKind::Looker,
+            _ => FailureKind::Document,
+        },
+        IngestError::Query(_) => FailureKind::Query,
+        IngestError::Plan(_) => FailureKind::Columns,
+        IngestError::NothingToSend { .. } => FailureKind::Rows,
+        IngestError::Changes(error) => match error {
+            changes::Error::Busy => FailureKind::Busy,
+            changes::Error::Io { .. } | changes::Error::Seal(_) => FailureKind::Disk,
+            changes::Error::Shrunk { .. } | changes::Error::Truncated => FailureKind::Changes,
+        },
+        IngestError::Group(GroupError::RowTooLarge(_)) => FailureKind::Document,
+        IngestError::Group(_) | IngestError::Early(_) => FailureKind::Disk,
+        IngestError::Thread(_) | IngestError::Busy { .. } => FailureKind::Busy,
+        IngestError::Outbox(error) => kind_of_outbox(error),
+        IngestError::Stopped => FailureKind::Stopping,
+        IngestError::Panicked => FailureKind::Program,
+    }
+}
+
+fn kind_of_outbox(error: &outbox::Error) -> FailureKind {
+    match error {
+        outbox::Error::RefusingWrites { .. } | outbox::Error::State { .. } => FailureKind::Refusing,
+        outbox::Error::Closed => FailureKind::Stopping,
+        outbox::Error::Duplicate(_)
+        | outbox::Error::Unbalanced { .. }
+        | outbox::Error::NoSuchSlice { .. } => FailureKind::Program,
+        _ => FailureKind::Disk,
     }
 }

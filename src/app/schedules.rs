@@ -10,7 +10,7 @@ use super::receiver::{DeliveryReceiver, refusal};
 use crate::changes::{self, Audience, Changes, ScheduleKey};
 use crate::config::Config;
 use crate::intake::{Order, Refusal};
-use crate::model::{DataType, DestinationId, Environment};
+use crate::model::{DataType, DestinationId, Environment, FailureKind};
 use crate::outbox::Outbox;
 use crate::shutdown::Shutdown;
 
@@ -63,6 +63,7 @@ impl DeliveryReceiver {
             if let Ok(Err(error)) = forgotten {
                 tracing::error!(%schedule, %error, "what a schedule delivered cannot be forgotten");
                 return Err(refusal(
+                    FailureKind::Disk,
                     "looker-feed cannot change its notes on this schedule, so it took nothing. Its log says why.",
                 ));
             }

@@ -129,7 +129,7 @@ impl Receiving {
         if !telemetry.samples(trace) {
             return;
         }
-        let failed = outcome.as_ref().err().map(kind);
+        let failed = outcome.as_ref().err().map(|error| kind(error).name());
         let mut attributes = vec![
             ("looker_feed.delivery", Value::Id(self.delivery.0)),
             ("looker_feed.destination", Value::Id(self.destination.0)),

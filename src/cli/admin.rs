@@ -6,7 +6,9 @@
 //! | 1 | it failed; the message says why |
 //! | 3 | there is nothing: an empty list, an unknown id, a call that changed nothing |
 
+mod deliveries;
 mod edit;
+mod list;
 mod outcome;
 mod print;
 pub(super) mod screen;
@@ -21,13 +23,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::client::{Client, ClientError, DaemonArgument};
 use crate::causes::with_causes;
 use crate::control::view::{DeadLetter, Delivery, Done, Listing, Overview, RejectedRow};
 use crate::harmless::harmless;
+use list::{ListArguments, list};
 use outcome::{Failure, Found, tell};
 use screen::{Screen, escaped};
 
@@ -45,8 +47,8 @@ const AT_ONCE: usize = 1000;
 pub enum Command {
     /// Show what a running daemon receives, keeps and sends
     Status(Status),
-    /// List deliveries, newest first
-    Deliveries(Deliveries),
+    /// List deliveries, also those that failed, newest first
+    Deliveries(deliveries::Deliveries),
     /// List, show, edit, replay, discard or export batches that mParticle refused for good
     DeadLetters(DeadLetters),
     /// List the rows of a delivery that could not be mapped
@@ -72,15 +74,6 @@ pub struct Status {
     /// Print JSON, with --watch a line each time
     #[arg(long)]
     json: bool,
-}
-
-/// `deliveries`
-#[derive(Debug, Args)]
-pub struct Deliveries {
-    #[command(flatten)]
-    daemon: DaemonArgument,
-    #[command(flatten)]
-    list: ListArguments,
 }
 
 /// `rejected`
@@ -190,16 +183,6 @@ struct Choice {
     all: bool,
 }
 
-#[derive(Clone, Copy, Debug, Args)]
-struct ListArguments {
-    /// Print JSON: one array
-    #[arg(long)]
-    json: bool,
-    /// Print at most so many
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
-    limit: usize,
-}
-
 /// Runs a command to its exit code. Must not be called from within a runtime.
 pub fn run(command: &Command) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -264,16 +247,7 @@ async fn execute(
             watch(client, screen, arguments.json).await
         }
         Command::Status(arguments) => status(client, screen, arguments.json).await,
-        Command::Deliveries(arguments) => {
-            let (items, text) =
-                list::<Delivery>(client, &["deliveries"], &[], arguments.list).await?;
-            if arguments.list.json {
-                screen.json(&text)?;
-            } else {
-                print::deliveries(screen, &items)?;
-            }
-            Ok(Found::of(items.len() as u64))
-        }
+        Command::Deliveries(arguments) => deliveries::deliveries(client, screen, arguments).await,
         Command::DeadLetters(arguments) => dead_letters(&arguments.action, client, screen).await,
         Command::Rejected(arguments) => {
             let path = ["deliveries", &arguments.delivery, "rejected"];
@@ -346,37 +320,6 @@ async fn dead_letters(
             export(client, screen, delivery.as_deref(), output.as_ref()).await
         }
     }
-}
-
-/// Reads a list part by part, up to the limit; the text is one JSON array of the entries as they
-/// came.
-async fn list<T: DeserializeOwned>(
-    client: &Client,
-    path: &[&str],
-    query: &[(&str, &str)],
-    arguments: ListArguments,
-) -> Result<(Vec<T>, String), Failure> {
-    let mut items = Vec::new();
-    let mut texts: Vec<String> = Vec::new();
-    let mut after: Option<String> = None;
-    while items.len() < arguments.limit {
-        let limit = (arguments.limit - items.len()).min(500).to_string();
-        let mut query = query.to_vec();
-        query.push(("limit", &limit));
-        if let Some(after) = &after {
-            query.push(("after", after));
-        }
-        let part: Listing<Box<serde_json::value::RawValue>> = client.get(path, &query).await?;
-        for item in part.items {
-            items.push(client.read(item.get())?);
-            texts.push(item.get().to_owned());
-        }
-        after = part.next;
-        if after.is_none() {
-            break;
-        }
-    }
-    Ok((items, format!("[{}]", texts.join(",\n"))))
 }
 
 async fn status(client: &Client, screen: &mut Screen<'_>, as_json: bool) -> Result<Found, Failure> {

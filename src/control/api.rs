@@ -73,6 +73,8 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
             get(rejected_export),
         ),
         ("/api/v1/deliveries/{id}/cancel", post(cancel)),
+        ("/api/v1/failed-deliveries", get(failed_deliveries)),
+        ("/api/v1/failed-deliveries/{id}", get(failed_delivery)),
         ("/api/v1/dead-letters", get(dead_letters)),
         ("/api/v1/dead-letters/groups", get(lists::letter_groups)),
         ("/api/v1/rejected-rows/groups", get(lists::rejected_groups)),
@@ -250,6 +252,20 @@ struct Letters {
     delivery: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
+}
+
+async fn failed_deliveries(State(shared): State<Arc<Shared>>, query: Params<Part>) -> Answer {
+    let page = params(query)?.page()?;
+    let listing = shared
+        .calls
+        .ask(move |daemon| daemon.failed_deliveries(&page));
+    json(&listing.await?)
+}
+
+async fn failed_delivery(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
+    let id = name(id)?;
+    let found = shared.calls.ask(move |daemon| daemon.failed_delivery(&id));
+    json(&found.await?)
 }
 
 async fn rejected(State(shared): State<Arc<Shared>>, id: Name, query: Params<Part>) -> Answer {

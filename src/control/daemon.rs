@@ -29,6 +29,15 @@ pub trait Daemon: Send + Sync + 'static {
     /// All committed deliveries on record, newest first, without their links.
     fn on_record(&self) -> Result<Vec<view::Delivery>, Problem>;
 
+    /// Deliveries that failed and are on record, newest first.
+    fn failed_deliveries(
+        &self,
+        page: &Page,
+    ) -> Result<view::Listing<view::FailedDelivery>, Problem>;
+
+    /// One delivery that failed; [`Problem::Unknown`] when there is none.
+    fn failed_delivery(&self, id: &str) -> Result<view::FailedDelivery, Problem>;
+
     /// The schedules of all committed deliveries that are on record.
     fn schedules(&self) -> Result<Vec<view::Schedule>, Problem>;
 

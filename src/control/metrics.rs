@@ -49,6 +49,20 @@ fn daemon(out: &mut Writer, overview: &Overview, newest: Option<UnixMillis>) {
         &[("outcome", "refused")],
         overview.totals.deliveries_refused,
     );
+    let mut failed = out.family(
+        "failed_deliveries_total",
+        "counter",
+        "Deliveries that failed since the start, by reason.",
+    );
+    for (reason, count) in &overview.totals.failed {
+        failed.one(&[("reason", reason)], count);
+    }
+    out.family(
+        "last_failed_delivery_timestamp_seconds",
+        "gauge",
+        "When the newest failed delivery on record failed; absent when there is none.",
+    )
+    .some(&[], overview.failures.newest.map(seconds));
     out.family(
         "rows_received_total",
         "counter",

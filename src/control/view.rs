@@ -30,6 +30,9 @@ pub struct Overview {
     pub outbox: Outbox,
     /// Since the daemon was started.
     pub totals: Totals,
+    /// Deliveries that failed.
+    #[serde(default)]
+    pub failures: Failures,
     /// What became of traces; `None`: there are none.
     #[serde(default)]
     pub spans: Option<Spans>,
@@ -157,7 +160,7 @@ pub struct Outbox {
 pub struct Totals {
     /// Deliveries committed.
     pub deliveries_accepted: u64,
-    /// Deliveries that failed or were refused.
+    /// Deliveries that failed or were refused: the sum of `failed`.
     pub deliveries_refused: u64,
     /// Rows of committed deliveries.
     pub rows_in: u64,
@@ -166,6 +169,52 @@ pub struct Totals {
     /// Rows of them that were not sent, since what they say was delivered before.
     #[serde(default)]
     pub rows_unchanged: u64,
+    /// Deliveries that failed, by [`FailedDelivery::reason`]; every reason is there.
+    #[serde(default)]
+    pub failed: BTreeMap<String, u64>,
+}
+
+/// Deliveries that failed and are on record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// How many.
+    pub on_record: u64,
+    /// When the newest of them failed.
+    pub newest: Option<UnixMillis>,
+}
+
+/// One delivery that failed, of which nothing was sent: `GET /api/v1/failed-deliveries` and
+/// `/api/v1/failed-deliveries/{id}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedDelivery {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// Always `failed`, so that it can stand in one list with other deliveries.
+    pub state: String,
+    /// The schedule's title; empty if the request did not say. Written by a person: escape it.
+    pub title: String,
+    /// Back to the schedule in Looker. From outside: check it before it becomes a link.
+    pub link: Option<String>,
+    /// The Looker that sent it, as it names itself.
+    pub instance: Option<String>,
+    /// The schedule's id there.
+    pub schedule: Option<String>,
+    /// When it was received.
+    pub received: UnixMillis,
+    /// When it failed.
+    pub ended: UnixMillis,
+    /// What kind of failure it was: `request`, `cut`, `looker`, `address`, `query`, `document`,
+    /// `columns`, `rows`, `changes`, `disk`, `refusing`, `busy`, `stopping`, `program`, `missed`,
+    /// `interrupted`.
+    pub reason: String,
+    /// Whether the same delivery may well succeed another time, with nothing changed.
+    pub passing: bool,
+    /// The sentence that Looker was told. It can quote the document: escape it.
+    pub message: String,
+    /// Rows that had come.
+    pub rows: u64,
+    /// Bytes that had come.
+    pub bytes: u64,
 }
 
 /// One committed delivery: `GET /api/v1/deliveries` and `/api/v1/deliveries/{id}`.

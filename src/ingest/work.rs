@@ -244,6 +244,7 @@ impl<S: Store> Job<'_, S> {
     fn count_row(&mut self) {
         self.rows += 1;
         self.progress
+            .arrived
             .rows
             .store(self.rows, std::sync::atomic::Ordering::Relaxed);
     }

@@ -28,6 +28,7 @@ use super::address::Reach;
 use super::live::Handle;
 use super::receiver::Source;
 use crate::config::{AllowedHost, LookerSettings};
+use crate::model::FailureKind;
 use crate::net::client::connector;
 
 /// What all downloads may read at once, together, and each of them at most and at least. That is also
@@ -83,6 +84,28 @@ pub(super) enum DownloadError {
     /// The connection was cut within the body, or its framing is wrong.
     #[error("The connection to Looker was cut before all rows had come.")]
     Cut { source: hyper::Error },
+}
+
+impl DownloadError {
+    /// Whether another try may help, and if not, what is wrong.
+    pub(super) fn kind(&self) -> FailureKind {
+        match self {
+            Self::Url | Self::Scheme { .. } | Self::Host { .. } | Self::Address { .. } => {
+                FailureKind::Address
+            }
+            Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::NoResponse { .. }
+            | Self::Silent(_) => FailureKind::Looker,
+            // A url that has expired or is spent; another execution has another one.
+            Self::Status(status) => match status.as_u16() {
+                404 | 408 | 410 | 429 | 500.. => FailureKind::Looker,
+                _ => FailureKind::Address,
+            },
+            Self::Encoding => FailureKind::Document,
+            Self::Cut { .. } => FailureKind::Cut,
+        }
+    }
 }
 
 /// Fetches from the hosts that the settings allow. One for all deliveries.

@@ -8,12 +8,14 @@
 //!
 //! If a request has both a url and pushed rows, which Looker does not do, the rows in hand count and
 //! the url is not spent. What is checked before anything is spent, in this order: the request itself, the webhook id,
-//! room in the outbox. Then a delivery waits for its turn, if as many as may be are being received.
+//! room in the outbox (that is the reservation, which is durable). Then a delivery waits for its turn, if as many as
+//! may be are being received.
+//!
+//! Whatever fails is written down by the receiver, once, with what is known of the schedule.
 
-use std::collections::HashSet;
 use std::io;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,11 +29,12 @@ use super::download::{DownloadError, Downloader};
 use super::error::RequestError;
 use super::live::Handle;
 use super::parts::{Parts, PartsError, Piece};
-use super::receiver::{Order, Receipt, Receiver, Refusal, Source, WebhookState};
+use super::receiver::{Caller, NotReserved, Order, Receipt, Receiver, Refusal, Source};
 use super::reply::Outcome;
 use super::request::{Origin, Sections};
 use super::spool::Spool;
 use crate::causes::with_causes;
+use crate::model::FailureKind;
 
 /// Pieces of a pushed document between the connection and the receiver: enough that neither waits
 /// for each single piece of the other, and few since a piece can be as large as a read.
@@ -69,6 +72,27 @@ enum Failure {
     Spool(#[from] io::Error),
 }
 
+impl Failure {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Request(_) | Self::Parts(PartsError::Malformed { .. }) => FailureKind::Request,
+            Self::Parts(PartsError::Cut { .. } | PartsError::Silent(_)) => FailureKind::Cut,
+            Self::Download(error) => error.kind(),
+            Self::Refused(refusal) => refusal.kind,
+            Self::Receiving | Self::Busy(_) => FailureKind::Busy,
+            Self::Spool(_) => FailureKind::Disk,
+        }
+    }
+}
+
+/// The delivery that a request is about, as far as it is known.
+struct Delivery<P> {
+    caller: Caller,
+    reservation: Option<P>,
+    /// The receiver has it, and writes down how it ends.
+    handed_over: bool,
+}
+
 /// How a request ended that did not fail.
 enum Done {
     Received(Receipt),
@@ -86,9 +110,6 @@ pub(super) struct Executor<R> {
     downloader: Downloader,
     settings: Settings,
     spools: Semaphore,
-    /// Webhook ids whose requests have not ended. Two requests that come at the same moment both
-    /// find nothing at the receiver.
-    receiving: Arc<Mutex<HashSet<String>>>,
 }
 
 impl<R: Receiver> Executor<R> {
@@ -96,7 +117,6 @@ impl<R: Receiver> Executor<R> {
         Self {
             downloader: Downloader::new(settings.looker.clone(), live, settings.trust.clone()),
             spools: Semaphore::new(SPOOLS),
-            receiving: Arc::default(),
             receiver,
             settings,
         }
@@ -104,39 +124,74 @@ impl<R: Receiver> Executor<R> {
 
     /// Does the work and logs how it went. Never panics, whatever the receiver does.
     pub(super) async fn run(&self, origin: Origin, mut parts: Parts) -> Outcome {
-        let result = AssertUnwindSafe(self.carry(&origin, &mut parts))
+        let mut delivery = Delivery {
+            caller: Caller::of(&origin),
+            reservation: None,
+            handed_over: false,
+        };
+        let result = AssertUnwindSafe(self.carry(&origin, &mut parts, &mut delivery))
             .catch_unwind()
             .await;
         let outcome = match result {
             Ok(Ok(done)) => report(done),
             Ok(Err(failure)) => {
                 log_failure(&failure);
-                Outcome::failure(failure)
+                let outcome = Outcome::failure(&failure);
+                // A second request for what is being received is no delivery of its own.
+                if !matches!(failure, Failure::Receiving) {
+                    self.fail(delivery, failure.kind(), &outcome);
+                }
+                outcome
             }
             Err(_) => {
                 tracing::error!(
                     "the work on a delivery panicked; the status shows whether it was committed before"
                 );
-                Outcome::failure(
+                let outcome = Outcome::failure(
                     "The feed failed on this delivery because of a mistake in its program; its log and its \
                      status say more.",
-                )
+                );
+                self.fail(delivery, FailureKind::Program, &outcome);
+                outcome
             }
         };
         parts.discard().await;
         outcome
     }
 
-    async fn carry(&self, origin: &Origin, parts: &mut Parts) -> Result<Done, Failure> {
+    fn fail(&self, delivery: Delivery<R::Reservation>, kind: FailureKind, outcome: &Outcome) {
+        if !delivery.handed_over {
+            self.receiver.failed(
+                delivery.reservation,
+                &delivery.caller,
+                kind,
+                &outcome.message,
+            );
+        }
+    }
+
+    async fn carry(
+        &self,
+        origin: &Origin,
+        parts: &mut Parts,
+        delivery: &mut Delivery<R::Reservation>,
+    ) -> Result<Done, Failure> {
         let mut sections = Sections::default();
         loop {
             match parts.next().await? {
-                Piece::Section(name, json) => sections.put(&name, &json)?,
+                Piece::Section(name, json) => {
+                    sections.put(&name, &json)?;
+                    delivery.caller.read(&sections);
+                }
                 Piece::Attachment(first) if sections.decidable() => {
-                    return self.carry_push(origin, sections, first, parts).await;
+                    return self
+                        .carry_push(origin, sections, first, parts, delivery)
+                        .await;
                 }
                 Piece::Attachment(first) => {
-                    return self.carry_spooled(origin, sections, first, parts).await;
+                    return self
+                        .carry_spooled(origin, sections, first, parts, delivery)
+                        .await;
                 }
                 Piece::End => break,
             }
@@ -145,12 +200,11 @@ impl<R: Receiver> Executor<R> {
         let Some(download_url) = download_url else {
             return Ok(Done::NoResults);
         };
-        let _turn = match self.turn(origin).await? {
-            Turn::Before { rows } => return Ok(Done::Before { rows }),
-            Turn::Now(turn) => turn,
-        };
+        if let Turn::Before { rows } = self.turn(delivery, Some(&order)).await? {
+            return Ok(Done::Before { rows });
+        }
         let source = self.downloader.fetch(&download_url).await?;
-        self.receive(order, source).await
+        self.receive(delivery, order, source).await
     }
 
     /// A pushed document whose settings came first goes straight to the receiver.
@@ -160,12 +214,12 @@ impl<R: Receiver> Executor<R> {
         mut sections: Sections,
         first: Bytes,
         parts: &mut Parts,
+        delivery: &mut Delivery<R::Reservation>,
     ) -> Result<Done, Failure> {
         let (order, _) = sections.order(origin)?;
-        let _turn = match self.turn(origin).await? {
-            Turn::Before { rows } => return Ok(Done::Before { rows }),
-            Turn::Now(turn) => turn,
-        };
+        if let Turn::Before { rows } = self.turn(delivery, Some(&order)).await? {
+            return Ok(Done::Before { rows });
+        }
         let (sender, source) = mpsc::channel(PIECES_AHEAD);
         // Ends at the request's end, or when the receiver wants no more. The document counts as
         // complete only if the request does: an error goes through the same channel.
@@ -191,7 +245,7 @@ impl<R: Receiver> Executor<R> {
             }
         };
         let source = Box::pin(ReceiverStream::new(source));
-        let (result, ()) = tokio::join!(self.receive(order, source), pump);
+        let (result, ()) = tokio::join!(self.receive(delivery, order, source), pump);
         result
     }
 
@@ -202,11 +256,11 @@ impl<R: Receiver> Executor<R> {
         mut sections: Sections,
         first: Bytes,
         parts: &mut Parts,
+        delivery: &mut Delivery<R::Reservation>,
     ) -> Result<Done, Failure> {
-        let _turn = match self.turn(origin).await? {
-            Turn::Before { rows } => return Ok(Done::Before { rows }),
-            Turn::Now(turn) => turn,
-        };
+        if let Turn::Before { rows } = self.turn(delivery, None).await? {
+            return Ok(Done::Before { rows });
+        }
         let limit = self.settings.looker.queue_timeout;
         let place = timeout(limit, self.spools.acquire()).await;
         let _place = place.map_err(|_| Failure::Busy(limit))?;
@@ -223,77 +277,56 @@ impl<R: Receiver> Executor<R> {
                         unasked = 0;
                     }
                 }
-                Piece::Section(name, json) => sections.put(&name, &json)?,
+                Piece::Section(name, json) => {
+                    sections.put(&name, &json)?;
+                    delivery.caller.read(&sections);
+                }
                 Piece::End => break,
             }
         }
         let (order, _) = sections.order(origin)?;
         let source = spool.into_source().await?;
-        self.receive(order, source).await
+        self.receive(delivery, order, source).await
     }
 
-    async fn receive(&self, order: Order, source: Source) -> Result<Done, Failure> {
-        let receipt = self.receiver.receive(order, source).await?;
+    async fn receive(
+        &self,
+        delivery: &mut Delivery<R::Reservation>,
+        order: Order,
+        source: Source,
+    ) -> Result<Done, Failure> {
+        let Some(reservation) = delivery.reservation.take() else {
+            // Every way here has taken its turn.
+            return Err(Failure::Receiving);
+        };
+        delivery.handed_over = true;
+        let receipt = self.receiver.receive(reservation, order, source).await?;
         Ok(Done::Received(receipt))
     }
 
     /// The turn of one delivery, unless it was taken before.
-    async fn turn(&self, origin: &Origin) -> Result<Turn, Failure> {
-        let claim = match &origin.webhook_id {
-            Some(id) => {
-                let claim = Claim::new(&self.receiving, id).ok_or(Failure::Receiving)?;
-                match self.receiver.webhook(id) {
-                    WebhookState::Unknown => Some(claim),
-                    WebhookState::Receiving => return Err(Failure::Receiving),
-                    WebhookState::Committed { rows } => return Ok(Turn::Before { rows }),
-                }
-            }
-            None => None,
-        };
-        self.receiver.admit()?;
+    async fn turn(
+        &self,
+        delivery: &mut Delivery<R::Reservation>,
+        order: Option<&Order>,
+    ) -> Result<Turn, Failure> {
+        match self.receiver.reserve(&delivery.caller, order).await {
+            Ok(reservation) => delivery.reservation = Some(reservation),
+            Err(NotReserved::Receiving) => return Err(Failure::Receiving),
+            Err(NotReserved::Committed { rows }) => return Ok(Turn::Before { rows }),
+            Err(NotReserved::Refused(refusal)) => return Err(refusal.into()),
+        }
         self.receiver.turn().await?;
         // It may have been a long wait.
         self.receiver.admit()?;
-        Ok(Turn::Now(Place { _claim: claim }))
+        Ok(Turn::Now)
     }
 }
 
 /// Whether a delivery may be received.
 enum Turn {
-    Now(Place),
+    Now,
     Before { rows: u64 },
-}
-
-/// Held while a delivery is received.
-struct Place {
-    _claim: Option<Claim>,
-}
-
-/// A webhook id that one request has, until it is dropped.
-struct Claim {
-    all: Arc<Mutex<HashSet<String>>>,
-    id: String,
-}
-
-impl Claim {
-    fn new(all: &Arc<Mutex<HashSet<String>>>, id: &str) -> Option<Self> {
-        let fresh = lock(all).insert(id.to_owned());
-        fresh.then(|| Self {
-            all: Arc::clone(all),
-            id: id.to_owned(),
-        })
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        lock(&self.all).remove(&self.id);
-    }
-}
-
-/// The set is whole after any panic: its changes are single calls.
-fn lock(all: &Mutex<HashSet<String>>) -> std::sync::MutexGuard<'_, HashSet<String>> {
-    all.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn report(done: Done) -> Outcome {

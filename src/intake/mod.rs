@@ -7,6 +7,7 @@
 //!     execute   one delivery: checks, then url, push or spool, then the receiver
 //!       parts     the request's body, part by part       request   what the request asks for
 //!                                                        choices   what was filled in, changes of it
+//!                                                        caller    which schedule it comes from
 //!       download  the one-time url                       spool     a push that came too early
 //!     reply     newlines until the outcome is known, then the outcome
 //! ```
@@ -16,6 +17,7 @@
 
 mod action;
 mod address;
+mod caller;
 mod changes;
 mod choices;
 mod download;
@@ -39,11 +41,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use live::Handle;
-pub use receiver::{Choices, OnlyChanges, Order, Receipt, Receiver, Refusal, Source, WebhookState};
+pub use receiver::{
+    Caller, Choices, NotReserved, OnlyChanges, Order, Receipt, Receiver, Refusal, Source,
+};
 pub use server::Intake;
 pub use token::new_key;
 
 use crate::config::{ActionSettings, IntakeSettings, LookerSettings, Secret};
+use crate::model::FailureKind;
 use crate::tls::Identity;
 
 /// What the optional fields of a form mean, given as Looker would send it.
@@ -52,6 +57,7 @@ use crate::tls::Identity;
 /// What the hub would answer to a field that holds what the form does not offer.
 pub fn choices(form: &serde_json::Value) -> Result<Choices, Refusal> {
     choices::choices(form).map_err(|error| Refusal {
+        kind: FailureKind::Request,
         message: error.to_string(),
     })
 }

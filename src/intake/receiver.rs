@@ -10,10 +10,13 @@ use futures::Stream;
 use crate::config::{
     AttributeTypes, Historical, MoreColumns, Nulls, PivotedMeasures, Pod, Secret, Untagged,
 };
-use crate::model::{DataType, DeliveryId, Environment};
+use crate::model::{DataType, DeliveryId, Environment, FailureKind};
 
 /// Takes deliveries over. Implemented by the composition root; tests bring a scripted one.
 pub trait Receiver: Send + Sync + 'static {
+    /// The right to receive one delivery. Dropping it fails the delivery.
+    type Reservation: Send + 'static;
+
     /// Whether a delivery that came now would be taken (room on the disk, health of the outbox).
     /// Asked before a download url is spent, again and again while a push is spooled, and for
     /// `GET /status`. Must not block.
@@ -31,8 +34,27 @@ pub trait Receiver: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What is known of an `X-Looker-Webhook-Id`. Must not block.
-    fn webhook(&self, id: &str) -> WebhookState;
+    /// Registers a delivery and its webhook id, and makes durable that it has begun: called before
+    /// its url is spent, so that one whose rows are lost on the way is known to have been. The
+    /// order is there if all of the request but its rows is.
+    ///
+    /// # Errors
+    /// It is known already, or nothing can be taken now.
+    fn reserve(
+        &self,
+        caller: &Caller,
+        order: Option<&Order>,
+    ) -> impl Future<Output = Result<Self::Reservation, NotReserved>> + Send;
+
+    /// Writes down that a delivery came to nothing before [`Receiver::receive`] was called. Must not
+    /// block.
+    fn failed(
+        &self,
+        reservation: Option<Self::Reservation>,
+        caller: &Caller,
+        kind: FailureKind,
+        message: &str,
+    );
 
     /// Waits until a delivery that begins now would be worked on at once, and not without end. Asked
     /// before a download url is spent: it is valid for an hour. In [`Receiver::receive`] a delivery may
@@ -46,29 +68,50 @@ pub trait Receiver: Send + Sync + 'static {
     /// `source` to its end before it commits, even when the document is complete before: only the
     /// end means that all came and that nothing behind the document speaks against it. An error in
     /// it means that the delivery was cut.
-    /// Dropping the future gives the delivery up, and nothing of it may remain.
+    /// Dropping the future gives the delivery up, and nothing of it may remain but that it failed.
     ///
     /// # Errors
     /// The sentence that Looker is to be told; nothing of the delivery remains.
     fn receive(
         &self,
+        reservation: Self::Reservation,
         order: Order,
         source: Source,
     ) -> impl Future<Output = Result<Receipt, Refusal>> + Send;
 }
 
-/// What is known of a webhook id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WebhookState {
-    /// Never seen, or its delivery failed, or it was so long ago that it is forgotten.
-    Unknown,
-    /// Its delivery is being received.
+/// Why a delivery was not reserved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotReserved {
+    /// One with its webhook id is being received.
     Receiving,
-    /// Its delivery is in the outbox or beyond it.
+    /// One with its webhook id is in the outbox or beyond it.
     Committed {
         /// Rows that the delivery had.
         rows: u64,
     },
+    /// Nothing can be taken now.
+    Refused(Refusal),
+}
+
+/// Who has an execute request made, as far as it says so. All of it comes from outside; texts are
+/// bounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// `X-Looker-Webhook-Id`: visible ASCII, at most 128 characters.
+    pub webhook_id: Option<String>,
+    /// `X-Looker-Instance`: visible ASCII, at most 128 characters.
+    pub instance: Option<String>,
+    /// The schedule's title, as its owner wrote it; empty if Looker sent none. User text.
+    pub title: String,
+    /// Where the content stands in Looker; one that is very long is left out. User text.
+    pub link: Option<String>,
+    /// The schedule's id, which is a number in old Looker and text in new.
+    pub schedule_id: Option<String>,
+    /// The query's id.
+    pub query_id: Option<String>,
+    /// The hosts of link and download address, with their ports if they stand there.
+    pub hosts: Vec<String>,
 }
 
 /// What Looker asks for with one execute request, checked.
@@ -157,6 +200,8 @@ pub struct Receipt {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Refusal {
+    /// Why, for the machine.
+    pub kind: FailureKind,
     /// A sentence for the mail that Looker sends to the schedule's owner.
     pub message: String,
 }

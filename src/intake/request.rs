@@ -64,6 +64,11 @@ impl Sections {
         Ok(())
     }
 
+    /// The section that names the schedule, as far as it has come.
+    pub(super) fn plan_json(&self) -> Option<&[u8]> {
+        self.plan.as_ref().map(|plan| plan.as_slice())
+    }
+
     /// Whether [`order`](Self::order) can decide without the rest of the request.
     pub(super) fn decidable(&self) -> bool {
         self.kind.is_some() && self.params.is_some() && self.form.is_some()

@@ -6,7 +6,7 @@ use url::Url;
 use super::Form;
 use crate::clock::UnixMillis;
 use crate::control::health::{count, sentence};
-use crate::control::view::{Delivery, Rows, Standing};
+use crate::control::view::{Delivery, FailedDelivery, Rows, Standing};
 use crate::harmless::is_harmful;
 
 /// Version of the JSON form; a new one is made when a field changes its meaning or goes.
@@ -28,6 +28,8 @@ pub struct Event {
 pub enum What {
     /// Nothing of a delivery is left to send.
     Finished(Box<Delivery>),
+    /// A delivery failed, and nothing of it was sent.
+    Failed(Box<FailedDelivery>),
     /// There are more dead letters than before.
     DeadLetters {
         /// Batches that came since the last message.
@@ -109,8 +111,9 @@ impl Severity {
 
 impl Event {
     /// Every name that there is.
-    pub const NAMES: [&str; 8] = [
+    pub const NAMES: [&str; 9] = [
         "delivery_finished",
+        "delivery_failed",
         "deliveries_digest",
         "dead_letters",
         "destination_paused",
@@ -138,7 +141,9 @@ impl Event {
         match &self.what {
             What::Finished(delivery) if is_good(delivery) => Severity::Info,
             What::Digest(_) | What::Back { .. } | What::Writing => Severity::Info,
-            What::Finished(_) | What::DeadLetters { .. } | What::Down { .. } => Severity::Warning,
+            What::Finished(_) | What::Failed(_) | What::DeadLetters { .. } | What::Down { .. } => {
+                Severity::Warning
+            }
             What::Paused { .. } | What::Refusing { .. } => Severity::Critical,
         }
     }
@@ -147,6 +152,7 @@ impl Event {
     pub fn schedule(&self) -> Option<&str> {
         match &self.what {
             What::Finished(delivery) => Some(&delivery.title),
+            What::Failed(delivery) => Some(&delivery.title),
             _ => None,
         }
     }
@@ -154,7 +160,7 @@ impl Event {
     fn link(&self, page: &Url) -> Option<Url> {
         let path = match &self.what {
             What::Finished(delivery) => format!("deliveries/{}", delivery.id),
-            What::Digest(_) => "deliveries".to_owned(),
+            What::Digest(_) | What::Failed(_) => "deliveries".to_owned(),
             What::DeadLetters { .. } => "dead-letters".to_owned(),
             What::Paused { .. } | What::Down { .. } | What::Back { .. } => {
                 "destinations".to_owned()
@@ -174,6 +180,7 @@ impl Event {
     pub fn name(&self) -> &'static str {
         match &self.what {
             What::Finished(_) => "delivery_finished",
+            What::Failed(_) => "delivery_failed",
             What::DeadLetters { .. } => "dead_letters",
             What::Digest(_) => "deliveries_digest",
             What::Paused { .. } => "destination_paused",
@@ -195,6 +202,7 @@ impl Event {
         });
         let more = match &self.what {
             What::Finished(delivery) => ("delivery", facts(delivery)),
+            What::Failed(delivery) => ("delivery", failure(delivery)),
             What::DeadLetters { new, all } => ("dead_letters", json!({ "new": new, "all": all })),
             What::Paused {
                 destination,
@@ -252,6 +260,11 @@ impl Event {
                     counts(delivery.rows_in, &delivery.rows)
                 )
             }
+            What::Failed(delivery) => format!(
+                "looker-feed: “{}” failed, and nothing of it was sent: {}",
+                short(&delivery.title),
+                short(&delivery.message)
+            ),
             What::Digest(digest) => format!(
                 "looker-feed: {} with {} arrived whole in the last {}.",
                 count(digest.deliveries, "delivery", "deliveries"),
@@ -327,6 +340,23 @@ fn facts(delivery: &Delivery) -> Value {
         "users": delivery.users,
         "batches": delivery.batches,
         "batches_delivered": delivery.batches_delivered,
+    })
+}
+
+fn failure(delivery: &FailedDelivery) -> Value {
+    json!({
+        "id": delivery.id,
+        "title": delivery.title,
+        "link": delivery.link,
+        "instance": delivery.instance,
+        "schedule": delivery.schedule,
+        "state": delivery.state,
+        "received": delivery.received,
+        "ended": delivery.ended,
+        "reason": delivery.reason,
+        "passing": delivery.passing,
+        "message": short(&delivery.message),
+        "rows": delivery.rows,
     })
 }
 
@@ -475,6 +505,30 @@ mod tests {
             assert_eq!(event.severity(), severity);
             assert!(Event::NAMES.contains(&event.name()));
         }
+    }
+
+    #[test]
+    fn a_failed_delivery_is_told_with_its_reason() {
+        let failed = Event {
+            at: UnixMillis(5),
+            what: What::Failed(Box::new(FailedDelivery {
+                title: "Daily".to_owned(),
+                reason: "cut".to_owned(),
+                message: format!("It broke off after 7 rows. {}", "x".repeat(1_000)),
+                rows: 7,
+                ..FailedDelivery::default()
+            })),
+        };
+        let body: Value = serde_json::from_str(&failed.body(Form::Json, None)).unwrap();
+        assert_eq!(body["event"], "delivery_failed");
+        assert_eq!(body["delivery"]["reason"], "cut");
+        assert_eq!(body["delivery"]["rows"], 7);
+        let text = body["text"].as_str().unwrap();
+        assert!(
+            text.starts_with("looker-feed: “Daily” failed, and nothing of it was sent: It broke"),
+            "{text}"
+        );
+        assert!(text.len() < 500, "{text}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::event::{Digest, Event, What, is_good};
 use crate::clock::UnixMillis;
-use crate::control::view::{Delivery, Overview};
+use crate::control::view::{Delivery, FailedDelivery, Failures, Overview};
 use crate::control::{Daemon, Filter, Page};
 
 /// Deliveries in one part of the list.
@@ -55,6 +55,9 @@ pub struct Watcher {
     digest: Option<Digest>,
     refusing: bool,
     dead_letters: u64,
+    /// What was said of failed deliveries, and their ids.
+    failures: Option<Failures>,
+    failed: HashSet<String>,
     /// When dead letters were told last.
     told: Option<UnixMillis>,
 }
@@ -75,6 +78,7 @@ impl Watcher {
         self.destinations(&overview, &mut news);
         self.outbox(&overview, &mut news);
         self.deliveries(daemon, &mut news);
+        self.failed(daemon, &overview, &mut news);
         self.begun = true;
         let at = overview.now;
         self.gather(at, &mut news);
@@ -217,6 +221,36 @@ impl Watcher {
         }
     }
 
+    /// Read whole when there is a new one: one that began long ago may fail after those behind it.
+    fn failed(&mut self, daemon: &dyn Daemon, overview: &Overview, news: &mut Vec<What>) {
+        if self.failures == Some(overview.failures) {
+            return;
+        }
+        let mut listed: Vec<FailedDelivery> = Vec::new();
+        let mut after = None;
+        for _ in 0..PARTS {
+            let page = Page { after, limit: PART };
+            let Ok(part) = daemon.failed_deliveries(&page) else {
+                return;
+            };
+            listed.extend(part.items);
+            after = part.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let known = std::mem::take(&mut self.failed);
+        self.failed = listed.iter().map(|one| one.id.clone()).collect();
+        self.failures = Some(overview.failures);
+        if self.begun {
+            let fresh = listed
+                .into_iter()
+                .rev()
+                .filter(|one| !known.contains(&one.id));
+            news.extend(fresh.map(|one| What::Failed(Box::new(one))));
+        }
+    }
+
     /// From the newest on: all of them at first, afterwards up to what is known.
     fn listed(&self, daemon: &dyn Daemon) -> Option<Vec<Delivery>> {
         let mut all = Vec::new();
@@ -335,6 +369,36 @@ mod tests {
         assert_eq!(daemon.script().deliveries[last].id, DELIVERY);
         finish(&daemon, last);
         assert_eq!(names(&mut watcher, &daemon), ["delivery_finished"]);
+    }
+
+    #[test]
+    fn a_delivery_that_failed_is_told_once() {
+        let daemon = Scripted::new();
+        daemon.script().overview.failures.on_record = 3;
+        let mut watcher = Watcher::default();
+        assert!(names(&mut watcher, &daemon).is_empty(), "old news");
+        let mut fresh: Vec<_> = vec![daemon.script().failed[0].clone(); 5];
+        for (at, one) in fresh.iter_mut().enumerate() {
+            one.id = format!("0198f0c10000000000000000000000f{}", 5 - at);
+        }
+        {
+            let mut script = daemon.script();
+            script.failed.splice(0..0, fresh.drain(..4));
+            // One that began before those that are known.
+            fresh[0].id = "0198f0bf0000000000000000000000f0".to_owned();
+            script.failed.append(&mut fresh);
+            script.overview.failures.on_record = 8;
+        }
+        let events = watcher.look(&*daemon);
+        let ids: Vec<_> = events
+            .iter()
+            .map(|event| match &event.what {
+                What::Failed(one) => one.id.chars().last(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(ids, ['0', '2', '3', '4', '5'].map(Some));
+        assert!(names(&mut watcher, &daemon).is_empty());
     }
 
     #[test]

@@ -19,6 +19,7 @@
 //!
 //! Calls block on the disk: a caller on tokio uses `spawn_blocking`.
 
+mod attempt;
 mod claim;
 mod codec;
 mod delivery;
@@ -30,6 +31,7 @@ mod note;
 pub mod postgres;
 mod record;
 mod rejected;
+mod reservation;
 mod settings;
 mod staging;
 mod status;
@@ -39,6 +41,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+pub use attempt::{
+    Arrived, Attempt, AttemptEnd, INTERRUPTED, MAX_ABOUT, MAX_JOURNAL, NewAttempt, Receiving,
+};
 pub use claim::{Claim, Settled, Settlement};
 pub use codec::Malformed;
 pub use delivery::{
@@ -57,6 +62,7 @@ pub use local::offline::{Inspected, Inspection, Standing, inspect, inspect_on};
 pub use note::{MAX_NOTE, NoteKey};
 pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
+pub use reservation::Reservation;
 pub use settings::Settings;
 pub use staging::Staging;
 pub use status::{Damage, DestinationState, Health, SetAside, Title, Usage};
@@ -100,7 +106,7 @@ impl Outbox {
         })
     }
 
-    /// Begins a delivery. Touches the disk only to ask how much of it is free.
+    /// Begins to stage a delivery, which may have been reserved. Touches the disk only to ask how much of it is free.
     ///
     /// # Errors
     /// The outbox or the disk is full, the outbox refuses writes, or the delivery or its webhook
@@ -108,6 +114,68 @@ impl Outbox {
     pub fn begin(&self, new: NewDelivery) -> Result<Staging, Error> {
         match &self.backend {
             Backend::Local(local) => local::staging::begin(local, new).map(Staging::local),
+        }
+    }
+
+    /// Begins to receive a delivery: registers it and its webhook id, and makes durable that it has
+    /// begun. [`Outbox::begin`] of the same id stages it. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The delivery or its webhook id is known already, `about` is too long, the outbox or its disk is
+    /// full, the outbox refuses writes, or the disk failed. Nothing is registered then.
+    pub fn reserve(&self, new: NewAttempt) -> Result<Reservation, Error> {
+        match &self.backend {
+            Backend::Local(local) => {
+                local::reservation::reserve(local, new).map(Reservation::local)
+            }
+        }
+    }
+
+    /// Remembers a delivery that failed before it was reserved. It is listed at once and durable
+    /// with the next sync, also when the outbox refuses writes now.
+    ///
+    /// # Errors
+    /// `about` is too long, or the system gives no random bytes to seal with.
+    pub fn record_failure(&self, new: &NewAttempt, end: AttemptEnd) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Local(local) => local::reservation::record_failure(local, new, end),
+        }
+    }
+
+    /// Deliveries that are being received, oldest first.
+    pub fn receiving(&self) -> Vec<Receiving> {
+        match &self.backend {
+            Backend::Local(local) => local::reservation::receiving(local),
+        }
+    }
+
+    /// Deliveries that failed, newest first: at most `limit`, of those that began before `before`.
+    pub fn failed(&self, before: Option<DeliveryId>, limit: usize) -> Vec<Attempt> {
+        match &self.backend {
+            Backend::Local(local) => local::reservation::failed(local, before, limit),
+        }
+    }
+
+    /// A delivery that has begun and is not committed.
+    pub fn attempt(&self, id: DeliveryId) -> Option<Attempt> {
+        match &self.backend {
+            Backend::Local(local) => local::reservation::attempt(local, id),
+        }
+    }
+
+    /// Replaces the journal of a delivery that failed, if it still says `before`. Durable on return;
+    /// `false`: it says something else, or the delivery is not listed any more. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The journal is too long, the outbox refuses writes, or the disk failed.
+    pub fn put_journal(
+        &self,
+        id: DeliveryId,
+        before: &[u8],
+        journal: &[u8],
+    ) -> Result<bool, Error> {
+        match &self.backend {
+            Backend::Local(local) => local::reservation::put_journal(local, id, before, journal),
         }
     }
 

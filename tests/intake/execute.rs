@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use looker_feed::intake::WebhookState;
+use looker_feed::intake::NotReserved;
+use looker_feed::model::FailureKind;
 use looker_feed::model::{DataType, Environment};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -175,20 +176,50 @@ async fn a_webhook_that_was_committed_is_a_success_without_a_second_delivery() {
     let feed = feed(Script::default()).await;
     let looker_server = Looker::with(DOCUMENT).await;
     let body = order_with(&looker_server.url()).to_string();
-    *feed.script.webhook.lock().unwrap() = WebhookState::Committed { rows: 41 };
+    *feed.script.webhook.lock().unwrap() = Some(NotReserved::Committed { rows: 41 });
     let answer = feed.execute_chunked(Some("abc"), &body, 1000).await;
     assert_eq!(
         message(&looker(&answer), true),
         "41 rows were accepted before."
     );
 
-    *feed.script.webhook.lock().unwrap() = WebhookState::Receiving;
+    *feed.script.webhook.lock().unwrap() = Some(NotReserved::Receiving);
     let answer = feed.execute_chunked(Some("abc"), &body, 1000).await;
     assert_eq!(
         message(&looker(&answer), false),
         "This delivery is already being received; this second request for it was ignored."
     );
     assert_eq!((looker_server.hits(), feed.script.begun_count()), (0, 0));
+    assert!(feed.script.failed.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn whatever_fails_before_its_rows_come_is_written_down_once() {
+    let feed = feed(Script::default()).await;
+    let busy = "HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\n\r\n";
+    let url = Looker::raw(busy, false).await.url();
+    let mut spent = order_with(&url);
+    spent["scheduled_plan"]["title"] = "Nightly".into();
+    let mut foreign = order_with("https://10.0.0.1/downloads/x");
+    foreign["scheduled_plan"]["title"] = "Elsewhere".into();
+    let mut incomplete = order_with(&url);
+    incomplete["data"] = serde_json::Value::Null;
+    for body in [&spent, &foreign, &incomplete] {
+        feed.refusal(body).await;
+    }
+    let failed = feed.script.failed.lock().unwrap().clone();
+    let told: Vec<_> = failed
+        .iter()
+        .map(|(title, reserved, kind, _)| (title.as_str(), *reserved, *kind))
+        .collect();
+    assert_eq!(told.len(), 3, "{failed:?}");
+    assert_eq!(told[0].0, "Nightly");
+    assert!(told[0].1, "its url was tried");
+    assert_eq!(told[0].2, FailureKind::Looker);
+    assert_eq!(told[1], ("Elsewhere", true, FailureKind::Address));
+    assert_eq!((told[2].1, told[2].2), (false, FailureKind::Request));
+    assert!(failed[2].3.contains("API Key"), "{failed:?}");
+    assert!(feed.script.reserved.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

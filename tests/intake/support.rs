@@ -15,9 +15,10 @@ use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
 use looker_feed::config;
 use looker_feed::intake::{
-    Choices, Intake, Order, Receipt, Receiver, Refusal, Settings, Source, WebhookState, new_key,
+    Caller, Choices, Intake, NotReserved, Order, Receipt, Receiver, Refusal, Settings, Source,
+    new_key,
 };
-use looker_feed::model::DeliveryId;
+use looker_feed::model::{DeliveryId, FailureKind};
 use looker_feed::shutdown::{self, Trigger};
 use looker_feed::tls;
 use serde_json::{Value, json};
@@ -44,7 +45,8 @@ pub struct Script {
     /// Whether a data center may be chosen.
     pub pods: bool,
     pub plan: Mutex<Plan>,
-    pub webhook: Mutex<WebhookState>,
+    /// What is said of every webhook id.
+    pub webhook: Mutex<Option<NotReserved>>,
     pub full: Mutex<Option<&'static str>>,
     /// Each delivery takes a permit before it begins.
     pub turns: Semaphore,
@@ -61,6 +63,24 @@ pub struct Script {
     pub accepted: Mutex<Vec<(Order, Vec<u8>)>>,
     pub begun_count: AtomicUsize,
     pub cut: Mutex<Vec<String>>,
+    /// Webhook ids that are reserved now.
+    pub reserved: Arc<Mutex<Vec<Option<String>>>>,
+    /// What was said to have failed: title, whether it was reserved, kind, message.
+    pub failed: Mutex<Vec<(String, bool, FailureKind, String)>>,
+}
+
+/// The right to receive one delivery.
+pub struct Reserved {
+    webhook: Option<String>,
+    all: Arc<Mutex<Vec<Option<String>>>>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap();
+        let at = all.iter().position(|one| *one == self.webhook).unwrap();
+        all.remove(at);
+    }
 }
 
 impl Default for Script {
@@ -68,7 +88,9 @@ impl Default for Script {
         Self {
             pods: true,
             plan: Mutex::default(),
-            webhook: Mutex::new(WebhookState::Unknown),
+            webhook: Mutex::default(),
+            reserved: Arc::default(),
+            failed: Mutex::default(),
             full: Mutex::default(),
             turns: Semaphore::new(1_000_000),
             queued: Notify::new(),
@@ -102,40 +124,69 @@ impl Script {
 }
 
 impl Receiver for Script {
+    type Reservation = Reserved;
+
     fn admit(&self) -> Result<(), Refusal> {
         match *self.full.lock().unwrap() {
             None => Ok(()),
-            Some(message) => Err(Refusal {
-                message: message.to_owned(),
-            }),
+            Some(message) => Err(refusal(message)),
         }
     }
 
     fn allows(&self, choices: &Choices) -> Result<(), Refusal> {
         if choices.pod.is_some() && !self.pods {
-            return Err(Refusal {
-                message: "It sends to one fixed address.".to_owned(),
-            });
+            return Err(refusal("It sends to one fixed address."));
         }
         Ok(())
     }
 
-    fn webhook(&self, _: &str) -> WebhookState {
-        *self.webhook.lock().unwrap()
+    async fn reserve(&self, caller: &Caller, _: Option<&Order>) -> Result<Reserved, NotReserved> {
+        if let Some(known) = self.webhook.lock().unwrap().clone() {
+            return Err(known);
+        }
+        self.admit().map_err(NotReserved::Refused)?;
+        let mut all = self.reserved.lock().unwrap();
+        if caller.webhook_id.is_some() && all.contains(&caller.webhook_id) {
+            return Err(NotReserved::Receiving);
+        }
+        all.push(caller.webhook_id.clone());
+        Ok(Reserved {
+            webhook: caller.webhook_id.clone(),
+            all: Arc::clone(&self.reserved),
+        })
     }
 
     async fn turn(&self) -> Result<(), Refusal> {
         self.queued.notify_one();
         // Closed by a test whose patience is over.
         let turn = self.turns.acquire().await;
-        let turn = turn.map_err(|_| Refusal {
-            message: "No place became free.".to_owned(),
-        })?;
+        let turn = turn.map_err(|_| refusal("No place became free."))?;
         turn.forget();
         Ok(())
     }
 
-    async fn receive(&self, order: Order, mut source: Source) -> Result<Receipt, Refusal> {
+    fn failed(
+        &self,
+        reservation: Option<Reserved>,
+        caller: &Caller,
+        kind: FailureKind,
+        message: &str,
+    ) {
+        let failed = (
+            caller.title.clone(),
+            reservation.is_some(),
+            kind,
+            message.to_owned(),
+        );
+        self.failed.lock().unwrap().push(failed);
+    }
+
+    async fn receive(
+        &self,
+        _reserved: Reserved,
+        order: Order,
+        mut source: Source,
+    ) -> Result<Receipt, Refusal> {
         struct Ended<'a>(&'a Notify);
         impl Drop for Ended<'_> {
             fn drop(&mut self) {
@@ -151,9 +202,7 @@ impl Receiver for Script {
             Plan::Accept => {}
             Plan::Panic => panic!("the script says so"),
             Plan::Refuse(message) => {
-                return Err(Refusal {
-                    message: message.to_owned(),
-                });
+                return Err(refusal(message));
             }
         }
         let mut document = Vec::new();
@@ -165,9 +214,8 @@ impl Receiver for Script {
                 }
                 Err(error) => {
                     self.cut.lock().unwrap().push(error.to_string());
-                    return Err(Refusal {
-                        message: format!("{error} {} bytes had come.", document.len()),
-                    });
+                    let message = format!("{error} {} bytes had come.", document.len());
+                    return Err(refusal(&message));
                 }
             }
         }
@@ -179,6 +227,13 @@ impl Receiver for Script {
             rows,
             rejected: 0,
         })
+    }
+}
+
+fn refusal(message: &str) -> Refusal {
+    Refusal {
+        kind: FailureKind::Disk,
+        message: message.to_owned(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The outbox through its public face: what it promises, with crashes, failing disks and damage.
 
+mod attempts;
 mod basics;
 mod damage;
 mod edits;

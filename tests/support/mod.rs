@@ -167,9 +167,7 @@ impl Daemon {
     }
 
     pub async fn try_execute(&self, execute: Execute) -> Result<Answer, looker::ExecuteError> {
-        let secret = Secret::new(SECRET.to_owned());
-        let token = intake::new_key(&secret).expect("random bytes");
-        looker::execute(&self.hub, &token, execute).await
+        looker::execute(&self.hub, &token(), execute).await
     }
 
     /// The admin side's answer to `GET path`.
@@ -270,6 +268,12 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A key for the hub.
+pub fn token() -> String {
+    let secret = Secret::new(SECRET.to_owned());
+    intake::new_key(&secret).expect("random bytes")
 }
 
 /// An execute request for a document at `url`.

@@ -6,33 +6,63 @@ use std::time::Duration;
 use super::screen::{Screen, indented, number, span};
 use crate::cli::summary::bytes;
 use crate::clock::UnixMillis;
-use crate::control::view::{DeadLetter, Delivery, RejectedRow};
+use crate::control::view::{DeadLetter, Delivery, FailedDelivery, RejectedRow};
 
-/// A table of deliveries.
-pub fn deliveries(screen: &mut Screen<'_>, items: &[Delivery]) -> io::Result<()> {
+/// A delivery that was committed, or one that failed.
+#[derive(Debug)]
+pub enum Listed {
+    Failed(Box<FailedDelivery>),
+    Committed(Box<Delivery>),
+}
+
+impl Listed {
+    /// When it was received.
+    pub fn received(&self) -> UnixMillis {
+        match self {
+            Self::Failed(one) => one.received,
+            Self::Committed(one) => one.received,
+        }
+    }
+}
+
+/// A table of deliveries. Why one failed is another table: [`failed`].
+pub fn deliveries(screen: &mut Screen<'_>, items: &[Listed]) -> io::Result<()> {
     let now = UnixMillis::now();
-    let rows: Vec<_> = items
-        .iter()
-        .map(|delivery| {
-            let rows = delivery.rows;
-            vec![
-                delivery.id.clone(),
-                delivery.state.clone(),
-                span(between(delivery.received, now)),
-                number(delivery.rows_in),
-                number(rows.delivered),
-                number(rows.waiting + rows.in_flight),
-                number(rows.unchanged),
-                number(rows.rejected),
-                number(rows.dead + rows.damaged),
-                number(rows.cancelled),
-                delivery
-                    .seconds_left
-                    .map_or_else(dash, |left| span(Duration::from_secs(left))),
-                delivery.title.clone(),
-            ]
-        })
-        .collect();
+    let committed = |delivery: &Delivery| {
+        let rows = delivery.rows;
+        vec![
+            delivery.id.clone(),
+            delivery.state.clone(),
+            span(between(delivery.received, now)),
+            number(delivery.rows_in),
+            number(rows.delivered),
+            number(rows.waiting + rows.in_flight),
+            number(rows.unchanged),
+            number(rows.rejected),
+            number(rows.dead + rows.damaged),
+            number(rows.cancelled),
+            delivery
+                .seconds_left
+                .map_or_else(dash, |left| span(Duration::from_secs(left))),
+            delivery.title.clone(),
+        ]
+    };
+    let failed = |delivery: &FailedDelivery| {
+        let mut cells = vec![
+            delivery.id.clone(),
+            delivery.state.clone(),
+            span(between(delivery.received, now)),
+            number(delivery.rows),
+        ];
+        cells.resize_with(11, dash);
+        cells.push(delivery.title.clone());
+        cells
+    };
+    let cells = items.iter().map(|one| match one {
+        Listed::Committed(delivery) => committed(delivery),
+        Listed::Failed(delivery) => failed(delivery),
+    });
+    let rows: Vec<_> = cells.collect();
     let head = [
         "ID",
         "STATE",
@@ -47,6 +77,26 @@ pub fn deliveries(screen: &mut Screen<'_>, items: &[Delivery]) -> io::Result<()>
         ">LEFT",
         "TITLE",
     ];
+    screen.table(&head, &rows)
+}
+
+/// A table of deliveries that failed.
+pub fn failed(screen: &mut Screen<'_>, items: &[FailedDelivery]) -> io::Result<()> {
+    let now = UnixMillis::now();
+    let rows: Vec<_> = items
+        .iter()
+        .map(|delivery| {
+            vec![
+                delivery.id.clone(),
+                span(between(delivery.ended, now)),
+                delivery.reason.clone(),
+                number(delivery.rows),
+                delivery.title.clone(),
+                delivery.message.clone(),
+            ]
+        })
+        .collect();
+    let head = ["ID", ">AGE", "REASON", ">ROWS", "TITLE", "WHY"];
     screen.table(&head, &rows)
 }
 

@@ -7,7 +7,8 @@ use tokio::io::AsyncWriteExt;
 use super::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, PATIENCE, Running};
 use crate::control::api::{OPENAPI, routes};
 use crate::control::view::{
-    DeadLetter, Delivery, Done, Edited, Health, Listing, Overview, RejectedRow, Standing,
+    DeadLetter, Delivery, Done, Edited, FailedDelivery, Health, Listing, Overview, RejectedRow,
+    Standing,
 };
 use crate::control::{Admin, AdminSettings, Problem, Which};
 
@@ -74,6 +75,14 @@ async fn lists_and_entries_come_as_the_daemon_has_them() {
     let listing: Listing<DeadLetter> = serde_json::from_str(&text).unwrap();
     assert_eq!(listing.items.len(), 2);
     assert_eq!(listing.next.as_deref(), Some("2"));
+
+    let (_, text) = admin.get("/api/v1/failed-deliveries").await;
+    let listing: Listing<FailedDelivery> = serde_json::from_str(&text).unwrap();
+    assert_eq!(listing.items, admin.daemon.script().failed[..2]);
+    let id = listing.items[1].id.clone();
+    let (_, text) = admin.get(&format!("/api/v1/failed-deliveries/{id}")).await;
+    let one: FailedDelivery = serde_json::from_str(&text).unwrap();
+    assert_eq!(one, listing.items[1]);
 
     let (_, text) = admin.get("/api/v1/dead-letters/17-1").await;
     let letter: DeadLetter = serde_json::from_str(&text).unwrap();
@@ -240,6 +249,8 @@ async fn problems_of_the_daemon_have_a_status_and_a_sentence() {
             "/api/v1/deliveries/x",
             "/api/v1/deliveries/x/rejected",
             "/api/v1/deliveries/x/rejected/export",
+            "/api/v1/failed-deliveries",
+            "/api/v1/failed-deliveries/x",
             "/api/v1/dead-letters",
             "/api/v1/dead-letters/x",
             "/api/v1/dead-letters/export",
@@ -419,6 +430,11 @@ async fn answers_hold_what_their_schema_says() {
         (
             format!("/api/v1/deliveries/{DELIVERY}/rejected"),
             "RejectedRows",
+        ),
+        ("/api/v1/failed-deliveries".to_owned(), "FailedDeliveries"),
+        (
+            "/api/v1/failed-deliveries/0198f0c00000000000000000000000f1".to_owned(),
+            "FailedDelivery",
         ),
         ("/api/v1/dead-letters".to_owned(), "DeadLetters"),
         ("/api/v1/dead-letters/17-0".to_owned(), "DeadLetter"),

@@ -14,8 +14,8 @@ use tokio::task::JoinHandle;
 
 use crate::clock::UnixMillis;
 use crate::control::view::{
-    Batch, DeadLetter, Delivery, Destination, Done, Edited, Listing, Outbox, Overview, Receiving,
-    RejectedRow, Rows, Schedule, Setting, Spans, Totals,
+    Batch, DeadLetter, Delivery, Destination, Done, Edited, FailedDelivery, Failures, Listing,
+    Outbox, Overview, Receiving, RejectedRow, Rows, Schedule, Setting, Spans, Totals,
 };
 use crate::control::{
     Admin, AdminSettings, Daemon, Filter, NamedToken, Page, Problem, Token, Which, groups,
@@ -54,6 +54,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Script {
     pub overview: Overview,
     pub deliveries: Vec<Delivery>,
+    pub failed: Vec<FailedDelivery>,
     pub letters: Vec<DeadLetter>,
     pub rejected: Vec<RejectedRow>,
     pub problem: Option<Problem>,
@@ -85,7 +86,22 @@ impl Scripted {
             bytes: 300,
             batch: None,
         };
+        let failed = |n: u64| FailedDelivery {
+            id: format!("0198f0c00000000000000000000000f{n}"),
+            state: "failed".into(),
+            title: HOSTILE.into(),
+            link: Some("https://looker.example.com/looks/7".into()),
+            received: UnixMillis(1_000 * n),
+            ended: UnixMillis(1_000 * n + 500),
+            reason: "cut".into(),
+            passing: true,
+            message: format!("The delivery broke off: {HOSTILE}"),
+            rows: 3,
+            bytes: 100,
+            ..FailedDelivery::default()
+        };
         let script = Script {
+            failed: (0..3).rev().map(failed).collect(),
             overview: Overview {
                 version: "0.1.0".into(),
                 started: UnixMillis(1_000),
@@ -123,7 +139,12 @@ impl Scripted {
                 totals: Totals {
                     deliveries_accepted: 1,
                     rows_in: 1_200,
+                    failed: [("cut".to_owned(), 2), ("columns".to_owned(), 1)].into(),
                     ..Totals::default()
+                },
+                failures: Failures {
+                    on_record: 3,
+                    newest: Some(UnixMillis(2_500)),
                 },
                 spans: Some(Spans {
                     exported: 70,
@@ -248,6 +269,19 @@ impl Daemon for Scripted {
 
     fn on_record(&self) -> Result<Vec<Delivery>, Problem> {
         Ok(self.called("on_record".into())?.deliveries.clone())
+    }
+
+    fn failed_deliveries(&self, page: &Page) -> Result<Listing<FailedDelivery>, Problem> {
+        let script = self.called(format!("failed_deliveries {}", page.limit))?;
+        part(&script.failed, page, script.part)
+    }
+
+    fn failed_delivery(&self, id: &str) -> Result<FailedDelivery, Problem> {
+        let script = self.called(format!("failed_delivery {id}"))?;
+        let found = script.failed.iter().find(|one| one.id == id);
+        found
+            .cloned()
+            .ok_or_else(|| Problem::Unknown("There is no such delivery.".into()))
     }
 
     fn schedules(&self) -> Result<Vec<Schedule>, Problem> {

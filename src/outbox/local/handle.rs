@@ -54,6 +54,12 @@ impl Local {
         said
     }
 
+    /// Tells the owner that there is something to save. One that has so much to do that it cannot
+    /// be told looks by itself.
+    pub fn nudge(&self) {
+        let _ = self.line.commands.try_send(Command::Wake);
+    }
+
     /// Ends the owner's thread when it has done what it was asked before.
     pub fn close(&self) {
         self.line.close();

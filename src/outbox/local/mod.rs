@@ -40,6 +40,7 @@ pub(in crate::outbox) mod offline;
 pub(in crate::outbox) mod ordinal;
 pub(in crate::outbox) mod owner;
 mod recovery;
+pub(in crate::outbox) mod reservation;
 mod shared;
 pub(in crate::outbox) mod staging;
 pub(in crate::outbox) mod state;

@@ -17,6 +17,7 @@ use crate::outbox::local::files::dead::{LetterRecord, read_letter};
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::layout::Layout;
 use crate::outbox::local::files::read::ReadError;
+use crate::outbox::local::state::attempt::Registered;
 use crate::outbox::local::state::index::Index;
 use crate::outbox::local::state::rows::Letter;
 use crate::outbox::local::unreadable::Unreadables;
@@ -211,7 +212,8 @@ impl Shared {
     }
 
     pub fn webhook_state(&self, index: &Index, key: WebhookKey) -> WebhookState {
-        if index.receiving.values().any(|other| *other == Some(key)) {
+        let receiving = |other: &Registered| other.webhook == Some(key);
+        if index.receiving.values().any(receiving) {
             return WebhookState::Receiving;
         }
         let memory = self.settings.webhook_memory.as_millis();

@@ -17,22 +17,22 @@ use crate::outbox::local::owner::command::{Command, Prepared};
 use crate::outbox::record::{MAX_RAW, MAX_SLICES};
 use crate::outbox::rejected::RejectedRow;
 
-/// Begins a delivery.
+/// Begins to stage a delivery, which may have been reserved.
 pub(in crate::outbox) fn begin(local: &Local, new: NewDelivery) -> Result<Staging, Error> {
     let shared = &local.shared;
     shared.admit()?;
     let info = Info::new(new)?;
     let mut index = shared.index();
-    if index.by_id.contains_key(&info.id) || index.receiving.contains_key(&info.id) {
-        return Err(Error::Duplicate(info.id));
-    }
-    if let Some(key) = info.webhook {
+    let reserved = index.receiving.contains_key(&info.id);
+    if let Some(key) = info.webhook.filter(|_| !reserved) {
         match shared.webhook_state(&index, key) {
             WebhookState::Unknown => {}
             known => return Err(Error::Webhook(known)),
         }
     }
-    index.receiving.insert(info.id, info.webhook);
+    if !index.stage(info.id, info.webhook) {
+        return Err(Error::Duplicate(info.id));
+    }
     drop(index);
     Ok(Staging::new(local.clone(), info))
 }
@@ -325,7 +325,7 @@ impl Drop for Staging {
             }
         }
         shared.capacity.give_back(self.counted);
-        shared.index().receiving.remove(&self.info.id);
+        shared.index().unstage(self.info.id);
     }
 }
 

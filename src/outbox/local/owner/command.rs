@@ -11,6 +11,7 @@ use crate::outbox::error::Error;
 use crate::outbox::letter::{LetterId, Moved};
 use crate::outbox::local::files::dead::DeadMeta;
 use crate::outbox::local::files::segment::{SegmentFile, SegmentWriter, Summary};
+use crate::outbox::local::state::attempt::AttemptRow;
 use crate::outbox::local::state::change::Lost;
 use crate::outbox::local::state::rows::Bits;
 use crate::outbox::note::NoteKey;
@@ -33,9 +34,13 @@ pub(in crate::outbox) enum Command {
     Reseal(Vec<Resealed>, Reply<()>),
     BringBack(Vec<GivenUp>, Reply<Moved>),
     Note(NoteKey, Option<Arc<[u8]>>, Reply<()>),
+    /// A delivery is about to be received.
+    Reserve(Arc<AttemptRow>, Reply<()>),
+    /// A failed delivery, its journal, and the one to be put in its place.
+    Journal(DeliveryId, Arc<[u8]>, Arc<[u8]>, Reply<bool>),
     /// Something of a cancelled delivery was given back.
     Sweep,
-    /// Something cannot be read, and is to be tried again.
+    /// Something cannot be read, and is to be tried again, or is in memory and to be written.
     Wake,
     Close,
 }

@@ -5,6 +5,7 @@
 //! whole directory anew as at a start, and goes on with what is on the disk then.
 
 mod accounts;
+mod attempts;
 mod bring_back;
 mod cancel;
 pub(in crate::outbox) mod command;
@@ -130,10 +131,22 @@ fn process(keeper: &mut Keeper, group: Vec<Command>) {
                     let _ = reply.send(Err(error));
                 }
             },
+            Command::Reserve(row, reply) => {
+                attempts::reserve(keeper, row, reply, &mut change, &mut acks);
+            }
+            Command::Journal(id, before, journal, reply) => {
+                match attempts::journal(keeper, id, &before, journal, &mut change) {
+                    Ok(changed) => acks.push(ack(reply, move |_| changed)),
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                }
+            }
             Command::Sweep => cancel::sweep(keeper, &mut change),
             Command::Wake | Command::Close => {}
         }
     }
+    attempts::save(keeper, &mut change, &mut acks);
     settle::settle(keeper, plans, &mut change, &mut acks);
     // After the settlements: what those wrote to the dead-letter file is durable by now, so that
     // an edit that fails cuts off nothing but itself.

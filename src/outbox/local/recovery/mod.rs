@@ -10,11 +10,13 @@
 //! 6. Segments and dead letters that the state knows and that are not there, or shorter than
 //!    they were, are given up, and named.
 //! 7. Deliveries with a mark that they were cancelled are cancelled.
+//! 8. Deliveries that were being received are ended as failed (see `attempts`).
 //!
 //! Each step is durable before the next. A crash between two of them leaves what the next open
 //! starts from.
 
 mod adopt;
+mod attempts;
 mod cancelled;
 mod evidence;
 mod lost;
@@ -37,6 +39,7 @@ use crate::outbox::local::state::rows::{Key, Meta};
 use crate::outbox::local::state::store::Store;
 use crate::outbox::settings::Settings;
 use crate::outbox::status::Damage;
+use crate::seal::Keyring;
 
 /// An outbox that is ready to work.
 pub(in crate::outbox) struct Recovered {
@@ -78,7 +81,7 @@ pub(in crate::outbox) fn recover(
         adopted: HashSet::new(),
         files,
     };
-    run(&mut recovery, evidence, live).map_err(failed)?;
+    run(&mut recovery, &settings.keys, evidence, live).map_err(failed)?;
     let next_dead_file = recovery
         .files
         .dead
@@ -96,6 +99,7 @@ pub(in crate::outbox) fn recover(
 
 fn run(
     recovery: &mut Recovery<'_>,
+    keys: &Keyring,
     evidence: Evidence,
     live: &HashSet<DeliveryId>,
 ) -> Result<(), StateError> {
@@ -113,6 +117,7 @@ fn run(
     orphans::take_up_rejected(recovery, evidence.heads)?;
     lost::give_up(recovery, &evidence.lengths)?;
     cancelled::take_up(recovery)?;
+    attempts::take_up(recovery, keys, live)?;
     if let Some(probe) = recovery.files.probe.take() {
         recovery.remove(&probe);
     }

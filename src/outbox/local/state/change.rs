@@ -10,9 +10,10 @@ use std::sync::Arc;
 pub(in crate::outbox) use effects::Effects;
 
 use crate::clock::UnixMillis;
-use crate::model::DestinationId;
+use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::delivery::{Tally, WebhookKey};
 use crate::outbox::local::files::segment::SegmentFile;
+use crate::outbox::local::state::attempt::AttemptRow;
 use crate::outbox::local::state::index::{Delivery, Index};
 use crate::outbox::local::state::rows::{
     Account, Bits, CHUNK, Counters, DeadFileRow, Letter, SegmentRow, Webhook,
@@ -33,6 +34,7 @@ pub(in crate::outbox) struct Change {
     webhooks: BTreeMap<WebhookKey, Option<Webhook>>,
     accounts: BTreeMap<DestinationId, Option<Account>>,
     notes: BTreeMap<NoteKey, Option<Arc<[u8]>>>,
+    attempts: BTreeMap<DeliveryId, Option<Arc<AttemptRow>>>,
     next_position: Option<u64>,
     next_letter: Option<u64>,
 }
@@ -58,6 +60,7 @@ impl Change {
             && self.webhooks.is_empty()
             && self.accounts.is_empty()
             && self.notes.is_empty()
+            && self.attempts.is_empty()
     }
 
     /// The next free place in the queues.
@@ -96,6 +99,9 @@ impl Change {
                 committed: row.committed,
             };
             self.webhooks.insert(key, Some(webhook));
+        }
+        if index.attempts.contains_key(&info.id) {
+            self.attempts.insert(info.id, None);
         }
         self.counters.insert(position, delivery.counters);
         self.next_position = Some(
@@ -138,6 +144,19 @@ impl Change {
     /// Writes or removes a note.
     pub fn note(&mut self, key: NoteKey, text: Option<Arc<[u8]>>) {
         self.notes.insert(key, text);
+    }
+
+    /// What is to be of a delivery that is not committed; the outer `None`: what is.
+    pub fn attempt(&self, id: DeliveryId) -> Option<Option<&Arc<AttemptRow>>> {
+        self.attempts.get(&id).map(Option::as_ref)
+    }
+
+    pub fn put_attempt(&mut self, row: Arc<AttemptRow>) {
+        self.attempts.insert(row.id(), Some(row));
+    }
+
+    pub fn drop_attempt(&mut self, id: DeliveryId) {
+        self.attempts.insert(id, None);
     }
 
     pub fn forget_webhook(&mut self, key: WebhookKey) {

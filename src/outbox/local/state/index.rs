@@ -10,6 +10,7 @@ use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::delivery::{DeliveryState, Tally, WebhookKey};
 use crate::outbox::letter::{DeadFilter, LetterId};
 use crate::outbox::local::files::segment::SegmentFile;
+use crate::outbox::local::state::attempt::{AttemptRow, Registered};
 use crate::outbox::local::state::rows::{
     Account, Bits, Counters, DeadFileRow, DeliveryRow, Letter, SegmentRow, Webhook,
 };
@@ -24,8 +25,13 @@ pub(in crate::outbox) struct Index {
     pub accounts: HashMap<DestinationId, Account>,
     pub notes: BTreeMap<NoteKey, Arc<[u8]>>,
     pub webhooks: HashMap<WebhookKey, Webhook>,
-    /// Deliveries that have begun and not ended, with their webhook ids.
-    pub receiving: HashMap<DeliveryId, Option<WebhookKey>>,
+    /// Deliveries that are being received.
+    pub receiving: HashMap<DeliveryId, Registered>,
+    /// Deliveries that have begun and are not committed: those of `receiving` that were reserved, and
+    /// those that failed.
+    pub attempts: BTreeMap<DeliveryId, Arc<AttemptRow>>,
+    /// Of these the state on the disk does not say yet what stands here.
+    pub unsaved: BTreeSet<DeliveryId>,
     pub letters: BTreeMap<u64, Letter>,
     pub claimed_letters: HashSet<u64>,
     pub dead_files: BTreeMap<u32, DeadFile>,
@@ -323,9 +329,49 @@ impl Index {
             && filter.destination.is_none_or(|id| id == info.destination)
     }
 
+    /// Whether a delivery of this id is committed or being received.
+    pub fn is_known(&self, id: DeliveryId) -> bool {
+        self.by_id.contains_key(&id) || self.receiving.contains_key(&id)
+    }
+
+    /// Registers that a delivery is being staged; `false` if it is known and was not reserved.
+    pub fn stage(&mut self, id: DeliveryId, webhook: Option<WebhookKey>) -> bool {
+        if self.by_id.contains_key(&id) {
+            return false;
+        }
+        match self.receiving.get_mut(&id) {
+            Some(registered) => !std::mem::replace(&mut registered.staged, true),
+            None => {
+                self.receiving.insert(id, Registered::staged(webhook));
+                true
+            }
+        }
+    }
+
+    /// A delivery is not being staged any more.
+    pub fn unstage(&mut self, id: DeliveryId) {
+        if let Some(registered) = self.receiving.get_mut(&id) {
+            registered.staged = false;
+            if registered.reserved.is_none() {
+                self.receiving.remove(&id);
+            }
+        }
+    }
+
     /// Takes the claims and the deliveries on their way in from the index before it.
     pub fn take_over(&mut self, before: &mut Index) {
         self.receiving = std::mem::take(&mut before.receiving);
+        self.unsaved = std::mem::take(&mut before.unsaved);
+        for (id, row) in std::mem::take(&mut before.attempts) {
+            if self.by_id.contains_key(&id) {
+                self.unsaved.remove(&id);
+                continue;
+            }
+            // What is in memory is the newer.
+            if self.attempts.insert(id, Arc::clone(&row)).as_ref() != Some(&row) {
+                self.unsaved.insert(id);
+            }
+        }
         for (position, old) in &mut before.deliveries {
             let Some(delivery) = self.deliveries.get_mut(position) else {
                 continue;

@@ -1,6 +1,6 @@
 //! The names of rows.
 
-use crate::model::DestinationId;
+use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::codec::{Decoder, Malformed};
 use crate::outbox::delivery::WebhookKey;
 
@@ -15,6 +15,7 @@ pub(in crate::outbox) enum Key {
     Account(DestinationId),
     Note(DestinationId, u8),
     Webhook(WebhookKey),
+    Attempt(DeliveryId),
     Letter(u64),
     DeadFile(u32),
     /// An entry that was given up.
@@ -42,6 +43,7 @@ impl Key {
             Self::Account(id) => put(b'a', &[&id.0]),
             Self::Note(id, topic) => put(b'n', &[&id.0, &[topic]]),
             Self::Webhook(key) => put(b'w', &[&key.0]),
+            Self::Attempt(id) => put(b'r', &[&id.0]),
             Self::Letter(id) => put(b'l', &[&id.to_be_bytes()]),
             Self::DeadFile(n) => put(b'f', &[&n.to_be_bytes()]),
             Self::LostEntry(at, n) => put(b'g', &[&at.to_be_bytes(), &n.to_be_bytes()]),
@@ -62,6 +64,7 @@ impl Key {
             b'a' => Self::Account(DestinationId(read.array()?)),
             b'n' => Self::Note(DestinationId(read.array()?), read.u8()?),
             b'w' => Self::Webhook(WebhookKey(read.array()?)),
+            b'r' => Self::Attempt(DeliveryId(read.array()?)),
             b'l' => Self::Letter(wide(&mut read)?),
             b'f' => Self::DeadFile(narrow(&mut read)?),
             b'g' => Self::LostEntry(wide(&mut read)?, narrow(&mut read)?),
@@ -102,6 +105,7 @@ mod tests {
             Key::Meta,
             Key::Note(DestinationId([9; 16]), 1),
             Key::Note(DestinationId([9; 16]), 2),
+            Key::Attempt(DeliveryId([4; 16])),
             Key::Segment(5, 6),
             Key::Webhook(WebhookKey([3; 32])),
         ];

@@ -2,9 +2,11 @@
 //! trusted, and then all of it is built anew from the files.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::outbox::codec::Malformed;
 use crate::outbox::delivery::Tally;
+use crate::outbox::local::state::attempt::AttemptRow;
 use crate::outbox::local::state::error::StateError;
 use crate::outbox::local::state::index::{DeadFile, Delivery, Index, Segment};
 use crate::outbox::local::state::rows::{
@@ -65,6 +67,10 @@ impl Rows {
             }
             Key::Webhook(key) => {
                 self.index.webhooks.insert(key, Webhook::decode(value)?);
+            }
+            Key::Attempt(id) => {
+                let row = AttemptRow::decode(id, value)?;
+                self.index.attempts.insert(id, Arc::new(row));
             }
             Key::Letter(id) => {
                 self.letters.insert(id, Letter::decode(value)?);

@@ -1,6 +1,7 @@
 //! What is small and changes together: the rows, sled that holds them, the index of them in memory,
 //! and changes that are made durable in the one before they are seen in the other.
 
+pub(in crate::outbox) mod attempt;
 pub(in crate::outbox) mod bits;
 pub(in crate::outbox) mod change;
 pub(in crate::outbox) mod counters;

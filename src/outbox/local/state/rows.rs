@@ -11,6 +11,7 @@
 //! | `a` destination | the newest sealed account, the label, and the position that they came with |
 //! | `n` destination, topic | a note, see `note` |
 //! | `w` SHA-256 of a webhook id | delivery, rows, when |
+//! | `r` delivery | one that has begun and is not committed, see `attempt` |
 //! | `l` letter | a dead-letter record: where it lies, which slices are left, whether it is replayed |
 //! | `f` file | length of a dead-letter file as the state knows it, and whether something in it was damaged |
 //! | `g` position, ordinal | an entry that was given up as damaged; empty |

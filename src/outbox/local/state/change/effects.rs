@@ -98,6 +98,12 @@ impl Change {
             |&(id, topic)| Key::Note(id, topic),
             |text| encode_bytes(text),
         );
+        put(
+            &mut batch,
+            &self.attempts,
+            |id| Key::Attempt(*id),
+            |row| row.encode(),
+        );
         let meta = Meta {
             next_position: self.next_position.unwrap_or(index.next_position),
             next_letter: self.next_letter.unwrap_or(index.next_letter),
@@ -189,6 +195,17 @@ impl Change {
                 Some(text) => index.notes.insert(key, text),
                 None => index.notes.remove(&key),
             };
+        }
+        for (id, attempt) in self.attempts {
+            match attempt {
+                Some(row) => {
+                    index.attempts.insert(id, row);
+                }
+                None => {
+                    index.attempts.remove(&id);
+                    index.unsaved.remove(&id);
+                }
+            }
         }
         index.next_position = index.next_position.max(self.next_position.unwrap_or(0));
         index.next_letter = index.next_letter.max(self.next_letter.unwrap_or(0));

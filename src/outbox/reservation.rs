@@ -1,0 +1,58 @@
+//! The right to receive one delivery.
+
+use std::sync::Arc;
+
+use crate::model::DeliveryId;
+use crate::outbox::attempt::Arrived;
+use crate::outbox::error::Error;
+use crate::outbox::local;
+
+/// The right to receive one delivery. Dropping it without a commit fails the delivery.
+#[derive(Debug)]
+pub struct Reservation {
+    backend: Backend,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Local(local::reservation::Reservation),
+}
+
+impl Reservation {
+    pub(in crate::outbox) fn local(reservation: local::reservation::Reservation) -> Self {
+        Self {
+            backend: Backend::Local(reservation),
+        }
+    }
+
+    /// Which delivery this is.
+    pub fn id(&self) -> DeliveryId {
+        match &self.backend {
+            Backend::Local(reservation) => reservation.id(),
+        }
+    }
+
+    /// Where to count what arrives.
+    pub fn arrived(&self) -> &Arc<Arrived> {
+        match &self.backend {
+            Backend::Local(reservation) => reservation.arrived(),
+        }
+    }
+
+    /// Adds to what is known of the delivery; durable with its end.
+    ///
+    /// # Errors
+    /// It is too long, and nothing has changed.
+    pub fn describe(&self, title: &str, about: &[u8]) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Local(reservation) => reservation.describe(title, about),
+        }
+    }
+
+    /// Ends the delivery as failed, of a kind in the caller's numbers. One that was committed stays so.
+    pub fn fail(self, kind: u8, message: &str) {
+        match self.backend {
+            Backend::Local(reservation) => reservation.fail(kind, message),
+        }
+    }
+}
