@@ -322,7 +322,9 @@ where
                     }
                 }
                 // Others have come meanwhile: memory that they need is not kept to be filled again.
-                while spare.len() * part_bytes > waiting && spare.try_recv().is_ok() {}
+                while window.bytes() + spare.len() * part_bytes > waiting
+                    && spare.try_recv().is_ok()
+                {}
                 coming = stream.next().await;
                 continue;
             }

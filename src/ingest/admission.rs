@@ -168,9 +168,14 @@ pub(super) struct Window {
 impl Window {
     /// Waits until no more than so many bytes are under way.
     pub async fn below(&self, most: usize) {
-        while self.bytes.load(Ordering::Acquire) > most {
+        while self.bytes() > most {
             self.read.notified().await;
         }
+    }
+
+    /// How many are under way.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Acquire)
     }
 
     /// So many more are.
