@@ -46,7 +46,11 @@ pub fn whole(shape: &Shape) -> Vec<u8> {
 
 /// What a mapping depends on, as the configuration's defaults have it.
 pub fn mapping_settings() -> mapping::Settings {
-    mapping::Settings::new(DataType::Event)
+    mapping::Settings {
+        // Events are held against the time at which their delivery came in.
+        now: UnixMillis::now(),
+        ..mapping::Settings::new(DataType::Event)
+    }
 }
 
 /// Decodes and maps a document and hands each record on, with the plan that it was made by.
