@@ -200,3 +200,88 @@ fn the_demo_shows_whole_numbers_and_fits_the_terminal() {
         assert!(seen > 0, "{lines:#?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_fit_the_terminal_and_the_shown_beginning_of_an_id_is_enough() {
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let admin = daemon.admin.to_string();
+    let (code, lines) = on_terminal(80, &["deliveries", "--admin", &admin], &[]);
+    assert_eq!(
+        (code, lines),
+        (Some(3), vec!["There are no deliveries.".to_owned()])
+    );
+    let document = json!({
+        "fields": {"dimensions": [{"name": "u.mail", "tags": ["mp_email"]}]},
+        "data": [{"u.mail": {"value": "a@b.c"}}, {"u.mail": {"value": null}}],
+    });
+    let file = home.path().join("a.json");
+    std::fs::write(&file, document.to_string()).unwrap();
+    let file = file.display().to_string();
+    let title = "All users of the last ninety days, with everything that is known of them and more";
+    let secrets = [("INTAKE__SECRET", SECRET), ("API_SECRET", "s")];
+    for _ in 0..3 {
+        let arguments = [
+            "send",
+            &file,
+            "--api-key",
+            "k",
+            "--hub",
+            daemon.hub.as_str(),
+            "--data-type",
+            "user",
+            "--title",
+            title,
+        ];
+        let (code, _, err) = run(&arguments, &secrets);
+        assert_eq!(code, Some(0), "{err}");
+    }
+    let deliveries = daemon.settled().await;
+    for columns in [80, 120, 200] {
+        for command in ["deliveries", "status"] {
+            let (code, lines) = on_terminal(columns, &[command, "--admin", &admin], &[]);
+            assert_eq!(code, Some(0), "{lines:#?}");
+            let widest = lines.iter().map(|line| line.chars().count()).max();
+            assert!(widest <= Some(columns.into()), "{columns} {lines:#?}");
+        }
+        let (_, lines) = on_terminal(columns, &["deliveries", "--admin", &admin], &[]);
+        assert_eq!(lines.len(), 4, "{lines:#?}");
+        assert!(!lines[0].contains("CANCELLED"), "{lines:#?}");
+        let ids: Vec<_> = lines[1..]
+            .iter()
+            .map(|line| line.split(' ').next().unwrap())
+            .collect();
+        for id in ids {
+            let whole = deliveries
+                .iter()
+                .filter(|delivery| delivery.id.starts_with(id));
+            assert_eq!(whole.count(), 1, "{lines:#?}");
+            let (code, out, err) = run(&["rejected", id, "--admin", &admin], &[]);
+            assert_eq!(code, Some(0), "{err}");
+            assert!(out.contains("no identity"), "{out}");
+        }
+    }
+    let same = &deliveries[0].id[..2];
+    let (code, _, err) = run(&["cancel", same, "--admin", &admin], &[]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("begins the ids of 3 deliveries"), "{err}");
+    assert!(daemon.terminate().success());
+
+    // Offline, what is over is counted, and listed on demand.
+    let outbox = home.path().join("outbox").display().to_string();
+    let (code, out, err) = run(&["outbox", "check", "--path", &outbox], &[]);
+    assert_eq!(code, Some(0), "{err}");
+    let listed = out
+        .lines()
+        .filter(|line| line.starts_with("Delivery "))
+        .count();
+    assert_eq!(listed, 0, "{out}");
+    let (_, all, _) = run(&["outbox", "check", "--path", &outbox, "--all"], &[]);
+    let listed = all
+        .lines()
+        .filter(|line| line.starts_with("Delivery "))
+        .count();
+    let over = format!("{listed} deliveries are settled and sound");
+    assert!(listed == 0 || out.contains(&over), "{out}{all}");
+}

@@ -13,6 +13,7 @@ mod outcome;
 mod print;
 pub(super) mod screen;
 mod status;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -81,7 +82,7 @@ pub struct Status {
 pub struct Rejected {
     #[command(flatten)]
     daemon: DaemonArgument,
-    /// Id of the delivery
+    /// Id of the delivery, or the beginning of it
     delivery: String,
     #[command(flatten)]
     list: ListArguments,
@@ -92,7 +93,7 @@ pub struct Rejected {
 pub struct Cancel {
     #[command(flatten)]
     daemon: DaemonArgument,
-    /// Id of the delivery; what has not been sent of it will never reach mParticle
+    /// Id of the delivery, or the beginning of it; what has not been sent of it will never reach mParticle
     delivery: String,
     /// Print JSON: what was done
     #[arg(long)]
@@ -196,7 +197,7 @@ pub fn run(command: &Command) -> ExitCode {
         }
     };
     let mut out = io::stdout();
-    let mut screen = Screen::new(&mut out, Screen::stdout_is_terminal());
+    let mut screen = Screen::on_stdout(&mut out);
     let done = runtime.block_on(async {
         let client = Client::new(command.daemon())?;
         let found = execute(command, &client, &mut screen).await?;
@@ -250,7 +251,8 @@ async fn execute(
         Command::Deliveries(arguments) => deliveries::deliveries(client, screen, arguments).await,
         Command::DeadLetters(arguments) => dead_letters(&arguments.action, client, screen).await,
         Command::Rejected(arguments) => {
-            let path = ["deliveries", &arguments.delivery, "rejected"];
+            let delivery = whole_id(client, &arguments.delivery).await?;
+            let path = ["deliveries", &delivery, "rejected"];
             let (items, text) = list::<RejectedRow>(client, &path, &[], arguments.list).await?;
             if arguments.list.json {
                 screen.json(&text)?;
@@ -260,7 +262,8 @@ async fn execute(
             Ok(Found::of(items.len() as u64))
         }
         Command::Cancel(arguments) => {
-            let path = ["deliveries", &arguments.delivery, "cancel"];
+            let delivery = whole_id(client, &arguments.delivery).await?;
+            let path = ["deliveries", &delivery, "cancel"];
             let done: Done = client.post(&path, &json!({})).await?;
             tell(screen, &done, arguments.json)?;
             Ok(Found::of(done.changed))
@@ -319,6 +322,30 @@ async fn dead_letters(
         Action::Export { delivery, output } => {
             export(client, screen, delivery.as_deref(), output.as_ref()).await
         }
+    }
+}
+
+/// The id of the delivery that begins so: tables show no more of an id than tells deliveries apart.
+async fn whole_id(client: &Client, begin: &str) -> Result<String, Failure> {
+    // A whole one, or nothing that an id could begin with.
+    let is_begin = begin.len() < 32 && begin.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if begin.is_empty() || !is_begin {
+        return Ok(begin.to_owned());
+    }
+    let all = ListArguments {
+        json: false,
+        limit: usize::MAX,
+    };
+    let (deliveries, _) = list::<Delivery>(client, &["deliveries"], &[], all).await?;
+    let ids = deliveries.into_iter().map(|delivery| delivery.id);
+    let fits: Vec<_> = ids.filter(|id| id.starts_with(begin)).collect();
+    match fits.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Ok(begin.to_owned()),
+        many => Err(Failure::Usage(format!(
+            "`{begin}` begins the ids of {} deliveries: give more of it",
+            many.len()
+        ))),
     }
 }
 

@@ -47,7 +47,10 @@ struct Check {
     path: PathBuf,
     #[command(flatten)]
     keys: Keys,
-    /// Answer in JSON
+    /// List the deliveries too of which nothing is left to send
+    #[arg(long)]
+    all: bool,
+    /// Answer in JSON, with all deliveries
     #[arg(long)]
     json: bool,
 }
@@ -102,7 +105,7 @@ fn check(arguments: &Check) -> Result<ExitCode, Failure> {
     say(&if arguments.json {
         json_text(&inspection_json(&found))
     } else {
-        inspection_text(&arguments.path, &found)
+        inspection_text(&arguments.path, &found, arguments.all)
     })?;
     let faults = found.report.faults.len() as u64;
     let salvageable = found.report.salvageable_batches;
@@ -219,7 +222,7 @@ fn write_line(out: &mut impl Write, found: &Found) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-fn inspection_text(path: &Path, found: &Inspection) -> String {
+fn inspection_text(path: &Path, found: &Inspection, all: bool) -> String {
     let report = &found.report;
     let mut text = format!(
         "Outbox {}: {}, {}, {} bytes.\n",
@@ -228,7 +231,12 @@ fn inspection_text(path: &Path, found: &Inspection) -> String {
         counted(report.records, "sound record"),
         report.bytes
     );
+    let mut passed_over = 0;
     for delivery in &found.deliveries {
+        if !all && is_over(delivery) {
+            passed_over += 1;
+            continue;
+        }
         text += &format!(
             "Delivery {} {:?} to {}: {}; {} in {}",
             delivery.id,
@@ -266,6 +274,15 @@ fn inspection_text(path: &Path, found: &Inspection) -> String {
             );
         }
     }
+    if passed_over > 0 {
+        text += &format!(
+            "{} settled and sound, and not listed (--all lists them).\n",
+            match passed_over {
+                1 => "1 delivery is".to_owned(),
+                many => format!("{} are", counted(many, "delivery")),
+            }
+        );
+    }
     for fault in &report.faults {
         text += &format!("Damage in {}: {}", fault.file.display(), fault.what);
         if fault.rows > 0 {
@@ -301,6 +318,14 @@ fn inspection_text(path: &Path, found: &Inspection) -> String {
         };
     }
     text
+}
+
+/// Nothing of it is left, nothing is damaged, and nobody needs to look.
+fn is_over(delivery: &Inspected) -> bool {
+    delivery.standing == Standing::Settled
+        && delivery.rows_dead == 0
+        && delivery.rows_lost == 0
+        && !is_damaged(delivery)
 }
 
 fn is_damaged(delivery: &Inspected) -> bool {

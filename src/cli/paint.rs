@@ -21,6 +21,11 @@ impl Paint {
         }
     }
 
+    /// No colours.
+    pub fn off() -> Self {
+        Self { on: false }
+    }
+
     /// A heading.
     pub fn bold(self, text: &str) -> String {
         self.with(Style::new().bold(), text)

@@ -64,20 +64,20 @@ pub fn deliveries(screen: &mut Screen<'_>, items: &[Listed]) -> io::Result<()> {
     });
     let rows: Vec<_> = cells.collect();
     let head = [
-        "ID",
-        "STATE",
+        "#ID",
+        "*STATE",
         ">AGE",
         ">ROWS",
-        ">DELIVERED",
-        ">WAITING",
-        ">UNCHANGED",
-        ">REJECTED",
-        ">DEAD",
-        ">CANCELLED",
-        ">LEFT",
-        "TITLE",
+        "?>DELIVERED",
+        "?>WAITING",
+        "?>UNCHANGED",
+        "?>REJECTED",
+        "?>DEAD",
+        "?>CANCELLED",
+        "?>LEFT",
+        "~TITLE",
     ];
-    screen.table(&head, &rows)
+    screen.table(&head, &rows, "There are no deliveries.")
 }
 
 /// A table of deliveries that failed.
@@ -117,8 +117,10 @@ pub fn letters(screen: &mut Screen<'_>, items: &[DeadLetter]) -> io::Result<()> 
             ]
         })
         .collect();
-    let head = [">ID", ">ROWS", ">SIZE", ">TRIES", ">AGE", "TITLE", "REASON"];
-    screen.table(&head, &rows)
+    let head = [
+        ">ID", ">ROWS", "?>SIZE", "?>TRIES", ">AGE", "~TITLE", "~REASON",
+    ];
+    screen.table(&head, &rows, "There are no dead letters.")
 }
 
 /// One dead letter, with its batch.
@@ -131,8 +133,9 @@ pub fn letter(screen: &mut Screen<'_>, letter: &DeadLetter) -> io::Result<()> {
     ))?;
     screen.line(&format!("Reason       {}", letter.reason))?;
     screen.line(&format!(
-        "Sent         {} times, first {} and last {} ago",
+        "Sent         {} time{}, first {} and last {} ago",
         letter.attempts,
+        if letter.attempts == 1 { "" } else { "s" },
         span(between(letter.first_try, now)),
         span(between(letter.last_try, now)),
     ))?;
@@ -150,7 +153,8 @@ pub fn letter(screen: &mut Screen<'_>, letter: &DeadLetter) -> io::Result<()> {
 pub fn rejected(screen: &mut Screen<'_>, items: &[RejectedRow]) -> io::Result<()> {
     let row = |row: &RejectedRow| vec![row.row.to_string(), row.reason.clone(), row.text.clone()];
     let rows: Vec<_> = items.iter().map(row).collect();
-    screen.table(&[">ROW", "REASON", "TEXT"], &rows)
+    let none = "No rows were rejected, or none of them were kept.";
+    screen.table(&[">ROW", "~REASON", "~TEXT"], &rows, none)
 }
 
 fn between(earlier: UnixMillis, later: UnixMillis) -> Duration {

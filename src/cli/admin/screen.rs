@@ -4,6 +4,8 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use super::table::Table;
+use crate::cli::paint::Paint;
 use crate::harmless::{harmless, is_harmful};
 
 pub use crate::cli::summary::thousands as number;
@@ -13,6 +15,9 @@ pub struct Screen<'a> {
     out: &'a mut (dyn Write + Send),
     /// A person reads it: columns are aligned, long texts cut.
     pub terminal: bool,
+    /// How wide its terminal is, in characters; `None`: as wide as a line needs.
+    columns: Option<usize>,
+    paint: Paint,
 }
 
 /// Longest text in a column on a terminal.
@@ -21,12 +26,25 @@ const WIDEST: usize = 48;
 impl<'a> Screen<'a> {
     /// Writes to `out`, for a person or for a program.
     pub fn new(out: &'a mut (dyn Write + Send), terminal: bool) -> Self {
-        Self { out, terminal }
+        Self {
+            out,
+            terminal,
+            columns: None,
+            paint: Paint::off(),
+        }
     }
 
-    /// Whether standard output is a terminal.
-    pub fn stdout_is_terminal() -> bool {
-        io::stdout().is_terminal()
+    /// Writes to `out`, which is standard output.
+    pub fn on_stdout(out: &'a mut (dyn Write + Send)) -> Self {
+        let terminal = io::stdout().is_terminal();
+        let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+        Self {
+            columns: size
+                .map(|size| usize::from(size.ws_col))
+                .filter(|columns| *columns > 0),
+            paint: Paint::for_stdout(),
+            ..Self::new(out, terminal)
+        }
     }
 
     /// One line, made harmless.
@@ -54,45 +72,16 @@ impl<'a> Screen<'a> {
         self.out.flush()
     }
 
-    /// Rows under a head. A column whose name begins with `>` is aligned to the right.
-    pub fn table(&mut self, head: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-        let names = head
-            .iter()
-            .map(|name| name.trim_start_matches('>').to_owned());
-        let mut lines = vec![names.collect::<Vec<_>>()];
-        for row in rows {
-            let cells = row.iter().map(|cell| self.cell(cell));
-            lines.push(cells.collect());
-        }
-        if !self.terminal {
-            for line in lines {
-                writeln!(self.out, "{}", line.join("\t"))?;
-            }
-            return Ok(());
-        }
-        let width = |column: usize| {
-            let cells = lines.iter().filter_map(|line| line.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    /// Rows under a head; `none` says that there are none, to a person. See [`Table`].
+    pub fn table(&mut self, head: &[&str], rows: &[Vec<String>], none: &str) -> io::Result<()> {
+        let cells = |row: &Vec<String>| row.iter().map(|cell| self.cell(cell)).collect();
+        let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
+        let text = match self.terminal {
+            true if rows.is_empty() => format!("{none}\n"),
+            true => Table::new(head, rows).for_people(self.columns, self.paint),
+            false => Table::new(head, rows).for_programs(),
         };
-        let widths: Vec<_> = (0..head.len()).map(width).collect();
-        for line in &lines {
-            let mut text = String::new();
-            for ((cell, name), width) in line.iter().zip(head).zip(&widths) {
-                if !text.is_empty() {
-                    text.push_str("  ");
-                }
-                let gap = " ".repeat(width.saturating_sub(cell.chars().count()));
-                if name.starts_with('>') {
-                    text.push_str(&gap);
-                    text.push_str(cell);
-                } else {
-                    text.push_str(cell);
-                    text.push_str(&gap);
-                }
-            }
-            writeln!(self.out, "{}", text.trim_end())?;
-        }
-        Ok(())
+        self.out.write_all(text.as_bytes())
     }
 
     fn cell(&self, text: &str) -> String {

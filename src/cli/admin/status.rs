@@ -80,16 +80,16 @@ pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
         .map(|one| destination(one, now.now))
         .collect();
     let head = [
-        "DESTINATION",
-        "STATE",
+        "~DESTINATION",
+        "*STATE",
         ">WAITING",
-        ">OLDEST",
-        ">ACCEPTED/S",
-        ">PACE",
-        ">LEFT",
-        "ID",
+        "?>OLDEST",
+        "?>ACCEPTED/S",
+        "?>PACE",
+        "?>LEFT",
+        "#ID",
     ];
-    screen.table(&head, &rows)
+    screen.table(&head, &rows, "")
 }
 
 /// An issue as one line: what needs a person begins with an exclamation mark.
@@ -148,8 +148,15 @@ pub fn deliveries(screen: &mut Screen<'_>, all: &[Delivery]) -> io::Result<()> {
         )
     });
     let rows: Vec<_> = open.into_iter().chain(over).map(delivery).collect();
-    let head = ["DELIVERY", "", ">ROWS", ">DONE", ">LEFT", "NOT DELIVERED"];
-    screen.table(&head, &rows)
+    let head = [
+        "~DELIVERY",
+        "~",
+        ">ROWS",
+        ">DONE",
+        "?>LEFT",
+        "?~NOT DELIVERED",
+    ];
+    screen.table(&head, &rows, "")
 }
 
 fn delivery(one: &Delivery) -> Vec<String> {
