@@ -88,7 +88,9 @@ pub enum ClientError {
 
 /// An address as people write it: without a scheme it is http.
 pub fn absolute(address: &str) -> Result<Url, url::ParseError> {
-    match address.contains("://") {
+    let port = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
+    let scheme = address.split_once(':').filter(|(_, rest)| !port(rest));
+    match scheme.is_some() && !address.starts_with('[') {
         true => address.parse(),
         false => format!("http://{address}").parse(),
     }
