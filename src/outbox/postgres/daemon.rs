@@ -20,6 +20,12 @@ use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::seal::{Keyring, OpenError, Sealer};
 
+/// A daemon is heard of. It writes in any case, so that its answer tells that what came before is as
+/// durable as the server makes anything.
+pub(super) const BEAT: &str = "INSERT INTO looker_feed.daemon (id, name, since, beat)
+     VALUES ($1, $2, clock_timestamp(), clock_timestamp())
+     ON CONFLICT (id) DO UPDATE SET beat = excluded.beat RETURNING 1";
+
 /// What the tasks of one daemon share.
 pub(super) struct Inner {
     pub settings: Settings,
@@ -90,8 +96,8 @@ impl Inner {
     pub async fn confirm(&self) -> Result<(), Error> {
         self.write(
             "what it holds could not be confirmed",
-            "UPDATE looker_feed.daemon SET beat = clock_timestamp() WHERE id = $1 RETURNING 1",
-            &[&&self.me[..]],
+            BEAT,
+            &[&&self.me[..], &self.settings.name],
             Tries::UntilKnown,
         )
         .await

@@ -13,7 +13,7 @@ use super::columns::column;
 use super::columns::count;
 use super::columns::read_id;
 use super::commit;
-use super::daemon::Inner;
+use super::daemon::{BEAT, Inner};
 use super::held::Held;
 use super::lease;
 use super::lock::lock;
@@ -32,7 +32,12 @@ pub(super) async fn beat(inner: Arc<Inner>) {
         let renewed = lease::renew(&inner).await;
         let beaten = inner
             .sessions
-            .run(BEAT, &[&&inner.me[..]], Tries::UntilUnknown, every)
+            .run(
+                BEAT,
+                &[&&inner.me[..], &inner.settings.name],
+                Tries::UntilUnknown,
+                every,
+            )
             .await
             .map_err(|fault| super::daemon::database("the daemon could not be heard of", &fault))
             .map(drop);
@@ -40,9 +45,6 @@ pub(super) async fn beat(inner: Arc<Inner>) {
         sleep(every).await;
     }
 }
-
-const BEAT: &str =
-    "UPDATE looker_feed.daemon SET beat = clock_timestamp() WHERE id = $1 RETURNING 1";
 
 /// Looks for work.
 pub(super) async fn look(inner: Arc<Inner>) {
@@ -113,24 +115,20 @@ impl Seen {
         share_out(inner, &held, &active, daemons);
         let changed = active != self.active;
         self.active = active;
+        let mut failed = Ok(());
         for (id, leased) in asked {
-            match held.get(&id) {
-                Some(held) if !held.is_lost() => requests::carry_out(inner, held).await?,
-                // Nobody sends to it: it is done in passing.
-                _ if !leased => {
-                    if let Some(held) = lease::enter(inner, id).await? {
-                        let done = requests::carry_out(inner, &held).await;
-                        lease::leave(inner, &held).await?;
-                        done?;
-                    }
-                }
-                _ => {}
-            }
+            // One that cannot be carried out now does not keep the others waiting.
+            let done = match held.get(&id).filter(|held| !held.is_lost()) {
+                Some(held) => requests::carry_out(inner, held).await,
+                None if !leased => carry_out_in_passing(inner, id).await,
+                None => Ok(()),
+            };
+            failed = failed.and(done);
         }
         if changed {
             inner.wake();
         }
-        Ok(())
+        failed
     }
 
     fn note_free(&self, inner: &Inner, active: &BTreeMap<DestinationId, (i64, bool)>) {
@@ -146,6 +144,15 @@ impl Seen {
             inner.wake();
         }
     }
+}
+
+/// What is asked of a destination that nobody sends to.
+async fn carry_out_in_passing(inner: &Inner, id: DestinationId) -> Result<(), Error> {
+    let Some(held) = lease::enter(inner, id).await? else {
+        return Ok(());
+    };
+    let done = requests::carry_out(inner, &held).await;
+    lease::leave(inner, &held).await.and(done)
 }
 
 /// Each daemon aims at its part of the destinations with work, and gives back what it has beyond, one

@@ -148,14 +148,20 @@ pub(super) async fn let_go(inner: &Inner) -> Result<(), Error> {
     Ok(())
 }
 
-/// Gives everything back, for the end.
+const LEAVE: &str = "DELETE FROM looker_feed.daemon WHERE id = $1 RETURNING 1";
+
+/// Gives everything back, for the end. What this daemon was taking in is aborted by others from then on.
 pub(super) async fn give_all_back(inner: &Inner) -> Result<(), Error> {
     let all: Vec<Arc<Held>> = inner.held().drain().map(|(_, held)| held).collect();
     all.iter().for_each(|held| held.lose());
-    if all.is_empty() {
-        return Ok(());
+    if !all.is_empty() {
+        give_back(inner, &all).await?;
     }
-    give_back(inner, &all).await
+    let doing = "the daemon could not take its leave";
+    let left = inner
+        .write(doing, LEAVE, &[&&inner.me[..]], Tries::UntilKnown)
+        .await;
+    left.map(drop)
 }
 
 /// Renews all leases by one statement.

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::super::error::Error;
 use super::super::status::Health;
 use super::columns::column;
-use super::daemon::Inner;
+use super::daemon::{BEAT, Inner};
 use super::handle::Runner;
 use super::handle::SharedOutbox;
 use super::keeper;
@@ -150,8 +150,8 @@ impl SharedOutbox {
         if settings.pool < 2 {
             return Err(OpenError::Setting("pool must be 2 or more"));
         }
-        if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&settings.lease) {
-            return Err(OpenError::Setting("lease must be from 1 s to 5 min"));
+        if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&settings.lease) {
+            return Err(OpenError::Setting("lease must be from 1 s to 1 min"));
         }
         let mut me = [0; 16];
         getrandom::fill(&mut me).map_err(|error| OpenError::System(error.to_string()))?;
@@ -267,9 +267,7 @@ async fn enter(inner: &Inner) -> Result<(), OpenError> {
     inner
         .write(
             "the daemon could not be entered",
-            "INSERT INTO looker_feed.daemon (id, name, since, beat)
-             VALUES ($1, $2, clock_timestamp(), clock_timestamp())
-             ON CONFLICT (id) DO UPDATE SET beat = clock_timestamp() RETURNING 1",
+            BEAT,
             &[&&inner.me[..], &inner.settings.name],
             Tries::UntilKnown,
         )
