@@ -87,7 +87,7 @@ struct Running {
 impl Running {
     fn start(outbox: Outbox, settings: Settings, transport: Arc<Script>) -> Self {
         let (trigger, shutdown) = shutdown::channel();
-        let drain = Drain::new(settings, outbox.clone(), transport);
+        let drain = Drain::new(settings, outbox.clone(), transport).unwrap();
         let handle = drain.handle();
         Self {
             outbox,
@@ -116,7 +116,7 @@ impl Running {
     /// Waits until a delivery has settled whole.
     async fn settled(&self, delivery: DeliveryId) {
         let mut changes = self.outbox.subscribe();
-        while !self.outbox.delivery(delivery).unwrap().settled {
+        while !self.outbox.delivery(delivery).unwrap().unwrap().settled {
             changes.changed().await.unwrap();
         }
     }
@@ -218,7 +218,7 @@ fn commit(
 }
 
 fn check_delivered(outbox: &Outbox, delivery: DeliveryId, rows: u64) {
-    let state = outbox.delivery(delivery).unwrap();
+    let state = outbox.delivery(delivery).unwrap().unwrap();
     assert!(state.settled);
     assert_eq!((state.delivered.rows, state.dead.rows), (rows, 0));
 }
@@ -254,7 +254,7 @@ async fn deliveries_arrive_whole_and_one_after_the_other() {
     assert_eq!(snapshot.record.accepted_batches, 1_401);
     assert_eq!(snapshot.label, "destination 1");
     assert!(snapshot.latency_p99 >= Some(Duration::from_millis(50)));
-    assert!(running.outbox.destinations().is_empty());
+    assert!(running.outbox.destinations().unwrap().is_empty());
     running.stop().await;
 }
 
@@ -321,7 +321,7 @@ async fn requests_of_a_delivery_fly_in_parallel_up_to_the_limit() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(script.requests(), 8);
     assert_eq!(running.handle.snapshot(ONE).unwrap().in_flight, 8);
-    let state = running.outbox.delivery(delivery).unwrap();
+    let state = running.outbox.delivery(delivery).unwrap().unwrap();
     assert_eq!(state.delivered.rows, 0);
     assert!(state.in_flight.rows <= 16, "claimed ahead just enough");
     gate.add_permits(30);
@@ -351,7 +351,7 @@ async fn a_destination_that_is_down_does_not_hold_up_another() {
             matches!(snapshot.state, Standing::Down { .. }) && snapshot.in_flight == 0
         })
         .await;
-    assert!(!running.outbox.delivery(stuck).unwrap().settled);
+    assert!(!running.outbox.delivery(stuck).unwrap().unwrap().settled);
 
     let before = script.requests();
     let asked = Instant::now();
@@ -383,7 +383,7 @@ async fn bad_batches_become_dead_letters_and_a_replay_sends_the_same_bytes() {
     let running = Running::fresh(&script);
     let delivery = commit(&running.outbox, 1, ONE, 0, &[20; 5]);
     running.settled(delivery).await;
-    let state = running.outbox.delivery(delivery).unwrap();
+    let state = running.outbox.delivery(delivery).unwrap().unwrap();
     assert_eq!((state.delivered.rows, state.dead.rows), (90, 10));
     let page = running
         .outbox
@@ -514,7 +514,7 @@ async fn a_shutdown_lets_requests_land_and_gives_the_rest_back() {
     let (outbox, _directory) = running.stop().await;
     assert!(begun.elapsed() <= Duration::from_secs(6));
     assert_eq!(script.requests() as u64, sent, "nothing more was sent");
-    let state = outbox.delivery(delivery).unwrap();
+    let state = outbox.delivery(delivery).unwrap().unwrap();
     assert_eq!(state.delivered.rows, sent, "what landed is settled");
     assert_eq!((state.waiting.rows, state.in_flight.rows), (100 - sent, 0));
 }
@@ -529,7 +529,7 @@ async fn a_shutdown_does_not_wait_longer_than_its_deadline() {
     let (outbox, _directory) = running.stop().await;
     let deadline = settings().deadline;
     assert!(begun.elapsed() >= deadline && begun.elapsed() < deadline * 2);
-    let state = outbox.delivery(delivery).unwrap();
+    let state = outbox.delivery(delivery).unwrap().unwrap();
     assert_eq!((state.waiting.rows, state.in_flight.rows), (100, 0));
 
     // The next drain sends all of it.

@@ -102,7 +102,7 @@ async fn drained(
     let client = Client::new(ClientSettings::default(), Account::decode).expect("TLS");
     let mut settings = drain::Settings::default();
     settings.lane.pace.batches_per_second = 0;
-    let drain = Drain::new(settings, outbox.clone(), Arc::new(client));
+    let drain = Drain::new(settings, outbox.clone(), Arc::new(client)).expect("the outbox answers");
     let (trigger, stop) = shutdown::channel();
     let mut changes = outbox.subscribe();
     let start = std::time::Instant::now();
@@ -110,7 +110,9 @@ async fn drained(
     loop {
         changes.mark_unchanged();
         if outbox
-            .deliveries(0, 1)
+            .deliveries(None, 1)
+            .expect("the outbox answers")
+            .deliveries
             .iter()
             .all(|delivery| delivery.settled)
         {

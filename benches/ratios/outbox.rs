@@ -108,10 +108,12 @@ fn settle_all(outbox: &Outbox, entries: usize) -> Duration {
 /// Claims and settles until nothing is left; returns how many entries.
 fn settle_on(outbox: &Outbox) -> usize {
     let mut settled = 0;
+    let lease = outbox
+        .lease(DestinationId([1; 16]))
+        .expect("the outbox is well");
+    let lease = lease.expect("nobody else holds it");
     loop {
-        let claims = outbox
-            .claim(DestinationId([1; 16]), TOGETHER)
-            .expect("the outbox is well");
+        let claims = lease.claim(TOGETHER).expect("the outbox is well");
         if claims.is_empty() {
             return settled;
         }
@@ -120,7 +122,7 @@ fn settle_on(outbox: &Outbox) -> usize {
             ordinal: claim.ordinal,
             dead: Vec::new(),
         });
-        let done = outbox.settle(settlements.collect()).expect("it is durable");
+        let done = lease.settle(settlements.collect()).expect("it is durable");
         settled += done.entries as usize;
     }
 }

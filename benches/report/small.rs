@@ -92,14 +92,18 @@ fn drained<'a>(
     let client = Client::new(ClientSettings::default(), Account::decode).expect("TLS");
     let mut settings = drain::Settings::default();
     settings.lane.pace.batches_per_second = 0;
-    let drain = Drain::new(settings, outbox.clone(), Arc::new(client));
+    let drain = Drain::new(settings, outbox.clone(), Arc::new(client)).expect("the outbox answers");
     let (trigger, stop) = shutdown::channel();
     let mut changes = outbox.subscribe();
     let before = syncs.load(Ordering::Relaxed);
     let start = Instant::now();
     let running = world.runtime.spawn(drain.run(stop));
     world.runtime.block_on(async {
-        while !outbox.destinations().is_empty() {
+        while !outbox
+            .destinations()
+            .expect("the outbox answers")
+            .is_empty()
+        {
             // Settling announces itself; the timeout is for what does not.
             let _ = tokio::time::timeout(Duration::from_millis(5), changes.changed()).await;
             changes.mark_unchanged();

@@ -20,7 +20,7 @@ impl Facts {
         let name = letter_id(id)?;
         let found = self.outbox.dead_letter(name).map_err(failed)?;
         let (letter, old) = found.ok_or_else(|| no_letter(id))?;
-        let delivery = self.outbox.delivery(letter.delivery);
+        let delivery = self.outbox.delivery(letter.delivery).map_err(failed)?;
         if delivery.is_some_and(|delivery| delivery.cancelled_at.is_some()) {
             return Err(Problem::Refused(
                 "Its delivery was cancelled, so it is not sent again and cannot be edited."

@@ -53,7 +53,7 @@ impl Daemon for Facts {
         }
         // Each takes the lock that the work there is done under.
         self.outbox.health();
-        self.outbox.delivery(DeliveryId([0; 16]));
+        self.outbox.delivery(DeliveryId([0; 16])).map_err(failed)?;
         self.drain.snapshots();
         Ok(())
     }
@@ -62,6 +62,9 @@ impl Daemon for Facts {
         let now = UnixMillis::now();
         let not_ready = self.readiness.check().err().map(|why| with_causes(&why));
         let not_ready = not_ready.or_else(|| unreadable(&self.outbox));
+        let (usage, waiting) = (self.outbox.usage(), self.outbox.destinations());
+        let silent = usage.as_ref().err().or(waiting.as_ref().err());
+        let not_ready = not_ready.or_else(|| silent.map(|error| with_causes(error)));
         view::Overview {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: self.started,
@@ -69,8 +72,8 @@ impl Daemon for Facts {
             ready: not_ready.is_none(),
             not_ready,
             receiving: self.receiving(),
-            destinations: self.destinations(),
-            outbox: self.outbox_view(),
+            destinations: self.destinations(waiting.unwrap_or_default()),
+            outbox: self.outbox_view(usage.unwrap_or_default()),
             totals: self.arrivals.totals_view(self.failures.totals()),
             failures: self.failures.on_record(),
             spans: self.telemetry.counts().map(|counts| view::Spans {
@@ -86,13 +89,13 @@ impl Daemon for Facts {
         filter: &Filter,
         page: &Page,
     ) -> Result<view::Listing<view::Delivery>, Problem> {
-        let mut at = offset(page)?;
+        let mut after = cursor(page)?;
         let mut items = Vec::new();
         loop {
-            let states = self.outbox.deliveries(at, LISTED_AT_ONCE);
-            let last = states.len() < LISTED_AT_ONCE;
-            for state in states {
-                at += 1;
+            let found = self.outbox.deliveries(after, LISTED_AT_ONCE);
+            let found = found.map_err(failed)?;
+            for state in found.deliveries {
+                let at = state.cursor;
                 if !filter.admits(&delivery(state.clone(), None)) {
                     continue;
                 }
@@ -103,15 +106,17 @@ impl Daemon for Facts {
                     return Ok(view::Listing { items, next });
                 }
             }
-            if last {
+            if found.next.is_none() {
                 return Ok(view::Listing { items, next: None });
             }
+            after = found.next;
         }
     }
 
     fn on_record(&self) -> Result<Vec<view::Delivery>, Problem> {
-        let states = self.outbox.deliveries(0, usize::MAX);
+        let states = self.outbox.deliveries(None, usize::MAX).map_err(failed)?;
         Ok(states
+            .deliveries
             .into_iter()
             .map(|state| delivery(state, None))
             .collect())
@@ -121,7 +126,7 @@ impl Daemon for Facts {
         &self,
         page: &Page,
     ) -> Result<view::Listing<view::FailedDelivery>, Problem> {
-        let before = page.after.as_deref().map(cursor).transpose()?;
+        let before = cursor(page)?;
         let failed = self.outbox.failed(before, page.limit);
         let last = failed.last().map(|one| one.id.to_string());
         Ok(view::Listing {
@@ -137,7 +142,7 @@ impl Daemon for Facts {
     }
 
     fn schedules(&self) -> Result<Vec<view::Schedule>, Problem> {
-        let titles = self.outbox.titles().into_iter();
+        let titles = self.outbox.titles().map_err(failed)?.into_iter();
         let schedules = titles.map(|title| view::Schedule {
             title: title.title,
             deliveries: title.deliveries,
@@ -147,7 +152,7 @@ impl Daemon for Facts {
     }
 
     fn delivery(&self, id: &str) -> Result<view::Delivery, Problem> {
-        let state = self.outbox.delivery(delivery_id(id)?);
+        let state = self.outbox.delivery(delivery_id(id)?).map_err(failed)?;
         let view = state.map(|state| self.view(state));
         view.ok_or_else(|| no_delivery(id))
     }
@@ -157,15 +162,13 @@ impl Daemon for Facts {
         delivery: &str,
         page: &Page,
     ) -> Result<view::Listing<view::RejectedRow>, Problem> {
-        let skip = offset(page)?;
+        let after = cursor(page)?;
         let found = self
             .outbox
-            .rejected(delivery_id(delivery)?, skip, page.limit)
+            .rejected(delivery_id(delivery)?, after, page.limit)
             .map_err(failed)?
             .ok_or_else(|| no_delivery(delivery))?;
-        let shown = skip + found.rows.len();
-        let next =
-            ((shown as u64) < found.kept && !found.rows.is_empty()).then(|| shown.to_string());
+        let next = found.next.map(|next| next.to_string());
         let items = found.rows.into_iter().map(|row| view::RejectedRow {
             row: row.row + 1,
             reason: row.reason,
@@ -218,7 +221,7 @@ impl Daemon for Facts {
     fn replay(&self, which: &Which) -> Result<view::Done, Problem> {
         let moved = self.move_letters(which, |ids| {
             // What arrives again arrives behind newer values.
-            let deliveries = self.outbox.deliveries_of(ids);
+            let deliveries = self.outbox.deliveries_of(ids).map_err(failed)?;
             if let Err(error) = self.changes.doubt(&deliveries) {
                 return Err(Problem::Failed(format!(
                     "What was delivered could not be forgotten, so nothing is sent again: {error}"
@@ -251,7 +254,7 @@ impl Daemon for Facts {
         let cancelled = self.outbox.cancel(id).map_err(failed)?;
         let cancelled = cancelled.ok_or_else(|| no_delivery(delivery))?;
         // Whatever the drain holds of it and has not begun goes back, and is cancelled there.
-        if let Some(state) = self.outbox.delivery(id) {
+        if let Some(state) = self.outbox.delivery(id).map_err(failed)? {
             self.drain.cancel(state.destination, id);
         }
         Ok(done(
@@ -311,13 +314,9 @@ impl Facts {
     }
 
     /// Destinations that have work, or have had some since the start.
-    fn destinations(&self) -> Vec<view::Destination> {
-        let mut waiting: BTreeMap<DestinationId, DestinationState> = self
-            .outbox
-            .destinations()
-            .into_iter()
-            .map(|state| (state.id, state))
-            .collect();
+    fn destinations(&self, waiting: Vec<DestinationState>) -> Vec<view::Destination> {
+        let mut waiting: BTreeMap<DestinationId, DestinationState> =
+            waiting.into_iter().map(|state| (state.id, state)).collect();
         let mut views = Vec::new();
         for snapshot in self.drain.snapshots() {
             let state = waiting.remove(&snapshot.destination);
@@ -341,13 +340,13 @@ impl Facts {
             || self
                 .outbox
                 .destinations()
+                .map_err(failed)?
                 .iter()
                 .any(|state| state.id == id);
         known.then_some(id).ok_or_else(unknown)
     }
 
-    fn outbox_view(&self) -> view::Outbox {
-        let usage = self.outbox.usage();
+    fn outbox_view(&self, usage: outbox::Usage) -> view::Outbox {
         view::Outbox {
             bytes: usage.bytes,
             max_bytes: Some(self.max_bytes),
@@ -383,6 +382,8 @@ impl Facts {
         let title = self
             .outbox
             .delivery(letter.delivery)
+            .ok()
+            .flatten()
             .map_or_else(String::new, |delivery| delivery.title);
         view::DeadLetter {
             id: letter.id.to_string(),
@@ -523,19 +524,10 @@ pub(super) fn letter_id(text: &str) -> Result<LetterId, Problem> {
         .map_err(|error: outbox::LetterIdError| Problem::Unknown(error.to_string()))
 }
 
-/// Where a list goes on that is sorted by time.
-fn cursor(after: &str) -> Result<DeliveryId, Problem> {
-    let id = after.parse();
-    id.map_err(|_| Problem::Refused("`after` is not what a list gave.".to_owned()))
-}
-
-fn offset(page: &Page) -> Result<usize, Problem> {
-    match &page.after {
-        None => Ok(0),
-        Some(text) => text
-            .parse()
-            .map_err(|_| Problem::Refused("`after` is not what a list gave.".to_owned())),
-    }
+/// Where the page before has ended.
+fn cursor<T: std::str::FromStr>(page: &Page) -> Result<Option<T>, Problem> {
+    let after = page.after.as_deref().map(str::parse).transpose();
+    after.map_err(|_| Problem::Refused("`after` is not what a list gave.".to_owned()))
 }
 
 pub(super) fn failed(error: outbox::Error) -> Problem {

@@ -127,6 +127,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The outbox does not say which destinations are paused.
+    #[error("The outbox could not be asked what is paused")]
+    Drain(#[source] outbox::Error),
     /// A worker thread failed while the outbox was being opened.
     #[error(
         "The outbox could not be opened: a mistake in looker-feed; please report it with the log"
@@ -205,7 +208,8 @@ impl App {
         );
         let (telemetry, exporter) = settings::open_telemetry(&config, certificates.telemetry);
         let client = Arc::new(Traced::new(client, telemetry.clone()));
-        let drain = Drain::new(settings::drain_settings(&config), outbox.clone(), client);
+        let drain = Drain::new(settings::drain_settings(&config), outbox.clone(), client)
+            .map_err(StartError::Drain)?;
 
         let callbacks = settings::notify_settings(&config, certificates.notify)?;
         let notifier = (!callbacks.targets.is_empty()).then(|| Notifier::new(callbacks));

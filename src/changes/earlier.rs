@@ -1,6 +1,6 @@
 //! What earlier deliveries said of users, as far as it can be read and relied on.
 
-use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use super::files::{Item, Kind, ScheduleFiles};
@@ -96,27 +96,38 @@ impl Earlier {
         }
     }
 
-    pub fn step(&mut self) {
-        if let Err(error) = self.cursor.advance() {
-            tracing::warn!(
-                delivery = %self.delivery, %error,
-                "the snapshot of an earlier delivery is damaged; from there on all users are sent"
-            );
-            self.damaged = true;
+    /// To the next user. What is damaged ends here.
+    ///
+    /// # Errors
+    /// It cannot be read now.
+    pub fn step(&mut self) -> io::Result<()> {
+        match self.cursor.advance() {
+            Ok(()) => Ok(()),
+            Err(ReadError::Io(error)) => Err(error),
+            Err(error) => {
+                tracing::warn!(
+                    delivery = %self.delivery, %error,
+                    "the snapshot of an earlier delivery is damaged; from there on all users are sent"
+                );
+                self.damaged = true;
+                Ok(())
+            }
         }
     }
 
     /// To the first user that is not before this one.
-    pub fn go_to(&mut self, user: u64) {
+    pub fn go_to(&mut self, user: u64) -> io::Result<()> {
         while self.entry().is_some_and(|entry| entry.user < user) {
-            self.step();
+            self.step()?;
         }
+        Ok(())
     }
 
     /// Behind this user.
-    pub fn pass(&mut self, user: u64) {
-        if self.entry().is_some_and(|entry| entry.user == user) {
-            self.step();
+    pub fn pass(&mut self, user: u64) -> io::Result<()> {
+        match self.entry().is_some_and(|entry| entry.user == user) {
+            true => self.step(),
+            false => Ok(()),
         }
     }
 }
@@ -147,16 +158,29 @@ impl Found {
         let Some((newest, older)) = snapshots.split_last() else {
             return nothing(Full::Nothing);
         };
-        let open = |item: &Item, kind| {
-            let opened = Earlier::open(inner, order.schedule, files, item, kind);
-            opened.map_err(|error| {
-                tracing::warn!(
-                    schedule = %order.schedule, %error,
-                    "a snapshot of an earlier delivery cannot be used; all users are sent"
-                );
-            })
+        // `None`: it is damaged, or none of ours.
+        let open = |item: &Item, kind| -> Result<Option<Earlier>, Error> {
+            let open = || Earlier::open(inner, order.schedule, files, item, kind);
+            // What seems damaged is read once more.
+            let opened = open().or_else(|error| match error {
+                ReadError::Io(_) => Err(error),
+                _ => open(),
+            });
+            match opened {
+                Ok(past) => Ok(Some(past)),
+                Err(ReadError::Io(source)) if source.kind() != io::ErrorKind::NotFound => {
+                    Err(files.unreadable(source))
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        schedule = %order.schedule, %error,
+                        "a snapshot of an earlier delivery cannot be used; all users are sent"
+                    );
+                    Ok(None)
+                }
+            }
         };
-        let Ok(last) = open(newest, Kind::Users) else {
+        let Some(last) = open(newest, Kind::Users)? else {
             return nothing(Full::Unreadable);
         };
         if last.cursor.head().audience != audience {
@@ -165,9 +189,9 @@ impl Found {
         let head = last.cursor.head().clone();
         let mut owed = None;
         if order.audience.is_some() {
-            match open(newest, Kind::Gone) {
-                Ok(gone) => owed = Some(gone),
-                Err(()) => return nothing(Full::Unreadable),
+            match open(newest, Kind::Gone)? {
+                Some(gone) => owed = Some(gone),
+                None => return nothing(Full::Unreadable),
             }
         }
         let refresh = u64::try_from(order.full_refresh.as_millis()).unwrap_or(u64::MAX);
@@ -182,8 +206,8 @@ impl Found {
         let mut earlier = Vec::new();
         if full.is_none() {
             for item in older {
-                match open(item, Kind::Users) {
-                    Ok(one) if one.cursor.head().key == head.key => earlier.push(one),
+                match open(item, Kind::Users)? {
+                    Some(one) if one.cursor.head().key == head.key => earlier.push(one),
                     _ => full = Some(Full::Unreadable),
                 }
             }
@@ -216,10 +240,11 @@ impl Earlier {
             delivery,
             role,
         };
-        let file = File::open(files.path(item.number, delivery, kind))?;
+        let file = files.open(item.number, delivery, kind)?;
+        let missing = item.settled.then(|| files.missing(item.number, delivery));
         Ok(Self {
             cursor: Cursor::open(file, name, Arc::clone(&inner.keys))?,
-            ended: item.settled.then(|| files.missing(item.number, delivery)),
+            ended: missing.transpose()?,
             damaged: false,
             delivery,
         })

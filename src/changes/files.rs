@@ -13,21 +13,23 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::Missing;
+use super::reads::{Reads, Source};
+use super::{Error, Missing};
 use crate::model::DeliveryId;
 
 const MAGIC: &[u8; 8] = b"LFSETTL\x01";
 const DRAFT: &str = "draft";
 
 /// One schedule's directory.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct ScheduleFiles {
     directory: PathBuf,
+    reads: Reads,
 }
 
 /// What belongs to one delivery.
@@ -59,8 +61,25 @@ impl Kind {
 }
 
 impl ScheduleFiles {
-    pub fn new(directory: PathBuf) -> Self {
-        Self { directory }
+    pub fn new(directory: PathBuf, reads: Reads) -> Self {
+        Self { directory, reads }
+    }
+
+    pub fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// Why a delivery fails that needs something which cannot be read now.
+    pub fn unreadable(&self, source: io::Error) -> Error {
+        Error::Unreadable {
+            directory: self.directory.clone(),
+            source,
+        }
+    }
+
+    /// Opens a file of a delivery for reading.
+    pub fn open(&self, number: u64, delivery: DeliveryId, kind: Kind) -> io::Result<Source> {
+        self.reads.open(&self.path(number, delivery, kind))
     }
 
     pub fn directory(&self) -> &Path {
@@ -98,13 +117,8 @@ impl ScheduleFiles {
     }
 
     fn files(&self) -> io::Result<Vec<(PathBuf, fs::Metadata)>> {
-        let entries = match fs::read_dir(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
         let mut files = Vec::new();
-        for entry in entries {
-            let entry = entry?;
+        for entry in self.reads.list(&self.directory)? {
             files.push((entry.path(), entry.metadata()?));
         }
         Ok(files)
@@ -192,13 +206,20 @@ impl ScheduleFiles {
         self.publish(&file, number, delivery, Kind::Settled)
     }
 
-    /// How a delivery ended; what cannot be read is in doubt.
-    pub fn missing(&self, number: u64, delivery: DeliveryId) -> Missing {
-        let bytes = fs::read(self.path(number, delivery, Kind::Settled));
-        bytes
-            .ok()
-            .and_then(|bytes| decode(&bytes))
-            .unwrap_or(Missing::InDoubt)
+    /// How a delivery ended; what is damaged or gone is in doubt.
+    ///
+    /// # Errors
+    /// It cannot be read now.
+    pub fn missing(&self, number: u64, delivery: DeliveryId) -> io::Result<Missing> {
+        let mut bytes = Vec::new();
+        let read = self
+            .open(number, delivery, Kind::Settled)
+            .and_then(|mut file| file.read_to_end(&mut bytes));
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Missing::InDoubt),
+            Err(error) => Err(error),
+            Ok(_) => Ok(decode(&bytes).unwrap_or(Missing::InDoubt)),
+        }
     }
 }
 
@@ -288,7 +309,7 @@ mod tests {
     #[test]
     fn a_draft_is_not_listed_and_a_published_file_is() {
         let home = tempfile::tempdir().unwrap();
-        let files = ScheduleFiles::new(home.path().join("a"));
+        let files = ScheduleFiles::new(home.path().join("a"), Reads::default());
         assert_eq!(files.items().unwrap(), []);
         let file = files.draft(3, DELIVERY, Kind::Users).unwrap();
         assert_eq!(files.items().unwrap(), []);
@@ -311,15 +332,15 @@ mod tests {
     #[test]
     fn how_a_delivery_ended_comes_back_and_what_is_damaged_is_in_doubt() {
         let home = tempfile::tempdir().unwrap();
-        let files = ScheduleFiles::new(home.path().to_owned());
-        assert_eq!(files.missing(1, DELIVERY), Missing::InDoubt);
+        let files = ScheduleFiles::new(home.path().to_owned(), Reads::default());
+        assert_eq!(files.missing(1, DELIVERY).unwrap(), Missing::InDoubt);
         for missing in [
             Missing::Requests(vec![]),
             Missing::Requests(vec![1, 2, 300_000]),
             Missing::InDoubt,
         ] {
             files.settle(1, DELIVERY, &missing).unwrap();
-            assert_eq!(files.missing(1, DELIVERY), missing);
+            assert_eq!(files.missing(1, DELIVERY).unwrap(), missing);
         }
         files
             .settle(1, DELIVERY, &Missing::Requests(vec![5]))
@@ -330,9 +351,9 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at] ^= 4;
             fs::write(&path, &bytes).unwrap();
-            assert_eq!(files.missing(1, DELIVERY), Missing::InDoubt);
+            assert_eq!(files.missing(1, DELIVERY).unwrap(), Missing::InDoubt);
             fs::write(&path, &whole[..at]).unwrap();
-            assert_eq!(files.missing(1, DELIVERY), Missing::InDoubt);
+            assert_eq!(files.missing(1, DELIVERY).unwrap(), Missing::InDoubt);
         }
     }
 }

@@ -31,6 +31,7 @@
 
 mod earlier;
 mod files;
+mod reads;
 mod seen;
 mod session;
 mod snapshot;
@@ -49,6 +50,7 @@ use crate::model::DeliveryId;
 use crate::seal::{KeyError, Keyring};
 
 use files::{Item, Kind, ScheduleFiles};
+pub use reads::Reads;
 pub use session::Session;
 
 /// Snapshots that may wait for their deliveries beside the base. More of them are rarely agreed
@@ -159,6 +161,16 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// What earlier deliveries of the schedule said cannot be read now.
+    #[error(
+        "What was delivered before cannot be read in {directory} now, which \"Send only changes\" needs. Nothing of the delivery was sent, and nothing is forgotten; send it again when the disk can be read"
+    )]
+    Unreadable {
+        /// The schedule's directory.
+        directory: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The system gives no random bytes.
     #[error("What was delivered could not be sealed, which \"Send only changes\" needs")]
     Seal(#[from] KeyError),
@@ -190,6 +202,7 @@ pub struct Changes {
 struct Inner {
     settings: Settings,
     keys: Arc<Keyring>,
+    reads: Reads,
     /// Held while files are listed, named or removed.
     state: Mutex<State>,
 }
@@ -217,10 +230,16 @@ impl std::fmt::Debug for Changes {
 impl Changes {
     /// Those in the directory. Touches no file before a delivery asks.
     pub fn new(settings: Settings, keys: Arc<Keyring>) -> Self {
+        Self::reading(settings, keys, Reads::default())
+    }
+
+    /// The same, read in a way that a test can watch and fail.
+    pub fn reading(settings: Settings, keys: Arc<Keyring>, reads: Reads) -> Self {
         Self {
             inner: Arc::new(Inner {
                 settings,
                 keys,
+                reads,
                 state: Mutex::default(),
             }),
         }
@@ -230,7 +249,7 @@ impl Changes {
     ///
     /// # Errors
     /// Another delivery of the schedule is on its way in, or the disk or the system refuses. What
-    /// cannot be read of earlier deliveries is no error: all users are sent then.
+    /// is damaged of earlier deliveries is no error: all users are sent then.
     pub fn begin(
         &self,
         order: &Order,
@@ -239,11 +258,14 @@ impl Changes {
         ledger: &dyn Ledger,
     ) -> Result<Session, Error> {
         let mut state = self.inner.state();
-        self.inner.hear_of_loss(&mut state, ledger);
+        let files = self.inner.files(order.schedule);
+        let unreadable = |source| files.unreadable(source);
+        self.inner
+            .hear_of_loss(&mut state, ledger)
+            .map_err(unreadable)?;
         if state.busy.contains_key(&order.schedule) {
             return Err(Error::Busy);
         }
-        let files = self.inner.files(order.schedule);
         let failed = |source| Error::Io {
             directory: files.directory().to_owned(),
             source,
@@ -251,8 +273,8 @@ impl Changes {
         files.remove_drafts().map_err(failed)?;
         self.inner
             .settle_one(&mut state, order.schedule, ledger)
-            .map_err(failed)?;
-        let items = files.items().map_err(failed)?;
+            .map_err(unreadable)?;
+        let items = files.items().map_err(unreadable)?;
         let session = Session::begin(&self.inner, order, delivery, now, &items)?;
         let busy = Busy {
             delivery,
@@ -267,8 +289,18 @@ impl Changes {
     /// disk.
     pub fn settle(&self, ledger: &dyn Ledger) {
         let mut state = self.inner.state();
-        self.inner.hear_of_loss(&mut state, ledger);
-        for schedule in self.inner.schedules() {
+        if let Err(error) = self.inner.hear_of_loss(&mut state, ledger) {
+            tracing::warn!(%error, "snapshots could not be dropped; it is tried again");
+            return;
+        }
+        let schedules = match self.inner.schedules() {
+            Ok(schedules) => schedules,
+            Err(error) => {
+                tracing::warn!(%error, "what was delivered cannot be listed; it is tried again");
+                return;
+            }
+        };
+        for schedule in schedules {
             if let Err(error) = self.inner.settle_one(&mut state, schedule, ledger) {
                 tracing::warn!(schedule = %schedule, %error, "what was delivered could not be noted; it is tried again");
             }
@@ -283,7 +315,7 @@ impl Changes {
     /// The disk refuses; then some may not have been dropped, and nothing should be sent again.
     pub fn doubt(&self, deliveries: &[DeliveryId]) -> io::Result<()> {
         let mut state = self.inner.state();
-        for schedule in self.inner.schedules() {
+        for schedule in self.inner.schedules()? {
             let items = self.inner.files(schedule).items()?;
             let knows = |item: &Item| item.delivery.is_some_and(|id| deliveries.contains(&id));
             if items.iter().any(knows) {
@@ -303,7 +335,7 @@ impl Changes {
     /// The disk refuses; then the delivery must not be sent.
     pub fn forget(&self, schedule: ScheduleKey) -> io::Result<()> {
         let mut state = self.inner.state();
-        if self.inner.files(schedule).directory().exists() {
+        if self.inner.files(schedule).directory().try_exists()? {
             self.inner.drop_schedule(
                 &mut state,
                 schedule,
@@ -326,17 +358,16 @@ impl Inner {
     }
 
     fn files(&self, schedule: ScheduleKey) -> ScheduleFiles {
-        ScheduleFiles::new(self.settings.directory.join(schedule.to_string()))
+        ScheduleFiles::new(
+            self.settings.directory.join(schedule.to_string()),
+            self.reads.clone(),
+        )
     }
 
     /// Schedules that have files. Directories whose removal was cut short are removed.
-    fn schedules(&self) -> Vec<ScheduleKey> {
+    fn schedules(&self) -> io::Result<Vec<ScheduleKey>> {
         let mut schedules = Vec::new();
-        for entry in fs::read_dir(&self.settings.directory)
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
+        for entry in self.reads.list(&self.settings.directory)? {
             let path = entry.path();
             match schedule_of(&path) {
                 Some(schedule) => schedules.push(schedule),
@@ -348,24 +379,20 @@ impl Inner {
                 None => {}
             }
         }
-        schedules
+        Ok(schedules)
     }
 
     /// After a loss of the state nothing that it says of earlier deliveries is certain.
-    fn hear_of_loss(&self, state: &mut State, ledger: &dyn Ledger) {
+    fn hear_of_loss(&self, state: &mut State, ledger: &dyn Ledger) -> io::Result<()> {
         let lost = ledger.lost();
         if lost <= state.lost {
-            return;
+            return Ok(());
         }
-        let dropped = self.schedules().into_iter().try_for_each(|schedule| {
-            self.drop_schedule(state, schedule, "the state of the outbox was lost")
-        });
-        match dropped {
-            Ok(()) => state.lost = lost,
-            Err(error) => {
-                tracing::warn!(%error, "snapshots could not be dropped; it is tried again");
-            }
+        for schedule in self.schedules()? {
+            self.drop_schedule(state, schedule, "the state of the outbox was lost")?;
         }
+        state.lost = lost;
+        Ok(())
     }
 
     /// Finds the newest snapshot whose delivery, and all before it, have ended, and removes what it
@@ -413,7 +440,7 @@ impl Inner {
             files.remove(item.number, delivery, Kind::Users)?;
             files.remove(item.number, delivery, Kind::Gone)?;
             // As long as something can be sent again, the delivery must be known here.
-            let over = files.missing(item.number, delivery).is_nothing()
+            let over = files.missing(item.number, delivery)?.is_nothing()
                 || ledger.ending(delivery) == Ending::Unknown;
             if over {
                 files.remove(item.number, delivery, Kind::Settled)?;
@@ -439,7 +466,11 @@ impl Inner {
     /// Drops schedules that were not seen for long, and the least recently seen ones above the bound.
     fn make_room(&self, state: &mut State) {
         let mut found = Vec::new();
-        for schedule in self.schedules() {
+        let schedules = self.schedules().unwrap_or_else(|error| {
+            tracing::warn!(%error, "snapshots could not be listed");
+            Vec::new()
+        });
+        for schedule in schedules {
             if state.busy.contains_key(&schedule) {
                 continue;
             }

@@ -151,7 +151,7 @@ impl Session {
     /// fingerprint, [`Session::placed`] comes next.
     ///
     /// # Errors
-    /// The snapshot cannot be written.
+    /// The snapshot cannot be written, or earlier ones cannot be read now.
     pub fn is_known(
         &mut self,
         user: u64,
@@ -161,13 +161,15 @@ impl Session {
         self.sweep(Some(user))?;
         let mut known = self.full.is_none() && fingerprint.is_some();
         for earlier in &mut self.earlier {
-            earlier.go_to(user);
+            let read = earlier.go_to(user);
+            read.map_err(|error| self.files.unreadable(error))?;
             known &= earlier.has(user, fingerprint);
         }
         let newest = self.earlier.last().and_then(Earlier::entry);
         self.members += u64::from(newest.is_some_and(|entry| entry.user == user));
         for earlier in self.earlier.iter_mut().chain(&mut self.owed) {
-            earlier.pass(user);
+            let read = earlier.pass(user);
+            read.map_err(|error| self.files.unreadable(error))?;
         }
         if let Some(seen) = &mut self.seen {
             seen.add(people);
@@ -315,15 +317,18 @@ impl Session {
             };
             let mut known = newest.arrived(&entry);
             for earlier in older {
-                earlier.go_to(carried.user);
+                let read = earlier.go_to(carried.user);
+                read.map_err(|error| self.files.unreadable(error))?;
                 known &= earlier.has(carried.user, Some(carried.fingerprint));
-                earlier.pass(carried.user);
+                let read = earlier.pass(carried.user);
+                read.map_err(|error| self.files.unreadable(error))?;
             }
             if known {
                 let pushed = users.push(&carried);
                 pushed.map_err(|error| write_failed(&self.files, error))?;
             }
-            newest.step();
+            let read = newest.step();
+            read.map_err(|error| self.files.unreadable(error))?;
         }
         Ok(())
     }
@@ -365,7 +370,8 @@ impl Session {
                 pushed.map_err(|error| write_failed(&self.files, error))?;
             }
             self.members += u64::from(mark == MEMBER);
-            earlier.step();
+            let read = earlier.step();
+            read.map_err(|error| self.files.unreadable(error))?;
         }
     }
 
@@ -385,6 +391,7 @@ impl Session {
             role: Role::Absent,
         };
         let keys = Arc::clone(&self.inner.keys);
+        let file = files.reads().of(file, files.directory());
         let absent = Cursor::open(file, name, keys).map_err(|error| unreadable(files, error))?;
         name.role = Role::Gone;
         let file = files.draft(self.number, self.delivery, Kind::Gone);
@@ -450,5 +457,8 @@ fn write_failed(files: &ScheduleFiles, error: WriteError) -> Error {
 
 /// Of a file that this very delivery has written.
 fn unreadable(files: &ScheduleFiles, error: ReadError) -> Error {
-    failed(files, std::io::Error::other(error))
+    match error {
+        ReadError::Io(error) => files.unreadable(error),
+        error => failed(files, std::io::Error::other(error)),
+    }
 }

@@ -20,6 +20,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::sync::Arc;
 
 use super::ScheduleKey;
+use super::reads::Source;
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::seal::{KeyError, Keyring, OpenError, STAMP, Sealer, TAG};
@@ -197,7 +198,7 @@ impl Writer {
 
 /// Reads one snapshot, user by user.
 pub(super) struct Cursor {
-    input: BufReader<File>,
+    input: BufReader<Source>,
     name: Name,
     keys: Arc<Keyring>,
     head: Head,
@@ -219,12 +220,15 @@ struct Current {
 
 impl Cursor {
     /// Stands on the first user.
-    pub fn open(file: File, name: Name, keys: Arc<Keyring>) -> Result<Self, ReadError> {
+    pub fn open(file: Source, name: Name, keys: Arc<Keyring>) -> Result<Self, ReadError> {
         let mut input = BufReader::with_capacity(FILE_BUFFER, file);
         let mut magic = [0; MAGIC.len() + 1];
         input
             .read_exact(&mut magic)
-            .map_err(|_| ReadError::NotOurs)?;
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => ReadError::NotOurs,
+                _ => ReadError::Io(error),
+            })?;
         let [magic @ .., version] = magic;
         if magic != MAGIC {
             return Err(ReadError::NotOurs);
@@ -366,8 +370,10 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use std::io::Seek;
+    use std::path::Path;
 
     use super::*;
+    use crate::changes::reads::Reads;
 
     const NAME: Name = Name {
         schedule: ScheduleKey([1; 16]),
@@ -411,7 +417,11 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         file.rewind().unwrap();
-        let mut cursor = match Cursor::open(file, name, Arc::clone(keys)) {
+        let mut cursor = match Cursor::open(
+            Reads::default().of(file, Path::new("a snapshot")),
+            name,
+            Arc::clone(keys),
+        ) {
             Ok(cursor) => cursor,
             Err(error) => return (0, Err(error)),
         };

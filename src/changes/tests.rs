@@ -366,3 +366,71 @@ fn a_lost_state_and_a_delivery_that_nobody_knows_of_drop_what_was_kept() {
     assert_eq!(world.files(), Vec::<PathBuf>::new());
     assert_eq!(world.run(&all), 3);
 }
+
+/// What a delivery reads before it could be committed, and then it is given up.
+fn attempt(world: &mut World, result: &Night) -> Result<(), Error> {
+    world.now += 1;
+    let id = DeliveryId(u128::from(world.now).to_be_bytes());
+    let now = UnixMillis(world.now);
+    let mut session = world
+        .changes
+        .begin(&world.order(), id, now, &world.outbox)?;
+    for (&user, &value) in result {
+        let fingerprint = Some(u128::from(value));
+        if !session.is_known(user, fingerprint, &world::people(user))? {
+            session.placed(0, 0)?;
+        }
+    }
+    while session.next_gone(&mut Vec::new())? {
+        session.placed(0, 0)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_read_that_fails_fails_the_delivery_and_nothing_is_forgotten() {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    let last = result(2..8, 1);
+    let mut failures = 0;
+    for nth in 0.. {
+        let mut world = World::new(true);
+        // One has left and was told so, one has left and it is dead, one delivery is pending.
+        world.run(&result(0..6, 1));
+        world.send_all();
+        world.changes.settle(&world.outbox);
+        world.run(&result(1..7, 1));
+        world.send(false);
+        world.send_all();
+        world.changes.settle(&world.outbox);
+        world.run(&result(1..8, 1));
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&calls);
+        let reads = Reads::with_hook(move |_| match counter.fetch_add(1, Relaxed) == nth {
+            true => Err(io::Error::from_raw_os_error(5)),
+            false => Ok(()),
+        });
+        let settings = world::settings(world.home.path().join("changes"));
+        world.changes = Changes::reading(settings, Arc::clone(&world.keys), reads);
+        world.changes.settle(&world.outbox);
+        match attempt(&mut world, &last) {
+            Ok(()) => {}
+            Err(Error::Unreadable { .. } | Error::Io { .. }) => failures += 1,
+            Err(error) => panic!("read {nth}: {error:?}"),
+        }
+        let files = world.files();
+        assert!(files.len() > 3, "read {nth}: {files:?}");
+        // The next one knows all that was known: of six users one is new to mParticle's knowledge
+        // only if its request was lost, and the two who left are told.
+        let (id, mut session, requests) = world.receive(&last);
+        assert_eq!(session.note(), None, "read {nth}");
+        session.finish().unwrap();
+        world.commit(id, requests);
+        session.committed();
+        world.check(&last).unwrap();
+        assert!(world.forgiven.is_empty());
+        if calls.load(Relaxed) <= nth {
+            assert!(failures > 10, "only {failures} reads failed a delivery");
+            return;
+        }
+    }
+}

@@ -130,7 +130,7 @@ impl Board {
         outbox: Outbox,
         settings: LaneSettings,
         rng: Rng,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let lanes = Lanes {
             all: BTreeMap::new(),
             settings,
@@ -143,7 +143,7 @@ impl Board {
             pausing: Mutex::default(),
         };
         let now = stopwatch.now();
-        for (destination, paused) in Paused::all(&board.outbox, now.wall) {
+        for (destination, paused) in Paused::all(&board.outbox, now.wall)? {
             let lane = board.lane(destination);
             let mut lane = lane.lock();
             lane.relabel(paused.label);
@@ -152,7 +152,7 @@ impl Board {
                 ..now
             });
         }
-        board
+        Ok(board)
     }
 
     /// The lane of a destination, made if there is none.

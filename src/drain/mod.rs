@@ -28,6 +28,7 @@ mod sender;
 pub mod snapshot;
 mod supervisor;
 pub mod transport;
+mod trouble;
 
 pub use board::Handle;
 pub use snapshot::{Record, Replies, Snapshot, Standing};

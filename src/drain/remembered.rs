@@ -22,10 +22,13 @@ pub(super) struct Paused {
 impl Paused {
     /// Every one that is written down. One that cannot be read counts all the same: nobody has
     /// resumed it.
-    pub fn all(outbox: &Outbox, now: UnixMillis) -> Vec<(DestinationId, Self)> {
-        let notes = outbox.notes().into_iter();
+    ///
+    /// # Errors
+    /// The outbox does not answer: then nobody knows what is paused, and nothing may be sent.
+    pub fn all(outbox: &Outbox, now: UnixMillis) -> Result<Vec<(DestinationId, Self)>, Error> {
+        let notes = outbox.notes()?.into_iter();
         let paused = notes.filter(|((_, topic), _)| *topic == PAUSED);
-        paused
+        let read = paused
             .map(|((destination, _), text)| {
                 let read = Self::decode(&text).unwrap_or_else(|| {
                     tracing::warn!(
@@ -39,7 +42,8 @@ impl Paused {
                 });
                 (destination, read)
             })
-            .collect()
+            .collect();
+        Ok(read)
     }
 
     /// Writes down that a destination is paused; nothing if `standing` says that it is not.

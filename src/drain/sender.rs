@@ -24,9 +24,10 @@ use super::lane::{Next, Ticket};
 use super::moment::Stopwatch;
 use super::notice::Notice;
 use super::transport::{Reply, Transport};
+use super::trouble::{Trouble, flatten};
 use crate::backoff::Backoff;
 use crate::model::DestinationId;
-use crate::outbox::{Claim, Error, Outbox, Settlement};
+use crate::outbox::{Claim, Error, Lease, Outbox, Settlement};
 use crate::shutdown::Shutdown;
 
 /// Waits between attempts to use an outbox that refuses.
@@ -62,6 +63,9 @@ type Settling = JoinHandle<Result<(), Error>>;
 /// What is under way.
 struct Work {
     changes: watch::Receiver<u64>,
+    lease: Lease,
+    /// The lease is another daemon's by now.
+    lost: bool,
     /// As many as the lane lets fly.
     flights: FuturesUnordered<Flight>,
     claiming: Option<Claiming>,
@@ -90,7 +94,12 @@ impl<T: Transport> Sender<T> {
     /// Works until nothing is left for the destination, or until the shutdown. Returns the version
     /// of the outbox at which nothing was left.
     pub async fn run(mut self, mut shutdown: Shutdown) -> u64 {
-        let mut work = Work::new(self.outbox.subscribe());
+        let changes = self.outbox.subscribe();
+        let seen = *changes.borrow();
+        let Some(lease) = self.lease(&mut shutdown).await else {
+            return seen;
+        };
+        let mut work = Work::new(changes, lease);
         // Only a sender that was cut down leaves anything here.
         self.lane.lock().abandon();
         loop {
@@ -121,11 +130,38 @@ impl<T: Transport> Sender<T> {
         self.end(work).await
     }
 
+    /// The right to send; `None`: another daemon has it, or the shutdown has begun.
+    async fn lease(&mut self, shutdown: &mut Shutdown) -> Option<Lease> {
+        let mut asked = Patience::default();
+        loop {
+            let (outbox, destination) = (self.outbox.clone(), self.destination);
+            match flatten(spawn_blocking(move || outbox.lease(destination)).await) {
+                Ok(lease) => return lease,
+                Err(Trouble::Outbox(Error::Closed)) => return None,
+                Err(error) => {
+                    if asked.failed(&mut self.rng) {
+                        warn!(
+                            destination = %self.destination, %error,
+                            "The outbox does not say who sends to this destination; it is asked again. Nothing is lost.",
+                        );
+                    }
+                }
+            }
+            tokio::select! {
+                () = shutdown.wait() => return None,
+                () = sleep_until(asked.until.unwrap_or_else(Instant::now)) => {}
+            }
+        }
+    }
+
     /// Does all that can be done now. Returns when sending goes on.
     fn step(&mut self, work: &mut Work, now: Instant) -> Option<Instant> {
         let notices = self.lane.lock().take_notices();
         for notice in notices {
             self.say(notice);
+        }
+        if work.lost_at().is_some_and(|at| at <= now) {
+            self.lose(work);
         }
         if work.stop_at.is_some_and(|at| at <= now) {
             // The lane gives the requests back when it ends.
@@ -205,13 +241,13 @@ impl<T: Transport> Sender<T> {
         }
         work.seen = *work.changes.borrow_and_update();
         work.outdated = false;
-        let (outbox, destination) = (self.outbox.clone(), self.destination);
+        let lease = work.lease.clone();
         work.claiming = Some(spawn_blocking(move || {
-            release(&outbox, releases);
+            release(&lease, releases)?;
             if wanted == 0 {
                 return Ok(None);
             }
-            outbox.claim(destination, wanted).map(Some)
+            lease.claim(wanted).map(Some)
         }));
     }
 
@@ -230,7 +266,9 @@ impl<T: Transport> Sender<T> {
             }
             Err(error) => {
                 self.lane.lock().stir();
-                if work.claims.failed(&mut self.rng) {
+                let due = work.claims.failed(&mut self.rng);
+                // What cannot be read the outbox itself names, once a minute for all destinations.
+                if due && !matches!(error, Trouble::Outbox(Error::Unreadable { .. })) {
                     warn!(
                         destination = %self.destination, error = %error,
                         "The outbox gives no work to send; it is asked again. Nothing is lost.",
@@ -246,9 +284,9 @@ impl<T: Transport> Sender<T> {
         if batch.is_empty() {
             return;
         }
-        let outbox = self.outbox.clone();
+        let lease = work.lease.clone();
         let call = batch.clone();
-        let settling = spawn_blocking(move || outbox.settle(call).map(drop));
+        let settling = spawn_blocking(move || lease.settle(call).map(drop));
         work.settling = Some((batch, settling));
     }
 
@@ -285,9 +323,23 @@ impl<T: Transport> Sender<T> {
     }
 
     fn stop_if_closed(&self, work: &mut Work, error: &Trouble) {
-        if matches!(error, Trouble::Outbox(Error::Closed)) && work.stop_at.is_none() {
-            self.stop(work);
+        match error {
+            Trouble::Outbox(Error::LeaseLost) => self.lose(work),
+            Trouble::Outbox(Error::Closed) if work.stop_at.is_none() => self.stop(work),
+            _ => {}
         }
+    }
+
+    /// Another daemon sends from here on: what flies is dropped, and it sends that again.
+    fn lose(&self, work: &mut Work) {
+        if !std::mem::replace(&mut work.lost, true) {
+            warn!(
+                destination = %self.destination,
+                "Another daemon sends to this destination by now, or the outbox has not been heard of for too long; sending stops here. Nothing is lost.",
+            );
+            self.lane.lock().stop();
+        }
+        work.stop_at = Some(Instant::now());
     }
 
     fn is_over(&self, work: &Work) -> bool {
@@ -314,11 +366,18 @@ impl<T: Transport> Sender<T> {
             );
             self.lane.lock().settled(&unwritten);
         }
-        let outbox = self.outbox.clone();
-        if !releases.is_empty()
-            && let Err(error) = spawn_blocking(move || release(&outbox, releases)).await
-        {
-            error!(destination = %self.destination, %error, "Giving claims back has failed.");
+        let lease = work.lease;
+        let ending = move || {
+            let released = release(&lease, releases);
+            lease.give_back();
+            released
+        };
+        match flatten(spawn_blocking(ending).await) {
+            // They are the next holder's.
+            Ok(()) | Err(Trouble::Outbox(Error::LeaseLost)) => {}
+            Err(error) => {
+                error!(destination = %self.destination, %error, "Giving claims back has failed.");
+            }
         }
         work.seen
     }
@@ -359,9 +418,11 @@ impl<T: Transport> Sender<T> {
 }
 
 impl Work {
-    fn new(changes: watch::Receiver<u64>) -> Self {
+    fn new(changes: watch::Receiver<u64>, lease: Lease) -> Self {
         Self {
             changes,
+            lease,
+            lost: false,
             flights: FuturesUnordered::new(),
             claiming: None,
             claims: Patience::default(),
@@ -379,9 +440,20 @@ impl Work {
         self.outdated = true;
     }
 
+    /// When the lease ends, unless it is renewed.
+    fn lost_at(&self) -> Option<Instant> {
+        let until = self.lease.until().filter(|_| !self.lost);
+        until.map(Instant::from_std)
+    }
+
     /// When to look again, after a look at `now`.
     fn wake(&self, sends_at: Option<Instant>, now: Instant) -> Option<Instant> {
-        let calls = [self.claims.until, self.settles.until, self.stop_at];
+        let calls = [
+            self.claims.until,
+            self.settles.until,
+            self.stop_at,
+            self.lost_at(),
+        ];
         let calls = calls.into_iter().flatten().filter(|&at| at > now);
         calls.chain(sends_at).min()
     }
@@ -410,29 +482,15 @@ impl Patience {
     }
 }
 
-/// A call to the outbox has failed.
-#[derive(Debug, thiserror::Error)]
-enum Trouble {
-    /// By its own account.
-    #[error(transparent)]
-    Outbox(#[from] Error),
-    /// It panicked.
-    #[error("the call ended early: {0}")]
-    Call(#[from] JoinError),
-}
-
-fn flatten<V>(result: Result<Result<V, Error>, JoinError>) -> Result<V, Trouble> {
-    Ok(result??)
-}
-
-fn release(outbox: &Outbox, mut keys: Vec<EntryKey>) {
+fn release(lease: &Lease, mut keys: Vec<EntryKey>) -> Result<(), Error> {
     keys.sort_unstable();
     for entries in keys.chunk_by(|left, right| left.0 == right.0) {
         let ordinals: Vec<_> = entries.iter().map(|&(_, ordinal)| ordinal).collect();
         if let Some(&(delivery, _)) = entries.first() {
-            outbox.release(delivery, &ordinals);
+            lease.release(delivery, &ordinals)?;
         }
     }
+    Ok(())
 }
 
 /// The end of a call, if one is under way; never, if none is.

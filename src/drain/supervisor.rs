@@ -16,9 +16,10 @@ use super::moment::Stopwatch;
 use super::pace::PaceSettings;
 use super::sender::Sender;
 use super::transport::Transport;
+use super::trouble::{Trouble, flatten};
 use crate::backoff::Backoff;
 use crate::model::DestinationId;
-use crate::outbox::{DestinationState, Outbox};
+use crate::outbox::{DestinationState, Error, Outbox};
 use crate::shutdown::Shutdown;
 
 /// The outbox is asked for destinations at most this often, however busy it is.
@@ -96,21 +97,24 @@ struct Senders {
 impl<T: Transport> Drain<T> {
     /// A drain that has not begun. Its waits run on tokio's clock, so this needs no runtime yet, but
     /// time counts from here.
-    pub fn new(settings: Settings, outbox: Outbox, transport: Arc<T>) -> Self {
+    ///
+    /// # Errors
+    /// The outbox does not say which destinations an operator has paused.
+    pub fn new(settings: Settings, outbox: Outbox, transport: Arc<T>) -> Result<Self, Error> {
         let mut rng = settings.seed.map_or_else(Rng::new, Rng::with_seed);
         let board = Board::new(
             Stopwatch::start(),
             outbox.clone(),
             settings.lane,
             rng.fork(),
-        );
-        Self {
+        )?;
+        Ok(Self {
             settings,
             outbox,
             transport,
             board: Arc::new(board),
             rng,
-        }
+        })
     }
 
     /// For the status page and for operators.
@@ -160,9 +164,9 @@ impl<T: Transport> Drain<T> {
         }
     }
 
-    async fn destinations(&self) -> Result<Vec<DestinationState>, JoinError> {
+    async fn destinations(&self) -> Result<Vec<DestinationState>, Trouble> {
         let outbox = self.outbox.clone();
-        spawn_blocking(move || outbox.destinations()).await
+        flatten(spawn_blocking(move || outbox.destinations()).await)
     }
 
     fn start(

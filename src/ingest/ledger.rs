@@ -8,10 +8,12 @@ use crate::outbox::{self, Outbox};
 impl Ledger for Outbox {
     fn ending(&self, delivery: DeliveryId) -> Ending {
         match Outbox::ending(self, delivery) {
-            outbox::Ending::Unknown => Ending::Unknown,
-            outbox::Ending::Open => Ending::Open,
-            outbox::Ending::Settled(requests) => Ending::Settled(Missing::Requests(requests)),
-            outbox::Ending::InDoubt => Ending::Settled(Missing::InDoubt),
+            Ok(outbox::Ending::Unknown) => Ending::Unknown,
+            Ok(outbox::Ending::Open) => Ending::Open,
+            Ok(outbox::Ending::Settled(requests)) => Ending::Settled(Missing::Requests(requests)),
+            Ok(outbox::Ending::InDoubt) => Ending::Settled(Missing::InDoubt),
+            // As long as it is not known, nothing is concluded.
+            Err(_) => Ending::Open,
         }
     }
 

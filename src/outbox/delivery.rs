@@ -1,7 +1,10 @@
 //! A delivery as the outbox sees it: what is said when it begins and ends, and what can be asked
 //! about it afterwards.
 
+use std::fmt;
+use std::num::ParseIntError;
 use std::ops::{AddAssign, SubAssign};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -120,6 +123,8 @@ impl SubAssign for Tally {
 pub struct DeliveryState {
     /// Which.
     pub id: DeliveryId,
+    /// Its place in the list.
+    pub cursor: DeliveryCursor,
     /// Where it goes.
     pub destination: DestinationId,
     /// The destination for people.
@@ -166,6 +171,33 @@ pub struct DeliveryState {
     pub settled: bool,
     /// When the last of it settled; `None` too if the state that said so was lost.
     pub finished: Option<UnixMillis>,
+}
+
+/// A place in the list of deliveries. Opaque; printed as a number, and read back from one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveryCursor(pub(in crate::outbox) u64);
+
+impl fmt::Display for DeliveryCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for DeliveryCursor {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        text.parse().map(Self)
+    }
+}
+
+/// A part of the list of deliveries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryPage {
+    /// At most as many as asked for, the newest first.
+    pub deliveries: Vec<DeliveryState>,
+    /// Where the next page begins; `None`: this was the last.
+    pub next: Option<DeliveryCursor>,
 }
 
 /// How a delivery ended.

@@ -2,7 +2,7 @@
 //!
 //! A delivery is staged ([`Outbox::begin`], [`Staging::append`]), becomes visible whole and
 //! durable at once ([`Staging::commit`]), is claimed and settled request by request by the drain
-//! ([`Outbox::claim`], [`Outbox::settle`]), and stays listed for a while. The outbox knows nothing
+//! through a lease on its destination ([`Lease::claim`], [`Lease::settle`]), and stays listed for a while. The outbox knows nothing
 //! of what the payloads mean: an entry is some opaque slices, each with a number of rows.
 //!
 //! The nouns stand here; what keeps them is a backend: [`local`], a directory of one process.
@@ -17,7 +17,8 @@
 //! Damage never stops the open: what is damaged is set aside, each loss is named once as an error
 //! with its delivery and rows ([`Outbox::damage`]), and everything else goes on.
 //!
-//! Calls block on the disk: a caller on tokio uses `spawn_blocking`.
+//! Calls may block, on a disk or a server: a caller on tokio uses `spawn_blocking`. Those that answer
+//! at once from memory return no `Result`.
 
 mod attempt;
 mod claim;
@@ -25,6 +26,7 @@ mod codec;
 mod delivery;
 mod entry;
 mod error;
+mod lease;
 mod letter;
 mod local;
 mod note;
@@ -47,10 +49,12 @@ pub use attempt::{
 pub use claim::{Claim, Settled, Settlement};
 pub use codec::Malformed;
 pub use delivery::{
-    DeliveryState, Ending, MAX_ACCOUNT, NewDelivery, Receipt, Tally, Totals, WebhookState,
+    DeliveryCursor, DeliveryPage, DeliveryState, Ending, MAX_ACCOUNT, NewDelivery, Receipt, Tally,
+    Totals, WebhookState,
 };
 pub use entry::{Appended, Entry};
 pub use error::{Error, OpenError};
+pub use lease::Lease;
 pub use letter::{Dead, DeadFilter, DeadLetter, DeadPage, LetterId, LetterIdError, Moved};
 pub use local::files::disk::{Disk, Op};
 pub use local::files::keys::{KeyUse, needed_keys};
@@ -202,47 +206,25 @@ impl Outbox {
     }
 
     /// What is known of a webhook id.
-    pub fn webhook(&self, id: &str) -> WebhookState {
-        match &self.backend {
-            Backend::Local(local) => local::status::webhook(local, id),
-        }
-    }
-
-    /// Claims up to `max_entries` requests of what stands first in the queue of `destination`;
-    /// empty when nothing waits there, or when the rest of the first delivery is in flight.
-    /// A request whose record is damaged is not among them: it is counted, logged and left
-    /// behind. Blocks on the disk.
     ///
     /// # Errors
-    /// A segment cannot be opened (too many open files, for example), or the outbox refuses
-    /// writes, since what is sent now could not be recorded.
-    pub fn claim(
-        &self,
-        destination: DestinationId,
-        max_entries: usize,
-    ) -> Result<Vec<Claim>, Error> {
+    /// The backend does not answer.
+    pub fn webhook(&self, id: &str) -> Result<WebhookState, Error> {
         match &self.backend {
-            Backend::Local(local) => local::claim::claim(local, destination, max_entries),
+            Backend::Local(local) => Ok(local::status::webhook(local, id)),
         }
     }
 
-    /// Gives claims back, unsettled: they can be claimed again. Claims that are not held are
-    /// passed over.
-    pub fn release(&self, delivery: DeliveryId, ordinals: &[u64]) {
-        match &self.backend {
-            Backend::Local(local) => local::claim::release(local, delivery, ordinals),
-        }
-    }
-
-    /// Records how claims ended: slices not named dead are delivered. Durable on return. A
-    /// settlement of an entry that is not claimed is taken all the same: it is what happened.
+    /// The right to send what waits for a destination; `None`: another daemon holds it.
     ///
     /// # Errors
-    /// A slice does not exist, or the disk failed. Nothing of the call has been applied then, and
-    /// it can be made again.
-    pub fn settle(&self, settlements: Vec<Settlement>) -> Result<Settled, Error> {
+    /// The backend does not answer.
+    pub fn lease(&self, destination: DestinationId) -> Result<Option<Lease>, Error> {
         match &self.backend {
-            Backend::Local(local) => local.ask(|reply| Command::Settle(settlements, reply)),
+            Backend::Local(local) => {
+                let lease = local::lease::Lease::new(local, destination);
+                Ok(Some(Lease::local(lease)))
+            }
         }
     }
 
@@ -320,63 +302,85 @@ impl Outbox {
         }
     }
 
-    /// Rows of a delivery that could not be mapped: at most `limit`, leaving out the first
-    /// `skip`. `None`: the delivery is not listed. Blocks on the disk.
+    /// Rows of a delivery that could not be mapped: at most `limit`, from `after` on, which is what the
+    /// page before has said. `None`: the delivery is not listed. Blocks on the disk.
     ///
     /// # Errors
     /// The file that holds them cannot be read.
     pub fn rejected(
         &self,
         delivery: DeliveryId,
-        skip: usize,
+        after: Option<u64>,
         limit: usize,
     ) -> Result<Option<RejectedPage>, Error> {
         match &self.backend {
-            Backend::Local(local) => local::status::rejected(local, delivery, skip, limit),
+            Backend::Local(local) => local::status::rejected(local, delivery, after, limit),
         }
     }
 
     /// Destinations with something to do, in the order of their ids.
-    pub fn destinations(&self) -> Vec<DestinationState> {
+    ///
+    /// # Errors
+    /// The backend does not answer.
+    pub fn destinations(&self) -> Result<Vec<DestinationState>, Error> {
         match &self.backend {
-            Backend::Local(local) => local::status::destinations(local),
+            Backend::Local(local) => Ok(local::status::destinations(local)),
         }
     }
 
-    /// Deliveries in the order of their commit, the newest first: at most `limit`, leaving out
-    /// the first `skip`.
-    pub fn deliveries(&self, skip: usize, limit: usize) -> Vec<DeliveryState> {
+    /// Deliveries in the order of their commit, the newest first: at most `limit`, from behind
+    /// `after` on.
+    ///
+    /// # Errors
+    /// The backend does not answer.
+    pub fn deliveries(
+        &self,
+        after: Option<DeliveryCursor>,
+        limit: usize,
+    ) -> Result<DeliveryPage, Error> {
         match &self.backend {
-            Backend::Local(local) => local::status::deliveries(local, skip, limit),
+            Backend::Local(local) => Ok(local::status::deliveries(local, after, limit)),
         }
     }
 
     /// One delivery, while it is listed.
-    pub fn delivery(&self, id: DeliveryId) -> Option<DeliveryState> {
+    ///
+    /// # Errors
+    /// The backend does not answer.
+    pub fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryState>, Error> {
         match &self.backend {
-            Backend::Local(local) => local::status::delivery(local, id),
+            Backend::Local(local) => Ok(local::status::delivery(local, id)),
         }
     }
 
     /// The titles of listed deliveries, in alphabetical order. A schedule is known for as long as one
     /// of its deliveries is listed.
-    pub fn titles(&self) -> Vec<Title> {
+    ///
+    /// # Errors
+    /// The backend does not answer.
+    pub fn titles(&self) -> Result<Vec<Title>, Error> {
         match &self.backend {
-            Backend::Local(local) => local::status::titles(local),
+            Backend::Local(local) => Ok(local::status::titles(local)),
         }
     }
 
     /// How a delivery ended.
-    pub fn ending(&self, id: DeliveryId) -> Ending {
+    ///
+    /// # Errors
+    /// The backend does not answer.
+    pub fn ending(&self, id: DeliveryId) -> Result<Ending, Error> {
         match &self.backend {
-            Backend::Local(local) => local::ending::ending(local, id),
+            Backend::Local(local) => Ok(local::ending::ending(local, id)),
         }
     }
 
     /// The deliveries of these dead letters, as far as they are there.
-    pub fn deliveries_of(&self, letters: &[LetterId]) -> Vec<DeliveryId> {
+    ///
+    /// # Errors
+    /// The backend does not answer.
+    pub fn deliveries_of(&self, letters: &[LetterId]) -> Result<Vec<DeliveryId>, Error> {
         match &self.backend {
-            Backend::Local(local) => local::ending::deliveries_of(local, letters),
+            Backend::Local(local) => Ok(local::ending::deliveries_of(local, letters)),
         }
     }
 
@@ -389,9 +393,12 @@ impl Outbox {
     }
 
     /// How large the outbox is.
-    pub fn usage(&self) -> Usage {
+    ///
+    /// # Errors
+    /// The backend does not answer.
+    pub fn usage(&self) -> Result<Usage, Error> {
         match &self.backend {
-            Backend::Local(local) => local::status::usage(local),
+            Backend::Local(local) => Ok(local::status::usage(local)),
         }
     }
 
@@ -423,9 +430,12 @@ impl Outbox {
     }
 
     /// Every note that there is, in the order of destinations and topics.
-    pub fn notes(&self) -> Vec<(NoteKey, Arc<[u8]>)> {
+    ///
+    /// # Errors
+    /// The backend does not answer.
+    pub fn notes(&self) -> Result<Vec<(NoteKey, Arc<[u8]>)>, Error> {
         match &self.backend {
-            Backend::Local(local) => local::status::notes(local),
+            Backend::Local(local) => Ok(local::status::notes(local)),
         }
     }
 

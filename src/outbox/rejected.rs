@@ -31,4 +31,6 @@ pub struct RejectedPage {
     pub total: u64,
     /// How many of them are kept and can be read.
     pub kept: u64,
+    /// Where the next page begins; `None`: this was the last.
+    pub next: Option<u64>,
 }

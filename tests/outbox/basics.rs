@@ -22,7 +22,7 @@ fn a_committed_delivery_comes_out_byte_by_byte_in_order() {
         check_claim(claim, 1, ordinal as u64);
         assert_eq!(&claim.account[..], b"sealed 1");
     }
-    let state = outbox.delivery(delivery_id(1)).unwrap();
+    let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
     assert!(state.settled);
     assert_eq!(state.delivered.rows, receipt.rows);
     check_sum(&state);
@@ -33,19 +33,19 @@ fn what_has_not_settled_is_due_again_after_a_restart() {
     let directory = home();
     let outbox = open(directory.path());
     deliver(&outbox, 1, 1, 40).unwrap();
-    let claims = outbox.claim(destination_id(1), 20).unwrap();
+    let claims = lease(&outbox, 1).claim(20).unwrap();
     let settled: Vec<_> = claims
         .iter()
         .filter(|claim| claim.ordinal % 3 == 0)
         .cloned()
         .collect();
-    outbox.settle(delivered(&settled)).unwrap();
-    let before = outbox.delivery(delivery_id(1)).unwrap();
+    lease(&outbox, 1).settle(delivered(&settled)).unwrap();
+    let before = outbox.delivery(delivery_id(1)).unwrap().unwrap();
     check_sum(&before);
     drop(outbox);
 
     let outbox = open(directory.path());
-    let state = outbox.delivery(delivery_id(1)).unwrap();
+    let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
     assert_eq!(state.delivered, before.delivered);
     assert_eq!(state.in_flight, Tally::default());
     check_sum(&state);
@@ -67,7 +67,10 @@ fn a_delivery_that_is_not_committed_leaves_nothing() {
     for ordinal in 0..100 {
         append(&mut staging, 1, ordinal).unwrap();
     }
-    assert_eq!(outbox.webhook("webhook 1"), WebhookState::Receiving);
+    assert_eq!(
+        outbox.webhook("webhook 1").unwrap(),
+        WebhookState::Receiving
+    );
     assert!(matches!(
         outbox.begin(new_delivery(1, 1)),
         Err(Error::Duplicate(_))
@@ -79,10 +82,10 @@ fn a_delivery_that_is_not_committed_leaves_nothing() {
         Err(Error::Webhook(WebhookState::Receiving))
     ));
     staging.abort();
-    assert_eq!(outbox.webhook("webhook 1"), WebhookState::Unknown);
+    assert_eq!(outbox.webhook("webhook 1").unwrap(), WebhookState::Unknown);
     assert_eq!(size_of(&directory.path().join("segments")), empty);
-    assert!(outbox.claim(destination_id(1), 10).unwrap().is_empty());
-    assert!(outbox.deliveries(0, 10).is_empty());
+    assert!(lease(&outbox, 1).claim(10).unwrap().is_empty());
+    assert!(outbox.deliveries(None, 10).unwrap().deliveries.is_empty());
     deliver(&outbox, 1, 1, 3).unwrap();
 }
 
@@ -93,22 +96,24 @@ fn a_destination_is_served_first_in_first_out_and_others_do_not_wait() {
     deliver(&outbox, 1, 1, 3).unwrap();
     deliver(&outbox, 2, 1, 2).unwrap();
     deliver(&outbox, 3, 2, 1).unwrap();
-    let first = outbox.claim(destination_id(1), 10).unwrap();
+    let first = lease(&outbox, 1).claim(10).unwrap();
     assert_eq!(first.len(), 3);
-    assert!(outbox.claim(destination_id(1), 10).unwrap().is_empty());
-    assert_eq!(outbox.claim(destination_id(2), 10).unwrap().len(), 1);
+    assert!(lease(&outbox, 1).claim(10).unwrap().is_empty());
+    assert_eq!(lease(&outbox, 2).claim(10).unwrap().len(), 1);
     // The newest account serves all that waits.
     assert_eq!(&first[0].account[..], b"sealed 2");
 
-    outbox.settle(delivered(&first[..2])).unwrap();
-    assert!(outbox.claim(destination_id(1), 10).unwrap().is_empty());
-    outbox.release(delivery_id(1), &[first[2].ordinal]);
-    let again = outbox.claim(destination_id(1), 10).unwrap();
+    lease(&outbox, 1).settle(delivered(&first[..2])).unwrap();
+    assert!(lease(&outbox, 1).claim(10).unwrap().is_empty());
+    lease(&outbox, 1)
+        .release(delivery_id(1), &[first[2].ordinal])
+        .unwrap();
+    let again = lease(&outbox, 1).claim(10).unwrap();
     assert_eq!(again.len(), 1);
     check_claim(&again[0], 1, 2);
-    let settled = outbox.settle(delivered(&again)).unwrap();
+    let settled = lease(&outbox, 1).settle(delivered(&again)).unwrap();
     assert_eq!(settled.finished, [delivery_id(1)]);
-    assert_eq!(outbox.claim(destination_id(1), 10).unwrap().len(), 2);
+    assert_eq!(lease(&outbox, 1).claim(10).unwrap().len(), 2);
     check_sums(&outbox);
 }
 
@@ -117,22 +122,22 @@ fn settling_twice_or_what_is_unknown_changes_nothing() {
     let directory = home();
     let outbox = open(directory.path());
     deliver(&outbox, 1, 1, 3).unwrap();
-    let claims = outbox.claim(destination_id(1), 2).unwrap();
+    let claims = lease(&outbox, 1).claim(2).unwrap();
     let twice = [delivered(&claims), delivered(&claims)].concat();
-    let settled = outbox.settle(twice).unwrap();
+    let settled = lease(&outbox, 1).settle(twice).unwrap();
     assert_eq!((settled.entries, settled.unknown), (2, 2));
     let mut strange = delivered(&claims);
     strange[0].delivery = delivery_id(99);
     strange[1].ordinal = u64::MAX;
-    let settled = outbox.settle(strange).unwrap();
+    let settled = lease(&outbox, 1).settle(strange).unwrap();
     assert_eq!((settled.entries, settled.unknown), (0, 2));
-    let claim = outbox.claim(destination_id(1), 1).unwrap();
-    let wrong = outbox.settle(vec![settlement(&claim[0], &[0, 3])]);
+    let claim = lease(&outbox, 1).claim(1).unwrap();
+    let wrong = lease(&outbox, 1).settle(vec![settlement(&claim[0], &[0, 3])]);
     assert!(
         matches!(wrong, Err(Error::NoSuchSlice { slice: 3, .. })),
         "{wrong:?}"
     );
-    let state = outbox.delivery(delivery_id(1)).unwrap();
+    let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
     assert_eq!(state.in_flight.rows, 6);
     check_sum(&state);
 }
@@ -156,7 +161,7 @@ fn totals_that_do_not_add_up_abort_the_delivery() {
             staging.commit(totals),
             Err(Error::Unbalanced { .. })
         ));
-        assert!(outbox.deliveries(0, 10).is_empty());
+        assert!(outbox.deliveries(None, 10).unwrap().deliveries.is_empty());
     }
     deliver(&outbox, 1, 1, 1).unwrap();
 }
@@ -167,10 +172,10 @@ fn webhook_ids_are_remembered_across_restarts_and_forgotten_in_time() {
     let outbox = open(directory.path());
     let receipt = deliver(&outbox, 1, 1, 5).unwrap();
     let known = WebhookState::Committed(delivery_id(1), receipt.rows);
-    assert_eq!(outbox.webhook("webhook 1"), known);
+    assert_eq!(outbox.webhook("webhook 1").unwrap(), known);
     drop(outbox);
     let outbox = open(directory.path());
-    assert_eq!(outbox.webhook("webhook 1"), known);
+    assert_eq!(outbox.webhook("webhook 1").unwrap(), known);
     let mut again = new_delivery(2, 1);
     again.webhook = Some("webhook 1".to_owned());
     assert!(matches!(outbox.begin(again), Err(Error::Webhook(state)) if state == known));
@@ -180,7 +185,7 @@ fn webhook_ids_are_remembered_across_restarts_and_forgotten_in_time() {
         ..settings(directory.path())
     };
     let outbox = Outbox::open(forgetful).unwrap();
-    assert_eq!(outbox.webhook("webhook 1"), WebhookState::Unknown);
+    assert_eq!(outbox.webhook("webhook 1").unwrap(), WebhookState::Unknown);
 }
 
 #[test]
@@ -188,13 +193,13 @@ fn dead_letters_are_listed_shown_replayed_and_discarded() {
     let directory = home();
     let outbox = open(directory.path());
     deliver(&outbox, 1, 1, 6).unwrap();
-    let claims = outbox.claim(destination_id(1), 6).unwrap();
+    let claims = lease(&outbox, 1).claim(6).unwrap();
     let mut settlements = delivered(&claims);
     // Entries 2 and 5 have three slices of one, two and three rows.
     settlements[2] = settlement(&claims[2], &[0, 2]);
     settlements[5] = settlement(&claims[5], &[1]);
-    outbox.settle(settlements).unwrap();
-    let state = outbox.delivery(delivery_id(1)).unwrap();
+    lease(&outbox, 1).settle(settlements).unwrap();
+    let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
     assert_eq!(
         state.dead,
         Tally {
@@ -232,7 +237,7 @@ fn dead_letters_are_listed_shown_replayed_and_discarded() {
         assert_eq!((moved.letters, moved.rows), (1, 3));
         let moved = outbox.replay(&[page.letters[1].id]).unwrap();
         assert_eq!(moved.letters, 0, "it is no longer dead");
-        let state = outbox.delivery(delivery_id(1)).unwrap();
+        let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
         assert_eq!(
             state.waiting,
             Tally {
@@ -241,16 +246,29 @@ fn dead_letters_are_listed_shown_replayed_and_discarded() {
             }
         );
         check_sum(&state);
-        let claims = outbox.claim(destination_id(1), 9).unwrap();
+        let claims = lease(&outbox, 1).claim(9).unwrap();
         assert_eq!(claims.len(), 1);
         assert_eq!(&claims[0].slices[0][..], payload(1, 2, 2));
         check_route(&claims[0]);
         assert_eq!(claims[0].rows, [3]);
-        assert_eq!(outbox.delivery(delivery_id(1)).unwrap().in_flight.rows, 3);
+        assert_eq!(
+            outbox
+                .delivery(delivery_id(1))
+                .unwrap()
+                .unwrap()
+                .in_flight
+                .rows,
+            3
+        );
 
         // It dies again, is replayed again, and arrives.
-        outbox.settle(vec![settlement(&claims[0], &[0])]).unwrap();
-        assert_eq!(outbox.delivery(delivery_id(1)).unwrap().dead.rows, 6);
+        lease(&outbox, 1)
+            .settle(vec![settlement(&claims[0], &[0])])
+            .unwrap();
+        assert_eq!(
+            outbox.delivery(delivery_id(1)).unwrap().unwrap().dead.rows,
+            6
+        );
         let filter = DeadFilter {
             delivery: Some(delivery_id(1)),
             destination: Some(destination_id(1)),
@@ -258,15 +276,15 @@ fn dead_letters_are_listed_shown_replayed_and_discarded() {
         let page = outbox.dead_letters(filter, None, 100).unwrap();
         assert_eq!(page.letters.len(), 3);
         outbox.replay(&[page.letters[2].id]).unwrap();
-        let claims = outbox.claim(destination_id(1), 9).unwrap();
+        let claims = lease(&outbox, 1).claim(9).unwrap();
         assert_eq!(&claims[0].slices[0][..], payload(1, 2, 2));
         check_route(&claims[0]);
-        outbox.settle(delivered(&claims)).unwrap();
+        lease(&outbox, 1).settle(delivered(&claims)).unwrap();
         let moved = outbox
             .discard(&[page.letters[0].id, page.letters[1].id])
             .unwrap();
         assert_eq!((moved.letters, moved.rows), (2, 3));
-        let state = outbox.delivery(delivery_id(1)).unwrap();
+        let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
         assert_eq!(state.dead, Tally::default());
         assert_eq!(state.discarded.rows, 3);
         assert!(state.settled);
@@ -288,8 +306,10 @@ fn a_replay_queues_behind_what_waits() {
     let directory = home();
     let outbox = open(directory.path());
     deliver(&outbox, 1, 1, 1).unwrap();
-    let claims = outbox.claim(destination_id(1), 1).unwrap();
-    outbox.settle(vec![settlement(&claims[0], &[0])]).unwrap();
+    let claims = lease(&outbox, 1).claim(1).unwrap();
+    lease(&outbox, 1)
+        .settle(vec![settlement(&claims[0], &[0])])
+        .unwrap();
     deliver(&outbox, 2, 1, 1).unwrap();
     let page = outbox.dead_letters(DeadFilter::default(), None, 9).unwrap();
     outbox.replay(&[page.letters[0].id]).unwrap();
@@ -325,12 +345,15 @@ fn rejected_rows_are_kept_up_to_a_bound_and_counted_beyond() {
     staging.commit(totals(1, 5)).unwrap();
     drop(outbox);
     let outbox = Outbox::open(settings).unwrap();
-    let page = outbox.rejected(delivery_id(1), 1, 10).unwrap().unwrap();
+    let page = outbox
+        .rejected(delivery_id(1), Some(1), 10)
+        .unwrap()
+        .unwrap();
     assert_eq!((page.total, page.kept, page.rows.len()), (5, 3, 2));
     assert_eq!(page.rows[0].text, b"row 1");
     assert_eq!(page.rows[0].reason, "no identity");
-    assert_eq!(outbox.rejected(delivery_id(2), 0, 1).unwrap(), None);
-    let state = outbox.delivery(delivery_id(1)).unwrap();
+    assert_eq!(outbox.rejected(delivery_id(2), None, 1).unwrap(), None);
+    let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
     assert_eq!(state.rejected, 5);
     check_sum(&state);
 }
@@ -348,11 +371,11 @@ fn a_delivery_without_entries_is_settled_at_once() {
         } else {
             continue;
         };
-        assert!(outbox.delivery(delivery_id(1)).unwrap().settled);
+        assert!(outbox.delivery(delivery_id(1)).unwrap().unwrap().settled);
     }
     outbox.close();
     let outbox = open(directory.path());
-    assert!(outbox.delivery(delivery_id(1)).unwrap().settled);
+    assert!(outbox.delivery(delivery_id(1)).unwrap().unwrap().settled);
     deliver(&outbox, 2, 1, 1).unwrap();
     assert_eq!(drain(&outbox, 1).len(), 1);
 }
@@ -367,13 +390,21 @@ fn the_history_is_bounded_and_keeps_what_has_dead_letters() {
     let outbox = Outbox::open(settings.clone()).unwrap();
     for n in 1..=6 {
         deliver(&outbox, n, 1, 1).unwrap();
-        let claims = outbox.claim(destination_id(1), 1).unwrap();
+        let claims = lease(&outbox, 1).claim(1).unwrap();
         let dead: &[usize] = if n == 2 { &[0] } else { &[] };
-        outbox.settle(vec![settlement(&claims[0], dead)]).unwrap();
+        lease(&outbox, 1)
+            .settle(vec![settlement(&claims[0], dead)])
+            .unwrap();
     }
     outbox.close();
     let outbox = Outbox::open(settings).unwrap();
-    let listed: Vec<DeliveryId> = outbox.deliveries(0, 9).iter().map(|one| one.id).collect();
+    let listed: Vec<DeliveryId> = outbox
+        .deliveries(None, 9)
+        .unwrap()
+        .deliveries
+        .iter()
+        .map(|one| one.id)
+        .collect();
     assert_eq!(listed, [delivery_id(6), delivery_id(5), delivery_id(2)]);
 }
 
@@ -426,7 +457,10 @@ fn a_second_process_is_refused_with_the_directory_named() {
         outbox.begin(new_delivery(1, 1)),
         Ok(_) | Err(Error::Closed)
     ));
-    assert!(matches!(outbox.settle(Vec::new()), Err(Error::Closed)));
+    assert!(matches!(
+        lease(&outbox, 1).settle(Vec::new()),
+        Err(Error::Closed)
+    ));
 }
 
 #[test]
@@ -470,8 +504,8 @@ fn concurrent_deliveries_and_drains_lose_nothing() {
             });
         }
     });
-    assert_eq!(outbox.usage().entries, 0);
-    assert_eq!(outbox.deliveries(0, 100).len(), 20);
+    assert_eq!(outbox.usage().unwrap().entries, 0);
+    assert_eq!(outbox.deliveries(None, 100).unwrap().deliveries.len(), 20);
     check_sums(&outbox);
 }
 
@@ -485,7 +519,7 @@ fn what_has_settled_is_known_across_restarts_beyond_one_row_of_bits() {
     };
     let outbox = Outbox::open(settings.clone()).unwrap();
     deliver(&outbox, 1, 1, ENTRIES).unwrap();
-    let claims = outbox.claim(destination_id(1), usize::MAX).unwrap();
+    let claims = lease(&outbox, 1).claim(usize::MAX).unwrap();
     assert_eq!(claims.len() as u64, ENTRIES);
     let settles = |ordinal: u64| ordinal.is_multiple_of(7) || ordinal == 1_023 || ordinal > 2_950;
     let some: Vec<_> = claims
@@ -493,7 +527,7 @@ fn what_has_settled_is_known_across_restarts_beyond_one_row_of_bits() {
         .filter(|claim| settles(claim.ordinal))
         .collect();
     for part in some.chunks(50) {
-        outbox.settle(delivered(part)).unwrap();
+        lease(&outbox, 1).settle(delivered(part)).unwrap();
     }
     outbox.close();
     let outbox = Outbox::open(settings).unwrap();
@@ -513,19 +547,21 @@ fn a_cancelled_delivery_gives_nothing_out_and_the_next_one_has_its_turn() {
     let outbox = open(directory.path());
     deliver(&outbox, 1, 0, 30).unwrap();
     deliver(&outbox, 2, 0, 3).unwrap();
-    let flying = outbox.claim(destination_id(0), 2).unwrap();
-    let back = outbox.claim(destination_id(0), 1).unwrap();
-    let before = outbox.delivery(delivery_id(1)).unwrap();
+    let flying = lease(&outbox, 0).claim(2).unwrap();
+    let back = lease(&outbox, 0).claim(1).unwrap();
+    let before = outbox.delivery(delivery_id(1)).unwrap().unwrap();
     let cancelled = outbox.cancel(delivery_id(1)).unwrap();
     assert_eq!(cancelled, Some(before.waiting));
     assert_eq!(outbox.cancel(delivery_id(9)).unwrap(), None);
     // Its turn lasts as long as something of it is in flight.
-    assert!(outbox.claim(destination_id(0), 9).unwrap().is_empty());
-    outbox.release(delivery_id(1), &[back[0].ordinal]);
+    assert!(lease(&outbox, 0).claim(9).unwrap().is_empty());
+    lease(&outbox, 1)
+        .release(delivery_id(1), &[back[0].ordinal])
+        .unwrap();
     let dead = settlement(&flying[1], &[0]);
-    let settled = outbox.settle(vec![settlement(&flying[0], &[]), dead]);
+    let settled = lease(&outbox, 1).settle(vec![settlement(&flying[0], &[]), dead]);
     assert_eq!(settled.unwrap().entries, 2);
-    let state = outbox.delivery(delivery_id(1)).unwrap();
+    let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
     assert!(state.settled && state.finished.is_some(), "{state:?}");
     assert_eq!((state.delivered.batches, state.dead.batches), (2, 1));
     assert_eq!(state.cancelled.batches, state.batches - 3);
@@ -545,14 +581,14 @@ fn a_cancelling_is_known_when_the_state_was_lost() {
     let directory = home();
     let outbox = open(directory.path());
     deliver(&outbox, 1, 0, 30).unwrap();
-    let flying = outbox.claim(destination_id(0), 2).unwrap();
+    let flying = lease(&outbox, 0).claim(2).unwrap();
     outbox.cancel(delivery_id(1)).unwrap();
     drop(flying);
     outbox.close();
     std::fs::remove_dir_all(directory.path().join("state")).unwrap();
     let outbox = open(directory.path());
-    assert!(outbox.claim(destination_id(0), 9).unwrap().is_empty());
-    let state = outbox.delivery(delivery_id(1)).unwrap();
+    assert!(lease(&outbox, 0).claim(9).unwrap().is_empty());
+    let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
     assert!(state.settled && state.cancelled_at.is_some(), "{state:?}");
     assert_eq!(
         state.delivered.batches + state.cancelled.batches,
@@ -572,7 +608,7 @@ fn notes_outlive_a_restart_until_they_are_replaced_or_removed() {
     drop(outbox);
     let outbox = open(home.path());
     let notes = |outbox: &Outbox| -> Vec<(NoteKey, Vec<u8>)> {
-        let notes = outbox.notes().into_iter();
+        let notes = outbox.notes().unwrap().into_iter();
         notes.map(|(key, text)| (key, text.to_vec())).collect()
     };
     let both = [(one, b"first".to_vec()), (two, b"second".to_vec())];

@@ -36,12 +36,14 @@ fn backlog(outbox: &Outbox) {
 
 fn half_drained(outbox: &Outbox) {
     backlog(outbox);
-    let claims = outbox.claim(destination_id(1), 6).unwrap();
+    let claims = lease(&outbox, 1).claim(6).unwrap();
     let mut settlements = delivered(&claims[..5]);
     settlements[2] = settlement(&claims[2], &[0, 2]);
     settlements[4] = settlement(&claims[4], &[1]);
-    outbox.settle(settlements).unwrap();
-    outbox.release(delivery_id(1), &[claims[5].ordinal]);
+    lease(&outbox, 1).settle(settlements).unwrap();
+    lease(&outbox, 1)
+        .release(delivery_id(1), &[claims[5].ordinal])
+        .unwrap();
     let page = outbox.dead_letters(DeadFilter::default(), None, 9).unwrap();
     outbox.replay(&[page.letters[1].id]).unwrap();
 }
@@ -49,13 +51,15 @@ fn half_drained(outbox: &Outbox) {
 /// The first delivery has settled from its end on, but for its first request.
 fn drained_backwards(outbox: &Outbox) {
     backlog(outbox);
-    let claims = outbox.claim(destination_id(1), 99).unwrap();
+    let claims = lease(&outbox, 1).claim(99).unwrap();
     for claim in claims[1..].iter().rev() {
-        outbox
+        lease(&outbox, 1)
             .settle(delivered(std::slice::from_ref(claim)))
             .unwrap();
     }
-    outbox.release(delivery_id(1), &[claims[0].ordinal]);
+    lease(&outbox, 1)
+        .release(delivery_id(1), &[claims[0].ordinal])
+        .unwrap();
 }
 
 fn drained(outbox: &Outbox) {
@@ -71,7 +75,7 @@ fn before(path: &Path, fill: fn(&Outbox)) -> Before {
     copy_all(path, &copy);
     let outbox = open(&copy);
     let dead = dead_letters(&outbox);
-    let states = outbox.deliveries(0, 9);
+    let states = outbox.deliveries(None, 9).unwrap().deliveries;
     let waiting = drain(&outbox, 1)
         .iter()
         .flat_map(|claim| claim.slices.iter().map(|slice| slice.to_vec()))
@@ -199,7 +203,7 @@ fn check(path: &Path, file: &Path, before: &Before, what: &str) {
         "state" => assert_eq!(missing, BTreeMap::new(), "{what}: {damage:?}"),
         "segments" | "dead" => {
             for state in &before.states {
-                let after = outbox.delivery(state.id).unwrap();
+                let after = outbox.delivery(state.id).unwrap().unwrap();
                 assert_eq!(after.rows_in, state.rows_in, "{what}");
                 assert!(after.settled, "{what}");
             }
@@ -222,10 +226,7 @@ fn check(path: &Path, file: &Path, before: &Before, what: &str) {
     let again = open(path);
     check_sums(&again);
     assert_eq!(again.damage(), [], "{what}: named twice");
-    assert!(
-        again.claim(destination_id(1), 9).unwrap().is_empty(),
-        "{what}"
-    );
+    assert!(lease(&again, 1).claim(9).unwrap().is_empty(), "{what}");
 }
 
 fn try_all(fill: fn(&Outbox), name: &str) {
@@ -312,14 +313,14 @@ fn what_is_damaged_is_kept() {
         bytes: bytes.sum(),
     };
     assert!(sum.files > 1 && sum.bytes > 300, "{sum:?}");
-    assert_eq!(outbox.usage().set_aside, sum);
+    assert_eq!(outbox.usage().unwrap().set_aside, sum);
     outbox.close();
     let outbox = open(&path);
-    assert_eq!(outbox.usage().set_aside, sum);
+    assert_eq!(outbox.usage().unwrap().set_aside, sum);
     outbox.close();
     files.iter().for_each(|file| fs::remove_file(file).unwrap());
     let outbox = open(&path);
-    assert_eq!(outbox.usage().set_aside, SetAside::default());
+    assert_eq!(outbox.usage().unwrap().set_aside, SetAside::default());
     assert_eq!(outbox.damage(), []);
 }
 
@@ -411,7 +412,9 @@ fn a_salvage_finds_beforehand_what_the_drain_would_have_met() {
     dead_letters(&outbox);
     assert_eq!(outbox.damage(), [], "met only later");
     let lost: u64 = outbox
-        .deliveries(0, 9)
+        .deliveries(None, 9)
+        .unwrap()
+        .deliveries
         .iter()
         .map(|state| state.damaged.rows)
         .sum();

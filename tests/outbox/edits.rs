@@ -14,10 +14,10 @@ const MENDED: &[u8] = b"mended by a person";
 /// Three slices of one entry die together; the entry has six rows.
 fn fill(outbox: &Outbox) {
     deliver(outbox, 1, 1, 6).unwrap();
-    let claims = outbox.claim(destination_id(1), 6).unwrap();
+    let claims = lease(&outbox, 1).claim(6).unwrap();
     let mut settlements = delivered(&claims);
     settlements[2] = settlement(&claims[2], &[0, 1, 2]);
-    outbox.settle(settlements).unwrap();
+    lease(&outbox, 1).settle(settlements).unwrap();
 }
 
 fn letters(outbox: &Outbox) -> Vec<(DeadLetter, Vec<u8>)> {
@@ -46,7 +46,7 @@ fn a_mended_dead_letter_is_what_is_shown_and_what_is_sent() {
     assert_eq!(&body[..], MENDED);
     assert_eq!(new.reason, "refused: slice 1 (edited since)");
     assert_eq!((new.rows, new.attempts), (old.rows, old.attempts));
-    let state = outbox.delivery(delivery_id(1)).unwrap();
+    let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
     assert_eq!((state.dead.rows, state.dead.batches), (6, 3));
     check_sum(&state);
 

@@ -5,7 +5,7 @@ use looker_feed::outbox::{DeadFilter, Ending, Outbox, Totals};
 use super::kit::*;
 
 fn claims(outbox: &Outbox) -> Vec<looker_feed::outbox::Claim> {
-    outbox.claim(destination_id(1), 100).unwrap()
+    lease(&outbox, 1).claim(100).unwrap()
 }
 
 fn letters(outbox: &Outbox) -> Vec<looker_feed::outbox::LetterId> {
@@ -19,9 +19,9 @@ fn letters(outbox: &Outbox) -> Vec<looker_feed::outbox::LetterId> {
 fn a_delivery_is_open_until_it_settles_and_then_names_the_requests_that_died() {
     let home = home();
     let outbox = open(home.path());
-    assert_eq!(outbox.ending(delivery_id(1)), Ending::Unknown);
+    assert_eq!(outbox.ending(delivery_id(1)).unwrap(), Ending::Unknown);
     deliver(&outbox, 1, 1, 6).unwrap();
-    assert_eq!(outbox.ending(delivery_id(1)), Ending::Open);
+    assert_eq!(outbox.ending(delivery_id(1)).unwrap(), Ending::Open);
     let claimed = claims(&outbox);
     for claim in &claimed {
         let dead: &[usize] = match claim.ordinal {
@@ -29,26 +29,33 @@ fn a_delivery_is_open_until_it_settles_and_then_names_the_requests_that_died() {
             4 => &[1],
             _ => &[],
         };
-        assert_eq!(outbox.ending(delivery_id(1)), Ending::Open);
-        outbox.settle(vec![settlement(claim, dead)]).unwrap();
+        assert_eq!(outbox.ending(delivery_id(1)).unwrap(), Ending::Open);
+        lease(&outbox, 1)
+            .settle(vec![settlement(claim, dead)])
+            .unwrap();
     }
     let ended = Ending::Settled(vec![2, 4]);
-    assert_eq!(outbox.ending(delivery_id(1)), ended);
+    assert_eq!(outbox.ending(delivery_id(1)).unwrap(), ended);
     drop(outbox);
     let outbox = open(home.path());
-    assert_eq!(outbox.ending(delivery_id(1)), ended);
+    assert_eq!(outbox.ending(delivery_id(1)).unwrap(), ended);
 
     // Sent again, it is open again; arrived, nothing is missing of that request any more.
     let all = letters(&outbox);
-    assert_eq!(outbox.deliveries_of(&all), [delivery_id(1)]);
+    assert_eq!(outbox.deliveries_of(&all).unwrap(), [delivery_id(1)]);
     outbox.replay(&all[..2]).unwrap();
-    assert_eq!(outbox.ending(delivery_id(1)), Ending::Open);
-    outbox.settle(delivered(&claims(&outbox))).unwrap();
-    assert_eq!(outbox.ending(delivery_id(1)), Ending::Settled(vec![4]));
+    assert_eq!(outbox.ending(delivery_id(1)).unwrap(), Ending::Open);
+    lease(&outbox, 1)
+        .settle(delivered(&claims(&outbox)))
+        .unwrap();
+    assert_eq!(
+        outbox.ending(delivery_id(1)).unwrap(),
+        Ending::Settled(vec![4])
+    );
     // Thrown away, nobody can say any more where it was.
     outbox.discard(&letters(&outbox)).unwrap();
-    assert_eq!(outbox.ending(delivery_id(1)), Ending::InDoubt);
-    assert_eq!(outbox.deliveries_of(&all), []);
+    assert_eq!(outbox.ending(delivery_id(1)).unwrap(), Ending::InDoubt);
+    assert_eq!(outbox.deliveries_of(&all).unwrap(), []);
 }
 
 #[test]
@@ -57,11 +64,11 @@ fn a_delivery_that_was_cancelled_is_in_doubt() {
     let outbox = open(home.path());
     deliver(&outbox, 1, 1, 6).unwrap();
     let claimed = claims(&outbox);
-    outbox.settle(delivered(&claimed[..2])).unwrap();
+    lease(&outbox, 1).settle(delivered(&claimed[..2])).unwrap();
     let rest: Vec<_> = claimed[2..].iter().map(|claim| claim.ordinal).collect();
-    outbox.release(delivery_id(1), &rest);
+    lease(&outbox, 1).release(delivery_id(1), &rest).unwrap();
     outbox.cancel(delivery_id(1)).unwrap();
-    assert_eq!(outbox.ending(delivery_id(1)), Ending::InDoubt);
+    assert_eq!(outbox.ending(delivery_id(1)).unwrap(), Ending::InDoubt);
 }
 
 #[test]
@@ -94,14 +101,17 @@ fn rows_that_need_not_be_sent_are_in_the_sum_and_a_delivery_of_nothing_else_has_
         staging.commit(totals).unwrap();
     }
     check_sums(&outbox);
-    assert_eq!(outbox.ending(delivery_id(1)), Ending::Open);
-    assert_eq!(outbox.ending(delivery_id(2)), Ending::Settled(vec![]));
+    assert_eq!(outbox.ending(delivery_id(1)).unwrap(), Ending::Open);
+    assert_eq!(
+        outbox.ending(delivery_id(2)).unwrap(),
+        Ending::Settled(vec![])
+    );
     drop(outbox);
     let outbox = open(home.path());
     check_sums(&outbox);
     drain(&outbox, 1);
     check_sums(&outbox);
-    let states = outbox.deliveries(0, 10);
+    let states = outbox.deliveries(None, 10).unwrap().deliveries;
     assert!(
         states
             .iter()

@@ -68,7 +68,7 @@ fn try_deliver(outbox: &Outbox, ledger: &mut Ledger, delivery: u8, entries: u64)
 
 /// Claims a few and settles them, the first with its first slice dead.
 fn try_send(outbox: &Outbox, ledger: &mut Ledger, max: usize, bury: bool) {
-    let Some(claims) = ledger.note(outbox.claim(destination_id(1), max)) else {
+    let Some(claims) = ledger.note(lease(&outbox, 1).claim(max)) else {
         return wait_until_healthy(outbox);
     };
     let mut settlements = delivered(&claims);
@@ -80,12 +80,12 @@ fn try_send(outbox: &Outbox, ledger: &mut Ledger, max: usize, bury: bool) {
             .sent
             .extend(claim.slices.iter().map(|slice| slice.to_vec()));
     }
-    let mut settled = outbox.settle(settlements.clone());
+    let mut settled = lease(&outbox, 1).settle(settlements.clone());
     if settled.is_err() {
         // As the drain does: what has happened is said again.
         ledger.note(settled.clone());
         wait_until_healthy(outbox);
-        settled = outbox.settle(settlements);
+        settled = lease(&outbox, 1).settle(settlements);
     }
     if ledger.note(settled).is_some() {
         let slices = claims.iter().flat_map(|claim| &claim.slices);
@@ -119,7 +119,7 @@ pub fn check(path: &Path, ledger: &Ledger, withdrawn: bool, forgets: bool) {
     check_sums(&outbox);
     let mut sent = ledger.sent.clone();
     loop {
-        let claims = outbox.claim(destination_id(1), 10).unwrap();
+        let claims = lease(&outbox, 1).claim(10).unwrap();
         if claims.is_empty() {
             break;
         }
@@ -132,11 +132,11 @@ pub fn check(path: &Path, ledger: &Ledger, withdrawn: bool, forgets: bool) {
                 sent.insert(slice.to_vec());
             }
         }
-        outbox.settle(delivered(&claims)).unwrap();
+        lease(&outbox, 1).settle(delivered(&claims)).unwrap();
     }
     check_sums(&outbox);
     for &(delivery, entries) in &ledger.accepted {
-        let state = outbox.delivery(delivery_id(delivery));
+        let state = outbox.delivery(delivery_id(delivery)).unwrap();
         assert!(
             state.is_some() || forgets,
             "delivery {delivery} is lost: {ledger:?}"
@@ -145,7 +145,7 @@ pub fn check(path: &Path, ledger: &Ledger, withdrawn: bool, forgets: bool) {
             let want = totals(entries, 1);
             assert_eq!((state.rows_in, state.batches), (want.rows_in, want.batches));
             assert_eq!(state.delivered.rows + state.dead.rows + 1, want.rows_in);
-            let page = outbox.rejected(state.id, 0, 9).unwrap().unwrap();
+            let page = outbox.rejected(state.id, None, 9).unwrap().unwrap();
             assert_eq!(page.kept, 1);
         }
         for ordinal in 0..entries {
@@ -159,7 +159,7 @@ pub fn check(path: &Path, ledger: &Ledger, withdrawn: bool, forgets: bool) {
     }
     if withdrawn {
         for &delivery in &ledger.refused {
-            let state = outbox.delivery(delivery_id(delivery));
+            let state = outbox.delivery(delivery_id(delivery)).unwrap();
             assert_eq!(state, None, "refused and there all the same: {ledger:?}");
         }
     }
@@ -261,8 +261,8 @@ fn a_disk_that_fails_for_good_is_said_and_what_was_accepted_is_there_after_it() 
             }
         }
         let failed = calls.load(Relaxed) > nth;
-        if failed && let Ok(claims) = outbox.claim(destination_id(1), 5) {
-            assert!(claims.is_empty() || outbox.settle(delivered(&claims)).is_err());
+        if failed && let Ok(claims) = lease(&outbox, 1).claim(5) {
+            assert!(claims.is_empty() || lease(&outbox, 1).settle(delivered(&claims)).is_err());
         }
         outbox.close();
         let outbox = open(directory.path());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use looker_feed::clock::UnixMillis;
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{
-    self, CheckReport, Claim, Dead, DeliveryState, Entry, Error, NewDelivery, OpenError, Receipt,
+    self, CheckReport, Claim, Dead, DeliveryState, Entry, Error, Lease, NewDelivery, OpenError, Receipt,
     Settings, Settlement, Slice, Staging, Totals,
 };
 use looker_feed::seal::{Key, Keyring};
@@ -170,6 +170,12 @@ pub fn deliver(
     staging.commit(totals(entries, 0))
 }
 
+/// The right to send to a destination, which an outbox of one process always grants.
+pub fn lease(outbox: &Outbox, destination: u8) -> Lease {
+    let lease = outbox.lease(destination_id(destination)).unwrap();
+    lease.expect("nobody else holds it")
+}
+
 /// Settles claims as delivered.
 pub fn delivered(claims: &[Claim]) -> Vec<Settlement> {
     claims.iter().map(|claim| settlement(claim, &[])).collect()
@@ -198,12 +204,12 @@ pub fn given_up(slice: usize) -> Dead {
 pub fn drain(outbox: &Outbox, destination: u8) -> Vec<Claim> {
     let mut all = Vec::new();
     loop {
-        let claims = outbox.claim(destination_id(destination), 7).unwrap();
+        let claims = lease(&outbox, destination).claim(7).unwrap();
         if claims.is_empty() {
             return all;
         }
         claims.iter().for_each(check_route);
-        outbox.settle(delivered(&claims)).unwrap();
+        lease(&outbox, 1).settle(delivered(&claims)).unwrap();
         all.extend(claims);
     }
 }
@@ -239,7 +245,12 @@ pub fn check_sum(state: &DeliveryState) {
 }
 
 pub fn check_sums(outbox: &Outbox) {
-    outbox.deliveries(0, usize::MAX).iter().for_each(check_sum);
+    outbox
+        .deliveries(None, usize::MAX)
+        .unwrap()
+        .deliveries
+        .iter()
+        .for_each(check_sum);
 }
 
 /// Size of everything below a directory, in bytes.

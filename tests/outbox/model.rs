@@ -213,10 +213,10 @@ impl Model {
     fn compare(&self, outbox: &Outbox) {
         check_sums(outbox);
         assert!(outbox.damage().is_empty(), "{:?}", outbox.damage());
-        let states = outbox.deliveries(0, usize::MAX);
+        let states = outbox.deliveries(None, usize::MAX).unwrap().deliveries;
         assert_eq!(states.len(), self.destinations.len());
         for &delivery in self.destinations.keys() {
-            let state = outbox.delivery(delivery_id(delivery)).unwrap();
+            let state = outbox.delivery(delivery_id(delivery)).unwrap().unwrap();
             for (place, tally) in [
                 (Place::Waiting, state.waiting),
                 (Place::Flying, state.in_flight),
@@ -293,7 +293,7 @@ fn run(steps: &[Step]) {
                 }
             }
             Step::Claim { destination, max } => {
-                let new = outbox.claim(destination_id(destination), max).unwrap();
+                let new = lease(&outbox, destination).claim(max).unwrap();
                 assert!(new.len() <= max);
                 model.claim(destination, &new);
                 claims.extend(new);
@@ -303,19 +303,23 @@ fn run(steps: &[Step]) {
                 let dead: Vec<usize> = (0..claim.slices.len())
                     .filter(|slice| dead & (1 << slice) != 0)
                     .collect();
-                let settled = outbox.settle(vec![settlement(&claim, &dead)]).unwrap();
+                let settled = lease(&outbox, 1)
+                    .settle(vec![settlement(&claim, &dead)])
+                    .unwrap();
                 assert_eq!((settled.entries, settled.unknown), (1, 0));
                 model.settle(&claim, &dead);
             }
             Step::SettleAll => {
-                outbox.settle(delivered(&claims)).unwrap();
+                lease(&outbox, 1).settle(delivered(&claims)).unwrap();
                 claims.drain(..).for_each(|claim| model.settle(&claim, &[]));
             }
             Step::Release { which } if !claims.is_empty() => {
                 let claim = claims.swap_remove(which % claims.len());
-                outbox.release(claim.delivery, &[claim.ordinal]);
+                lease(&outbox, 1)
+                    .release(claim.delivery, &[claim.ordinal])
+                    .unwrap();
                 // The outbox cancels what is given back on its own thread, before this.
-                outbox.settle(Vec::new()).unwrap();
+                lease(&outbox, 1).settle(Vec::new()).unwrap();
                 claim
                     .slices
                     .iter()
@@ -375,13 +379,13 @@ fn run(steps: &[Step]) {
     }
 
     // The end: all that waits comes out, once.
-    outbox.settle(delivered(&claims)).unwrap();
+    lease(&outbox, 1).settle(delivered(&claims)).unwrap();
     claims.drain(..).for_each(|claim| model.settle(&claim, &[]));
     for destination in 0..2 {
         loop {
-            let claims = outbox.claim(destination_id(destination), 3).unwrap();
+            let claims = lease(&outbox, destination).claim(3).unwrap();
             model.claim(destination, &claims);
-            outbox.settle(delivered(&claims)).unwrap();
+            lease(&outbox, 1).settle(delivered(&claims)).unwrap();
             claims.iter().for_each(|claim| model.settle(claim, &[]));
             if claims.is_empty() {
                 break;
@@ -390,7 +394,7 @@ fn run(steps: &[Step]) {
     }
     model.compare(&outbox);
     assert!(model.turns.values().all(Vec::is_empty));
-    assert_eq!(outbox.usage().entries, 0);
+    assert_eq!(outbox.usage().unwrap().entries, 0);
     outbox.close();
     let outbox = place.open();
     model.compare(&outbox);

@@ -80,8 +80,8 @@ fn script(outbox: &Outbox, ledger: &mut Ledger) {
     for letter in letters {
         ledger.note(outbox.dead_letter(letter.id));
     }
-    for state in outbox.deliveries(0, 9) {
-        ledger.note(outbox.rejected(state.id, 0, 9));
+    for state in outbox.deliveries(None, 9).unwrap().deliveries {
+        ledger.note(outbox.rejected(state.id, None, 9));
     }
     ledger.note(outbox.verify());
     assert_eq!(outbox.damage(), [], "taken for damage: {ledger:?}");
@@ -126,10 +126,10 @@ fn neither_do_reads_that_fail_in_other_ways_or_several_times() {
 /// rows.
 fn fill(outbox: &Outbox) {
     deliver(outbox, 1, 1, 6).unwrap();
-    let claims = outbox.claim(destination_id(1), 99).unwrap();
+    let claims = lease(&outbox, 1).claim(99).unwrap();
     let mut settlements = delivered(&claims);
     settlements[2] = settlement(&claims[2], &[0, 1, 2]);
-    outbox.settle(settlements).unwrap();
+    lease(&outbox, 1).settle(settlements).unwrap();
     let page = outbox.dead_letters(DeadFilter::default(), None, 9).unwrap();
     outbox.replay(&[page.letters[1].id]).unwrap();
     let mut staging = outbox.begin(new_delivery(2, 1)).unwrap();
@@ -147,7 +147,7 @@ fn fill(outbox: &Outbox) {
 
 /// Where the rows of all deliveries are.
 fn columns(outbox: &Outbox) -> Vec<(u64, u64, u64)> {
-    let states = outbox.deliveries(0, 9);
+    let states = outbox.deliveries(None, 9).unwrap().deliveries;
     let columns = states
         .iter()
         .map(|state| (state.waiting.rows, state.dead.rows, state.damaged.rows));
@@ -249,7 +249,7 @@ fn what_cannot_be_read_is_an_error_that_passes_and_the_health_says_so() {
         outbox.edit(id, b"mended".to_vec()).err(),
         outbox.verify().err(),
         // The replayed one stands first.
-        outbox.claim(destination_id(1), 9).err(),
+        lease(&outbox, 1).claim(9).err(),
     ];
     for error in refused {
         let error = error.expect("it cannot be read");
@@ -296,19 +296,27 @@ fn what_can_be_read_of_a_delivery_is_sent_while_a_part_of_it_cannot() {
     let bytes = segment.values().next().unwrap();
     let start = memchr::memmem::find(bytes, b"LFr2").unwrap();
     one.store(start + offsets[2], Relaxed);
-    let claims = outbox.claim(destination_id(1), 9).unwrap();
+    let claims = lease(&outbox, 1).claim(9).unwrap();
     let ordinals: Vec<u64> = claims.iter().map(|claim| claim.ordinal).collect();
     assert_eq!(ordinals, [0, 1, 3, 4]);
-    outbox.settle(delivered(&claims)).unwrap();
-    let error = outbox.claim(destination_id(1), 9).unwrap_err();
+    lease(&outbox, 1).settle(delivered(&claims)).unwrap();
+    let error = lease(&outbox, 1).claim(9).unwrap_err();
     assert!(matches!(error, Error::Unreadable { .. }), "{error:?}");
-    assert_eq!(outbox.delivery(delivery_id(1)).unwrap().waiting.rows, 6);
+    assert_eq!(
+        outbox
+            .delivery(delivery_id(1))
+            .unwrap()
+            .unwrap()
+            .waiting
+            .rows,
+        6
+    );
     one.store(usize::MAX, Relaxed);
-    let claims = outbox.claim(destination_id(1), 9).unwrap();
+    let claims = lease(&outbox, 1).claim(9).unwrap();
     assert_eq!(claims.len(), 1);
     check_claim(&claims[0], 1, 2);
-    outbox.settle(delivered(&claims)).unwrap();
-    let state = outbox.delivery(delivery_id(1)).unwrap();
+    lease(&outbox, 1).settle(delivered(&claims)).unwrap();
+    let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
     assert_eq!((state.settled, state.damaged.rows), (true, 0));
 }
 
@@ -328,9 +336,9 @@ fn looking_at_a_damaged_dead_letter_names_it_and_changes_nothing() {
     let outbox = outbox.unwrap();
     fill(&outbox);
     deliver(&outbox, 3, 3, 4).unwrap();
-    let claims = outbox.claim(destination_id(3), 9).unwrap();
+    let claims = lease(&outbox, 3).claim(9).unwrap();
     let dead: Vec<_> = claims.iter().map(|one| settlement(one, &[0])).collect();
-    outbox.settle(dead).unwrap();
+    lease(&outbox, 1).settle(dead).unwrap();
     let page = outbox.dead_letters(DeadFilter::default(), None, 9).unwrap();
     let before = columns(&outbox);
     let file = home.path().join("dead/00000000.dead");
@@ -357,7 +365,12 @@ fn looking_at_a_damaged_dead_letter_names_it_and_changes_nothing() {
     let moved = outbox.replay(&ids).unwrap();
     assert_eq!(moved.letters as usize, ids.len() - 1);
     assert_eq!(
-        outbox.delivery(delivery_id(3)).unwrap().damaged.rows,
+        outbox
+            .delivery(delivery_id(3))
+            .unwrap()
+            .unwrap()
+            .damaged
+            .rows,
         u64::from(lost.rows)
     );
     drain(&outbox, 1);
@@ -386,7 +399,9 @@ fn what_is_set_aside_comes_back_when_it_is_sound_and_check_and_salvage_agree() {
     let outbox = open(&path);
     drain(&outbox, 1);
     let lost: u64 = outbox
-        .deliveries(0, 9)
+        .deliveries(None, 9)
+        .unwrap()
+        .deliveries
         .iter()
         .map(|state| state.damaged.rows)
         .sum();

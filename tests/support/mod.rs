@@ -77,7 +77,15 @@ pub struct Daemon {
 
 /// `looker-feed`, with none of the settings that this environment may have.
 pub fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_looker-feed"));
+    command_by(&[])
+}
+
+/// The same, run by another program whose arguments end with it.
+fn command_by(wrapper: &[&str]) -> Command {
+    let binary = env!("CARGO_BIN_EXE_looker-feed");
+    let mut words = wrapper.iter().copied().chain([binary]);
+    let mut command = Command::new(words.next().unwrap_or(binary));
+    command.args(words);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("LOOKER_FEED_") {
             command.env_remove(name);
@@ -89,6 +97,16 @@ pub fn command() -> Command {
 /// `looker-feed serve` as a child that nobody has waited for yet, its outbox in `directory`, its log
 /// in `directory/log`; `settings` are `SECTION__KEY` and value.
 pub fn spawn(directory: &Path, endpoint: &str, settings: &[(&str, &str)]) -> Child {
+    spawn_by(&[], directory, endpoint, settings)
+}
+
+/// The same, run by another program (`wrapper` is its name and first arguments).
+pub fn spawn_by(
+    wrapper: &[&str],
+    directory: &Path,
+    endpoint: &str,
+    settings: &[(&str, &str)],
+) -> Child {
     let file = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -108,7 +126,7 @@ pub fn spawn(directory: &Path, endpoint: &str, settings: &[(&str, &str)]) -> Chi
         ("ADMIN__LISTEN", "127.0.0.1:0"),
     ];
     let all = base.iter().chain(settings);
-    command()
+    command_by(wrapper)
         .arg("serve")
         .envs(all.map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)))
         .stdin(Stdio::null())
@@ -183,6 +201,12 @@ impl Daemon {
 
     /// Any call to the admin side.
     pub async fn call(&self, method: &str, path: &str, body: &str) -> (u16, Bytes) {
+        let called = self.try_call(method, path, body).await;
+        called.expect("the admin side answers")
+    }
+
+    /// The same where it may not answer.
+    pub async fn try_call(&self, method: &str, path: &str, body: &str) -> Option<(u16, Bytes)> {
         let client = Client::builder(TokioExecutor::new()).build_http();
         let request = hyper::Request::builder()
             .method(method)
@@ -191,13 +215,10 @@ impl Daemon {
             .header("x-looker-feed", "1")
             .body(Full::new(Bytes::from(body.to_owned())))
             .expect("a request");
-        let reply = client
-            .request(request)
-            .await
-            .expect("the admin side answers");
+        let reply = client.request(request).await.ok()?;
         let status = reply.status().as_u16();
-        let body = reply.into_body().collect().await.expect("a whole answer");
-        (status, body.to_bytes())
+        let body = reply.into_body().collect().await.ok()?;
+        Some((status, body.to_bytes()))
     }
 
     pub async fn deliveries(&self) -> Vec<view::Delivery> {

@@ -35,6 +35,7 @@ pub(in crate::outbox) mod claim;
 pub(in crate::outbox) mod ending;
 pub(in crate::outbox) mod files;
 pub(in crate::outbox) mod handle;
+pub(in crate::outbox) mod lease;
 pub(in crate::outbox) mod letters;
 pub(in crate::outbox) mod offline;
 pub(in crate::outbox) mod ordinal;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
-use crate::outbox::delivery::{DeliveryState, Tally, WebhookKey, WebhookState};
+use crate::outbox::delivery::{
+    DeliveryCursor, DeliveryPage, DeliveryState, Tally, WebhookKey, WebhookState,
+};
 use crate::outbox::error::Error;
 use crate::outbox::local::files::capacity::free_bytes;
 use crate::outbox::local::files::read::{ReadFile, sound};
@@ -62,20 +64,24 @@ pub(in crate::outbox) fn destinations(local: &Local) -> Vec<DestinationState> {
     states.into_values().collect()
 }
 
-/// Deliveries in the order of their commit, the newest first: at most `limit`, leaving out
-/// the first `skip`.
+/// Deliveries behind `after`, the newest first.
 pub(in crate::outbox) fn deliveries(
     local: &Local,
-    skip: usize,
+    after: Option<DeliveryCursor>,
     limit: usize,
-) -> Vec<DeliveryState> {
+) -> DeliveryPage {
     let index = local.shared.index();
-    let newest = index.deliveries.values().rev();
-    newest
-        .skip(skip)
-        .take(limit)
-        .map(|delivery| delivery.state())
-        .collect()
+    let until = after.map_or(u64::MAX, |after| after.0);
+    let mut older = index.deliveries.range(..until).rev();
+    let page: Vec<_> = older.by_ref().take(limit).collect();
+    let last = page.last().map(|(position, _)| DeliveryCursor(**position));
+    DeliveryPage {
+        deliveries: page
+            .iter()
+            .map(|(position, delivery)| delivery.state(**position))
+            .collect(),
+        next: last.filter(|_| older.next().is_some()),
+    }
 }
 
 /// The titles of listed deliveries, in alphabetical order. A schedule is known for as long as one
@@ -102,7 +108,9 @@ pub(in crate::outbox) fn titles(local: &Local) -> Vec<Title> {
 /// One delivery, while it is listed.
 pub(in crate::outbox) fn delivery(local: &Local, id: DeliveryId) -> Option<DeliveryState> {
     let index = local.shared.index();
-    index.delivery(id).map(|(_, delivery)| delivery.state())
+    index
+        .delivery(id)
+        .map(|(position, delivery)| delivery.state(position))
 }
 
 /// Rows of a delivery that could not be mapped: at most `limit`, leaving out the first
@@ -113,7 +121,7 @@ pub(in crate::outbox) fn delivery(local: &Local, id: DeliveryId) -> Option<Deliv
 pub(in crate::outbox) fn rejected(
     local: &Local,
     delivery: DeliveryId,
-    skip: usize,
+    after: Option<u64>,
     limit: usize,
 ) -> Result<Option<RejectedPage>, Error> {
     let Some(state) = self::delivery(local, delivery) else {
@@ -124,11 +132,14 @@ pub(in crate::outbox) fn rejected(
         ..RejectedPage::default()
     };
     let shared = &local.shared;
+    let skip = after.map_or(0, |after| usize::try_from(after).unwrap_or(usize::MAX));
     let path = shared.layout.rejected(delivery);
     let read = ReadFile::open(&shared.disk, &path)
         .and_then(|file| rejected::read(&file, delivery, &shared.settings.keys, skip, limit));
     match sound(read).map_err(|error| local.unreadable(error))? {
         Some((rows, kept)) => {
+            let seen = (skip as u64).saturating_add(limit as u64);
+            page.next = (seen < kept).then_some(seen);
             page.rows = rows;
             page.kept = kept;
         }

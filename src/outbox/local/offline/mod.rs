@@ -123,8 +123,8 @@ pub fn inspect_on(
 /// What the state knows.
 fn recorded(index: Option<&Index>) -> BTreeMap<DeliveryId, Inspected> {
     let mut found = BTreeMap::new();
-    for delivery in index.iter().flat_map(|index| index.deliveries.values()) {
-        let state = delivery.state();
+    for (position, delivery) in index.iter().flat_map(|index| &index.deliveries) {
+        let state = delivery.state(*position);
         let left = delivery.segments.values().map(|segment| {
             let row = &segment.row;
             u64::from(row.summary.entries.saturating_sub(row.settled_entries))

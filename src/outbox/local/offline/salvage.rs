@@ -140,7 +140,7 @@ pub fn salvage_into_on(
     let outbox = local::open(settings, Disk::default())?;
     let finished = finish(&outbox, disk, &layout, &keys);
     let (deliveries, damage) = (
-        local::status::deliveries(&outbox, 0, usize::MAX),
+        local::status::deliveries(&outbox, None, usize::MAX).deliveries,
         outbox.shared.damage(),
     );
     outbox.close();

@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::model::{DeliveryId, DestinationId};
-use crate::outbox::delivery::{DeliveryState, Tally, WebhookKey};
+use crate::outbox::delivery::{DeliveryCursor, DeliveryState, Tally, WebhookKey};
 use crate::outbox::letter::{DeadFilter, LetterId};
 use crate::outbox::local::files::segment::SegmentFile;
 use crate::outbox::local::state::attempt::{AttemptRow, Registered};
@@ -461,11 +461,13 @@ impl Delivery {
             .find(|segment| segment.row.holds(ordinal))
     }
 
-    pub fn state(&self) -> DeliveryState {
+    /// `position` is its own.
+    pub fn state(&self, position: u64) -> DeliveryState {
         let (info, totals) = (&self.row.info, &self.row.totals);
         let (waiting, in_flight) = (self.waiting(), self.flight.tally);
         DeliveryState {
             id: info.id,
+            cursor: DeliveryCursor(position),
             destination: info.destination,
             destination_label: info.label.clone(),
             title: info.title.clone(),
