@@ -6,8 +6,8 @@ use std::sync::Arc;
 use looker_feed::clock::UnixMillis;
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{
-    self, CheckReport, Claim, Dead, DeliveryState, Entry, Error, Lease, NewDelivery, OpenError, Receipt,
-    Settings, Settlement, Slice, Staging, Totals,
+    self, CheckReport, Claim, Dead, DeliveryState, Entry, Error, Lease, NewDelivery, OpenError,
+    Receipt, Settings, Settlement, Slice, Staging, Totals,
 };
 use looker_feed::seal::{Key, Keyring};
 

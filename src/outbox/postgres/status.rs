@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 
 use super::super::delivery::Ending;
-use super::super::delivery::{DeliveryState, Tally, WebhookKey, WebhookState};
+use super::super::delivery::{DeliveryCursor, DeliveryState, Tally, WebhookKey, WebhookState};
 use super::super::error::Error;
 use super::super::local::files::rejected;
 use super::super::record::{Kind, Name, scan};
@@ -333,14 +333,16 @@ fn state(inner: &Inner, row: &Row) -> Result<DeliveryState, Error> {
     let flying = held.map_or_else(Tally::default, |held| held.flight().tally(id));
     let in_flight = least(flying, waiting);
     waiting -= in_flight;
+    let committed = millis(row, "committed")?;
     Ok(DeliveryState {
         id,
+        cursor: DeliveryCursor(committed.0),
         destination,
         destination_label: column(row, "label")?,
         title: column(row, "title")?,
         link: column(row, "link")?,
         received: millis(row, "received")?,
-        committed: millis(row, "committed")?,
+        committed,
         rows_in: count(row, "rows_in")?,
         users: count(row, "users")?,
         batches: mapped.batches,
