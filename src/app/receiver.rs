@@ -271,7 +271,9 @@ pub(super) fn kind(error: &IngestError) -> FailureKind {
         IngestError::NothingToSend { .. } => FailureKind::Rows,
         IngestError::Changes(error) => match error {
             changes::Error::Busy => FailureKind::Busy,
-            changes::Error::Io { .. } | changes::Error::Seal(_) => FailureKind::Disk,
+            changes::Error::Io { .. }
+            | changes::Error::Unreadable { .. }
+            | changes::Error::Seal(_) => FailureKind::Disk,
             changes::Error::Shrunk { .. } | changes::Error::Truncated => FailureKind::Changes,
         },
         IngestError::Group(GroupError::RowTooLarge(_)) => FailureKind::Document,

@@ -63,7 +63,7 @@ pub use local::offline::batches::{BatchesError, Found, read_batches};
 pub use local::offline::check::{CheckReport, Fault};
 pub use local::offline::salvage::{SalvageIntoError, Salvaged, salvage_into, salvage_into_on};
 pub use local::offline::{Inspected, Inspection, Standing, inspect, inspect_on};
-pub use note::{MAX_NOTE, NoteKey};
+pub use note::{MAX_NOTE, Note, NoteKey};
 pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
 pub use reservation::Reservation;
@@ -433,7 +433,7 @@ impl Outbox {
     ///
     /// # Errors
     /// The backend does not answer.
-    pub fn notes(&self) -> Result<Vec<(NoteKey, Arc<[u8]>)>, Error> {
+    pub fn notes(&self) -> Result<Vec<Note>, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::notes(local)),
         }

@@ -11,3 +11,6 @@ pub(in crate::outbox) const MOST_NOTES: usize = 20_000;
 
 /// Names a note: whose it is, and what it is about.
 pub type NoteKey = (DestinationId, u8);
+
+/// A note, as it was written.
+pub type Note = (NoteKey, std::sync::Arc<[u8]>);

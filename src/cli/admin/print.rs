@@ -96,8 +96,8 @@ pub fn failed(screen: &mut Screen<'_>, items: &[FailedDelivery]) -> io::Result<(
             ]
         })
         .collect();
-    let head = ["ID", ">AGE", "REASON", ">ROWS", "TITLE", "WHY"];
-    screen.table(&head, &rows)
+    let head = ["#ID", ">AGE", "REASON", ">ROWS", "~TITLE", "~WHY"];
+    screen.table(&head, &rows, "No delivery has failed.")
 }
 
 /// A table of dead letters.
