@@ -7,7 +7,7 @@ use looker_feed::clock::UnixMillis;
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{
     self, CheckReport, Claim, Dead, DeliveryState, Entry, Error, Lease, NewDelivery, OpenError,
-    Receipt, Settings, Settlement, Slice, Staging, Totals,
+    Receipt, Settings, Settled, Settlement, Slice, Staging, Totals,
 };
 use looker_feed::seal::{Key, Keyring};
 
@@ -281,4 +281,36 @@ pub fn copy_all(from: &Path, to: &Path) {
             std::fs::copy(&path, &target).unwrap();
         }
     }
+}
+
+// What the model asks of an outbox of any backend.
+
+/// Claims of a destination.
+pub fn claim(outbox: &Outbox, destination: u8, max: usize) -> Vec<Claim> {
+    lease(outbox, destination).claim(max).unwrap()
+}
+
+/// Settles claims of any destination.
+pub fn settle(outbox: &Outbox, settlements: Vec<Settlement>) -> Settled {
+    lease(outbox, 1).settle(settlements).unwrap()
+}
+
+/// Gives one claim back.
+pub fn release(outbox: &Outbox, delivery: DeliveryId, ordinal: u64) {
+    lease(outbox, 1).release(delivery, &[ordinal]).unwrap();
+}
+
+/// All deliveries that are listed.
+pub fn states(outbox: &Outbox) -> Vec<DeliveryState> {
+    outbox.deliveries(None, usize::MAX).unwrap().deliveries
+}
+
+/// One of them.
+pub fn state(outbox: &Outbox, delivery: u8) -> DeliveryState {
+    outbox.delivery(delivery_id(delivery)).unwrap().unwrap()
+}
+
+/// Entries that wait or fly.
+pub fn entries_left(outbox: &Outbox) -> u64 {
+    outbox.usage().unwrap().entries
 }

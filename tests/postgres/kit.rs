@@ -9,7 +9,7 @@ use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::postgres::{Lease, Server, Settings, SharedOutbox, Staging};
 use looker_feed::outbox::{
     Claim, Damage, DeadFilter, DeadLetter, DeadPage, DeliveryState, Entry, Error, LetterId, Moved,
-    NewDelivery, Receipt, Settled, Settlement, Slice, Tally, Usage,
+    NewDelivery, Receipt, Settled, Settlement, Slice, Tally,
 };
 
 pub use crate::generated::{
@@ -239,19 +239,6 @@ impl Outbox {
         self.shared.damage().unwrap()
     }
 
-    pub fn deliveries(&self, skip: usize, limit: usize) -> Vec<DeliveryState> {
-        self.shared
-            .all()
-            .into_iter()
-            .skip(skip)
-            .take(limit)
-            .collect()
-    }
-
-    pub fn delivery(&self, id: DeliveryId) -> Option<DeliveryState> {
-        self.shared.delivery(id).unwrap()
-    }
-
     pub fn dead_letters(
         &self,
         filter: DeadFilter,
@@ -281,10 +268,6 @@ impl Outbox {
         self.shared.cancel(delivery)
     }
 
-    pub fn usage(&self) -> Usage {
-        self.shared.usage().unwrap()
-    }
-
     pub fn close(&self) {
         if self.stays {
             expire(&self.database);
@@ -294,4 +277,40 @@ impl Outbox {
             self.shared.close();
         }
     }
+}
+
+// What the model asks of an outbox of any backend.
+
+/// Claims of a destination.
+pub fn claim(outbox: &Outbox, destination: u8, max: usize) -> Vec<Claim> {
+    outbox.claim(destination_id(destination), max).unwrap()
+}
+
+/// Settles claims of any destination.
+pub fn settle(outbox: &Outbox, settlements: Vec<Settlement>) -> Settled {
+    outbox.settle(settlements).unwrap()
+}
+
+/// Gives one claim back.
+pub fn release(outbox: &Outbox, delivery: DeliveryId, ordinal: u64) {
+    outbox.release(delivery, &[ordinal]);
+}
+
+/// All deliveries that are listed.
+pub fn states(outbox: &Outbox) -> Vec<DeliveryState> {
+    outbox.shared.all()
+}
+
+/// One of them.
+pub fn state(outbox: &Outbox, delivery: u8) -> DeliveryState {
+    outbox
+        .shared
+        .delivery(delivery_id(delivery))
+        .unwrap()
+        .unwrap()
+}
+
+/// Entries that wait or fly.
+pub fn entries_left(outbox: &Outbox) -> u64 {
+    outbox.shared.usage().unwrap().entries
 }
