@@ -150,8 +150,8 @@ impl SharedOutbox {
         if settings.pool < 2 {
             return Err(OpenError::Setting("pool must be 2 or more"));
         }
-        if !(Duration::from_secs(1)..=Duration::from_secs(60)).contains(&settings.lease) {
-            return Err(OpenError::Setting("lease must be from 1 s to 1 min"));
+        if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&settings.lease) {
+            return Err(OpenError::Setting("lease must be from 1 s to 5 min"));
         }
         let mut me = [0; 16];
         getrandom::fill(&mut me).map_err(|error| OpenError::System(error.to_string()))?;

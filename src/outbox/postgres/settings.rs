@@ -16,7 +16,7 @@ pub struct Settings {
     /// Connections at most.
     pub pool: usize,
     /// How long a daemon that has died keeps others from its destinations. It is renewed three times
-    /// in that time. From 1 s to 1 min.
+    /// in that time.
     pub lease: Duration,
     /// How long a call may take, with all its tries; what became of a commit that was not answered is
     /// asked for twice as long.

@@ -15,9 +15,9 @@ use crate::clock::UnixMillis;
 
 /// Between two sweeps, about.
 const EVERY: Duration = Duration::from_secs(10);
-/// A daemon that has been silent for so long is taken for dead: what it was taking in is aborted. Three
-/// times what the longest lease allows between two beats.
-const DEAD_AFTER: Duration = Duration::from_secs(60);
+/// A daemon that has been silent for so many leases is taken for dead: what it was taking in is
+/// aborted.
+const DEAD_AFTER: f64 = 4.0;
 /// Rows that one statement deletes at most; a block has up to 256 KiB.
 const PART: i64 = 64;
 
@@ -94,7 +94,7 @@ const USED: &str = "SELECT coalesce(sum(d.bytes), 0)::int8 AS bytes FROM looker_
 
 /// Sweeps all that can be swept now.
 pub(super) async fn once(inner: &Inner) -> Result<(), Error> {
-    let silent = DEAD_AFTER.as_secs_f64();
+    let silent = inner.settings.lease.as_secs_f64() * DEAD_AFTER;
     delete(inner, ORPHANS, &[&silent]).await?;
     for sql in [
         ABORTED_BLOCKS,
