@@ -75,7 +75,7 @@
 //!
 //! 1. `drain::Drain::run` starts a sender for each destination that has work (`drain::supervisor`).
 //! 2. `drain::sender`: `Sender::claim` asks the lane how many entries are wanted (`Lane::wanted`).
-//! 3. The outbox's `claim` gives out the next entries, delivery by delivery.
+//! 3. The `claim` of the lease on the destination (`outbox::Lease`) gives out the next entries, delivery by delivery.
 //! 4. `Lane::claimed` takes them over; the pieces that are to be sent stand ready in `lane::held`.
 //! 5. `Lane::next` asks `drain::circuit` whether to send and `drain::pace` when, and gives a request.
 //! 6. `drain::sender`: `Sender::send` hands it to the `Transport`, with a bound on its time.
@@ -83,7 +83,7 @@
 //! 8. `mparticle::reply::read` makes a `Reply` of the answer.
 //! 9. `Lane::replied` has `drain::policy::decide` say what it means for the piece and for the destination.
 //! 10. An entry of which every batch is decided becomes a settlement (`lane::settlements`).
-//! 11. `drain::sender`: `Sender::settle` hands all that have gathered to the outbox's `settle`, in one sync.
+//! 11. `drain::sender`: `Sender::settle` hands all that have gathered to the lease's `settle`, in one sync.
 //! 12. `Lane::settled` lets go of them; after the last entry of a delivery the next delivery may be sent.
 //!
 //! # Decisions
