@@ -36,12 +36,12 @@ fn backlog(outbox: &Outbox) {
 
 fn half_drained(outbox: &Outbox) {
     backlog(outbox);
-    let claims = lease(&outbox, 1).claim(6).unwrap();
+    let claims = lease(outbox, 1).claim(6).unwrap();
     let mut settlements = delivered(&claims[..5]);
     settlements[2] = settlement(&claims[2], &[0, 2]);
     settlements[4] = settlement(&claims[4], &[1]);
-    lease(&outbox, 1).settle(settlements).unwrap();
-    lease(&outbox, 1)
+    lease(outbox, 1).settle(settlements).unwrap();
+    lease(outbox, 1)
         .release(delivery_id(1), &[claims[5].ordinal])
         .unwrap();
     let page = outbox.dead_letters(DeadFilter::default(), None, 9).unwrap();
@@ -51,13 +51,13 @@ fn half_drained(outbox: &Outbox) {
 /// The first delivery has settled from its end on, but for its first request.
 fn drained_backwards(outbox: &Outbox) {
     backlog(outbox);
-    let claims = lease(&outbox, 1).claim(99).unwrap();
+    let claims = lease(outbox, 1).claim(99).unwrap();
     for claim in claims[1..].iter().rev() {
-        lease(&outbox, 1)
+        lease(outbox, 1)
             .settle(delivered(std::slice::from_ref(claim)))
             .unwrap();
     }
-    lease(&outbox, 1)
+    lease(outbox, 1)
         .release(delivery_id(1), &[claims[0].ordinal])
         .unwrap();
 }

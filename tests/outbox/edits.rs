@@ -14,10 +14,10 @@ const MENDED: &[u8] = b"mended by a person";
 /// Three slices of one entry die together; the entry has six rows.
 fn fill(outbox: &Outbox) {
     deliver(outbox, 1, 1, 6).unwrap();
-    let claims = lease(&outbox, 1).claim(6).unwrap();
+    let claims = lease(outbox, 1).claim(6).unwrap();
     let mut settlements = delivered(&claims);
     settlements[2] = settlement(&claims[2], &[0, 1, 2]);
-    lease(&outbox, 1).settle(settlements).unwrap();
+    lease(outbox, 1).settle(settlements).unwrap();
 }
 
 fn letters(outbox: &Outbox) -> Vec<(DeadLetter, Vec<u8>)> {

@@ -5,7 +5,7 @@ use looker_feed::outbox::{DeadFilter, Ending, Outbox, Totals};
 use super::kit::*;
 
 fn claims(outbox: &Outbox) -> Vec<looker_feed::outbox::Claim> {
-    lease(&outbox, 1).claim(100).unwrap()
+    lease(outbox, 1).claim(100).unwrap()
 }
 
 fn letters(outbox: &Outbox) -> Vec<looker_feed::outbox::LetterId> {

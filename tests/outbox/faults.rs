@@ -68,7 +68,7 @@ fn try_deliver(outbox: &Outbox, ledger: &mut Ledger, delivery: u8, entries: u64)
 
 /// Claims a few and settles them, the first with its first slice dead.
 fn try_send(outbox: &Outbox, ledger: &mut Ledger, max: usize, bury: bool) {
-    let Some(claims) = ledger.note(lease(&outbox, 1).claim(max)) else {
+    let Some(claims) = ledger.note(lease(outbox, 1).claim(max)) else {
         return wait_until_healthy(outbox);
     };
     let mut settlements = delivered(&claims);
@@ -80,12 +80,12 @@ fn try_send(outbox: &Outbox, ledger: &mut Ledger, max: usize, bury: bool) {
             .sent
             .extend(claim.slices.iter().map(|slice| slice.to_vec()));
     }
-    let mut settled = lease(&outbox, 1).settle(settlements.clone());
+    let mut settled = lease(outbox, 1).settle(settlements.clone());
     if settled.is_err() {
         // As the drain does: what has happened is said again.
         ledger.note(settled.clone());
         wait_until_healthy(outbox);
-        settled = lease(&outbox, 1).settle(settlements);
+        settled = lease(outbox, 1).settle(settlements);
     }
     if ledger.note(settled).is_some() {
         let slices = claims.iter().flat_map(|claim| &claim.slices);

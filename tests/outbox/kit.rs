@@ -204,12 +204,12 @@ pub fn given_up(slice: usize) -> Dead {
 pub fn drain(outbox: &Outbox, destination: u8) -> Vec<Claim> {
     let mut all = Vec::new();
     loop {
-        let claims = lease(&outbox, destination).claim(7).unwrap();
+        let claims = lease(outbox, destination).claim(7).unwrap();
         if claims.is_empty() {
             return all;
         }
         claims.iter().for_each(check_route);
-        lease(&outbox, 1).settle(delivered(&claims)).unwrap();
+        lease(outbox, 1).settle(delivered(&claims)).unwrap();
         all.extend(claims);
     }
 }

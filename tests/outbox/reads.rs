@@ -126,10 +126,10 @@ fn neither_do_reads_that_fail_in_other_ways_or_several_times() {
 /// rows.
 fn fill(outbox: &Outbox) {
     deliver(outbox, 1, 1, 6).unwrap();
-    let claims = lease(&outbox, 1).claim(99).unwrap();
+    let claims = lease(outbox, 1).claim(99).unwrap();
     let mut settlements = delivered(&claims);
     settlements[2] = settlement(&claims[2], &[0, 1, 2]);
-    lease(&outbox, 1).settle(settlements).unwrap();
+    lease(outbox, 1).settle(settlements).unwrap();
     let page = outbox.dead_letters(DeadFilter::default(), None, 9).unwrap();
     outbox.replay(&[page.letters[1].id]).unwrap();
     let mut staging = outbox.begin(new_delivery(2, 1)).unwrap();

@@ -55,10 +55,10 @@ fn fill(outbox: &Outbox) {
             notes: Vec::new(),
         })
         .unwrap();
-    let claims = lease(&outbox, 1).claim(1).unwrap();
+    let claims = lease(outbox, 1).claim(1).unwrap();
     let mut dead = settlement(&claims[0], &[0]);
     dead.dead[0].reason = format!("refused: {}", String::from_utf8_lossy(QUOTED));
-    lease(&outbox, 1).settle(vec![dead]).unwrap();
+    lease(outbox, 1).settle(vec![dead]).unwrap();
 }
 
 fn files(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
