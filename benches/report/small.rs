@@ -58,7 +58,8 @@ fn drained<'a>(
     let syncs = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&syncs);
     let disk = Disk::with_hook(move |op| {
-        if matches!(op, Op::Sync(_)) {
+        // A settlement is a row of the state; dead letters have files of their own.
+        if matches!(op, Op::StateSync(_) | Op::Sync(_)) {
             counted.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
