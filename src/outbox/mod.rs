@@ -21,8 +21,12 @@
 //! at once from memory return no `Result`.
 
 mod attempt;
+mod attempt_row;
+mod bits;
 mod claim;
 mod codec;
+mod counters;
+mod dead;
 mod delivery;
 mod entry;
 mod error;
@@ -30,6 +34,7 @@ mod lease;
 mod letter;
 mod local;
 mod note;
+mod ordinal;
 pub mod postgres;
 mod record;
 mod rejected;

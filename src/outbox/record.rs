@@ -80,6 +80,19 @@ pub(in crate::outbox) struct Record {
     pub rows: Vec<u32>,
 }
 
+impl Record {
+    /// Which of the destination's addresses an entry goes to.
+    ///
+    /// # Errors
+    /// The meta part is that of another kind of record.
+    pub fn route(&self) -> Result<u8, Malformed> {
+        match *self.meta {
+            [route] => Ok(route),
+            _ => Err(Malformed),
+        }
+    }
+}
+
 /// A record whose checksum is right, not opened yet.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::outbox) struct Frame<'a> {

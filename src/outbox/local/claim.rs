@@ -7,12 +7,12 @@ use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::claim::Claim;
 use crate::outbox::error::Error;
 use crate::outbox::local::files::read::{ReadError, Unreadable, sound};
-use crate::outbox::local::files::segment::{SegmentFile, route};
+use crate::outbox::local::files::segment::SegmentFile;
 use crate::outbox::local::handle::Local;
-use crate::outbox::local::ordinal::{Ordinal, REPLAYED};
 use crate::outbox::local::owner::command::{Command, Loss};
 use crate::outbox::local::state::index::Pick;
 use crate::outbox::local::state::rows::{DeliveryRow, Letter, SegmentRow};
+use crate::outbox::ordinal::{Ordinal, REPLAYED};
 
 /// Claims up to `max_entries` requests of what stands first in the queue of `destination`. What
 /// cannot be read now is given back, and is an error when nothing else can be handed out.
@@ -179,7 +179,7 @@ fn read_entries(
                 delivery: delivery.info.id,
                 ordinal: u64::from(ordinal),
                 account: Arc::clone(&account),
-                route: route(&record)?,
+                route: record.route()?,
                 slices: record.slices,
                 rows: record.rows,
                 received: delivery.info.received,

@@ -38,7 +38,6 @@ pub(in crate::outbox) mod handle;
 pub(in crate::outbox) mod lease;
 pub(in crate::outbox) mod letters;
 pub(in crate::outbox) mod offline;
-pub(in crate::outbox) mod ordinal;
 pub(in crate::outbox) mod owner;
 mod recovery;
 pub(in crate::outbox) mod reservation;

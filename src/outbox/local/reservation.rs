@@ -16,12 +16,13 @@ use crate::outbox::attempt::{
     Arrived, Attempt, AttemptEnd, INTERRUPTED, MAX_ABOUT, MAX_JOURNAL, MAX_MESSAGE, MAX_TITLE,
     NewAttempt, Receiving, bounded,
 };
+use crate::outbox::attempt_row::AttemptRow;
 use crate::outbox::codec::cut;
 use crate::outbox::delivery::WebhookState;
 use crate::outbox::error::Error;
 use crate::outbox::local::handle::Local;
 use crate::outbox::local::owner::command::Command;
-use crate::outbox::local::state::attempt::{AttemptRow, Registered};
+use crate::outbox::local::state::attempt::Registered;
 
 /// The right to receive one delivery. Dropping it without a commit fails the delivery.
 #[derive(Debug)]

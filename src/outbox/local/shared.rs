@@ -10,10 +10,11 @@ use tokio::sync::watch;
 
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::dead::LetterRecord;
 use crate::outbox::delivery::{Info, WebhookKey, WebhookState};
 use crate::outbox::error::Error;
 use crate::outbox::local::files::capacity::Capacity;
-use crate::outbox::local::files::dead::{LetterRecord, read_letter};
+use crate::outbox::local::files::dead::read_letter;
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::layout::Layout;
 use crate::outbox::local::files::read::ReadError;

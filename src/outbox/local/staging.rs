@@ -7,14 +7,14 @@ use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::outbox::delivery::{Info, Receipt, Totals};
 use crate::outbox::delivery::{NewDelivery, WebhookState};
-use crate::outbox::entry::{Appended, Entry};
+use crate::outbox::entry::{Appended, Entry, Given};
 use crate::outbox::error::Error;
 use crate::outbox::local::files::format::{Commit, FileKind, Header};
 use crate::outbox::local::files::rejected::RejectedWriter;
 use crate::outbox::local::files::segment::{AppendError, SegmentWriter, Summary};
 use crate::outbox::local::handle::Local;
 use crate::outbox::local::owner::command::{Command, Prepared};
-use crate::outbox::record::{MAX_RAW, MAX_SLICES};
+use crate::outbox::record::MAX_RAW;
 use crate::outbox::rejected::RejectedRow;
 
 /// Begins to stage a delivery, which may have been reserved.
@@ -46,10 +46,7 @@ pub(in crate::outbox) struct Staging {
     full: Vec<Summary>,
     writer: Option<SegmentWriter>,
     rejected: Option<RejectedWriter>,
-    rejected_rows: u64,
-    rows: u64,
-    batches: u64,
-    entries: u64,
+    given: Given,
     /// Bytes that the capacity counts for this delivery.
     counted: u64,
     /// Why nothing more is taken.
@@ -65,10 +62,7 @@ impl Staging {
             full: Vec::new(),
             writer: None,
             rejected: None,
-            rejected_rows: 0,
-            rows: 0,
-            batches: 0,
-            entries: 0,
+            given: Given::default(),
             counted: 0,
             failed: None,
             committed: false,
@@ -87,19 +81,7 @@ impl Staging {
     /// full, or the disk failed: then the delivery can only be aborted.
     pub fn append(&mut self, entry: Entry<'_>) -> Result<Appended, Error> {
         self.check_usable()?;
-        if entry.slices.len() > MAX_SLICES {
-            return Err(Error::TooLarge {
-                what: "the number of slices of an entry",
-                limit: MAX_SLICES,
-            });
-        }
-        let raw: usize = entry.slices.iter().map(|slice| slice.bytes.len()).sum();
-        if raw > MAX_RAW {
-            return Err(Error::TooLarge {
-                what: "an entry",
-                limit: MAX_RAW,
-            });
-        }
+        entry.check()?;
         let appended = self.try_append(entry);
         self.note(appended)
     }
@@ -119,13 +101,8 @@ impl Staging {
             .append(entry.route, entry.slices)
             .map_err(append_error("an entry could not be written"))?;
         let grown = writer.length() - before;
-        self.entries += 1;
-        self.batches += entry.slices.len() as u64;
-        self.rows += entry
-            .slices
-            .iter()
-            .map(|slice| u64::from(slice.rows))
-            .sum::<u64>();
+        self.given.entries += 1;
+        self.given.tally += entry.tally();
         self.count(grown)?;
         Ok(Appended {
             ordinal: u64::from(ordinal),
@@ -145,9 +122,9 @@ impl Staging {
     }
 
     fn try_reject(&mut self, row: RejectedRow<'_>) -> Result<(), Error> {
-        self.rejected_rows += 1;
+        self.given.rejected += 1;
         let shared = &self.local.shared;
-        if self.rejected_rows > shared.settings.rejected_rows {
+        if self.given.rejected > shared.settings.rejected_rows {
             return Ok(());
         }
         let failed = "a rejected row could not be written";
@@ -177,7 +154,7 @@ impl Staging {
     /// The totals do not match what was given, or the disk failed. The delivery is gone then.
     pub fn commit(mut self, totals: Totals) -> Result<Receipt, Error> {
         self.check_usable()?;
-        self.check_totals(&totals)?;
+        self.given.check(&totals)?;
         let totals = totals.bounded();
         self.open_writer()?;
         let Some(mut writer) = self.writer.take() else {
@@ -227,21 +204,6 @@ impl Staging {
             Some(error) => Err(error.clone()),
             None => self.local.shared.check_healthy(),
         }
-    }
-
-    fn check_totals(&self, totals: &Totals) -> Result<(), Error> {
-        let mapped = totals.mapped().rows;
-        for (what, said, held) in [
-            ("rejected rows", totals.rows_rejected, self.rejected_rows),
-            ("rows", mapped, self.rows),
-            ("batches", totals.batches, self.batches),
-            ("requests", totals.requests, self.entries),
-        ] {
-            if said != held {
-                return Err(Error::Unbalanced { what, said, held });
-            }
-        }
-        Ok(())
     }
 
     fn open_writer(&mut self) -> Result<&mut SegmentWriter, Error> {

@@ -2,10 +2,10 @@
 //! is written once and never changed. Beside the body lies where each record is and what it weighs,
 //! so that a record that is damaged can still be counted.
 
-use super::super::codec::{Decoder, Malformed};
-use super::super::delivery::Tally;
-use super::super::record::{Frame, Kind, Name, Record};
 use crate::model::DeliveryId;
+use crate::outbox::codec::{Decoder, Malformed};
+use crate::outbox::delivery::Tally;
+use crate::outbox::record::{Frame, Kind, Name, Record};
 use crate::seal::{KeyId, Keyring};
 
 /// Bytes that a block may have, unless it has one record only.
@@ -129,8 +129,8 @@ pub(super) fn open(bytes: &[u8], name: Name, keys: &Keyring) -> Result<Record, U
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::record::{Slice, encode};
     use super::*;
+    use crate::outbox::record::{Slice, encode};
     use crate::seal::Key;
 
     const ID: DeliveryId = DeliveryId([7; 16]);

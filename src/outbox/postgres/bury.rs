@@ -1,14 +1,7 @@
 //! Dead letters as they are made: what was given up of a request, sealed into a record of its own.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::super::delivery::Tally;
-use super::super::error::Error;
-use super::super::letter::Dead;
-use super::super::local::files::dead::{DeadMeta, DeadSlice};
-use super::super::local::state::bits::Bits;
-use super::super::record::{self, EncodeError, Kind, MAX_RAW, Name, Record, Slice};
 use super::change::{Body, Change, NewLetter};
 use super::columns::count;
 use super::daemon::Inner;
@@ -16,51 +9,13 @@ use super::held::{Letter, Work};
 use super::lock::lock;
 use super::session::Tries;
 use crate::model::DeliveryId;
+use crate::outbox::bits::Bits;
+use crate::outbox::dead::{self, DeadBody, DeadMeta};
+use crate::outbox::error::Error;
+use crate::outbox::record::{self, EncodeError, Kind, MAX_RAW, Name, Slice};
 
 /// Ids that are taken from the server at once.
 const IDS: i64 = 64;
-
-/// A dead slice with its payload.
-pub(super) struct DeadBody {
-    meta: DeadSlice,
-    bytes: bytes::Bytes,
-    rows: u32,
-}
-
-pub(super) fn weight(dead: &[DeadBody]) -> Tally {
-    Tally {
-        rows: dead.iter().map(|body| u64::from(body.rows)).sum(),
-        batches: dead.len() as u64,
-    }
-}
-
-/// The dead ones among the slices that a claim showed, which are those at `places`.
-pub(super) fn gather(
-    record: &Record,
-    places: &[usize],
-    originals: &[u32],
-    dead: &[Dead],
-) -> Vec<DeadBody> {
-    let mut seen = HashSet::new();
-    let mut bodies = Vec::new();
-    for one in dead.iter().filter(|one| seen.insert(one.slice)) {
-        let Some(&at) = places.get(one.slice) else {
-            continue;
-        };
-        if let (Some(bytes), Some(&rows), Some(&original)) = (
-            record.slices.get(at),
-            record.rows.get(at),
-            originals.get(at),
-        ) {
-            bodies.push(DeadBody {
-                meta: DeadSlice::new(original, one),
-                bytes: bytes.clone(),
-                rows,
-            });
-        }
-    }
-    bodies
-}
 
 /// What is given up of a request.
 pub(super) struct Burial {
@@ -100,18 +55,12 @@ pub(super) async fn bury(
         route,
         slices: dead.iter().map(|body| body.meta.clone()).collect(),
     };
-    let slices: Vec<Slice<'_>> = dead
-        .iter()
-        .map(|body| Slice {
-            bytes: &body.bytes,
-            rows: body.rows,
-        })
-        .collect();
+    let slices = dead::slices(&dead);
     let letter = Letter {
         delivery,
         ordinal,
         live: Bits::all(slices.len() as u32),
-        tally: weight(&dead),
+        tally: dead::weight(&dead),
         queued: None,
     };
     let body = seal_letter(inner, &meta, ordinal, &slices)?;

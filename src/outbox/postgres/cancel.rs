@@ -1,11 +1,11 @@
 //! Cancelling: what neither flies nor has settled is not sent any more.
 
-use super::super::delivery::Tally;
-use super::super::error::Error;
 use super::change::Change;
 use super::daemon::Inner;
 use super::held::{Held, Open, Work};
 use crate::model::DeliveryId;
+use crate::outbox::delivery::Tally;
+use crate::outbox::error::Error;
 
 /// Cancels what was given back of cancelled deliveries, and what was in flight when their last owner
 /// ended.

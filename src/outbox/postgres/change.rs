@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tokio::sync::oneshot;
 use tokio_postgres::Row;
 
-use super::super::error::Error;
 use super::columns::read_id;
 use super::daemon::Inner;
 use super::held::{Held, Letter, Open, Work};
 use super::image::{Columns, Image, Job};
 use super::session::Tries;
+use crate::outbox::error::Error;
 
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};

@@ -4,11 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::claim::Claim;
-use super::super::delivery::Tally;
-use super::super::error::Error;
-use super::super::local::files::dead::LetterRecord;
-use super::super::local::ordinal::{Ordinal, REPLAYED};
 use super::blocks::Block;
 use super::cancel::cancel_given_back;
 use super::change::Change;
@@ -18,6 +13,11 @@ use super::daemon::Inner;
 use super::held::{Brief, Held, Open, Turn, Work};
 use super::read::{Read, entry, read_body};
 use crate::model::DeliveryId;
+use crate::outbox::claim::Claim;
+use crate::outbox::dead::LetterRecord;
+use crate::outbox::delivery::Tally;
+use crate::outbox::error::Error;
+use crate::outbox::ordinal::{Ordinal, REPLAYED};
 
 /// Bodies of letters that are read at once.
 const LETTERS: usize = 16;

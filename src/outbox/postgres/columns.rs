@@ -3,10 +3,10 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
-use super::super::delivery::Tally;
-use super::super::error::Error;
-use super::super::local::state::counters::Counters;
 use crate::clock::UnixMillis;
+use crate::outbox::counters::Counters;
+use crate::outbox::delivery::Tally;
+use crate::outbox::error::Error;
 
 /// A column of a row that the program's own statement asked for.
 pub(super) fn column<'a, T: FromSql<'a>>(row: &'a Row, name: &'static str) -> Result<T, Error> {

@@ -3,8 +3,6 @@
 
 use std::sync::Arc;
 
-use super::super::delivery::{Info, Receipt, Totals, WebhookState};
-use super::super::error::Error;
 use super::blocks::Block;
 use super::columns::{column, count, millis, read_id};
 use super::daemon::{Inner, database};
@@ -12,6 +10,8 @@ use super::lock::lock;
 use super::session::{Fault, Tries};
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
+use crate::outbox::delivery::{Info, Receipt, Totals, WebhookState};
+use crate::outbox::error::Error;
 
 const EXPIRED: &str =
     "DELETE FROM looker_feed.webhook WHERE key = $1 AND committed < $2 RETURNING 1";

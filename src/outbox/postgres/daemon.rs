@@ -9,8 +9,6 @@ use std::time::Instant;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_postgres::Row;
 
-use super::super::error::Error;
-use super::super::status::Health;
 use super::held::Held;
 use super::image::Job;
 use super::lock::lock;
@@ -18,6 +16,8 @@ use super::session::{Fault, Params, Sessions, Tries};
 use super::settings::Settings;
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::error::Error;
+use crate::outbox::status::Health;
 use crate::seal::{Keyring, OpenError, Sealer};
 
 /// A daemon is heard of. It writes in any case, so that its answer tells that what came before is as

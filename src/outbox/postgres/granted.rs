@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::super::claim::{Claim, Settled, Settlement};
-use super::super::error::Error;
 use super::daemon::Inner;
 use super::handle::SharedOutbox;
 use super::held::{Held, LaneRequest};
 use super::lease::{enter, leave};
 use super::lock::lock;
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::claim::{Claim, Settled, Settlement};
+use crate::outbox::error::Error;
 
 /// A destination that this daemon sends to, until it is given back, dropped, or lost.
 #[derive(Debug)]

@@ -10,11 +10,11 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::super::error::Error;
-use super::super::status::Health;
 use super::daemon::Inner;
 use super::lease;
 use super::lock::lock;
+use crate::outbox::error::Error;
+use crate::outbox::status::Health;
 
 /// How long `close` may take to give the leases back; who does not hear of it waits for their end.
 const CLOSING: Duration = Duration::from_secs(2);

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use super::super::delivery::Tally;
-use super::super::error::Error;
-use super::super::local::state::bits::Bits;
-use super::super::local::state::counters::Counters;
 use super::blocks::Block;
 use super::lock::lock;
 use super::marks::Marks;
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::bits::Bits;
+use crate::outbox::counters::Counters;
+use crate::outbox::delivery::Tally;
+use crate::outbox::error::Error;
 
 /// Deliveries that have settled and are kept in mind, about.
 const KEPT: usize = 512;

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use tokio::sync::oneshot;
 
-use super::super::delivery::Tally;
-use super::super::error::Error;
 use super::held::Open;
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::delivery::Tally;
+use crate::outbox::error::Error;
 
 /// Rows of progress to be written, and who waits for that.
 pub(super) struct Job {

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
 
-use super::super::error::Error;
 use super::columns::column;
 use super::columns::count;
 use super::columns::read_id;
@@ -20,6 +19,7 @@ use super::lock::lock;
 use super::requests;
 use super::session::Tries;
 use crate::model::DestinationId;
+use crate::outbox::error::Error;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);

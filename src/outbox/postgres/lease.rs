@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::super::error::Error;
 use super::columns::column;
 use super::columns::read_id;
 use super::daemon::Inner;
@@ -15,6 +14,7 @@ use super::held::Held;
 use super::lock::lock;
 use super::session::Tries;
 use crate::model::DestinationId;
+use crate::outbox::error::Error;
 
 /// A destination that has become free is left to daemons with fewer for this long.
 const COURTESY: Duration = Duration::from_secs(3);

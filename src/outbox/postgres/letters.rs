@@ -6,14 +6,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::codec::cut;
-use super::super::delivery::Tally;
-use super::super::error::Error;
-use super::super::letter::{DeadFilter, DeadLetter, DeadPage, LetterId, Moved};
-use super::super::local::files::dead::{DeadMeta, MAX_REASON};
-use super::super::local::owner::edit::EDITED;
-use super::super::local::state::bits::Bits;
-use super::super::record::{Frame, Slice};
 use super::bury::seal_letter;
 use super::change::{Body, Change, NewLetter};
 use super::columns::column;
@@ -25,6 +17,11 @@ use super::held::{Held, Letter, Work};
 use super::read::{Read, read_body};
 use super::session::Tries;
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::bits::Bits;
+use crate::outbox::delivery::Tally;
+use crate::outbox::error::Error;
+use crate::outbox::letter::{DeadFilter, DeadLetter, DeadPage, LetterId, Moved};
+use crate::outbox::record::{Frame, Slice};
 
 /// Letters whose bodies are read at once.
 const PART: i64 = 16;
@@ -327,18 +324,8 @@ pub(super) async fn edit(
             what: format!("dead letter {id}").into(),
         });
     };
-    let at = id.slice as usize;
-    let (Some(slice), Some(&rows)) = (read.meta.slices.get(at), read.record.rows.get(at)) else {
+    let Some((meta, rows)) = read.mended(id) else {
         return Ok(None);
-    };
-    let mut slice = slice.clone();
-    if !slice.reason.ends_with(EDITED) {
-        slice.reason = cut(&slice.reason, MAX_REASON - EDITED.len()).to_owned() + EDITED;
-    }
-    let meta = DeadMeta {
-        replaces: Some(id.letter),
-        slices: vec![slice],
-        ..read.meta
     };
     let slices = [Slice {
         bytes: payload,

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::error::Error;
-use super::super::note::{MAX_NOTE, MOST_NOTES, NoteKey};
 use super::columns::column;
 use super::columns::count;
 use super::columns::read_id;
@@ -12,6 +10,8 @@ use super::daemon::Inner;
 use super::handle::SharedOutbox;
 use super::session::Tries;
 use crate::model::DestinationId;
+use crate::outbox::error::Error;
+use crate::outbox::note::{MAX_NOTE, MOST_NOTES, NoteKey};
 use crate::seal::KeyId;
 
 /// A note, by its name.

@@ -10,8 +10,6 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::super::error::Error;
-use super::super::status::Health;
 use super::columns::column;
 use super::daemon::{BEAT, Inner};
 use super::handle::Runner;
@@ -23,6 +21,8 @@ use super::session::{Fault, Sessions, Tries};
 use super::settings::Settings;
 use super::settle;
 use super::sweep;
+use crate::outbox::error::Error;
+use crate::outbox::status::Health;
 use crate::seal::KeyId;
 
 /// Rows of progress that may wait to be written: a change for each of many destinations.

@@ -6,15 +6,15 @@ use std::sync::atomic::Ordering;
 
 use tokio_postgres::Row;
 
-use super::super::delivery::Tally;
-use super::super::error::Error;
-use super::super::local::state::bits::Bits;
 use super::columns::{column, count, counters, millis, read_id};
 use super::daemon::Inner;
 use super::held::{Brief, Held, Letter, Open, Progress, Work};
 use super::marks::Marks;
 use super::session::Tries;
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::bits::Bits;
+use crate::outbox::delivery::Tally;
+use crate::outbox::error::Error;
 
 /// Deliveries that are looked at ahead; more are fetched when these have settled.
 const AHEAD: i64 = 256;

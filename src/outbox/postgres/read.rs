@@ -3,16 +3,15 @@
 
 use std::sync::Arc;
 
-use super::super::delivery::Tally;
-use super::super::error::Error;
-use super::super::local::files::dead::{DeadMeta, LetterRecord};
-use super::super::local::files::segment::route;
-use super::super::record::{Kind, Name, Record};
 use super::blocks::{self, Block, Unreadable};
 use super::columns::{column, count};
 use super::daemon::Inner;
 use super::held::{Letter, Work};
 use crate::model::DeliveryId;
+use crate::outbox::dead::{DeadMeta, LetterRecord};
+use crate::outbox::delivery::Tally;
+use crate::outbox::error::Error;
+use crate::outbox::record::{Kind, Name, Record};
 use crate::seal::Keyring;
 
 /// What a record that was read twice is.
@@ -38,7 +37,7 @@ pub(super) async fn entry(
         };
         let tally = block.tally(ordinal);
         let opened = block.open(id, ordinal, keys);
-        match opened.and_then(|record| match route(&record) {
+        match opened.and_then(|record| match record.route() {
             Ok(route) => Ok((route, record)),
             Err(_) => Err(Unreadable::Damaged),
         }) {

@@ -8,11 +8,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::super::codec::{Decoder, Encoder, Malformed};
-use super::super::delivery::Tally;
-use super::super::error::Error;
-use super::super::letter::LetterId;
-use super::super::letter::Moved;
 use super::cancel::{cancel as cancel_delivery, cancel_given_back};
 use super::change::Change;
 use super::columns::column;
@@ -26,6 +21,11 @@ use super::letters::{Answering, by_destination, edit, move_letters};
 use super::session::Tries;
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::codec::{Decoder, Encoder, Malformed};
+use crate::outbox::delivery::Tally;
+use crate::outbox::error::Error;
+use crate::outbox::letter::LetterId;
+use crate::outbox::letter::Moved;
 
 /// Between two looks whether a request has been answered.
 const LOOK: Duration = Duration::from_millis(200);

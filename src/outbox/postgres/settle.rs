@@ -6,11 +6,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::super::claim::{Settled, Settlement};
-use super::super::delivery::Tally;
-use super::super::error::Error;
-use super::super::local::ordinal::Ordinal;
-use super::bury::{Burial, bury, gather, weight};
+use super::bury::{Burial, bury};
 use super::cancel::cancel_given_back;
 use super::change::{Change, write_progress};
 use super::daemon::Inner;
@@ -18,6 +14,11 @@ use super::held::{Held, Work};
 use super::image::{Image, Job};
 use super::read::{Read, entry, one_body};
 use crate::model::DeliveryId;
+use crate::outbox::claim::{Settled, Settlement};
+use crate::outbox::dead;
+use crate::outbox::delivery::Tally;
+use crate::outbox::error::Error;
+use crate::outbox::ordinal::Ordinal;
 
 /// Rows of progress that one statement writes at most.
 const TOGETHER: usize = 512;
@@ -146,10 +147,7 @@ async fn settle_entry(
         check_slices(settlement, all)?;
         match read {
             Read::There((route, record)) if !settlement.dead.is_empty() => {
-                let places: Vec<usize> = (0..record.slices.len()).collect();
-                let originals: Vec<u32> = (0..record.slices.len() as u32).collect();
-                let dead = gather(&record, &places, &originals, &settlement.dead);
-                burial = Some((dead, route));
+                burial = Some((dead::of_entry(&record, &settlement.dead), route));
             }
             // The dead slices cannot be told from the delivered ones any more.
             Read::Damaged if !settlement.dead.is_empty() => outcome.damaged = all,
@@ -158,7 +156,7 @@ async fn settle_entry(
         all
     };
     if let Some((dead, route)) = burial {
-        outcome.dead = weight(&dead);
+        outcome.dead = dead::weight(&dead);
         let burial = Burial {
             delivery: id,
             ordinal,
@@ -205,13 +203,8 @@ async fn settle_letter(
     if !settlement.dead.is_empty() {
         match one_body(inner, id, &letter).await? {
             Read::There(old) => {
-                let places: Vec<usize> = (0..old.record.slices.len())
-                    .filter(|at| letter.live.get(*at as u32))
-                    .collect();
-                let originals: Vec<u32> =
-                    old.meta.slices.iter().map(|slice| slice.original).collect();
-                let dead = gather(&old.record, &places, &originals, &settlement.dead);
-                outcome.dead = weight(&dead);
+                let dead = dead::of_letter(&old, &letter.live, &settlement.dead);
+                outcome.dead = dead::weight(&dead);
                 let burial = Burial {
                     delivery: letter.delivery,
                     ordinal: letter.ordinal,

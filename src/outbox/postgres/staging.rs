@@ -9,13 +9,6 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
-use super::super::delivery::{Info, NewDelivery, Receipt, Tally, Totals};
-use super::super::entry::{Appended, Entry};
-use super::super::error::Error;
-use super::super::local::files::rejected;
-use super::super::record::{Kind, MAX_SLICES, Name, Slice, encode};
-use super::super::rejected::RejectedRow;
-use super::super::status::Health;
 use super::blocks::Block;
 use super::bury::encode_error;
 use super::commit::{ABORT, BLOCKS, Flip, REJECTS, begin, store};
@@ -25,6 +18,12 @@ use super::handle::SharedOutbox;
 use super::lock::lock;
 use super::session::Tries;
 use crate::model::DeliveryId;
+use crate::outbox::delivery::{Info, NewDelivery, Receipt, Tally, Totals};
+use crate::outbox::entry::{Appended, Entry, Given};
+use crate::outbox::error::Error;
+use crate::outbox::record::{Kind, Name, encode};
+use crate::outbox::rejected::RejectedRow;
+use crate::outbox::status::Health;
 use crate::seal::Sealer;
 
 /// Bytes of blocks that one statement carries, about.
@@ -47,11 +46,8 @@ pub struct Staging {
     rejects: Block,
     rejected_kept: u64,
     rejected_bytes: u64,
-    rejected_rows: u64,
+    given: Given,
     blocks: u64,
-    rows: u64,
-    batches: u64,
-    entries: u64,
     bytes: u64,
     scratch: Vec<u8>,
     failed: Option<Error>,
@@ -95,11 +91,8 @@ impl SharedOutbox {
             rejects: Block::default(),
             rejected_kept: 0,
             rejected_bytes: 0,
-            rejected_rows: 0,
+            given: Given::default(),
             blocks: 0,
-            rows: 0,
-            batches: 0,
-            entries: 0,
             bytes: 0,
             scratch: Vec::new(),
             failed: None,
@@ -121,18 +114,13 @@ impl Staging {
     /// has failed: then the delivery can only be aborted.
     pub fn append(&mut self, entry: Entry<'_>) -> Result<Appended, Error> {
         self.check_usable()?;
-        if entry.slices.len() > MAX_SLICES {
-            return Err(Error::TooLarge {
-                what: "the number of slices of an entry",
-                limit: MAX_SLICES,
-            });
-        }
+        entry.check()?;
         let appended = self.try_append(entry);
         self.note(appended)
     }
 
     fn try_append(&mut self, entry: Entry<'_>) -> Result<Appended, Error> {
-        let ordinal = u32::try_from(self.entries).map_err(|_| Error::TooLarge {
+        let ordinal = u32::try_from(self.given.entries).map_err(|_| Error::TooLarge {
             what: "the number of requests of a delivery",
             limit: u32::MAX as usize,
         })?;
@@ -150,17 +138,13 @@ impl Staging {
             entry.slices,
         )
         .map_err(|error| encode_error("an entry", error))?;
-        let tally = Tally {
-            rows: entry.slices.iter().map(|slice| u64::from(slice.rows)).sum(),
-            batches: entry.slices.len() as u64,
-        };
+        let tally = entry.tally();
         let length = self.scratch.len() as u64;
         if let Some(full) = self.block.push(&self.scratch, tally) {
             self.push(full)?;
         }
-        self.entries += 1;
-        self.batches += tally.batches;
-        self.rows += tally.rows;
+        self.given.entries += 1;
+        self.given.tally += tally;
         self.count(length)?;
         Ok(Appended {
             ordinal: u64::from(ordinal),
@@ -180,9 +164,9 @@ impl Staging {
     }
 
     fn try_reject(&mut self, row: RejectedRow<'_>) -> Result<(), Error> {
-        self.rejected_rows += 1;
+        self.given.rejected += 1;
         let most = self.outbox.inner.settings.rejected_rows;
-        if self.rejected_rows > most || self.rejected_bytes >= MAX_REJECTED {
+        if self.given.rejected > most || self.rejected_bytes >= MAX_REJECTED {
             return Ok(());
         }
         let name = Name {
@@ -190,14 +174,15 @@ impl Staging {
             delivery: self.info.id,
             ordinal: self.rejected_kept as u32,
         };
-        let meta = rejected::encode_meta(&row);
-        let slices = [Slice {
-            bytes: row.text.get(..rejected::MAX_TEXT).unwrap_or(row.text),
-            rows: 1,
-        }];
         self.scratch.clear();
-        encode(&mut self.scratch, &mut self.sealer, name, &meta, &slices)
-            .map_err(|error| encode_error("a rejected row", error))?;
+        encode(
+            &mut self.scratch,
+            &mut self.sealer,
+            name,
+            &row.meta(),
+            &[row.slice()],
+        )
+        .map_err(|error| encode_error("a rejected row", error))?;
         self.rejected_kept += 1;
         self.rejected_bytes += self.scratch.len() as u64;
         let length = self.scratch.len() as u64;
@@ -225,7 +210,7 @@ impl Staging {
 
     fn try_commit(&mut self, totals: Totals) -> Result<Receipt, Error> {
         self.check_usable()?;
-        self.check_totals(&totals)?;
+        self.given.check(&totals)?;
         let totals = totals.bounded();
         let mut last = std::mem::take(&mut self.full);
         last.push(std::mem::take(&mut self.block));
@@ -243,7 +228,7 @@ impl Staging {
         let flip = Flip {
             info: Arc::clone(&self.info),
             blocks: self.blocks,
-            entries: self.entries,
+            entries: self.given.entries,
             kept: self.rejected_kept,
             bytes: self.bytes,
             totals,
@@ -291,20 +276,6 @@ impl Staging {
             None if !self.outbox.is_alive() => Err(Error::Closed),
             None => Ok(()),
         }
-    }
-
-    fn check_totals(&self, totals: &Totals) -> Result<(), Error> {
-        for (what, said, held) in [
-            ("rejected rows", totals.rows_rejected, self.rejected_rows),
-            ("rows", totals.mapped().rows, self.rows),
-            ("batches", totals.batches, self.batches),
-            ("requests", totals.requests, self.entries),
-        ] {
-            if said != held {
-                return Err(Error::Unbalanced { what, said, held });
-            }
-        }
-        Ok(())
     }
 
     fn push(&mut self, full: Block) -> Result<(), Error> {

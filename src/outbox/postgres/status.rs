@@ -6,13 +6,6 @@ use std::sync::Arc;
 
 use tokio_postgres::Row;
 
-use super::super::delivery::Ending;
-use super::super::delivery::{DeliveryCursor, DeliveryState, Tally, WebhookKey, WebhookState};
-use super::super::error::Error;
-use super::super::local::files::rejected;
-use super::super::record::{Kind, Name, scan};
-use super::super::rejected::RejectedPage;
-use super::super::status::{Damage, DestinationState, Title, Usage};
 use super::columns::column;
 use super::columns::read_id;
 use super::columns::{count, counters, millis};
@@ -20,6 +13,12 @@ use super::daemon::Inner;
 use super::handle::SharedOutbox;
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::delivery::Ending;
+use crate::outbox::delivery::{DeliveryCursor, DeliveryState, Tally, WebhookKey, WebhookState};
+use crate::outbox::error::Error;
+use crate::outbox::record::{Kind, Name, scan};
+use crate::outbox::rejected::{Rejected, RejectedPage};
+use crate::outbox::status::{Damage, DestinationState, Title, Usage};
 
 /// A daemon of the outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -436,7 +435,7 @@ async fn rejected_page(
             // A damaged row is left out.
             let opened = frame.open(&inner.settings.keys);
             page.rows
-                .extend(opened.and_then(|record| rejected::decode(&record)).ok());
+                .extend(opened.and_then(|record| Rejected::of(&record)).ok());
         }
         let entries: i32 = column(row, "entries")?;
         from = count(row, "first")? + entries.max(1) as u64;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::super::error::Error;
 use super::columns::count;
 use super::daemon::Inner;
 use super::session::{Params, Tries};
 use crate::clock::UnixMillis;
+use crate::outbox::error::Error;
 
 /// Between two sweeps, about.
 const EVERY: Duration = Duration::from_secs(10);

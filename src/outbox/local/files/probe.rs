@@ -1,10 +1,10 @@
 //! Reads bytes as a file of the outbox without opening one: for tests that feed it anything.
 
 use crate::outbox::codec::{Decoder, Encoder};
-use crate::outbox::local::files::dead::DeadMeta;
+use crate::outbox::dead::DeadMeta;
 use crate::outbox::local::files::format::{Footer, Header};
-use crate::outbox::local::files::rejected;
 use crate::outbox::record::{self, Frame};
+use crate::outbox::rejected::Rejected;
 use crate::seal::{Key, Keyring};
 
 /// What bytes hold, taken for a file of the outbox.
@@ -56,9 +56,8 @@ pub fn probe_sealed(data: &[u8]) -> Probe {
     };
     let opened = Frame::decode(&bytes).and_then(|frame| frame.open(&keys()));
     Probe {
-        meta: opened.is_ok_and(|record| {
-            DeadMeta::decode(&record).is_ok() | rejected::decode(&record).is_ok()
-        }),
+        meta: opened
+            .is_ok_and(|record| DeadMeta::decode(&record).is_ok() | Rejected::of(&record).is_ok()),
         ..probe(&bytes)
     }
 }

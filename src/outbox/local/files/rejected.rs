@@ -5,19 +5,16 @@
 use std::io;
 
 use crate::model::DeliveryId;
-use crate::outbox::codec::{Decoder, Encoder, Malformed, cut};
 use crate::outbox::delivery::Info;
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::format::{Commit, FileKind, Footer, Header};
 use crate::outbox::local::files::layout::Layout;
 use crate::outbox::local::files::read::{ReadError, ReadFile};
 use crate::outbox::local::files::segment::{AppendError, LogWriter};
-use crate::outbox::record::{self, Frame, Kind, Name, Record, Slice};
+use crate::outbox::record::{self, Frame, Kind, Name};
 use crate::outbox::rejected::{Rejected, RejectedRow};
 use crate::seal::Keyring;
 
-const MAX_REASON: usize = 1 << 10;
-pub(in crate::outbox) const MAX_TEXT: usize = 64 << 10;
 /// A file of rejected rows is read whole; rows beyond this size are only counted.
 const MAX_FILE: u64 = 64 << 20;
 
@@ -49,17 +46,13 @@ impl RejectedWriter {
         if self.log.length() >= MAX_FILE {
             return Ok(());
         }
-        let meta = encode_meta(&rejected);
-        let slice = Slice {
-            bytes: rejected.text.get(..MAX_TEXT).unwrap_or(rejected.text),
-            rows: 1,
-        };
         let name = Name {
             kind: Kind::Rejected,
             delivery: self.delivery,
             ordinal: self.kept,
         };
-        self.log.append(name, &meta, &[slice])?;
+        self.log
+            .append(name, &rejected.meta(), &[rejected.slice()])?;
         self.kept += 1;
         Ok(())
     }
@@ -97,7 +90,7 @@ pub(in crate::outbox) fn read(
     for (_, _, frame) in frames(&bytes, delivery) {
         if kept >= skip as u64
             && rows.len() < limit
-            && let Ok(row) = frame.open(keys).and_then(|record| decode(&record))
+            && let Ok(row) = frame.open(keys).and_then(|record| Rejected::of(&record))
         {
             rows.push(row);
         }
@@ -125,23 +118,4 @@ pub(in crate::outbox) fn weigh(
         shut += u64::from(keys.is_some_and(|keys| frame.open(keys).is_err()));
     }
     (sound, shut)
-}
-
-/// What a record says of the row beside its text.
-pub(in crate::outbox) fn encode_meta(rejected: &RejectedRow<'_>) -> Vec<u8> {
-    let mut meta = Encoder::default();
-    meta.u64(rejected.row)
-        .text(cut(rejected.reason, MAX_REASON));
-    meta.bytes
-}
-
-/// What a record holds.
-pub(in crate::outbox) fn decode(record: &Record) -> Result<Rejected, Malformed> {
-    let text = record.slices.first().ok_or(Malformed)?;
-    let mut meta = Decoder::new(&record.meta);
-    Ok(Rejected {
-        row: meta.u64()?,
-        reason: meta.text()?,
-        text: text.to_vec(),
-    })
 }

@@ -318,18 +318,6 @@ fn surviving(
     }
     Ok(places)
 }
-
-/// The route of an entry: all that its meta part holds.
-///
-/// # Errors
-/// The meta part is another one.
-pub(in crate::outbox) fn route(entry: &Record) -> Result<u8, Malformed> {
-    match *entry.meta {
-        [route] => Ok(route),
-        _ => Err(Malformed),
-    }
-}
-
 /// Reads the record of known place and length, which must be the one of this name.
 ///
 /// # Errors
@@ -444,7 +432,7 @@ mod tests {
         assert!(segment.sound);
         let record = segment.read(17, &keys()).unwrap();
         assert_eq!(&record.slices[0][..], "entry 7 ".repeat(7).as_bytes());
-        assert_eq!(route(&record), Ok(7));
+        assert_eq!(record.route(), Ok(7));
         assert!(segment.read(9, &keys()).is_err());
         assert!(segment.read(30, &keys()).is_err());
     }

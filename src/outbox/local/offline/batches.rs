@@ -6,8 +6,9 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::model::DeliveryId;
+use crate::outbox::dead::DeadMeta;
 use crate::outbox::error::OpenError;
-use crate::outbox::local::files::dead::{DeadMeta, read_letter};
+use crate::outbox::local::files::dead::read_letter;
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::keys::check_keys;
 use crate::outbox::local::files::layout::Layout;

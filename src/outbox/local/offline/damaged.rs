@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::outbox::local::files::dead::DeadMeta;
+use crate::outbox::dead::DeadMeta;
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::layout::Layout;
 use crate::outbox::local::files::read::{ReadFile, Unreadable, list, sound};

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::model::DeliveryId;
 use crate::outbox::attempt::Attempt;
+use crate::outbox::attempt_row::AttemptRow;
 use crate::outbox::error::Error;
 use crate::outbox::local::owner::command::Reply;
 use crate::outbox::local::owner::keeper::{Ack, Keeper, ack};
-use crate::outbox::local::state::attempt::AttemptRow;
 use crate::outbox::local::state::change::{Change, Effects};
 
 /// Puts the row of a delivery that is about to be received into the change.

@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
+use crate::outbox::dead::{DeadMeta, DeadSlice};
 use crate::outbox::delivery::Tally;
 use crate::outbox::error::Error;
 use crate::outbox::letter::Moved;
-use crate::outbox::local::files::dead::{DeadMeta, DeadSlice};
-use crate::outbox::local::files::segment::route;
 use crate::outbox::local::owner::command::GivenUp;
 use crate::outbox::local::owner::keeper::Keeper;
 use crate::outbox::local::state::change::{Change, Lost};
@@ -98,6 +97,6 @@ pub(in crate::outbox) fn bring_back(
 fn route_of(one: &GivenUp) -> Option<u8> {
     match &one.meta {
         Some(meta) => Some(meta.route),
-        None => route(&one.record).ok(),
+        None => one.record.route().ok(),
     }
 }

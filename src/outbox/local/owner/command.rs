@@ -5,13 +5,13 @@ use std::sync::mpsc::SyncSender;
 
 use crate::model::DeliveryId;
 use crate::model::DestinationId;
+use crate::outbox::attempt_row::AttemptRow;
 use crate::outbox::claim::{Settled, Settlement};
+use crate::outbox::dead::DeadMeta;
 use crate::outbox::delivery::{Info, Receipt, Tally, Totals};
 use crate::outbox::error::Error;
 use crate::outbox::letter::{LetterId, Moved};
-use crate::outbox::local::files::dead::DeadMeta;
 use crate::outbox::local::files::segment::{SegmentFile, SegmentWriter, Summary};
-use crate::outbox::local::state::attempt::AttemptRow;
 use crate::outbox::local::state::change::Lost;
 use crate::outbox::local::state::rows::Bits;
 use crate::outbox::note::NoteKey;

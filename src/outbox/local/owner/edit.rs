@@ -6,11 +6,9 @@
 //! was; when the state is lost and built anew, the later record of a place is the one that counts,
 //! which is the mended one.
 
-use crate::outbox::codec::cut;
 use crate::outbox::delivery::Tally;
 use crate::outbox::error::Error;
 use crate::outbox::letter::LetterId;
-use crate::outbox::local::files::dead::{DeadMeta, MAX_REASON};
 use crate::outbox::local::files::read::sound;
 use crate::outbox::local::owner::command::Loss;
 use crate::outbox::local::owner::keeper::Keeper;
@@ -18,9 +16,6 @@ use crate::outbox::local::owner::lose;
 use crate::outbox::local::state::change::Change;
 use crate::outbox::local::state::rows::{Bits, Letter};
 use crate::outbox::record::Slice;
-
-/// Ends the reason of a letter that is not what was sent any more.
-pub(in crate::outbox) const EDITED: &str = " (edited since)";
 
 /// Writes the mended record and puts the exchange into the change.
 pub(in crate::outbox) fn edit(
@@ -43,18 +38,8 @@ pub(in crate::outbox) fn edit(
             what: format!("dead letter {}", id.letter).into(),
         });
     };
-    let at = id.slice as usize;
-    let (Some(slice), Some(&rows)) = (read.meta.slices.get(at), read.record.rows.get(at)) else {
+    let Some((meta, rows)) = read.mended(id) else {
         return Ok(None);
-    };
-    let mut slice = slice.clone();
-    if !slice.reason.ends_with(EDITED) {
-        slice.reason = cut(&slice.reason, MAX_REASON - EDITED.len()).to_owned() + EDITED;
-    }
-    let meta = DeadMeta {
-        replaces: Some(id.letter),
-        slices: vec![slice],
-        ..read.meta
     };
     let slices = [Slice {
         bytes: payload,

@@ -6,19 +6,17 @@ use std::sync::Arc;
 
 use crate::model::DeliveryId;
 use crate::outbox::claim::{Settled, Settlement};
+use crate::outbox::dead::{self, DeadBody, DeadMeta};
 use crate::outbox::delivery::{Info, Tally};
 use crate::outbox::error::Error;
-use crate::outbox::letter::Dead;
-use crate::outbox::local::files::dead::{DeadMeta, DeadSlice};
 use crate::outbox::local::files::read::sound;
-use crate::outbox::local::files::segment::{SegmentFile, route};
-use crate::outbox::local::ordinal::Ordinal;
+use crate::outbox::local::files::segment::SegmentFile;
 use crate::outbox::local::owner::command::Reply;
 use crate::outbox::local::owner::keeper::{Ack, Keeper, ack};
 use crate::outbox::local::shared::Shared;
 use crate::outbox::local::state::change::{Change, Effects, Outcome};
 use crate::outbox::local::state::rows::{Bits, Letter};
-use crate::outbox::record::{Record, Slice};
+use crate::outbox::ordinal::Ordinal;
 
 /// One settle command, its dead letters written and not yet synced.
 #[derive(Debug, Default)]
@@ -271,28 +269,23 @@ fn read_dead(keeper: &Keeper, found: &Found<'_>) -> Result<Option<DeadEntry>, Er
             let read = file.read(*ordinal, &shared.settings.keys);
             read.and_then(|record| {
                 Ok(DeadEntry {
-                    dead: dead_of_entry(&record, &found.settlement.dead),
+                    dead: dead::of_entry(&record, &found.settlement.dead),
                     ordinal: *ordinal,
                     replaces: None,
-                    route: route(&record)?,
+                    route: record.route()?,
                 })
             })
         }
-        Body::Letter(id, letter) => shared.read_letter(found.info.id, letter).map(|old| {
-            let originals = old.meta.slices.iter().map(|slice| slice.original);
-            let dead = dead_of_letter(
-                &old.record,
-                &originals.collect::<Vec<_>>(),
-                &letter.live,
-                &found.settlement.dead,
-            );
-            DeadEntry {
-                dead,
-                ordinal: letter.ordinal,
-                replaces: Some(*id),
-                route: old.meta.route,
-            }
-        }),
+        Body::Letter(id, letter) => {
+            shared
+                .read_letter(found.info.id, letter)
+                .map(|old| DeadEntry {
+                    dead: dead::of_letter(&old, &letter.live, &found.settlement.dead),
+                    ordinal: letter.ordinal,
+                    replaces: Some(*id),
+                    route: old.meta.route,
+                })
+        }
     };
     sound(read).map_err(|error| keeper.unreadable(error))
 }
@@ -325,17 +318,7 @@ fn bury(
     let account = keeper.shared.account(found.info.destination);
     let mut meta = DeadMeta::new(&found.info, account, replaces, route);
     meta.slices = dead.iter().map(|dead| dead.meta.clone()).collect();
-    let slices: Vec<_> = dead
-        .iter()
-        .map(|dead| Slice {
-            bytes: &dead.bytes,
-            rows: dead.rows,
-        })
-        .collect();
-    let tally = Tally {
-        rows: slices.iter().map(|slice| u64::from(slice.rows)).sum(),
-        batches: slices.len() as u64,
-    };
+    let (slices, tally) = (dead::slices(&dead), dead::weight(&dead));
     let place = keeper.append_dead(&meta, ordinal, &slices)?;
     let letter = Letter {
         position: found.position,
@@ -352,52 +335,6 @@ fn bury(
         ..Outcome::default()
     };
     Ok((outcome, Some(letter)))
-}
-
-/// A dead slice with its payload.
-struct DeadBody {
-    meta: DeadSlice,
-    bytes: bytes::Bytes,
-    rows: u32,
-}
-
-fn dead_of_entry(record: &Record, dead: &[Dead]) -> Vec<DeadBody> {
-    let places: Vec<usize> = (0..record.slices.len()).collect();
-    let originals: Vec<u32> = (0..record.slices.len() as u32).collect();
-    gather(record, &places, &originals, dead)
-}
-
-/// The claim of a letter showed only its live slices.
-fn dead_of_letter(record: &Record, originals: &[u32], live: &Bits, dead: &[Dead]) -> Vec<DeadBody> {
-    let places: Vec<usize> = (0..record.slices.len())
-        .filter(|at| live.get(*at as u32))
-        .collect();
-    gather(record, &places, originals, dead)
-}
-
-fn gather(record: &Record, places: &[usize], originals: &[u32], dead: &[Dead]) -> Vec<DeadBody> {
-    let mut seen = BTreeSet::new();
-    let mut bodies = Vec::new();
-    for one in dead {
-        if !seen.insert(one.slice) {
-            continue;
-        }
-        let Some(&at) = places.get(one.slice) else {
-            continue;
-        };
-        if let (Some(bytes), Some(&rows), Some(&original)) = (
-            record.slices.get(at),
-            record.rows.get(at),
-            originals.get(at),
-        ) {
-            bodies.push(DeadBody {
-                meta: DeadSlice::new(original, one),
-                bytes: bytes.clone(),
-                rows,
-            });
-        }
-    }
-    bodies
 }
 
 fn check_slices(found: &Found<'_>) -> Result<(), Error> {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::model::DeliveryId;
+use crate::outbox::dead::DeadMeta;
 use crate::outbox::delivery::{Info, Tally};
-use crate::outbox::local::files::dead::DeadMeta;
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::format::{Commit, Footer, Header};
 use crate::outbox::local::files::layout::Layout;

@@ -250,8 +250,8 @@ mod tests {
     use super::*;
     use crate::clock::UnixMillis;
     use crate::model::DestinationId;
-    use crate::outbox::local::files::dead::DeadMeta;
-    use crate::outbox::local::files::dead::DeadSlice;
+    use crate::outbox::dead::DeadMeta;
+    use crate::outbox::dead::DeadSlice;
     use crate::outbox::local::state::rows::{Bits, Letter};
 
     fn orphan(originals: &[u32]) -> Orphan {

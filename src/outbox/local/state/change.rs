@@ -11,9 +11,9 @@ pub(in crate::outbox) use effects::Effects;
 
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::attempt_row::AttemptRow;
 use crate::outbox::delivery::{Tally, WebhookKey};
 use crate::outbox::local::files::segment::SegmentFile;
-use crate::outbox::local::state::attempt::AttemptRow;
 use crate::outbox::local::state::index::{Delivery, Index};
 use crate::outbox::local::state::rows::{
     Account, Bits, CHUNK, Counters, DeadFileRow, Letter, SegmentRow, Webhook,

@@ -7,10 +7,11 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::attempt_row::AttemptRow;
 use crate::outbox::delivery::{DeliveryCursor, DeliveryState, Tally, WebhookKey};
 use crate::outbox::letter::{DeadFilter, LetterId};
 use crate::outbox::local::files::segment::SegmentFile;
-use crate::outbox::local::state::attempt::{AttemptRow, Registered};
+use crate::outbox::local::state::attempt::Registered;
 use crate::outbox::local::state::rows::{
     Account, Bits, Counters, DeadFileRow, DeliveryRow, Letter, SegmentRow, Webhook,
 };

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::outbox::attempt_row::AttemptRow;
 use crate::outbox::codec::Malformed;
 use crate::outbox::delivery::Tally;
-use crate::outbox::local::state::attempt::AttemptRow;
 use crate::outbox::local::state::error::StateError;
 use crate::outbox::local::state::index::{DeadFile, Delivery, Index, Segment};
 use crate::outbox::local::state::rows::{

@@ -2,9 +2,7 @@
 //! and changes that are made durable in the one before they are seen in the other.
 
 pub(in crate::outbox) mod attempt;
-pub(in crate::outbox) mod bits;
 pub(in crate::outbox) mod change;
-pub(in crate::outbox) mod counters;
 pub(in crate::outbox) mod error;
 pub(in crate::outbox) mod index;
 mod key;

@@ -21,10 +21,8 @@
 
 use std::sync::Arc;
 
-pub(in crate::outbox) use crate::outbox::local::state::bits::{
-    Bits, CHUNK, decode_bytes, encode_bytes,
-};
-pub(in crate::outbox) use crate::outbox::local::state::counters::Counters;
+pub(in crate::outbox) use crate::outbox::bits::{Bits, CHUNK, decode_bytes, encode_bytes};
+pub(in crate::outbox) use crate::outbox::counters::Counters;
 pub(in crate::outbox) use crate::outbox::local::state::key::Key;
 
 use crate::clock::UnixMillis;
