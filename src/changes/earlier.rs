@@ -233,7 +233,7 @@ impl Earlier {
         let delivery = item.delivery.ok_or(ReadError::Malformed)?;
         let role = match kind {
             Kind::Gone => Role::Gone,
-            Kind::Users | Kind::Settled => Role::Users,
+            Kind::Users | Kind::Settled | Kind::Before => Role::Users,
         };
         let name = Name {
             schedule,

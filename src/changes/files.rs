@@ -6,9 +6,11 @@
 //! | `<number>-<delivery>.users` | the snapshot; there once it is whole and synced |
 //! | `<number>-<delivery>.gone` | users who left, if the schedule keeps an audience; there before the snapshot |
 //! | `<number>-<delivery>.settled` | the delivery has ended; holds which of its requests did not arrive |
+//! | `<number>-<delivery>.before` | the delivery was the first one known of its schedule; holds the deliveries that were unfinished when it began, any of which may be one of the schedule's; there before the snapshot |
 //! | `*.draft` | was being written; removed when the schedule is next looked at |
 //!
-//! A `.settled` that names requests stays as long as these can still be sent again.
+//! A `.settled` that names requests stays as long as these can still be sent again, and a `.before` as
+//! long as one of its deliveries is unfinished.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -23,6 +25,7 @@ use super::{Error, Missing};
 use crate::model::DeliveryId;
 
 const MAGIC: &[u8; 8] = b"LFSETTL\x01";
+const MAGIC_BEFORE: &[u8; 8] = b"LFBEFOR\x01";
 const DRAFT: &str = "draft";
 
 /// One schedule's directory.
@@ -40,6 +43,26 @@ pub(super) struct Item {
     pub users: bool,
     pub gone: bool,
     pub settled: bool,
+    pub before: bool,
+}
+
+impl Item {
+    /// Whether one of these deliveries is this one, or may be one of the schedule's before it.
+    ///
+    /// # Errors
+    /// What was noted cannot be read now.
+    pub fn may_be_of(&self, files: &ScheduleFiles, deliveries: &[DeliveryId]) -> io::Result<bool> {
+        let Some(own) = self.delivery else {
+            return Ok(false);
+        };
+        let noted = match self.before {
+            true => files.before(self.number, own)?,
+            false => Some(Vec::new()),
+        };
+        Ok(deliveries
+            .iter()
+            .any(|id| *id == own || noted.as_ref().is_none_or(|noted| noted.contains(id))))
+    }
 }
 
 /// Which file of a delivery.
@@ -48,6 +71,7 @@ pub(super) enum Kind {
     Users,
     Gone,
     Settled,
+    Before,
 }
 
 impl Kind {
@@ -56,6 +80,7 @@ impl Kind {
             Self::Users => "users",
             Self::Gone => "gone",
             Self::Settled => "settled",
+            Self::Before => "before",
         }
     }
 }
@@ -100,6 +125,7 @@ impl ScheduleFiles {
                 Kind::Users => item.users = true,
                 Kind::Gone => item.gone = true,
                 Kind::Settled => item.settled = true,
+                Kind::Before => item.before = true,
             }
         }
         Ok(items.into_values().collect())
@@ -193,8 +219,38 @@ impl ScheduleFiles {
 
     /// Notes durably how a delivery ended.
     pub fn settle(&self, number: u64, delivery: DeliveryId, missing: &Missing) -> io::Result<()> {
-        let path = self.path(number, delivery, Kind::Settled);
-        let draft = draft_of(&path);
+        self.write(number, delivery, Kind::Settled, &encode(missing))
+    }
+
+    /// Notes durably which deliveries were unfinished when this one began.
+    pub fn note_before(
+        &self,
+        number: u64,
+        delivery: DeliveryId,
+        unfinished: &[DeliveryId],
+    ) -> io::Result<()> {
+        let ids = unfinished.iter().flat_map(|id| id.0);
+        self.write(number, delivery, Kind::Before, &framed(MAGIC_BEFORE, ids))
+    }
+
+    /// Which deliveries were unfinished when this one began; `None`: the file is damaged, so it may
+    /// have been any.
+    ///
+    /// # Errors
+    /// It cannot be read now.
+    pub fn before(&self, number: u64, delivery: DeliveryId) -> io::Result<Option<Vec<DeliveryId>>> {
+        let mut bytes = Vec::new();
+        self.open(number, delivery, Kind::Before)?
+            .read_to_end(&mut bytes)?;
+        Ok(unframed(MAGIC_BEFORE, &bytes).and_then(|ids| {
+            let (ids, rest) = ids.as_chunks::<16>();
+            rest.is_empty()
+                .then(|| ids.iter().map(|id| DeliveryId(*id)).collect())
+        }))
+    }
+
+    fn write(&self, number: u64, delivery: DeliveryId, kind: Kind, bytes: &[u8]) -> io::Result<()> {
+        let draft = draft_of(&self.path(number, delivery, kind));
         let mut file = match create(&draft) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 fs::remove_file(&draft)?;
@@ -202,8 +258,8 @@ impl ScheduleFiles {
             }
             file => file?,
         };
-        file.write_all(&encode(missing))?;
-        self.publish(&file, number, delivery, Kind::Settled)
+        file.write_all(bytes)?;
+        self.publish(&file, number, delivery, kind)
     }
 
     /// How a delivery ended; what is damaged or gone is in doubt.
@@ -252,7 +308,7 @@ fn parse(path: &Path) -> Option<(u64, DeliveryId, Kind)> {
     let name = path.file_name()?.to_str()?;
     let (stem, extension) = name.split_once('.')?;
     let (number, delivery) = stem.split_once('-')?;
-    let kinds = [Kind::Users, Kind::Gone, Kind::Settled];
+    let kinds = [Kind::Users, Kind::Gone, Kind::Settled, Kind::Before];
     let kind = kinds
         .into_iter()
         .find(|kind| kind.extension() == extension)?;
@@ -263,36 +319,42 @@ fn parse(path: &Path) -> Option<(u64, DeliveryId, Kind)> {
     ))
 }
 
-/// Magic, then the numbers of the requests (u32), or `u32::MAX` alone for doubt, then a CRC32C.
-fn encode(missing: &Missing) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    match missing {
-        Missing::InDoubt => bytes.extend_from_slice(&u32::MAX.to_le_bytes()),
-        Missing::Requests(requests) => requests
-            .iter()
-            .for_each(|request| bytes.extend_from_slice(&request.to_le_bytes())),
-    }
+/// Magic, what is to be kept, then a CRC32C.
+fn framed(magic: &[u8; 8], content: impl Iterator<Item = u8>) -> Vec<u8> {
+    let mut bytes = magic.to_vec();
+    bytes.extend(content);
     let crc = crc32c::crc32c(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<Missing> {
+fn unframed<'a>(magic: &[u8; 8], bytes: &'a [u8]) -> Option<&'a [u8]> {
     let (framed, crc) = bytes.split_last_chunk::<4>()?;
-    if crc32c::crc32c(framed) != u32::from_le_bytes(*crc) {
+    let whole = crc32c::crc32c(framed) == u32::from_le_bytes(*crc);
+    framed.strip_prefix(magic).filter(|_| whole)
+}
+
+/// The numbers of the requests (u32), or `u32::MAX` alone for doubt.
+fn encode(missing: &Missing) -> Vec<u8> {
+    let doubt = [u32::MAX];
+    let requests = match missing {
+        Missing::InDoubt => &doubt[..],
+        Missing::Requests(requests) => requests,
+    };
+    framed(
+        MAGIC,
+        requests.iter().flat_map(|request| request.to_le_bytes()),
+    )
+}
+
+fn decode(bytes: &[u8]) -> Option<Missing> {
+    let (requests, rest) = unframed(MAGIC, bytes)?.as_chunks::<4>();
+    if !rest.is_empty() {
         return None;
     }
-    let requests = framed.strip_prefix(MAGIC)?;
-    if requests.len() % 4 != 0 {
-        return None;
-    }
-    let requests = requests.chunks_exact(4);
     let requests: Vec<u32> = requests
-        .map(|four| {
-            four.iter()
-                .rev()
-                .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
-        })
+        .iter()
+        .map(|request| u32::from_le_bytes(*request))
         .collect();
     Some(match requests.contains(&u32::MAX) {
         true => Missing::InDoubt,
@@ -355,5 +417,29 @@ mod tests {
             fs::write(&path, &whole[..at]).unwrap();
             assert_eq!(files.missing(1, DELIVERY).unwrap(), Missing::InDoubt);
         }
+    }
+
+    #[test]
+    fn what_was_unfinished_comes_back_and_what_is_damaged_may_be_any() {
+        let home = tempfile::tempdir().unwrap();
+        let files = ScheduleFiles::new(home.path().to_owned(), Reads::default());
+        let unfinished = [DeliveryId([1; 16]), DeliveryId([2; 16])];
+        files.note_before(1, DELIVERY, &unfinished).unwrap();
+        assert!(files.items().unwrap()[0].before);
+        assert_eq!(
+            files.before(1, DELIVERY).unwrap().as_deref(),
+            Some(&unfinished[..])
+        );
+        let path = files.path(1, DELIVERY, Kind::Before);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 4;
+            fs::write(&path, &bytes).unwrap();
+            assert_eq!(files.before(1, DELIVERY).unwrap(), None);
+            fs::write(&path, &whole[..at]).unwrap();
+            assert_eq!(files.before(1, DELIVERY).unwrap(), None);
+        }
+        assert!(files.before(2, DELIVERY).is_err(), "an error is no answer");
     }
 }

@@ -22,7 +22,9 @@
 //! **In doubt all are sent.** A schedule is dropped, which makes its next delivery a full one, when
 //! a snapshot is damaged, of another version or another key; when the outbox does not know what
 //! became of a delivery, or lost its state; when dead letters of one of its deliveries are sent
-//! again, since they arrive behind newer values; and when there is no room. A snapshot has its
+//! again, since they arrive behind newer values; and when there is no room. The first delivery of a
+//! schedule that is not known, or no longer, cannot tell whose the dead letters are that there are
+//! already, so it notes all deliveries that are unfinished then: each may be one of its schedule. A snapshot has its
 //! name, durably, before its delivery is committed, so there is never a delivery of the schedule
 //! that the snapshots do not know of.
 //!
@@ -138,6 +140,12 @@ pub trait Ledger {
     /// How this one ended.
     fn ending(&self, delivery: DeliveryId) -> Ending;
 
+    /// All deliveries of which something waits, flies, or can be sent again.
+    ///
+    /// # Errors
+    /// They cannot be listed now.
+    fn unfinished(&self) -> io::Result<Vec<DeliveryId>>;
+
     /// When it was last found that what is known of deliveries in general was lost, so that no
     /// ending before that can be relied on.
     fn lost(&self) -> Option<UnixMillis>;
@@ -217,6 +225,8 @@ struct State {
 
 struct Busy {
     delivery: DeliveryId,
+    /// What was unfinished when it began, if it is the first that is known of its schedule.
+    before: Vec<DeliveryId>,
     /// The snapshots it is compared with were dropped meanwhile.
     dropped: bool,
 }
@@ -275,9 +285,17 @@ impl Changes {
             .settle_one(&mut state, order.schedule, ledger)
             .map_err(unreadable)?;
         let items = files.items().map_err(unreadable)?;
-        let session = Session::begin(&self.inner, order, delivery, now, &items)?;
+        let before = match items.iter().any(|item| item.users) {
+            true => Vec::new(),
+            false => ledger.unfinished().map_err(unreadable)?,
+        };
+        self.inner
+            .forget_before(&files, &items, ledger)
+            .map_err(unreadable)?;
+        let session = Session::begin(&self.inner, order, delivery, now, &items, before.clone())?;
         let busy = Busy {
             delivery,
+            before,
             dropped: false,
         };
         state.busy.insert(order.schedule, busy);
@@ -315,10 +333,19 @@ impl Changes {
     /// The disk refuses; then some may not have been dropped, and nothing should be sent again.
     pub fn doubt(&self, deliveries: &[DeliveryId]) -> io::Result<()> {
         let mut state = self.inner.state();
-        for schedule in self.inner.schedules()? {
-            let items = self.inner.files(schedule).items()?;
-            let knows = |item: &Item| item.delivery.is_some_and(|id| deliveries.contains(&id));
-            if items.iter().any(knows) {
+        let mut schedules = self.inner.schedules()?;
+        schedules.extend(state.busy.keys());
+        schedules.sort_unstable();
+        schedules.dedup();
+        for schedule in schedules {
+            let busy = state.busy.get(&schedule);
+            let mut knows =
+                busy.is_some_and(|busy| busy.before.iter().any(|id| deliveries.contains(id)));
+            let files = self.inner.files(schedule);
+            for item in files.items()? {
+                knows |= item.may_be_of(&files, deliveries)?;
+            }
+            if knows {
                 self.inner.drop_schedule(
                     &mut state,
                     schedule,
@@ -444,6 +471,25 @@ impl Inner {
                 || ledger.ending(delivery) == Ending::Unknown;
             if over {
                 files.remove(item.number, delivery, Kind::Settled)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what was noted of deliveries that have finished since.
+    fn forget_before(
+        &self,
+        files: &ScheduleFiles,
+        items: &[Item],
+        ledger: &dyn Ledger,
+    ) -> io::Result<()> {
+        for item in items.iter().filter(|item| item.before) {
+            let Some(delivery) = item.delivery else {
+                continue;
+            };
+            let unfinished = ledger.unfinished()?;
+            if !item.may_be_of(files, &unfinished)? {
+                files.remove(item.number, delivery, Kind::Before)?;
             }
         }
         Ok(())

@@ -20,6 +20,8 @@ pub struct Session {
     schedule: ScheduleKey,
     delivery: DeliveryId,
     number: u64,
+    /// Deliveries that were unfinished when this one, the first known of its schedule, began.
+    before: Vec<DeliveryId>,
     head: Head,
     audience: Option<Audience>,
     /// Why all users are sent; `None`: only those that differ.
@@ -61,6 +63,7 @@ impl Session {
         delivery: DeliveryId,
         now: UnixMillis,
         items: &[Item],
+        before: Vec<DeliveryId>,
     ) -> Result<Self, Error> {
         let files = inner.files(order.schedule);
         let found = Found::read(inner, order, &files, items, now)?;
@@ -97,6 +100,7 @@ impl Session {
             schedule: order.schedule,
             delivery,
             number,
+            before,
             head,
             audience: order.audience.clone(),
             full: found.full,
@@ -276,7 +280,11 @@ impl Session {
         let gone = gone.transpose();
         let gone = gone.map_err(|error| write_failed(&self.files, error))?;
         let (files, number, delivery) = (&self.files, self.number, self.delivery);
+        let before = &self.before;
         let publish = || {
+            if !before.is_empty() {
+                files.note_before(number, delivery, before)?;
+            }
             if let Some(gone) = &gone {
                 files.publish(gone, number, delivery, Kind::Gone)?;
             }

@@ -317,6 +317,42 @@ fn after_a_replay_all_are_told_also_when_it_comes_while_a_delivery_comes_in() {
 }
 
 #[test]
+fn a_replay_of_what_a_forgotten_schedule_sent_drops_what_is_known_since() {
+    let mut world = World::new(false);
+    world.run(&result(0..2, 1));
+    world.send(false);
+    // Whatever it is that drops the schedule: its dead letters stay.
+    world.changes.forget(SCHEDULE).unwrap();
+    let all = result(0..4, 2);
+    for meanwhile in [true, false] {
+        world.run(&all);
+        world.send_all();
+        if meanwhile {
+            let (id, mut session, requests) = world.receive(&all);
+            session.finish().unwrap();
+            world.commit(id, requests);
+            session.committed();
+        }
+        assert_eq!(world.run(&all), 0);
+        world.restart();
+    }
+    assert_eq!(
+        world.files().len(),
+        3,
+        "a base and what was unfinished before"
+    );
+    world.replay();
+    world.send_all();
+    assert_eq!(world.values[&0], 1, "the old value came last");
+    assert_eq!(world.run(&all), 4);
+    world.check(&all).unwrap();
+    // Nothing is unfinished any more.
+    assert_eq!(world.run(&all), 0);
+    let noted = |path: &PathBuf| path.extension().is_some_and(|end| end == "before");
+    assert!(!world.files().iter().any(noted), "{:?}", world.files());
+}
+
+#[test]
 fn a_delivery_that_ended_before_one_ahead_of_it_proves_nothing_yet() {
     let mut world = World::new(false);
     world.run(&result(0..2, 1));

@@ -53,6 +53,12 @@ impl Ledger for Outbox {
         }
     }
 
+    fn unfinished(&self) -> std::io::Result<Vec<DeliveryId>> {
+        let unfinished = |(_, sent): &(&DeliveryId, &Sent)| sent.open > 0 || !sent.dead.is_empty();
+        let unfinished = self.deliveries.iter().filter(unfinished);
+        Ok(unfinished.map(|(id, _)| *id).collect())
+    }
+
     fn lost(&self) -> Option<UnixMillis> {
         self.lost
     }
