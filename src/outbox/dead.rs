@@ -1,10 +1,5 @@
-//! Dead letters as they are kept: one record holds the dead slices of one entry. Its meta part:
-//!
-//! ```text
-//! delivery 16, destination 16, received 8, label, title, sealed account,
-//! replaces 8 (the letter that was replayed, or all ones), route 1 (that of its entry),
-//! then for each slice: number in its entry 4, attempts 4, first try 8, last try 8, reason
-//! ```
+//! Dead letters as they are kept: one record holds the dead slices of one entry, as the page of
+//! [`local`](crate::outbox::local) draws it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

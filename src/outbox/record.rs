@@ -1,30 +1,10 @@
-//! Records: what the files of the outbox hold between header and footer.
-//!
-//! ```text
-//! marker   4  "LFr2"
-//! length   4  bytes that follow the checksum
-//! crc      4  CRC32C of the length and of those bytes
-//! kind     1  1 entry, 2 dead letter, 3 rejected row
-//! flags    1  bit 0: the body is an lz4 block; the other bits are 0
-//! zero     2
-//! ordinal  4  place in the delivery, from 0
-//! delivery 16
-//! meta     4  length of the meta part
-//! slices   4  number of slices
-//! raw      4  length of the body before compression: the sum of the slices' lengths
-//! table    8 a slice: length, rows
-//! stamp    48 under which key, salt and count the rest is sealed (see `seal`)
-//! sealed      meta (what the kind says; of an entry one byte, its route) and body (the slices, one after the other)
-//! tag      16 authenticates the sealed part, and all from the kind on in front of it
-//! ```
-//! All numbers are little-endian. The marker is there for salvage: a reader that has lost its
-//! place looks for the next marker whose record passes its checksum.
+//! Records: what the files of the outbox hold between header and footer, drawn on the page of
+//! [`local`](crate::outbox::local).
 //!
 //! A record is read in two steps. A [`Frame`] is what its checksum vouches for: whose it is, how
 //! many batches and rows. That needs no key. [`Frame::open`] opens what is sealed, which tells
 //! damage by accident or by hand, and a record that lies where another belongs. Nothing that is
-//! not sealed is accepted in its place. Each record opens by itself: damage to the header of the
-//! file or to its neighbours costs it nothing.
+//! not sealed is accepted in its place. Each record opens by itself.
 
 use bytes::Bytes;
 

@@ -41,17 +41,6 @@ pub struct Damage {
     pub found: UnixMillis,
 }
 
-impl Damage {
-    pub(in crate::outbox) fn of_state(what: String) -> Self {
-        Self {
-            delivery: None,
-            rows: 0,
-            what,
-            found: UnixMillis::now(),
-        }
-    }
-}
-
 /// What waits for one destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestinationState {

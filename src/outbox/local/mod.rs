@@ -29,6 +29,100 @@
 //! settled is sent again; dead letters that had been replayed or discarded are dead letters
 //! again, notes are gone, settled deliveries are listed no more, segments that are gone count as delivered, and of a
 //! cancelled delivery that had work left all that had not settled is cancelled.
+//!
+//! # On the disk
+//!
+//! ```text
+//! FORMAT                        "looker-feed outbox 2 crc=…": version, CRC32C of the text before it, in hex
+//! LOCK                          empty; held while a process has the outbox open
+//! state/                        sled's directory
+//! state.new/ state.old/         while the state is being copied; COMPLETE in it says that a copy is whole
+//! state.trial/                  a copy that is opened to see whether the state is sound
+//! segments/<delivery>.<n>.seg   requests of a delivery, n from 00000
+//!          <delivery>.aborted   the delivery was withdrawn: its last segment, renamed
+//!          <delivery>.cancelled what is left of the delivery is not sent; empty
+//!          probe                made and removed again to see whether the disk takes a file
+//! dead/<n>.dead                 dead letters of any delivery, n from 00000000
+//! rejected/<delivery>.rejected  rejected rows of a delivery
+//! damaged/                      what was found to be damaged, kept for a person; never read again, not counted
+//! ```
+//! A delivery is named by 32 hexadecimal digits. **Numbers** are little-endian. A **text** is four
+//! bytes of length and the bytes, UTF-8; so are *bytes* of any length. *Optional* is one byte, 0 or 1, and
+//! after a 1 the value. A **time** is 8 bytes, milliseconds since 1970. A **tally** is rows 8, batches 8.
+//!
+//! **A file** in `segments/`, `dead/` or `rejected/` is a header, records and, but for dead letters, a footer:
+//!
+//! ```text
+//! header   magic      8  "LFOUTBOX"
+//!          version    2  2
+//!          kind       1  1 segment, 2 dead letters, 3 rejected rows
+//!          codec      1  1: records are lz4 blocks or plain, as each says, and sealed
+//!          number     4  of the segment in its delivery, or of the dead-letter file
+//!          first      4  ordinal of the segment's first entry; else 0
+//!          key        8  id of the key that the records are sealed under
+//!          info     4 +  length and bytes: the delivery's info, see below; empty in dead-letter files
+//!          crc        4  CRC32C of all of the above
+//!
+//! record   marker     4  "LFr2"
+//!          length     4  bytes that follow the checksum
+//!          crc        4  CRC32C of the length and of those bytes
+//!          kind       1  1 entry, 2 dead letter, 3 rejected row
+//!          flags      1  bit 0: the body is an lz4 block; the other bits are 0
+//!          zero       2
+//!          ordinal    4  the entry's place in the delivery, from 0; of a rejected row, in its file
+//!          delivery  16
+//!          meta       4  length of the meta part
+//!          slices     4  number of slices: of an entry or dead letter its batches, of a rejected row 1
+//!          raw        4  length of the body before compression: the sum of the slices' lengths
+//!          table    8 ×  of each slice: length 4, rows 4
+//!          stamp     48  under which key (id 8, salt 32, count 8) the rest is sealed, see `seal`
+//!          sealed        meta and body (the slices, one after the other)
+//!          tag       16  authenticates the sealed part, and all from the kind on in front of it
+//!
+//!   meta   entry         route 1
+//!          dead letter   delivery 16, destination 16, received time, label text, title text, account bytes,
+//!                        replaces 8 (the letter that was replayed, or all ones), route 1; then of each
+//!                        slice: number in its entry 4, attempts 4, first try time, last try time, reason text
+//!          rejected row  row 8 (its number in the delivery), reason text; the slice is the row's text
+//!
+//! footer   places   4 +  number of entries, and of each: offset 4, length 4, batches 4, rows 4
+//!          commit     1  1 in the last segment of a delivery and in a file of rejected rows, else 0; after a 1:
+//!                        position 8, committed time, segments 4, totals (see below)
+//!          length     4  of places and commit
+//!          data crc   4  CRC32C of everything before the footer
+//!          crc        4  CRC32C of places, commit and the two fields before
+//!          marker     4  "LFe1": the last bytes of the file
+//!
+//! info                   delivery 16, destination 16, received time, label text, account bytes (sealed),
+//!                        webhook optional 32 (SHA-256 of its id), title text, link optional text
+//! totals                 rows in 8, rejected 8, unchanged 8, users 8, batches 8, requests 8,
+//!                        notes: number 4, a text each
+//! ```
+//! Every segment carries the whole header, so that each can be salvaged alone. A segment without a
+//! footer belongs to a delivery that was never accepted. **The footer with the commit is the moment
+//! of acceptance**: from then on the delivery survives the loss of the state. A record's marker is there for
+//! salvage: a reader that has lost its place looks for the next one whose record passes its checksum.
+//! Damage to the header or to a neighbour costs a record nothing.
+//!
+//! **The state** is one sled tree. A key is a letter and numbers of our own counters, big-endian so that they
+//! sort, or a hash or an id. A value is a version byte 1, the fields below, and 4 bytes CRC32C of both; it is
+//! under 4 KiB. A *position* is a delivery's place in the queue: given out at commit, never twice.
+//!
+//! | key | value |
+//! |---|---|
+//! | `m` | next position 8, next letter 8 |
+//! | `d` position 8 | a delivery, written once: info without its account, totals, committed time, rejected rows that were kept 4 (older rows end before) |
+//! | `c` position 8 | where it went: tallies delivered, dead, discarded, damaged, cancelled; cancelled optional time, settled whole optional time (older rows end after damaged) |
+//! | `s` position 8, segment 4 | a segment that has not settled: first ordinal 4, entries 4, tally, file size 8, settled entries 4, settled tally, damaged 1 |
+//! | `b` position 8, segment 4, chunk 4 | bytes: which of the chunk's 1,024 entries have settled, one bit each, the lowest first; absent: none |
+//! | `a` destination 16 | the newest account: the position it came with 8, label text, account bytes (sealed) |
+//! | `n` destination 16, topic 1 | bytes: a note |
+//! | `w` SHA-256 of a webhook id 32 | delivery 16, rows 8, committed time |
+//! | `r` delivery 16 | a delivery that has begun and is not committed: received time, webhook optional 32, end optional (time, kind 1, rows 8, bytes 8), and sealed bytes: title text, about bytes, message text, journal bytes |
+//! | `l` letter 8 | a dead-letter record: position 8, file 4, offset 8, length 4, ordinal 4, bytes with a bit for each slice that is meant, tally, queued optional 8 (its place in the queue, when it was replayed) |
+//! | `f` file 4 | a dead-letter file: bytes of it that are durable 8, and a 1 if something in it was damaged |
+//! | `g` position 8, ordinal 4 | an entry that was given up as damaged; the value has no bytes at all |
+//! | `h` letter 8 | a dead letter that was given up as damaged: its row as it was |
 
 pub(in crate::outbox) mod accounts;
 pub(in crate::outbox) mod claim;
@@ -52,6 +146,7 @@ mod writing;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
+use crate::clock::UnixMillis;
 use crate::outbox::error::OpenError;
 use crate::outbox::local::files::dead::DeadWriter;
 use crate::outbox::local::files::disk::Disk;
@@ -80,7 +175,13 @@ pub(in crate::outbox) fn open(settings: Settings, disk: Disk) -> Result<Local, O
     let size = layout
         .files_size(&disk)
         .map_err(|error| error.at(&settings.path))?;
-    let recovered = recover(&settings, &layout, &disk, &Default::default())?;
+    let recovered = recover(
+        &settings,
+        &layout,
+        &disk,
+        &Default::default(),
+        UnixMillis::now(),
+    )?;
     let dead = DeadWriter::new(&disk, &layout, recovered.next_dead_file, &settings);
     let path = settings.path.clone();
     let shared = Arc::new(Shared::new(settings, layout, disk, recovered.index));

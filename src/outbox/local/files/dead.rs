@@ -2,8 +2,8 @@
 //!
 //! A record ([`DeadMeta`]) holds the dead slices of one entry, so that a settlement is in the file whole or
 //! not at all. It is durable before the state says that the entry has settled; a record that the
-//! state does not know (a crash between the two) is taken up at open.
-//! Files are never appended to by a later process, and go when their last letter goes.
+//! state does not know (a crash between the two) is taken up at open. Files are never appended to by
+//! a later process, and go when their last letter goes.
 
 use std::io;
 use std::sync::Arc;

@@ -1,26 +1,4 @@
-//! Header and footer of the files of the outbox. All numbers are little-endian.
-//!
-//! ```text
-//! header   magic     8  "LFOUTBOX"
-//!          version   2  2
-//!          kind      1  1 segment, 2 dead letters, 3 rejected rows
-//!          codec     1  1: records are lz4 blocks or plain, as each says, and sealed
-//!          number    4  of the segment in its delivery, or of the dead-letter file
-//!          first     4  ordinal of the first entry
-//!          key       8  id of the key that the records are sealed under
-//!          info      4+ length and text: the delivery; empty in dead-letter files
-//!          crc       4  CRC32C of all of the above
-//! records           see `record`
-//! footer   body         entries, one 16-byte row each (offset, length, batches, rows), then the
-//!                       commit, in the last segment of a delivery and nowhere else
-//!          length    4  of the body
-//!          data crc  4  CRC32C of everything before the footer
-//!          crc       4  CRC32C of the body and of the two fields before
-//!          marker    4  "LFe1": the last bytes of the file
-//! ```
-//! Every segment carries the whole delivery header, so that each can be salvaged alone. A segment
-//! without a footer belongs to a delivery that was never accepted. **The footer with the commit
-//! is the moment of acceptance**: from then on the delivery survives the loss of the state.
+//! Header and footer of the files of the outbox, as the page of [`local`](crate::outbox::local) draws them.
 
 use crate::clock::UnixMillis;
 use crate::outbox::codec::{Decoder, Encoder, Malformed};

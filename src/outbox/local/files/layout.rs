@@ -1,16 +1,5 @@
-//! The directory of an outbox: its names, its lock, its version.
-//!
-//! ```text
-//! FORMAT      "looker-feed outbox 2 crc=…"
-//! LOCK        held while a process has the outbox open
-//! state/      sled (see `state`); `state.new`, `state.old` while it is being copied
-//! segments/   <delivery>.<number>.seg; <delivery>.aborted says that the delivery was withdrawn,
-//!             <delivery>.cancelled that what is left of it is not sent; `probe` is made and
-//!             removed again to see whether the disk takes a file
-//! dead/       <number>.dead
-//! rejected/   <delivery>.rejected
-//! damaged/    what was found to be damaged, kept for a person, never read again, not counted
-//! ```
+//! The directory of an outbox: its names (drawn on the page of [`local`](crate::outbox::local)), its
+//! lock, its version.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};

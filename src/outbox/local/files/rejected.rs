@@ -1,6 +1,5 @@
-//! Rows that could not be mapped, kept so that a person can see and mend them: one file a
-//! delivery, header, records (meta: row number and reason; one slice: the row's text), and a
-//! footer with the totals. It goes when the delivery leaves the history.
+//! Rows that could not be mapped, kept so that a person can see and mend them: one file a delivery,
+//! which goes when the delivery leaves the history.
 
 use std::io;
 

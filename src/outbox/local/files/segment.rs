@@ -215,13 +215,33 @@ impl SegmentWriter {
     }
 }
 
+/// Where the entries of a segment lie.
+#[derive(Debug)]
+pub(in crate::outbox) struct Places {
+    first: u32,
+    places: Vec<Place>,
+}
+
+impl Places {
+    /// Those of the ordinals from `first` on.
+    pub fn new(first: u32, places: Vec<Place>) -> Self {
+        Self { first, places }
+    }
+
+    /// Where an entry lies; `None` when it is not in this segment or not to be found any more.
+    pub fn place(&self, ordinal: u32) -> Option<Place> {
+        let local = ordinal.checked_sub(self.first)?;
+        let place = self.places.get(local as usize)?;
+        (place.length > 0).then_some(*place)
+    }
+}
+
 /// A committed segment, open for reading.
 #[derive(Debug)]
 pub(in crate::outbox) struct SegmentFile {
     file: ReadFile,
     delivery: DeliveryId,
-    first: u32,
-    places: Vec<Place>,
+    places: Places,
     /// Header and footer are as they were written.
     pub sound: bool,
 }
@@ -253,17 +273,24 @@ impl SegmentFile {
         Ok(Self {
             file,
             delivery,
-            first,
-            places,
+            places: Places::new(first, places),
             sound,
         })
     }
 
-    /// Where an entry lies; `None` when it is not in this segment or not to be found any more.
+    /// Where its entries lie.
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// The same, without the open file.
+    pub fn into_places(self) -> Places {
+        self.places
+    }
+
+    /// See [`Places::place`].
     pub fn place(&self, ordinal: u32) -> Option<Place> {
-        let local = ordinal.checked_sub(self.first)?;
-        let place = self.places.get(local as usize)?;
-        (place.length > 0).then_some(*place)
+        self.places.place(ordinal)
     }
 
     /// What an entry weighs; nothing, when it is not to be found.
@@ -444,6 +471,7 @@ mod tests {
         written(&path);
         let places = SegmentFile::open(&Disk::default(), &path, DELIVERY, 10, 20)
             .unwrap()
+            .into_places()
             .places;
         let file = File::options().write(true).open(&path).unwrap();
         file.set_len(u64::from(places[15].offset) + 5).unwrap();

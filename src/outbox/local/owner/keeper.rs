@@ -189,6 +189,7 @@ impl Keeper {
             &self.shared.layout,
             &self.shared.disk,
             &live.keys().copied().collect(),
+            UnixMillis::now(),
         );
         match recovered {
             Ok(Recovered {

@@ -1,6 +1,7 @@
 //! Damage that was found, given up on the owner's thread: each loss is named once.
 
 use crate::outbox::delivery::Tally;
+use crate::outbox::local::files::segment::SegmentFile;
 use crate::outbox::local::owner::command::Loss;
 use crate::outbox::local::owner::keeper::Keeper;
 use crate::outbox::local::state::change::{Change, Outcome};
@@ -33,8 +34,8 @@ pub(in crate::outbox) fn lose(keeper: &mut Keeper, losses: &[Loss], change: &mut
                     .get(position)
                     .and_then(|delivery| delivery.segments.get(number))
                     .is_none_or(|segment| segment.row.damaged);
-                let file = file.as_deref();
-                let tally = change.give_up_missing(&index, *position, *number, file);
+                let places = file.as_deref().map(SegmentFile::places);
+                let tally = change.give_up_missing(&index, *position, *number, places);
                 if known && tally == Tally::default() {
                     continue;
                 }

@@ -1,45 +1,41 @@
 //! Opening: what is on the disk is brought into agreement, and what is damaged is set aside.
 //!
-//! 1. The state is opened and read. If it is damaged it is set aside, and a new one is built.
-//! 2. All that the files say and the state does not is read ([`evidence`]). What cannot be read ends
-//!    the open here, with nothing changed.
-//! 3. Deliveries that were withdrawn are taken out.
-//! 4. Segments that the state does not know: with a commit they are adopted, without one their
-//!    delivery was never accepted and they go.
-//! 5. Dead letters that the state does not know settle their entries (see `orphans`).
-//! 6. Segments and dead letters that the state knows and that are not there, or shorter than
-//!    they were, are given up, and named.
-//! 7. Deliveries with a mark that they were cancelled are cancelled.
-//! 8. Deliveries that were being received are ended as failed (see `attempts`).
-//!
-//! Each step is durable before the next. A crash between two of them leaves what the next open
-//! starts from.
+//! 1. The directories are listed ([`listing`]), and the state is opened and read. If it is damaged it
+//!    is set aside, and a new one is built.
+//! 2. All that the files say and the state does not is read ([`findings`], [`letters`]). What cannot
+//!    be read ends the open here, with nothing changed.
+//! 3. What was found is put into the state ([`replay`]), in this order:
+//!    - deliveries that were withdrawn are taken out, and segments that have settled are removed;
+//!    - segments that the state does not know are, with a commit, added as deliveries; without one
+//!      their delivery was never accepted, and they are removed;
+//!    - dead letters that the state does not know settle their entries; when the state was lost,
+//!      they and rejected rows tell of deliveries of which nothing else is left;
+//!    - segments and dead letters that the state knows and that are not there, or shorter than they
+//!      were, are given up, and named;
+//!    - deliveries with a mark that they were cancelled are cancelled;
+//!    - deliveries that were being received are ended as failed.
 
-mod adopt;
-mod attempts;
-mod cancelled;
-mod evidence;
-mod lost;
-mod orphans;
-mod work;
+mod findings;
+mod letters;
+mod listing;
+mod replay;
 
 use std::collections::HashSet;
 
+use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::outbox::error::OpenError;
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::layout::Layout;
-use crate::outbox::local::recovery::evidence::Evidence;
-use crate::outbox::local::recovery::work::{Files, Recovery};
-use crate::outbox::local::state::change::Change;
+use crate::outbox::local::recovery::findings::Findings;
+use crate::outbox::local::recovery::listing::Listing;
+use crate::outbox::local::recovery::replay::Replay;
 use crate::outbox::local::state::error::StateError;
 use crate::outbox::local::state::index::Index;
 use crate::outbox::local::state::opening;
-use crate::outbox::local::state::rows::{Key, Meta};
 use crate::outbox::local::state::store::Store;
 use crate::outbox::settings::Settings;
 use crate::outbox::status::Damage;
-use crate::seal::Keyring;
 
 /// An outbox that is ready to work.
 pub(in crate::outbox) struct Recovered {
@@ -50,139 +46,75 @@ pub(in crate::outbox) struct Recovered {
 }
 
 /// Opens the state of an outbox whose directory is ours and locked. Files of the deliveries in
-/// `live` are left alone: they are on their way in.
+/// `live` are left alone: they are on their way in. What is found or ended is so `now`.
 pub(in crate::outbox) fn recover(
     settings: &Settings,
     layout: &Layout,
     disk: &Disk,
     live: &HashSet<DeliveryId>,
+    now: UnixMillis,
 ) -> Result<Recovered, OpenError> {
-    let path = &settings.path;
+    let (path, keys) = (&settings.path, &settings.keys);
     let failed = |error: StateError| error.at(path);
-    let files = Files::list(disk, layout, live).map_err(|error| error.at(path))?;
+    let files = Listing::read(disk, layout, live).map_err(|error| error.at(path))?;
     let mut damage = Vec::new();
-    let (store, index) = open_state(settings, layout, disk, &mut damage).map_err(failed)?;
-    let rebuilt = index.is_none() && !files.is_empty();
-    if rebuilt && damage.is_empty() {
-        damage.push(Damage::of_state("the state is gone".to_owned()));
-    }
-    let index = index.unwrap_or_default();
-    // All that has to be read is read before anything is changed: one that cannot be read now ends
-    // the open here.
-    let evidence = Evidence::read(disk, layout, &settings.keys, &files, &index)
-        .map_err(|error| error.at(path))?;
-    let mut recovery = Recovery {
+    let opened = open_state(settings, layout, disk).map_err(failed)?;
+    let rebuilt = opened.index.is_none() && !files.is_empty();
+    let what = match opened.lost {
+        None if rebuilt => Some("the state is gone".to_owned()),
+        lost => lost,
+    };
+    damage.extend(what.map(|what| Damage {
+        delivery: None,
+        rows: 0,
+        what,
+        found: now,
+    }));
+    let index = opened.index.unwrap_or_default();
+    let found =
+        Findings::read(disk, layout, keys, files, live, &index).map_err(|error| error.at(path))?;
+    let next_dead_file = found.next_dead_file;
+    let mut replay = Replay {
         layout,
         disk,
-        store,
+        keys,
+        live,
+        rebuilt,
+        now,
+        store: opened.store,
         index,
         damage,
-        rebuilt,
-        adopted: HashSet::new(),
-        files,
+        added: HashSet::new(),
     };
-    run(&mut recovery, &settings.keys, evidence, live).map_err(failed)?;
-    let next_dead_file = recovery
-        .files
-        .dead
-        .keys()
-        .chain(recovery.index.dead_files.keys())
-        .max()
-        .map_or(0, |last| last.saturating_add(1));
+    replay.run(found).map_err(failed)?;
     Ok(Recovered {
-        store: recovery.store,
-        index: recovery.index,
-        damage: recovery.damage,
+        store: replay.store,
+        index: replay.index,
+        damage: replay.damage,
         next_dead_file,
     })
 }
 
-fn run(
-    recovery: &mut Recovery<'_>,
-    keys: &Keyring,
-    evidence: Evidence,
-    live: &HashSet<DeliveryId>,
-) -> Result<(), StateError> {
-    let mut meta = sled::Batch::default();
-    let value = Meta {
-        next_position: recovery.index.next_position,
-        next_letter: recovery.index.next_letter,
-    };
-    meta.insert(Key::Meta.encode(), value.encode());
-    recovery.store.apply(meta)?;
-    remove_withdrawn(recovery, live)?;
-    remove_settled(recovery);
-    adopt::take_up(recovery, evidence.strangers)?;
-    orphans::take_up(recovery, evidence.tails, &evidence.heads)?;
-    orphans::take_up_rejected(recovery, evidence.heads)?;
-    lost::give_up(recovery, &evidence.lengths)?;
-    cancelled::take_up(recovery)?;
-    attempts::take_up(recovery, keys, live)?;
-    if let Some(probe) = recovery.files.probe.take() {
-        recovery.remove(&probe);
-    }
-    for stray in std::mem::take(&mut recovery.files.strays) {
-        recovery.set_aside(&stray, "is no file of the outbox");
-    }
-    Ok(())
-}
-
-/// A delivery that was withdrawn may have left rows in sled, when it was sled that failed.
-fn remove_withdrawn(
-    recovery: &mut Recovery<'_>,
-    live: &HashSet<DeliveryId>,
-) -> Result<(), StateError> {
-    let aborted = std::mem::take(&mut recovery.files.aborted);
-    let mut change = Change::default();
-    for id in aborted.iter().map(|(id, _)| id).chain(live) {
-        if let Some((position, _)) = recovery.index.delivery(*id) {
-            change.purge_delivery(&recovery.index, position);
-        }
-    }
-    recovery.make(change)?;
-    for (id, mark) in aborted {
-        for path in recovery
-            .files
-            .segments
-            .remove(&id)
-            .unwrap_or_default()
-            .values()
-        {
-            recovery.remove(path);
-        }
-        recovery.remove(&mark);
-    }
-    Ok(())
-}
-
-/// Segments of a delivery that the state knows and that it does not count any more have settled.
-fn remove_settled(recovery: &mut Recovery<'_>) {
-    let mut spent = Vec::new();
-    for (id, files) in &mut recovery.files.segments {
-        if let Some((_, delivery)) = recovery.index.delivery(*id) {
-            files.retain(|number, path| {
-                let keep = delivery.segments.contains_key(number);
-                if !keep {
-                    spent.push(std::mem::take(path));
-                }
-                keep
-            });
-        }
-    }
-    spent.iter().for_each(|path| recovery.remove(path));
+/// The state as it was opened.
+struct Opened {
+    store: Store,
+    /// `None`: it is new.
+    index: Option<Index>,
+    /// Why the one before was set aside.
+    lost: Option<String>,
 }
 
 /// Opens sled and reads it; when that cannot be, sets it aside and begins a new one.
-fn open_state(
-    settings: &Settings,
-    layout: &Layout,
-    disk: &Disk,
-    damage: &mut Vec<Damage>,
-) -> Result<(Store, Option<Index>), StateError> {
+fn open_state(settings: &Settings, layout: &Layout, disk: &Disk) -> Result<Opened, StateError> {
     let path = layout.state();
-    let opened = opening::open(&path, disk, settings.state_bytes);
-    let error = match opened {
-        Ok(opened) => return Ok(opened),
+    let error = match opening::open(&path, disk, settings.state_bytes) {
+        Ok((store, index)) => {
+            return Ok(Opened {
+                store,
+                index,
+                lost: None,
+            });
+        }
         Err(error) if error.is_of_the_system() => return Err(error),
         Err(error) => error,
     };
@@ -192,9 +124,13 @@ fn open_state(
             doing: "a damaged state could not be set aside",
             source,
         })?;
-    damage.push(Damage::of_state(format!(
+    let lost = format!(
         "the state could not be read ({error}) and was set aside as {}; it is built anew from the segments, and what had settled in them is sent again with the same ids",
         target.display()
-    )));
-    Ok((Store::open(&path, disk, settings.state_bytes)?, None))
+    );
+    Ok(Opened {
+        store: Store::open(&path, disk, settings.state_bytes)?,
+        index: None,
+        lost: Some(lost),
+    })
 }

@@ -13,7 +13,7 @@ use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::attempt_row::AttemptRow;
 use crate::outbox::delivery::{Tally, WebhookKey};
-use crate::outbox::local::files::segment::SegmentFile;
+use crate::outbox::local::files::segment::Places;
 use crate::outbox::local::state::index::{Delivery, Index};
 use crate::outbox::local::state::rows::{
     Account, Bits, CHUNK, Counters, DeadFileRow, Letter, SegmentRow, Webhook,
@@ -230,14 +230,14 @@ impl Change {
         true
     }
 
-    /// Gives up what cannot be found any more of a segment, of which `file` is what can be read.
+    /// Gives up what cannot be found any more of a segment, of which `places` says what can.
     /// Returns the weight that is lost.
     pub fn give_up_missing(
         &mut self,
         index: &Index,
         position: u64,
         number: u32,
-        file: Option<&SegmentFile>,
+        places: Option<&Places>,
     ) -> Tally {
         let Some(segment) = self.segment(index, position, number) else {
             return Tally::default();
@@ -250,7 +250,7 @@ impl Change {
                 continue;
             }
             let ordinal = segment.row.summary.first + local;
-            match file.and_then(|file| file.place(ordinal)) {
+            match places.and_then(|places| places.place(ordinal)) {
                 Some(place) => lost -= place.tally(),
                 None => {
                     segment.bits.set(local, true);

@@ -119,5 +119,13 @@ mod tests {
             );
         }
         assert_eq!(Key::decode(b""), Err(Malformed));
+        // The page of the format has a row for each.
+        let page = include_str!("../mod.rs");
+        let mut letters: Vec<u8> = encoded.iter().map(|key| key[0]).collect();
+        letters.dedup();
+        for letter in letters {
+            let row = format!("//! | `{}`", char::from(letter));
+            assert!(page.contains(&row), "{row}");
+        }
     }
 }

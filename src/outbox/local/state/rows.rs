@@ -1,23 +1,5 @@
-//! The rows that sled holds. Keys are a letter and big-endian numbers of our own counters (or a
-//! hash or id of fixed width); values are framed by `codec` (version, CRC32C), all under 4 KiB.
-//!
-//! | key | value |
-//! |---|---|
-//! | `m` | next position, next letter |
-//! | `d` position | a delivery: header, totals, when it was committed. Written once |
-//! | `c` position | its counters: how many rows and batches went where, when it was cancelled, when it settled whole |
-//! | `s` position, segment | a segment that is not settled yet: first ordinal, entries, weight, how much has settled |
-//! | `b` position, segment, chunk | which of the chunk's [`CHUNK`] entries have settled, one bit each; absent: none |
-//! | `a` destination | the newest sealed account, the label, and the position that they came with |
-//! | `n` destination, topic | a note, see `note` |
-//! | `w` SHA-256 of a webhook id | delivery, rows, when |
-//! | `r` delivery | one that has begun and is not committed, see `attempt` |
-//! | `l` letter | a dead-letter record: where it lies, which slices are left, whether it is replayed |
-//! | `f` file | length of a dead-letter file as the state knows it, and whether something in it was damaged |
-//! | `g` position, ordinal | an entry that was given up as damaged; empty |
-//! | `h` letter | a dead letter that was given up as damaged: its row as it was |
-//!
-//! A position is a delivery's place in the queue: given out at commit, never twice.
+//! The rows that sled holds, one type for each kind of value; the page of
+//! [`local`](crate::outbox::local) has the table.
 
 use std::sync::Arc;
 
