@@ -24,13 +24,14 @@ use std::fmt;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::changes::{self, Changes};
+use crate::clock::Clock;
 use crate::decode::{self, Chunk, DecodeError};
 use crate::group::{self, GroupError};
 use crate::mapping::{self, MoreColumns, PlanError};
@@ -152,8 +153,9 @@ pub struct Receipt {
 #[derive(Debug, Default)]
 pub struct Progress {
     arrived: Arc<Arrived>,
-    read: OnceLock<SystemTime>,
-    written: OnceLock<SystemTime>,
+    read: OnceLock<u64>,
+    written: OnceLock<u64>,
+    clock: Clock,
 }
 
 impl Progress {
@@ -175,13 +177,13 @@ impl Progress {
         self.arrived.bytes.load(Ordering::Relaxed)
     }
 
-    /// When all rows had been read and mapped.
-    pub fn read(&self) -> Option<SystemTime> {
+    /// When all rows had been read and mapped, in nanoseconds since 1970.
+    pub fn read(&self) -> Option<u64> {
         self.read.get().copied()
     }
 
-    /// When all requests had been made and written, to be committed.
-    pub fn written(&self) -> Option<SystemTime> {
+    /// When all requests had been made and written, to be committed, in nanoseconds since 1970.
+    pub fn written(&self) -> Option<u64> {
         self.written.get().copied()
     }
 }

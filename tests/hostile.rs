@@ -376,7 +376,7 @@ async fn bodies_that_break_off_or_are_not_framed_fail_with_a_sentence() {
     let sized = [
         ("nothing", "", "the request is empty"),
         ("two requests", "{} {}", "something follows"),
-        ("no JSON", "\0\0\0\0", "no JSON object"),
+        ("no JSON", "\0\0\0\0", "not a JSON object"),
         ("NaN", "{\"data\":NaN", "no NaN"),
         (
             "nesting of a million",
@@ -471,7 +471,7 @@ async fn documents_that_are_not_what_they_should_be_are_refused_or_carried_as_th
             "more than 5000 columns",
         ),
         ("NaN", cell("NaN"), "no NaN"),
-        ("Infinity", cell("-Infinity"), "no JSON number"),
+        ("Infinity", cell("-Infinity"), "not a JSON number"),
         ("a number with a plus", cell("+1"), "a value is missing"),
         ("octal", cell("012"), "comma or a closing bracket"),
         ("a raw NUL", cell(b"\"a\0b\""), "raw control character"),
@@ -487,11 +487,11 @@ async fn documents_that_are_not_what_they_should_be_are_refused_or_carried_as_th
             cell(b"\"\xc0\xaf\""),
             "not valid UTF-8",
         ),
-        ("UTF-16", utf16, "no JSON object"),
+        ("UTF-16", utf16, "not a JSON object"),
         (
             "gzip",
             b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03".to_vec(),
-            "no JSON object",
+            "not a JSON object",
         ),
         (
             "two data lists",
@@ -526,7 +526,7 @@ async fn documents_that_are_not_what_they_should_be_are_refused_or_carried_as_th
         ("a number beyond all floats", cell("1e400"), taken),
         ("the same key twice", twice, taken),
         (
-            "a key of a million letters that is no column",
+            "a key of a million letters that is not a column",
             rows(key),
             taken,
         ),
@@ -723,7 +723,7 @@ async fn text_of_strangers_reaches_log_and_page_only_as_text() {
     let length = format!("content-length: {}\r\nconnection: close\r\n", body.len());
     siege
         .stand(async {
-            // An escape character is no part of a header.
+            // An escape character is not a part of a header.
             let answer = siege
                 .raw(&execute(&format!("{strange}{length}"), &body))
                 .await;

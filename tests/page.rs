@@ -487,7 +487,7 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
     browser
         .until("document.querySelector('#letters pre')?.textContent.includes('unlucky')")
         .await;
-    // Edited: what is no JSON and what mParticle would not take is said, and the text stays.
+    // Edited: what is not JSON and what mParticle would not take is said, and the text stays.
     browser.press("#letters [data-do=edit]").await;
     browser.until("document.querySelector('#edit').open").await;
     let write = async |from: &str, to: &str| {

@@ -4,8 +4,6 @@
 //! A delivery's trace has the delivery's id, so that the requests of one that was received before a
 //! restart still lead to it.
 
-use std::time::SystemTime;
-
 use super::receiver::kind;
 use crate::drain::{Reply, Request, Transport};
 use crate::ingest::{IngestError, Progress, Receipt};
@@ -157,8 +155,8 @@ impl Receiving {
         telemetry.record(whole);
         let mut start = self.start;
         for (name, until) in [
-            ("delivery.receive_decode_map", progress.read().map(nanos)),
-            ("delivery.group_encode_write", progress.written().map(nanos)),
+            ("delivery.receive_decode_map", progress.read()),
+            ("delivery.group_encode_write", progress.written()),
             ("delivery.commit", None),
         ] {
             // What was not reached is not there; what was under way ended with the delivery.
@@ -182,13 +180,6 @@ fn word(data_type: DataType) -> &'static str {
         DataType::User => "user",
         DataType::Event => "event",
     }
-}
-
-fn nanos(at: SystemTime) -> u64 {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-    })
 }
 
 #[cfg(test)]

@@ -259,7 +259,7 @@ impl Changes {
     ///
     /// # Errors
     /// Another delivery of the schedule is on its way in, or the disk or the system refuses. What
-    /// is damaged of earlier deliveries is no error: all users are sent then.
+    /// is damaged of earlier deliveries is not an error: all users are sent then.
     pub fn begin(
         &self,
         order: &Order,

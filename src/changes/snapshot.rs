@@ -82,7 +82,7 @@ pub(super) enum ReadError {
     #[error("it cannot be read")]
     Io(#[from] io::Error),
     /// It does not begin as a snapshot does.
-    #[error("it is no snapshot")]
+    #[error("it is not a snapshot")]
     NotOurs,
     /// Written by another version.
     #[error("it has version {0}, which this looker-feed does not know")]

@@ -112,7 +112,7 @@ pub enum EnvelopeProblem {
     #[error("the request is empty; an action hub's execute request is a JSON object")]
     Empty,
     /// The root is something else.
-    #[error("the request is no JSON object")]
+    #[error("the request is not a JSON object")]
     NotAnObject,
     /// The bytes ended before the root object did.
     #[error("the request is cut off before its end; send it again")]

@@ -33,7 +33,7 @@ pub enum Problem {
     #[error("the document is a bare list of rows, Looker's plain `json` format")]
     PlainJson,
     /// The root is neither object nor array, or no JSON at all.
-    #[error("the document is no JSON object")]
+    #[error("the document is not a JSON object")]
     NotAnObject,
     /// The bytes ended before the root object did.
     #[error("the document is cut off before its end")]

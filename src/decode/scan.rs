@@ -59,10 +59,10 @@ pub enum Fault {
     #[error("a value is missing")]
     NoValue,
     /// `NaN`, `Infinity` or a misspelt literal.
-    #[error("this is no JSON literal (JSON has true, false and null; no NaN, no Infinity)")]
+    #[error("this is not a JSON literal (JSON has true, false and null; no NaN, no Infinity)")]
     Literal,
     /// A number against the grammar: leading zero, no digits after the point, and so on.
-    #[error("this is no JSON number")]
+    #[error("this is not a JSON number")]
     Number,
     /// Something else where a key's opening quote must stand, for example after a trailing comma.
     #[error("a key in quotes is missing")]

@@ -125,7 +125,7 @@ impl Unescape {
         }
     }
 
-    /// What follows is no low surrogate.
+    /// What follows is not a low surrogate.
     fn end_pair(&mut self, out: &mut Vec<u8>) {
         if self.high.take().is_some() {
             push_char(0xFFFD, out);

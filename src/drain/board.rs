@@ -137,7 +137,7 @@ impl Board {
             rng,
         };
         let board = Self {
-            stopwatch,
+            stopwatch: stopwatch.clone(),
             outbox,
             lanes: Mutex::new(lanes),
             pausing: Mutex::default(),

@@ -52,7 +52,7 @@ pub struct LaneSettings {
     /// Requests in flight at most, at least 1.
     pub max_in_flight: usize,
     /// What is older than this since it was received, while its destination keeps failing, goes to
-    /// the dead letters. An operator's pause is no failure.
+    /// the dead letters. An operator's pause is not a failure.
     pub max_age: Option<Duration>,
     /// The rate.
     pub pace: PaceSettings,

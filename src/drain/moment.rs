@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::clock::UnixMillis;
+use crate::clock::{Clock, UnixMillis};
 
 /// One point in time by both clocks: the steady one for waits and rates, the wall clock for what a
 /// person reads and for ages that outlive the process.
@@ -29,16 +29,18 @@ impl Moment {
 }
 
 /// Makes [`Moment`]s. The steady clock is tokio's, so that paused time drives the whole drain.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Stopwatch {
     start: Instant,
+    clock: Clock,
 }
 
 impl Stopwatch {
-    /// Tick 0 is now.
-    pub fn start() -> Self {
+    /// Tick 0 is now; the wall clock is that of `clock`.
+    pub fn start(clock: Clock) -> Self {
         Self {
             start: Instant::now(),
+            clock,
         }
     }
 
@@ -46,7 +48,7 @@ impl Stopwatch {
     pub fn now(&self) -> Moment {
         Moment {
             tick: self.start.elapsed(),
-            wall: UnixMillis::now(),
+            wall: self.clock.now(),
         }
     }
 

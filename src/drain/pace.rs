@@ -195,7 +195,7 @@ impl Pace {
             self.growth = (self.growth * 2.0).min(1.0);
             self.growth_changed = now;
         }
-        // A rate that holds nothing back has not been tried, so it is no ground to grow from.
+        // A rate that holds nothing back has not been tried, so it is no reason to grow.
         if std::mem::take(&mut self.pressed) {
             self.grow(since.as_secs_f64().min(1.0));
         }

@@ -138,7 +138,7 @@ pub fn too_old(why: &str) -> String {
 }
 
 /// Whether the server may have taken a dead letter of this reason all the same: it was sent, and the
-/// last that was heard is no refusal of it.
+/// last that was heard is not a refusal of it.
 pub fn may_have_arrived(reason: &str, attempts: u32) -> bool {
     attempts > 0 && reason.starts_with(TOO_OLD)
 }

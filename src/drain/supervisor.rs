@@ -18,6 +18,7 @@ use super::sender::Sender;
 use super::transport::Transport;
 use super::trouble::{Trouble, flatten};
 use crate::backoff::Backoff;
+use crate::clock::Clock;
 use crate::model::DestinationId;
 use crate::outbox::{DestinationState, Error, Outbox};
 use crate::shutdown::Shutdown;
@@ -28,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How the drain works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// For each destination.
     pub lane: LaneSettings,
@@ -39,6 +40,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// Seeds all jitter; `None`: from the system.
     pub seed: Option<u64>,
+    /// Tells the time of the day; waits run on tokio's clock.
+    pub clock: Clock,
 }
 
 impl Default for Settings {
@@ -71,6 +74,7 @@ impl Default for Settings {
             reply_within: seconds(90),
             deadline: seconds(20),
             seed: None,
+            clock: Clock::default(),
         }
     }
 }
@@ -103,7 +107,7 @@ impl<T: Transport> Drain<T> {
     pub fn new(settings: Settings, outbox: Outbox, transport: Arc<T>) -> Result<Self, Error> {
         let mut rng = settings.seed.map_or_else(Rng::new, Rng::with_seed);
         let board = Board::new(
-            Stopwatch::start(),
+            Stopwatch::start(settings.clock.clone()),
             outbox.clone(),
             settings.lane,
             rng.fork(),
@@ -194,7 +198,7 @@ impl<T: Transport> Drain<T> {
                 lane,
                 outbox: self.outbox.clone(),
                 transport: Arc::clone(&self.transport),
-                stopwatch: self.board.stopwatch,
+                stopwatch: self.board.stopwatch.clone(),
                 reply_within: self.settings.reply_within,
                 deadline: self.settings.deadline,
                 rng: self.rng.fork(),

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::mpsc;
 
@@ -96,7 +95,7 @@ pub fn run(
     }
     worked.check()?;
     let mut notes = worked.notes();
-    progress.written.get_or_init(SystemTime::now);
+    progress.written.get_or_init(|| progress.clock.nanos());
     if let Some(session) = &mut session {
         session.check(worked.header.truncated)?;
         notes.splice(0..0, session.note());
@@ -166,7 +165,7 @@ pub fn work<S: Store>(
     let mut decoder = Decoder::new(settings.decode);
     let header = job.read(&mut decoder, next)?;
     drop(decoder);
-    progress.read.get_or_init(SystemTime::now);
+    progress.read.get_or_init(|| progress.clock.nanos());
     job.finish(header)
 }
 

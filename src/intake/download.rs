@@ -39,7 +39,7 @@ const READ_BUFFER_BYTES: (usize, usize) = (32 << 10, 256 << 10);
 /// Why rows could not be fetched. Each is a sentence for the schedule's owner.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DownloadError {
-    /// `download_url` is no url with a host.
+    /// `download_url` is not a URL with a host.
     #[error("Looker's download address is not a valid url.")]
     Url,
     /// Another scheme than https, or plain http to a host that is not loopback and listed.

@@ -9,7 +9,7 @@ pub(super) enum RequestError {
     /// A root key came twice: which of the two counts would be a guess.
     #[error("Looker's request has two `{0}` sections.")]
     Twice(&'static str),
-    /// A section is no object, or a member of it has another type than Looker documents. The
+    /// A section is not an object, or a member of it has another type than Looker documents. The
     /// parser's words are left out: they would quote the value, which may be a secret.
     #[error("The `{0}` section of Looker's request is not what an action hub expects.")]
     Shape(&'static str),
@@ -45,7 +45,7 @@ pub(super) enum RequestError {
         /// What the form offers.
         known: String,
     },
-    /// Text that is no version.
+    /// Text that is not a version.
     #[error("The data plan version {0} is not a whole number from 1 on.")]
     PlanVersion(String),
     /// The version of what?
@@ -57,7 +57,7 @@ pub(super) enum RequestError {
     /// What the schedule says of columns beside their tags cannot be done.
     #[error(transparent)]
     MoreColumns(#[from] MoreColumnsError),
-    /// A request for the form is no JSON object.
+    /// A request for the form is not a JSON object.
     #[error("Looker's request for the form is not what an action hub expects.")]
     NotJson,
 }

@@ -137,7 +137,7 @@ impl<R: Receiver> Executor<R> {
             Ok(Err(failure)) => {
                 log_failure(&failure);
                 let outcome = Outcome::failure(&failure);
-                // A second request for what is being received is no delivery of its own.
+                // A second request for what is being received is not a delivery of its own.
                 if !matches!(failure, Failure::Receiving) {
                     self.fail(delivery, failure.kind(), &outcome);
                 }

@@ -62,7 +62,7 @@ impl Filled {
         };
         let data_type = form.data_type();
         let known = data_type.as_ref().ok().copied();
-        // What has not been filled in yet is no mistake.
+        // What has not been filled in yet is not a mistake.
         let begun = |error: RequestError| match error {
             RequestError::NoDataType | RequestError::NoEnvironment => Ok(()),
             error => Err(error),

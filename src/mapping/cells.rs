@@ -311,7 +311,7 @@ pub(super) fn device_value(
     }
 }
 
-/// Writes a time that is no event's; nothing when there is none.
+/// Writes a time that is not an event's; nothing when there is none.
 fn time_value(out: &mut Vec<u8>, row: &Row<'_>, slot: usize, times: &Times, tally: &mut Tally) {
     let value = row.value(slot);
     let note = match times.read(value, false) {

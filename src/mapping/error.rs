@@ -63,19 +63,19 @@ pub enum PlanError {
     TooManyColumns(usize),
 }
 
-/// One row cannot be sent. Of the row's values its text holds at most the one that is no time.
+/// One row cannot be sent. Of the row's values its text holds at most the one that is not a time.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// Every identity column is null, empty or absent.
     #[error("no identity: {0} null, empty or absent")]
     NoIdentity(String),
     /// An identity is a number that no double holds.
-    #[error("the identity in column {0} is no number that can be sent, such as 1e400")]
+    #[error("the identity in column {0} is not a number that can be sent, such as 1e400")]
     IdentityTooLarge(String),
     /// The event's name is there, and has nothing that can be seen.
     #[error("the event name in column {0} is blank")]
     BlankEventName(String),
-    /// The event's time is no time, or no plausible one.
+    /// The event's time is not a time, or no plausible one.
     #[error("the timestamp in column {column} {}: {value}", guess.words())]
     Timestamp {
         /// Its column.

@@ -1,8 +1,8 @@
-//! What a value may be that is no plausible time, in words for the person who tagged its column.
+//! What a value may be that is not a plausible time, in words for the person who tagged its column.
 
 use jiff::civil::Date;
 
-/// What a value looks like that is no plausible time.
+/// What a value looks like that is not a plausible time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Guess {
     /// It is neither a number nor a date.
@@ -95,7 +95,7 @@ pub(super) fn day_of(number: i64) -> Option<Date> {
     is_year.then_some(date)
 }
 
-/// A number that is no plausible time in any unit; `None`: it looks like nothing.
+/// A number that is not a plausible time in any unit; `None`: it looks like nothing.
 pub(super) fn of_number(whole: i64, is_integral: bool) -> Option<Guess> {
     // Day 36,526 is the first of 2000.
     if (20_000..80_000).contains(&whole) {

@@ -12,7 +12,7 @@ use crate::model::Text;
 /// The longest entity that is known, `&#x10ffff;`, without its `&`.
 const LONGEST_ENTITY: usize = 9;
 
-/// The value's text if it holds at least one tag; `None`: it is no HTML.
+/// The value's text if it holds at least one tag; `None`: it is not HTML.
 pub(super) fn text_of(text: Text<'_>) -> Option<String> {
     // Every tag has a `<`, which JSON may also write as an escape.
     let could_be = text.raw.contains('<') || (text.escaped && text.raw.contains("\\u003"));

@@ -134,12 +134,12 @@ impl Note {
             Self::FromDateAsUtc => {
                 "the value is a date without an offset and was read as UTC, since Looker named no known time zone before the rows"
             }
-            Self::NotATime => "the value is no plausible time and was not sent",
+            Self::NotATime => "the value is not a plausible time and was not sent",
             Self::NotAnIp => "the value is not an IP address and was not sent",
             Self::NotAPlace => {
                 "latitude and longitude are not both there and within the bounds of the globe, so neither was sent"
             }
-            Self::NotANumber => "the value is no number, or too large a one, and was not sent",
+            Self::NotANumber => "the value is not a number, or too large a one, and was not sent",
             Self::ConsentWithoutTime => {
                 "the row has no usable time of the consent, which mParticle needs, so it was not sent"
             }
@@ -162,7 +162,7 @@ impl Note {
                 "the value was taken for microseconds since 1970 and was turned into milliseconds"
             }
             Self::PivotLeftOut => {
-                "of the values by pivot value one could not be sent: it is no value, its name or the text of all would be longer than mParticle takes or is taken, or there are more than 1,000"
+                "of the values by pivot value one could not be sent: it is not a value, its name or the text of all would be longer than mParticle takes or is taken, or there are more than 1,000"
             }
             Self::FromNanos => {
                 "the value was taken for nanoseconds since 1970 and was turned into milliseconds"

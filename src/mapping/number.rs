@@ -19,7 +19,7 @@ pub(super) struct Number<'a> {
 }
 
 impl<'a> Number<'a> {
-    /// Reads a literal; `None`: it is no number by JSON's grammar.
+    /// Reads a literal; `None`: it is not a number by JSON's grammar.
     pub(super) fn read(literal: &'a str) -> Option<Self> {
         let (mantissa, exponent) = match literal.find(['e', 'E']) {
             Some(at) => (literal.get(..at)?, read_exponent(literal.get(at + 1..)?)?),

@@ -20,7 +20,7 @@ use super::values;
 use crate::clock::UnixMillis;
 use crate::model::Value;
 
-/// The smallest number that is taken for seconds; what is smaller is no time in any unit. Milliseconds,
+/// The smallest number that is taken for seconds; what is smaller is not a time in any unit. Milliseconds,
 /// microseconds and nanoseconds begin a thousand times higher each.
 const LEAST_SECONDS: u64 = 100_000_000;
 /// A date without a time, as it begins every text that is read as a time.
@@ -91,7 +91,7 @@ impl Times {
     /// 20261120 can be one.
     ///
     /// # Errors
-    /// It holds something that is no plausible time: what it may be.
+    /// It holds something that is not a plausible time: what it may be.
     pub(super) fn read(&self, value: Value<'_>, is_day: bool) -> Option<Result<Moment, Guess>> {
         match value {
             Value::Absent | Value::Null | Value::Pivoted(_) | Value::Failed(_) => None,
@@ -294,7 +294,7 @@ fn named(name: &str) -> Option<TimeZone> {
     }
 }
 
-/// The text of a value that is no time, short enough for a message.
+/// The text of a value that is not a time, short enough for a message.
 pub(super) fn quoted(value: Value<'_>) -> String {
     const MOST: usize = 40;
     let text = match value {

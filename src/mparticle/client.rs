@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 use super::reply::{self, MAX_WORDS, printable};
 use super::route::Route;
 use crate::causes::innermost;
-use crate::clock::UnixMillis;
+use crate::clock::Clock;
 use crate::drain::{Reply, Request, Transport};
 use crate::model::DestinationId;
 use crate::net::client::{self, HttpsClient, Kept};
@@ -46,7 +46,7 @@ const ACCOUNT_VERSION: u8 = 1;
 const MAX_PART: usize = 1024;
 
 /// How requests are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct ClientSettings {
     /// From the first byte of a request to the status of its answer, connecting included.
     pub request_timeout: Duration,
@@ -56,6 +56,8 @@ pub struct ClientSettings {
     pub idle_timeout: Duration,
     /// Unused connections kept for each host: as many as requests fly at a time.
     pub max_idle: usize,
+    /// Tells the time, for answers that say until when to wait.
+    pub clock: Clock,
 }
 
 impl Default for ClientSettings {
@@ -65,6 +67,7 @@ impl Default for ClientSettings {
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(45),
             max_idle: 32,
+            clock: Clock::default(),
         }
     }
 }
@@ -105,6 +108,7 @@ pub enum AccountError {
 pub struct Client {
     http: HttpsClient<Full<Bytes>>,
     request_timeout: Duration,
+    clock: Clock,
     open_account: OpenAccount,
     accounts: Mutex<HashMap<DestinationId, Arc<Opened>>>,
 }
@@ -147,6 +151,7 @@ impl Client {
         Self {
             http: client::https(trust, settings.connect_timeout, kept),
             request_timeout: settings.request_timeout,
+            clock: settings.clock,
             open_account: Box::new(move |sealed| {
                 open_account(sealed).map_err(|error| printable(&error.to_string(), MAX_WORDS))
             }),
@@ -183,10 +188,29 @@ impl Client {
         };
         let until = Instant::now() + self.request_timeout;
         match timeout_at(until, self.http.request(request)).await {
-            Ok(Ok(response)) => read(response, self.request_timeout.min(ANSWER_WITHIN)).await,
+            Ok(Ok(response)) => self.read(response).await,
             Ok(Err(error)) => Reply::unavailable(describe(&error)),
             Err(_) => Reply::unavailable(format!("no answer within {:?}", self.request_timeout)),
         }
+    }
+
+    /// Reads an answer whose status is there. The status counts, whatever happens to the body.
+    async fn read(&self, response: Response<Incoming>) -> Reply {
+        let (head, mut body) = response.into_parts();
+        let until = Instant::now() + self.request_timeout.min(ANSWER_WITHIN);
+        let mut text = Vec::new();
+        while let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await {
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let room = MAX_ANSWER - text.len();
+            text.extend_from_slice(data.get(..room).unwrap_or(&data));
+            if data.len() > room {
+                break;
+            }
+        }
+        let status = head.status.as_u16();
+        reply::read(status, &head.headers, &text, self.clock.now())
     }
 }
 
@@ -259,7 +283,7 @@ impl Account {
     /// Reads what [`Account::encode`] made.
     ///
     /// # Errors
-    /// It is not that, or is of another version, or is no usable account.
+    /// It is not that, or is of another version, or is not a usable account.
     pub fn decode(bytes: &[u8]) -> Result<Self, AccountError> {
         let (&version, mut rest) = bytes.split_first().ok_or(AccountError::Damaged)?;
         if version != ACCOUNT_VERSION {
@@ -341,29 +365,6 @@ fn body(batches: &[Bytes]) -> Bytes {
     }
     body.push(b']');
     body.into()
-}
-
-/// Reads an answer whose status is there. The status counts, whatever happens to the body.
-async fn read(response: Response<Incoming>, within: Duration) -> Reply {
-    let (head, mut body) = response.into_parts();
-    let until = Instant::now() + within;
-    let mut text = Vec::new();
-    while let Ok(Some(Ok(frame))) = timeout_at(until, body.frame()).await {
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        let room = MAX_ANSWER - text.len();
-        text.extend_from_slice(data.get(..room).unwrap_or(&data));
-        if data.len() > room {
-            break;
-        }
-    }
-    reply::read(
-        head.status.as_u16(),
-        &head.headers,
-        &text,
-        UnixMillis::now(),
-    )
 }
 
 /// The innermost cause is the telling one: "Connection refused", "certificate expired".

@@ -24,7 +24,7 @@ const HASHED: usize = 8;
 /// What was edited cannot be sent in the place of the old batch.
 #[derive(Debug, thiserror::Error)]
 pub enum EditError {
-    /// The text is no JSON object, or a name stands in it twice.
+    /// The text is not a JSON object, or a name stands in it twice.
     #[error("The edited batch is not a JSON object: {0}.")]
     Malformed(#[source] serde_json::Error),
     /// The old batch is none that looker-feed made.

@@ -90,11 +90,11 @@ fn percent_used(headers: &HeaderMap) -> Option<u8> {
         .trim_end_matches('%')
         .parse()
         .ok()?;
-    // The cast of a float saturates; NaN is no share.
+    // The cast of a float saturates; NaN is not a share.
     (!used.is_nan()).then_some(used.clamp(0.0, 100.0) as u8)
 }
 
-/// Whole seconds, or an HTTP date. A date that has passed is no wait; anything else is no hint.
+/// Whole seconds, or an HTTP date. A date that has passed is not a wait; anything else is not a hint.
 fn retry_after(headers: &HeaderMap, now: UnixMillis) -> Option<Duration> {
     let value = header(headers, RETRY_AFTER)?;
     if value.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -100,7 +100,7 @@ impl Outbox {
     /// # Errors
     /// The directory is in use, holds something else or another version, or files sealed under a key
     /// that is not there, or the system refuses.
-    /// Damage is no error: see [`Outbox::damage`].
+    /// Damage is not an error: see [`Outbox::damage`].
     pub fn open(settings: Settings) -> Result<Self, OpenError> {
         Self::open_on(settings, Disk::default())
     }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::outbox::error::OpenError;
 use crate::seal::Keyring;
 
@@ -32,6 +33,8 @@ pub struct Settings {
     pub rejected_rows: u64,
     /// What records are sealed with, and opened with.
     pub keys: Arc<Keyring>,
+    /// Tells the time.
+    pub clock: Clock,
 }
 
 impl Settings {
@@ -50,6 +53,7 @@ impl Settings {
             history: 1_000,
             rejected_rows: 10_000,
             keys,
+            clock: Clock::default(),
         }
     }
 

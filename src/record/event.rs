@@ -82,7 +82,7 @@ pub struct Purchase<'a> {
 const LENGTHS: usize = 8;
 
 impl<'a> Purchase<'a> {
-    /// Takes what stands behind the mark apart. What is no purchase gives empty parts.
+    /// Takes what stands behind the mark apart. What is not a purchase gives empty parts.
     pub fn read(bytes: &'a [u8]) -> Self {
         let read = || {
             let (key, rest) = bytes.split_first_chunk::<4>()?;

@@ -1,6 +1,6 @@
 //! One span: a piece of work with a beginning and an end.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use crate::clock::Clock;
 
 /// Names a trace. Never all zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,8 +108,5 @@ impl Span {
 
 /// Nanoseconds since 1970.
 pub fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-    })
+    Clock::default().nanos()
 }

@@ -154,8 +154,8 @@ async fn a_body_that_is_no_execute_request_is_a_failure_with_a_sentence() {
     let complete = order_with("").to_string();
     for (body, part) in [
         ("", "empty"),
-        ("[]", "no JSON object"),
-        ("<html>", "no JSON object"),
+        ("[]", "not a JSON object"),
+        ("<html>", "not a JSON object"),
         (&complete[..complete.len() - 1], "cut off"),
         (r#"{"type": "query" "data": {}}"#, "not valid JSON"),
         (&format!("{complete}x"), "something follows"),

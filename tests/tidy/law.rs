@@ -11,6 +11,11 @@ const EVERYTHING: &str = "every room";
 /// Begins the line that names the pure modules.
 const PURE: &str = "Pure, that is without a runtime, a network and a clock, are ";
 
+/// Begins the sentence that names who may read the wall clock.
+const WALL: &str = "The wall clock is read in ";
+/// Begins the sentence that names who may read the steady clock.
+const STEADY: &str = "The steady clock, by which waits are bounded, is read in ";
+
 /// What the crate's page demands.
 pub struct Law {
     /// Each room and whom it may use; `None`: all.
@@ -19,6 +24,10 @@ pub struct Law {
     pub everybody: BTreeSet<Module>,
     /// Know no runtime, no network and no clock.
     pub pure: Vec<Module>,
+    /// May ask what time it is.
+    pub wall: Vec<Module>,
+    /// May ask how much time has passed.
+    pub steady: Vec<Module>,
 }
 
 impl Law {
@@ -39,6 +48,8 @@ impl Law {
             rooms: BTreeMap::new(),
             everybody: BTreeSet::new(),
             pure: Vec::new(),
+            wall: Vec::new(),
+            steady: Vec::new(),
         };
         let rows = lines.iter().filter_map(|line| line.strip_prefix("| "));
         for row in rows {
@@ -63,12 +74,13 @@ impl Law {
             }
         }
         let text = lines.join(" ");
-        if let Some((_, after)) = text.split_once(PURE) {
-            let sentence = after
-                .split_once(". ")
-                .map_or(after, |(sentence, _)| sentence);
-            law.pure = names(sentence);
-        }
+        let named = |begin: &str| {
+            let after = text.split_once(begin).map_or("", |(_, after)| after);
+            names(after.split(". ").next().unwrap_or_default())
+        };
+        law.pure = named(PURE);
+        law.wall = named(WALL);
+        law.steady = named(STEADY);
         law
     }
 

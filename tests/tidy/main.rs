@@ -7,6 +7,7 @@ mod law;
 mod source;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use law::Law;
 use source::{Crate, Module, files, is_test, name};
@@ -137,6 +138,38 @@ fn the_pure_modules_know_no_runtime_no_network_and_no_clock() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn only_the_edges_read_a_clock_and_the_others_are_told_the_time() {
+    let (all, law) = (Crate::read(), Law::read());
+    let clocks = [
+        (&law.wall, ["UnixMillis", "now"]),
+        (&law.wall, ["SystemTime", "now"]),
+        (&law.steady, ["Instant", "now"]),
+    ];
+    let mut wrong = Vec::new();
+    for (may, call) in clocks {
+        assert!(may.len() > 3, "the crate's page says who may read a clock");
+        let reads = |source: &&source::Source| {
+            let mut pairs = source.named.iter().flat_map(|path| path.windows(2));
+            pairs.any(|pair| pair == call)
+        };
+        let within = |source: &source::Source, module| source.module.starts_with(module);
+        let readers: Vec<_> = all
+            .sources
+            .values()
+            .filter(|source| !is_test(Path::new(&source.file)))
+            .filter(reads)
+            .collect();
+        for source in &readers {
+            if !may.iter().any(|module| within(source, module)) {
+                wrong.push(format!("{}: {}", source.file, call.join("::")));
+            }
+        }
+        assert!(!readers.is_empty(), "somebody reads {call:?}");
+    }
+    assert!(wrong.is_empty(), "they are to be given a Clock: {wrong:#?}");
 }
 
 #[test]

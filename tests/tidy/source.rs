@@ -44,7 +44,7 @@ impl Crate {
     }
 
     /// The module that a path in `from` leads to, as far as it is written: re-exports are not
-    /// followed. `None` for a name that is no module's.
+    /// followed. `None` for a name that is not a module's.
     pub fn written(&self, from: &Module, path: &Written) -> Option<Module> {
         let (mut module, rest) = self.start(from, path)?;
         // A path may name what has no file of its own, such as an item of `mod.rs`.
@@ -129,7 +129,7 @@ impl Source {
     pub fn read(file: String, text: &str) -> Self {
         let tokens: TokenStream = text
             .parse()
-            .unwrap_or_else(|error| panic!("{file} is no Rust: {error}"));
+            .unwrap_or_else(|error| panic!("{file} is not Rust: {error}"));
         let mut source = Self {
             module: module_of(&file),
             lines: text.lines().count(),

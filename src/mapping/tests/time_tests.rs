@@ -1,4 +1,4 @@
-//! The times of events in all the forms in which they come, and what is no plausible one.
+//! The times of events in all the forms in which they come, and what is not a plausible one.
 
 use jiff::Timestamp;
 use proptest::prelude::*;

@@ -146,7 +146,6 @@ mod writing;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
-use crate::clock::UnixMillis;
 use crate::outbox::error::OpenError;
 use crate::outbox::local::files::dead::DeadWriter;
 use crate::outbox::local::files::disk::Disk;
@@ -175,13 +174,7 @@ pub(in crate::outbox) fn open(settings: Settings, disk: Disk) -> Result<Local, O
     let size = layout
         .files_size(&disk)
         .map_err(|error| error.at(&settings.path))?;
-    let recovered = recover(
-        &settings,
-        &layout,
-        &disk,
-        &Default::default(),
-        UnixMillis::now(),
-    )?;
+    let recovered = recover(&settings, &layout, &disk, &Default::default())?;
     let dead = DeadWriter::new(&disk, &layout, recovered.next_dead_file, &settings);
     let path = settings.path.clone();
     let shared = Arc::new(Shared::new(settings, layout, disk, recovered.index));

@@ -10,7 +10,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::outbox::attempt::{
     Arrived, Attempt, AttemptEnd, INTERRUPTED, MAX_ABOUT, MAX_JOURNAL, MAX_MESSAGE, MAX_TITLE,
@@ -210,7 +209,7 @@ impl Drop for Reservation {
         drop(index);
         let (kind, message) = std::mem::take(&mut self.if_dropped);
         let end = AttemptEnd {
-            at: UnixMillis::now(),
+            at: shared.now(),
             kind,
             rows: self.arrived.rows.load(Relaxed),
             bytes: self.arrived.bytes.load(Relaxed),

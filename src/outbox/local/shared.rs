@@ -50,6 +50,7 @@ pub(in crate::outbox) struct Shared {
 
 impl Shared {
     pub fn new(settings: Settings, layout: Layout, disk: Disk, index: Index) -> Self {
+        let clock = settings.clock.clone();
         Self {
             settings,
             layout,
@@ -61,10 +62,15 @@ impl Shared {
             closed: AtomicBool::new(false),
             damage: Mutex::new(VecDeque::new()),
             set_aside: Mutex::default(),
-            unreadables: Unreadables::default(),
+            unreadables: Unreadables::new(clock.clone()),
             suspects: Mutex::default(),
-            writing: Writing::default(),
+            writing: Writing::new(clock),
         }
+    }
+
+    /// The wall clock.
+    pub fn now(&self) -> UnixMillis {
+        self.settings.clock.now()
     }
 
     pub fn index(&self) -> MutexGuard<'_, Index> {
@@ -137,7 +143,7 @@ impl Shared {
     pub fn refuse_writes(&self, what: &str) {
         tracing::error!(what, "the outbox refuses writes until it has been reopened");
         *lock(&self.health) = Health::RefusingWrites {
-            since: UnixMillis::now(),
+            since: self.now(),
             what: Arc::from(what),
         };
     }
@@ -152,7 +158,7 @@ impl Shared {
             delivery,
             rows,
             what: format!("{what} is damaged"),
-            found: UnixMillis::now(),
+            found: self.now(),
         });
     }
 
@@ -218,7 +224,7 @@ impl Shared {
             return WebhookState::Receiving;
         }
         let memory = self.settings.webhook_memory.as_millis();
-        let now = UnixMillis::now().0;
+        let now = self.now().0;
         match index.webhooks.get(&key) {
             Some(webhook) if u128::from(now.saturating_sub(webhook.committed.0)) < memory => {
                 WebhookState::Committed(webhook.delivery, webhook.rows)
@@ -231,7 +237,7 @@ impl Shared {
     /// it is gone. One that stays is met again at the next open.
     pub fn remove_spent(&self, path: &Path, bytes: u64, damaged: bool) -> bool {
         let removed = if damaged {
-            match self.layout.set_aside(&self.disk, path) {
+            match self.layout.set_aside(&self.disk, path, self.now()) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 moved => moved.map(|_| ()),
             }

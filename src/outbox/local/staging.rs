@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::outbox::delivery::{Info, Receipt, Totals};
 use crate::outbox::delivery::{NewDelivery, WebhookState};
@@ -168,7 +167,7 @@ impl Staging {
         if let Some(rejected) = &mut self.rejected {
             let commit = Commit {
                 position: 0,
-                committed: UnixMillis::now(),
+                committed: shared.now(),
                 segments: 0,
                 totals: totals.clone(),
             };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::clock::UnixMillis;
+use crate::clock::{Clock, UnixMillis};
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::read::Unreadable;
 
@@ -19,8 +19,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const LINES: Duration = Duration::from_secs(60);
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::outbox) struct Unreadables {
+    clock: Clock,
     inner: Mutex<Inner>,
 }
 
@@ -33,18 +34,25 @@ struct Inner {
 }
 
 impl Unreadables {
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            inner: Mutex::default(),
+        }
+    }
+
     /// Takes note of one. Returns whether it is the first.
     pub fn note(&self, error: Unreadable) -> bool {
         let mut inner = self.inner();
         let first = inner.files.is_empty();
         if first {
-            inner.since = Some(UnixMillis::now());
-            inner.due = Some((Instant::now() + PAUSE, PAUSE));
+            inner.since = Some(self.clock.now());
+            inner.due = Some((self.clock.instant() + PAUSE, PAUSE));
         }
         if inner.files.len() < MOST {
             inner.files.insert(error.file.clone(), error);
         }
-        inner.say();
+        inner.say(self.clock.instant());
         first
     }
 
@@ -62,7 +70,8 @@ impl Unreadables {
 
     /// Tries again, if it is time, and forgets what can be read.
     pub fn try_again(&self, disk: &Disk) {
-        let Some((_, pause)) = self.inner().due.filter(|(at, _)| *at <= Instant::now()) else {
+        let now = self.clock.instant();
+        let Some((_, pause)) = self.inner().due.filter(|(at, _)| *at <= now) else {
             return;
         };
         // Not under the lock: a disk may take its time.
@@ -81,8 +90,8 @@ impl Unreadables {
             return;
         }
         let pause = (pause * 2).min(PAUSE_MAX);
-        inner.due = Some((Instant::now() + pause, pause));
-        inner.say();
+        inner.due = Some((self.clock.instant() + pause, pause));
+        inner.say(self.clock.instant());
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -91,8 +100,7 @@ impl Unreadables {
 }
 
 impl Inner {
-    fn say(&mut self) {
-        let now = Instant::now();
+    fn say(&mut self, now: Instant) {
         let silent = self.said.is_some_and(|said| now < said + LINES);
         if !silent && let Some(first) = self.files.values().next() {
             self.said = Some(now);

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::clock::Clock;
 use crate::outbox::error::Error;
 use crate::outbox::local::files::disk::Disk;
 
@@ -14,8 +15,9 @@ const KEPT: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The last try, and the one under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::outbox) struct Writing {
+    clock: Clock,
     state: Mutex<State>,
 }
 
@@ -26,13 +28,20 @@ struct State {
 }
 
 impl Writing {
+    pub fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            state: Mutex::default(),
+        }
+    }
+
     /// Makes, syncs and removes the file `probe`, unless that was done just now. One caller does it;
     /// the others meanwhile get the last answer, and no answer is an error after a while.
     ///
     /// # Errors
     /// A step failed, or the disk does not answer.
     pub fn attempt(&self, disk: &Disk, probe: &Path) -> Result<(), Error> {
-        let now = Instant::now();
+        let now = self.clock.instant();
         {
             let mut state = self.state();
             if let Some((at, found)) = &state.last
@@ -53,7 +62,7 @@ impl Writing {
         }
         let found = attempt(disk, probe);
         let mut state = self.state();
-        state.last = Some((Instant::now(), found.clone()));
+        state.last = Some((self.clock.instant(), found.clone()));
         state.since = None;
         found
     }

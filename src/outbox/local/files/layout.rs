@@ -247,13 +247,12 @@ impl Layout {
         disk.rename(&fresh, &path)
     }
 
-    /// Moves a damaged file or directory out of the way and returns where it went.
-    pub fn set_aside(&self, disk: &Disk, path: &Path) -> io::Result<PathBuf> {
+    /// Moves a damaged file or directory out of the way and returns where it went, which says when.
+    pub fn set_aside(&self, disk: &Disk, path: &Path, now: UnixMillis) -> io::Result<PathBuf> {
         let name = path.file_name().unwrap_or(OsStr::new("unnamed"));
-        let now = UnixMillis::now().0;
         let damaged = self.damaged();
         for attempt in 0..1_000 {
-            let target = damaged.join(format!("{}.{now}.{attempt}", name.display()));
+            let target = damaged.join(format!("{}.{}.{attempt}", name.display(), now.0));
             if !target.exists() {
                 disk.rename(path, &target)?;
                 if let Some(parent) = path.parent() {

@@ -401,7 +401,12 @@ fn whole_is_sound(bytes: &[u8]) -> bool {
 
 impl CheckReport {
     fn stray(&mut self, file: &Path) {
-        self.fault(file, None, (0, 0), "it is no file of an outbox".to_owned());
+        self.fault(
+            file,
+            None,
+            (0, 0),
+            "it is not a file of an outbox".to_owned(),
+        );
     }
 
     /// `lost` are records and rows.

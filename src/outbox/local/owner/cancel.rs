@@ -10,7 +10,6 @@ use std::io;
 
 use std::sync::Arc;
 
-use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::outbox::delivery::Tally;
 use crate::outbox::error::Error;
@@ -43,7 +42,7 @@ pub(in crate::outbox) fn cancel(
     }
     // Letters that a command of the same group sends again are not in the index yet.
     keeper.sweep_due = true;
-    let tally = change.cancel(&keeper.shared.index(), position, UnixMillis::now());
+    let tally = change.cancel(&keeper.shared.index(), position, keeper.shared.now());
     Ok(Some((position, tally)))
 }
 
@@ -62,7 +61,7 @@ fn mark(keeper: &Keeper, id: DeliveryId) -> io::Result<()> {
 /// Cancels what was given back of cancelled deliveries.
 pub(in crate::outbox) fn sweep(keeper: &Keeper, change: &mut Change) {
     let index = keeper.shared.index();
-    let now = UnixMillis::now();
+    let now = keeper.shared.now();
     for (&position, delivery) in &index.deliveries {
         let cancelled = delivery.counters.cancelled_at.is_some();
         if cancelled && delivery.waiting() != Tally::default() {

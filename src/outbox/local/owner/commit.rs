@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::clock::UnixMillis;
 use crate::outbox::delivery::Receipt;
 use crate::outbox::error::Error;
 use crate::outbox::local::files::format::Commit;
@@ -26,7 +25,7 @@ pub(in crate::outbox) fn commit(
         return;
     }
     let position = change.take_position(&keeper.shared.index());
-    let committed = UnixMillis::now();
+    let committed = keeper.shared.now();
     let commit = Commit {
         position,
         committed,

@@ -9,7 +9,6 @@ use fastrand::Rng;
 
 use crate::backoff::Backoff;
 use crate::causes::with_causes;
-use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::outbox::dead::DeadMeta;
 use crate::outbox::error::Error;
@@ -54,18 +53,24 @@ pub(in crate::outbox) struct Keeper {
 
 impl Keeper {
     pub fn new(shared: Arc<Shared>, store: Store, dead: DeadWriter, lock: File) -> Self {
+        let now = shared.settings.clock.instant();
         Self {
             shared,
             store: Some(store),
             dead,
             _lock: lock,
-            retry_at: Instant::now(),
+            retry_at: now,
             retries: 0,
             rng: Rng::new(),
             history_due: true,
-            webhooks_due: Instant::now(),
+            webhooks_due: now,
             sweep_due: true,
         }
+    }
+
+    /// The steady clock.
+    pub fn instant(&self) -> Instant {
+        self.shared.settings.clock.instant()
     }
 
     /// Puts a record into the dead-letter file. It is not durable before the file is synced.
@@ -116,7 +121,7 @@ impl Keeper {
     pub fn make_durable(&mut self, mut change: Change, acks: Vec<Ack>) {
         let batch = {
             let index = self.shared.index();
-            change.close(&index, Some(UnixMillis::now()));
+            change.close(&index, Some(self.shared.now()));
             (!change.is_empty()).then(|| change.batch(&index))
         };
         let outcome = match (batch, &self.store) {
@@ -172,24 +177,24 @@ impl Keeper {
         };
         self.shared.refuse_writes(&with_causes(&error));
         self.store = None;
-        self.retry_at = Instant::now();
+        self.retry_at = self.instant();
         error
     }
 
     /// Opens everything anew after a failure. Claims and deliveries on their way in stay.
     pub fn reopen(&mut self) {
-        if Instant::now() < self.retry_at {
+        let now = self.instant();
+        if now < self.retry_at {
             return;
         }
         self.retries = self.retries.saturating_add(1);
-        self.retry_at = Instant::now() + BACKOFF.probe(self.retries, &mut self.rng);
+        self.retry_at = now + BACKOFF.probe(self.retries, &mut self.rng);
         let live = self.shared.index().receiving.clone();
         let recovered = recovery::recover(
             &self.shared.settings,
             &self.shared.layout,
             &self.shared.disk,
             &live.keys().copied().collect(),
-            UnixMillis::now(),
         );
         match recovered {
             Ok(Recovered {

@@ -4,9 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::outbox::delivery::Tally;
 use crate::outbox::local::files::layout::{SegmentName, parse_segment_name};
@@ -35,8 +34,9 @@ pub(in crate::outbox) fn maintain(keeper: &mut Keeper) {
     if std::mem::take(&mut keeper.history_due) {
         rejected = forget_history(keeper, &mut change);
     }
-    if Instant::now() >= keeper.webhooks_due {
-        keeper.webhooks_due = Instant::now() + LOOK;
+    let now = keeper.instant();
+    if now >= keeper.webhooks_due {
+        keeper.webhooks_due = now + LOOK;
         forget_webhooks(keeper, &mut change);
         keeper.shared.count_set_aside();
         give_up_suspects(keeper, &mut change);
@@ -147,7 +147,7 @@ fn remove_segments_of(
 
 fn forget_webhooks(keeper: &Keeper, change: &mut Change) {
     let memory = keeper.shared.settings.webhook_memory.as_millis();
-    let now = UnixMillis::now().0;
+    let now = keeper.shared.now().0;
     for (&key, webhook) in &keeper.shared.index().webhooks {
         if u128::from(now.saturating_sub(webhook.committed.0)) > memory {
             change.forget_webhook(key);

@@ -19,7 +19,7 @@ mod note;
 mod settle;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::outbox::local::owner::command::Command;
 use crate::outbox::local::owner::keeper::{Ack, Keeper, ack};
@@ -46,7 +46,7 @@ impl Owner {
     pub fn run(mut self) {
         maintain::maintain(&mut self.keeper);
         loop {
-            let now = Instant::now();
+            let now = self.keeper.instant();
             let mut wait = IDLE;
             if self.keeper.store.is_none() {
                 wait = self.keeper.retry_at.saturating_duration_since(now);

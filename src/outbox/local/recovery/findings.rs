@@ -46,7 +46,7 @@ pub(in crate::outbox) struct Findings {
     pub cut_letters: Vec<u64>,
     /// Marks of deliveries that were cancelled.
     pub cancelled: Vec<(DeliveryId, PathBuf)>,
-    /// What is no file of the outbox.
+    /// What is not a file of the outbox.
     pub strays: Vec<PathBuf>,
     /// A file that was written to see whether the disk takes one.
     pub probe: Option<PathBuf>,

@@ -21,7 +21,7 @@ pub(in crate::outbox) struct Listing {
     pub dead: BTreeMap<u32, PathBuf>,
     pub rejected: BTreeMap<DeliveryId, PathBuf>,
     pub probe: Option<PathBuf>,
-    /// What is no file of an outbox.
+    /// What is not a file of an outbox.
     pub strays: Vec<PathBuf>,
 }
 

@@ -46,19 +46,18 @@ pub(in crate::outbox) struct Recovered {
 }
 
 /// Opens the state of an outbox whose directory is ours and locked. Files of the deliveries in
-/// `live` are left alone: they are on their way in. What is found or ended is so `now`.
+/// `live` are left alone: they are on their way in.
 pub(in crate::outbox) fn recover(
     settings: &Settings,
     layout: &Layout,
     disk: &Disk,
     live: &HashSet<DeliveryId>,
-    now: UnixMillis,
 ) -> Result<Recovered, OpenError> {
-    let (path, keys) = (&settings.path, &settings.keys);
+    let (path, keys, now) = (&settings.path, &settings.keys, settings.clock.now());
     let failed = |error: StateError| error.at(path);
     let files = Listing::read(disk, layout, live).map_err(|error| error.at(path))?;
     let mut damage = Vec::new();
-    let opened = open_state(settings, layout, disk).map_err(failed)?;
+    let opened = open_state(settings, layout, disk, now).map_err(failed)?;
     let rebuilt = opened.index.is_none() && !files.is_empty();
     let what = match opened.lost {
         None if rebuilt => Some("the state is gone".to_owned()),
@@ -105,7 +104,12 @@ struct Opened {
 }
 
 /// Opens sled and reads it; when that cannot be, sets it aside and begins a new one.
-fn open_state(settings: &Settings, layout: &Layout, disk: &Disk) -> Result<Opened, StateError> {
+fn open_state(
+    settings: &Settings,
+    layout: &Layout,
+    disk: &Disk,
+    now: UnixMillis,
+) -> Result<Opened, StateError> {
     let path = layout.state();
     let error = match opening::open(&path, disk, settings.state_bytes) {
         Ok((store, index)) => {
@@ -119,7 +123,7 @@ fn open_state(settings: &Settings, layout: &Layout, disk: &Disk) -> Result<Opene
         Err(error) => error,
     };
     let target = layout
-        .set_aside(disk, &path)
+        .set_aside(disk, &path, now)
         .map_err(|source| StateError::Io {
             doing: "a damaged state could not be set aside",
             source,

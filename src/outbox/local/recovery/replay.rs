@@ -70,7 +70,7 @@ impl Replay<'_> {
             self.remove(&path);
         }
         for path in found.strays {
-            self.set_aside(&path, "is no file of the outbox");
+            self.set_aside(&path, "is not a file of the outbox");
         }
         Ok(())
     }
@@ -477,7 +477,7 @@ impl Replay<'_> {
 
     /// Moves what is damaged out of the way. One that stays is met again at the next open.
     fn set_aside(&self, path: &Path, why: &str) {
-        match self.layout.set_aside(self.disk, path) {
+        match self.layout.set_aside(self.disk, path, self.now) {
             Ok(target) => tracing::warn!(
                 file = %path.display(), now = %target.display(),
                 "a file of the outbox {why} and was set aside"

@@ -177,7 +177,7 @@ impl Index {
         Pick::Letters(picked)
     }
 
-    /// Gives a claim back. One that is not held is no error.
+    /// Gives a claim back. One that is not held is not an error.
     pub fn release_entry(&mut self, id: DeliveryId, ordinal: u32) {
         let Some(delivery) = self.delivery_mut(id) else {
             return;
