@@ -50,8 +50,8 @@
 //! `group`, `mparticle::encode`, and of the drain `drain::lane`, `drain::entry`, `drain::policy`,
 //! `drain::pace`, `drain::circuit`, `drain::notice`, `drain::latency`. They are told the time.
 //!
-//! The wall clock is read in `clock`, `control`, `notify`, `outbox::postgres`, `app`, `cli`, `sandbox`, `looker`.
-//! The steady clock, by which waits are bounded, is read in `clock`, `intake`, `control`, `drain`,
+//! The wall clock is read in `clock`, `control`, `notify`, `app`, `cli`, `sandbox`, `looker`.
+//! The steady clock, by which waits are bounded, is read in `clock`, `tls`, `intake`, `control`, `drain`,
 //! `mparticle::client`, `outbox::postgres`, `app`, `cli`, `sandbox`. All others are given a [`clock::Clock`].
 //!
 //! `tests/tidy` reads this table and holds the source to it. It also sees to it that the files of a

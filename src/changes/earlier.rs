@@ -47,7 +47,7 @@ impl Full {
                 "All users were sent, since what was kept of earlier deliveries of this schedule could not be read."
             }
             Self::Audience => {
-                "All users were sent, since the audience's attribute is another one than before. Nobody is told of the one before."
+                "All users were sent, since the audience's attribute has changed. The attribute that it had before is left as it is."
             }
         }
     }

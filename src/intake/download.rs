@@ -50,7 +50,7 @@ pub(super) enum DownloadError {
     Scheme { host: String },
     /// `looker.allowed_hosts` has entries, and none covers the host.
     #[error(
-        "The feed may not fetch rows from {host}: it does not stand in `looker.allowed_hosts` of the \
+        "The feed may not fetch rows from {host}: it is not listed in `looker.allowed_hosts` of the \
          feed's configuration."
     )]
     Host { host: String },
@@ -82,7 +82,7 @@ pub(super) enum DownloadError {
     #[error("Looker sent nothing for {}.", humantime::format_duration(*.0))]
     Silent(Duration),
     /// The connection was cut within the body, or its framing is wrong.
-    #[error("The connection to Looker was cut before all rows had come.")]
+    #[error("The connection to Looker was cut before all rows had arrived.")]
     Cut { source: hyper::Error },
 }
 

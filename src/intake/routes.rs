@@ -178,7 +178,7 @@ async fn whole_body(request: Request, next: Next) -> Response {
         ),
         Err(_) => refuse(
             StatusCode::REQUEST_TIMEOUT,
-            "The request's body did not come in time.",
+            "The request's body did not arrive in time.",
         ),
     }
 }

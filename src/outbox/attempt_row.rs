@@ -7,8 +7,8 @@ use crate::outbox::attempt::{
     Attempt, AttemptEnd, MAX_ABOUT, MAX_MESSAGE, MAX_TITLE, NewAttempt, bounded,
 };
 use crate::outbox::codec::{Decoder, Encoder, Malformed, cut};
-use crate::outbox::delivery::WebhookKey;
 use crate::outbox::error::Error;
+use crate::outbox::webhook::WebhookKey;
 use crate::seal::Keyring;
 
 /// What a row's text is sealed for, before the delivery's id.

@@ -7,12 +7,11 @@ use std::ops::{AddAssign, SubAssign};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::codec::{Decoder, Encoder, Malformed, cut};
 use crate::outbox::error::Error;
+use crate::outbox::webhook::WebhookKey;
 
 /// Most bytes of the sealed account of a destination.
 pub const MAX_ACCOUNT: usize = 3 << 10;
@@ -213,28 +212,6 @@ pub enum Ending {
     /// Nothing of it waits or flies, and what did not arrive cannot be told by its request:
     /// discarded, cancelled or damaged.
     InDoubt,
-}
-
-/// What is known of a webhook id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WebhookState {
-    /// Never seen, or forgotten by now, or its delivery was aborted.
-    Unknown,
-    /// Its delivery has begun and not ended.
-    Receiving,
-    /// Its delivery is durable: the delivery, and its `rows_in`.
-    Committed(DeliveryId, u64),
-}
-
-/// A webhook id of any length as a key of fixed width. A cryptographic hash, since the ids come
-/// from outside and two that collide would lose a delivery.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub(in crate::outbox) struct WebhookKey(pub [u8; 32]);
-
-impl WebhookKey {
-    pub fn of(id: &str) -> Self {
-        Self(Sha256::digest(id.as_bytes()).into())
-    }
 }
 
 /// The lasting part of [`NewDelivery`], within its bounds.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
-use crate::outbox::delivery::WebhookState;
+use crate::outbox::webhook::WebhookState;
 use crate::seal::KeyId;
 
 /// The outbox could not be opened. Damage is no reason: it is set aside and named.
@@ -126,7 +126,9 @@ pub enum Error {
     #[error("this webhook id is known already: {0:?}")]
     Webhook(WebhookState),
     /// The caller's totals are not what was appended. The delivery is aborted.
-    #[error("the totals of the delivery do not add up: {said} {what} were said, {held} were given")]
+    #[error(
+        "the totals of the delivery do not add up: {said} {what} were announced, {held} were appended"
+    )]
     Unbalanced {
         /// Of what.
         what: &'static str,

@@ -42,6 +42,7 @@ mod reservation;
 mod settings;
 mod staging;
 mod status;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -55,7 +56,7 @@ pub use claim::{Claim, Settled, Settlement};
 pub use codec::Malformed;
 pub use delivery::{
     DeliveryCursor, DeliveryPage, DeliveryState, Ending, MAX_ACCOUNT, NewDelivery, Receipt, Tally,
-    Totals, WebhookState,
+    Totals,
 };
 pub use entry::{Appended, Entry};
 pub use error::{Error, OpenError};
@@ -75,6 +76,7 @@ pub use reservation::Reservation;
 pub use settings::Settings;
 pub use staging::Staging;
 pub use status::{Damage, DestinationState, Health, SetAside, Title, Usage};
+pub use webhook::WebhookState;
 
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};

@@ -55,7 +55,7 @@ async fn any_status_but_200_is_a_failure_that_names_it() {
 
 #[tokio::test]
 async fn a_download_that_is_cut_cannot_look_complete() {
-    let cut = "The connection to Looker was cut before all rows had come.";
+    let cut = "The connection to Looker was cut before all rows had arrived.";
     for response in [
         "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"data\":[{\"a\":1}]}",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\n{\"a\"\r\n",
@@ -245,19 +245,19 @@ async fn with_a_list_only_its_hosts_are_fetched_from() {
     for (url, part) in [
         (
             "https://other.example.com/x".to_owned(),
-            "it does not stand in `looker.allowed_hosts`",
+            "it is not listed in `looker.allowed_hosts`",
         ),
         (
             "https://looker.example.com.evil.test/x".to_owned(),
-            "it does not stand in `looker.allowed_hosts`",
+            "it is not listed in `looker.allowed_hosts`",
         ),
         (
             "https://8.8.8.8/x".to_owned(),
-            "it does not stand in `looker.allowed_hosts`",
+            "it is not listed in `looker.allowed_hosts`",
         ),
         (
             format!("https://127.0.0.1:{}/x", port ^ 1),
-            "it does not stand in `looker.allowed_hosts`",
+            "it is not listed in `looker.allowed_hosts`",
         ),
         (format!("http://localhost:{port}/x"), "is not https"),
         (format!("http://127.0.0.2:{port}/x"), "is not https"),

@@ -17,11 +17,11 @@ use crate::outbox::attempt::{
 };
 use crate::outbox::attempt_row::AttemptRow;
 use crate::outbox::codec::cut;
-use crate::outbox::delivery::WebhookState;
 use crate::outbox::error::Error;
 use crate::outbox::local::handle::Local;
 use crate::outbox::local::owner::command::Command;
 use crate::outbox::local::state::attempt::Registered;
+use crate::outbox::webhook::WebhookState;
 
 /// The right to receive one delivery. Dropping it without a commit fails the delivery.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::dead::LetterRecord;
-use crate::outbox::delivery::{Info, WebhookKey, WebhookState};
+use crate::outbox::delivery::Info;
 use crate::outbox::error::Error;
 use crate::outbox::local::files::capacity::Capacity;
 use crate::outbox::local::files::dead::read_letter;
@@ -25,6 +25,7 @@ use crate::outbox::local::unreadable::Unreadables;
 use crate::outbox::local::writing::Writing;
 use crate::outbox::settings::Settings;
 use crate::outbox::status::{Damage, Health, SetAside};
+use crate::outbox::webhook::{WebhookKey, WebhookState};
 
 /// Losses that are remembered for the status; the log has them all.
 const MAX_DAMAGE: usize = 200;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::model::DeliveryId;
+use crate::outbox::delivery::NewDelivery;
 use crate::outbox::delivery::{Info, Receipt, Totals};
-use crate::outbox::delivery::{NewDelivery, WebhookState};
 use crate::outbox::entry::{Appended, Entry, Given};
 use crate::outbox::error::Error;
 use crate::outbox::local::files::format::{Commit, FileKind, Header};
@@ -15,6 +15,7 @@ use crate::outbox::local::handle::Local;
 use crate::outbox::local::owner::command::{Command, Prepared};
 use crate::outbox::record::MAX_RAW;
 use crate::outbox::rejected::RejectedRow;
+use crate::outbox::webhook::WebhookState;
 
 /// Begins to stage a delivery, which may have been reserved.
 pub(in crate::outbox) fn begin(local: &Local, new: NewDelivery) -> Result<Staging, Error> {

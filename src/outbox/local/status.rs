@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
-use crate::outbox::delivery::{
-    DeliveryCursor, DeliveryPage, DeliveryState, Tally, WebhookKey, WebhookState,
-};
+use crate::outbox::delivery::{DeliveryCursor, DeliveryPage, DeliveryState, Tally};
 use crate::outbox::error::Error;
 use crate::outbox::local::files::capacity::free_bytes;
 use crate::outbox::local::files::read::{ReadFile, sound};
@@ -17,6 +15,7 @@ use crate::outbox::local::state::index::Work;
 use crate::outbox::note::NoteKey;
 use crate::outbox::rejected::RejectedPage;
 use crate::outbox::status::{DestinationState, Title, Usage};
+use crate::outbox::webhook::{WebhookKey, WebhookState};
 
 /// Destinations with something to do, in the order of their ids.
 pub(in crate::outbox) fn destinations(local: &Local) -> Vec<DestinationState> {

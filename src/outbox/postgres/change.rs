@@ -14,7 +14,6 @@ use super::image::{Columns, Image, Job};
 use super::session::Tries;
 use crate::outbox::error::Error;
 
-use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 
 /// What will be different; see the module.
@@ -84,7 +83,7 @@ impl Change {
         if self.progress.is_empty() {
             return Ok(Vec::new());
         }
-        let now = UnixMillis::now();
+        let now = inner.settings.clock.now();
         let mut finished = Vec::new();
         for (id, open) in &mut self.progress {
             let was = open.progress.counters.finished;

@@ -8,10 +8,10 @@ use super::columns::{column, count, millis, read_id};
 use super::daemon::{Inner, database};
 use super::lock::lock;
 use super::session::{Fault, Tries};
-use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
-use crate::outbox::delivery::{Info, Receipt, Totals, WebhookState};
+use crate::outbox::delivery::{Info, Receipt, Totals};
 use crate::outbox::error::Error;
+use crate::outbox::webhook::WebhookState;
 
 const EXPIRED: &str =
     "DELETE FROM looker_feed.webhook WHERE key = $1 AND committed < $2 RETURNING 1";
@@ -31,7 +31,7 @@ pub(super) async fn begin(inner: &Inner, info: &Info) -> Result<(), Error> {
     let key = key.as_ref().map(|key| &key[..]);
     if let Some(key) = key {
         let memory = inner.settings.webhook_memory.as_millis() as i64;
-        let since = UnixMillis::now().0 as i64 - memory;
+        let since = inner.settings.clock.now().0 as i64 - memory;
         inner
             .write(doing, EXPIRED, &[&key, &since], Tries::UntilKnown)
             .await?;
@@ -95,7 +95,12 @@ pub(super) async fn webhook(inner: &Inner, key: &[u8]) -> Result<WebhookState, E
         return Ok(WebhookState::Receiving);
     };
     let memory = inner.settings.webhook_memory.as_millis();
-    let age = UnixMillis::now().0.saturating_sub(committed as u64);
+    let age = inner
+        .settings
+        .clock
+        .now()
+        .0
+        .saturating_sub(committed as u64);
     if u128::from(age) >= memory {
         return Ok(WebhookState::Unknown);
     }

@@ -14,7 +14,6 @@ use super::image::Job;
 use super::lock::lock;
 use super::session::{Fault, Params, Sessions, Tries};
 use super::settings::Settings;
-use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::error::Error;
 use crate::outbox::status::Health;
@@ -131,7 +130,7 @@ impl Inner {
             (Err(error), Health::Ok) => {
                 tracing::error!(%error, "the database of the outbox takes no writes; it is tried again");
                 *health = Health::RefusingWrites {
-                    since: UnixMillis::now(),
+                    since: self.settings.clock.now(),
                     what: error.to_string().into(),
                 };
             }

@@ -2,7 +2,6 @@
 
 use super::daemon::Inner;
 use super::session::Tries;
-use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 
 impl Inner {
@@ -11,7 +10,7 @@ impl Inner {
     pub async fn report_damage(&self, delivery: DeliveryId, rows: u64, what: String) {
         let what = format!("{what} is damaged");
         tracing::error!(%delivery, rows, what, "the outbox is damaged; these rows are in doubt");
-        let now = UnixMillis::now().0 as i64;
+        let now = self.settings.clock.now().0 as i64;
         let written = self
             .write(
                 "a damage could not be written down",

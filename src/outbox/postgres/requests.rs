@@ -19,7 +19,6 @@ use super::held::{Held, Work};
 use super::lease::{enter, leave};
 use super::letters::{Answering, by_destination, edit, move_letters};
 use super::session::Tries;
-use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::codec::{Decoder, Encoder, Malformed};
 use crate::outbox::delivery::Tally;
@@ -425,7 +424,9 @@ async fn cancel(
     let tally = cancel_delivery(held, work, id, &mut change);
     if let Some(open) = change.open(work, id) {
         let counters = &mut open.progress.counters;
-        counters.cancelled_at.get_or_insert(UnixMillis::now());
+        counters
+            .cancelled_at
+            .get_or_insert(inner.settings.clock.now());
     }
     let answer = Answer::Cancelled(Some(tally));
     if let Some(request) = request {

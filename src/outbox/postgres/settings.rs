@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::server::Server;
+use crate::clock::Clock;
 use crate::seal::Keyring;
 
 /// How a shared outbox is kept.
@@ -33,6 +34,8 @@ pub struct Settings {
     pub rejected_rows: u64,
     /// What records are sealed with, and opened with.
     pub keys: Arc<Keyring>,
+    /// Tells the time of the day. How long a lease holds is counted by the machine's steady clock.
+    pub clock: Clock,
 }
 
 impl Settings {
@@ -50,6 +53,7 @@ impl Settings {
             history: 1_000,
             rejected_rows: 10_000,
             keys,
+            clock: Clock::default(),
         }
     }
 }

@@ -14,11 +14,12 @@ use super::handle::SharedOutbox;
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::delivery::Ending;
-use crate::outbox::delivery::{DeliveryCursor, DeliveryState, Tally, WebhookKey, WebhookState};
+use crate::outbox::delivery::{DeliveryCursor, DeliveryState, Tally};
 use crate::outbox::error::Error;
 use crate::outbox::record::{Kind, Name, scan};
 use crate::outbox::rejected::{Rejected, RejectedPage};
 use crate::outbox::status::{Damage, DestinationState, Title, Usage};
+use crate::outbox::webhook::{WebhookKey, WebhookState};
 
 /// A daemon of the outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]

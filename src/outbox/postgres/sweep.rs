@@ -10,7 +10,6 @@ use tokio::time::sleep;
 use super::columns::count;
 use super::daemon::Inner;
 use super::session::{Params, Tries};
-use crate::clock::UnixMillis;
 use crate::outbox::error::Error;
 
 /// Between two sweeps, about.
@@ -109,7 +108,7 @@ pub(super) async fn once(inner: &Inner) -> Result<(), Error> {
     let history = i64::try_from(inner.settings.history).unwrap_or(i64::MAX);
     while delete(inner, HISTORY, &[&history, &PART]).await? as i64 == PART {}
     let memory = inner.settings.webhook_memory.as_millis() as i64;
-    let since = UnixMillis::now().0 as i64 - memory;
+    let since = inner.settings.clock.now().0 as i64 - memory;
     while delete(inner, WEBHOOKS, &[&since, &PART]).await? as i64 == PART {}
     for sql in [REQUESTS, DAEMONS, DAMAGES] {
         delete(inner, sql, &[]).await?;

@@ -1,7 +1,7 @@
 //! What stands in the index while a delivery is being received.
 
 use crate::outbox::attempt::Receiving;
-use crate::outbox::delivery::WebhookKey;
+use crate::outbox::webhook::WebhookKey;
 
 /// A delivery in the list of those that are being received.
 #[derive(Clone, Debug)]

@@ -12,13 +12,14 @@ pub(in crate::outbox) use effects::Effects;
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::attempt_row::AttemptRow;
-use crate::outbox::delivery::{Tally, WebhookKey};
+use crate::outbox::delivery::Tally;
 use crate::outbox::local::files::segment::Places;
 use crate::outbox::local::state::index::{Delivery, Index};
 use crate::outbox::local::state::rows::{
     Account, Bits, CHUNK, Counters, DeadFileRow, Letter, SegmentRow, Webhook,
 };
 use crate::outbox::note::NoteKey;
+use crate::outbox::webhook::WebhookKey;
 
 /// What will be different; see the module.
 #[derive(Debug, Default)]

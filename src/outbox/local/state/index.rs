@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::attempt_row::AttemptRow;
-use crate::outbox::delivery::{DeliveryCursor, DeliveryState, Tally, WebhookKey};
+use crate::outbox::delivery::{DeliveryCursor, DeliveryState, Tally};
 use crate::outbox::letter::{DeadFilter, LetterId};
 use crate::outbox::local::files::segment::SegmentFile;
 use crate::outbox::local::state::attempt::Registered;
@@ -16,6 +16,7 @@ use crate::outbox::local::state::rows::{
     Account, Bits, Counters, DeadFileRow, DeliveryRow, Letter, SegmentRow, Webhook,
 };
 use crate::outbox::note::NoteKey;
+use crate::outbox::webhook::WebhookKey;
 
 /// Everything in memory. Changed by the owner's durable changes, and by claims.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::codec::{Decoder, Malformed};
-use crate::outbox::delivery::WebhookKey;
+use crate::outbox::webhook::WebhookKey;
 
 /// Names a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
