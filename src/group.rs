@@ -28,6 +28,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::record::{Record, RecordView};
+use crate::seal::Space;
 use buffer::Buffer;
 pub use memory::Memory;
 use memory::Share;
@@ -45,7 +46,7 @@ pub struct Settings {
     /// What all deliveries share; a record that is larger than a share is held all the same.
     pub memory: Memory,
     /// Where temporary files are made.
-    pub directory: PathBuf,
+    pub space: Space,
 }
 
 /// Grouping failed; the delivery must be given up.
@@ -165,7 +166,7 @@ impl Grouper {
         let spiller = match &mut self.spiller {
             Some(spiller) => spiller,
             none => {
-                let spiller = Spiller::start(&self.settings.directory, self.share.held());
+                let spiller = Spiller::start(&self.settings.space, self.share.held());
                 none.insert(spiller.map_err(|source| self.settings.failed(source))?)
             }
         };
@@ -224,7 +225,7 @@ impl Grouped {
         let memory = self.share.held() / 2;
         let most = (memory / LEAST_READ_BUFFER).max(2);
         while runs.len() > most {
-            let mut longer = Spill::create(&settings.directory, memory).map_err(failed)?;
+            let mut longer = Spill::create(&settings.space, memory).map_err(failed)?;
             let mut merged = Vec::with_capacity(runs.len().div_ceil(most));
             let mut rest = runs.into_iter().peekable();
             while rest.peek().is_some() {
@@ -298,7 +299,7 @@ fn merge(
 impl Settings {
     fn failed(&self, source: io::Error) -> GroupError {
         GroupError::Spill {
-            directory: self.directory.clone(),
+            directory: self.space.directory().to_owned(),
             source,
         }
     }
@@ -329,7 +330,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let mut grouper = Grouper::new(Settings {
             memory: Memory::new(budget),
-            directory: directory.path().to_owned(),
+            space: Space::new(directory.path()),
         });
         for (row, (user, text)) in rows.iter().enumerate() {
             grouper.push(&record(row as u64, *user, text)).unwrap();
@@ -396,7 +397,7 @@ mod tests {
     fn a_directory_that_is_not_there_is_named() {
         let mut grouper = Grouper::new(Settings {
             memory: Memory::new(1),
-            directory: "/nowhere/at/all".into(),
+            space: Space::new("/nowhere/at/all"),
         });
         grouper.push(&record(0, 0, "a")).unwrap();
         let error = grouper.push(&record(1, 0, "b")).unwrap_err();

@@ -14,11 +14,13 @@
 //! | attributes | settings: user attributes by slot; one that is to be deleted has a mark for its literal |
 //! | event | members of the event's `data`, by slot or ready to send (see [`Members`]), behind a [`Mark`] if there is one; empty in user mode |
 //!
-//! *Settings* are a list of (slot, literal); the names of the slots are the plan's, once for the
-//! whole delivery.
+//! *Settings* are a list of (slot, literal), in two bytes and the literal each where both are small;
+//! the names of the slots are the plan's, once for the whole delivery.
 
 mod event;
 mod members;
+
+use std::ops::Range;
 
 pub use event::{EventKind, Mark, Purchase, PurchaseWriter};
 pub use members::{FIRST_ATTRIBUTE, Member, Members};
@@ -129,31 +131,72 @@ impl<'a> RecordView<'a> {
     }
 }
 
+/// Stands for a number that needs more than a byte: the number follows, and of a slot this once more,
+/// so that it is known from both sides.
+const LONG: u8 = u8::MAX;
+/// Bytes of a long slot, and those that a long length has more than a short one.
+const LONG_SLOT: usize = 4;
+const MORE_LENGTH: usize = 4;
+
 /// Begins a setting of `slot`; what is appended to `bytes` until [`end_setting`] is its literal.
+#[inline]
 pub fn begin_setting(bytes: &mut Vec<u8>, slot: u16) -> usize {
-    bytes.extend_from_slice(&slot.to_le_bytes());
-    bytes.extend_from_slice(&[0; 4]);
+    match u8::try_from(slot) {
+        Ok(slot) if slot != LONG => bytes.extend_from_slice(&[slot, 0]),
+        _ => {
+            let [low, high] = slot.to_le_bytes();
+            bytes.extend_from_slice(&[LONG, low, high, LONG, 0]);
+        }
+    }
     bytes.len()
 }
 
-/// Ends the setting whose literal began at `start`; an empty literal takes the setting back.
-pub fn end_setting(bytes: &mut Vec<u8>, start: usize) {
-    let length = (bytes.len() - start) as u32;
-    if length == 0 {
-        bytes.truncate(start - 6);
-        return;
+/// Ends the setting whose literal began at `start`; an empty literal takes the setting back. Returns
+/// where the literal lies now.
+#[inline]
+pub fn end_setting(bytes: &mut Vec<u8>, start: usize) -> Range<usize> {
+    let length = bytes.len() - start;
+    let place = start - 1;
+    match u8::try_from(length) {
+        Ok(0) => {
+            let slot = match bytes.get(place - 1) {
+                Some(&LONG) => LONG_SLOT,
+                _ => 1,
+            };
+            bytes.truncate(place - slot);
+            bytes.len()..bytes.len()
+        }
+        Ok(short) if short != LONG => {
+            bytes[place] = short;
+            start..bytes.len()
+        }
+        _ => {
+            bytes[place] = LONG;
+            // Rare: most values are short.
+            bytes.extend_from_slice(&[0; MORE_LENGTH]);
+            bytes.copy_within(start..start + length, start + MORE_LENGTH);
+            bytes[start..start + MORE_LENGTH].copy_from_slice(&(length as u32).to_le_bytes());
+            start + MORE_LENGTH..bytes.len()
+        }
     }
-    bytes[start - 4..start].copy_from_slice(&length.to_le_bytes());
 }
 
-/// The (slot, literal) pairs of a settings section.
+/// The (slot, literal) pairs of a settings section. Ends where it was cut.
 pub fn settings(mut section: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
-        let (head, rest) = section.split_at_checked(6)?;
-        let length = u32::from_le_bytes([head[2], head[3], head[4], head[5]]) as usize;
+        let (slot, rest) = match *section {
+            [LONG, low, high, LONG, ref rest @ ..] => (u16::from_le_bytes([low, high]), rest),
+            [LONG, ..] | [] => return None,
+            [slot, ref rest @ ..] => (u16::from(slot), rest),
+        };
+        let (length, rest) = match *rest {
+            [LONG, a, b, c, d, ref rest @ ..] => (u32::from_le_bytes([a, b, c, d]) as usize, rest),
+            [LONG, ..] | [] => return None,
+            [length, ref rest @ ..] => (usize::from(length), rest),
+        };
         let (literal, rest) = rest.split_at_checked(length)?;
         section = rest;
-        Some((u16::from_le_bytes([head[0], head[1]]), literal))
+        Some((slot, literal))
     })
 }
 
@@ -200,6 +243,46 @@ mod tests {
             assert_eq!(pairs, [(3, &b"1.50"[..])]);
             let again = RecordView::from_parts(7, 0, record.ends(), record.bytes());
             assert_eq!(again, view);
+        }
+    }
+
+    #[test]
+    fn settings_of_any_slot_and_length_come_back_in_as_few_bytes_as_they_need() {
+        let literals: [(u16, usize, usize); 9] = [
+            (0, 1, 2),
+            (1, 254, 2),
+            (2, 255, 6),
+            (3, 70_000, 6),
+            (254, 3, 2),
+            (255, 3, 5),
+            (256, 300, 9),
+            (u16::MAX, 1, 5),
+            (7, 0, 0),
+        ];
+        let mut section = Vec::new();
+        let mut want = Vec::new();
+        for (slot, length, head) in literals {
+            let before = section.len();
+            let start = begin_setting(&mut section, slot);
+            let literal = vec![slot as u8; length];
+            section.extend_from_slice(&literal);
+            let place = end_setting(&mut section, start);
+            assert_eq!(section[place], literal);
+            assert_eq!(section.len(), before + head + length);
+            if length > 0 {
+                want.push((slot, literal));
+            }
+        }
+        // One that is taken back, however its slot is written.
+        for slot in [9, 255, 1_000] {
+            let start = begin_setting(&mut section, slot);
+            end_setting(&mut section, start);
+        }
+        let back: Vec<_> = settings(&section).collect();
+        let want: Vec<_> = want.iter().map(|(slot, text)| (*slot, &text[..])).collect();
+        assert_eq!(back, want);
+        for end in [1, 2, section.len() - 1] {
+            assert!(settings(&section[..end]).count() < want.len());
         }
     }
 

@@ -15,6 +15,7 @@ use looker_feed::model::{DataType, DeliveryId, Environment};
 use looker_feed::mparticle::encode::{self, Batches, DataPlan, Encoder, Sink, Unsendable};
 use looker_feed::mparticle::route::Route;
 use looker_feed::record::{Record, RecordView};
+use looker_feed::seal::Space;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -335,7 +336,7 @@ fn run_text(text: &str, settings: mapping::Settings, data_plan: Option<&DataPlan
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut grouper = Grouper::new(group::Settings {
         memory: group::Memory::new(20_000),
-        directory: directory.path().to_owned(),
+        space: Space::new(directory.path()),
     });
     let mut chunks = text.as_bytes().chunks(1000);
     let mut plan: Option<Plan> = None;

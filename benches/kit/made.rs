@@ -7,6 +7,7 @@ use looker_feed::model::{DataType, DeliveryId, Environment};
 use looker_feed::mparticle::encode::{self, Batches, Delivery, Encoder, Made, Sink, Unsendable};
 use looker_feed::mparticle::route::Route;
 use looker_feed::record::{Record, RecordView};
+use looker_feed::seal::Space;
 
 use super::decode_and_map;
 
@@ -43,7 +44,7 @@ pub fn requests(
 ) -> Made {
     let mut grouper = Grouper::new(group::Settings {
         memory: group::Memory::new(4 * budget),
-        directory: directory.to_owned(),
+        space: Space::new(directory),
     });
     fill(&mut |record| grouper.push(record).expect("it can be spilled"));
     let mut encoder = Encoder::new(

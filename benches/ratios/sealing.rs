@@ -4,7 +4,7 @@
 use std::io::{Read, Seek, Write};
 use std::time::Duration;
 
-use looker_feed::seal::{Key, Keyring, Scratch};
+use looker_feed::seal::{Key, Keyring, Scratch, Space};
 
 use crate::kit::made::requests_of;
 use crate::kit::{self, Bound, Verdict, pairs, timed};
@@ -96,7 +96,7 @@ fn spilled(document: &[u8]) -> Verdict {
 }
 
 fn sealed(directory: &std::path::Path, rows: &[Vec<u8>], bytes: usize) {
-    let mut scratch = Scratch::create(directory).expect("a file");
+    let mut scratch = Scratch::create(&Space::new(directory)).expect("a file");
     for row in rows {
         scratch.write(row).expect("room");
     }

@@ -112,7 +112,7 @@ mod tests {
                 decode: crate::decode::Limits::default(),
                 group: group::Settings {
                     memory: group::Memory::new(1),
-                    directory: std::path::PathBuf::new(),
+                    space: crate::seal::Space::new(""),
                 },
                 encode: crate::mparticle::encode::Settings::default(),
                 admission: ingest::Admission::new(1, Duration::from_secs(1), group::Memory::new(1)),

@@ -259,6 +259,9 @@ fn not_ready(why: NotReady) -> Refusal {
 /// What failed, for the machine, and for a log that must not quote the delivery.
 pub(super) fn kind(error: &IngestError) -> FailureKind {
     match error {
+        IngestError::Stream { source, .. } if intake::was_not_read_back(source) => {
+            FailureKind::Disk
+        }
         IngestError::Stream { .. } => FailureKind::Cut,
         IngestError::Decode(error) => match error.problem {
             Problem::Truncated => FailureKind::Cut,

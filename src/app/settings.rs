@@ -10,7 +10,7 @@ use crate::model::DataType;
 use crate::mparticle::client::ClientSettings;
 use crate::mparticle::encode;
 use crate::net::descriptors;
-use crate::seal::Keyring;
+use crate::seal::{Keyring, Space};
 use crate::telemetry::{self, Exporter, Telemetry};
 use crate::tls::Identity;
 use crate::{decode, drain, group, ingest, intake, mapping, notify, outbox};
@@ -60,7 +60,7 @@ pub(super) fn intake_settings(
         action: config.action.clone(),
         looker: config.looker.clone(),
         secret,
-        spool_directory: config.outbox.path.clone(),
+        spool: Space::new(&config.outbox.path),
         deadline: config.shutdown.deadline,
         connections: connections(),
         write_timeout: WRITE_TIMEOUT,
@@ -98,7 +98,7 @@ pub fn ingest_settings(config: &Config) -> ingest::Settings {
         },
         group: group::Settings {
             memory: memory.clone(),
-            directory: config.outbox.path.clone(),
+            space: Space::new(&config.outbox.path),
         },
         admission: ingest::Admission::new(
             config.looker.max_deliveries,

@@ -24,6 +24,7 @@ use crate::mapping;
 use crate::model::{DeliveryId, DestinationId, Header};
 use crate::mparticle::encode;
 use crate::mparticle::route::Route;
+use crate::seal::Space;
 use report::{FirstBatch, Reason, Report};
 
 /// Stands for a real one.
@@ -58,7 +59,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let mut document = arguments.document.open("read")?;
     let mut settings = app::ingest_settings(&config);
     // The outbox belongs to a daemon, and need not be there.
-    settings.group.directory = std::env::temp_dir();
+    settings.group.space = Space::new(std::env::temp_dir());
     let task = Task {
         id: DELIVERY,
         destination: DestinationId([0; 16]),

@@ -1,6 +1,6 @@
 //! Records in memory, one after the other, as they will lie in a run.
 
-use super::run::{HEAD, Head};
+use super::run::Head;
 use crate::group::GroupError;
 use crate::record::{Record, RecordView};
 
@@ -26,7 +26,7 @@ impl Buffer {
 
     /// Bytes that it would take with this record.
     pub fn size_with(&self, record: &Record) -> usize {
-        let bytes = self.bytes.len() + HEAD + record.bytes().len();
+        let bytes = self.bytes.len() + Head::of(record).size() + record.bytes().len();
         bytes + (self.entries.len() + 1) * size_of::<Entry>()
     }
 
@@ -39,7 +39,7 @@ impl Buffer {
             .ok()
             .filter(|_| record.bytes().len() <= u32::MAX as usize)
             .ok_or(GroupError::RowTooLarge(record.row))?;
-        self.bytes.extend_from_slice(&Head::of(record).encode());
+        Head::of(record).write(&mut self.bytes);
         self.bytes.extend_from_slice(record.bytes());
         self.entries.push(Entry {
             user: record.user,
@@ -55,19 +55,22 @@ impl Buffer {
 
     /// The records in their order.
     pub fn records(&self) -> impl Iterator<Item = RecordView<'_>> {
-        self.placed().map(|(head, bytes)| head.view(&bytes[HEAD..]))
+        self.placed().map(|(head, bytes, _)| head.view(bytes))
     }
 
     /// The records in their order, each as it lies in a run.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        self.placed().map(|(_, piece)| piece)
+        self.placed().map(|(_, _, piece)| piece)
     }
 
-    fn placed(&self) -> impl Iterator<Item = (Head, &[u8])> {
+    /// Head, bytes, and both of them together.
+    fn placed(&self) -> impl Iterator<Item = (Head, &[u8], &[u8])> {
         self.entries.iter().filter_map(|entry| {
             let rest = self.bytes.get(entry.start as usize..)?;
-            let head = Head::decode(rest.first_chunk()?);
-            Some((head, rest.get(..HEAD + head.length())?))
+            let (head, behind) = Head::read(rest)?;
+            let bytes = behind.get(..head.length())?;
+            let whole = rest.len() - behind.len() + bytes.len();
+            Some((head, bytes, rest.get(..whole)?))
         })
     }
 

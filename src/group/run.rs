@@ -1,17 +1,21 @@
 //! A run: records sorted by user, in a temporary file that is sealed, and the cursor that reads it
 //! back.
 //!
-//! A record in the file is a little-endian head (user u64, row u64, four section ends u32) and
-//! its bytes.
+//! A record in the file is a head and its bytes. The head is little-endian: user u64, row u32, the
+//! lengths of the four sections u8 each. Where row or a length needs more, the row is [`LONG`], and row
+//! u64 and section ends u32 follow.
 
 use std::io;
-use std::path::Path;
 
 use crate::record::{Record, RecordView};
-use crate::seal::{Scratch, Stretch};
+use crate::seal::{Scratch, Space, Stretch};
 
-/// user, row, ends
-pub const HEAD: usize = 8 + 8 + 16;
+/// Bytes of a short head.
+const SHORT: usize = 8 + 4 + 4;
+/// Bytes of a long head: the most that one has.
+const MOST: usize = SHORT + 8 + 16;
+/// The row of a short head that goes on.
+const LONG: u32 = u32::MAX;
 
 /// What stands before a record's bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,28 +34,68 @@ impl Head {
         }
     }
 
-    pub fn encode(&self) -> [u8; HEAD] {
-        let mut head = [0; HEAD];
-        head[..8].copy_from_slice(&self.user.to_le_bytes());
-        head[8..16].copy_from_slice(&self.row.to_le_bytes());
-        for (place, end) in head[16..].chunks_exact_mut(4).zip(self.ends) {
-            place.copy_from_slice(&end.to_le_bytes());
+    /// Bytes of it when it is written.
+    pub fn size(&self) -> usize {
+        match self.short() {
+            Some(_) => SHORT,
+            None => MOST,
         }
-        head
     }
 
-    pub fn decode(head: &[u8; HEAD]) -> Self {
-        let word = |at: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&head[at..at + 8]);
-            u64::from_le_bytes(word)
-        };
-        let (user, row) = (word(0), word(8));
-        let mut ends = [0; 4];
-        for (end, bytes) in ends.iter_mut().zip(head[16..].chunks_exact(4)) {
-            *end = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    /// Appends it.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.user.to_le_bytes());
+        if let Some((row, lengths)) = self.short() {
+            out.extend_from_slice(&row.to_le_bytes());
+            out.extend_from_slice(&lengths);
+            return;
         }
-        Self { user, row, ends }
+        out.extend_from_slice(&LONG.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.row.to_le_bytes());
+        for end in self.ends {
+            out.extend_from_slice(&end.to_le_bytes());
+        }
+    }
+
+    /// Takes the head off that `bytes` begin with; `None` when they end before it does.
+    #[inline]
+    pub fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (user, rest) = bytes.split_first_chunk()?;
+        let (row, rest) = rest.split_first_chunk()?;
+        let (lengths, rest) = rest.split_first_chunk::<4>()?;
+        let (user, row) = (u64::from_le_bytes(*user), u32::from_le_bytes(*row));
+        let mut ends = [0; 4];
+        if row != LONG {
+            let mut end = 0;
+            for (place, length) in ends.iter_mut().zip(lengths) {
+                end += u32::from(*length);
+                *place = end;
+            }
+            let row = u64::from(row);
+            return Some((Self { user, row, ends }, rest));
+        }
+        let (row, mut rest) = rest.split_first_chunk()?;
+        let row = u64::from_le_bytes(*row);
+        for place in &mut ends {
+            let (end, behind) = rest.split_first_chunk()?;
+            *place = u32::from_le_bytes(*end);
+            rest = behind;
+        }
+        Some((Self { user, row, ends }, rest))
+    }
+
+    /// Row and lengths of the sections, if they are as small as nearly all are.
+    #[inline]
+    fn short(&self) -> Option<(u32, [u8; 4])> {
+        let row = u32::try_from(self.row).ok().filter(|row| *row != LONG)?;
+        let mut lengths = [0; 4];
+        let mut start = 0;
+        for (length, end) in lengths.iter_mut().zip(self.ends) {
+            *length = u8::try_from(end.checked_sub(start)?).ok()?;
+            start = end;
+        }
+        Some((row, lengths))
     }
 
     /// Bytes of the record behind it.
@@ -76,10 +120,10 @@ pub struct Spill {
 pub struct Run(Stretch);
 
 impl Spill {
-    /// Makes an unnamed file in `directory`, for one who has so much memory.
-    pub fn create(directory: &Path, memory: usize) -> io::Result<Self> {
+    /// Makes an unnamed file, for one who has so much memory.
+    pub fn create(space: &Space, memory: usize) -> io::Result<Self> {
         Ok(Self {
-            file: Scratch::create(directory)?.gathering(memory / 16),
+            file: Scratch::create(space)?.gathering(memory / 16),
         })
     }
 
@@ -100,7 +144,8 @@ pub struct Cursor {
     run: Run,
     buffer: Vec<u8>,
     capacity: usize,
-    /// Where the current record's bytes begin in `buffer`, and the first byte after them.
+    /// Where the current record begins in `buffer`, where its bytes do, and the first byte after them.
+    head_at: usize,
     start: usize,
     next: usize,
     head: Head,
@@ -113,6 +158,7 @@ impl Cursor {
             run,
             buffer: Vec::new(),
             capacity,
+            head_at: 0,
             start: 0,
             next: 0,
             head: Head::default(),
@@ -121,19 +167,20 @@ impl Cursor {
 
     /// Goes to the next record; `false` at the end of the run.
     pub fn advance(&mut self, spill: &Spill) -> io::Result<bool> {
-        if !self.fill(HEAD, spill)? {
+        if self.fill(MOST, spill)? == 0 {
             return Ok(false);
         }
-        let Some(head) = self.buffer.get(self.next..).and_then(<[u8]>::first_chunk) else {
-            return Ok(false);
-        };
-        self.head = Head::decode(head);
-        let length = self.head.length();
-        if !self.fill(HEAD + length, spill)? {
+        let bytes = self.buffer.get(self.next..).unwrap_or_default();
+        let (head, behind) = Head::read(bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let size = bytes.len() - behind.len();
+        let whole = size + head.length();
+        if self.fill(whole, spill)? < whole {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.start = self.next + HEAD;
-        self.next = self.start + length;
+        self.head = head;
+        self.head_at = self.next;
+        self.start = self.next + size;
+        self.next += whole;
         Ok(true)
     }
 
@@ -150,26 +197,54 @@ impl Cursor {
 
     /// The same, behind its head, as it lies in a run.
     pub fn piece(&self) -> &[u8] {
-        let start = self.start.saturating_sub(HEAD);
-        self.buffer.get(start..self.next).unwrap_or(&[])
+        self.buffer.get(self.head_at..self.next).unwrap_or(&[])
     }
 
-    /// Makes sure that `wanted` bytes from `next` on are in the buffer; `false` when the run ends
-    /// before the first of them.
-    fn fill(&mut self, wanted: usize, spill: &Spill) -> io::Result<bool> {
+    /// Makes sure that `wanted` bytes from `next` on are in the buffer, unless the run ends before.
+    /// Returns how many there are.
+    fn fill(&mut self, wanted: usize, spill: &Spill) -> io::Result<usize> {
         let held = self.buffer.len() - self.next;
-        if held >= wanted {
-            return Ok(true);
+        if held >= wanted || self.run.0.is_read() {
+            return Ok(held);
         }
         self.buffer.drain(..self.next);
         self.next = 0;
         let more = wanted.max(self.capacity) - held;
         self.run.0.read(&spill.file, &mut self.buffer, more)?;
         self.run.0.give_back(&spill.file);
-        match self.buffer.len() {
-            0 => Ok(false),
-            length if length < wanted => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(true),
+        Ok(self.buffer.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heads_come_back_and_are_short_where_all_is_small() {
+        for (row, ends, size) in [
+            (0, [0; 4], SHORT),
+            (u64::from(LONG) - 1, [255, 510, 765, 1_020], SHORT),
+            (u64::from(LONG), [1, 2, 3, 4], MOST),
+            (u64::MAX, [1, 2, 3, 4], MOST),
+            (7, [256, 256, 256, 256], MOST),
+            (7, [0, 0, 0, u32::MAX], MOST),
+        ] {
+            let head = Head {
+                user: 9 << 60,
+                row,
+                ends,
+            };
+            let mut written = Vec::new();
+            head.write(&mut written);
+            assert_eq!((written.len(), head.size()), (size, size));
+            for end in 0..size {
+                assert!(Head::read(&written[..end]).is_none());
+            }
+            written.extend_from_slice(b"behind");
+            let (back, behind) = Head::read(&written).unwrap();
+            assert_eq!((back.user, back.row, back.ends), (9 << 60, row, ends));
+            assert_eq!(behind, b"behind");
         }
     }
 }

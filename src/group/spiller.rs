@@ -2,12 +2,12 @@
 //! fills them: a run costs about as much as decoding and mapping its rows.
 
 use std::io;
-use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use super::buffer::Buffer;
 use super::run::{Run, Spill};
+use crate::seal::Space;
 
 /// The file and its runs.
 type Written = io::Result<(Spill, Vec<Run>)>;
@@ -22,13 +22,13 @@ pub struct Spiller {
 }
 
 impl Spiller {
-    /// Makes the temporary file in `directory` and starts the thread. `memory` is what the delivery has
+    /// Makes the temporary file and starts the thread. `memory` is what the delivery has
     /// at this moment.
     ///
     /// # Errors
     /// The file cannot be made, or the system gives no thread.
-    pub fn start(directory: &Path, memory: usize) -> io::Result<Self> {
-        let spill = Spill::create(directory, memory)?;
+    pub fn start(space: &Space, memory: usize) -> io::Result<Self> {
+        let spill = Spill::create(space, memory)?;
         // A buffer is handed over only when the thread takes it, so no third one is ever needed.
         let (full, work) = sync_channel(0);
         let (done, spare) = sync_channel(1);

@@ -2,9 +2,8 @@
 //! and read once.
 
 use std::io::{self, Read};
-use std::path::Path;
 
-use crate::seal::Scratch;
+use crate::seal::{Scratch, Space};
 
 /// Raw rows, each behind its length (u32, little-endian).
 #[derive(Debug)]
@@ -14,10 +13,10 @@ pub struct EarlyRows {
 }
 
 impl EarlyRows {
-    /// An empty file in `directory`.
-    pub fn create(directory: &Path) -> io::Result<Self> {
+    /// An empty file.
+    pub fn create(space: &Space) -> io::Result<Self> {
         Ok(Self {
-            file: Scratch::create(directory)?,
+            file: Scratch::create(space)?,
             rows: 0,
         })
     }
@@ -56,7 +55,7 @@ mod tests {
     #[test]
     fn rows_come_back_in_order() {
         let directory = tempfile::tempdir().unwrap();
-        let mut early = EarlyRows::create(directory.path()).unwrap();
+        let mut early = EarlyRows::create(&Space::new(directory.path())).unwrap();
         let rows: Vec<Vec<u8>> = (0..300u32).map(|n| vec![n as u8; n as usize]).collect();
         for row in &rows {
             early.push(row).unwrap();

@@ -224,7 +224,7 @@ impl<S: Store> Job<'_, S> {
                     let early = match &mut self.early {
                         Some(early) => early,
                         none => none.insert(
-                            EarlyRows::create(&self.settings.group.directory)
+                            EarlyRows::create(&self.settings.group.space)
                                 .map_err(IngestError::Early)?,
                         ),
                     };

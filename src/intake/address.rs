@@ -85,7 +85,7 @@ fn never(address: IpAddr) -> bool {
 }
 
 /// Addresses of the public internet: those in none of IANA's special-purpose registries for IPv4 and
-/// IPv6 (RFC 6890 and what was added since), and of IPv6 only what is given out as global unicast. What
+/// IPv6 (RFC 6890 and what was added until 2025-10-09), and of IPv6 only what is given out as global unicast. What
 /// those registries call globally reachable (AS112, AMT) serves nobody's rows either.
 fn is_public(address: IpAddr) -> bool {
     match address {
@@ -107,8 +107,9 @@ fn is_public(address: IpAddr) -> bool {
                 || a >= 240;
             !special
         }
-        // Behind it lie, not given out as such: loopback, NAT64 of one's own (64:ff9b:1::), what is to
-        // be discarded (100::), segment routing (5f00::), unique local and link-local addresses.
+        // Behind it lie, not given out as such: loopback, NAT64 of one's own (64:ff9b:1::/48, RFC 8215),
+        // what is to be discarded (100::/64, RFC 6666), the dummy prefix (100:0:0:1::/64, RFC 9780),
+        // segment routing (5f00::/16, RFC 9602), unique local and link-local addresses.
         IpAddr::V6(v6) => {
             let [a, b, c, ..] = v6.segments();
             let global_unicast = (0x2000..0x4000).contains(&a);
@@ -139,7 +140,7 @@ mod tests {
         }
     }
 
-    const PUBLIC: [&str; 13] = [
+    const PUBLIC: [&str; 14] = [
         "8.8.8.8",
         "1.1.1.1",
         "34.1.2.3",
@@ -153,6 +154,7 @@ mod tests {
         "198.20.0.0",
         "2620:4f:8001::1",
         "3ffe::1",
+        "3fff:1000::1",
     ];
     const LOOPBACK: [&str; 5] = [
         "127.0.0.1",
@@ -161,7 +163,7 @@ mod tests {
         "::ffff:127.0.0.1",
         "64:ff9b::7f00:1",
     ];
-    const PRIVATE: [&str; 38] = [
+    const PRIVATE: [&str; 41] = [
         "10.0.0.1",
         "172.16.0.1",
         "172.31.255.255",
@@ -198,9 +200,12 @@ mod tests {
         "2002:808:808::",
         "::8.8.8.8",
         "2620:4f:8000::1",
+        "3fff::1",
         "3fff:fff::1",
         "4000::1",
         "5f00::1",
+        "5f00:ffff::1",
+        "6000::1",
     ];
     const NEVER: [&str; 14] = [
         "169.254.169.254",

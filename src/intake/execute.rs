@@ -264,7 +264,7 @@ impl<R: Receiver> Executor<R> {
         let limit = self.settings.looker.queue_timeout;
         let place = timeout(limit, self.spools.acquire()).await;
         let _place = place.map_err(|_| Failure::Busy(limit))?;
-        let mut spool = Spool::create(self.settings.spool_directory.clone()).await?;
+        let mut spool = Spool::create(self.settings.spool.clone()).await?;
         spool.write(&first).await?;
         let mut unasked = first.len();
         loop {

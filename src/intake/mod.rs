@@ -36,7 +36,6 @@ mod spool;
 mod throttle;
 mod token;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,10 +44,12 @@ pub use receiver::{
     Caller, Choices, NotReserved, OnlyChanges, Order, Receipt, Receiver, Refusal, Source,
 };
 pub use server::Intake;
+pub use spool::was_not_read_back;
 pub use token::new_key;
 
 use crate::config::{ActionSettings, IntakeSettings, LookerSettings, Secret};
 use crate::model::FailureKind;
+use crate::seal::Space;
 use crate::tls::Identity;
 
 /// What the optional fields of a form mean, given as Looker would send it.
@@ -79,7 +80,7 @@ pub struct Settings {
     pub identity: Option<Arc<Identity>>,
     /// Where pushed documents wait that come before their settings; must be there. A delivery's
     /// size is its need. Meant to be the outbox directory.
-    pub spool_directory: PathBuf,
+    pub spool: Space,
     /// How long deliveries may go on after the shutdown has begun.
     pub deadline: Duration,
     /// Connections at once, those of deliveries that are being received included.

@@ -5,13 +5,24 @@
 //! memory on many machines.
 
 use std::io;
-use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures::stream;
 
 use super::receiver::Source;
-use crate::seal::Scratch;
+use crate::seal::{Scratch, Space};
+
+/// The document is here, and the disk does not give it back: no fault of Looker's.
+#[derive(Debug, thiserror::Error)]
+#[error("The feed could not read the delivery back from its temporary space: {0}")]
+struct NotReadBack(io::Error);
+
+/// Whether a stream broke off because a document that had come whole could not be read back.
+pub fn was_not_read_back(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<NotReadBack>())
+}
 
 /// A temporary file that is written once and read once.
 pub(super) struct Spool {
@@ -20,9 +31,9 @@ pub(super) struct Spool {
 }
 
 impl Spool {
-    /// An empty file in `directory`, which must be there.
-    pub(super) async fn create(directory: PathBuf) -> io::Result<Self> {
-        let scratch = blocking(move || Scratch::create(&directory)).await?;
+    /// An empty file in `space`.
+    pub(super) async fn create(space: Space) -> io::Result<Self> {
+        let scratch = blocking(move || Scratch::create(&space)).await?;
         Ok(Self {
             scratch: Some(scratch),
         })
@@ -43,7 +54,8 @@ impl Spool {
         let reader = blocking(move || scratch.into_reader()).await?;
         Ok(Box::pin(stream::try_unfold(reader, |mut reader| {
             blocking(move || {
-                let chunk = reader.chunk()?;
+                let chunk = reader.chunk();
+                let chunk = chunk.map_err(|error| io::Error::other(NotReadBack(error)))?;
                 Ok(chunk.map(|chunk| (Bytes::from(chunk), reader)))
             })
         })))

@@ -124,9 +124,11 @@ impl EventColumns {
         out.len()
     }
 
-    fn end(&self, out: &mut Vec<u8>, start: usize) {
-        if self.by_slot {
-            end_setting(out, start);
+    /// Returns where the literal lies now.
+    fn end(&self, out: &mut Vec<u8>, start: usize) -> Range<usize> {
+        match self.by_slot {
+            true => end_setting(out, start),
+            false => start..out.len(),
         }
     }
 
@@ -151,8 +153,7 @@ impl EventColumns {
             Some(_) => {}
             None => out.extend_from_slice(b"\"looker_custom_event\""),
         }
-        let name = start..out.len();
-        self.end(out, start);
+        let name = self.end(out, start);
         let start = self.begin(out, Member::CustomType);
         let kind = self
             .custom_type

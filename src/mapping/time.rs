@@ -153,7 +153,9 @@ impl Times {
         }
         let (civil, zone) = split_zone(text);
         // With an offset. First, since a civil time would be read without regard to it.
-        if let Ok(time) = civil.parse::<Timestamp>() {
+        if may_have_offset(civil)
+            && let Ok(time) = civil.parse::<Timestamp>()
+        {
             return self.moment(time, Note::FromDate);
         }
         let time = civil_time(civil).ok_or(Guess::Unreadable)?;
@@ -235,6 +237,15 @@ fn begins_with_a_date(text: &str) -> bool {
             4 | 7 => *byte == b'-',
             _ => byte.is_ascii_digit(),
         })
+}
+
+/// Whether an offset or a `Z` can stand behind the date: to have it refused for want of one costs an
+/// allocation.
+fn may_have_offset(text: &str) -> bool {
+    let behind = text.bytes().skip(DATE);
+    behind
+        .into_iter()
+        .any(|byte| matches!(byte, b'Z' | b'z' | b'+' | b'-'))
 }
 
 /// Takes an offset or the name of a zone off that stands behind a space.

@@ -26,6 +26,7 @@ mod key;
 mod keyring;
 mod scratch;
 mod sealer;
+mod space;
 
 use ring::aead::{NONCE_LEN, Nonce};
 
@@ -33,6 +34,7 @@ pub use key::{Key, KeyError, KeyId};
 pub use keyring::{Keyring, OpenError};
 pub use scratch::{Reader, Scratch, Stretch};
 pub use sealer::{OneSeal, STAMP, Sealer, TAG};
+pub use space::{Space, SpaceOp};
 
 /// The nonce of a count.
 fn nonce(count: u64) -> Nonce {

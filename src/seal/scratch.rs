@@ -12,20 +12,16 @@
 //! tag included, and in the highest bit whether that is compressed.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, UnboundKey};
-use rustix::buffer::spare_capacity;
-use rustix::fs::{FallocateFlags, fallocate};
 use zeroize::Zeroizing;
 
 use super::key::KeyError;
 use super::nonce;
 use super::sealer::TAG;
+use super::space::{Space, SpaceFile};
 
 /// Plain bytes of a block; the last of a stretch has less.
 const BLOCK: usize = 8 << 10;
@@ -43,7 +39,7 @@ const COMPRESSED: u16 = 1 << 15;
 
 /// See the module.
 pub struct Scratch {
-    file: File,
+    file: SpaceFile,
     key: LessSafeKey,
     pack_above: u64,
     /// A block that is about to be sealed into a packed stretch.
@@ -84,20 +80,20 @@ impl fmt::Debug for Scratch {
 }
 
 impl Scratch {
-    /// An empty one in `directory`, which must be there.
+    /// An empty one.
     ///
     /// # Errors
     /// The system makes no file, or gives no random bytes.
-    pub fn create(directory: &Path) -> io::Result<Self> {
-        Self::create_packing(directory, PACK_ABOVE)
+    pub fn create(space: &Space) -> io::Result<Self> {
+        Self::create_packing(space, PACK_ABOVE)
     }
 
-    fn create_packing(directory: &Path, pack_above: u64) -> io::Result<Self> {
+    fn create_packing(space: &Space, pack_above: u64) -> io::Result<Self> {
         let mut key = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *key).map_err(io::Error::other)?;
         let key = UnboundKey::new(&AES_256_GCM, &*key).map_err(|_| refused())?;
         Ok(Self {
-            file: tempfile::tempfile_in(directory)?,
+            file: space.file()?,
             key: LessSafeKey::new(key),
             pack_above,
             packed: Vec::new(),
@@ -165,7 +161,7 @@ impl Scratch {
     /// The file cannot be written.
     pub fn flush(&mut self) -> io::Result<()> {
         let sealed = self.buffer.get(..self.open).unwrap_or_default();
-        self.file.write_all_at(sealed, self.written)?;
+        self.file.write_at(sealed, self.written)?;
         self.written += self.open as u64;
         self.buffer.drain(..self.open);
         self.open = 0;
@@ -283,7 +279,7 @@ impl Stretch {
         let mut from = plain;
         // Grouping holds hundreds of these buffers: none may be twice as large as it need be.
         out.reserve_exact(sealed);
-        read_at(&scratch.file, self.offset, out, plain + sealed)?;
+        scratch.file.read_at(self.offset, out, plain + sealed)?;
         while from < out.len() {
             let to = out.len().min(from + BLOCK + TAG);
             let place = out.get_mut(plain..to).unwrap_or_default();
@@ -315,7 +311,7 @@ impl Stretch {
             let begun = self.offset;
             let ask = self.sealed_for(wanted - (out.len() - before)).min(left);
             sealed.reserve_exact(ask);
-            read_at(&scratch.file, self.offset, &mut sealed, ask)?;
+            scratch.file.read_at(self.offset, &mut sealed, ask)?;
             let mut rest = sealed.as_mut_slice();
             while out.len() - before < wanted
                 && let Some((head, behind)) = rest.split_first_chunk_mut::<FRAME>()
@@ -335,6 +331,11 @@ impl Stretch {
             }
         }
         Ok(out.len() > before)
+    }
+
+    /// Whether all of it has been read.
+    pub fn is_read(&self) -> bool {
+        self.offset == self.end
     }
 
     /// How much of the file holds about so many plain bytes: at least one whole block.
@@ -377,9 +378,7 @@ impl Stretch {
         if scratch.written < scratch.pack_above || to.saturating_sub(from) < GIVE_BACK {
             return;
         }
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        // It only saves space: what it cannot give back now comes back with the file.
-        fallocate(&scratch.file, flags, from, to - from).ok();
+        scratch.file.give_back(from..to);
         self.kept = to;
     }
 }
@@ -420,22 +419,6 @@ impl Read for Reader {
     }
 }
 
-/// Appends to `out` what the file holds from `offset` on, until `out` has this length.
-fn read_at(file: &File, offset: u64, out: &mut Vec<u8>, length: usize) -> io::Result<()> {
-    let before = out.len();
-    while out.len() < length {
-        let from = offset + (out.len() - before) as u64;
-        // Into memory that nobody has to fill with zeros first; there may be room for more.
-        match rustix::io::pread(file, spare_capacity(out), from) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    out.truncate(length);
-    Ok(())
-}
-
 fn refused() -> io::Error {
     io::Error::other(KeyError::Cipher)
 }
@@ -449,6 +432,8 @@ fn changed() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -459,7 +444,7 @@ mod tests {
 
     fn packing(above: u64) -> (tempfile::TempDir, Scratch) {
         let directory = tempfile::tempdir().unwrap();
-        let scratch = Scratch::create_packing(directory.path(), above).unwrap();
+        let scratch = Scratch::create_packing(&Space::new(directory.path()), above).unwrap();
         (directory, scratch)
     }
 
@@ -540,8 +525,8 @@ mod tests {
         assert!(packed < plain.len() as u64 / 10, "{packed} bytes");
         scratch.write(&noise).unwrap();
         let mut stretch = scratch.end_stretch().unwrap();
-        let held = |scratch: &Scratch| scratch.file.metadata().unwrap().blocks() * 512;
-        scratch.file.sync_all().unwrap();
+        let held = |scratch: &Scratch| scratch.file.raw().metadata().unwrap().blocks() * 512;
+        scratch.file.raw().sync_all().unwrap();
         let most = held(&scratch);
         let mut back = Vec::new();
         while stretch.read(&scratch, &mut back, BUFFER).unwrap() {
@@ -569,17 +554,22 @@ mod tests {
         scratch.write(&plain).unwrap();
         let stretch = scratch.end_stretch().unwrap();
         let mut bytes = vec![0; scratch.len() as usize];
-        scratch.file.read_exact_at(&mut bytes, 0).unwrap();
+        scratch.file.raw().read_exact_at(&mut bytes, 0).unwrap();
         let holds = |bytes: &[u8]| memchr::memmem::find(bytes, b"ada@example").is_some();
         assert!(!holds(&bytes) && holds(&plain));
         for at in (0..bytes.len()).step_by(1_979) {
             let changed = [bytes[at] ^ 1];
-            scratch.file.write_all_at(&changed, at as u64).unwrap();
+            scratch
+                .file
+                .raw()
+                .write_all_at(&changed, at as u64)
+                .unwrap();
             let mut out = Vec::new();
             let read = stretch.clone().read(&scratch, &mut out, plain.len());
             assert_eq!(read.unwrap_err().kind(), io::ErrorKind::InvalidData);
             scratch
                 .file
+                .raw()
                 .write_all_at(&bytes[at..=at], at as u64)
                 .unwrap();
         }

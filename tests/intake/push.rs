@@ -1,7 +1,12 @@
 //! Results inside the request: every way to write them, every order of keys, cut anywhere.
 
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use looker_feed::seal::Space;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -199,7 +204,7 @@ async fn a_large_push_that_is_refused_at_its_beginning_still_hears_why() {
 #[tokio::test]
 async fn a_spool_that_cannot_be_written_is_a_failure_with_a_sentence() {
     let feed = feed_with(Script::default(), |settings| {
-        settings.spool_directory = "/nonexistent/spool".into();
+        settings.spool = Space::new("/nonexistent/spool");
     })
     .await;
     let [type_, plan, attachment, data, form] = sections(&attachments(DOCUMENT)[0].1);
@@ -209,6 +214,40 @@ async fn a_spool_that_cannot_be_written_is_a_failure_with_a_sentence() {
         message(&looker(&answer), false),
         "The feed could not store the delivery in its directory."
     );
+}
+
+#[tokio::test]
+async fn a_spool_that_fails_at_any_step_fails_its_delivery_and_no_other() {
+    let document = format!(r#"{{"data":["{}"]}}"#, "x".repeat(1 << 20));
+    let [type_, plan, attachment, data, form] = sections(&attachments(&document)[0].1);
+    let body = envelope([&type_, &plan, &attachment, &data, &form]);
+    for nth in 0.. {
+        let steps = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&steps);
+        let directory = tempfile::tempdir().unwrap();
+        let space = Space::with_hook(directory.path(), move |_| {
+            match counted.fetch_add(1, Ordering::SeqCst) == nth {
+                true => Err(io::Error::from_raw_os_error(5)),
+                false => Ok(usize::MAX),
+            }
+        });
+        let feed = feed_with(Script::default(), |settings| settings.spool = space).await;
+        let answer = looker(&feed.execute_chunked(None, &body, 64 << 10).await);
+        let begun = steps.load(Ordering::SeqCst);
+        if begun <= nth {
+            message(&answer, true);
+            assert!(nth > 8, "only {nth} steps were tried");
+            return;
+        }
+        let said = message(&answer, false);
+        let expected = "The feed could not ";
+        assert!(said.starts_with(expected), "step {nth}: {said}");
+        assert!(feed.script.accepted().is_empty());
+        // The fault is over.
+        let answer = feed.execute_chunked(None, &body, 64 << 10).await;
+        message(&looker(&answer), true);
+        assert_eq!(feed.script.accepted()[0].1, document.as_bytes());
+    }
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use looker_feed::intake::{
     new_key,
 };
 use looker_feed::model::{DeliveryId, FailureKind};
+use looker_feed::seal::Space;
 use looker_feed::shutdown::{self, Trigger};
 use looker_feed::tls;
 use serde_json::{Value, json};
@@ -266,7 +267,7 @@ pub async fn feed_with(script: Script, change: impl FnOnce(&mut Settings)) -> Fe
         intake: config.intake,
         action: config.action,
         looker: config.looker,
-        spool_directory: spool.path().to_owned(),
+        spool: Space::new(spool.path()),
         deadline: Duration::from_secs(30),
         connections: 256,
         write_timeout: Duration::from_secs(30),
