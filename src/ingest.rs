@@ -43,7 +43,7 @@ use crate::outbox::{self, Arrived, NewDelivery, Outbox};
 pub use admission::{Admission, Place};
 pub use worked::Worked;
 
-use admission::{Window, part_of};
+use admission::part_of;
 
 /// Chunks that wait for the worker, and as many that it has taken. How many bytes that may be depends
 /// on how many deliveries there are ([`Admission`]).
@@ -290,7 +290,7 @@ where
     let span = tracing::Span::current();
     let seen = Arc::clone(&progress);
     let admission = settings.admission.clone();
-    let window = Arc::new(Window::default());
+    let window = Arc::new(admission.window());
     let source = work::Source {
         feed: receiver,
         read,

@@ -275,6 +275,7 @@ impl<'a> Row<'a> {
     }
 
     /// The value of selected column `slot`; [`Value::Absent`] beyond the last.
+    #[inline]
     pub fn value(&self, slot: usize) -> Value<'a> {
         let Some(cell) = self.cells.get(slot) else {
             return Value::Absent;

@@ -105,13 +105,20 @@ impl Daemon {
         looker::execute(&self.hub, &token, execute).await
     }
 
+    /// What the admin side answers, which is a success.
+    pub async fn get(&self, path: &str) -> Bytes {
+        let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+        let url = self.admin.join(path).expect("a path");
+        let reply = client.get(url.as_str().parse().expect("a uri")).await;
+        let reply = reply.expect("the admin side answers");
+        assert!(reply.status().is_success(), "{path}: {}", reply.status());
+        let body = reply.into_body().collect().await;
+        body.expect("a whole answer").to_bytes()
+    }
+
     /// The one delivery that it has.
     pub async fn delivery(&self) -> view::Delivery {
-        let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-        let url = self.admin.join("/api/v1/deliveries").expect("a path");
-        let reply = client.get(url.as_str().parse().expect("a uri")).await;
-        let body = reply.expect("the admin side answers").into_body();
-        let body = body.collect().await.expect("a whole answer").to_bytes();
+        let body = self.get("/api/v1/deliveries").await;
         let listing: view::Listing<view::Delivery> =
             serde_json::from_slice(&body).expect("a listing");
         listing.items.into_iter().next().expect("a delivery")

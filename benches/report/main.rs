@@ -7,6 +7,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 
+mod backlog;
 mod daemon;
 mod intake;
 mod many;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backlog::Backlog;
 use hyper::body::Bytes;
 use intake::{Floor, Intake};
 use kit::Verdict;
@@ -42,6 +44,7 @@ pub(crate) struct Measured {
     pub restart: Restart,
     pub midnight: Midnight,
     pub small: Small,
+    pub backlog: Backlog,
     /// Each stage alone; empty at small sizes, where `--bench ratios` is run beside this.
     pub stages: Vec<(&'static str, Vec<Verdict>)>,
 }
@@ -74,6 +77,8 @@ struct Plan {
     midnight: u64,
     /// Deliveries of one request each.
     small: u64,
+    /// As many waiting at a start.
+    waiting: u64,
 }
 
 const SMALL: Plan = Plan {
@@ -84,6 +89,7 @@ const SMALL: Plan = Plan {
     backlog: 100_000,
     midnight: 20_000,
     small: 1_000,
+    waiting: 1_000,
 };
 
 const FULL: Plan = Plan {
@@ -94,6 +100,7 @@ const FULL: Plan = Plan {
     backlog: 1_000_000,
     midnight: 250_000,
     small: 5_000,
+    waiting: 20_000,
 };
 
 fn main() {
@@ -115,6 +122,10 @@ fn main() {
     }
     if let Some(deliveries) = only("--small") {
         println!("{:?}", small::run(home.path(), deliveries));
+        return;
+    }
+    if let Some(deliveries) = only("--backlog") {
+        println!("{:?}", backlog::run(home.path(), deliveries));
         return;
     }
     let plan = if full { FULL } else { SMALL };
@@ -144,6 +155,8 @@ fn main() {
     let midnight = many::run(home.path(), plan.midnight);
     println!("A backlog of {} small deliveries ...", plan.small);
     let small = small::run(home.path(), plan.small);
+    println!("A start with {} small deliveries ...", plan.waiting);
+    let backlog = backlog::run(home.path(), plan.waiting);
     let measured = Measured {
         full,
         sizes,
@@ -152,6 +165,7 @@ fn main() {
         restart,
         midnight,
         small,
+        backlog,
         stages: if full { stages() } else { Vec::new() },
     };
 

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::kit::{Bound, Verdict, number};
 use crate::many::{LARGE, SILENT};
@@ -133,6 +134,32 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
         format!("syncs a request, one delivery of {deliveries} requests"),
         small.busy_syncs as f64 / small.deliveries as f64,
         Bound::AtMost(0.1),
+    ));
+    let backlog = &measured.backlog;
+    let waiting = format!(
+        "{} small deliveries waiting",
+        number(backlog.deliveries as f64)
+    );
+    let milliseconds = |time: Duration| (time.as_secs_f64() * 1e3).round();
+    verdicts.push(Verdict::new(
+        format!("s until the ports are open, {waiting}"),
+        backlog.ready.as_secs_f64(),
+        Bound::AtMost(1.0),
+    ));
+    verdicts.push(Verdict::new(
+        format!("ms of the slowest page, {waiting}"),
+        milliseconds(backlog.page),
+        Bound::AtMost(50.0),
+    ));
+    verdicts.push(Verdict::new(
+        format!("ms of the metrics, {waiting}"),
+        milliseconds(backlog.metrics),
+        Bound::AtMost(50.0),
+    ));
+    verdicts.push(Verdict::new(
+        format!("MB resident, {waiting}"),
+        (backlog.memory as f64 / 1e6).round(),
+        Bound::AtMost(64.0),
     ));
     verdicts
 }

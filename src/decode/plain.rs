@@ -52,6 +52,11 @@ fn plain_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((text, rest.strip_prefix(b"\"")?))
 }
 
+/// The text of a row. A wrong one is looked at once more, for the place of the mistake.
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str, std::str::Utf8Error> {
+    simdutf8::basic::from_utf8(bytes).or_else(|_| std::str::from_utf8(bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

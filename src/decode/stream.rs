@@ -29,7 +29,7 @@ pub struct Decoder {
 }
 
 /// Room in front of a [`Chunk`] for the part of a row that came before it; few rows are longer.
-const ROOM: usize = 8 << 10;
+const ROOM: usize = 4 << 10;
 
 /// Bytes of a document in memory that a decoder can take over, so that they need not be copied.
 #[derive(Debug, Default)]
@@ -38,6 +38,11 @@ pub struct Chunk(Vec<u8>);
 impl Chunk {
     /// Puts these bytes in the place of what it held, into the same memory.
     pub fn fill(&mut self, bytes: &[u8]) {
+        let needed = ROOM + bytes.len();
+        // Memory of much larger parts is not kept for small ones.
+        if self.0.capacity() < needed || self.0.capacity() > 2 * needed {
+            self.0 = Vec::with_capacity(needed);
+        }
         self.0.resize(ROOM, 0);
         self.0.extend_from_slice(bytes);
     }
@@ -167,7 +172,7 @@ impl Decoder {
             }
         };
         let bytes = self.buffer.get(range.clone()).unwrap_or_default();
-        match std::str::from_utf8(bytes) {
+        match super::plain::utf8(bytes) {
             Ok(text) => {
                 let number = self.rows;
                 self.rows += 1;

@@ -12,8 +12,9 @@ const MOST_OF_TOTAL: usize = 4;
 /// All that collect rows hold this part of it together. The rest is for reading runs back, and for
 /// what is made of the rows.
 const COLLECTING_OF_TOTAL: usize = 2;
-/// Reading the runs of one delivery back may take this part.
+/// Reading the runs of one delivery back may take this part, the second if it is alone.
 const MERGE_OF_TOTAL: usize = 8;
+const MERGE_ALONE_OF_TOTAL: usize = 4;
 
 /// The memory of all. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -95,7 +96,11 @@ impl Share {
 
     /// Takes what reading runs back needs, if there is some left.
     pub fn merge(&mut self) {
-        self.take(self.pool.total / MERGE_OF_TOTAL, self.pool.total);
+        let part = match self.pool.state().shares {
+            1 => MERGE_ALONE_OF_TOTAL,
+            _ => MERGE_OF_TOTAL,
+        };
+        self.take(self.pool.total / part, self.pool.total);
     }
 
     fn fair(&self) -> usize {
@@ -172,6 +177,9 @@ mod tests {
         drop(all);
         first.release();
         assert_eq!((first.held(), memory.shares()), (LEAST, 1));
+        // Alone it has more, since a long delivery has many runs.
+        first.merge();
+        assert_eq!(first.held(), 16 * MIB);
         drop(first);
         let held = memory.0.state().held;
         assert_eq!((held, memory.shares()), (0, 0));

@@ -24,12 +24,14 @@ const FINISHING: usize = 4;
 /// Deliveries that merge runs at once.
 const MERGING: usize = 2;
 
-/// Parts of all streams that wait for their workers: with one delivery some 100 of those that HTTP
-/// gives, enough to keep the worker busy while the threads that feed it have to share a processor with
-/// the one that sorts.
+/// Parts of all streams that wait for their workers, together: with one delivery some 100 of those that
+/// HTTP gives, enough to keep the worker busy while the threads that feed it have to share a processor
+/// with the one that sorts.
 const WAITING_BYTES: usize = 12 << 20;
-/// Of one stream at least so many bytes wait.
-const LEAST_WAITING: usize = 128 << 10;
+/// The same when there are several deliveries: each has work for a processor while another waits.
+const WAITING_OF_SEVERAL: usize = 4 << 20;
+/// Of one stream at least so many bytes wait, whatever the others have.
+const LEAST_WAITING: usize = 64 << 10;
 /// The largest parts and the smallest into which a stream is cut.
 const PARTS: (usize, usize) = (16 << 10, 128 << 10);
 
@@ -42,6 +44,8 @@ pub struct Admission {
     merging: Arc<Turns>,
     finishing: Arc<Turns>,
     memory: Memory,
+    /// Bytes between all streams and their workers.
+    waiting: Arc<AtomicUsize>,
     stopping: CancellationToken,
 }
 
@@ -69,6 +73,7 @@ impl Admission {
             merging: Arc::new(Turns::new(MERGING)),
             finishing: Arc::new(Turns::new(FINISHING)),
             memory,
+            waiting: Arc::default(),
             stopping: CancellationToken::new(),
         }
     }
@@ -112,10 +117,28 @@ impl Admission {
         }
     }
 
+    /// What lies between one more stream and its worker.
+    pub(super) fn window(&self) -> Window {
+        Window {
+            all: Arc::clone(&self.waiting),
+            bytes: AtomicUsize::new(0),
+            wake_at: AtomicUsize::new(0),
+            read: Notify::new(),
+        }
+    }
+
     /// How much of one stream may wait for its worker, as things are now.
     pub(super) fn waiting(&self) -> usize {
         let shares = self.memory.shares().max(1);
-        (WAITING_BYTES / shares).max(LEAST_WAITING)
+        let all = match shares {
+            1 => WAITING_BYTES,
+            _ => WAITING_OF_SEVERAL,
+        };
+        // Those that came when there were fewer may have more than their part.
+        if self.waiting.load(Ordering::Acquire) >= all {
+            return LEAST_WAITING;
+        }
+        (all / shares).max(LEAST_WAITING)
     }
 }
 
@@ -159,38 +182,55 @@ impl Drop for Turn<'_> {
 }
 
 /// Bytes between a stream and its worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Window {
+    all: Arc<AtomicUsize>,
     bytes: AtomicUsize,
+    /// Who waits is woken when there are no more than so many.
+    wake_at: AtomicUsize,
     read: Notify,
 }
 
 impl Window {
-    /// Waits until no more than so many bytes are under way.
+    /// Returns at once if no more than so many bytes are under way, else when half of that is: who
+    /// waits is not woken for every part.
     pub async fn below(&self, most: usize) {
-        while self.bytes() > most {
+        if self.bytes() <= most {
+            return;
+        }
+        // The worker looks at this after each part, and here the bytes are looked at once more: one of
+        // the two sees the other.
+        self.wake_at.store(most / 2, Ordering::SeqCst);
+        while self.bytes() > most / 2 {
             self.read.notified().await;
         }
     }
 
     /// How many are under way.
     pub fn bytes(&self) -> usize {
-        self.bytes.load(Ordering::Acquire)
+        self.bytes.load(Ordering::SeqCst)
     }
 
     /// So many more are.
     pub fn sent(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.all.fetch_add(bytes, Ordering::AcqRel);
+        self.bytes.fetch_add(bytes, Ordering::SeqCst);
     }
 
-    /// So many have been read. `most` is what may be under way: who waits is woken at half of it, and
-    /// not for every part.
-    pub fn read(&self, bytes: usize, most: usize) {
-        let before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        let after = before - bytes;
-        if after == 0 || (before > most / 2 && after <= most / 2) {
+    /// So many have been read.
+    pub fn read(&self, bytes: usize) {
+        self.all.fetch_sub(bytes, Ordering::AcqRel);
+        let before = self.bytes.fetch_sub(bytes, Ordering::SeqCst);
+        let wake_at = self.wake_at.load(Ordering::SeqCst);
+        if before > wake_at && before - bytes <= wake_at {
             self.read.notify_one();
         }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes(), Ordering::AcqRel);
     }
 }
 
@@ -244,32 +284,50 @@ mod tests {
     fn streams_get_less_of_the_window_when_there_are_more() {
         let admission = admission(1);
         assert_eq!(admission.waiting(), WAITING_BYTES);
-        let _shares: Vec<_> = (0..64).map(|_| admission.memory.share()).collect();
-        assert_eq!(admission.waiting(), WAITING_BYTES / 64);
+        let _shares: Vec<_> = (0..16).map(|_| admission.memory.share()).collect();
+        assert_eq!(admission.waiting(), WAITING_OF_SEVERAL / 16);
         assert_eq!(part_of(WAITING_BYTES), PARTS.1);
-        assert!(part_of(admission.waiting()) < 32 << 10);
+        assert_eq!(part_of(admission.waiting()), 32 << 10);
         let _more: Vec<_> = (0..640).map(|_| admission.memory.share()).collect();
         assert_eq!(admission.waiting(), LEAST_WAITING);
     }
 
+    #[test]
+    fn a_stream_that_took_much_when_it_was_alone_leaves_the_others_the_least_only() {
+        let admission = admission(1);
+        let _shares: Vec<_> = (0..2).map(|_| admission.memory.share()).collect();
+        let first = admission.window();
+        first.sent(WAITING_BYTES);
+        assert_eq!(admission.waiting(), LEAST_WAITING);
+        first.read(WAITING_BYTES - WAITING_OF_SEVERAL / 2);
+        assert_eq!(admission.waiting(), WAITING_OF_SEVERAL / 2);
+        // One that is given up.
+        let second = admission.window();
+        second.sent(WAITING_BYTES);
+        assert_eq!(admission.waiting(), LEAST_WAITING);
+        drop(second);
+        assert_eq!(admission.waiting(), WAITING_OF_SEVERAL / 2);
+    }
+
     #[tokio::test]
     async fn who_waits_is_woken_when_half_has_been_read_and_at_the_latest_when_all_has() {
-        let window = Window::default();
+        let window = admission(1).window();
         window.sent(100);
         window.below(100).await;
         let mut waits = Box::pin(window.below(60));
         assert!((&mut waits).now_or_never().is_none());
-        window.read(10, 60);
+        window.read(10);
         assert!((&mut waits).now_or_never().is_none());
-        // The bound is another one by now, which has been passed already.
-        window.read(50, 1000);
+        window.read(50);
         assert!((&mut waits).now_or_never().is_none());
-        window.read(40, 1000);
+        window.read(10);
         assert!(waits.now_or_never().is_some());
-        window.sent(100);
-        let mut waits = Box::pin(window.below(60));
+        window.sent(70);
+        let mut waits = Box::pin(window.below(1));
         assert!((&mut waits).now_or_never().is_none());
-        window.read(70, 60);
+        window.read(99);
+        assert!((&mut waits).now_or_never().is_none());
+        window.read(1);
         assert!(waits.now_or_never().is_some());
     }
 }

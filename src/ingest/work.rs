@@ -72,7 +72,7 @@ pub fn run(
         }
         match taken.pop_front() {
             Some(Feed::Chunk(came, bytes)) => {
-                window.read(bytes, settings.admission.waiting());
+                window.read(bytes);
                 // There is room for all that are under way.
                 let _ = read.try_send(std::mem::replace(chunk, came));
                 Ok(true)

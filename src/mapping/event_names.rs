@@ -4,7 +4,7 @@
 //! a column of urls or ids that was tagged as the name uses them up with one delivery.
 
 use std::collections::HashMap;
-use std::hash::Hasher;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use siphasher::sip::SipHasher13;
 
@@ -16,9 +16,27 @@ pub(super) const MOST_COMMON: usize = 5;
 /// Names by their hash, so that memory depends on their number only; that is bounded.
 #[derive(Clone, Debug, Default)]
 pub struct EventNames {
-    seen: HashMap<u64, Seen>,
+    seen: HashMap<u64, Seen, BuildHasherDefault<Hashed>>,
     /// There were more than were to be counted.
     beyond: bool,
+}
+
+/// Of a number that is a keyed hash already.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = self.0.rotate_left(8) ^ hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[derive(Clone, Debug)]

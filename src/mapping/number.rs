@@ -21,6 +21,15 @@ pub(super) struct Number<'a> {
 impl<'a> Number<'a> {
     /// Reads a literal; `None`: it is not a number by JSON's grammar.
     pub(super) fn read(literal: &'a str) -> Option<Self> {
+        // Times and ids: nothing to take apart.
+        if matches!(literal.as_bytes(), [b'1'..=b'9', ..]) && is_plain(literal) {
+            return Some(Self {
+                negative: false,
+                whole: literal,
+                fraction: "",
+                exponent: 0,
+            });
+        }
         let (mantissa, exponent) = match literal.find(['e', 'E']) {
             Some(at) => (literal.get(..at)?, read_exponent(literal.get(at + 1..)?)?),
             None => (literal, 0),
@@ -91,6 +100,11 @@ impl<'a> Number<'a> {
 
     /// The number without what stands behind its point, if 64 bits hold it.
     pub(super) fn truncated(self) -> Option<i64> {
+        // Too short to pass 64 bits.
+        if self.exponent == 0 && self.whole.len() < 19 {
+            let value: i64 = self.whole.parse().ok()?;
+            return Some(if self.negative { -value } else { value });
+        }
         if self.is_zero() {
             return Some(0);
         }

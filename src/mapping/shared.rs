@@ -2,10 +2,10 @@
 //!
 //! Values fall by their hash into buckets, and in each a vote is held: a value that has more rows than
 //! all others of its bucket together stays in it. One with a hundredth of all rows has, since the
-//! others of its bucket have a two-thousandth.
+//! others of its bucket have a thousandth.
 
 /// Buckets; a power of two.
-const BUCKETS: usize = 2048;
+const BUCKETS: usize = 1024;
 /// A value is told of if it has more than one row of so many, and more rows than that.
 const ONE_OF: u64 = 100;
 const LEAST: u64 = 100;
@@ -18,11 +18,13 @@ pub(super) struct SharedValues {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
-    hash: u64,
+    /// Half of the value's hash, beside which bucket it is in: enough to tell it from a thousandth of
+    /// all values.
+    hash: u32,
     /// Rows of the value less rows of others, since it has led.
-    lead: u64,
+    lead: u32,
     /// Rows of the value since it has led.
-    rows: u64,
+    rows: u32,
     first_row: u64,
 }
 
@@ -51,6 +53,7 @@ impl SharedValues {
     pub(super) fn add(&mut self, hash: u64, row: u64) {
         // The low bits of hashes of users may say something else.
         let at = (hash >> 40) as usize % BUCKETS;
+        let hash = hash as u32;
         let Some(bucket) = self.buckets.get_mut(at) else {
             return;
         };
@@ -62,8 +65,8 @@ impl SharedValues {
                 first_row: row,
             };
         } else if bucket.hash == hash {
-            bucket.lead += 1;
-            bucket.rows += 1;
+            bucket.lead = bucket.lead.saturating_add(1);
+            bucket.rows = bucket.rows.saturating_add(1);
         } else {
             bucket.lead -= 1;
         }
@@ -71,7 +74,10 @@ impl SharedValues {
 
     /// What there is to tell of `all` rows.
     pub(super) fn found(&self, all: u64) -> Option<Shared> {
-        let many = |bucket: &&Bucket| bucket.rows > LEAST && bucket.rows > all / ONE_OF;
+        let many = |bucket: &&Bucket| {
+            let rows = u64::from(bucket.rows);
+            rows > LEAST && rows > all / ONE_OF
+        };
         let values = self.buckets.iter().filter(many).count();
         let largest = self
             .buckets
@@ -80,7 +86,7 @@ impl SharedValues {
             .max_by_key(|bucket| bucket.rows)?;
         Some(Shared {
             values,
-            rows: largest.rows,
+            rows: largest.rows.into(),
             first_row: largest.first_row,
         })
     }
