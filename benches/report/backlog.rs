@@ -86,7 +86,7 @@ fn fill(home: &Path, deliveries: u64) {
     let account = keys.seal_text(&account, ACCOUNT_CONTEXT).expect("a cipher");
     let settings = Settings {
         reserve_bytes: 0,
-        ..Settings::new(&home.join("outbox"), keys)
+        ..Settings::new(home.join("outbox"), keys)
     };
     let outbox = Outbox::open(settings).expect("the outbox opens");
     let number = AtomicU64::new(0);
