@@ -98,7 +98,7 @@ const FULL: Plan = Plan {
     ramp: Duration::from_secs(15),
     window: Duration::from_secs(60),
     backlog: 1_000_000,
-    midnight: 250_000,
+    midnight: 100_000,
     small: 5_000,
     waiting: 20_000,
 };

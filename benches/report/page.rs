@@ -29,8 +29,27 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
         reference.median(|intake, floor| {
             (floor.parse + floor.write).as_secs_f64() / intake.received.as_secs_f64()
         }),
-        Bound::AtLeast(0.5),
+        Bound::AtLeast(0.65),
     ));
+    verdicts.push(Verdict::new(
+        format!("processor s a million rows, {rows} rows"),
+        reference.median(|intake, _| intake.processor.as_secs_f64() * 1e6 / intake.rows as f64),
+        Bound::AtMost(1.2),
+    ));
+    let largest = measured.largest();
+    if largest.rows() > reference.rows() {
+        let many = number(largest.rows() as f64);
+        verdicts.push(Verdict::new(
+            format!("times the time a row, {many} rows beside {rows}"),
+            micros_a_row(largest) / micros_a_row(reference),
+            Bound::AtMost(1.15),
+        ));
+        verdicts.push(Verdict::new(
+            format!("MB on the disk at most, {many} rows"),
+            (largest.median(|intake, _| intake.disk_peak as f64 / 1e6)).round(),
+            Bound::AtMost(1_500.0),
+        ));
+    }
     let cases = || measured.sizes.iter().chain(&measured.others);
     let large = || cases().filter(|case| case.rows() >= reference.rows());
     for case in large() {
@@ -41,7 +60,7 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
                 case.name
             ),
             memory(case),
-            Bound::AtMost(128.0),
+            Bound::AtMost(64.0),
         ));
     }
     let (least, most) = large()
@@ -114,6 +133,14 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
         Bound::AtLeast(20.0 * BASELINE),
     ));
     verdicts.push(Verdict::new(
+        format!(
+            "of the rows/s of one delivery of {}, {large}",
+            number(largest.rows() as f64)
+        ),
+        midnight.rows_a_second() / largest.median(|intake, _| intake.rows_a_second()),
+        Bound::AtLeast(0.9),
+    ));
+    verdicts.push(Verdict::new(
         format!("MB resident, {large}"),
         (midnight.memory as f64 / 1e6).round(),
         Bound::AtMost(128.0),
@@ -170,6 +197,15 @@ impl Measured {
         let mut sizes = self.sizes.iter().filter(|case| case.rows() <= 1_000_000);
         sizes.next_back().expect("there are sizes")
     }
+
+    /// The largest size.
+    pub fn largest(&self) -> &Case {
+        self.sizes.last().expect("there are sizes")
+    }
+}
+
+fn micros_a_row(case: &Case) -> f64 {
+    case.median(|intake, _| intake.received.as_secs_f64() * 1e6 / intake.rows as f64)
 }
 
 fn memory(case: &Case) -> f64 {
@@ -210,7 +246,7 @@ fn page(measured: &Measured) -> String {
          ratios`); allocations are counted by `cargo bench --bench allocations`.\n\n## How cost grows\n\n",
     );
     table(&mut out, &measured.sizes);
-    out.push_str("\n![Time](report-time.svg) ![Memory](report-memory.svg) ![Disk](report-disk.svg) ![Requests](report-requests.svg) ![Rate](report-rate.svg)\n");
+    out.push_str("\n![Time](report-time.svg) ![Time a row](report-row.svg) ![Memory](report-memory.svg) ![Disk](report-disk.svg) ![Requests](report-requests.svg) ![Rate](report-rate.svg)\n");
     out.push_str("\n## Other users\n\n");
     table(&mut out, &measured.others);
     let _ = writeln!(out, "\n## What bounds each stage\n\n{}", bounds(measured));
@@ -308,6 +344,23 @@ fn plots(measured: &Measured) -> Vec<(&'static str, String)> {
             ),
         ),
         (
+            "report-row.svg",
+            plot(
+                "Time a row until durable",
+                &rows,
+                &axis("microseconds", false),
+                &[
+                    line("intake", &micros_a_row),
+                    line("processor", &|case| {
+                        case.median(|i, _| i.processor.as_secs_f64() * 1e6 / i.rows as f64)
+                    }),
+                    line("parse alone", &|case| {
+                        case.median(|i, f| f.parse.as_secs_f64() * 1e6 / i.rows as f64)
+                    }),
+                ],
+            ),
+        ),
+        (
             "report-memory.svg",
             plot(
                 "Peak resident memory of the daemon",
@@ -318,7 +371,7 @@ fn plots(measured: &Measured) -> Vec<(&'static str, String)> {
                         case.median(|i, _| i.memory_received as f64 / 1e6)
                     }),
                     line("until sent", &memory),
-                    line("target", &|_| 128.0),
+                    line("target", &|_| 64.0),
                 ],
             ),
         ),
