@@ -68,7 +68,7 @@ enum Command {
     Token(ConfigArgument),
     /// Check the configuration and start nothing
     CheckConfig(ConfigArgument),
-    /// Check or salvage an outbox while no daemon uses it
+    /// Check, salvage or move an outbox while no daemon uses it
     Outbox(outbox::Arguments),
     /// Print a script with which a shell completes commands and options
     Completions(manual::Completions),

@@ -1,6 +1,7 @@
 //! `looker-feed outbox`: what a person can do with an outbox that no daemon uses.
 
 mod keys;
+mod moving;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -38,6 +39,9 @@ enum Action {
     Check(Check),
     /// Bring what can be read to another place; the outbox itself stays as it is
     Salvage(Salvage),
+    /// Move what is in it into a database, whole or not at all, for daemons with outbox.backend =
+    /// "postgres". Broken off, it can be run again
+    Move(moving::Move),
 }
 
 #[derive(Debug, clap::Args)]
@@ -86,6 +90,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     match &arguments.action {
         Action::Check(arguments) => check(arguments),
         Action::Salvage(arguments) => salvage(arguments).map(|()| ExitCode::SUCCESS),
+        Action::Move(arguments) => moving::run(arguments).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -65,6 +65,16 @@ pub enum OpenError {
         /// Why.
         source: Arc<io::Error>,
     },
+    /// It is being moved elsewhere, or has been: nothing is sent from two places.
+    #[error("{}", moved(path, to, *done))]
+    Moved {
+        /// The directory.
+        path: PathBuf,
+        /// Where to.
+        to: String,
+        /// Whether that is done.
+        done: bool,
+    },
     /// The settings contradict themselves.
     #[error("outbox setting {0}")]
     Setting(&'static str),
@@ -86,6 +96,18 @@ pub enum OpenError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+fn moved(path: &Path, to: &str, done: bool) -> String {
+    let path = path.display();
+    match done {
+        true => format!(
+            "the outbox {path} was moved to {to}, and what is left in it is a copy; name {to} in outbox.url, or give this daemon a directory of its own"
+        ),
+        false => format!(
+            "a move of the outbox {path} to {to} has begun and not ended; end it with `looker-feed outbox move`, to the same address, or give it up with `looker-feed outbox move --give-up`"
+        ),
+    }
 }
 
 /// A call on an open outbox failed.

@@ -8,7 +8,7 @@ use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::postgres::{Lease, Server, Settings, SharedOutbox, Staging};
 use looker_feed::outbox::{
     Claim, Damage, DeadFilter, DeadLetter, DeadPage, DeliveryState, Entry, Error, LetterId, Moved,
-    NewDelivery, Receipt, Settled, Settlement, Slice, Tally,
+    NewDelivery, Receipt, Rejected, Settled, Settlement, Slice, Tally,
 };
 
 pub use crate::generated::{
@@ -87,6 +87,17 @@ pub fn append(staging: &mut Staging, delivery: u8, ordinal: u64) -> Result<u64, 
     })?;
     assert_eq!(appended.ordinal, ordinal);
     Ok(appended.bytes)
+}
+
+/// All deliveries that are listed.
+pub fn states_of(outbox: &SharedOutbox) -> Vec<DeliveryState> {
+    outbox.all()
+}
+
+/// The rejected rows of a delivery that can be read, and how many are kept.
+pub fn rejected_rows(outbox: &SharedOutbox, id: DeliveryId) -> Option<(Vec<Rejected>, u64)> {
+    let page = outbox.rejected(id, 0, 99).unwrap();
+    page.map(|page| (page.rows, page.kept))
 }
 
 /// The lease of a destination, which must be free or become so.

@@ -9,5 +9,6 @@ mod generated;
 mod kit;
 #[path = "../outbox/model.rs"]
 mod model;
+mod moving;
 mod own;
 mod server;

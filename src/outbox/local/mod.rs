@@ -130,6 +130,7 @@ pub(in crate::outbox) mod ending;
 pub(in crate::outbox) mod files;
 pub(in crate::outbox) mod handle;
 pub(in crate::outbox) mod lease;
+pub(in crate::outbox) mod leaving;
 pub(in crate::outbox) mod letters;
 pub(in crate::outbox) mod offline;
 pub(in crate::outbox) mod owner;
@@ -143,6 +144,7 @@ mod unreadable;
 pub(in crate::outbox) mod verify;
 mod writing;
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
@@ -151,6 +153,7 @@ use crate::outbox::local::files::dead::DeadWriter;
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::keys::check_keys;
 use crate::outbox::local::files::layout::Layout;
+use crate::outbox::local::files::moved::check_not_moved;
 use crate::outbox::local::handle::Local;
 use crate::outbox::local::owner::Owner;
 use crate::outbox::local::owner::keeper::Keeper;
@@ -170,6 +173,22 @@ pub(in crate::outbox) fn open(settings: Settings, disk: Disk) -> Result<Local, O
     settings.check()?;
     let layout = Layout::new(&settings.path);
     let lock = layout.enter(&disk)?;
+    check_not_moved(&disk, &layout)?;
+    start(settings, layout, disk, lock)
+}
+
+/// Opens a directory that is there to move what is in it elsewhere, which may have begun before.
+///
+/// # Errors
+/// As for [`open`].
+pub(in crate::outbox) fn open_to_move(settings: Settings, disk: Disk) -> Result<Local, OpenError> {
+    let layout = Layout::new(&settings.path);
+    drop(layout.enter_to_read(&disk)?);
+    let lock = layout.enter(&disk)?;
+    start(settings, layout, disk, lock)
+}
+
+fn start(settings: Settings, layout: Layout, disk: Disk, lock: File) -> Result<Local, OpenError> {
     check_keys(&disk, &settings.path, &layout, &settings.keys)?;
     let size = layout
         .files_size(&disk)

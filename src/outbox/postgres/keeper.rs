@@ -12,7 +12,7 @@ use super::columns::column;
 use super::columns::count;
 use super::columns::read_id;
 use super::commit;
-use super::daemon::{BEAT, Inner};
+use super::daemon::{BEAT, Inner, MOVER};
 use super::held::Held;
 use super::lease;
 use super::lock::lock;
@@ -71,7 +71,8 @@ const ACTIVE: &str = "SELECT t.id, t.version, t.owner,
         EXISTS (SELECT 1 FROM looker_feed.request r
             WHERE r.destination = t.id AND r.answer IS NULL) AS asked,
         (SELECT count(*) FROM looker_feed.daemon m
-            WHERE m.beat > clock_timestamp() - $1::float8 * interval '1 second') AS daemons
+            WHERE m.name <> $2
+            AND m.beat > clock_timestamp() - $1::float8 * interval '1 second') AS daemons
      FROM looker_feed.destination t
      WHERE EXISTS (SELECT 1 FROM looker_feed.progress p WHERE p.destination = t.id AND p.open)
         OR EXISTS (SELECT 1 FROM looker_feed.request r
@@ -88,7 +89,7 @@ impl Seen {
     async fn look(&mut self, inner: &Inner) -> Result<(), Error> {
         let lease = inner.settings.lease.as_secs_f64();
         let rows = inner
-            .read("work could not be looked for", ACTIVE, &[&lease])
+            .read("work could not be looked for", ACTIVE, &[&lease, &MOVER])
             .await?;
         let mut active = BTreeMap::new();
         let mut asked = Vec::new();

@@ -35,6 +35,7 @@ mod change;
 mod claim;
 mod columns;
 mod commit;
+pub(in crate::outbox) mod copying;
 mod daemon;
 mod damage;
 mod granted;
@@ -59,7 +60,9 @@ mod settle;
 mod staging;
 mod status;
 mod sweep;
+pub(in crate::outbox) mod take_in;
 
+pub use daemon::MOVER;
 pub use granted::Lease;
 pub use handle::SharedOutbox;
 pub use held::LaneRequest;

@@ -106,6 +106,15 @@ pub enum Replication {
     None,
 }
 
+/// What somebody who has the outbox open does in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Takes deliveries in and sends them.
+    Daemon,
+    /// Takes another outbox in, and is only heard of, under [`MOVER`](super::daemon::MOVER).
+    Mover,
+}
+
 /// What a server says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerFacts {
@@ -147,14 +156,18 @@ impl SharedOutbox {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(settings: Settings) -> Result<Self, OpenError> {
+        let mut me = [0; 16];
+        getrandom::fill(&mut me).map_err(|error| OpenError::System(error.to_string()))?;
+        Self::open_as(settings, me, Part::Daemon)
+    }
+
+    pub(super) fn open_as(settings: Settings, me: [u8; 16], part: Part) -> Result<Self, OpenError> {
         if settings.pool < 2 {
             return Err(OpenError::Setting("pool must be 2 or more"));
         }
         if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&settings.lease) {
             return Err(OpenError::Setting("lease must be from 1 s to 5 min"));
         }
-        let mut me = [0; 16];
-        getrandom::fill(&mut me).map_err(|error| OpenError::System(error.to_string()))?;
         let runtime = runtime()?;
         let (settles, jobs) = mpsc::channel(JOBS);
         let inner = Arc::new(Inner {
@@ -188,9 +201,11 @@ impl SharedOutbox {
         let mut tasks = JoinSet::new();
         let handle = runtime.handle().clone();
         tasks.spawn_on(keeper::beat(Arc::clone(&inner)), &handle);
-        tasks.spawn_on(keeper::look(Arc::clone(&inner)), &handle);
-        tasks.spawn_on(sweep::sweep(Arc::clone(&inner)), &handle);
-        tasks.spawn_on(settle::write_jobs(Arc::clone(&inner), jobs), &handle);
+        if part == Part::Daemon {
+            tasks.spawn_on(keeper::look(Arc::clone(&inner)), &handle);
+            tasks.spawn_on(sweep::sweep(Arc::clone(&inner)), &handle);
+            tasks.spawn_on(settle::write_jobs(Arc::clone(&inner), jobs), &handle);
+        }
         let runner = Runner {
             inner: Arc::clone(&inner),
             parts: Mutex::new(Some((runtime, tasks))),

@@ -95,14 +95,8 @@ const USED: &str = "SELECT coalesce(sum(d.bytes), 0)::int8 AS bytes FROM looker_
 pub(super) async fn once(inner: &Inner) -> Result<(), Error> {
     let silent = inner.settings.lease.as_secs_f64() * DEAD_AFTER;
     delete(inner, ORPHANS, &[&silent]).await?;
-    for sql in [
-        ABORTED_BLOCKS,
-        ABORTED_REJECTS,
-        ABORTED,
-        PASSED,
-        SETTLED,
-        CLEARED,
-    ] {
+    aborted(inner).await?;
+    for sql in [PASSED, SETTLED, CLEARED] {
         while delete(inner, sql, &[&PART]).await? as i64 == PART {}
     }
     let history = i64::try_from(inner.settings.history).unwrap_or(i64::MAX);
@@ -120,6 +114,14 @@ pub(super) async fn once(inner: &Inner) -> Result<(), Error> {
     }
     if let Some(row) = inner.read(DOING, USED, &[]).await?.first() {
         inner.used.store(count(row, "bytes")?, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Removes what was aborted.
+pub(super) async fn aborted(inner: &Inner) -> Result<(), Error> {
+    for sql in [ABORTED_BLOCKS, ABORTED_REJECTS, ABORTED] {
+        while delete(inner, sql, &[&PART]).await? as i64 == PART {}
     }
     Ok(())
 }

@@ -43,6 +43,15 @@ impl Layout {
         }
     }
 
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// See `moved`.
+    pub fn moved(&self) -> PathBuf {
+        self.root.join("MOVED")
+    }
+
     pub fn state(&self) -> PathBuf {
         self.root.join("state")
     }

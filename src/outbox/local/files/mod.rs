@@ -10,6 +10,7 @@ pub(in crate::outbox) mod disk;
 pub(in crate::outbox) mod format;
 pub(in crate::outbox) mod keys;
 pub(in crate::outbox) mod layout;
+pub(in crate::outbox) mod moved;
 pub(in crate::outbox) mod probe;
 pub(in crate::outbox) mod read;
 pub(in crate::outbox) mod rejected;

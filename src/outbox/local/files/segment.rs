@@ -304,15 +304,31 @@ impl SegmentFile {
     /// # Errors
     /// It cannot be read, or it is damaged: not to be found, or not what was written.
     pub fn read(&self, ordinal: u32, keys: &Keyring) -> Result<Record, ReadError> {
+        let (place, name) = self.named(ordinal)?;
+        let offset = u64::from(place.offset);
+        self.file
+            .twice(|file| read_record(file, offset, place.length, name, keys))
+    }
+
+    /// Reads one entry as it is sealed, and opens it to see that it is sound.
+    ///
+    /// # Errors
+    /// As for [`Self::read`].
+    pub fn read_sealed(&self, ordinal: u32, keys: &Keyring) -> Result<Vec<u8>, ReadError> {
+        let (place, name) = self.named(ordinal)?;
+        let offset = u64::from(place.offset);
+        self.file
+            .twice(|file| read_sealed(file, offset, place.length, name, keys))
+    }
+
+    fn named(&self, ordinal: u32) -> Result<(Place, Name), ReadError> {
         let place = self.place(ordinal).ok_or(ReadError::Damaged)?;
         let name = Name {
             kind: Kind::Entry,
             delivery: self.delivery,
             ordinal,
         };
-        let offset = u64::from(place.offset);
-        self.file
-            .twice(|file| read_record(file, offset, place.length, name, keys))
+        Ok((place, name))
     }
 }
 
@@ -358,6 +374,22 @@ pub(in crate::outbox) fn read_record(
 ) -> Result<Record, ReadError> {
     let bytes = file.read(offset, length as usize)?;
     Ok(framed(&bytes, name)?.open(keys)?)
+}
+
+/// The record of known place, length and name as it is sealed, once it has been opened.
+///
+/// # Errors
+/// It cannot be read, or is damaged.
+pub(in crate::outbox) fn read_sealed(
+    file: &ReadFile,
+    offset: u64,
+    length: u32,
+    name: Name,
+    keys: &Keyring,
+) -> Result<Vec<u8>, ReadError> {
+    let bytes = file.read(offset, length as usize)?;
+    framed(&bytes, name)?.open(keys)?;
+    Ok(bytes)
 }
 
 /// Whether the record of known place, length and name is sound by its checksum.

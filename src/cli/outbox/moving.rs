@@ -1,0 +1,189 @@
+//! `looker-feed outbox move`: from a directory into a database.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::keys::Keys;
+use super::{counted, json_text, say};
+use crate::cli::Failure;
+use crate::cli::summary::thousands;
+use crate::outbox::postgres::{Replication, Server, Settings};
+use crate::outbox::{Holdings, MoveStep, MovedOutbox, give_up_move, move_outbox};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Move {
+    /// The outbox's directory; no daemon may be running on it
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+    /// The database, as in outbox.url: postgres://user@host/database
+    #[arg(long, value_name = "URL")]
+    to: String,
+    /// A file that holds the password
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    #[command(flatten)]
+    keys: Keys,
+    /// Give up a move that was broken off: the directory is an outbox again as before
+    #[arg(long)]
+    give_up: bool,
+    /// Answer in JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does it, and answers on standard output.
+pub(super) fn run(arguments: &Move) -> Result<(), Failure> {
+    let password = arguments.password_file.as_deref().map(password);
+    let server = Server::parse(&arguments.to, password.transpose()?.as_deref())
+        .map_err(|error| Failure::Usage(format!("--to: {}", crate::causes::with_causes(&error))))?;
+    let from = &arguments.from;
+    let keys = arguments.keys.require(from)?;
+    let settings = Settings::new(server, "", keys);
+    if arguments.give_up {
+        give_up_move(from, settings).map_err(|error| Failure::of(&error))?;
+        return say(&if arguments.json {
+            json_text(&json!({ "given_up": true }))
+        } else {
+            format!(
+                "The move is given up, and nothing of it is left in the database; {} is an outbox as before.\n",
+                from.display()
+            )
+        });
+    }
+    let mut told = Told::new();
+    let moved = move_outbox(from, settings, &mut |step| told.tell(step));
+    told.end();
+    let moved = moved.map_err(|error| Failure::of(&error))?;
+    say(&if arguments.json {
+        json_text(&moved_json(&moved))
+    } else {
+        moved_text(from, &moved)
+    })
+}
+
+fn password(path: &Path) -> Result<String, Failure> {
+    let read = std::fs::read_to_string(path);
+    let text = read
+        .map_err(|error| Failure::Usage(format!("--password-file {}: {error}", path.display())))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// One line that is written anew, for a person who waits.
+struct Told {
+    is_shown: bool,
+}
+
+impl Told {
+    fn new() -> Self {
+        Self {
+            is_shown: std::io::stderr().is_terminal(),
+        }
+    }
+
+    fn tell(&mut self, step: MoveStep) {
+        let line = match step {
+            MoveStep::Checking => "Reading everything, to see that it is sound".to_owned(),
+            MoveStep::Copied(at, of) => format!("Copied {at} of {}", counted(of, "delivery")),
+            MoveStep::Ending => "Making it visible".to_owned(),
+            MoveStep::Visible => "Comparing".to_owned(),
+        };
+        if self.is_shown {
+            eprint!("\r\x1b[K{line}");
+            // Nobody is harmed if it is not shown.
+            let _ = std::io::stderr().flush();
+        }
+    }
+
+    fn end(&self) {
+        if self.is_shown {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+fn moved_text(from: &Path, moved: &MovedOutbox) -> String {
+    let mut text = format!("Moved {} to {}.\n", from.display(), moved.to);
+    if moved.earlier {
+        text += "All of it was there since an earlier run, which had not come to say so.\n";
+    } else {
+        text += &format!(
+            "{:24}{:>18}{:>18}\n",
+            "", "in the directory", "in the database"
+        );
+        for (what, before, after) in lines(&moved.before, &moved.after) {
+            text += &format!(
+                "{what:24}{:>18}{:>18}\n",
+                thousands(before),
+                thousands(after)
+            );
+        }
+        if moved.in_use {
+            text +=
+                "Daemons work on the database: some of what waited may have been sent already.\n";
+        }
+    }
+    if moved.letters_from > 0 && moved.before.letters > 0 {
+        text += &format!(
+            "Dead letters have new numbers, since the database had some: {} were added, so that 1-0 is {}-0 now.\n",
+            thousands(moved.letters_from),
+            moved.letters_from + 1
+        );
+    }
+    text += &match &moved.server.replication {
+        Replication::Synchronous(standbys) => format!(
+            "The server is PostgreSQL {}; a commit waits for its standbys ({standbys}).\n",
+            moved.server.version
+        ),
+        Replication::None => format!(
+            "The server is PostgreSQL {}; a commit waits for no standby, so what it holds is as safe as its disk.\n",
+            moved.server.version
+        ),
+    };
+    text + &format!(
+        "Daemons with outbox.backend = \"postgres\", this outbox.url and the same seal.key_file go on with it. {} is marked as moved: no daemon starts on it any more, and it can be removed.\n",
+        from.display()
+    )
+}
+
+type Line = (&'static str, u64, u64);
+
+fn lines(before: &Holdings, after: &Holdings) -> [Line; 9] {
+    let of = |what, part: fn(&Holdings) -> u64| (what, part(before), part(after));
+    [
+        of("deliveries", |all| all.deliveries),
+        of("rows from Looker", |all| all.rows_in),
+        of("rows waiting", |all| all.waiting.rows),
+        of("batches waiting", |all| all.waiting.batches),
+        of("rows in dead letters", |all| all.dead.rows),
+        of("dead letters", |all| all.dead.batches),
+        of("rejected rows kept", |all| all.rejected),
+        of("webhook ids", |all| all.webhooks),
+        of("notes", |all| all.notes),
+    ]
+}
+
+fn moved_json(moved: &MovedOutbox) -> Value {
+    let holdings = |all: &Holdings| {
+        json!({
+            "deliveries": all.deliveries,
+            "rows": all.rows_in,
+            "rows_waiting": all.waiting.rows,
+            "batches_waiting": all.waiting.batches,
+            "rows_dead": all.dead.rows,
+            "dead_letters": all.dead.batches,
+            "rejected_rows": all.rejected,
+            "webhook_ids": all.webhooks,
+            "notes": all.notes,
+        })
+    };
+    json!({
+        "to": moved.to,
+        "finished_earlier": moved.earlier,
+        "in_use": moved.in_use,
+        "before": holdings(&moved.before),
+        "after": holdings(&moved.after),
+        "letter_numbers_added": moved.letters_from,
+    })
+}

@@ -1,0 +1,419 @@
+//! Moving an outbox from a directory into a shared one.
+//!
+//! The directory gets a mark with the name of the move before anything is copied, so that no daemon
+//! starts on it in between; then everything is staged, where no daemon sees it; one statement makes all
+//! of it visible; and the mark says that it is done. A move that is broken off at any moment, and made
+//! again, goes on where it was: the server knows whether the one statement has gone through.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::model::DeliveryId;
+use crate::outbox::carried::Carried;
+use crate::outbox::delivery::Tally;
+use crate::outbox::error::{Error, OpenError};
+use crate::outbox::local::files::disk::Disk;
+use crate::outbox::local::files::layout::Layout;
+use crate::outbox::local::files::moved::Mark;
+use crate::outbox::local::leaving::Leaving;
+use crate::outbox::local::offline;
+use crate::outbox::postgres;
+use crate::outbox::postgres::copying::Copying;
+use crate::outbox::postgres::take_in::{Counted, Stored, TakeIn};
+use crate::seal::{KeyId, Keyring};
+
+/// A move was not made, or not to its end. Nothing of it counts then; it can be made again.
+#[derive(Debug, thiserror::Error)]
+pub enum MoveError {
+    /// The directory is in use, no outbox, or cannot be read.
+    #[error(transparent)]
+    Directory(#[from] OpenError),
+    /// The shared outbox cannot be opened.
+    #[error(transparent)]
+    Shared(#[from] postgres::OpenError),
+    /// Some of it is damaged: what is given up is a person's choice.
+    #[error(
+        "{} cannot be moved as it is: {why}; `looker-feed outbox salvage --path {} --to DIR` makes a sound one of it, which can be moved. Nothing was changed",
+        path.display(), path.display()
+    )]
+    Damaged {
+        /// The directory.
+        path: PathBuf,
+        /// What is damaged.
+        why: String,
+    },
+    /// A move to another place has begun.
+    #[error(
+        "a move of {} to {to} has begun; end that one, or give it up with `looker-feed outbox move --give-up --from {} --to` and its address",
+        path.display(), path.display()
+    )]
+    Elsewhere {
+        /// The directory.
+        path: PathBuf,
+        /// Where to.
+        to: String,
+    },
+    /// It was moved before.
+    #[error("{} was moved to {to} before", path.display())]
+    Done {
+        /// The directory.
+        path: PathBuf,
+        /// Where to.
+        to: String,
+    },
+    /// No move of it has begun.
+    #[error("no move of {} has begun", .0.display())]
+    NotBegun(PathBuf),
+    /// The mark on the directory could not be written.
+    #[error("the mark of the move could not be written to {}", path.display())]
+    Mark {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Reading the one or writing the other failed.
+    #[error(
+        "{0}; the same move can be made again and goes on where it was, or be given up with --give-up"
+    )]
+    Broken(#[from] Error),
+    /// The system gives no random bytes.
+    #[error("the system gives no random bytes: {0}")]
+    Random(String),
+    /// What is there afterwards is not what was there before.
+    #[error(
+        "what is in {to} is not what was in {}: {what}. The directory is as it was, and marked as moved; keep it, and have this looked into",
+        path.display()
+    )]
+    Different {
+        /// The directory.
+        path: PathBuf,
+        /// The shared outbox.
+        to: String,
+        /// What differs.
+        what: String,
+    },
+}
+
+/// How far a move has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MoveStep {
+    /// Everything is read once, to see that it is sound.
+    Checking,
+    /// So many deliveries of so many are staged.
+    Copied(u64, u64),
+    /// All is staged, and is about to be made visible.
+    Ending,
+    /// All is visible. The mark is about to say so.
+    Visible,
+}
+
+/// What an outbox holds, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Holdings {
+    /// Deliveries that are listed.
+    pub deliveries: u64,
+    /// Rows that Looker sent, of these.
+    pub rows_in: u64,
+    /// What waits to be sent.
+    pub waiting: Tally,
+    /// What is in the dead letters.
+    pub dead: Tally,
+    /// Records of dead letters, of those that are to be sent again too.
+    pub letters: u64,
+    /// Rejected rows that are kept.
+    pub rejected: u64,
+    /// Webhook ids that are remembered.
+    pub webhooks: u64,
+    /// Notes.
+    pub notes: u64,
+}
+
+/// What a move has come to.
+#[derive(Clone, Debug)]
+pub struct MovedOutbox {
+    /// Where it is now, without user and password.
+    pub to: String,
+    /// An earlier run had made it visible, and only the mark was missing: nothing was compared.
+    pub earlier: bool,
+    /// What was in the directory.
+    pub before: Holdings,
+    /// What of that is in the shared outbox.
+    pub after: Holdings,
+    /// Daemons work on the shared outbox: some of it may have been sent already.
+    pub in_use: bool,
+    /// What was added to the numbers of dead letters, since others had theirs.
+    pub letters_from: u64,
+    /// The server.
+    pub server: postgres::ServerFacts,
+}
+
+/// Moves the outbox in the directory `from`, which nobody has open, into a shared one: whole or not at
+/// all. What is sealed stays as it is, so `settings.keys` must open it. Blocks for as long as it takes.
+///
+/// # Errors
+/// See [`MoveError`].
+pub fn move_outbox(
+    from: &Path,
+    settings: postgres::Settings,
+    told: &mut dyn FnMut(MoveStep),
+) -> Result<MovedOutbox, MoveError> {
+    let (layout, to) = (Layout::new(from), settings.server.to_string());
+    let begun = begun(from, &layout, &to)?;
+    told(MoveStep::Checking);
+    check(from, &settings.keys)?;
+    let leaving = Leaving::open(from, Arc::clone(&settings.keys))?;
+    let id = match begun {
+        Some(mark) => mark.id,
+        None => random()?,
+    };
+    let mut into_settings = settings;
+    into_settings.name = postgres::MOVER.to_owned();
+    let into = TakeIn::open(into_settings, id)?;
+    let mark = |done| {
+        let mark = Mark {
+            id,
+            done,
+            to: to.clone(),
+        };
+        mark.write(&Disk::default(), &layout)
+            .map_err(|source| MoveError::Mark {
+                path: from.to_owned(),
+                source,
+            })
+    };
+    mark(false)?;
+    let moved = carry(&leaving, &into, told);
+    let closed = moved.and_then(|(before, shift)| {
+        let server = into.outbox().facts()?;
+        mark(true)?;
+        let earlier = before.is_none();
+        let before = before.unwrap_or_default();
+        let (after, alone) = match earlier {
+            true => (Holdings::default(), true),
+            false => (before.1, before.2),
+        };
+        Ok(MovedOutbox {
+            to: to.clone(),
+            earlier,
+            before: before.0,
+            after,
+            in_use: !alone,
+            letters_from: shift,
+            server,
+        })
+    });
+    into.outbox().close();
+    leaving.close();
+    let moved = closed?;
+    compare(from, &moved)?;
+    Ok(moved)
+}
+
+/// Gives up a move that has begun: what was staged is removed, and the directory is an outbox as before.
+///
+/// # Errors
+/// None has begun, it is done, or the server cannot be asked.
+pub fn give_up_move(from: &Path, settings: postgres::Settings) -> Result<(), MoveError> {
+    let (layout, to) = (Layout::new(from), settings.server.to_string());
+    let Some(mark) = begun(from, &layout, &to)? else {
+        return Err(MoveError::NotBegun(from.to_owned()));
+    };
+    let leaving = Leaving::open(from, Arc::clone(&settings.keys))?;
+    let mut into_settings = settings;
+    into_settings.name = postgres::MOVER.to_owned();
+    let into = TakeIn::open(into_settings, mark.id)?;
+    let given_up = into.give_up();
+    into.outbox().close();
+    leaving.close();
+    if !given_up? {
+        return Err(MoveError::Done {
+            path: from.to_owned(),
+            to,
+        });
+    }
+    Mark::remove(&Disk::default(), &layout).map_err(|source| MoveError::Mark {
+        path: from.to_owned(),
+        source,
+    })
+}
+
+/// The move that has begun, if it is one to the same place.
+fn begun(from: &Path, layout: &Layout, to: &str) -> Result<Option<Mark>, MoveError> {
+    let read = Mark::read(&Disk::default(), layout);
+    let mark = read.map_err(|error| MoveError::Directory(error.at(from)))?;
+    match mark {
+        Some(mark) if mark.done => Err(MoveError::Done {
+            path: from.to_owned(),
+            to: mark.to,
+        }),
+        Some(mark) if mark.to != to => Err(MoveError::Elsewhere {
+            path: from.to_owned(),
+            to: mark.to,
+        }),
+        mark => Ok(mark),
+    }
+}
+
+fn random() -> Result<[u8; 16], MoveError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|error| MoveError::Random(error.to_string()))?;
+    Ok(id)
+}
+
+/// Reads everything once, before anything is changed.
+fn check(from: &Path, keys: &Keyring) -> Result<(), MoveError> {
+    let found = offline::inspect(from, Some(keys))?;
+    let damaged = |why: String| MoveError::Damaged {
+        path: from.to_owned(),
+        why,
+    };
+    if let Some(fault) = found.report.faults.first() {
+        let others = found.report.faults.len() - 1;
+        let more = match others {
+            0 => String::new(),
+            _ => format!(" (and {others} more)"),
+        };
+        let file = fault.file.display();
+        return Err(damaged(format!("{file}: {}{more}", fault.what)));
+    }
+    match found.report.salvageable_batches {
+        0 => Ok(()),
+        batches => Err(damaged(format!(
+            "batches that were given up as damaged can be read after all ({batches})"
+        ))),
+    }
+}
+
+type Both = (Holdings, Holdings, bool);
+
+/// Copies and makes visible; `None`: that was done by an earlier run.
+fn carry(
+    leaving: &Leaving,
+    into: &TakeIn,
+    told: &mut dyn FnMut(MoveStep),
+) -> Result<(Option<Both>, u64), MoveError> {
+    if let Some(shift) = into.done()? {
+        return Ok((None, shift));
+    }
+    let carried = Arc::new(leaving.contents()?);
+    let (stored, keys) = copy(leaving, into, &carried, told)?;
+    told(MoveStep::Ending);
+    let before = holdings(&carried, stored.kept);
+    let alone = into.alone()?;
+    let shift = into.finish(Arc::clone(&carried), keys, stored)?;
+    told(MoveStep::Visible);
+    let after = from_counted(into.counted(Arc::clone(&carried))?);
+    let alone = alone && into.alone()?;
+    Ok((Some((before, after, alone)), shift))
+}
+
+/// Stages what is not staged yet. Everything is read again, so that the counts are those of the
+/// directory.
+fn copy(
+    leaving: &Leaving,
+    into: &TakeIn,
+    carried: &Carried,
+    told: &mut dyn FnMut(MoveStep),
+) -> Result<(Stored, Vec<KeyId>), MoveError> {
+    let there = into.staged()?;
+    let mut letters: BTreeMap<DeliveryId, Vec<u64>> = BTreeMap::new();
+    for letter in &carried.letters {
+        letters.entry(letter.delivery).or_default().push(letter.id);
+    }
+    let total = carried.deliveries.len() as u64;
+    let mut sum = Stored::default();
+    let mut keys = BTreeMap::new();
+    for (at, delivery) in carried.deliveries.iter().enumerate() {
+        let id = delivery.info.id;
+        let store = !there.contains(&id);
+        if store {
+            into.begin(delivery)?;
+        }
+        let mut copying = Copying::new(into, id, store);
+        leaving.entries(delivery, |ordinal, record, tally| {
+            copying.entry(ordinal, record, tally)
+        })?;
+        leaving.rejected(id, |record| copying.rejected(record))?;
+        for letter in letters.remove(&id).unwrap_or_default() {
+            let (record, key) = leaving.letter(letter)?;
+            keys.insert(letter, key);
+            copying.letter(letter, record)?;
+        }
+        let stored = copying.end()?;
+        if store {
+            into.whole(delivery, stored)?;
+        }
+        sum.blocks += stored.blocks;
+        sum.entries += stored.entries;
+        sum.kept += stored.kept;
+        told(MoveStep::Copied(at as u64 + 1, total));
+    }
+    // Letters stand in the order of their ids, as the keys do.
+    Ok((sum, keys.into_values().collect()))
+}
+
+fn holdings(carried: &Carried, rejected: u64) -> Holdings {
+    let mut sum = Holdings {
+        deliveries: carried.deliveries.len() as u64,
+        letters: carried.letters.len() as u64,
+        rejected,
+        webhooks: carried.webhooks.len() as u64,
+        notes: carried.notes.len() as u64,
+        ..Holdings::default()
+    };
+    for delivery in &carried.deliveries {
+        sum.rows_in += delivery.totals.rows_in;
+        sum.waiting += delivery.waiting();
+        sum.dead += delivery.counters.dead;
+    }
+    sum
+}
+
+fn from_counted(counted: Counted) -> Holdings {
+    Holdings {
+        deliveries: counted.deliveries,
+        rows_in: counted.rows_in,
+        waiting: counted.waiting,
+        dead: counted.dead,
+        letters: counted.letters,
+        rejected: counted.kept,
+        webhooks: counted.webhooks,
+        notes: counted.notes,
+    }
+}
+
+/// What was there before must be there after. Where daemons work, what they change is left out.
+fn compare(path: &Path, moved: &MovedOutbox) -> Result<(), MoveError> {
+    let (before, after) = (&moved.before, &moved.after);
+    let mut pairs = vec![
+        ("deliveries", before.deliveries, after.deliveries),
+        ("rows", before.rows_in, after.rows_in),
+        ("rejected rows", before.rejected, after.rejected),
+        ("webhook ids", before.webhooks, after.webhooks),
+    ];
+    if !moved.in_use {
+        pairs.extend([
+            ("waiting rows", before.waiting.rows, after.waiting.rows),
+            (
+                "waiting batches",
+                before.waiting.batches,
+                after.waiting.batches,
+            ),
+            ("rows in dead letters", before.dead.rows, after.dead.rows),
+            ("dead batches", before.dead.batches, after.dead.batches),
+            ("records of dead letters", before.letters, after.letters),
+            ("notes", before.notes, after.notes),
+        ]);
+    }
+    let different = pairs.iter().find(|(_, before, after)| before != after);
+    match different {
+        None => Ok(()),
+        Some((what, before, after)) => Err(MoveError::Different {
+            path: path.to_owned(),
+            to: moved.to.clone(),
+            what: format!("{before} {what} were there, {after} are"),
+        }),
+    }
+}
