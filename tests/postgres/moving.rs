@@ -108,8 +108,10 @@ fn letters(page: outbox::DeadPage) -> Vec<DeadLetter> {
     page.letters
 }
 
-/// Requests as they are sent: whose, which route, by which account, what.
-fn sent(claims: &[Claim]) -> Vec<(String, u8, Vec<u8>, Vec<Vec<u8>>)> {
+/// A request as it is sent: whose, which route, by which account, what.
+type Request = (String, u8, Vec<u8>, Vec<Vec<u8>>);
+
+fn sent(claims: &[Claim]) -> Vec<Request> {
     let one = |claim: &Claim| {
         (
             claim.delivery.to_string(),
