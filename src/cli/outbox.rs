@@ -2,6 +2,7 @@
 
 mod keys;
 mod moving;
+mod text;
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -22,6 +23,7 @@ use crate::outbox::{
 };
 use crate::seal::Keyring;
 use keys::{Keys, beside};
+use text::{counted, json_text, say};
 
 /// A check could not look, which is not the same as finding damage.
 const NOT_CHECKED: u8 = 2;
@@ -497,25 +499,4 @@ fn salvaged_json(salvaged: &Salvaged) -> Value {
             .map(|fault| json!({ "file": fault.file.display().to_string(), "what": fault.what }))
             .collect::<Vec<_>>(),
     })
-}
-
-/// A pipe that is closed is no failure of ours.
-fn say(text: &str) -> Result<(), Failure> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::of(&error)),
-        _ => Ok(()),
-    }
-}
-
-fn json_text(value: &Value) -> String {
-    format!("{value:#}\n")
-}
-
-fn counted(count: u64, what: &str) -> String {
-    match (count, what) {
-        (1, _) => format!("1 {what}"),
-        (_, "delivery") => format!("{count} deliveries"),
-        (_, what) if what.ends_with("ch") => format!("{count} {what}es"),
-        _ => format!("{count} {what}s"),
-    }
 }

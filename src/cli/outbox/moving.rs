@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::keys::Keys;
-use super::{counted, json_text, say};
+use super::text::{counted, json_text, say};
 use crate::cli::Failure;
 use crate::cli::summary::thousands;
 use crate::outbox::postgres::{Replication, Server, Settings};

@@ -61,6 +61,7 @@ mod staging;
 mod status;
 mod sweep;
 pub(in crate::outbox) mod take_in;
+mod taken;
 
 pub use daemon::MOVER;
 pub use granted::Lease;

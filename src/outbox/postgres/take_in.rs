@@ -5,7 +5,7 @@
 //! places. One statement makes all of it visible: it goes through once, and only if everything that was
 //! staged is there. That it has is a row of `counter`, which a move that is given up takes as well.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +16,13 @@ use super::columns::{column, count, read_id};
 use super::commit::{BLOCKS, REJECTS, store};
 use super::daemon::database;
 use super::handle::SharedOutbox;
-use super::marks::Marks;
 use super::open::{OpenError, Part};
 use super::session::Tries;
 use super::settings::Settings;
 use super::sweep;
-use crate::model::{DeliveryId, DestinationId};
-use crate::outbox::carried::{Carried, CarriedAccount, CarriedDelivery};
+use super::taken::{Destinations, Letters, Rows, Turns};
+use crate::model::DeliveryId;
+use crate::outbox::carried::{Carried, CarriedDelivery};
 use crate::outbox::delivery::Tally;
 use crate::outbox::error::Error;
 use crate::seal::KeyId;
@@ -406,165 +406,6 @@ fn incomplete() -> Error {
         doing: "the move could not be ended",
         why: "a part of what was copied is not there any more; run it again, and it copies that again"
             .into(),
-    }
-}
-
-/// The place of each turn in the queue of its destination.
-struct Turns(BTreeMap<DestinationId, BTreeMap<u64, i64>>);
-
-impl Turns {
-    fn of(carried: &Carried) -> Self {
-        let mut turns: BTreeMap<DestinationId, BTreeSet<u64>> = BTreeMap::new();
-        for delivery in &carried.deliveries {
-            let queue = turns.entry(delivery.info.destination).or_default();
-            queue.insert(delivery.turn);
-        }
-        for letter in &carried.letters {
-            let queue = turns.entry(letter.destination).or_default();
-            queue.extend(letter.queued);
-        }
-        let numbered = turns.into_iter().map(|(destination, turns)| {
-            let places = (0..).zip(turns).map(|(place, turn)| (turn, place));
-            (destination, places.collect())
-        });
-        Self(numbered.collect())
-    }
-
-    fn place(&self, destination: DestinationId, turn: u64) -> i64 {
-        let queue = self.0.get(&destination);
-        queue
-            .and_then(|queue| queue.get(&turn))
-            .copied()
-            .unwrap_or_default()
-    }
-}
-
-#[derive(Default)]
-struct Destinations<'a> {
-    ids: Vec<&'a [u8]>,
-    labels: Vec<&'a str>,
-    accounts: Vec<&'a [u8]>,
-    turns: Vec<i64>,
-    /// When its newest delivery was committed.
-    newest: Vec<i64>,
-    /// Those with letters that are to be sent again.
-    queued: Vec<&'a [u8]>,
-}
-
-impl<'a> Destinations<'a> {
-    fn of(carried: &'a Carried, turns: &'a Turns) -> Self {
-        let mut newest: BTreeMap<DestinationId, (i64, &str)> = BTreeMap::new();
-        for delivery in &carried.deliveries {
-            let committed = delivery.committed.0 as i64;
-            let seen = newest.entry(delivery.info.destination).or_default();
-            if committed >= seen.0 {
-                *seen = (committed, &delivery.info.label);
-            }
-        }
-        let accounts: BTreeMap<DestinationId, &CarriedAccount> = carried
-            .accounts
-            .iter()
-            .map(|account| (account.destination, account))
-            .collect();
-        let mut columns = Self::default();
-        for (id, queue) in &turns.0 {
-            let account = accounts.get(id);
-            let (committed, label) = newest.get(id).copied().unwrap_or_default();
-            columns.ids.push(&id.0);
-            columns
-                .labels
-                .push(account.map_or(label, |account| &account.label));
-            columns
-                .accounts
-                .push(account.map_or(&[], |account| &account.sealed));
-            columns.turns.push(queue.len() as i64);
-            columns.newest.push(committed);
-        }
-        let waiting = carried.letters.iter().filter(|one| one.queued.is_some());
-        let queued: BTreeSet<&[u8]> = waiting.map(|one| &one.destination.0[..]).collect();
-        columns.queued = queued.into_iter().collect();
-        columns
-    }
-}
-
-/// Rows of progress, column by column.
-#[derive(Default)]
-struct Rows<'a> {
-    ids: Vec<&'a [u8]>,
-    turns: Vec<i64>,
-    open: Vec<bool>,
-    cleared: Vec<bool>,
-    frontiers: Vec<i64>,
-    beyond: Vec<Vec<u8>>,
-    tallies: [Vec<i64>; 10],
-    cancelled_at: Vec<Option<i64>>,
-    finished: Vec<Option<i64>>,
-}
-
-impl<'a> Rows<'a> {
-    fn of(carried: &'a Carried, turns: &Turns) -> Self {
-        let mut columns = Self::default();
-        for delivery in &carried.deliveries {
-            let counters = &delivery.counters;
-            let mut marks = Marks::default();
-            marks.set_all(delivery.totals.requests, |ordinal| {
-                u32::try_from(ordinal).is_ok_and(|ordinal| !delivery.settled.get(ordinal))
-            });
-            let open = counters.settled() != delivery.totals.mapped();
-            columns.ids.push(&delivery.info.id.0);
-            columns
-                .turns
-                .push(turns.place(delivery.info.destination, delivery.turn));
-            columns.open.push(open);
-            columns.cleared.push(!open && delivery.requests_left() == 0);
-            columns.frontiers.push(marks.frontier() as i64);
-            columns.beyond.push(marks.beyond().to_vec());
-            let tallies = [
-                counters.delivered,
-                counters.dead,
-                counters.discarded,
-                counters.damaged,
-                counters.cancelled,
-            ];
-            let pairs = tallies.map(|tally| [tally.rows as i64, tally.batches as i64]);
-            for (column, value) in columns.tallies.iter_mut().zip(pairs.concat()) {
-                column.push(value);
-            }
-            let millis = |at: crate::clock::UnixMillis| at.0 as i64;
-            columns.cancelled_at.push(counters.cancelled_at.map(millis));
-            columns.finished.push(counters.finished.map(millis));
-        }
-        columns
-    }
-}
-
-#[derive(Default)]
-struct Letters<'a> {
-    ids: Vec<i64>,
-    deliveries: Vec<&'a [u8]>,
-    ordinals: Vec<i64>,
-    live: Vec<&'a [u8]>,
-    rows: Vec<i64>,
-    batches: Vec<i64>,
-    queued: Vec<Option<i64>>,
-    keys: Vec<&'a [u8]>,
-}
-
-impl<'a> Letters<'a> {
-    fn of(carried: &'a Carried, turns: &Turns, keys: &'a [KeyId]) -> Self {
-        let mut columns = Self::default();
-        for (letter, key) in carried.letters.iter().zip(keys) {
-            columns.ids.push(letter.id as i64);
-            columns.deliveries.push(&letter.delivery.0);
-            columns.ordinals.push(i64::from(letter.ordinal));
-            columns.live.push(letter.live.bytes());
-            columns.rows.push(letter.tally.rows as i64);
-            columns.batches.push(letter.tally.batches as i64);
-            let place = |turn| turns.place(letter.destination, turn);
-            columns.queued.push(letter.queued.map(place));
-            columns.keys.push(&key.0);
-        }
-        columns
     }
 }
 
