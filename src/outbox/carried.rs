@@ -6,8 +6,9 @@ use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::bits::Bits;
 use crate::outbox::counters::Counters;
-use crate::outbox::delivery::{Info, Tally, Totals, WebhookKey};
+use crate::outbox::delivery::{Info, Tally, Totals};
 use crate::outbox::note::Note;
+use crate::outbox::webhook::WebhookKey;
 use crate::seal::KeyId;
 
 /// All that an outbox holds, but the bodies.

@@ -45,6 +45,7 @@
 //! dead/<n>.dead                 dead letters of any delivery, n from 00000000
 //! rejected/<delivery>.rejected  rejected rows of a delivery
 //! damaged/                      what was found to be damaged, kept for a person; never read again, not counted
+//! MOVED                         a move elsewhere has begun, or is done (`files::moved`)
 //! ```
 //! A delivery is named by 32 hexadecimal digits. **Numbers** are little-endian. A **text** is four
 //! bytes of length and the bytes, UTF-8; so are *bytes* of any length. *Optional* is one byte, 0 or 1, and
