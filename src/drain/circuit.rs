@@ -14,7 +14,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::moment::Moment;
-use super::policy::Bearing;
+use super::policy::Signal;
 use crate::backoff::{Backoff, obeyed};
 use crate::clock::UnixMillis;
 
@@ -237,41 +237,41 @@ impl Circuit {
     }
 
     /// A reply to a request that went out with `pass`.
-    pub fn heard(&mut self, now: Moment, pass: Pass, bearing: Bearing) -> Change {
+    pub fn heard(&mut self, now: Moment, pass: Pass, signal: Signal) -> Change {
         let fresh = pass.round == self.round;
         if fresh && pass.probe {
             self.probing = false;
         }
         let doubt = self.paused_by_doubt().is_some();
-        if matches!(bearing, Bearing::Works { .. }) {
+        if matches!(signal, Signal::Works { .. }) {
             self.rejected = 0;
         }
-        match bearing {
+        match signal {
             // Also one from before: it does take something, and that is what was in doubt.
-            Bearing::Works { .. } if fresh || doubt => self.works(now),
-            Bearing::Rejects { alone, why } => self.rejects(now, fresh, alone, why),
-            Bearing::Throttles { retry_after, .. } if fresh && doubt => {
+            Signal::Works { .. } if fresh || doubt => self.works(now),
+            Signal::Rejects { alone, why } => self.rejects(now, fresh, alone, why),
+            Signal::Throttles { retry_after, .. } if fresh && doubt => {
                 self.probe_again(now, retry_after);
                 Change::None
             }
-            Bearing::Throttles { retry_after, .. } if fresh => self.throttled(now, retry_after),
-            Bearing::Throttles { retry_after, .. } => {
+            Signal::Throttles { retry_after, .. } if fresh => self.throttled(now, retry_after),
+            Signal::Throttles { retry_after, .. } => {
                 self.wait_longer(now, retry_after);
                 Change::None
             }
-            Bearing::Fails { why, retry_after } if fresh => self.failed(now, why, retry_after),
-            Bearing::Fails { retry_after, .. } => {
+            Signal::Fails { why, retry_after } if fresh => self.failed(now, why, retry_after),
+            Signal::Fails { retry_after, .. } => {
                 self.wait_longer(now, retry_after);
                 Change::None
             }
             // From before the wait: the destination is alive, so there is no streak.
-            Bearing::Works { .. } if !self.shut() => {
+            Signal::Works { .. } if !self.shut() => {
                 self.failures = 0;
                 self.throttles = 0;
                 Change::None
             }
             // Refused credentials are no accident, so even a stale reply counts, once.
-            Bearing::Refuses { why, .. } if fresh || !self.shut() => self.refuses(now, why),
+            Signal::Refuses { why, .. } if fresh || !self.shut() => self.refuses(now, why),
             _ => Change::None,
         }
     }

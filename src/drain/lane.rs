@@ -30,7 +30,7 @@ use super::entry::{EntryKey, Piece};
 use super::moment::Moment;
 use super::notice::Notice;
 use super::pace::{Pace, PaceSettings};
-use super::policy::{Bearing, Fate, PieceState, decide, too_old};
+use super::policy::{Fate, PieceState, Signal, decide, too_old};
 use super::snapshot::{Snapshot, Standing};
 use super::transport::{Reply, Request};
 use crate::clock::UnixMillis;
@@ -236,7 +236,7 @@ impl Lane {
             return;
         };
         let expired = self.circuit.troubled() && self.too_old(now, received);
-        let verdict = decide(
+        let decision = decide(
             reply,
             PieceState {
                 batches,
@@ -244,36 +244,36 @@ impl Lane {
                 doubted: self.circuit.doubted(),
             },
         );
-        self.heard(now, flight.pass, flight.account, verdict.destination);
-        self.landed(now, flight.piece, verdict.piece, expired);
+        self.heard(now, flight.pass, flight.account, decision.destination);
+        self.landed(now, flight.piece, decision.piece, expired);
         self.shed();
     }
 
     /// What a reply says of the destination.
-    fn heard(&mut self, now: Moment, pass: Pass, account: Arc<[u8]>, bearing: Bearing) {
+    fn heard(&mut self, now: Moment, pass: Pass, account: Arc<[u8]>, signal: Signal) {
         let mut status = 0;
         let mut exceeded = None;
-        match &bearing {
-            Bearing::Works { percent_used } => self.pace.clean(now.tick, *percent_used),
-            Bearing::Rejects { .. } => self.pace.clean(now.tick, None),
-            Bearing::Throttles {
+        match &signal {
+            Signal::Works { percent_used } => self.pace.clean(now.tick, *percent_used),
+            Signal::Rejects { .. } => self.pace.clean(now.tick, None),
+            Signal::Throttles {
                 exceeded: which, ..
             } => {
                 exceeded.clone_from(which);
                 let sentence = "The rate limit was exceeded.".to_owned();
                 self.history.complain(now, sentence);
             }
-            Bearing::Fails { why, .. } => {
+            Signal::Fails { why, .. } => {
                 self.history.complain(now, format!("Not available: {why}."));
             }
-            Bearing::Refuses { status: code, why } => {
+            Signal::Refuses { status: code, why } => {
                 status = *code;
                 self.accounts.refused(account);
                 self.history.complain(now, format!("Refused: {why}."));
             }
         }
         let shut_since = self.circuit.shut_since();
-        let change = self.circuit.heard(now, pass, bearing);
+        let change = self.circuit.heard(now, pass, signal);
         let why = self.why();
         let notices = &mut self.history.notices;
         match change {

@@ -22,11 +22,11 @@ pub struct PieceState {
 
 /// The decision on one reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Decision {
     /// What becomes of the piece.
     pub piece: Fate,
     /// What the reply says of the destination.
-    pub destination: Bearing,
+    pub destination: Signal,
 }
 
 /// What becomes of a piece.
@@ -44,7 +44,7 @@ pub enum Fate {
 
 /// What a reply says of a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bearing {
+pub enum Signal {
     /// It is up, and it takes what is sent.
     Works {
         /// Share of the rate limit in use, 0 to 100.
@@ -81,41 +81,41 @@ pub enum Bearing {
 }
 
 /// Decides on a reply.
-pub fn decide(reply: Reply, piece: PieceState) -> Verdict {
+pub fn decide(reply: Reply, piece: PieceState) -> Decision {
     match reply {
-        Reply::Accepted { percent_used } => Verdict {
+        Reply::Accepted { percent_used } => Decision {
             piece: Fate::Delivered,
-            destination: Bearing::Works { percent_used },
+            destination: Signal::Works { percent_used },
         },
         Reply::Throttled {
             retry_after,
             exceeded,
-        } => Verdict {
+        } => Decision {
             piece: again(piece, "the rate limit was exceeded each time"),
-            destination: Bearing::Throttles {
+            destination: Signal::Throttles {
                 retry_after,
                 exceeded,
             },
         },
-        Reply::Unavailable { what, retry_after } => Verdict {
+        Reply::Unavailable { what, retry_after } => Decision {
             piece: again(piece, &what),
-            destination: Bearing::Fails {
+            destination: Signal::Fails {
                 why: what,
                 retry_after,
             },
         },
         Reply::Unauthorized { status, words } => {
             let why = sentence("the credentials were refused", status, &words);
-            Verdict {
+            Decision {
                 piece: again(piece, &why),
-                destination: Bearing::Refuses { status, why },
+                destination: Signal::Refuses { status, why },
             }
         }
         Reply::Unexpected { status, words } => {
             let why = sentence("the endpoint gave an unexpected answer", status, &words);
-            Verdict {
+            Decision {
                 piece: again(piece, &why),
-                destination: Bearing::Refuses { status, why },
+                destination: Signal::Refuses { status, why },
             }
         }
         Reply::Rejected { status, words } => {
@@ -151,16 +151,16 @@ fn again(piece: PieceState, why: &str) -> Fate {
     }
 }
 
-fn rejected(piece: PieceState, why: String) -> Verdict {
+fn rejected(piece: PieceState, why: String) -> Decision {
     let alone = piece.batches <= 1;
     let fate = match (alone, piece.doubted) {
         (false, _) => Fate::Halve,
         (true, true) => again(piece, &why),
         (true, false) => Fate::Dead(why.clone()),
     };
-    Verdict {
+    Decision {
         piece: fate,
-        destination: Bearing::Rejects { alone, why },
+        destination: Signal::Rejects { alone, why },
     }
 }
 
@@ -220,11 +220,11 @@ mod tests {
     fn every_reply_has_its_decision() {
         let words = || "no such key".to_owned();
         let dead = |reason: &str| Fate::Dead(reason.to_owned());
-        let fails = || Bearing::Fails {
+        let fails = || Signal::Fails {
             why: "connection refused".to_owned(),
             retry_after: Some(Duration::from_secs(3)),
         };
-        let refuses = |status, why: &str| Bearing::Refuses {
+        let refuses = |status, why: &str| Signal::Refuses {
             status,
             why: why.to_owned(),
         };
@@ -232,7 +232,7 @@ mod tests {
             retry_after: Some(Duration::from_secs(2)),
             exceeded: Some(Exceeded::Acceleration),
         };
-        let throttles = || Bearing::Throttles {
+        let throttles = || Signal::Throttles {
             retry_after: Some(Duration::from_secs(2)),
             exceeded: Some(Exceeded::Acceleration),
         };
@@ -243,7 +243,7 @@ mod tests {
         let accepted = || Reply::Accepted {
             percent_used: Some(40),
         };
-        let accepts = || Bearing::Works {
+        let accepts = || Signal::Works {
             percent_used: Some(40),
         };
         let unauthorized = |status| Reply::Unauthorized {
@@ -266,12 +266,12 @@ mod tests {
         let old = |why: &str| dead(&too_old(why));
         let bad = "rejected with status 400: no such key";
         let large = "too large even when sent alone, with status 413: no such key";
-        let rejects = |alone, why: &str| Bearing::Rejects {
+        let rejects = |alone, why: &str| Signal::Rejects {
             alone,
             why: why.to_owned(),
         };
 
-        for (reply, piece, fate, bearing) in [
+        for (reply, piece, fate, signal) in [
             (accepted(), WHOLE, Fate::Delivered, accepts()),
             (accepted(), ALONE, Fate::Delivered, accepts()),
             (accepted(), OLD, Fate::Delivered, accepts()),
@@ -307,9 +307,9 @@ mod tests {
             (too_large(), ALONE, dead(large), rejects(true, large)),
             (too_large(), DOUBTED, Fate::Again, rejects(true, large)),
         ] {
-            let verdict = decide(reply.clone(), piece);
-            assert_eq!(verdict.piece, fate, "{reply:?} {piece:?}");
-            assert_eq!(verdict.destination, bearing, "{reply:?} {piece:?}");
+            let decision = decide(reply.clone(), piece);
+            assert_eq!(decision.piece, fate, "{reply:?} {piece:?}");
+            assert_eq!(decision.destination, signal, "{reply:?} {piece:?}");
         }
     }
 }

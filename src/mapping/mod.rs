@@ -19,7 +19,7 @@
 //!   no choice among them could be right, unless it was chosen how attributes take them all, see
 //!   [`PivotedMeasures`].
 
-mod belongings;
+mod batch_columns;
 mod cells;
 mod columns;
 mod commerce;

@@ -31,7 +31,7 @@ pub struct Names {
 
 impl Names {
     /// Whether batches may have `partner_identities` or `consent_state`.
-    pub fn has_belongings(&self) -> bool {
+    pub fn has_batch_columns(&self) -> bool {
         let objects = [&self.partners, &self.gdpr, &self.ccpa];
         objects.into_iter().any(|range| !range.is_empty())
     }

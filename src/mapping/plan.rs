@@ -1,6 +1,6 @@
 //! What each column of a delivery is for, decided once from its header.
 
-use super::belongings::{Belongings, CONSENT, Object};
+use super::batch_columns::{BatchColumns, CONSENT, Object};
 use super::cells::Spelling;
 use super::commerce::needs_event_type;
 use super::error::PlanError;
@@ -37,7 +37,7 @@ pub struct Plan {
     pub(super) ip: Vec<usize>,
     pub(super) latitude: Vec<usize>,
     pub(super) longitude: Vec<usize>,
-    pub(super) belongings: Belongings,
+    pub(super) batch_columns: BatchColumns,
     pub(super) attributes: Vec<usize>,
     pub(super) pivots: Pivots,
     pub(super) event: EventColumns,
@@ -142,7 +142,7 @@ impl Plan {
             ip: Vec::new(),
             latitude: Vec::new(),
             longitude: Vec::new(),
-            belongings: Belongings::new(settings.placeholders.clone()),
+            batch_columns: BatchColumns::new(settings.placeholders.clone()),
             attributes: Vec::new(),
             pivots: Pivots::default(),
             event: EventColumns {
@@ -169,7 +169,7 @@ impl Plan {
             plan.fates.push(fate);
         }
         plan.place_origin();
-        plan.place_belongings();
+        plan.place_batch_columns();
         plan.place_kinds();
         Ok(plan)
     }
@@ -243,15 +243,15 @@ impl Plan {
     }
 
     /// Gives ids at partners and consents their slots, behind those of a place.
-    fn place_belongings(&mut self) {
-        if self.belongings.consent_time.is_empty() {
-            self.belongings.drop_consents();
+    fn place_batch_columns(&mut self) {
+        if self.batch_columns.consent_time.is_empty() {
+            self.batch_columns.drop_consents();
             self.give_up(
                 |path| path.starts_with(CONSENT),
                 "not sent: mParticle needs the time of a consent: tag its column mp_consent_timestamp",
             );
         }
-        self.belongings.name(&mut self.names);
+        self.batch_columns.name(&mut self.names);
     }
 
     /// Columns that turn out to go nowhere, and why.
@@ -469,13 +469,14 @@ impl Plan {
                     Tag::ConsentCcpa => (Object::Ccpa, "consent_state.ccpa"),
                     _ => (Object::Partners, "partner_identities"),
                 };
-                self.belongings.put(object, slot, json_name(dimension)?)?;
+                self.batch_columns
+                    .put(object, slot, json_name(dimension)?)?;
                 (format!("{path}.\"{dimension}\""), None)
             }
             Tag::ConsentTime => {
-                self.belongings.consent_time.push(slot);
+                self.batch_columns.consent_time.push(slot);
                 let path = "every consent's timestamp_unixtime_ms".to_owned();
-                (path, twice(&self.belongings.consent_time))
+                (path, twice(&self.batch_columns.consent_time))
             }
             Tag::UserAttribute => {
                 let json = json_name(&attribute)?;

@@ -48,8 +48,8 @@ impl Plan {
             location_value(bytes, row, &self.latitude, &self.longitude, tally);
             record::end_setting(bytes, start);
         }
-        if !self.belongings.is_empty() {
-            self.belongings
+        if !self.batch_columns.is_empty() {
+            self.batch_columns
                 .write(bytes, row, &self.names, times, self.spelling, tally);
         }
         let how = Attribute {

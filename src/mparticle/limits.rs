@@ -1,11 +1,5 @@
 //! mParticle's documented limits ("Default Service Limits", "HTTP API").
 
-/// Characters of an event's name.
-pub const EVENT_NAME_CHARACTERS: usize = 256;
-/// Characters of an attribute's name.
-pub const ATTRIBUTE_NAME_CHARACTERS: usize = 256;
-/// Characters of an attribute's value.
-pub const ATTRIBUTE_VALUE_CHARACTERS: usize = 4096;
 /// Attributes of one event, and user attributes of one batch.
 pub const ATTRIBUTES: usize = 100;
 /// Batches of one request.

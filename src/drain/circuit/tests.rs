@@ -29,50 +29,50 @@ fn at(tick: Duration) -> Moment {
     }
 }
 
-fn fails() -> Bearing {
+fn fails() -> Signal {
     asks(None)
 }
 
-fn asks(seconds: Option<u32>) -> Bearing {
-    Bearing::Fails {
+fn asks(seconds: Option<u32>) -> Signal {
+    Signal::Fails {
         why: "503".into(),
         retry_after: seconds.map(|seconds| SECOND * seconds),
     }
 }
 
-fn works() -> Bearing {
-    Bearing::Works { percent_used: None }
+fn works() -> Signal {
+    Signal::Works { percent_used: None }
 }
 
-fn refuses() -> Bearing {
-    Bearing::Refuses {
+fn refuses() -> Signal {
+    Signal::Refuses {
         status: 401,
         why: "401".into(),
     }
 }
 
-fn rejects(alone: bool) -> Bearing {
-    Bearing::Rejects {
+fn rejects(alone: bool) -> Signal {
+    Signal::Rejects {
         alone,
         why: "400".into(),
     }
 }
 
-fn throttles(seconds: u32) -> Bearing {
-    Bearing::Throttles {
+fn throttles(seconds: u32) -> Signal {
+    Signal::Throttles {
         retry_after: Some(seconds * SECOND),
         exceeded: None,
     }
 }
 
 /// Waits as long as the circuit says, then sends one request that gets this reply.
-fn one(circuit: &mut Circuit, now: &mut Duration, bearing: Bearing) -> Change {
+fn one(circuit: &mut Circuit, now: &mut Duration, signal: Signal) -> Change {
     if let Permit::At(tick) = circuit.permit(*now) {
         *now = tick;
     }
     assert!(matches!(circuit.permit(*now), Permit::Go | Permit::Probe));
     let pass = circuit.sent();
-    circuit.heard(at(*now), pass, bearing)
+    circuit.heard(at(*now), pass, signal)
 }
 
 #[test]
@@ -191,9 +191,9 @@ fn refused_credentials_pause_it_once_and_a_good_probe_resumes() {
     );
     assert_eq!(circuit.heard(at(SECOND), second, refuses()), Change::None);
     let mut now = SECOND;
-    for bearing in [refuses(), fails(), fails(), fails(), fails(), refuses()] {
+    for signal in [refuses(), fails(), fails(), fails(), fails(), refuses()] {
         let before = now;
-        assert_eq!(one(&mut circuit, &mut now, bearing), Change::None);
+        assert_eq!(one(&mut circuit, &mut now, signal), Change::None);
         assert!(now - before >= 270 * SECOND, "a slow rate");
         assert!(matches!(circuit.state(), State::Paused { .. }));
     }
@@ -266,8 +266,8 @@ fn a_batch_that_is_accepted_ends_the_doubt_and_nothing_else_does() {
         throttles(2),
         throttles(400),
     ];
-    for bearing in others {
-        assert_eq!(one(&mut circuit, &mut now, bearing), Change::None);
+    for signal in others {
+        assert_eq!(one(&mut circuit, &mut now, signal), Change::None);
         assert!(circuit.doubted() && circuit.shut_since() == since);
     }
     // Asked for 400 seconds, and 120 are obeyed; the slow interval is longer.

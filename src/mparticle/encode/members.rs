@@ -82,7 +82,7 @@ impl AttributeWriter {
     }
 }
 
-/// Bytes of [`push_origin`] and [`push_belongings`] beside names, values and the data plan.
+/// Bytes of [`push_origin`] and [`push_batch_columns`] beside names, values and the data plan.
 pub(super) const ORIGIN_FRAME: usize = 128;
 
 /// Writes `ip` and `context`, as far as there is something to write. `plan` is the member
@@ -113,7 +113,7 @@ pub(super) fn push_origin(
 }
 
 /// Takes a record's device section apart: members of `device_info` to `json`, and what
-/// [`push_origin`] and [`push_belongings`] write to `origin`.
+/// [`push_origin`] and [`push_batch_columns`] write to `origin`.
 pub(super) fn split_device(
     section: &[u8],
     names: &Names,
@@ -123,28 +123,28 @@ pub(super) fn split_device(
 ) {
     let (mut ip, mut location) = (None, None);
     // Those of a place are in front of them.
-    let belongings = names.device_info() as u16;
+    let batch_columns = names.device_info() as u16;
     for (slot, literal) in settings(section) {
         match Some(slot) {
             slot if slot == names.ip => ip = Some(literal),
             slot if slot == names.location => location = Some(literal),
-            Some(slot) if slot >= belongings => {}
+            Some(slot) if slot >= batch_columns => {}
             _ => push_member(json, name(&names.device, slot), literal),
         }
     }
     push_origin(origin, ip, location, plan);
-    if names.has_belongings() {
+    if names.has_batch_columns() {
         let value = |wanted| {
             let mut settings = settings(section);
             settings.find_map(|(slot, literal)| (slot == wanted).then_some(literal))
         };
-        push_belongings(origin, names, value);
+        push_batch_columns(origin, names, value);
     }
 }
 
 /// Writes `partner_identities` and `consent_state`, as far as there is something to write. `value` is
 /// that of a slot.
-pub(super) fn push_belongings<'a>(
+pub(super) fn push_batch_columns<'a>(
     out: &mut Vec<u8>,
     names: &Names,
     value: impl Fn(u16) -> Option<&'a [u8]>,

@@ -10,7 +10,7 @@ use super::content::ContentId;
 use super::latest::name;
 use super::members::DataPlan;
 use super::members::{
-    AttributeWriter, Attributes, ORIGIN_FRAME, push_belongings, push_origin, push_user,
+    AttributeWriter, Attributes, ORIGIN_FRAME, push_batch_columns, push_origin, push_user,
 };
 use super::person::{Device, Person};
 use super::request::Request;
@@ -309,8 +309,8 @@ impl Writer {
             }
             let ip = person.device.get(names.ip);
             push_origin(out, ip, person.device.get(names.location), &self.plan);
-            if names.has_belongings() {
-                push_belongings(out, names, |slot| person.device.get(Some(slot)));
+            if names.has_batch_columns() {
+                push_batch_columns(out, names, |slot| person.device.get(Some(slot)));
             }
             out.push(b'}');
             let last = members.peek().is_none();

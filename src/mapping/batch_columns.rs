@@ -19,7 +19,7 @@ type Named = Vec<(usize, Box<str>)>;
 
 /// Slots of the columns.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Belongings {
+pub(super) struct BatchColumns {
     partners: Named,
     gdpr: Named,
     ccpa: Named,
@@ -36,7 +36,7 @@ pub(super) enum Object {
     Ccpa,
 }
 
-impl Belongings {
+impl BatchColumns {
     /// Without columns yet.
     pub(super) fn new(placeholders: Placeholders) -> Self {
         Self {
