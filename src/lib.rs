@@ -90,6 +90,22 @@
 //! 11. `drain::sender`: `Sender::settle` hands all that have gathered to the lease's `settle`, in one sync.
 //! 12. `Lane::settled` lets go of them; after the last entry of a delivery the next delivery may be sent.
 //!
+//! # The outbox, from the bottom up
+//!
+//! ```text
+//! outbox           Outbox, Staging, Reservation and Lease: what others see, each an enum of backends
+//!   attempt … webhook   the nouns, their encoding and the records: used by both backends
+//!   postgres/      an outbox in a database that several daemons share          uses: the nouns
+//!   local/         an outbox in a directory of one process; its page draws all that lies on the disk
+//!     offline/     an outbox that nobody has open: look, check, salvage        uses: handle, state, files
+//!     handle …     what a caller asks for: begin, reserve, claim, list         uses: owner, shared, state, files
+//!     owner/       the one thread that changes the state, and then the index   uses: recovery, shared, state, files
+//!     shared       what handles and owner share                                uses: state, files
+//!     recovery/    an open: what was found, and its replay                     uses: state, files
+//!     state/       sled: rows, the index of them in memory, changes            uses: files
+//!     files/       names, headers, records and footers; reading and writing    uses: the nouns
+//! ```
+//!
 //! # Decisions
 //!
 //! 1. **A delivery is atomic.** Its entries are staged and become visible to the drain in one commit;
