@@ -193,7 +193,7 @@ impl Progress {
 pub enum IngestError {
     /// The stream of bytes broke off.
     #[error(
-        "The delivery broke off after {rows} rows ({bytes} bytes): {source}. Nothing of it was sent; send it again."
+        "The delivery broke off after {rows} rows ({bytes} bytes): {source}. None of it was sent; send it again."
     )]
     Stream {
         /// Complete rows before the break.
@@ -246,11 +246,11 @@ pub enum IngestError {
         waited: Duration,
     },
     /// The daemon stops.
-    #[error("looker-feed is being stopped. Nothing of the delivery was sent; send it again.")]
+    #[error("looker-feed is being stopped. None of the delivery was sent; send it again.")]
     Stopped,
     /// The worker panicked: a mistake in looker-feed.
     #[error(
-        "looker-feed made a mistake while it worked on the delivery. Nothing of it was sent. Please report this with the log."
+        "looker-feed made a mistake while it worked on the delivery. None of it was sent. Please report this with the log."
     )]
     Panicked,
 }

@@ -11,7 +11,7 @@ use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 
 pub use failure::FailureKind;
 
-/// Names one delivery for ever: 48 bits of milliseconds since 1970, then 80 random bits, so that
+/// Names one delivery forever: 48 bits of milliseconds since 1970, then 80 random bits, so that
 /// ids sort by time of receipt. Printed as 32 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId(pub [u8; 16]);

@@ -143,7 +143,7 @@ async fn each_failure_is_remembered_with_its_reason_and_its_numbers() {
         .await;
     assert_eq!(status, 404);
 
-    // Over a restart nothing of it is lost, and the counters begin anew.
+    // Over a restart nothing of it is lost, and the counters start over.
     assert!(daemon.terminate().success());
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
     assert_eq!(failed(&daemon).await, listed);

@@ -127,7 +127,7 @@ async fn a_key_is_changed_with_a_backlog_and_taken_away_when_nothing_needs_it() 
         ("SEAL__PREVIOUS_KEY_FILES", old.as_str()),
     ];
     let daemon = Daemon::start(home.path(), &world.endpoint, &with_both);
-    daemon.says("credentials were sealed anew").await;
+    daemon.says("credentials were resealed").await;
     daemon.says("this previous key is still needed").await;
     let url = world.looker.publish(shape(1_000, 2));
     let answer = daemon.execute(from_url(url, DataType::Event)).await;

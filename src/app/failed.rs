@@ -212,11 +212,11 @@ impl Drop for Reserved {
         let (kind, message) = match self.failures.readiness.is_stopping() {
             true => (
                 FailureKind::Stopping,
-                "looker-feed was stopped before the delivery was complete. Nothing of it was sent; send it again.",
+                "looker-feed was stopped before the delivery was complete. None of it was sent; send it again.",
             ),
             false => (
                 FailureKind::Program,
-                "looker-feed made a mistake while it worked on the delivery. Nothing of it was sent. Please report this with the log.",
+                "looker-feed made a mistake while it worked on the delivery. None of it was sent. Please report this with the log.",
             ),
         };
         self.failures.counts.add(kind);
@@ -231,7 +231,7 @@ pub(super) fn failed_view(attempt: &Attempt) -> Option<view::FailedDelivery> {
     let kind = FailureKind::of_number(end.kind);
     let message = match (end.message.is_empty(), kind) {
         (true, FailureKind::Interrupted) => {
-            "looker-feed ended (a crash, a kill or a loss of power) while it received the delivery. Nothing of it was sent; send it again."
+            "looker-feed ended (a crash, a kill or a loss of power) while it received the delivery. None of it was sent; send it again."
                 .to_owned()
         }
         _ => end.message.clone(),

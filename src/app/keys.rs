@@ -84,7 +84,7 @@ pub(super) fn renew(outbox: &Outbox, config: &Config, keys: &Keyring) -> Result<
     if resealed > 0 {
         tracing::info!(
             accounts = resealed,
-            "credentials were sealed anew under the current key"
+            "credentials were resealed under the current key"
         );
     }
     if config.seal.previous_key_files.is_empty() {

@@ -171,7 +171,7 @@ pub enum Error {
     },
     /// What earlier deliveries of the schedule said cannot be read now.
     #[error(
-        "What was delivered before cannot be read in {directory} now, which \"Send only changes\" needs. Nothing of the delivery was sent, and nothing is forgotten; send it again when the disk can be read"
+        "What was delivered before cannot be read in {directory} now, which \"Send only changes\" needs. None of the delivery was sent, and nothing is forgotten; send it again when the disk can be read"
     )]
     Unreadable {
         /// The schedule's directory.
@@ -184,7 +184,7 @@ pub enum Error {
     Seal(#[from] KeyError),
     /// More users left the audience at once than may.
     #[error(
-        "{left} of {members} users would leave the audience at once, which looks like a mistake in the query; at most {most} in a hundred may. Nothing of the delivery was sent. If it is right, choose \"Any number\" for \"Users Who May Leave\" in the schedule, or raise `changes.max_drop_percent`."
+        "{left} of {members} users would leave the audience at once, which looks like a mistake in the query; at most {most} in a hundred may. None of the delivery was sent. If it is right, choose \"Any number\" for \"Users Who May Leave\" in the schedule, or raise `changes.max_drop_percent`."
     )]
     Shrunk {
         /// Users of the last result that are not in this one.
@@ -196,7 +196,7 @@ pub enum Error {
     },
     /// Looker cut the result, so nobody can say who left.
     #[error(
-        "Looker cut the result at its row limit, so it cannot be told who left the audience. Nothing of the delivery was sent. Choose \"All results\" in the schedule's advanced options."
+        "Looker cut the result at its row limit, so it cannot be told who left the audience. None of the delivery was sent. Choose \"All results\" in the schedule's advanced options."
     )]
     Truncated,
 }

@@ -2,7 +2,7 @@
 //!
 //! A Bloom filter: it never says that an identity did not occur which did. It may say the other
 //! with some chance (under 2 % up to 15 million identities), and whoever is meant by that is asked
-//! after again in the next delivery, where chance is dealt anew.
+//! after again in the next delivery, where chance is dealt again.
 
 use std::hash::Hasher;
 

@@ -585,7 +585,7 @@ fn bytes(range: std::ops::RangeInclusive<u64>) -> impl Fn(&Raw) -> Result<usize,
     }
 }
 
-/// A time to wait: neither none at all nor for ever.
+/// A time to wait: neither none at all nor forever.
 fn wait() -> impl Fn(&Raw) -> Result<Duration, String> {
     duration(millis(1)..=hours(24))
 }

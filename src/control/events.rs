@@ -93,9 +93,9 @@ async fn remember(shared: &Shared, file: &Path) {
         Ok(Ok(Some(kept))) => shared.recorder().go_on(kept, UnixMillis::now()),
         Ok(Ok(None)) => {}
         Ok(Err(error)) => {
-            tracing::warn!(file = %file.display(), %error, "the charts begin anew: their file cannot be read");
+            tracing::warn!(file = %file.display(), %error, "the charts start over: their file cannot be read");
         }
-        Err(error) => tracing::warn!(%error, "the charts begin anew"),
+        Err(error) => tracing::warn!(%error, "the charts start over"),
     }
 }
 

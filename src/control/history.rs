@@ -209,7 +209,7 @@ impl Counters {
     }
 }
 
-/// A counter that went back has begun anew.
+/// A counter that went back has started over.
 fn grown(before: u64, now: u64) -> u64 {
     now.checked_sub(before).unwrap_or(now)
 }

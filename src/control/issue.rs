@@ -125,7 +125,7 @@ pub struct Health {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// Nothing of it is sent yet.
+    /// None of it is sent yet.
     #[default]
     Queued,
     /// It is being sent.

@@ -76,7 +76,7 @@ pub struct AdminSettings {
     pub hosts: Vec<String>,
     /// A client that reads nothing of its answer for so long is cut off.
     pub write_timeout: Duration,
-    /// The file that keeps the charts over a restart; `None`: they begin anew.
+    /// The file that keeps the charts over a restart; `None`: they start over.
     pub history: Option<PathBuf>,
     /// The configuration as it is in effect, to be shown.
     pub configuration: Vec<view::Setting>,

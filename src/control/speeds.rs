@@ -31,7 +31,7 @@ struct Seen {
 }
 
 impl Speeds {
-    /// Remembers a look. After a clock that was set back, it begins anew.
+    /// Remembers a look. After a clock that was set back, it starts over.
     pub fn take(&mut self, overview: &Overview) {
         if self
             .looks
@@ -63,7 +63,7 @@ impl Speeds {
         let Some(first) = self.looks.front().filter(|first| first.at < now) else {
             return 0.0;
         };
-        // A destination that is new has counted from zero, and a counter that went back begins anew.
+        // A destination that is new has counted from zero, and a counter that went back starts over.
         let before = first.destinations.get(&destination.id);
         let before = before.map_or(0, |seen| seen.accepted);
         let counter = destination.batches_accepted;

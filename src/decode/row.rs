@@ -181,7 +181,7 @@ impl RowReader {
         }
     }
 
-    /// Learns the layout anew only when it was not the end of the bytes that stopped it.
+    /// Learns the layout again only when it was not the end of the bytes that stopped it.
     fn begin_walk(&mut self, learn: bool) {
         self.cells.fill(Cell::default());
         if learn {

@@ -29,7 +29,7 @@ pub struct Entry {
 }
 
 /// What was decided and tried of an entry that is back in the outbox: what has its 202 is not sent
-/// again when the entry is claimed anew. It holds no bodies.
+/// again when the entry is claimed again. It holds no bodies.
 #[derive(Debug)]
 pub struct Memo {
     pieces: Vec<Piece>,

@@ -215,7 +215,7 @@ impl Senders {
         let (id, version) = match ended {
             Ok((id, version)) => (id, Some(version)),
             Err(error) => {
-                error!(%error, "Sending for a destination has ended by a fault of this program; it begins anew.");
+                error!(%error, "Sending for a destination has ended by a fault of this program; it starts over.");
                 (error.id(), None)
             }
         };

@@ -1,7 +1,7 @@
 //! Which events are sent as historical ones, and which of them mParticle would drop.
 //!
 //! Ages are measured against the moment at which the delivery came in. An event only grows older
-//! while it waits in the outbox, so what may go to the historical address may go there for ever.
+//! while it waits in the outbox, so what may go to the historical address may go there forever.
 
 use super::error::Rejection;
 use crate::clock::UnixMillis;

@@ -3,7 +3,7 @@
 //! It opens the sealed account (once, until the destination has another), puts the batches between
 //! brackets, sends, and reads the answer with [`reply::read`](super::reply::read). It never retries
 //! and never follows a redirect: the
-//! drain decides on both. (hyper-util sends a request anew when a kept connection turns out to be
+//! drain decides on both. (hyper-util sends a request again when a kept connection turns out to be
 //! closed before any of it was written; the server has seen nothing then.)
 
 use std::collections::HashMap;
@@ -38,7 +38,7 @@ const MAX_ANSWER: usize = 16 << 10;
 /// How long the body of an answer may take once its status is there, or as long as a request if
 /// that is less.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Accounts that are kept open; with more destinations than this all are opened anew now and then.
+/// Accounts that are kept open; with more destinations than this all are reopened now and then.
 const MOST_OPENED: usize = 64;
 /// First byte of an encoded account.
 const ACCOUNT_VERSION: u8 = 1;

@@ -15,7 +15,7 @@
 //!   last of the user's batches that is not historical, so that no older value can arrive after a newer one. Attributes beyond
 //!   what one batch may hold go out in further batches of their own.
 //! - **`source_request_id`** is the delivery's id and the number of the first row in the batch. A
-//!   row is in one batch only, so the id names the batch for ever. `source_message_id` of an
+//!   row is in one batch only, so the id names the batch forever. `source_message_id` of an
 //!   event is the delivery's id and the number of its row. A delivery that skips what was sent
 //!   before has other ids and other batches, see `content.rs`.
 //!

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-/// A place that does not become free in this time is looked for anew: who was to leave may have become
+/// A place that does not become free in this time is looked for again: who was to leave may have become
 /// known meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 

@@ -28,7 +28,7 @@ pub struct Event {
 pub enum What {
     /// Nothing of a delivery is left to send.
     Finished(Box<Delivery>),
-    /// A delivery failed, and nothing of it was sent.
+    /// A delivery failed, and none of it was sent.
     Failed(Box<FailedDelivery>),
     /// There are more dead letters than before.
     DeadLetters {
@@ -261,7 +261,7 @@ impl Event {
                 )
             }
             What::Failed(delivery) => format!(
-                "looker-feed: “{}” failed, and nothing of it was sent: {}",
+                "looker-feed: “{}” failed, and none of it was sent: {}",
                 short(&delivery.title),
                 short(&delivery.message)
             ),
@@ -525,7 +525,7 @@ mod tests {
         assert_eq!(body["delivery"]["rows"], 7);
         let text = body["text"].as_str().unwrap();
         assert!(
-            text.starts_with("looker-feed: “Daily” failed, and nothing of it was sent: It broke"),
+            text.starts_with("looker-feed: “Daily” failed, and none of it was sent: It broke"),
             "{text}"
         );
         assert!(text.len() < 500, "{text}");

@@ -223,7 +223,7 @@ async fn look(
             () = shutdown.wait() => true,
             _ = ticks.tick() => false,
         };
-        // A look that hangs keeps the watcher; the next one begins anew, without old news.
+        // A look that hangs keeps the watcher; the next one starts over, without old news.
         let mut at_work = watcher
             .take()
             .unwrap_or_else(|| Watcher::new(looking.patience));

@@ -220,7 +220,7 @@ pub enum Error {
     /// sent under it.
     #[error("the lease of the destination is lost; another daemon goes on with it")]
     LeaseLost,
-    /// Something is sealed under a key that this daemon has not. Nothing is damaged.
+    /// Something is sealed under a key that this daemon does not have. Nothing is damaged.
     #[error(
         "it is sealed under the key {key}, which is not at hand; name that key's file in seal.previous_key_files"
     )]

@@ -279,7 +279,7 @@ impl<'a> Frame<'a> {
     /// Opens what is sealed.
     ///
     /// # Errors
-    /// It was changed, belongs elsewhere, or is sealed under a key that `keys` has not.
+    /// It was changed, belongs elsewhere, or is sealed under a key that is not among `keys`.
     pub fn open(&self, keys: &Keyring) -> Result<Record, Malformed> {
         let mut sealed = self.sealed.to_vec();
         let opened = keys.open(self.stamp, self.clear, &mut sealed);

@@ -17,7 +17,7 @@ const MAX_KEYS: usize = 1_024;
 /// A billionth of a batch, so that refilling is exact whole-number arithmetic.
 const NANOS: u128 = 1_000_000_000;
 
-/// Told to a sender when the limit is 0, which lets nothing pass for ever.
+/// Told to a sender when the limit is 0, which never lets anything pass.
 const NEVER_SECONDS: u64 = 60;
 
 /// All buckets, and the rate that they share.

@@ -44,7 +44,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule for every request, for ever.
+    /// A rule for every request, forever.
     pub fn always(fault: Fault) -> Self {
         Self {
             share: None,

@@ -101,7 +101,7 @@ fn the_mended_one_counts_when_the_state_was_lost() {
     check_sums(&outbox);
 }
 
-/// The letter that was to be mended, after the outbox has been opened anew.
+/// The letter that was to be mended, after the outbox has been reopened.
 fn reopened(path: &Path) -> Vec<u8> {
     let outbox = open(path);
     let all = letters(&outbox);

@@ -106,7 +106,7 @@ pub enum HubError {
         "the hub at {0} neither takes more nor answers; `looker-feed deliveries` shows whether it has accepted the delivery"
     )]
     Stalled(Url),
-    /// The document could not be read to its end, and nothing of it was sent on.
+    /// The document could not be read to its end, and none of it was sent on.
     #[error("{name} cannot be read")]
     Document {
         /// The file.

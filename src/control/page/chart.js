@@ -7,7 +7,7 @@ import { query, read } from './api.js';
 export const RANGES = [['1h', '1 hour', 3600], ['24h', '24 hours', 86400], ['7d', '7 days', 604800]];
 const WIDTH = 600, HEIGHT = 140, POINTS = 300;
 
-// Samples of a range that the daemon keeps; asked for anew, only what is new is read.
+// Samples of a range that the daemon keeps; asked for again, only what is new is read.
 export class History {
   constructor(range) { this.choose(range); }
   choose(range) {

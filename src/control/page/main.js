@@ -1,4 +1,4 @@
-// The pages: which one the address names, and when it is drawn anew.
+// The pages: which one the address names, and when it is redrawn.
 
 import { $, plain, root, settle, show } from './dom.js';
 import { say, sentence } from './api.js';

@@ -161,7 +161,7 @@ fn a_speed_is_that_of_the_last_seconds() {
         speeds.take(&at(second, 500, 0));
     }
     assert_eq!(rate(&speeds, at(21, 500, 0)), 0.0);
-    // A counter that begins anew, and a clock that was set back.
+    // A counter that starts over, and a clock that was set back.
     speeds.take(&at(22, 10, 0));
     speeds.take(&at(5, 20, 0));
     assert_eq!(rate(&speeds, at(6, 30, 0)), 10.0);

@@ -303,7 +303,7 @@ async fn a_daemon_that_is_dead_or_stuck_is_not_alive() {
     let said = (503, "The outbox's thread has ended.\n".to_owned());
     assert_eq!(admin.get("/livez").await, said);
 
-    // A part that holds its lock for ever: the question is not waited for without end.
+    // A part that holds its lock forever: the question is not waited for without end.
     let (held, lock) = std::sync::mpsc::channel();
     {
         let mut script = admin.daemon.script();

@@ -14,7 +14,7 @@ use crate::outbox::{Claim, Settlement};
 pub(super) struct Held {
     entries: HashMap<EntryKey, Entry>,
     ready: VecDeque<Piece>,
-    /// Of entries that were given back, until they are claimed anew.
+    /// Of entries that were given back, until they are claimed again.
     memos: HashMap<EntryKey, Memo>,
     /// Entries by delivery that are not durably settled, with or without their bodies here.
     unsettled: HashMap<DeliveryId, usize>,

@@ -41,7 +41,7 @@ pub(super) struct Content {
     key: u64,
 }
 
-/// Names one event for ever.
+/// Names one event forever.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ContentId {
     hash: [u8; 16],

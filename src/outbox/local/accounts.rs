@@ -1,4 +1,4 @@
-//! Accounts that are sealed anew, after the key was changed. What is in them the outbox does not
+//! Accounts that are resealed, after the key was changed. What is in them the outbox does not
 //! know.
 
 use std::sync::Arc;

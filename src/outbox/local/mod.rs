@@ -23,9 +23,9 @@
 //! been withdrawn.
 //!
 //! **After a failed sync** the outbox refuses writes and says so ([`Health`](super::status::Health)),
-//! drops sled, and opens and checks the directory anew.
+//! drops sled, and reopens and checks the directory.
 //!
-//! **If sled's files are lost**, the state is built anew from the segments, and more of what had
+//! **If sled's files are lost**, the state is rebuilt from the segments, and more of what had
 //! settled is sent again; dead letters that had been replayed or discarded are dead letters
 //! again, notes are gone, settled deliveries are listed no more, segments that are gone count as delivered, and of a
 //! cancelled delivery that had work left all that had not settled is cancelled.

@@ -198,7 +198,7 @@ impl Shared {
         *lock(&self.set_aside)
     }
 
-    /// Counts what lies in `damaged/`, and says so when it has become more: it is kept for ever, and
+    /// Counts what lies in `damaged/`, and says so when it has become more: it is kept forever, and
     /// takes room.
     pub fn count_set_aside(&self) {
         let now = self.layout.set_aside_size();

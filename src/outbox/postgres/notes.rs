@@ -110,7 +110,7 @@ impl SharedOutbox {
                      SET account = $3, version = version + 1
                      WHERE id = $1 AND account = $2 RETURNING 1";
                 let params: super::session::Params<'_> = &[&&id[..], &before, &after];
-                let doing = "an account could not be sealed anew";
+                let doing = "an account could not be resealed";
                 inner.write(doing, sql, params, Tries::UntilKnown).await
             })?;
             replaced += rows.len();

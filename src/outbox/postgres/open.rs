@@ -83,7 +83,7 @@ pub enum OpenError {
         /// The ids of the keys that are there.
         held: String,
     },
-    /// Other daemons seal with keys that this one has not, and the other way round.
+    /// Other daemons seal with keys that this one does not have, and the other way round.
     #[error(
         "the daemons on the database {server} seal with other keys ({theirs}) than this one has ({held}); give all of them the same seal.key_file"
     )]

@@ -239,7 +239,7 @@ impl Layout {
             None if self.segments().is_dir() => {
                 tracing::error!(
                     outbox = %self.root.display(),
-                    "the format file of the outbox is damaged and is written anew"
+                    "the format file of the outbox is damaged and is rewritten"
                 );
                 Ok(false)
             }

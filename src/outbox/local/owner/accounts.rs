@@ -1,4 +1,4 @@
-//! Accounts that were sealed anew, on the owner's thread.
+//! Accounts that were resealed, on the owner's thread.
 
 use crate::outbox::local::owner::command::Resealed;
 use crate::outbox::local::owner::keeper::Keeper;

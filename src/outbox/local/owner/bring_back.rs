@@ -16,7 +16,7 @@ use crate::outbox::record::Slice;
 /// Says what happened to a batch that comes back, should it die.
 const REASON: &str = "It was damaged on the disk, and could be read later.";
 
-/// Writes the records anew, and puts them into the change. All that waits has one turn.
+/// Writes the records again, and puts them into the change. All that waits has one turn.
 pub(in crate::outbox) fn bring_back(
     keeper: &mut Keeper,
     found: Vec<GivenUp>,

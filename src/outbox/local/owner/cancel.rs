@@ -1,7 +1,7 @@
 //! A delivery that should not have been sent: what is left of it is not given out any more.
 //!
 //! The decision is a mark beside its segments, `<delivery>.cancelled`, made durable before the
-//! state is told, so that it holds also when the state is lost and built anew. From then on nothing
+//! state is told, so that it holds also when the state is lost and rebuilt. From then on nothing
 //! of the delivery is claimed; what waits becomes `cancelled` at once, what is in flight settles as
 //! it ends, and what is given back unsent becomes `cancelled` then. So does, after a crash, what was
 //! in flight. The mark goes with the last segment.

@@ -3,7 +3,7 @@
 //! Nothing is overwritten: the mended payload becomes a record of its own behind the others, with
 //! the place of the old one in its delivery, and the old one is let go in the same change of the
 //! state. Durable before the answer. After a crash between the two the old letter is there as it
-//! was; when the state is lost and built anew, the later record of a place is the one that counts,
+//! was; when the state is lost and rebuilt, the later record of a place is the one that counts,
 //! which is the mended one.
 
 use crate::outbox::delivery::Tally;

@@ -35,7 +35,7 @@ pub(in crate::outbox) type Ack = Box<dyn FnOnce(Result<&Effects, Error>)>;
 /// See the module.
 pub(in crate::outbox) struct Keeper {
     pub shared: Arc<Shared>,
-    /// `None`: it failed and is to be opened anew.
+    /// `None`: it failed and is to be reopened.
     pub store: Option<Store>,
     pub dead: DeadWriter,
     /// Held, and let go with the thread.
@@ -181,7 +181,7 @@ impl Keeper {
         error
     }
 
-    /// Opens everything anew after a failure. Claims and deliveries on their way in stay.
+    /// Reopens everything after a failure. Claims and deliveries on their way in stay.
     pub fn reopen(&mut self) {
         let now = self.instant();
         if now < self.retry_at {

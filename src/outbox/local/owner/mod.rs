@@ -2,7 +2,7 @@
 //! durable with one batch, one flush and one fdatasync (group commit).
 //!
 //! After any failure of the state it refuses everything, lets go of sled, opens and checks the
-//! whole directory anew as at a start, and goes on with what is on the disk then.
+//! whole directory again as at a start, and goes on with what is on the disk then.
 
 mod accounts;
 mod attempts;

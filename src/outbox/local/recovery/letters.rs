@@ -1,5 +1,5 @@
 //! Dead letters that the state does not know: those written just before a crash, and all of them
-//! when the state is built anew.
+//! when the state is rebuilt.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;

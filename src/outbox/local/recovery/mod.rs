@@ -129,7 +129,7 @@ fn open_state(
             source,
         })?;
     let lost = format!(
-        "the state could not be read ({error}) and was set aside as {}; it is built anew from the segments, and what had settled in them is sent again with the same ids",
+        "the state could not be read ({error}) and was set aside as {}; it is rebuilt from the segments, and what had settled in them is sent again with the same ids",
         target.display()
     );
     Ok(Opened {

@@ -126,7 +126,7 @@ impl Replay<'_> {
     }
 
     /// Adds a delivery that was accepted: the crash came between its commit and sled's batch, or the
-    /// state is being built anew.
+    /// state is being rebuilt.
     fn accept(&mut self, found: Accepted) -> Result<(), StateError> {
         let id = found.info.id;
         let Commit {
@@ -250,7 +250,7 @@ impl Replay<'_> {
         let replaced = found
             .meta
             .replaces
-            // Numbers of letters begin anew when the state is lost, and again when sled has gone
+            // Numbers of letters start over when the state is lost, and again when sled has gone
             // back in time.
             .filter(|id| {
                 let letter = self.index.letters.get(id);
@@ -439,7 +439,7 @@ impl Replay<'_> {
                 match AttemptRow::seal(ended.attempt.clone(), ended.webhook, self.keys) {
                     Ok(row) => ended = row,
                     Err(error) => {
-                        tracing::warn!(delivery = %id, %error, "a failed delivery could not be sealed anew");
+                        tracing::warn!(delivery = %id, %error, "a failed delivery could not be resealed");
                     }
                 }
             }

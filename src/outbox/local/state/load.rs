@@ -1,5 +1,5 @@
 //! The index, read from the state. Rows that do not hold together mean that the state cannot be
-//! trusted, and then all of it is built anew from the files.
+//! trusted, and then all of it is rebuilt from the files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

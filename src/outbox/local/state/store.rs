@@ -116,7 +116,7 @@ impl Store {
         Ok(digest)
     }
 
-    /// Makes `batch` durable, all of it or nothing. After an error the store must be opened anew.
+    /// Makes `batch` durable, all of it or nothing. After an error the store must be reopened.
     pub fn apply(&self, batch: sled::Batch) -> Result<(), StateError> {
         self.disk
             .check(Op::StateBatch(&self.path))
