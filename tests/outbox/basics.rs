@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use looker_feed::clock::{Clock, UnixMillis};
 use looker_feed::model::DeliveryId;
 use looker_feed::outbox::{
     DeadFilter, Entry, Error, Health, MAX_NOTE, NoteKey, OpenError, Outbox, RejectedRow, Settings,
@@ -185,6 +186,30 @@ fn webhook_ids_are_remembered_across_restarts_and_forgotten_in_time() {
         ..settings(directory.path())
     };
     let outbox = Outbox::open(forgetful).unwrap();
+    assert_eq!(outbox.webhook("webhook 1").unwrap(), WebhookState::Unknown);
+}
+
+#[test]
+fn all_times_are_those_of_the_clock_that_the_outbox_was_given() {
+    let directory = home();
+    let clock = Clock::stopped(UnixMillis(1_800_000_000_000));
+    let settings = Settings {
+        clock: clock.clone(),
+        ..settings(directory.path())
+    };
+    let memory = settings.webhook_memory;
+    let outbox = Outbox::open(settings).unwrap();
+    let receipt = deliver(&outbox, 1, 1, 2).unwrap();
+    assert_eq!(receipt.committed, UnixMillis(1_800_000_000_000));
+    clock.advance(Duration::from_secs(60));
+    drain(&outbox, 1);
+    let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
+    assert_eq!(state.finished, Some(UnixMillis(1_800_000_060_000)));
+    // The last millisecond in which the webhook id is known, and the first in which it is not.
+    clock.advance(memory - Duration::from_millis(60_001));
+    let known = WebhookState::Committed(delivery_id(1), receipt.rows);
+    assert_eq!(outbox.webhook("webhook 1").unwrap(), known);
+    clock.advance(Duration::from_millis(1));
     assert_eq!(outbox.webhook("webhook 1").unwrap(), WebhookState::Unknown);
 }
 
