@@ -68,7 +68,7 @@
 //! 5. `ingest::work`: `Job::read` feeds them to the decoder.
 //! 6. `decode::Decoder::next` gives the header, then a row at a time.
 //! 7. `mapping::Plan::map` makes the row's record, or says why the row is rejected.
-//! 8. `group::Grouper::push` sorts records by user; `finish` gives them back user by user.
+//! 8. `group::Grouper::push` sorts records by user; after its `end`, `Grouped::visit` gives them back user by user.
 //! 9. `mparticle::encode::Encoder::push` writes the user's batches and closes a request when it is full.
 //! 10. `ingest::writer`: a `Feeder` takes ready requests to a second thread.
 //! 11. `outbox::Staging::append` compresses and seals each as an entry and writes it to a segment.
