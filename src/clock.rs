@@ -27,6 +27,18 @@ impl UnixMillis {
     pub fn now() -> Self {
         Self(since_1970().as_millis() as u64)
     }
+
+    /// So much later; the end of time is not passed.
+    pub fn plus(self, time: Duration) -> Self {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// So much earlier, not before 1970.
+    pub fn minus(self, time: Duration) -> Self {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(millis))
+    }
 }
 
 /// The clocks that a room is given: the machine's, which is the default, or a test's, which goes only

@@ -39,6 +39,8 @@
 //! | [`mparticle`]`::client` | the wire | the transport of `drain`, `mparticle::route`, `mparticle::reply`, `net`, `tls` | the outbox |
 //! | [`ingest`] | one delivery from bytes to commit | `decode`, `mapping`, `record`, `group`, `mparticle::encode`, `mparticle::route`, `mparticle::limits`, `changes`, `outbox`, `seal` | HTTP: it takes a stream |
 //! | [`config`] | the file and the environment as values that cannot be wrong | names of `mapping`, bounds of `outbox` | what the values are for |
+//! | [`again`] | when and whether Looker is asked again for what failed | nobody | HTTP, the outbox, Looker's API |
+//! | [`looker_api`] | the client of Looker's API | secrets of `config`, `net` | the outbox, when to ask |
 //! | [`intake`] | the Action Hub that Looker calls | the envelope of `decode`, `config`, `net`, `seal`, `tls` | the outbox, mParticle |
 //! | [`control`] | what an operator sees and steers | its own view values, `net` | the data path |
 //! | [`notify`] | callbacks to the operator's own tools | views of `control`, `net` | the data path |
@@ -47,12 +49,13 @@
 //! | [`app`], [`cli`] | the composition root: opens, binds, wires, ends in order; the command line, a file for each command | every room | |
 //!
 //! Pure, that is without a runtime, a network and a clock, are `model`, `backoff`, `record`, `decode`, `mapping`,
-//! `group`, `mparticle::encode`, and of the drain `drain::lane`, `drain::entry`, `drain::policy`,
+//! `group`, `again`, `mparticle::encode`, and of the drain `drain::lane`, `drain::entry`, `drain::policy`,
 //! `drain::pace`, `drain::circuit`, `drain::notice`, `drain::latency`. They are told the time.
 //!
 //! The wall clock is read in `clock`, `control`, `notify`, `app`, `cli`, `sandbox`, `looker`.
 //! The steady clock, by which waits are bounded, is read in `clock`, `tls`, `intake`, `control`, `drain`,
-//! `mparticle::client`, `outbox::postgres`, `app`, `cli`, `sandbox`. All others are given a [`clock::Clock`].
+//! `looker_api`, `mparticle::client`, `outbox::postgres`, `app`, `cli`, `sandbox`, `looker`. All others are
+//! given a [`clock::Clock`].
 //!
 //! `tests/tidy` reads this table and holds the source to it. It also sees to it that the files of a
 //! large room form no circle, so that each can be read alone, from the bottom up.
@@ -148,6 +151,7 @@
 //! Where mapping and grouping differ from what one might expect: values stay the JSON literals that Looker
 //! sent, from the decoder's buffer to the request ([`record`] says why).
 
+pub mod again;
 pub mod app;
 pub mod backoff;
 pub mod causes;
@@ -163,6 +167,7 @@ pub mod harmless;
 pub mod ingest;
 pub mod intake;
 pub mod looker;
+pub mod looker_api;
 pub mod mapping;
 pub mod model;
 pub mod mparticle;

@@ -13,7 +13,7 @@ use looker_feed::sandbox::{Fault, Faults, Rule};
 use serde_json::{Value, json};
 use support::{Daemon, SECRET, World, command, from_url, run};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 19] = [
     "serve",
     "demo",
     "preview",
@@ -26,9 +26,11 @@ const COMMANDS: [&str; 17] = [
     "pause",
     "resume",
     "retry",
+    "ask-again",
     "sandbox",
     "token",
     "check-config",
+    "looker",
     "completions",
     "manual",
 ];

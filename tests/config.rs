@@ -169,17 +169,23 @@ fn every_key_of_the_shipped_file_can_be_uncommented() {
         })
         // Those stand for the key before them, and both together are refused.
         .filter(|line| {
-            let files = ["secret", "token", "webhook_url", "slack_url"];
+            let files = [
+                "secret",
+                "client_secret",
+                "token",
+                "webhook_url",
+                "slack_url",
+            ];
             !files
                 .iter()
                 .any(|key| line.starts_with(&format!("{key}_file")))
         })
         .collect();
     assert_eq!(
-        keys, 25,
+        keys, 31,
         "two of action, base_url, secret, secret_file, tls_cert, tls_key, four ca_files, endpoint, plan_id, \
          plan_version, max_age, the path of changes, token, token_file, five of notify, \
-         otlp_endpoint, key_file"
+         otlp_endpoint, key_file, six of looker.api"
     );
     let config = load(&text, &[]).unwrap();
     assert_eq!(config.mparticle.base_address(), "http://127.0.0.1:9100/v2");

@@ -22,13 +22,13 @@ use hyper::Method;
 use hyper_util::client::legacy::connect::HttpConnector;
 use looker_feed::clock::UnixMillis;
 use looker_feed::control::view::{Delivery, Listing};
-use looker_feed::looker::{Shape, document};
+use looker_feed::looker::{Failure, Schedule, Shape, document};
 use looker_feed::model::{DataType, DeliveryId, DestinationId};
 use looker_feed::outbox::{self, NewDelivery, Outbox, Totals};
 use looker_feed::sandbox::{Fault, Faults, Rule};
 use looker_feed::seal::{Key as SealKey, Keyring};
 use serde_json::{Value, json};
-use support::{Daemon, PATIENCE, SECRET, World, run};
+use support::{Daemon, PATIENCE, SECRET, World, run, token};
 use url::Url;
 
 /// mParticle refuses what holds this.
@@ -812,6 +812,96 @@ async fn the_pages_fit_wide_and_narrow_in_light_and_dark_and_axe_finds_nothing()
         .await;
     browser
         .until("document.querySelectorAll('[aria-label=\"Time range\"] [aria-pressed=true]')[0].textContent === '24 hours'")
+        .await;
+    browser.close(&daemon.admin).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_delivery_is_called_off_and_asked_for_again_by_a_click() {
+    let Some(browser) = Browser::open().await else {
+        return;
+    };
+    let axe = axe();
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let looker = world.looker.base().to_string();
+    let settings = [
+        ("LOOKER__API__URL", looker.as_str()),
+        ("LOOKER__API__CLIENT_ID", "client-of-the-feed"),
+        ("LOOKER__API__CLIENT_SECRET", "secret-of-the-client"),
+        // A person is quicker.
+        ("LOOKER__API__PAUSE", "1h"),
+        ("LOOKER__API__PAUSE_MAX", "1h"),
+        ("LOOKER__API__MISSED_BACK", "0s"),
+    ];
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    let schedules = world.api.schedules();
+    schedules.point_at(&daemon.hub, &token());
+    let mut schedule = Schedule::new("Orders <i>of</i> the night", Shape::default(), 7);
+    schedule.shape.rows = 400;
+    schedule.failures = [Some(Failure::CutAfter(20_000)), Some(Failure::Html)].into();
+    let id = schedules.add(schedule);
+    assert!(!schedules.run(id).await);
+
+    browser.visit(&daemon, "/").await;
+    let waits = "1 delivery failed and is asked for again";
+    browser.shows("#sentence", waits).await;
+    browser.press("#issues a.button").await;
+    let article = "#failed-list article";
+    browser
+        .shows(
+            &format!("{article} [data-of=title]"),
+            "Orders <i>of</i> the night",
+        )
+        .await;
+    let state = format!("{article} [data-of=state]");
+    browser.shows(&state, "Will be asked for again").await;
+    let next = browser.text(&format!("{article} [data-of=next]")).await;
+    assert!(next.contains("try 1 of 4"), "{next}");
+    let reason = browser.text(&format!("{article} [data-of=reason]")).await;
+    assert!(reason.starts_with("The stream broke off: "), "{reason}");
+    for (width, scheme) in [(1280, "light"), (390, "dark")] {
+        let name = format!("failed-{scheme}");
+        browser.screenshot(&name, width, scheme).await;
+        if let Some(axe) = &axe {
+            assert_eq!(browser.violations(axe).await, json!([]), "{name}");
+        }
+    }
+    browser.press(&format!("{article} [data-do=stop]")).await;
+    browser.shows(&state, "Not needed any more").await;
+    browser.shows("#sentence", "Ready for deliveries").await;
+    assert_eq!(schedules.copies(id), 0);
+
+    // The first try fails too, and has a card of its own that leads to this one.
+    browser.press(&format!("{article} [data-do=ask]")).await;
+    browser
+        .until("document.querySelectorAll('#failed-list article').length === 2")
+        .await;
+    let first = format!("{article}:first-of-type [data-of=next]");
+    let of_try = browser.text(&first).await;
+    assert!(
+        of_try.starts_with("This was try 1 for a delivery"),
+        "{of_try}"
+    );
+    browser.press(&format!("{first} a")).await;
+    browser
+        .until("document.querySelectorAll('#failed-list article').length === 1")
+        .await;
+    browser.shows(&state, "Will be asked for again").await;
+    browser.press(&format!("{article} [data-do=ask]")).await;
+    browser.shows(&state, "Came in after all").await;
+    assert_eq!(schedules.copies(id), 2);
+
+    // From there to what came of it, and back.
+    browser.press(&format!("{article} li:last-of-type a")).await;
+    browser.shows(".head [data-of=state]", "Delivered").await;
+    let repeat = browser.text("#repeat").await;
+    assert!(repeat.contains("try 2 for a delivery"), "{repeat}");
+    browser.press("#repeat a").await;
+    browser.shows(&state, "Came in after all").await;
+    browser.press("#nav [data-page='/audit']").await;
+    browser
+        .until("document.querySelector('main').textContent.includes('ask-again')")
         .await;
     browser.close(&daemon.admin).await;
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::control::view;
 use crate::ingest::Receipt;
+use crate::model::FailureKind;
 
 /// Since the start of the daemon.
 #[derive(Debug, Default)]
@@ -36,5 +37,28 @@ impl Arrivals {
             rows_unchanged: read(&self.rows_unchanged),
             failed,
         }
+    }
+}
+
+/// Failures since the start, by kind.
+#[derive(Debug, Default)]
+pub(super) struct FailureCounts([AtomicU64; FailureKind::ALL.len()]);
+
+impl FailureCounts {
+    pub fn add(&self, kind: FailureKind) {
+        let counters = FailureKind::ALL.iter().zip(&self.0);
+        for (_, counter) in counters.filter(|(one, _)| **one == kind) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// By name; every kind is there.
+    pub fn by_reason(&self) -> BTreeMap<String, u64> {
+        let counters = FailureKind::ALL.iter().zip(&self.0);
+        let named = counters.map(|(kind, counter)| {
+            let count = counter.load(Ordering::Relaxed);
+            (kind.name().to_owned(), count)
+        });
+        named.collect()
     }
 }

@@ -12,9 +12,16 @@ pub(crate) struct Certificates {
     pub(super) notify: rustls::ClientConfig,
     pub(super) telemetry: rustls::ClientConfig,
     pub(super) identity: Option<Identity>,
+    /// For the API of each Looker.
+    pub(super) looker_apis: Vec<rustls::ClientConfig>,
 }
 
 impl Certificates {
+    /// Whom the API of each Looker is trusted with.
+    pub(crate) fn looker_apis(self) -> Vec<rustls::ClientConfig> {
+        self.looker_apis
+    }
+
     /// Reads them.
     ///
     /// # Errors
@@ -28,6 +35,19 @@ impl Certificates {
             looker: trust("looker.ca_file", &config.looker.ca_file)?,
             notify: trust("notify.ca_file", &config.notify.ca_file)?,
             telemetry: trust("telemetry.ca_file", &config.telemetry.ca_file)?,
+            looker_apis: config
+                .looker
+                .api
+                .instances
+                .iter()
+                .map(|one| {
+                    let own = one.ca_file.is_some();
+                    match own {
+                        true => trust("looker.api.ca_file", &one.ca_file),
+                        false => trust("looker.ca_file", &config.looker.ca_file),
+                    }
+                })
+                .collect::<Result<_, _>>()?,
             identity: files
                 .map(|(cert, key)| Identity::load(cert, key))
                 .transpose()?,

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::again::AskAgain;
 use super::arrivals::Arrivals;
-use super::failed::{Failures, failed_view};
+use super::failed::{Failures, failed_view, repeat_view};
 use super::keys;
 use super::readiness::Readiness;
 use super::standing::destination;
@@ -37,6 +38,7 @@ pub(super) struct Facts {
     pub readiness: Arc<Readiness>,
     pub arrivals: Arc<Arrivals>,
     pub failures: Arc<Failures>,
+    pub again: Arc<AskAgain>,
     pub started: UnixMillis,
     /// Bound of the outbox, in bytes.
     pub max_bytes: u64,
@@ -76,6 +78,7 @@ impl Daemon for Facts {
             outbox: self.outbox_view(usage.unwrap_or_default()),
             totals: self.arrivals.totals_view(self.failures.totals()),
             failures: self.failures.on_record(),
+            ask_again: self.again.overview(),
             spans: self.telemetry.counts().map(|counts| view::Spans {
                 exported: counts.exported,
                 dropped: counts.dropped,
@@ -131,14 +134,27 @@ impl Daemon for Facts {
         let last = failed.last().map(|one| one.id.to_string());
         Ok(view::Listing {
             next: last.filter(|_| failed.len() == page.limit),
-            items: failed.iter().filter_map(failed_view).collect(),
+            items: failed
+                .iter()
+                .filter_map(|one| failed_view(&self.again, one))
+                .collect(),
         })
     }
 
     fn failed_delivery(&self, id: &str) -> Result<view::FailedDelivery, Problem> {
         let found = self.outbox.attempt(delivery_id(id)?);
-        let view = found.as_ref().and_then(failed_view);
+        let view = found.as_ref().and_then(|one| failed_view(&self.again, one));
         view.ok_or_else(|| no_delivery(id))
+    }
+
+    fn ask_again(&self, id: &str) -> Result<view::Done, Problem> {
+        let attempt = self.failed_attempt(id)?;
+        Ok(done(1, self.again.ask_now(&attempt)?))
+    }
+
+    fn do_not_ask(&self, id: &str) -> Result<view::Done, Problem> {
+        let attempt = self.failed_attempt(id)?;
+        Ok(done(1, self.again.do_not_ask(&attempt)?))
     }
 
     fn schedules(&self) -> Result<Vec<view::Schedule>, Problem> {
@@ -302,6 +318,12 @@ impl Daemon for Facts {
 }
 
 impl Facts {
+    fn failed_attempt(&self, id: &str) -> Result<outbox::Attempt, Problem> {
+        let attempt = self.outbox.attempt(delivery_id(id)?);
+        let failed = attempt.filter(|attempt| attempt.end.is_some());
+        failed.ok_or_else(|| no_delivery(id))
+    }
+
     fn receiving(&self) -> Vec<view::Receiving> {
         let receiving = self.outbox.receiving().into_iter();
         let views = receiving.map(|one| view::Receiving {
@@ -329,8 +351,12 @@ impl Facts {
     /// Its link is left out when its key was taken away since.
     fn view(&self, state: DeliveryState) -> view::Delivery {
         let link = state.link.as_deref();
-        let link = link.and_then(|sealed| keys::open_link(&self.keys, sealed));
-        delivery(state, link)
+        let link = link.and_then(|sealed| keys::open_origin(&self.keys, sealed).link);
+        let repeat = self.again.repeat_of(state.id);
+        view::Delivery {
+            repeat_of: repeat.map(repeat_view),
+            ..delivery(state, link)
+        }
     }
 
     fn known_destination(&self, text: &str) -> Result<DestinationId, Problem> {

@@ -1,100 +1,38 @@
 //! Deliveries that failed: how they are written down, and how they are shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use super::about::About;
+use super::again::AskAgain;
+use super::arrivals::FailureCounts;
 use super::readiness::Readiness;
+use crate::again::State;
 use crate::clock::{self, UnixMillis};
 use crate::control::view;
 use crate::intake::Caller;
 use crate::model::{DeliveryId, FailureKind};
-use crate::outbox::{Arrived, Attempt, AttemptEnd, MAX_ABOUT, NewAttempt, Outbox, Reservation};
+use crate::outbox::{Arrived, Attempt, AttemptEnd, NewAttempt, Outbox, Reservation};
 
-/// What is written of a delivery beside its title: for [`Attempt::about`], as JSON. Members may be
-/// added; one that is not there was not known.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct About {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub link: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub instance: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub query: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<String>,
-}
-
-impl About {
-    pub fn of(caller: &Caller) -> Self {
-        Self {
-            link: caller.link.clone(),
-            instance: caller.instance.clone(),
-            schedule: caller.schedule_id.clone(),
-            query: caller.query_id.clone(),
-            hosts: caller.hosts.clone(),
-        }
-    }
-
-    /// What was written; nothing, if it cannot be read.
-    pub fn read(attempt: &Attempt) -> Self {
-        serde_json::from_slice(&attempt.about).unwrap_or_default()
-    }
-
-    /// Without the link, if it would be too long with it.
-    pub fn write(&self) -> Vec<u8> {
-        let short = |about: &Self| {
-            let text = serde_json::to_vec(about).ok()?;
-            (text.len() <= MAX_ABOUT).then_some(text)
-        };
-        let bare = || Self {
-            link: None,
-            ..self.clone()
-        };
-        let text = short(self).or_else(|| short(&bare()));
-        text.unwrap_or_default()
-    }
-}
-
-/// Failures since the start, by kind.
-#[derive(Debug, Default)]
-pub(super) struct FailureCounts([AtomicU64; FailureKind::ALL.len()]);
-
-impl FailureCounts {
-    pub fn add(&self, kind: FailureKind) {
-        let counters = FailureKind::ALL.iter().zip(&self.0);
-        for (_, counter) in counters.filter(|(one, _)| **one == kind) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// By name; every kind is there.
-    pub fn by_reason(&self) -> BTreeMap<String, u64> {
-        let counters = FailureKind::ALL.iter().zip(&self.0);
-        let named = counters.map(|(kind, counter)| {
-            let count = counter.load(Ordering::Relaxed);
-            (kind.name().to_owned(), count)
-        });
-        named.collect()
-    }
-}
+/// A failed delivery concerns somebody for so long; by then its schedule has run again.
+const NEWS: Duration = Duration::from_secs(24 * 3600);
 
 /// Writes down what fails.
 pub(super) struct Failures {
     outbox: Outbox,
     readiness: Arc<Readiness>,
-    counts: FailureCounts,
+    counts: Arc<FailureCounts>,
+    again: Arc<AskAgain>,
 }
 
 /// The right to receive one delivery, for the hub. Dropped without an end it is written down as
 /// failed.
 pub(super) struct Reserved {
     id: DeliveryId,
+    title: String,
+    about: About,
+    began: UnixMillis,
     arrived: Arc<Arrived>,
     /// `None` once it has ended.
     reservation: Option<Reservation>,
@@ -103,8 +41,13 @@ pub(super) struct Reserved {
 
 impl Failures {
     /// Counts what the last process has left without an end, too.
-    pub fn new(outbox: Outbox, readiness: Arc<Readiness>, started: UnixMillis) -> Self {
-        let counts = FailureCounts::default();
+    pub fn new(
+        outbox: Outbox,
+        readiness: Arc<Readiness>,
+        counts: Arc<FailureCounts>,
+        again: Arc<AskAgain>,
+        started: UnixMillis,
+    ) -> Self {
         for attempt in outbox.failed(None, usize::MAX) {
             if attempt.end.is_some_and(|end| end.at >= started) {
                 counts.add(FailureKind::Interrupted);
@@ -114,12 +57,23 @@ impl Failures {
             outbox,
             readiness,
             counts,
+            again,
         }
     }
 
-    pub fn reserved(self: &Arc<Self>, reservation: Reservation) -> Reserved {
+    /// A delivery that is reserved; `new` is what the outbox was told of it.
+    pub fn reserved(
+        self: &Arc<Self>,
+        reservation: Reservation,
+        title: String,
+        about: About,
+        began: UnixMillis,
+    ) -> Reserved {
         Reserved {
             id: reservation.id(),
+            title,
+            about,
+            began,
             arrived: Arc::clone(reservation.arrived()),
             reservation: Some(reservation),
             failures: Arc::clone(self),
@@ -140,15 +94,27 @@ impl Failures {
                     bytes: 0,
                     message: message.to_owned(),
                 };
-                let new = new_attempt(id, caller, now);
+                let repeat = self.again.correlate_now(caller);
+                let about = About {
+                    repeat_of: repeat.map(|repeat| repeat.of.to_string()),
+                    ..About::of(caller)
+                };
+                let new = NewAttempt {
+                    id,
+                    webhook: caller.webhook_id.clone(),
+                    title: caller.title.clone(),
+                    about: about.write(),
+                    received: now,
+                };
                 let recorded = self.outbox.record_failure(&new, end);
-                recorded.map_err(|error| error.to_string())
+                recorded.map(|()| id).map_err(|error| error.to_string())
             });
-        if let Err(error) = written {
-            tracing::warn!(
+        match written {
+            Ok(id) => self.again.failed(id),
+            Err(error) => tracing::warn!(
                 error,
                 "that a delivery was refused could not be written down"
-            );
+            ),
         }
     }
 
@@ -159,24 +125,44 @@ impl Failures {
     /// What is on record.
     pub fn on_record(&self) -> view::Failures {
         let all = self.outbox.failed(None, usize::MAX);
+        let alone = self.alone(&all);
+        let ends = |attempt: &&Attempt| Some(attempt.end.as_ref()?.at);
         view::Failures {
             on_record: all.len() as u64,
-            newest: all
-                .iter()
-                .filter_map(|one| Some(one.end.as_ref()?.at))
-                .max(),
+            newest: all.iter().filter_map(|one| ends(&one)).max(),
+            for_a_person: alone.len() as u64,
+            since: alone.iter().filter_map(ends).min(),
+            changes: self.again.changes(),
         }
     }
-}
 
-/// What the outbox is told before anything is spent on a delivery.
-pub(super) fn new_attempt(id: DeliveryId, caller: &Caller, received: UnixMillis) -> NewAttempt {
-    NewAttempt {
-        id,
-        webhook: caller.webhook_id.clone(),
-        title: caller.title.clone(),
-        about: About::of(caller).write(),
-        received,
+    /// Those of the last day that nobody mends.
+    fn alone<'a>(&self, all: &'a [Attempt]) -> Vec<&'a Attempt> {
+        let from = UnixMillis::now().minus(NEWS);
+        let recent: Vec<&Attempt> = all
+            .iter()
+            .filter(|attempt| attempt.end.as_ref().is_some_and(|end| end.at >= from))
+            .collect();
+        if recent.is_empty() {
+            return recent;
+        }
+        // What cannot be read mends nothing.
+        let titles = self.outbox.titles().unwrap_or_default();
+        let newest: HashMap<&str, UnixMillis> = titles
+            .iter()
+            .filter(|one| !one.title.is_empty())
+            .map(|one| (one.title.as_str(), one.newest))
+            .collect();
+        let is_alone = |attempt: &&Attempt| match self.again.state_of(attempt) {
+            None | Some(State::GivenUp) => {
+                let since = newest.get(attempt.title.as_str());
+                since.is_none_or(|newest| *newest < attempt.received)
+                    && About::read(attempt).repeat_of.is_none()
+            }
+            Some(State::Waiting | State::Asking | State::Asked) => false,
+            Some(State::Done | State::CalledOff) => false,
+        };
+        recent.into_iter().filter(is_alone).collect()
     }
 }
 
@@ -186,29 +172,53 @@ impl Reserved {
         self.id
     }
 
+    /// The schedule that it belongs to: that of what it repeats, if it does.
+    pub fn schedule(&self) -> Option<&str> {
+        self.about.schedule.as_deref()
+    }
+
     /// Where to count what arrives.
     pub fn arrived(&self) -> Arc<Arrived> {
         Arc::clone(&self.arrived)
     }
 
+    /// What is known of where it goes is known now.
+    pub fn describe(&mut self, destination: &str, data: &str) {
+        self.about.destination = Some(destination.to_owned());
+        self.about.data = Some(data.to_owned());
+        if let Some(reservation) = &self.reservation
+            && let Err(error) = reservation.describe(&self.title, &self.about.write())
+        {
+            tracing::warn!(delivery = %self.id, %error, "what is known of a delivery could not be kept");
+        }
+    }
+
     /// It is committed.
     pub fn done(mut self) {
         self.reservation = None;
+        let again = &self.failures.again;
+        again.committed(self.id, &self.title, &self.about, self.began);
     }
 
+    /// It failed.
     pub fn fail(mut self, kind: FailureKind, message: &str) {
+        self.end(kind, message);
+    }
+
+    fn end(&mut self, kind: FailureKind, message: &str) {
         if let Some(reservation) = self.reservation.take() {
             self.failures.counts.add(kind);
             reservation.fail(kind.number(), message);
+            self.failures.again.failed(self.id);
         }
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        let Some(reservation) = self.reservation.take() else {
+        if self.reservation.is_none() {
             return;
-        };
+        }
         let (kind, message) = match self.failures.readiness.is_stopping() {
             true => (
                 FailureKind::Stopping,
@@ -219,13 +229,12 @@ impl Drop for Reserved {
                 "looker-feed made a mistake while it worked on the delivery. None of it was sent. Please report this with the log.",
             ),
         };
-        self.failures.counts.add(kind);
-        reservation.fail(kind.number(), message);
+        self.end(kind, message);
     }
 }
 
 /// A failed delivery for the admin side; `None`: it has not failed.
-pub(super) fn failed_view(attempt: &Attempt) -> Option<view::FailedDelivery> {
+pub(super) fn failed_view(again: &AskAgain, attempt: &Attempt) -> Option<view::FailedDelivery> {
     let end = attempt.end.as_ref()?;
     let about = About::read(attempt);
     let kind = FailureKind::of_number(end.kind);
@@ -250,30 +259,16 @@ pub(super) fn failed_view(attempt: &Attempt) -> Option<view::FailedDelivery> {
         message,
         rows: end.rows,
         bytes: end.bytes,
+        again: again.view(attempt),
+        why_not: again.why_not(attempt, kind),
+        repeat_of: again.repeat_of(attempt.id).map(repeat_view),
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_known_of_a_schedule_fits_whatever_came() {
-        let most = "\"".repeat(64);
-        let caller = |link: usize| Caller {
-            link: Some("\"".repeat(link)),
-            instance: Some("\"".repeat(128)),
-            schedule_id: Some(most.clone()),
-            query_id: Some(most.clone()),
-            hosts: vec!["h".repeat(260); 2],
-            ..Caller::default()
-        };
-        for link in [10, 1000] {
-            let about = About::of(&caller(link)).write();
-            assert!(about.len() <= MAX_ABOUT, "{}", about.len());
-            let read: About = serde_json::from_slice(&about).unwrap();
-            assert_eq!(read.link.is_some(), link == 10);
-            assert_eq!(read.schedule.as_ref(), Some(&most));
-        }
+/// Which try a delivery is, and of what.
+pub(super) fn repeat_view((of, number): (DeliveryId, u32)) -> view::RepeatOf {
+    view::RepeatOf {
+        delivery: of.to_string(),
+        number,
     }
 }

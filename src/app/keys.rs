@@ -7,13 +7,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::StartError;
+use super::about::About;
 use crate::config::Config;
-use crate::outbox::{self, Outbox};
+use crate::outbox::{self, MAX_LINK, Outbox};
 use crate::seal::{Key, Keyring};
 
 /// What credentials are sealed for.
 pub(super) const ACCOUNT_CONTEXT: &[u8] = b"looker-feed account v1";
-/// What links back to Looker are sealed for: they name filters, and those can name people.
+/// What the origins of deliveries are sealed for: links name filters, and those can name people.
 const LINK_CONTEXT: &[u8] = b"looker-feed link v1";
 
 /// Beside the outbox and not in it, so that a copy of the outbox holds no key.
@@ -112,15 +113,46 @@ pub(super) fn renew(outbox: &Outbox, config: &Config, keys: &Keyring) -> Result<
     Ok(())
 }
 
-/// A link back to Looker, as the outbox keeps it; `None` if it cannot be sealed.
-pub(super) fn seal_link(keys: &Keyring, link: &str) -> Option<String> {
-    let sealed = keys.seal_text(link.as_bytes(), LINK_CONTEXT).ok()?;
-    Some(BASE64.encode(sealed))
+/// Where a delivery comes from, as the outbox keeps it: a line each for the link back to Looker, the
+/// schedule's id and what tells its data. Without the link if it would be too long; `None` if it
+/// cannot be sealed, or nothing is known.
+pub(super) fn seal_origin(keys: &Keyring, about: &About) -> Option<String> {
+    let part = |text: &Option<String>| {
+        let text = text.as_deref().unwrap_or_default();
+        text.replace(['\n', '\r'], " ")
+    };
+    let (schedule, data) = (part(&about.schedule), part(&about.data));
+    if about.link.is_none() && schedule.is_empty() {
+        return None;
+    }
+    let seal = |link: &str| {
+        let lines = format!("{link}\n{schedule}\n{data}");
+        let sealed = keys
+            .seal_text(lines.trim_end().as_bytes(), LINK_CONTEXT)
+            .ok()?;
+        let text = BASE64.encode(sealed);
+        (text.len() <= MAX_LINK).then_some(text)
+    };
+    seal(&part(&about.link)).or_else(|| seal(""))
 }
 
-/// What [`seal_link`] has sealed; `None` if its key was taken away since.
-pub(super) fn open_link(keys: &Keyring, sealed: &str) -> Option<String> {
-    let sealed = BASE64.decode(sealed).ok()?;
-    let plain = keys.open_text(&sealed, LINK_CONTEXT).ok()?;
-    String::from_utf8(plain.to_vec()).ok()
+/// What [`seal_origin`] has sealed; nothing if its key was taken away since.
+pub(super) fn open_origin(keys: &Keyring, sealed: &str) -> About {
+    let open = || {
+        let sealed = BASE64.decode(sealed).ok()?;
+        let plain = keys.open_text(&sealed, LINK_CONTEXT).ok()?;
+        String::from_utf8(plain.to_vec()).ok()
+    };
+    let text = open().unwrap_or_default();
+    let mut lines = text.split('\n');
+    let mut part = || {
+        let line = lines.next().unwrap_or_default();
+        (!line.is_empty()).then(|| line.to_owned())
+    };
+    About {
+        link: part(),
+        schedule: part(),
+        data: part(),
+        ..About::default()
+    }
 }

@@ -15,6 +15,8 @@
 //! claiming and lets requests land; then the admin side, which shows all this, ends; last the
 //! outbox is closed.
 
+mod about;
+mod again;
 mod arrivals;
 mod certificates;
 mod choices;
@@ -55,7 +57,8 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::Exporter;
 use crate::tls::TlsError;
 
-use arrivals::Arrivals;
+use again::{AskAgain, Instance};
+use arrivals::{Arrivals, FailureCounts};
 use facts::Facts;
 use failed::Failures;
 use parts::Parts;
@@ -69,7 +72,7 @@ pub(crate) use certificates::Certificates;
 pub use choices::{chosen, chosen_plan};
 pub use reload::Reloader;
 pub use settings::ingest_settings;
-pub(crate) use settings::{data_plan, mapping_settings};
+pub(crate) use settings::{data_plan, looker_apis, mapping_settings};
 
 /// Clients of both servers that read nothing of their answers for so long are cut off: far longer
 /// than any network that still works needs.
@@ -165,6 +168,7 @@ pub struct App {
     exporter: Option<Exporter>,
     receiver: Arc<DeliveryReceiver>,
     facts: Arc<Facts>,
+    again: Arc<AskAgain>,
     readiness: Arc<Readiness>,
     admission: Admission,
     reloader: Reloader,
@@ -244,10 +248,26 @@ impl App {
         let admin_url = Url::parse(&format!("http://{}", admin.addr()))?;
         let readiness = Arc::new(Readiness::new(outbox.clone()));
         let arrivals = Arc::new(Arrivals::default());
-        let failures = Failures::new(outbox.clone(), Arc::clone(&readiness), started);
-        let failures = Arc::new(failures);
+        let counts = Arc::new(FailureCounts::default());
+        let again = Arc::new(AskAgain::new(
+            outbox.clone(),
+            Arc::clone(&keys),
+            Arc::clone(&readiness),
+            Arc::clone(&counts),
+            settings::again_settings(&config, &hub_url),
+            lookers(&config, certificates.looker_apis),
+            started,
+        ));
+        let failures = Arc::new(Failures::new(
+            outbox.clone(),
+            Arc::clone(&readiness),
+            counts,
+            Arc::clone(&again),
+            started,
+        ));
         let facts = Facts {
             failures: Arc::clone(&failures),
+            again: Arc::clone(&again),
             outbox: outbox.clone(),
             drain: drain.handle(),
             changes: changes.clone(),
@@ -270,6 +290,7 @@ impl App {
             readiness: Arc::clone(&readiness),
             arrivals,
             failures,
+            again: Arc::clone(&again),
         };
         Ok(Self {
             intake,
@@ -279,6 +300,7 @@ impl App {
             exporter,
             receiver: Arc::new(receiver),
             facts: Arc::new(facts),
+            again,
             readiness,
             admission,
             reloader,
@@ -318,6 +340,11 @@ impl App {
         parts.start("The Action Hub", long, |stop| {
             self.intake.run(self.receiver, stop)
         });
+        for instance in 0..self.again.instances().len() {
+            parts.start_aside("Asking Looker again", short, |stop| {
+                Arc::clone(&self.again).run(instance, stop)
+            });
+        }
         parts.then();
         parts.start("The drain", long, |stop| async {
             self.drain.run(stop).await;
@@ -399,6 +426,16 @@ async fn keep_watch(
             Err(_) => tracing::error!("the daemon does not say whether it is alive"),
         }
     }
+}
+
+/// The Lookers that can be asked again.
+fn lookers(config: &Config, trust: Vec<rustls::ClientConfig>) -> Vec<Instance> {
+    let apis = settings::looker_apis(config, trust).into_iter();
+    let instances = config.looker.api.instances.iter();
+    instances
+        .zip(apis)
+        .map(|(one, api)| Instance::new(one.name.clone(), api, one.hub_id.clone()))
+        .collect()
 }
 
 /// What a part may take beyond its own deadline.

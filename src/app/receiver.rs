@@ -5,9 +5,11 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use url::Url;
 
+use super::about::About;
+use super::again::AskAgain;
 use super::arrivals::Arrivals;
 use super::choices::Settings;
-use super::failed::{self, Failures, Reserved};
+use super::failed::{Failures, Reserved};
 use super::keys::{self, ACCOUNT_CONTEXT};
 use super::readiness::{NotReady, Readiness};
 use super::traces::Receiving;
@@ -20,7 +22,7 @@ use crate::ingest::{self, IngestError, Progress};
 use crate::intake::{self, Caller, Choices, NotReserved, Order, Receiver, Refusal, Source};
 use crate::model::{DeliveryId, DestinationId, FailureKind};
 use crate::mparticle::client::Account;
-use crate::outbox::{self, NewDelivery, Outbox};
+use crate::outbox::{self, NewAttempt, NewDelivery, Outbox};
 use crate::seal::{KeyError, Keyring};
 use crate::telemetry::Telemetry;
 
@@ -37,9 +39,16 @@ pub(super) struct DeliveryReceiver {
     pub readiness: Arc<Readiness>,
     pub arrivals: Arc<Arrivals>,
     pub failures: Arc<Failures>,
+    pub again: Arc<AskAgain>,
 }
 
 impl DeliveryReceiver {
+    /// Where a delivery goes, if that can be told.
+    fn destination_of(&self, order: &Order) -> Option<String> {
+        let endpoint = self.settings.endpoint_of(&order.choices).ok()?;
+        Some(destination(&endpoint, &order.api_key).to_string())
+    }
+
     /// What the outbox must know of a delivery before it begins.
     fn new_delivery(&self, id: DeliveryId, order: &Order) -> Result<NewDelivery, Refusal> {
         let endpoint = self.settings.endpoint_of(&order.choices)?;
@@ -49,6 +58,12 @@ impl DeliveryReceiver {
                 FailureKind::Program,
                 "looker-feed cannot keep the mParticle credentials safely, so it took nothing. Its log says why.",
             )
+        };
+        let origin = About {
+            link: order.link.clone(),
+            schedule: order.schedule_id.clone(),
+            data: Some(data_of(order)),
+            ..About::default()
         };
         let account = Account::new(
             endpoint.clone(),
@@ -67,10 +82,7 @@ impl DeliveryReceiver {
             account: sealed,
             webhook: order.webhook_id.clone(),
             title: order.title.clone(),
-            link: order
-                .link
-                .as_deref()
-                .and_then(|link| keys::seal_link(&self.keys, link)),
+            link: keys::seal_origin(&self.keys, &origin),
             received: UnixMillis::now(),
         })
     }
@@ -87,7 +99,11 @@ impl Receiver for DeliveryReceiver {
         self.settings.endpoint_of(choices).map(|_| ())
     }
 
-    async fn reserve(&self, caller: &Caller, _: Option<&Order>) -> Result<Reserved, NotReserved> {
+    async fn reserve(
+        &self,
+        caller: &Caller,
+        order: Option<&Order>,
+    ) -> Result<Reserved, NotReserved> {
         if self.readiness.is_stopping() {
             return Err(NotReserved::Refused(not_ready(NotReady::Stopping)));
         }
@@ -95,11 +111,38 @@ impl Receiver for DeliveryReceiver {
         let id = clock::new_delivery_id(now).map_err(|error| {
             NotReserved::Refused(refusal(FailureKind::Program, &error.to_string()))
         })?;
-        let new = failed::new_attempt(id, caller, now);
-        let outbox = self.outbox.clone();
-        let reserved = tokio::task::spawn_blocking(move || outbox.reserve(new)).await;
+        let repeat = self.again.correlate(caller).await;
+        let mut about = About::of(caller);
+        about.repeat_of = repeat.as_ref().map(|repeat| repeat.of.to_string());
+        if let Some(repeat) = &repeat {
+            // What belongs to the schedule sees it as the schedule's.
+            about.schedule.clone_from(&repeat.schedule);
+        }
+        if let Some(order) = order {
+            about.destination = self.destination_of(order);
+            about.data = Some(data_of(order));
+        }
+        let new = NewAttempt {
+            id,
+            webhook: caller.webhook_id.clone(),
+            title: caller.title.clone(),
+            about: about.write(),
+            received: now,
+        };
+        let (outbox, again) = (self.outbox.clone(), Arc::clone(&self.again));
+        let reserved = tokio::task::spawn_blocking(move || {
+            let reservation = outbox.reserve(new)?;
+            if let Some(repeat) = repeat {
+                again.arrived(repeat.of, id);
+            }
+            Ok(reservation)
+        })
+        .await;
         match reserved {
-            Ok(Ok(reservation)) => Ok(self.failures.reserved(reservation)),
+            Ok(Ok(reservation)) => {
+                let title = caller.title.clone();
+                Ok(self.failures.reserved(reservation, title, about, now))
+            }
             Ok(Err(outbox::Error::Webhook(outbox::WebhookState::Receiving))) => {
                 Err(NotReserved::Receiving)
             }
@@ -134,10 +177,13 @@ impl Receiver for DeliveryReceiver {
 
     async fn receive(
         &self,
-        reserved: Reserved,
+        mut reserved: Reserved,
         order: Order,
         source: Source,
     ) -> Result<intake::Receipt, Refusal> {
+        if let Some(destination) = self.destination_of(&order) {
+            reserved.describe(&destination, &data_of(&order));
+        }
         let received = self.receive_reserved(&reserved, order, source).await;
         match &received {
             Ok(_) => reserved.done(),
@@ -151,9 +197,12 @@ impl DeliveryReceiver {
     async fn receive_reserved(
         &self,
         reserved: &Reserved,
-        order: Order,
+        mut order: Order,
         source: Source,
     ) -> Result<intake::Receipt, Refusal> {
+        if let Some(schedule) = reserved.schedule() {
+            order.schedule_id = Some(schedule.to_owned());
+        }
         let delivery = self.new_delivery(reserved.id(), &order)?;
         let id = delivery.id;
         let changes = self.changes_of(&order, delivery.destination).await?;
@@ -210,6 +259,11 @@ impl DeliveryReceiver {
             }
         }
     }
+}
+
+/// What tells two schedules of one Look apart that go to one destination.
+fn data_of(order: &Order) -> String {
+    format!("{:?}/{:?}", order.data_type, order.environment)
 }
 
 /// Credentials and address together, as a name that gives neither away.

@@ -1,11 +1,13 @@
 //! The settings of each room, out of the configuration. No room takes the whole of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use url::Url;
 
 use super::{GRACE, StartError, WRITE_TIMEOUT, choices};
 use crate::config::{self, Config};
+use crate::looker_api::{self, LookerApi};
 use crate::model::DataType;
 use crate::mparticle::client::ClientSettings;
 use crate::mparticle::encode;
@@ -17,6 +19,8 @@ use crate::{decode, drain, group, ingest, intake, mapping, notify, outbox};
 
 /// Connections to the hub at once: far more than the schedules that begin at midnight.
 const MOST_CONNECTIONS: usize = 1024;
+/// From the first byte of a call of Looker's API to the last of its answer. System Activity is slow.
+const LOOKER_API_TIMEOUT: Duration = Duration::from_secs(90);
 
 pub(super) fn outbox_settings(config: &Config, keys: Arc<Keyring>) -> outbox::Settings {
     outbox::Settings {
@@ -72,6 +76,41 @@ pub(super) fn intake_settings(
 fn connections() -> usize {
     let quarter = descriptors::limit().map_or(usize::MAX, |limit| limit as usize / 4);
     quarter.clamp(MOST_CONNECTIONS / 16, MOST_CONNECTIONS)
+}
+
+/// The clients of the Lookers that can be asked; `trust` has one for each.
+pub(crate) fn looker_apis(config: &Config, trust: Vec<rustls::ClientConfig>) -> Vec<LookerApi> {
+    let instances = config.looker.api.instances.iter().zip(trust);
+    let client = |(one, trust): (&config::LookerInstance, _)| {
+        LookerApi::new(looker_api::Settings {
+            url: one.url.clone(),
+            client_id: one.client_id.clone(),
+            client_secret: one.client_secret.clone(),
+            trust,
+            connect_timeout: config.looker.connect_timeout,
+            timeout: LOOKER_API_TIMEOUT,
+        })
+    };
+    instances.map(client).collect()
+}
+
+/// How Looker is asked again.
+pub(super) fn again_settings(config: &Config, hub: &Url) -> super::again::Settings {
+    let api = &config.looker.api;
+    let base_url = config.intake.base_url.as_ref().unwrap_or(hub);
+    super::again::Settings {
+        policy: crate::again::Settings {
+            tries: api.tries,
+            within: api.within,
+            pause: api.pause,
+            pause_max: api.pause_max,
+            arrival: api.arrival,
+        },
+        back: api.missed_back,
+        check_every: api.missed_every,
+        base_url: base_url.to_string(),
+        max_deliveries: config.looker.max_deliveries,
+    }
 }
 
 /// What deliveries are made with; `endpoint` is mParticle's base address.

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde::Deserialize;
 use serde_json::json;
 
 use super::client::{Client, ClientError, DaemonArgument};
@@ -56,6 +57,8 @@ pub enum Command {
     Rejected(Rejected),
     /// Do not send what is left of a delivery
     Cancel(Cancel),
+    /// Have Looker asked at once to run a failed delivery again
+    AskAgain(AskAgain),
     /// Send nothing more to a destination until it is resumed
     Pause(Steer),
     /// Go on sending to a destination
@@ -95,6 +98,21 @@ pub struct Cancel {
     daemon: DaemonArgument,
     /// Id of the delivery, or the beginning of it; what has not been sent of it will never reach mParticle
     delivery: String,
+    /// Print JSON: what was done
+    #[arg(long)]
+    json: bool,
+}
+
+/// `ask-again`
+#[derive(Debug, Args)]
+pub struct AskAgain {
+    #[command(flatten)]
+    daemon: DaemonArgument,
+    /// Id of the failed delivery, or the beginning of it, as `deliveries --failed` lists it
+    delivery: String,
+    /// Do not ask for it; one that is not asked for is taken out of what needs a person
+    #[arg(long)]
+    stop: bool,
     /// Print JSON: what was done
     #[arg(long)]
     json: bool,
@@ -231,6 +249,7 @@ impl Command {
             Self::DeadLetters(arguments) => &arguments.daemon,
             Self::Rejected(arguments) => &arguments.daemon,
             Self::Cancel(arguments) => &arguments.daemon,
+            Self::AskAgain(arguments) => &arguments.daemon,
             Self::Pause(arguments) | Self::Resume(arguments) | Self::Retry(arguments) => {
                 &arguments.daemon
             }
@@ -264,6 +283,18 @@ async fn execute(
         Command::Cancel(arguments) => {
             let delivery = whole_id(client, &arguments.delivery).await?;
             let path = ["deliveries", &delivery, "cancel"];
+            let done: Done = client.post(&path, &json!({})).await?;
+            tell(screen, &done, arguments.json)?;
+            Ok(Found::of(done.changed))
+        }
+        Command::AskAgain(arguments) => {
+            let verb = match arguments.stop {
+                true => "do-not-ask",
+                false => "ask-again",
+            };
+            let list = "failed-deliveries";
+            let delivery = id_of(client, list, &arguments.delivery).await?;
+            let path = [list, &delivery, verb];
             let done: Done = client.post(&path, &json!({})).await?;
             tell(screen, &done, arguments.json)?;
             Ok(Found::of(done.changed))
@@ -325,8 +356,19 @@ async fn dead_letters(
     }
 }
 
+/// One of a list, by its id.
+#[derive(Deserialize)]
+struct Listed {
+    id: String,
+}
+
 /// The id of the delivery that begins so: tables show no more of an id than tells deliveries apart.
 async fn whole_id(client: &Client, begin: &str) -> Result<String, Failure> {
+    id_of(client, "deliveries", begin).await
+}
+
+/// The same in one of the lists of deliveries.
+async fn id_of(client: &Client, listed: &str, begin: &str) -> Result<String, Failure> {
     // A whole one, or nothing that an id could begin with.
     let is_begin = begin.len() < 32 && begin.bytes().all(|byte| byte.is_ascii_hexdigit());
     if begin.is_empty() || !is_begin {
@@ -336,7 +378,7 @@ async fn whole_id(client: &Client, begin: &str) -> Result<String, Failure> {
         json: false,
         limit: usize::MAX,
     };
-    let (deliveries, _) = list::<Delivery>(client, &["deliveries"], &[], all).await?;
+    let (deliveries, _) = list::<Listed>(client, &[listed], &[], all).await?;
     let ids = deliveries.into_iter().map(|delivery| delivery.id);
     let fits: Vec<_> = ids.filter(|id| id.starts_with(begin)).collect();
     match fits.as_slice() {

@@ -1,21 +1,32 @@
 //! `looker-feed check-config`: whether a daemon could start with this configuration.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use rustix::fs::Access;
 
 use crate::app::Certificates;
 use crate::causes::with_causes;
-use crate::cli::{ConfigArgument, Failure, load};
+use crate::cli::{ConfigArgument, Failure, load, looker, runtime};
 use crate::config::Config;
 
 /// File systems of the kernel's own, in which nothing can be kept: proc, sysfs, cgroup2, devpts and
 /// debugfs. (`linux/magic.h`)
 const NO_FILES: [u64; 5] = [0x9fa0, 0x6265_6572, 0x6367_7270, 0x1cd1, 0x6462_6720];
 
+/// Arguments of `looker-feed check-config`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    config: ConfigArgument,
+    /// Log in to the Lookers of [looker.api] too
+    #[arg(long)]
+    online: bool,
+}
+
 /// Says so, or everything that stands against it.
-pub fn run(argument: &ConfigArgument) -> Result<(), Failure> {
-    let config = load(argument)?;
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let config = load(&arguments.config)?;
     let against = against(&config);
     match against.as_slice() {
         [] => {}
@@ -35,7 +46,19 @@ pub fn run(argument: &ConfigArgument) -> Result<(), Failure> {
         config.outbox.path.display(),
         config.mparticle.base_address(),
     );
-    Ok(())
+    if !arguments.online {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let apis = looker::apis(&config)?;
+    if apis.is_empty() {
+        println!(
+            "No Looker can be asked again for what failed: there is no API key in [looker.api]."
+        );
+    }
+    Ok(match runtime()?.block_on(looker::check(&apis)) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 fn against(config: &Config) -> Vec<String> {

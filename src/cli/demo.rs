@@ -2,6 +2,7 @@
 //! one for mParticle, and a full comparison at the end.
 
 mod daemon;
+mod heal;
 
 use std::cell::Cell;
 use std::fmt;
@@ -92,12 +93,13 @@ async fn play(shape: &Shape, keep: bool) -> Result<(), Failure> {
     let endpoint = format!("http://{}/v2", mparticle.addr());
     let ledger = mparticle.handle();
     let download = looker.publish(shape.clone());
+    let (api, looker_at) = (looker.api(), looker.url().clone());
     let (trigger, stop) = shutdown::channel();
     let stand_ins = tokio::spawn({
         let stop = stop.clone();
         async move { tokio::join!(looker.run(stop.clone()), mparticle.run(stop)) }
     });
-    let mut daemon = Daemon::start(&endpoint, BATCHES_PER_SECOND).await?;
+    let mut daemon = Daemon::start(&endpoint, BATCHES_PER_SECOND, &looker_at).await?;
     println!(
         "A delivery of {} rows, {} users, goes from Looker through looker-feed to mParticle,",
         thousands(shape.rows),
@@ -114,7 +116,10 @@ async fn play(shape: &Shape, keep: bool) -> Result<(), Failure> {
         Err(failure) => return Err(daemon.explain(failure)),
     };
     tell(shape, &outcome);
-    let whole = check(shape, &outcome);
+    let whole = match check(shape, &outcome) {
+        Ok(()) => heal::heal(&daemon, &api, &ledger).await,
+        wrong => wrong,
+    };
     if keep && whole.is_ok() {
         println!("\nLeft running until Ctrl-C:");
         println!("  status page        {}", daemon.admin);

@@ -34,6 +34,16 @@ impl DocumentArgument {
         self.file == Path::new("-")
     }
 
+    /// A document that is there already.
+    pub fn held(name: String, bytes: Bytes) -> Document {
+        Document {
+            name,
+            from: Box::new(io::Cursor::new(bytes)),
+            bar: ProgressBar::hidden(),
+            ended: false,
+        }
+    }
+
     /// Opens it. `verb` says what is being done with it: `read`.
     pub fn open(&self, verb: &'static str) -> Result<Document, Failure> {
         if self.is_stdin() {

@@ -16,6 +16,7 @@ mod demo;
 mod document;
 mod form;
 mod log;
+mod looker;
 mod manual;
 mod outbox;
 mod paint;
@@ -67,7 +68,9 @@ enum Command {
     /// Print a new key for Looker, made from the hub's secret
     Token(ConfigArgument),
     /// Check the configuration and start nothing
-    CheckConfig(ConfigArgument),
+    CheckConfig(check_config::Arguments),
+    /// Ask the Lookers of the configuration who we are there
+    Looker(looker::Arguments),
     /// Check, salvage or move an outbox while no daemon uses it
     Outbox(outbox::Arguments),
     /// Print a script with which a shell completes commands and options
@@ -128,7 +131,8 @@ pub fn main() -> ExitCode {
         Command::Admin(command) => Ok(admin::run(&command)),
         Command::Sandbox(arguments) => done(sandbox::run(&arguments)),
         Command::Token(argument) => done(token(&argument)),
-        Command::CheckConfig(argument) => done(check_config::run(&argument)),
+        Command::CheckConfig(arguments) => check_config::run(&arguments),
+        Command::Looker(arguments) => looker::run(&arguments),
         Command::Completions(arguments) => {
             done(manual::completions(&arguments, Arguments::command()))
         }

@@ -4,21 +4,24 @@
 //! the first batches and counts the rest. So what is shown is what a delivery would send, but for
 //! the ids, which are each delivery's own.
 
+mod explore;
 mod print;
 mod report;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Deserialize;
 
 use crate::app;
 use crate::causes::with_causes;
-use crate::cli::document::DocumentArgument;
+use crate::cli::document::{Document, DocumentArgument};
 use crate::cli::form::FormArguments;
-use crate::cli::{ConfigArgument, Failure, load};
+use crate::cli::{ConfigArgument, Failure, load, looker, runtime};
 use crate::clock::UnixMillis;
+use crate::config::Config;
 use crate::ingest::{self, IngestError, Progress, Store, Task};
 use crate::mapping;
 use crate::model::{DeliveryId, DestinationId, Header};
@@ -38,7 +41,13 @@ const ROWS_NAMED: usize = 5;
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
-    document: DocumentArgument,
+    from: From,
+    /// Which Looker of [looker.api], by its section's name or its host, if there are several
+    #[arg(long, value_name = "NAME")]
+    looker: Option<String>,
+    /// With --look and --query: rows that Looker is asked for
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    rows: u64,
     #[command(flatten)]
     form: FormArguments,
     #[command(flatten)]
@@ -51,12 +60,88 @@ pub struct Arguments {
     json: bool,
 }
 
+/// Where the result is.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct From {
+    /// A result that Looker made as json_detail or json_detail_lite_stream; - is standard input
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Have Looker run this Look, by the API key of [looker.api]
+    #[arg(long, value_name = "ID")]
+    look: Option<String>,
+    /// Have Looker run this query: its id, or the `qid` of an Explore's address
+    #[arg(long, value_name = "ID|SLUG")]
+    query: Option<String>,
+    /// List the tags of an Explore's fields, and what is missing
+    #[arg(long, value_name = "MODEL/EXPLORE")]
+    explore: Option<String>,
+}
+
+/// The document, from a file or from Looker.
+fn open(arguments: &Arguments, config: &Config) -> Result<Document, Failure> {
+    if let Some(file) = &arguments.from.file {
+        return DocumentArgument { file: file.clone() }.open("read");
+    }
+    let api = looker::one(config, arguments.looker.as_deref())?;
+    let (look, query) = (&arguments.from.look, &arguments.from.query);
+    let name = match (look, query) {
+        (Some(id), _) => format!("Look {id} of {}", api.host()),
+        (_, Some(id)) => format!("query {id} of {}", api.host()),
+        (None, None) => api.host().to_owned(),
+    };
+    let result = runtime()?.block_on(async {
+        let result = match (look, query) {
+            (Some(id), _) => api.run_look(id, arguments.rows).await,
+            (None, id) => {
+                let id = id.as_deref().unwrap_or_default();
+                api.run_query(id, arguments.rows).await
+            }
+        };
+        api.log_out().await;
+        result
+    });
+    let bytes = result.map_err(|error| Failure::of(&error))?;
+    Ok(DocumentArgument::held(name, bytes))
+}
+
+/// Lists an Explore's tags. The exit code is 0 if nothing is misspelt and there is an identity.
+fn explore(arguments: &Arguments, config: &Config, wanted: &str) -> Result<ExitCode, Failure> {
+    let Some((model, name)) = wanted.split_once('/') else {
+        return Err(Failure::Usage(
+            "--explore takes MODEL/EXPLORE, such as shop/orders.".to_owned(),
+        ));
+    };
+    let api = looker::one(config, arguments.looker.as_deref())?;
+    let fields = runtime()?.block_on(async {
+        let fields = api.explore(model, name).await;
+        api.log_out().await;
+        fields
+    });
+    let fields = fields.map_err(|error| Failure::of(&error))?;
+    let tagged = explore::Tagged::new(wanted, &fields);
+    let text = match arguments.json {
+        true => serde_json::to_string_pretty(&tagged).map_err(|error| Failure::of(&error))? + "\n",
+        false => tagged.text(),
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Other(format!(
+            "Standard output cannot be written: {error}"
+        ))),
+        _ if tagged.misspelt.is_empty() && tagged.has_identity() => Ok(ExitCode::SUCCESS),
+        _ => Ok(ExitCode::FAILURE),
+    }
+}
+
 /// Works the document through and prints what became of it. The exit code is 0 if the daemon would
 /// take it.
 pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let config = load(&arguments.config)?;
     let choices = arguments.form.choices()?;
-    let mut document = arguments.document.open("read")?;
+    if let Some(wanted) = &arguments.from.explore {
+        return explore(arguments, &config, wanted);
+    }
+    let mut document = open(arguments, &config)?;
     let mut settings = app::ingest_settings(&config);
     // The outbox belongs to a daemon, and need not be there.
     settings.group.space = Space::new(std::env::temp_dir());

@@ -1,7 +1,7 @@
 //! What each key is set to and where that stands, to be shown. Secrets are never in it.
 
 use super::error::Origin;
-use super::layers::Raw;
+use super::raw::Raw;
 
 /// A key that was read, and what was found.
 #[derive(Clone, Debug, PartialEq, Eq)]

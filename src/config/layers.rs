@@ -8,36 +8,16 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{ConfigError, Origin};
 use super::found::Found;
+use super::raw::{Entry, Raw};
 
 /// Every variable of this program begins so.
 const PREFIX: &str = "LOOKER_FEED_";
 
+/// The one section that has others within it.
+const NESTED: &str = "looker.api";
+
 /// Behind the prefix: read by the commands, and no configuration of a daemon.
 const COMMANDS_ADDRESS: &str = "ADMIN_URL";
-
-/// A value before its key has said what it takes.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Raw {
-    /// A TOML string, or the value of a variable.
-    Text(String),
-    /// A TOML integer that fits.
-    Whole(i64),
-    /// A TOML number with a fraction, or infinity, or none.
-    Fraction(f64),
-    /// A TOML boolean.
-    Truth(bool),
-    /// A TOML array of strings.
-    List(Vec<String>),
-    /// Anything else; no key takes it. Described, not quoted.
-    Other(&'static str),
-}
-
-/// A raw value and its place.
-#[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) raw: Raw,
-    pub(super) origin: Origin,
-}
 
 /// Entries by `section.key`, and the sections that were opened without any.
 #[derive(Debug, Default)]
@@ -79,16 +59,32 @@ impl Layers {
                 });
                 continue;
             };
-            self.sections.push((section.get_ref().to_string(), origin));
-            for (key, value) in keys {
-                let entry = Entry {
-                    raw: raw(value.get_ref()),
-                    origin: at(key.span().start),
-                };
-                self.put(format!("{}.{}", section.get_ref(), key.get_ref()), entry);
-            }
+            self.section(section.get_ref(), origin, keys, &at);
         }
         Ok(())
+    }
+
+    /// A section and those within it: `[looker.api]` is `api` within `looker`.
+    fn section(
+        &mut self,
+        name: &str,
+        origin: Origin,
+        keys: &DeTable<'_>,
+        at: &impl Fn(usize) -> Origin,
+    ) {
+        self.sections.push((name.to_owned(), origin));
+        for (key, value) in keys {
+            let (path, origin) = (format!("{name}.{}", key.get_ref()), at(key.span().start));
+            match value.get_ref() {
+                DeValue::Table(keys) if path.starts_with(NESTED) => {
+                    self.section(&path, origin, keys, at);
+                }
+                value => {
+                    let raw = raw(value);
+                    self.put(path, Entry { raw, origin });
+                }
+            }
+        }
     }
 
     /// Lays the environment over what is there. Names without the prefix are other people's, and
@@ -107,6 +103,7 @@ impl Layers {
                         raw: Raw::Text(value),
                         origin: Origin::Variable(name.clone()),
                     };
+                    let key = key.replace("__", ".");
                     let key = format!("{section}.{key}").to_ascii_lowercase();
                     self.put(key, entry);
                 }
@@ -139,6 +136,34 @@ impl Layers {
         entry
     }
 
+    /// The sections within `section`, by name: what stands in each, by key. They are taken out.
+    pub(super) fn within(&mut self, section: &str) -> BTreeMap<String, BTreeMap<String, Entry>> {
+        let prefix = format!("{section}.");
+        let inner = |path: &str| {
+            let (name, key) = path.strip_prefix(&prefix)?.split_once('.')?;
+            Some((name.to_owned(), key.to_owned()))
+        };
+        let mut found: BTreeMap<String, BTreeMap<String, Entry>> = BTreeMap::new();
+        for (path, entry) in std::mem::take(&mut self.entries) {
+            match inner(&path) {
+                Some((name, key)) => {
+                    found.entry(name).or_default().insert(key, entry);
+                }
+                None => {
+                    self.entries.insert(path, entry);
+                }
+            }
+        }
+        self.sections.retain(|(name, _)| {
+            let within = name.strip_prefix(&prefix);
+            if let Some(name) = within {
+                found.entry(name.to_owned()).or_default();
+            }
+            within.is_none()
+        });
+        found
+    }
+
     /// The entry of a key that the shipped file must have.
     pub(super) fn required(&mut self, key: &'static str) -> Result<Entry, ConfigError> {
         self.asked.push(key);
@@ -168,13 +193,13 @@ impl Layers {
         let mut wrong = std::mem::take(&mut self.strange);
         let keys_of = |section: &str| -> Vec<&str> {
             let key = |asked: &&'static str| {
-                let (of, key) = asked.split_once('.')?;
+                let (of, key) = asked.rsplit_once('.')?;
                 (of == section).then_some(key)
             };
             self.asked.iter().filter_map(key).collect()
         };
         for (key, Entry { origin, .. }) in &self.entries {
-            let section = key.split_once('.').map_or(key.as_str(), |(of, _)| of);
+            let section = key.rsplit_once('.').map_or(key.as_str(), |(of, _)| of);
             let keys = keys_of(section);
             let known = if keys.is_empty() {
                 self.no_such_section(section)
@@ -204,7 +229,7 @@ impl Layers {
         let mut sections: Vec<_> = self
             .asked
             .iter()
-            .filter_map(|key| Some(key.split_once('.')?.0))
+            .filter_map(|key| Some(key.rsplit_once('.')?.0))
             .collect();
         sections.dedup();
         format!(

@@ -6,27 +6,30 @@
 //! file: its errors could not name a variable, a place and what is accepted, and would quote the
 //! line that holds a secret.
 
+mod accept;
 mod error;
 mod found;
+mod hosts;
 mod layers;
+mod looker_api;
+mod raw;
 mod secret;
 mod settings;
 mod values;
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 pub use error::{ConfigError, Origin};
 pub use found::Found;
-pub use secret::Secret;
+pub use hosts::AllowedHost;
+pub use looker_api::{LookerApiSettings, LookerInstance};
+pub use secret::{NamedSecret, Secret};
 pub use settings::{
-    ActionSettings, AdminSettings, AllowedHost, ChangesSettings, FormKind, GoodDeliveries,
-    IntakeSettings, LogFormat, LogSettings, LookerSettings, MemorySettings, MparticleSettings,
-    NamedSecret, NotifySettings, OutboxSettings, Pod, SealSettings, ShutdownSettings,
-    TelemetrySettings,
+    ActionSettings, AdminSettings, ChangesSettings, FormKind, GoodDeliveries, IntakeSettings,
+    LogFormat, LogSettings, LookerSettings, MemorySettings, MparticleSettings, NotifySettings,
+    OutboxSettings, Pod, SealSettings, ShutdownSettings, TelemetrySettings,
 };
 
 pub use crate::mapping::{
@@ -35,7 +38,9 @@ pub use crate::mapping::{
 };
 
 use crate::outbox;
-use layers::{Entry, Layers, Raw};
+use accept::{accept, read, secret_of};
+use layers::Layers;
+use raw::{Entry, Raw};
 use values::{
     address, base_url, collector, day, duration, endpoint, events, hosts, is_callback, line,
     named_secrets, names, nonces, path, paths, placeholders, secrets, share, size, titles, truth,
@@ -44,9 +49,6 @@ use values::{
 
 /// The shipped file: every key with its default and what it means.
 pub const DEFAULTS: &str = include_str!("../../config/looker-feed.toml");
-
-/// Far above any configuration or secret; keeps a path such as `/dev/zero` from filling memory.
-const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// The shortest admin token, in characters.
 const TOKEN_LENGTH: usize = 16;
@@ -165,6 +167,16 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             max_row_bytes: of.key("looker.max_row_bytes", bytes(1 << 10..=1 << 30))?,
             max_depth: of.key("looker.max_depth", whole(8..=128))?,
             max_header_bytes: of.key("looker.max_header_bytes", bytes(1 << 10..=1 << 30))?,
+            api: LookerApiSettings {
+                instances: of.lookers()?,
+                tries: of.key("looker.api.tries", whole(1..=20))?,
+                within: of.key("looker.api.within", duration(millis(1000)..=days(30)))?,
+                pause: of.key("looker.api.pause", wait())?,
+                pause_max: of.key("looker.api.pause_max", wait())?,
+                arrival: of.key("looker.api.arrival", wait())?,
+                missed_back: of.key("looker.api.missed_back", duration(millis(0)..=days(30)))?,
+                missed_every: of.key("looker.api.missed_every", duration(millis(100)..=days(1)))?,
+            },
         },
         outbox: OutboxSettings {
             path: of.key("outbox.path", path)?,
@@ -365,6 +377,15 @@ fn check_relations(config: &Config) -> impl Iterator<Item = ConfigError> {
             ),
         ),
         (
+            config.looker.api.pause <= config.looker.api.pause_max,
+            "looker.api.pause",
+            humantime::format_duration(config.looker.api.pause).to_string(),
+            format!(
+                "the first pause must not pass the longest, `looker.api.pause_max`, which is {}",
+                humantime::format_duration(config.looker.api.pause_max)
+            ),
+        ),
+        (
             mparticle.plan_version.is_none() || mparticle.plan_id.is_some(),
             "mparticle.plan_version",
             mparticle.plan_version.unwrap_or_default().to_string(),
@@ -514,66 +535,33 @@ impl Keys<'_> {
                     accepted: "text that is not empty".to_owned(),
                 }),
             },
-            (None, Some(file)) => {
-                let text = read("the secret's file", &file, Some(file_key))?;
-                // Editors and `echo` end a file with a newline that nobody means.
-                let text = text.expose().trim_end_matches(['\r', '\n']).to_owned();
-                if text.trim().is_empty() {
-                    return Err(ConfigError::Read {
-                        what: "the secret's file",
-                        path: file,
-                        key: Some(file_key),
-                        source: io::Error::new(io::ErrorKind::InvalidData, "it is empty"),
-                    });
-                }
-                Ok(Some(Secret::new(text)))
-            }
+            (None, Some(file)) => secret_of(&file, file_key).map(Some),
         }
     }
-}
 
-fn accept<T>(
-    key: &'static str,
-    entry: Entry,
-    parse: impl Fn(&Raw) -> Result<T, String>,
-) -> Result<T, ConfigError> {
-    parse(&entry.raw).map_err(|accepted| ConfigError::Value {
-        key,
-        origin: entry.origin,
-        found: match entry.raw {
-            // A url may hold a password.
-            Raw::Text(text) if text.contains('@') => "a text with an @ (not shown)".to_owned(),
-            Raw::Text(text) => format!("{text:?}"),
-            Raw::Whole(number) => number.to_string(),
-            Raw::Fraction(number) => number.to_string(),
-            Raw::Truth(truth) => truth.to_string(),
-            Raw::List(items) => format!("{items:?}"),
-            Raw::Other(kind) => kind.to_owned(),
-        },
-        accepted,
-    })
-}
-
-/// Reads a small file whole; its text may be, or hold, a secret.
-fn read(what: &'static str, path: &Path, key: Option<&'static str>) -> Result<Secret, ConfigError> {
-    let mut text = String::new();
-    let result =
-        File::open(path).and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text));
-    let text = Secret::new(text);
-    match result {
-        Ok(length) if length as u64 > MAX_FILE_BYTES => Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "it is larger than 1 MiB",
-        )),
-        Ok(_) => Ok(text),
-        Err(error) => Err(error),
+    /// The Lookers that can be asked: the section itself, and those within it.
+    fn lookers(&mut self) -> Result<Vec<LookerInstance>, ConfigError> {
+        let own = [
+            "looker.api.url",
+            "looker.api.client_id",
+            "looker.api.client_secret",
+            "looker.api.client_secret_file",
+            "looker.api.ca_file",
+            "looker.api.hub_id",
+        ];
+        let mut first = BTreeMap::new();
+        for (key, name) in own.iter().zip(looker_api::KEYS) {
+            if let Some(entry) = self.0.optional(key) {
+                first.insert(name.to_owned(), entry);
+            }
+        }
+        self.0.hide("looker.api.client_secret");
+        let mut lookers: Vec<_> = looker_api::instance("", first)?.into_iter().collect();
+        for (name, entries) in self.0.within("looker.api") {
+            lookers.extend(looker_api::instance(&name, entries)?);
+        }
+        Ok(lookers)
     }
-    .map_err(|source| ConfigError::Read {
-        what,
-        path: path.to_owned(),
-        key,
-        source,
-    })
 }
 
 /// A size that is used as a length in memory.

@@ -26,3 +26,14 @@ impl fmt::Debug for Secret {
         f.write_str("(secret)")
     }
 }
+
+/// A token, whose it is, and what they may do.
+#[derive(Clone, Debug)]
+pub struct NamedSecret {
+    /// Whose it is.
+    pub name: String,
+    /// Whether they may change something; if not, they may look.
+    pub may_act: bool,
+    /// At least 16 visible ASCII characters.
+    pub token: Secret,
+}

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use url::{Host, Url};
+use url::Url;
 
-use super::secret::Secret;
-use super::values::is_loopback;
+use super::hosts::AllowedHost;
+use super::looker_api::LookerApiSettings;
+use super::secret::{NamedSecret, Secret};
 use crate::mapping::{AttributeTypes, Historical, IdentityNames, Nulls, PivotedMeasures, Untagged};
 
 /// `[intake]`: the Action Hub that Looker is pointed at.
@@ -80,33 +81,8 @@ pub struct LookerSettings {
     pub max_depth: usize,
     /// All of a document but its rows, in bytes of JSON.
     pub max_header_bytes: usize,
-}
-
-/// One entry of `looker.allowed_hosts`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowedHost {
-    /// As a url has it: lower case, punycode, IPv4 in its usual form.
-    pub host: Host<String>,
-    /// `None`: any port.
-    pub port: Option<u16>,
-}
-
-impl AllowedHost {
-    /// Whether the entry covers this host and port.
-    pub fn covers(&self, host: &Host<&str>, port: u16) -> bool {
-        let same = match (&self.host, host) {
-            (Host::Domain(ours), Host::Domain(theirs)) => ours == theirs,
-            (Host::Ipv4(ours), Host::Ipv4(theirs)) => ours == theirs,
-            (Host::Ipv6(ours), Host::Ipv6(theirs)) => ours == theirs,
-            _ => false,
-        };
-        same && self.port.is_none_or(|ours| ours == port)
-    }
-
-    /// Whether the host is this machine by its literal address or as `localhost`.
-    pub fn is_loopback(&self) -> bool {
-        is_loopback(&self.host)
-    }
+    /// How it is asked again for what failed.
+    pub api: LookerApiSettings,
 }
 
 /// `[outbox]`: what is accepted and not yet sent.
@@ -270,17 +246,6 @@ pub struct AdminSettings {
     pub tokens: Vec<NamedSecret>,
     /// More names that the `Host` of a request may have when there is no token. Without port.
     pub hosts: Vec<String>,
-}
-
-/// A token, whose it is, and what they may do.
-#[derive(Clone, Debug)]
-pub struct NamedSecret {
-    /// Whose it is.
-    pub name: String,
-    /// Whether they may change something; if not, they may look.
-    pub may_act: bool,
-    /// At least 16 visible ASCII characters.
-    pub token: Secret,
 }
 
 /// `[notify]`: who is told of what Looker cannot be told any more. Each is a url that was checked,

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
-use super::layers::Raw;
-use super::secret::Secret;
-use super::settings::{AllowedHost, NamedSecret};
+use super::hosts::{AllowedHost, is_loopback};
+use super::raw::Raw;
+use super::secret::{NamedSecret, Secret};
 use crate::mapping::Placeholders;
 
 /// A whole number within bounds.
@@ -225,6 +225,18 @@ pub(super) fn endpoint(raw: &Raw) -> Result<Url, String> {
         })
 }
 
+/// A Looker's address: https, or http to a loopback host, without a path.
+pub(super) fn looker_url(raw: &Raw) -> Result<Url, String> {
+    plain_url(raw)
+        .filter(|url| matches!(url.path(), "" | "/"))
+        .filter(|url| url.scheme() == "https" || url.host().as_ref().is_some_and(is_loopback))
+        .ok_or_else(|| {
+            "the address of a Looker without a path, such as https://looker.example.com or \
+             https://looker.example.com:19999; plain http only for a loopback host"
+                .to_owned()
+        })
+}
+
 /// The base address of a collector of traces. Plain http to anywhere: no secret goes there.
 pub(super) fn collector(raw: &Raw) -> Result<Url, String> {
     plain_url(raw)
@@ -408,18 +420,4 @@ fn parse_host(text: &str) -> Option<AllowedHost> {
     // A url's own rules for hosts, so that both sides of a comparison are alike.
     let host = Host::parse(name).ok()?;
     Some(AllowedHost { host, port })
-}
-
-/// Whether a host names this machine by its literal address or as `localhost`.
-pub(super) fn is_loopback<S: AsRef<str>>(host: &Host<S>) -> bool {
-    match host {
-        Host::Domain(name) => {
-            let name = name.as_ref();
-            name == "localhost" || name.ends_with(".localhost")
-        }
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address
-            .to_ipv4_mapped()
-            .map_or(address.is_loopback(), |v4| v4.is_loopback()),
-    }
 }

@@ -75,6 +75,11 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/api/v1/deliveries/{id}/cancel", post(cancel)),
         ("/api/v1/failed-deliveries", get(failed_deliveries)),
         ("/api/v1/failed-deliveries/{id}", get(failed_delivery)),
+        ("/api/v1/failed-deliveries/{id}/ask-again", post(ask_again)),
+        (
+            "/api/v1/failed-deliveries/{id}/do-not-ask",
+            post(do_not_ask),
+        ),
         ("/api/v1/dead-letters", get(dead_letters)),
         ("/api/v1/dead-letters/groups", get(lists::letter_groups)),
         ("/api/v1/rejected-rows/groups", get(lists::rejected_groups)),
@@ -266,6 +271,26 @@ async fn failed_delivery(State(shared): State<Arc<Shared>>, id: Name) -> Answer 
     let id = name(id)?;
     let found = shared.calls.ask(move |daemon| daemon.failed_delivery(&id));
     json(&found.await?)
+}
+
+async fn ask_again(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
+    let id = name(id)?;
+    tracing::info!(delivery = ?id, "an operator has Looker asked for a failed delivery");
+    let done = shared
+        .calls
+        .ask(move |daemon| daemon.ask_again(&id))
+        .await?;
+    told(&done, &done.message)
+}
+
+async fn do_not_ask(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
+    let id = name(id)?;
+    tracing::info!(delivery = ?id, "an operator says that Looker is not to be asked again");
+    let done = shared
+        .calls
+        .ask(move |daemon| daemon.do_not_ask(&id))
+        .await?;
+    told(&done, &done.message)
 }
 
 async fn rejected(State(shared): State<Arc<Shared>>, id: Name, query: Params<Part>) -> Answer {

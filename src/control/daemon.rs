@@ -38,6 +38,12 @@ pub trait Daemon: Send + Sync + 'static {
     /// One delivery that failed; [`Problem::Unknown`] when there is none.
     fn failed_delivery(&self, id: &str) -> Result<view::FailedDelivery, Problem>;
 
+    /// Asks Looker for a failed delivery at once.
+    fn ask_again(&self, id: &str) -> Result<view::Done, Problem>;
+
+    /// Does not ask Looker for a failed delivery any more.
+    fn do_not_ask(&self, id: &str) -> Result<view::Done, Problem>;
+
     /// The schedules of all committed deliveries that are on record.
     fn schedules(&self) -> Result<Vec<view::Schedule>, Problem>;
 

@@ -6,6 +6,7 @@
 
 use super::issue::{Health, Issue, Kind, Level, Standing};
 use super::view::{Delivery, Destination, Overview};
+
 /// The outbox is said to be filling up from this share of its bound on, in percent.
 const NEARLY_FULL: u64 = 80;
 
@@ -17,6 +18,7 @@ impl Health {
         for destination in &overview.destinations {
             issues.extend(standing_of(destination));
         }
+        failed(overview, &mut issues);
         let dead = overview.outbox.dead_letters;
         if dead > 0 {
             let wait = if dead == 1 { "waits" } else { "wait" };
@@ -123,6 +125,66 @@ fn outbox(overview: &Overview, issues: &mut Vec<Issue>) {
                     Raise `outbox.max_bytes`, or see why sending is held up."
             .to_owned();
         add(Kind::OutboxNearlyFull, Level::Waiting, &title, text);
+    }
+}
+
+/// Deliveries that failed, and whether somebody or something mends them.
+fn failed(overview: &Overview, issues: &mut Vec<Issue>) {
+    let failures = &overview.failures;
+    let mut add = |kind, level, title: String, text: String, since| {
+        issues.push(Issue {
+            kind,
+            level,
+            title,
+            text,
+            since,
+            destination: None,
+        });
+    };
+    let alone = failures.for_a_person;
+    if alone > 0 {
+        let title = format!(
+            "{} of late.",
+            count(alone, "delivery failed", "deliveries failed")
+        );
+        let text =
+            "None of it was sent, Looker was told why, and nobody asks for it again. See the \
+                    reason; then send it again from Looker, or have Looker asked, or dismiss it."
+                .to_owned();
+        let (kind, level) = (Kind::DeliveriesFailed, Level::Attention);
+        add(kind, level, title, text, failures.since);
+    }
+    let asked: u64 = overview.ask_again.open.values().sum();
+    if asked > 0 {
+        let title = format!(
+            "{} and {} asked for again.",
+            count(asked, "delivery failed", "deliveries failed"),
+            if asked == 1 { "is" } else { "are" }
+        );
+        let text =
+            "None of it was sent, and there is nothing to do: Looker is asked to run it again."
+                .to_owned();
+        add(Kind::DeliveriesFailed, Level::Waiting, title, text, None);
+    }
+    for looker in &overview.ask_again.lookers {
+        let Some(trouble) = looker
+            .trouble
+            .as_deref()
+            .filter(|_| asked > 0 || looker.refused)
+        else {
+            continue;
+        };
+        let (level, then) = match looker.refused {
+            true => (
+                Level::Attention,
+                "Deliveries come in as ever, but those that fail are not asked for again until the key is \
+                 mended.",
+            ),
+            false => (Level::Waiting, "It is tried again by itself."),
+        };
+        let title = format!("Looker at {} cannot be asked again.", looker.host);
+        let text = format!("{} {then}", sentence(trouble));
+        add(Kind::LookerApi, level, title, text, None);
     }
 }
 
@@ -247,7 +309,7 @@ pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
 mod tests {
     use super::*;
     use crate::clock::UnixMillis;
-    use crate::control::view::Rows;
+    use crate::control::view::{LookerApi, Rows};
 
     fn destination(state: &str, batches: u64) -> Destination {
         Destination {
@@ -320,6 +382,43 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_delivery_needs_a_person_unless_looker_is_asked_for_it() {
+        let mut overview = healthy();
+        overview.failures.for_a_person = 2;
+        overview.failures.since = Some(UnixMillis(5));
+        let health = Health::of(&overview);
+        assert_eq!(health.headline, "1 thing needs you");
+        assert_eq!(health.issues[0].title, "2 deliveries failed of late.");
+        assert_eq!(health.issues[0].since, Some(UnixMillis(5)));
+        overview.failures.for_a_person = 0;
+        overview.ask_again.open = [("waiting".to_owned(), 1), ("asked".to_owned(), 0)].into();
+        let health = Health::of(&overview);
+        assert_eq!(health.level, Level::Waiting);
+        assert_eq!(health.headline, "1 delivery failed and is asked for again");
+        overview.ask_again.open.clear();
+        assert_eq!(Health::of(&overview).level, Level::Ok);
+    }
+
+    #[test]
+    fn a_looker_that_is_down_matters_when_it_is_needed_and_a_wrong_key_always() {
+        let mut overview = healthy();
+        overview.ask_again.lookers = vec![LookerApi {
+            host: "looker.example.com".to_owned(),
+            trouble: Some("it answered with status 503".to_owned()),
+            ..LookerApi::default()
+        }];
+        assert_eq!(Health::of(&overview).level, Level::Ok);
+        overview.ask_again.open = [("waiting".to_owned(), 1)].into();
+        let health = Health::of(&overview);
+        assert_eq!((health.level, health.issues.len()), (Level::Waiting, 2));
+        overview.ask_again.open.clear();
+        overview.ask_again.lookers[0].refused = true;
+        let health = Health::of(&overview);
+        assert_eq!(health.level, Level::Attention);
+        assert_eq!(health.issues[0].kind, Kind::LookerApi);
+    }
+
+    #[test]
     fn each_issue_is_whole_sentences() {
         let mut overview = healthy();
         overview.destinations = vec![destination("down", 5), destination("paused", 0)];
@@ -329,8 +428,15 @@ mod tests {
         overview.outbox.bytes = 85;
         overview.not_ready = Some("it is being stopped".to_owned());
         overview.ready = false;
+        overview.failures.for_a_person = 1;
+        overview.ask_again.open = [("waiting".to_owned(), 3)].into();
+        overview.ask_again.lookers = vec![LookerApi {
+            host: "looker.example.com".to_owned(),
+            trouble: Some("it does not answer".to_owned()),
+            ..LookerApi::default()
+        }];
         let health = Health::of(&overview);
-        assert_eq!(health.issues.len(), 6);
+        assert_eq!(health.issues.len(), 9);
         for issue in &health.issues {
             for text in [&issue.title, &issue.text] {
                 assert!(text.ends_with('.') && !text.contains(".."), "{text}");

@@ -62,16 +62,22 @@ pub enum Kind {
     DestinationDown,
     /// Batches that mParticle refused for good wait for a person.
     DeadLetters,
+    /// Deliveries failed of late, and none of them was sent.
+    DeliveriesFailed,
+    /// Failed deliveries cannot be asked for again, since Looker's API cannot be used.
+    LookerApi,
 }
 
 impl Kind {
     /// Every kind, the most urgent first.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::NotReady,
         Self::OutboxRefusing,
         Self::OutboxUnreadable,
         Self::OutboxDamage,
         Self::DestinationPaused,
+        Self::DeliveriesFailed,
+        Self::LookerApi,
         Self::DeadLetters,
         Self::OutboxNearlyFull,
         Self::DestinationDown,
@@ -88,6 +94,8 @@ impl Kind {
             Self::DestinationPaused => "destination_paused",
             Self::DestinationDown => "destination_down",
             Self::DeadLetters => "dead_letters",
+            Self::DeliveriesFailed => "deliveries_failed",
+            Self::LookerApi => "looker_api",
         }
     }
 }

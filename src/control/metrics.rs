@@ -64,6 +64,13 @@ fn daemon(out: &mut Writer, overview: &Overview, newest: Option<UnixMillis>) {
     )
     .some(&[], overview.failures.newest.map(seconds));
     out.family(
+        "failed_deliveries_for_a_person",
+        "gauge",
+        "Failed deliveries of the last day that nobody mends: not asked for again, not followed by a later one, not dismissed.",
+    )
+    .one(&[], overview.failures.for_a_person);
+    asking_again(out, overview);
+    out.family(
         "rows_received_total",
         "counter",
         "Rows of accepted deliveries since the start.",
@@ -104,6 +111,43 @@ fn daemon(out: &mut Writer, overview: &Overview, newest: Option<UnixMillis>) {
         "When the newest delivery on record was received; absent when there is none.",
     )
     .some(&[], newest);
+}
+
+fn asking_again(out: &mut Writer, overview: &Overview) {
+    let again = &overview.ask_again;
+    out.family(
+        "asked_again_total",
+        "counter",
+        "Calls by which Looker was asked to run a failed delivery again, since the start.",
+    )
+    .one(&[], again.asked);
+    out.family(
+        "ask_again_ended_total",
+        "counter",
+        "Failed deliveries by how asking for them again ended, since the start.",
+    )
+    .one(&[("outcome", "done")], again.done)
+    .one(&[("outcome", "given_up")], again.given_up)
+    .one(&[("outcome", "called_off")], again.called_off);
+    let mut open = out.family(
+        "ask_again_open",
+        "gauge",
+        "Failed deliveries that are asked for again, by state.",
+    );
+    for (state, count) in &again.open {
+        open.one(&[("state", state)], count);
+    }
+    let mut up = out.family(
+        "looker_api_up",
+        "gauge",
+        "0: Looker's API could not be asked the last time; absent without an API key.",
+    );
+    for looker in &again.lookers {
+        up.one(
+            &[("looker", &looker.host)],
+            u8::from(looker.trouble.is_none()),
+        );
+    }
 }
 
 /// `overview.health` must be filled.

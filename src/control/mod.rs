@@ -10,6 +10,7 @@
 //! get here by rebinding its name. Changing calls must come from our own page or from no page at
 //! all. `guard` holds the rules.
 
+mod again;
 mod answer;
 mod api;
 mod audit;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use super::again::{AskAgain, AskedAgain, AskedOnce, LookerApi, RepeatOf};
 pub use super::issue::{Health, Issue, Kind, Level, Standing};
 use crate::clock::UnixMillis;
 
@@ -33,6 +34,9 @@ pub struct Overview {
     /// Deliveries that failed.
     #[serde(default)]
     pub failures: Failures,
+    /// What is done about them.
+    #[serde(default)]
+    pub ask_again: AskAgain,
     /// What became of traces; `None`: there are none.
     #[serde(default)]
     pub spans: Option<Spans>,
@@ -181,6 +185,16 @@ pub struct Failures {
     pub on_record: u64,
     /// When the newest of them failed.
     pub newest: Option<UnixMillis>,
+    /// Of those of the last day, how many nobody mends: Looker is not asked for them again, no later
+    /// delivery of the schedule has come in, and nobody has dismissed them.
+    #[serde(default)]
+    pub for_a_person: u64,
+    /// When the first of these failed.
+    #[serde(default)]
+    pub since: Option<UnixMillis>,
+    /// Rises whenever something is done about one of them.
+    #[serde(default)]
+    pub changes: u64,
 }
 
 /// One delivery that failed, of which nothing was sent: `GET /api/v1/failed-deliveries` and
@@ -215,6 +229,15 @@ pub struct FailedDelivery {
     pub rows: u64,
     /// Bytes that had come.
     pub bytes: u64,
+    /// What is done about it; `None`: nothing.
+    #[serde(default)]
+    pub again: Option<AskedAgain>,
+    /// Why Looker is not asked for it by itself; `None`: it is, or this is itself a repeat.
+    #[serde(default)]
+    pub why_not: Option<String>,
+    /// Of what it was a repeat.
+    #[serde(default)]
+    pub repeat_of: Option<RepeatOf>,
 }
 
 /// One committed delivery: `GET /api/v1/deliveries` and `/api/v1/deliveries/{id}`.
@@ -271,6 +294,9 @@ pub struct Delivery {
     pub seconds_left: Option<u64>,
     /// What a person should know, as sentences.
     pub notes: Vec<String>,
+    /// Of which failed delivery it is a repeat.
+    #[serde(default)]
+    pub repeat_of: Option<RepeatOf>,
 }
 
 /// Where a delivery's rows are.

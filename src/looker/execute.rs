@@ -43,8 +43,36 @@ pub struct Execute {
     pub form: Option<BTreeMap<String, String>>,
     /// `X-Looker-Webhook-Id`: 32 hex digits that name this attempt.
     pub webhook_id: String,
+    /// `X-Looker-Instance`
+    pub instance: String,
+    /// Which schedule it is of.
+    pub plan: Plan,
     /// How long the whole call may take.
     pub timeout: Duration,
+}
+
+/// The schedule that an execution is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its id.
+    pub id: u64,
+    /// Its title.
+    pub title: String,
+    /// Where its content stands in Looker.
+    pub link: String,
+    /// The id of its query.
+    pub query: u64,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            id: 7,
+            title: "Large delivery".to_owned(),
+            link: "https://looker.example.com/looks/7".to_owned(),
+            query: 42,
+        }
+    }
 }
 
 /// Where the rows are.
@@ -79,6 +107,8 @@ impl Execute {
             environment: Environment::Development,
             form: None,
             webhook_id: format!("{:032x}", fastrand::u128(..)),
+            instance: "https://looker.example.com".to_owned(),
+            plan: Plan::default(),
             timeout: Duration::from_secs(15 * 60),
         }
     }
@@ -149,9 +179,9 @@ async fn call(hub: &Url, token: &str, execute: Execute) -> Result<Answer, Execut
     let path = hub.path().trim_end_matches('/');
     let mut url = hub.clone();
     url.set_path(&format!("{path}/actions/mparticle/execute"));
-    let id = execute.webhook_id.clone();
+    let (id, instance) = (execute.webhook_id.clone(), execute.instance.clone());
     let headers = [
-        ("X-Looker-Instance", "https://looker.example.com"),
+        ("X-Looker-Instance", &*instance),
         ("X-Looker-Webhook-Id", &*id),
     ];
     post(&url, token, &headers, body(execute)).await
@@ -227,8 +257,8 @@ fn body(execute: Execute) -> Box<dyn Iterator<Item = Bytes> + Send> {
         Source::Push(..) | Source::Nothing => None,
     };
     let plan = json!({
-        "scheduled_plan_id": 7, "title": "Large delivery", "type": "Look",
-        "url": "https://looker.example.com/looks/7", "query_id": 42, "query": null,
+        "scheduled_plan_id": execute.plan.id, "title": execute.plan.title, "type": "Look",
+        "url": execute.plan.link, "query_id": execute.plan.query, "query": null,
         "filters_differ_from_look": false, "download_url": url, "async_callback_url": null,
     });
     let data = json!({"apiKey": execute.api_key, "apiSecret": execute.api_secret});

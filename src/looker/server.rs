@@ -1,82 +1,30 @@
-//! The stand-in's download server: one-time urls, and the ways in which a download can go wrong.
+//! The stand-in's server: downloads and the API, at one address.
 
-use std::collections::HashMap;
 use std::io;
-use std::iter;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::{Stream, StreamExt, future, stream};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use url::Url;
 
-use super::shape::{Shape, document};
-use crate::sandbox::serve::{Body, HangUp, serve, whole};
+use super::api::Api;
+use super::publish::Publisher;
+use super::schedules::Schedules;
+use super::shape::Shape;
+use crate::sandbox::serve::serve;
 use crate::shutdown::Shutdown;
 
 /// At shutdown a download in progress may take so long to end; then it is cut.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 
-/// Length of the secret part of a download url, as Looker has it.
-const TOKEN: usize = 40;
-
-const DOWNLOADS: &str = "/downloads/";
-
-/// What goes wrong with a download.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The connection is cut after so many bytes.
-    CutAfter(u64),
-    /// Nothing comes after so many bytes, for as long as the client waits.
-    StallAfter(u64),
-    /// The body ends in order after so many bytes, so that only the JSON is cut short.
-    EndAfter(u64),
-    /// Status 200 and a page of HTML, as proxies and login forms answer.
-    Html,
-    /// This status and a short text; the url is spent.
-    Status(u16),
-    /// Status 200 and no body.
-    Empty,
-    /// All of it, in pieces of so many bytes with a pause before each.
-    Slow {
-        /// Bytes of a piece; 0 is taken as 1.
-        bytes: usize,
-        /// Pause before each piece.
-        pause: Duration,
-    },
-}
+const API: &str = "/api/";
 
 /// The server, bound to its address and not yet serving.
 #[derive(Debug)]
 pub struct Looker {
     listener: TcpListener,
     publisher: Publisher,
-}
-
-/// Publishes documents at a [`Looker`]. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Publisher {
-    base: Url,
-    /// Urls not yet fetched: only as many as the process itself publishes.
-    downloads: Arc<Mutex<HashMap<String, Download>>>,
-}
-
-#[derive(Clone, Debug)]
-struct Download {
-    content: Content,
-    failure: Option<Failure>,
-}
-
-#[derive(Clone, Debug)]
-enum Content {
-    Generated(Shape),
-    Given(Arc<[Bytes]>),
+    api: Api,
 }
 
 impl Looker {
@@ -88,24 +36,28 @@ impl Looker {
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
         let base = Url::parse(&format!("http://{addr}/")).map_err(io::Error::other)?;
-        let publisher = Publisher {
-            base,
-            downloads: Arc::default(),
-        };
+        let publisher = Publisher::new(base);
+        let schedules = Schedules::new(publisher.clone());
         Ok(Self {
             listener,
             publisher,
+            api: Api::new(schedules),
         })
     }
 
     /// Where it listens, as a url with the path `/`.
     pub fn url(&self) -> &Url {
-        &self.publisher.base
+        self.publisher.base()
     }
 
     /// Publishes documents, also while the server runs.
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
+    }
+
+    /// Its API, and the schedules behind it, also while the server runs.
+    pub fn api(&self) -> Api {
+        self.api.clone()
     }
 
     /// A download url for a generated document. See [`Publisher::publish`].
@@ -119,178 +71,17 @@ impl Looker {
     /// # Errors
     /// None today: what goes wrong on one connection ends that connection only.
     pub async fn run(self, shutdown: Shutdown) -> io::Result<()> {
-        let publisher = self.publisher;
+        let (publisher, api) = (self.publisher, self.api);
         serve(self.listener, shutdown, CLOSE_WITHIN, move |request| {
-            future::ready(publisher.answer(&request))
+            let (publisher, api) = (publisher.clone(), api.clone());
+            async move {
+                match request.uri().path().starts_with(API) {
+                    true => api.answer(request).await,
+                    false => publisher.answer(&request),
+                }
+            }
         })
         .await;
         Ok(())
     }
-}
-
-impl Publisher {
-    /// A url `http://<address>/downloads/<40 characters>` that gives a generated document once;
-    /// the second time it is 404.
-    pub fn publish(&self, shape: Shape) -> Url {
-        self.add(Content::Generated(shape), None)
-    }
-
-    /// The same for a document that is there already.
-    pub fn publish_bytes(&self, document: impl Into<Bytes>) -> Url {
-        self.add(Content::whole(document), None)
-    }
-
-    /// The same for one that is there in chunks.
-    pub fn publish_chunks(&self, document: Arc<[Bytes]>) -> Url {
-        self.add(Content::Given(document), None)
-    }
-
-    /// A url that goes wrong; `document` is what it would have been.
-    pub fn publish_failing(&self, document: impl Into<Bytes>, failure: Failure) -> Url {
-        self.add(Content::whole(document), Some(failure))
-    }
-
-    /// The same for a generated document.
-    pub fn publish_failing_shape(&self, shape: Shape, failure: Failure) -> Url {
-        self.add(Content::Generated(shape), Some(failure))
-    }
-
-    /// Whether the url has not been fetched yet.
-    pub fn is_unspent(&self, url: &Url) -> bool {
-        let token = url.path().strip_prefix(DOWNLOADS);
-        token.is_some_and(|token| self.downloads().contains_key(token))
-    }
-
-    fn add(&self, content: Content, failure: Option<Failure>) -> Url {
-        let token: String = iter::repeat_with(fastrand::alphanumeric)
-            .take(TOKEN)
-            .collect();
-        let mut url = self.base.clone();
-        url.set_path(&format!("{DOWNLOADS}{token}"));
-        let download = Download { content, failure };
-        self.downloads().insert(token, download);
-        url
-    }
-
-    fn downloads(&self) -> MutexGuard<'_, HashMap<String, Download>> {
-        self.downloads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn answer(&self, request: &Request<Incoming>) -> Result<Response<Body>, HangUp> {
-        let path = request.uri().path();
-        if request.method() != Method::GET {
-            return Ok(reply(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "text/plain",
-                whole("Only GET is known here.\n"),
-            ));
-        }
-        let token = path.strip_prefix(DOWNLOADS);
-        let Some(download) = token.and_then(|token| self.downloads().remove(token)) else {
-            let gone = "There is no such download, or it has been fetched already.\n";
-            return Ok(reply(StatusCode::NOT_FOUND, "text/plain", whole(gone)));
-        };
-        Ok(download.reply())
-    }
-}
-
-impl Download {
-    fn reply(self) -> Response<Body> {
-        const JSON: &str = "application/json";
-        let chunks = self.content.chunks().map(Ok);
-        let body = match self.failure {
-            None => body(chunks),
-            Some(Failure::EndAfter(bytes)) => body(cut(chunks, bytes)),
-            Some(Failure::CutAfter(bytes)) => body(cut(chunks, bytes).chain(broken())),
-            Some(Failure::StallAfter(bytes)) => body(cut(chunks, bytes).chain(stream::pending())),
-            Some(Failure::Slow { bytes, pause }) => body(slow(chunks, bytes.max(1), pause)),
-            Some(Failure::Empty) => whole(Bytes::new()),
-            Some(Failure::Html) => {
-                let page = "<!DOCTYPE html><html><body><h1>Please log in</h1></body></html>\n";
-                return reply(StatusCode::OK, "text/html; charset=utf-8", whole(page));
-            }
-            Some(Failure::Status(status)) => {
-                let status =
-                    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                return reply(status, "text/plain", whole("The query failed.\n"));
-            }
-        };
-        reply(StatusCode::OK, JSON, body)
-    }
-}
-
-impl Content {
-    fn whole(document: impl Into<Bytes>) -> Self {
-        Self::Given([document.into()].into())
-    }
-
-    fn chunks(self) -> impl Stream<Item = Bytes> + Send + 'static {
-        match self {
-            Self::Generated(shape) => stream::iter(document(&shape)).left_stream(),
-            Self::Given(chunks) => {
-                let given = (0..chunks.len()).map(move |at| chunks[at].clone());
-                stream::iter(given.filter(|chunk| !chunk.is_empty())).right_stream()
-            }
-        }
-    }
-}
-
-fn body(chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
-    StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
-}
-
-/// The first `bytes` bytes.
-fn cut(
-    chunks: impl Stream<Item = io::Result<Bytes>> + Send,
-    bytes: u64,
-) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    chunks.scan(bytes, |left, chunk| {
-        let kept = chunk.map(|chunk| {
-            let length = usize::try_from(*left).unwrap_or(usize::MAX);
-            let kept = chunk.slice(..chunk.len().min(length));
-            *left -= kept.len() as u64;
-            kept
-        });
-        let ended = matches!(&kept, Ok(kept) if kept.is_empty());
-        future::ready((!ended).then_some(kept))
-    })
-}
-
-/// An error, after the server has had a turn to write what came before: an error at once would
-/// take the bytes before it along.
-fn broken() -> impl Stream<Item = io::Result<Bytes>> + Send {
-    stream::once(async {
-        tokio::task::yield_now().await;
-        Err(io::Error::other("cut on purpose"))
-    })
-}
-
-fn slow(
-    chunks: impl Stream<Item = io::Result<Bytes>> + Send,
-    bytes: usize,
-    pause: Duration,
-) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    chunks
-        .flat_map(move |chunk| {
-            let mut chunk = chunk.unwrap_or_default();
-            let pieces = iter::from_fn(move || {
-                let piece = chunk.split_to(bytes.min(chunk.len()));
-                (!piece.is_empty()).then_some(Ok(piece))
-            });
-            stream::iter(pieces)
-        })
-        .then(move |piece| async move {
-            tokio::time::sleep(pause).await;
-            piece
-        })
-}
-
-fn reply(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
 }

@@ -58,6 +58,7 @@ pub use notes::{Note, Tally};
 pub use pivot::PivotedMeasures;
 pub use placeholders::Placeholders;
 pub use plan::{ColumnFate, Plan};
+pub use spelling::nearest_tag;
 
 pub use tags::{
     CommerceTag, DeviceType, EVENT_TYPES, Identity, PRODUCT_ACTIONS, ProductField, TAGS, Tag,

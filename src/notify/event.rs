@@ -30,6 +30,10 @@ pub enum What {
     Finished(Box<Delivery>),
     /// A delivery failed, and none of it was sent.
     Failed(Box<FailedDelivery>),
+    /// Looker was asked to run a failed delivery again.
+    AskedAgain(Box<FailedDelivery>),
+    /// A failed delivery is not asked for any more, and did not come.
+    GivenUp(Box<FailedDelivery>),
     /// There are more dead letters than before.
     DeadLetters {
         /// Batches that came since the last message.
@@ -111,9 +115,11 @@ impl Severity {
 
 impl Event {
     /// Every name that there is.
-    pub const NAMES: [&str; 9] = [
+    pub const NAMES: [&str; 11] = [
         "delivery_finished",
         "delivery_failed",
+        "delivery_asked_again",
+        "delivery_given_up",
         "deliveries_digest",
         "dead_letters",
         "destination_paused",
@@ -140,11 +146,13 @@ impl Event {
     pub fn severity(&self) -> Severity {
         match &self.what {
             What::Finished(delivery) if is_good(delivery) => Severity::Info,
-            What::Digest(_) | What::Back { .. } | What::Writing => Severity::Info,
+            What::AskedAgain(_) | What::Digest(_) | What::Back { .. } | What::Writing => {
+                Severity::Info
+            }
             What::Finished(_) | What::Failed(_) | What::DeadLetters { .. } | What::Down { .. } => {
                 Severity::Warning
             }
-            What::Paused { .. } | What::Refusing { .. } => Severity::Critical,
+            What::GivenUp(_) | What::Paused { .. } | What::Refusing { .. } => Severity::Critical,
         }
     }
 
@@ -152,7 +160,9 @@ impl Event {
     pub fn schedule(&self) -> Option<&str> {
         match &self.what {
             What::Finished(delivery) => Some(&delivery.title),
-            What::Failed(delivery) => Some(&delivery.title),
+            What::Failed(delivery) | What::AskedAgain(delivery) | What::GivenUp(delivery) => {
+                Some(&delivery.title)
+            }
             _ => None,
         }
     }
@@ -160,7 +170,10 @@ impl Event {
     fn link(&self, page: &Url) -> Option<Url> {
         let path = match &self.what {
             What::Finished(delivery) => format!("deliveries/{}", delivery.id),
-            What::Digest(_) | What::Failed(_) => "deliveries".to_owned(),
+            What::Digest(_) => "deliveries".to_owned(),
+            What::Failed(_) | What::AskedAgain(_) | What::GivenUp(_) => {
+                "failed-deliveries".to_owned()
+            }
             What::DeadLetters { .. } => "dead-letters".to_owned(),
             What::Paused { .. } | What::Down { .. } | What::Back { .. } => {
                 "destinations".to_owned()
@@ -173,6 +186,9 @@ impl Event {
             .ok()?
             .pop_if_empty()
             .extend(segments);
+        if let What::Failed(one) | What::AskedAgain(one) | What::GivenUp(one) = &self.what {
+            link.query_pairs_mut().append_pair("id", &one.id);
+        }
         Some(link)
     }
 
@@ -181,6 +197,8 @@ impl Event {
         match &self.what {
             What::Finished(_) => "delivery_finished",
             What::Failed(_) => "delivery_failed",
+            What::AskedAgain(_) => "delivery_asked_again",
+            What::GivenUp(_) => "delivery_given_up",
             What::DeadLetters { .. } => "dead_letters",
             What::Digest(_) => "deliveries_digest",
             What::Paused { .. } => "destination_paused",
@@ -202,7 +220,9 @@ impl Event {
         });
         let more = match &self.what {
             What::Finished(delivery) => ("delivery", facts(delivery)),
-            What::Failed(delivery) => ("delivery", failure(delivery)),
+            What::Failed(delivery) | What::AskedAgain(delivery) | What::GivenUp(delivery) => {
+                ("delivery", failure(delivery))
+            }
             What::DeadLetters { new, all } => ("dead_letters", json!({ "new": new, "all": all })),
             What::Paused {
                 destination,
@@ -264,6 +284,26 @@ impl Event {
                 "looker-feed: “{}” failed, and none of it was sent: {}",
                 short(&delivery.title),
                 short(&delivery.message)
+            ),
+            What::AskedAgain(delivery) => {
+                let again = delivery.again.as_ref();
+                format!(
+                    "looker-feed: Looker is asked for “{}” again, try {} of {}.",
+                    short(&delivery.title),
+                    again.map_or(1, |again| again.count),
+                    again.map_or(1, |again| again.most),
+                )
+            }
+            What::GivenUp(delivery) => format!(
+                "looker-feed: “{}” failed and is given up; send it from Looker: {}",
+                short(&delivery.title),
+                short(
+                    delivery
+                        .again
+                        .as_ref()
+                        .and_then(|again| again.why.as_deref())
+                        .unwrap_or(&delivery.message)
+                )
             ),
             What::Digest(digest) => format!(
                 "looker-feed: {} with {} arrived whole in the last {}.",
@@ -357,6 +397,7 @@ fn failure(delivery: &FailedDelivery) -> Value {
         "passing": delivery.passing,
         "message": short(&delivery.message),
         "rows": delivery.rows,
+        "again": delivery.again,
     })
 }
 

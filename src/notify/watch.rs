@@ -57,9 +57,31 @@ pub struct Watcher {
     dead_letters: u64,
     /// What was said of failed deliveries, and their ids.
     failures: Option<Failures>,
-    failed: HashSet<String>,
+    failed: HashMap<String, Again>,
     /// When dead letters were told last.
     told: Option<UnixMillis>,
+}
+
+/// What was done about a failed delivery.
+#[derive(Clone, Copy, Debug, Default)]
+struct Again {
+    asked: u32,
+    given_up: bool,
+}
+
+impl Again {
+    fn of(delivery: &FailedDelivery) -> Self {
+        delivery
+            .again
+            .as_ref()
+            .map_or(Self::default(), |again| Self {
+                asked: match again.state.as_str() {
+                    "asking" => again.count.saturating_sub(1),
+                    _ => again.count,
+                },
+                given_up: again.state == "given_up",
+            })
+    }
 }
 
 impl Watcher {
@@ -240,14 +262,25 @@ impl Watcher {
             }
         }
         let known = std::mem::take(&mut self.failed);
-        self.failed = listed.iter().map(|one| one.id.clone()).collect();
+        let again = |one: &FailedDelivery| (one.id.clone(), Again::of(one));
+        self.failed = listed.iter().map(again).collect();
         self.failures = Some(overview.failures);
-        if self.begun {
-            let fresh = listed
-                .into_iter()
-                .rev()
-                .filter(|one| !known.contains(&one.id));
-            news.extend(fresh.map(|one| What::Failed(Box::new(one))));
+        if !self.begun {
+            return;
+        }
+        for one in listed.into_iter().rev() {
+            let now = Again::of(&one);
+            let before = known.get(&one.id);
+            if before.is_none() {
+                news.push(What::Failed(Box::new(one.clone())));
+            }
+            let before = before.copied().unwrap_or_default();
+            if now.asked > before.asked {
+                news.push(What::AskedAgain(Box::new(one.clone())));
+            }
+            if now.given_up && !before.given_up {
+                news.push(What::GivenUp(Box::new(one)));
+            }
         }
     }
 
@@ -380,6 +413,7 @@ mod tests {
         let mut fresh: Vec<_> = vec![daemon.script().failed[0].clone(); 5];
         for (at, one) in fresh.iter_mut().enumerate() {
             one.id = format!("0198f0c10000000000000000000000f{}", 5 - at);
+            one.again = None;
         }
         {
             let mut script = daemon.script();
@@ -398,6 +432,33 @@ mod tests {
             })
             .collect();
         assert_eq!(ids, ['0', '2', '3', '4', '5'].map(Some));
+        assert!(names(&mut watcher, &daemon).is_empty());
+    }
+
+    #[test]
+    fn what_is_done_about_a_failed_delivery_is_told() {
+        let daemon = Scripted::new();
+        let mut watcher = Watcher::default();
+        assert!(names(&mut watcher, &daemon).is_empty());
+        let change = |count: u32, state: &str| {
+            let mut script = daemon.script();
+            script.overview.failures.changes += 1;
+            let again = script.failed[0].again.as_mut().unwrap();
+            again.count = count;
+            again.state = state.to_owned();
+            again.why = Some("The schedule is gone.".to_owned());
+        };
+        change(2, "asking");
+        assert!(names(&mut watcher, &daemon).is_empty(), "not asked yet");
+        change(2, "asked");
+        assert_eq!(names(&mut watcher, &daemon), ["delivery_asked_again"]);
+        change(2, "waiting");
+        assert!(names(&mut watcher, &daemon).is_empty());
+        change(2, "given_up");
+        let events = watcher.look(&*daemon);
+        let body = events[0].body(crate::notify::Form::Json, None);
+        assert!(body.contains("delivery_given_up"), "{body}");
+        assert!(body.contains("The schedule is gone."), "{body}");
         assert!(names(&mut watcher, &daemon).is_empty());
     }
 

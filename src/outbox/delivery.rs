@@ -17,7 +17,8 @@ use crate::outbox::webhook::WebhookKey;
 pub const MAX_ACCOUNT: usize = 3 << 10;
 const MAX_LABEL: usize = 200;
 const MAX_TITLE: usize = 400;
-const MAX_LINK: usize = 1800;
+/// Most bytes of [`NewDelivery::link`]; a longer one is not kept.
+pub const MAX_LINK: usize = 1800;
 const MAX_NOTES: usize = 1200;
 
 /// What is known of a delivery before its first row.
@@ -36,7 +37,7 @@ pub struct NewDelivery {
     pub webhook: Option<String>,
     /// For people; cut at 400 bytes.
     pub title: String,
-    /// For people, in the caller's own form; one longer than 1800 bytes is not kept.
+    /// For people, in the caller's own form; one longer than [`MAX_LINK`] is not kept.
     pub link: Option<String>,
     /// When it began.
     pub received: UnixMillis,

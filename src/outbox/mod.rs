@@ -57,8 +57,8 @@ pub use attempt::{
 pub use claim::{Claim, Settled, Settlement};
 pub use codec::Malformed;
 pub use delivery::{
-    DeliveryCursor, DeliveryPage, DeliveryState, Ending, MAX_ACCOUNT, NewDelivery, Receipt, Tally,
-    Totals,
+    DeliveryCursor, DeliveryPage, DeliveryState, Ending, MAX_ACCOUNT, MAX_LINK, NewDelivery,
+    Receipt, Tally, Totals,
 };
 pub use entry::{Appended, Entry};
 pub use error::{Error, OpenError};

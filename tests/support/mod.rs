@@ -17,7 +17,7 @@ use hyper_util::rt::TokioExecutor;
 use looker_feed::config::Secret;
 use looker_feed::control::view;
 use looker_feed::intake;
-use looker_feed::looker::{self, Answer, Execute, Looker, Publisher, Source};
+use looker_feed::looker::{self, Answer, Api, Execute, Looker, Publisher, Source};
 use looker_feed::model::DataType;
 use looker_feed::sandbox::{self, Sandbox};
 use looker_feed::shutdown::{self, Trigger};
@@ -30,6 +30,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Stand-ins for Looker and mParticle, in this process.
 pub struct World {
     pub looker: Publisher,
+    /// Looker's API, and the schedules behind it.
+    pub api: Api,
     pub mparticle: sandbox::Handle,
     pub endpoint: String,
     _trigger: Trigger,
@@ -50,6 +52,7 @@ impl World {
         let (trigger, stop) = shutdown::channel();
         let world = Self {
             looker: looker.publisher(),
+            api: looker.api(),
             mparticle: mparticle.handle(),
             endpoint: format!("http://{}/v2", mparticle.addr()),
             _trigger: trigger,

@@ -80,6 +80,27 @@ pub fn deliveries(screen: &mut Screen<'_>, items: &[Listed]) -> io::Result<()> {
     screen.table(&head, &rows, "There are no deliveries.")
 }
 
+/// What is done about a failed delivery, in few words.
+fn again(delivery: &FailedDelivery, now: UnixMillis) -> String {
+    if let Some(of) = &delivery.repeat_of {
+        return format!("try {} of another", of.number);
+    }
+    let Some(again) = &delivery.again else {
+        return dash();
+    };
+    let tries = format!("{} of {}", again.count, again.most);
+    match (again.state.as_str(), again.next) {
+        ("waiting", Some(next)) if next > now => {
+            format!("asked {tries}, next in {}", span(between(now, next)))
+        }
+        ("waiting", _) => format!("asked {tries}, next when it can be"),
+        ("asking" | "asked", _) => format!("asked {tries}, not come yet"),
+        ("done", _) => format!("done at try {}", again.count),
+        ("given_up", _) => format!("given up, asked {}", again.count),
+        _ => "called off".to_owned(),
+    }
+}
+
 /// A table of deliveries that failed.
 pub fn failed(screen: &mut Screen<'_>, items: &[FailedDelivery]) -> io::Result<()> {
     let now = UnixMillis::now();
@@ -91,12 +112,13 @@ pub fn failed(screen: &mut Screen<'_>, items: &[FailedDelivery]) -> io::Result<(
                 span(between(delivery.ended, now)),
                 delivery.reason.clone(),
                 number(delivery.rows),
+                again(delivery, now),
                 delivery.title.clone(),
                 delivery.message.clone(),
             ]
         })
         .collect();
-    let head = ["#ID", ">AGE", "REASON", ">ROWS", "~TITLE", "~WHY"];
+    let head = ["#ID", ">AGE", "REASON", ">ROWS", "?AGAIN", "~TITLE", "~WHY"];
     screen.table(&head, &rows, "No delivery has failed.")
 }
 

@@ -44,6 +44,14 @@ pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
             receiving.title,
         ))?;
     }
+    for looker in &now.ask_again.lookers {
+        let state = match (&looker.trouble, &looker.blind) {
+            (Some(trouble), _) => format!("cannot be asked: {trouble}"),
+            (None, Some(blind)) => format!("can be asked; missed deliveries are not seen: {blind}"),
+            (None, None) => "can be asked again".to_owned(),
+        };
+        screen.line(&format!("Looker       {} {state}", looker.host))?;
+    }
     let outbox = &now.outbox;
     if outbox.set_aside_bytes > 0 {
         screen.line(&format!(

@@ -14,6 +14,7 @@ use crate::cli::Failure;
 use crate::cli::web::{Web, web};
 use crate::config::Secret;
 use crate::intake;
+use crate::looker::User;
 
 /// How long the daemon may take to open its ports, and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -36,20 +37,31 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `looker-feed serve` with an outbox in a temporary directory.
-    pub async fn start(endpoint: &str, batches_per_second: u32) -> Result<Self, Failure> {
-        tokio::time::timeout(PATIENCE, Self::start_now(endpoint, batches_per_second))
+    /// Starts `looker-feed serve` with an outbox in a temporary directory, and a key for the API of
+    /// the stand-in for Looker.
+    pub async fn start(
+        endpoint: &str,
+        batches_per_second: u32,
+        looker: &Url,
+    ) -> Result<Self, Failure> {
+        let start = Self::start_now(endpoint, batches_per_second, looker);
+        tokio::time::timeout(PATIENCE, start)
             .await
             .unwrap_or_else(|_| Err(Failure::Other("The daemon does not start.".to_owned())))
     }
 
-    async fn start_now(endpoint: &str, batches_per_second: u32) -> Result<Self, Failure> {
+    async fn start_now(
+        endpoint: &str,
+        batches_per_second: u32,
+        looker: &Url,
+    ) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
             Failure::Other(format!("The daemon cannot be started: {error}"))
         };
         let directory = tempfile::tempdir().map_err(failed)?;
         let log = std::fs::File::create(directory.path().join("log")).map_err(failed)?;
         let secret = format!("{:032x}{:032x}", fastrand::u128(..), fastrand::u128(..));
+        let admin = User::admin();
         let settings = [
             ("INTAKE__LISTEN", "127.0.0.1:0".to_owned()),
             ("INTAKE__SECRET", secret.clone()),
@@ -65,6 +77,11 @@ impl Daemon {
                 batches_per_second.to_string(),
             ),
             ("ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
+            ("LOOKER__API__URL", looker.to_string()),
+            ("LOOKER__API__CLIENT_ID", admin.client_id),
+            ("LOOKER__API__CLIENT_SECRET", admin.client_secret),
+            ("LOOKER__API__PAUSE", "2s".to_owned()),
+            ("LOOKER__API__MISSED_BACK", "0s".to_owned()),
         ];
         // Variables of ours that the person may have set are for their own daemon.
         let inherited = std::env::vars_os()

@@ -2,6 +2,7 @@
 
 import { h, link } from './dom.js';
 import { query, read } from './api.js';
+import { count } from './format.js';
 import { empty, heading, legend, loading, table } from './parts.js';
 
 const STATES = [['', 'All'], ['open', 'Open'], ['delivered', 'Delivered'], ['incomplete', 'Incomplete'], ['dead_letters', 'Dead letters'], ['cancelled', 'Cancelled']];
@@ -32,7 +33,7 @@ export default function deliveries({ params, go }) {
       if (wanted.destination && !places.some(([id]) => id === wanted.destination)) places.push([wanted.destination, list?.items[0]?.destination_label ?? wanted.destination]);
       const filtered = NAMES.slice(0, 5).some(name => wanted[name]);
       return [
-        heading('Deliveries', legend()),
+        heading('Deliveries', now.failures?.on_record ? link('/failed-deliveries', { id: 'to-failed' }, `${count(now.failures.on_record, 'failed delivery', 'failed deliveries')}`) : null, legend()),
         h('form', { class: 'filters', role: 'search', on: { submit: event => event.preventDefault() } },
           h('div', { class: 'choice', role: 'group', 'aria-label': 'State' }, STATES.map(([value, text]) => h('button', { type: 'button', 'aria-pressed': String(wanted.state === value), on: { click: () => to({ state: value }) } }, text))),
           h('input', { type: 'search', name: 'search', placeholder: 'Title or id', 'aria-label': 'Search by title or id', value: wanted.search, autocomplete: 'off', maxlength: 400, on: { input: (_, node) => { clearTimeout(typing); typing = setTimeout(() => to({ search: node.value.trim() }), 250); } } }),

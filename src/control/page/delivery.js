@@ -46,6 +46,7 @@ export default function delivery({ args: [id], refresh }) {
         h('p', { class: 'crumbs' }, link('/deliveries', null, 'Deliveries'), ' / ', link(query('/deliveries', { schedule: d.title }), null, 'this schedule')),
         heading(titled(d), standing(d)),
         h('p', { class: 'quiet' }, 'To ', d.destination_label, ' · received ', when(d.received, now.now), d.link ? [' · ', outward(d.link, 'Open in Looker') ?? ''] : null),
+        d.repeat_of ? h('p', { id: 'repeat', class: 'quiet' }, `Looker was asked for it: try ${d.repeat_of.number} for `, link(query('/failed-deliveries', { id: d.repeat_of.delivery }), null, 'a delivery that had failed')) : null,
         h('div', { class: 'buttons actions' },
           d.rows.waiting ? button('Cancel the rest', act(() => cancel(d)), { class: 'danger', 'data-do': 'cancel' }) : null),
         timeline(d, now),

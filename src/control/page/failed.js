@@ -1,6 +1,6 @@
 // Deliveries of which nothing was sent: why, and what is done about each.
 
-import { h, outward } from './dom.js';
+import { h, link, outward } from './dom.js';
 import { change, query, read } from './api.js';
 import { clock, count, number, size } from './format.js';
 import { badge, button, empty, heading, loading, titled, when } from './parts.js';
@@ -16,52 +16,85 @@ const REASONS = {
 
 const AGAIN = { waiting: ['Will be asked for again', 'warn'], asking: ['Looker is being asked', 'flow'], asked: ['Looker runs it again', 'flow'], done: ['Came in after all', 'good'], given_up: ['Given up', 'bad'], called_off: ['Not needed any more', ''] };
 
+const OPEN = ['waiting', 'asking', 'asked'];
+
 function state(one) {
   const [name, kind] = one.again ? AGAIN[one.again.state] ?? [one.again.state, ''] : ['Failed', 'bad'];
   return badge(name, kind);
 }
 
 // What is done about it, and what a person can do.
-function next({ again, why_not, passing }) {
-  if (again?.state === 'waiting' && again.next) return `Looker is asked for it again at ${clock(again.next, true)}${again.most ? `, for the ${again.count + 1}. of ${again.most} times` : ''}.${again.why ? ` ${again.why}` : ''}`;
+function next({ again, why_not, passing, repeat_of }) {
+  if (repeat_of) return [`This was try ${repeat_of.number} for `, link(query('/failed-deliveries', { id: repeat_of.delivery }), null, 'a delivery that had failed'), ', which says what is done.'];
+  if (again?.state === 'waiting' && again.next) return `Looker is asked for it again at ${clock(again.next, true)}${again.most ? `: try ${again.count + 1} of ${again.most}` : ''}.${again.why ? ` ${again.why}` : ''}`;
   if (again) return again.why ?? '';
   const send = passing ? 'It may well succeed another time: send it again from Looker.' : 'Mend the cause, then send it again from Looker.';
   return why_not ? `${send} ${why_not}` : send;
 }
 
-export default function failed({ refresh }) {
-  let list = null, after = null;
-  const at = (one, verb) => `api/v1/failed-deliveries/${encodeURIComponent(one.id)}/${verb}`;
-  const act = work => async () => { const done = await work(); await refresh(); return done; };
+function tries({ again }) {
+  if (!again?.tries?.length) return null;
+  const first = again.count - again.tries.length + 1;
+  const came = one => {
+    if (one.committed) return ['it came in: ', link(`/deliveries/${one.delivery}`, null, 'see it')];
+    if (one.committed === false) return ['it failed too: ', link(query('/failed-deliveries', { id: one.delivery }), null, 'see why')];
+    if (one.delivery) return 'it is coming in';
+    return one.plan ? 'Looker runs it' : 'no answer says what came of it';
+  };
+  return h('ul', { class: 'notes' }, again.tries.map((one, at) => h('li', { key: at }, `Try ${first + at}, at ${clock(one.at, true)}: `, came(one))));
+}
+
+export default function failed({ params, refresh }) {
+  let id = params.get('id'), list = null, after = null;
+  const at = (one, verb) => `api/v1/failed-deliveries/${encodeURIComponent(one.id)}${verb ? `/${verb}` : ''}`;
+  const act = work => async () => { const done = await work(); list = null; await refresh(); return done; };
   const part = from => read(query('api/v1/failed-deliveries', { limit: LIMIT, after: from }));
+  function buttons(one, lookers) {
+    if (one.repeat_of) return null;
+    const now = one.again?.state, open = OPEN.includes(now);
+    const ask = lookers.length && one.schedule && !['asking', 'asked', 'done'].includes(now);
+    const dismiss = !now || now === 'given_up';
+    return ask || open || dismiss ? h('div', { class: 'buttons' },
+      ask ? button('Ask Looker again now', act(() => change(at(one, 'ask-again'))), { class: 'primary', 'data-do': 'ask' }) : null,
+      open ? button('Do not ask', act(() => change(at(one, 'do-not-ask'))), { 'data-do': 'stop' }) : null,
+      dismiss ? button('Dismiss', act(() => change(at(one, 'do-not-ask'))), { 'data-do': 'dismiss' }) : null) : null;
+  }
   return {
     title: () => 'Failed deliveries',
     every: 3000,
+    moved(from) { id = from.get('id'); list = null; },
     async refresh() {
+      const asked = id;
+      if (asked) {
+        const one = await read(at({ id: asked }));
+        if (asked === id) { list = [one]; after = null; }
+        return;
+      }
       // What was read on demand stays until the page is left.
       if (list && list.length > LIMIT) return;
       const got = await part();
+      if (asked !== id) return;
       list = got.items;
       after = got.next;
     },
     draw(pulse) {
-      const now = pulse.overview.now;
-      if (!list) return [heading('Failed deliveries'), loading()];
+      const { now, ask_again } = pulse.overview, lookers = ask_again?.lookers ?? [];
+      if (!list) return [heading('Failed deliveries'), this.problem ? link('/failed-deliveries', null, 'All failed deliveries') : loading()];
       return [
+        id ? h('p', { class: 'crumbs' }, link('/failed-deliveries', null, 'Failed deliveries')) : null,
         heading('Failed deliveries'),
-        h('p', { class: 'quiet' }, 'A delivery is all or nothing: of these nothing was sent, and Looker was told why.'),
-        list.length ? h('div', { id: 'failed' }, list.map(one => h('article', { class: 'card group', key: one.id },
+        h('p', { class: 'quiet' }, 'A delivery is all or nothing: none of these was sent, and Looker was told why.'),
+        lookers.filter(one => one.trouble || one.blind).map(one => h('p', { class: 'notice', key: one.host }, `Looker at ${one.host}: `, one.trouble ?? `What failed while looker-feed was away is not looked for: ${one.blind}`)),
+        list.length ? h('div', { id: 'failed-list' }, list.map(one => h('article', { class: 'card group', key: one.id },
           h('div', { class: 'bar' }, h('h2', { 'data-of': 'title' }, titled(one)), state(one)),
           h('p', { class: 'problem', 'data-of': 'reason' }, REASONS[one.reason] ?? one.reason, ': ', one.message),
           h('p', { class: 'quiet' }, 'Received ', when(one.received, now), ', failed ', when(one.ended, now), ` after ${count(one.rows, 'row')}, ${size(one.bytes)}`, one.instance ? ` · from ${one.instance}` : '', one.link ? [' · ', outward(one.link, 'Open in Looker') ?? ''] : null),
-          h('p', null, next(one)),
-          one.again?.tries?.length ? h('p', { class: 'quiet' }, `Asked ${count(one.again.count, 'time')}, last at ${clock(one.again.tries[one.again.tries.length - 1].at, true)}`) : null,
-          one.again && !['done', 'called_off'].includes(one.again.state) ? h('div', { class: 'buttons' },
-            button('Ask Looker now', act(() => change(at(one, 'ask-again'))), { class: 'primary', 'data-do': 'ask' }),
-            one.again.state === 'given_up' ? null : button('Do not ask', act(() => change(at(one, 'do-not-ask'))), { 'data-do': 'stop' })) : null)))
+          h('p', { 'data-of': 'next' }, next(one)),
+          tries(one),
+          buttons(one, lookers))))
           : empty('None. A delivery that breaks off, or that the disk or Looker fails, stands here with its reason.'),
         after ? button('Show more', async () => { const got = await part(after); list = list.concat(got.items); after = got.next; }) : null,
-        list.length ? h('p', { class: 'quiet' }, `${number(list.length)} shown, newest first.`) : null,
+        list.length && !id ? h('p', { class: 'quiet' }, `${number(list.length)} shown, newest first.`) : null,
       ];
     },
   };

@@ -17,10 +17,12 @@ export function issue(one, now) {
     destination_paused: () => button('Resume', () => resumeDestination(destination), { class: 'primary', 'data-do': 'resume' }),
     destination_down: () => button('Try now', () => tryNow(destination), { 'data-do': 'retry' }),
     dead_letters: () => link('/dead-letters', { class: 'button primary' }, 'Look at them'),
+    deliveries_failed: () => link('/failed-deliveries', { class: 'button primary' }, 'Look at them'),
+    looker_api: () => link('/failed-deliveries', { class: 'button' }, 'Look at them'),
     outbox_nearly_full: () => link('/destinations', { class: 'button' }, 'See why'),
   }[one.kind];
   const next = destination?.next_try > now.now ? ` Next try in ${span((destination.next_try - now.now) / 1000)}, at ${clock(destination.next_try, true)}.` : '';
-  return h('article', { class: `issue ${one.level}`, key: `${one.kind}-${one.destination ?? one.text}` },
+  return h('article', { class: `issue ${one.level}`, key: `${one.kind}-${one.level}-${one.destination ?? one.text}` },
     h('div', null, h('h2', null, one.title),
       h('p', null, one.text + next),
       one.since ? h('p', { class: 'quiet' }, 'Since ', h('time', { title: exact(one.since), datetime: new Date(one.since).toISOString() }, clock(one.since)), `, for ${span((now.now - one.since) / 1000)}`) : null),

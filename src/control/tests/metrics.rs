@@ -225,6 +225,20 @@ fn alerts_are_raised_when_they_should_be_and_not_before() {
         format!("looker_feed_destination_state{{destination=\"d\",state=\"{state}\"}}")
     };
     let plain = |name: &str| format!("looker_feed_{name}{{instance=\"i\"}}");
+    let ended = |outcome: &str| {
+        format!("looker_feed_ask_again_ended_total{{instance=\"i\",outcome=\"{outcome}\"}}")
+    };
+    let failed = |busy: &str, cut: &str, alone: &str, minute: u32, raised: bool| {
+        let of = |reason: &str| {
+            format!("looker_feed_failed_deliveries_total{{instance=\"i\",reason=\"{reason}\"}}")
+        };
+        let series = [
+            (&*of("busy"), busy),
+            (&*of("cut"), cut),
+            (&*plain("failed_deliveries_for_a_person"), alone),
+        ];
+        all_at("LookerFeedDeliveryFailed", &series, minute, raised)
+    };
     let cases = [
         at(
             "LookerFeedDestinationPaused",
@@ -320,6 +334,38 @@ fn alerts_are_raised_when_they_should_be_and_not_before() {
             &plain("last_delivery_timestamp_seconds"),
             "0x1700",
             1600,
+            true,
+        ),
+        failed("0x60", "0 0 2x60", "0 0 1x60", 8, true),
+        failed("0x60", "0 0 2x60", "0x60", 8, false),
+        // Old news.
+        failed("0x60", "0 0 2x60", "0 0 1x60", 40, false),
+        at(
+            "LookerFeedDeliveryGivenUp",
+            &ended("given_up"),
+            "0 0 1x60",
+            8,
+            true,
+        ),
+        at(
+            "LookerFeedDeliveryGivenUp",
+            &ended("called_off"),
+            "0 0 1x60",
+            8,
+            false,
+        ),
+        at(
+            "LookerFeedLookerApiDown",
+            &plain("looker_api_up"),
+            "0x60",
+            25,
+            false,
+        ),
+        at(
+            "LookerFeedLookerApiDown",
+            &plain("looker_api_up"),
+            "0x60",
+            35,
             true,
         ),
         scheduled("3x1700", 1500, false),

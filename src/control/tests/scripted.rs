@@ -14,8 +14,9 @@ use tokio::task::JoinHandle;
 
 use crate::clock::UnixMillis;
 use crate::control::view::{
-    Batch, DeadLetter, Delivery, Destination, Done, Edited, FailedDelivery, Failures, Listing,
-    Outbox, Overview, Receiving, RejectedRow, Rows, Schedule, Setting, Spans, Totals,
+    AskAgain, AskedAgain, Batch, DeadLetter, Delivery, Destination, Done, Edited, FailedDelivery,
+    Failures, Listing, LookerApi, Outbox, Overview, Receiving, RejectedRow, Rows, Schedule,
+    Setting, Spans, Totals,
 };
 use crate::control::{
     Admin, AdminSettings, Daemon, Filter, NamedToken, Page, Problem, Token, Which, groups,
@@ -98,6 +99,13 @@ impl Scripted {
             message: format!("The delivery broke off: {HOSTILE}"),
             rows: 3,
             bytes: 100,
+            again: (n > 0).then(|| AskedAgain {
+                state: "waiting".into(),
+                next: Some(UnixMillis(90_000)),
+                count: 1,
+                most: 4,
+                ..AskedAgain::default()
+            }),
             ..FailedDelivery::default()
         };
         let script = Script {
@@ -144,7 +152,21 @@ impl Scripted {
                 },
                 failures: Failures {
                     on_record: 3,
+                    for_a_person: 0,
+                    since: None,
                     newest: Some(UnixMillis(2_500)),
+                    changes: 4,
+                },
+                ask_again: AskAgain {
+                    asked: 5,
+                    done: 2,
+                    given_up: 1,
+                    called_off: 1,
+                    open: [("waiting".to_owned(), 0)].into(),
+                    lookers: vec![LookerApi {
+                        host: "looker.example.com".into(),
+                        ..LookerApi::default()
+                    }],
                 },
                 spans: Some(Spans {
                     exported: 70,
@@ -282,6 +304,24 @@ impl Daemon for Scripted {
         found
             .cloned()
             .ok_or_else(|| Problem::Unknown("There is no such delivery.".into()))
+    }
+
+    fn ask_again(&self, id: &str) -> Result<Done, Problem> {
+        drop(self.called(format!("ask_again {id}"))?);
+        self.failed_delivery(id)?;
+        Ok(Done {
+            changed: 1,
+            message: "Looker is asked.".into(),
+        })
+    }
+
+    fn do_not_ask(&self, id: &str) -> Result<Done, Problem> {
+        drop(self.called(format!("do_not_ask {id}"))?);
+        self.failed_delivery(id)?;
+        Ok(Done {
+            changed: 1,
+            message: "Looker is not asked.".into(),
+        })
     }
 
     fn schedules(&self) -> Result<Vec<Schedule>, Problem> {
