@@ -14,7 +14,7 @@ const OTHERS: u32 = 0o077;
 /// A directory is open to others and cannot be closed.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "Other users of this machine can look into {path} (mode {mode:o}), which holds what Looker knows of people, and that cannot be changed. Make it a directory of the daemon's user with `chmod 700`, or name a directory below it"
+    "Other users of this machine can look into {path} (mode {mode:o}), which holds what Looker knows of people, and its mode cannot be changed. Make it a directory of the daemon's user with `chmod 700`, or name a directory below it"
 )]
 pub struct NotPrivate {
     /// The directory.

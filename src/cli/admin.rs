@@ -157,7 +157,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Change the batch of one, in $VISUAL or $EDITOR, to be replayed then
+    /// Edit the batch of one in $VISUAL or $EDITOR; it is not sent before it is replayed
     Edit(edit::Edit),
     /// Send them again, with the ids that they had
     Replay(Change),

@@ -42,7 +42,7 @@ enum Action {
     /// Bring what can be read to another place; the outbox itself stays as it is
     Salvage(Salvage),
     /// Move what is in it into a database, whole or not at all, for daemons with outbox.backend =
-    /// "postgres". Broken off, it can be run again
+    /// "postgres". If it is interrupted, run it again
     Move(moving::Move),
 }
 
@@ -53,7 +53,7 @@ struct Check {
     path: PathBuf,
     #[command(flatten)]
     keys: Keys,
-    /// List the deliveries too of which nothing is left to send
+    /// Also list the deliveries that have nothing left to send
     #[arg(long)]
     all: bool,
     /// Answer in JSON, with all deliveries
@@ -302,7 +302,7 @@ fn inspection_text(path: &Path, found: &Inspection, all: bool) -> String {
     }
     if !report.opened && !report.keys.is_empty() {
         text += &format!(
-            "Nothing was opened, since {} is not there and no --key-file was given: what a disk damages is found, what somebody changed is not.\n",
+            "Nothing was opened, since {} is not there and no --key-file was given: damage by the disk is found, a change by hand is not.\n",
             beside(path).display()
         );
     }
@@ -319,7 +319,7 @@ fn inspection_text(path: &Path, found: &Inspection, all: bool) -> String {
         text += &match lost {
             0 => "Nothing is damaged.\n".to_owned(),
             lost => format!(
-                "Nothing is damaged beside what was given up earlier ({}).\n",
+                "Nothing is damaged apart from what was given up earlier ({}).\n",
                 counted(lost, "row")
             ),
         };
@@ -399,7 +399,7 @@ fn standing(standing: Standing) -> (&'static str, &'static str) {
             "not_accepted",
             "cut short and never accepted (the next start removes it)",
         ),
-        Standing::Unknown => ("unknown", "cannot be told to be accepted"),
+        Standing::Unknown => ("unknown", "it cannot be told whether it was accepted"),
     }
 }
 
@@ -447,7 +447,7 @@ fn salvaged_text(from: &Path, to: &Path, salvaged: &Salvaged) -> String {
     if salvaged.damage.is_empty() && salvaged.rejected.is_empty() {
         text += match lost {
             0 => "Nothing was lost.\n",
-            _ => "Nothing was lost beside what was given up earlier.\n",
+            _ => "Nothing was lost apart from what was given up earlier.\n",
         };
     }
     text + &format!(

@@ -142,7 +142,7 @@ async fn nothing_here() -> Failure {
 async fn wrong_method() -> Failure {
     Failure::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        "This address takes another method.",
+        "This address does not take this method.",
     )
 }
 

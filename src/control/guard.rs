@@ -128,7 +128,7 @@ const UNMARKED: Refusal = Refusal {
 };
 const ONLY_LOOKS: Refusal = Refusal {
     status: StatusCode::FORBIDDEN,
-    why: "This token may look, and not change anything (its role in `admin.tokens` is `look`).",
+    why: "This token may look but not change anything (its role in `admin.tokens` is `look`).",
 };
 const UNKNOWN: Refusal = Refusal {
     status: StatusCode::UNAUTHORIZED,

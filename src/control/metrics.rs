@@ -204,12 +204,8 @@ fn outbox(out: &mut Writer, overview: &Overview) {
         "1: part of the outbox cannot be read now, and is not sent until it can.",
     )
     .one(&[], u8::from(outbox.unreadable.is_some()));
-    out.family(
-        "outbox_damages",
-        "gauge",
-        "Damages of the outbox that were found.",
-    )
-    .one(&[], outbox.damage.len());
+    out.family("outbox_damages", "gauge", "Damage found in the outbox.")
+        .one(&[], outbox.damage.len());
     out.family("dead_letters", "gauge", "Batches in the dead letters.")
         .one(&[], outbox.dead_letters);
     out.family(

@@ -106,7 +106,7 @@ impl Told {
 fn moved_text(from: &Path, moved: &MovedOutbox) -> String {
     let mut text = format!("Moved {} to {}.\n", from.display(), moved.to);
     if moved.earlier {
-        text += "All of it was there since an earlier run, which had not come to say so.\n";
+        text += "All of it was there already: an earlier run ended before it could say so.\n";
     } else {
         text += &format!(
             "{:24}{:>18}{:>18}\n",
@@ -120,8 +120,7 @@ fn moved_text(from: &Path, moved: &MovedOutbox) -> String {
             );
         }
         if moved.in_use {
-            text +=
-                "Daemons work on the database: some of what waited may have been sent already.\n";
+            text += "Daemons are working on the database: some of what waited may have been sent already.\n";
         }
     }
     if moved.letters_from > 0 && moved.before.letters > 0 {

@@ -153,7 +153,7 @@ impl Findings {
                 }
                 None => found
                     .unaccepted
-                    .extend(search.stranger(id, paths, &mut rejected)?),
+                    .extend(search.unknown(id, paths, &mut rejected)?),
             }
         }
         found.unaccepted.sort_by_key(|one| one.id);
@@ -161,10 +161,10 @@ impl Findings {
         for (&number, path) in &files.dead {
             let known = index.dead_files.get(&number);
             // One that the state does not know at all is taken in even if it is empty, so that it goes.
-            let stranger = known.is_none();
+            let unknown = known.is_none();
             let known = known.map_or(0, |file| file.row.length);
             let length = search.lengths.get(path).copied().unwrap_or(0);
-            if (length > known || stranger)
+            if (length > known || unknown)
                 && let Some(tail) = Tail::read(disk, path, keys, number, known)?
             {
                 found.tails.push((number, path.clone(), tail.length));
@@ -207,7 +207,7 @@ impl Search<'_> {
 
     /// Looks at the segments of a delivery that the state does not know. One that was accepted is
     /// kept here.
-    fn stranger(
+    fn unknown(
         &mut self,
         id: DeliveryId,
         paths: BTreeMap<u32, PathBuf>,

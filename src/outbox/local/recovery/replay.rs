@@ -55,7 +55,7 @@ impl Replay<'_> {
         self.lengthen(&found.tails, found.shut)?;
         for (id, entries) in found.letters {
             match self.index.delivery(id) {
-                Some((position, _)) => self.bury(position, entries)?,
+                Some((position, _)) => self.settle_dead(position, entries)?,
                 None => self.accept_dead(id, entries, found.heads.get(&id).cloned())?,
             }
         }
@@ -119,7 +119,7 @@ impl Replay<'_> {
             return;
         }
         for path in &delivery.files {
-            self.set_aside(path, "cannot be told to be accepted");
+            self.set_aside(path, "may not have been accepted");
         }
         let what = "its segments do not say whether it was accepted; they were set aside";
         self.lost(Some(delivery.id), delivery.rows, what.to_owned());
@@ -216,7 +216,7 @@ impl Replay<'_> {
     }
 
     /// Settles entries by the dead letters that were found of them.
-    fn bury(&mut self, position: u64, entries: Vec<EntryLetters>) -> Result<(), StateError> {
+    fn settle_dead(&mut self, position: u64, entries: Vec<EntryLetters>) -> Result<(), StateError> {
         for entry in entries {
             let dead = entry.dead();
             let mut change = Change::default();
