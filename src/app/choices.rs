@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::receiver::refusal;
+use super::refusal::refusal;
 use crate::ingest;
 use crate::intake::{Choices, Order, Refusal};
 use crate::mapping;

@@ -28,6 +28,7 @@ mod parts;
 mod private;
 mod readiness;
 mod receiver;
+mod refusal;
 mod reload;
 mod schedules;
 mod settings;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::receiver::{DeliveryReceiver, refusal};
+use super::receiver::DeliveryReceiver;
+use super::refusal::refusal;
 use crate::changes::{self, Audience, Changes, ScheduleKey};
 use crate::config::Config;
 use crate::intake::{Order, Refusal};

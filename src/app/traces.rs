@@ -4,7 +4,7 @@
 //! A delivery's trace has the delivery's id, so that the requests of one that was received before a
 //! restart still lead to it.
 
-use super::receiver::kind;
+use super::refusal::kind;
 use crate::drain::{Reply, Request, Transport};
 use crate::ingest::{IngestError, Progress, Receipt};
 use crate::model::{DataType, DeliveryId, DestinationId};
