@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::stream;
 use looker_feed::changes::{self, Audience, Changes, ScheduleKey};
 use looker_feed::clock::UnixMillis;
-use looker_feed::ingest::{self, Progress, Receipt};
+use looker_feed::ingest::{self, Ingested, Progress};
 use looker_feed::model::{DataType, DeliveryId, DestinationId, Environment};
 use looker_feed::outbox::{NewDelivery, Outbox, Settlement};
 use looker_feed::seal::Keyring;
@@ -80,8 +80,8 @@ impl Bench {
     }
 
     /// One night: what it took to be durable, the most memory meanwhile, and what it came to.
-    fn night(&self, night: u64, order: Option<changes::Order>) -> (Duration, u64, Receipt) {
-        let order = ingest::Order {
+    fn night(&self, night: u64, order: Option<changes::Comparison>) -> (Duration, u64, Ingested) {
+        let order = ingest::Incoming {
             delivery: NewDelivery {
                 id: DeliveryId(u128::from(night + 1).to_be_bytes()),
                 destination: DestinationId([1; 16]),
@@ -157,7 +157,7 @@ fn main() {
         load.trim()
     );
     println!("  {:36} {:>9} {:>9} {:>12}", "", "s", "MB", "batches");
-    let show = |what: &str, (took, memory, receipt): &(Duration, u64, Receipt)| {
+    let show = |what: &str, (took, memory, receipt): &(Duration, u64, Ingested)| {
         let seconds = took.as_secs_f64();
         println!(
             "  {what:36} {seconds:9.2} {memory:9} {:12}",
@@ -171,7 +171,7 @@ fn main() {
     ] {
         let home = tempfile::tempdir().expect("a directory");
         let bench = Bench::new(home.path(), users);
-        let order = order.map(|attribute: Option<&str>| changes::Order {
+        let order = order.map(|attribute: Option<&str>| changes::Comparison {
             schedule: ScheduleKey([1; 16]),
             full_refresh: Duration::from_secs(86_400),
             audience: attribute.map(|attribute| Audience {

@@ -64,7 +64,7 @@ pub struct Settings {
 
 /// What is known of a delivery before its first byte.
 #[derive(Debug)]
-pub struct Order {
+pub struct Incoming {
     /// How the outbox knows it.
     pub delivery: NewDelivery,
     /// The choices that its mapping depends on. Ages are measured against the time at which the
@@ -77,7 +77,7 @@ pub struct Order {
     /// The data plan that batches name.
     pub data_plan: Option<encode::DataPlan>,
     /// Set if only changes are sent: what the delivery is compared with.
-    pub changes: Option<(Changes, changes::Order)>,
+    pub changes: Option<(Changes, changes::Comparison)>,
 }
 
 /// What the work on a document depends on.
@@ -136,7 +136,7 @@ impl fmt::Display for Reason<'_> {
 
 /// A delivery that is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
+pub struct Ingested {
     /// Its id.
     pub delivery: DeliveryId,
     /// Rows that came.
@@ -272,12 +272,12 @@ enum Feed {
 /// # Errors
 /// See [`IngestError`].
 pub async fn receive<S>(
-    order: Order,
+    incoming: Incoming,
     mut stream: S,
     outbox: Outbox,
     settings: Settings,
     progress: Arc<Progress>,
-) -> Result<Receipt, IngestError>
+) -> Result<Ingested, IngestError>
 where
     S: Stream<Item = io::Result<Bytes>> + Unpin,
 {
@@ -298,7 +298,7 @@ where
     };
     let worker = tokio::task::spawn_blocking(move || {
         let _entered = span.enter();
-        work::run(order, source, &outbox, &settings, &seen)
+        work::run(incoming, source, &outbox, &settings, &seen)
     });
     // The worker hangs up early only when it has failed; its answer says why.
     'stream: loop {

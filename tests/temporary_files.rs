@@ -50,7 +50,7 @@ async fn receive(
     number: u32,
     settings: ingest::Settings,
 ) -> Result<Receipt, IngestError> {
-    let order = ingest::Order {
+    let order = ingest::Incoming {
         delivery: NewDelivery {
             id: DeliveryId(u128::from(number).to_be_bytes()),
             destination: DestinationId([1; 16]),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::control::view;
-use crate::ingest::Receipt;
+use crate::ingest::Ingested;
 use crate::model::FailureKind;
 
 /// Since the start of the daemon.
@@ -18,12 +18,12 @@ pub(super) struct Arrivals {
 
 impl Arrivals {
     /// Counts a delivery that is committed.
-    pub fn count(&self, receipt: &Receipt) {
+    pub fn count(&self, ingested: &Ingested) {
         let add = |counter: &AtomicU64, n| counter.fetch_add(n, Ordering::Relaxed);
         add(&self.accepted, 1);
-        add(&self.rows_in, receipt.rows);
-        add(&self.rows_rejected, receipt.rejected);
-        add(&self.rows_unchanged, receipt.made.unchanged_rows);
+        add(&self.rows_in, ingested.rows);
+        add(&self.rows_rejected, ingested.rejected);
+        add(&self.rows_unchanged, ingested.made.unchanged_rows);
     }
 
     /// The sums over all that have ended, of which `failed` did so badly.

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::refusal::refusal;
 use crate::ingest;
-use crate::intake::{Choices, Order, Refusal};
+use crate::intake::{Choices, DeliveryRequest, Refusal};
 use crate::mapping;
 use crate::model::FailureKind;
 use crate::mparticle::encode::DataPlan;
@@ -47,10 +47,10 @@ impl Settings {
             .map_err(|error| refusal(FailureKind::Program, &error.to_string()))
     }
 
-    pub(super) fn mapping_of(&self, order: &Order) -> mapping::Settings {
+    pub(super) fn mapping_of(&self, request: &DeliveryRequest) -> mapping::Settings {
         mapping::Settings {
-            data_type: order.data_type,
-            ..chosen(&order.choices, self.mapping.clone())
+            data_type: request.data_type,
+            ..chosen(&request.choices, self.mapping.clone())
         }
     }
 
@@ -121,8 +121,8 @@ mod tests {
         }
     }
 
-    fn order(choices: Choices) -> Order {
-        Order {
+    fn request(choices: Choices) -> DeliveryRequest {
+        DeliveryRequest {
             api_key: "k".to_owned(),
             api_secret: crate::config::Secret::new("s".to_owned()),
             data_type: DataType::Event,
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn what_a_schedule_does_not_choose_is_as_it_is_configured() {
         let settings = settings(true);
-        let kept = settings.mapping_of(&order(Choices::default()));
+        let kept = settings.mapping_of(&request(Choices::default()));
         assert_eq!(kept.data_type, DataType::Event);
         assert_eq!(kept.untagged, Untagged::UserAttribute);
         assert_eq!((kept.nulls, kept.skip_sent), (Nulls::Omit, false));
@@ -173,7 +173,7 @@ mod tests {
             plan_id: Some("theirs".to_owned()),
             ..Choices::default()
         };
-        let chosen = settings.mapping_of(&order(choices.clone()));
+        let chosen = settings.mapping_of(&request(choices.clone()));
         assert_eq!(chosen.untagged, Untagged::Ignore);
         assert_eq!((chosen.nulls, chosen.skip_sent), (Nulls::Delete, true));
         assert_eq!(kept.attribute_types, AttributeTypes::AsIs);

@@ -17,8 +17,10 @@ use super::traces::Receiving;
 use crate::causes::with_causes;
 use crate::changes::Changes;
 use crate::clock::{self, UnixMillis};
-use crate::ingest::{self, Progress};
-use crate::intake::{self, Caller, Choices, NotReserved, Order, Receiver, Refusal, Source};
+use crate::ingest::{self, IngestError, Progress};
+use crate::intake::{
+    self, Caller, Choices, DeliveryRequest, NotReserved, Receiver, Refusal, Source,
+};
 use crate::model::{DeliveryId, DestinationId, FailureKind};
 use crate::mparticle::client::Account;
 use crate::outbox::{self, NewAttempt, NewDelivery, Outbox};
@@ -43,14 +45,18 @@ pub(super) struct DeliveryReceiver {
 
 impl DeliveryReceiver {
     /// Where a delivery goes, if that can be told.
-    fn destination_of(&self, order: &Order) -> Option<String> {
-        let endpoint = self.settings.endpoint_of(&order.choices).ok()?;
-        Some(destination(&endpoint, &order.api_key).to_string())
+    fn destination_of(&self, request: &DeliveryRequest) -> Option<String> {
+        let endpoint = self.settings.endpoint_of(&request.choices).ok()?;
+        Some(destination(&endpoint, &request.api_key).to_string())
     }
 
     /// What the outbox must know of a delivery before it begins.
-    fn new_delivery(&self, id: DeliveryId, order: &Order) -> Result<NewDelivery, Refusal> {
-        let endpoint = self.settings.endpoint_of(&order.choices)?;
+    fn new_delivery(
+        &self,
+        id: DeliveryId,
+        request: &DeliveryRequest,
+    ) -> Result<NewDelivery, Refusal> {
+        let endpoint = self.settings.endpoint_of(&request.choices)?;
         let failed = |error: KeyError| {
             tracing::error!(%error, "credentials cannot be sealed");
             refusal(
@@ -59,15 +65,15 @@ impl DeliveryReceiver {
             )
         };
         let origin = About {
-            link: order.link.clone(),
-            schedule: order.schedule_id.clone(),
-            data: Some(data_of(order)),
+            link: request.link.clone(),
+            schedule: request.schedule_id.clone(),
+            data: Some(data_of(request)),
             ..About::default()
         };
         let account = Account::new(
             endpoint.clone(),
-            order.api_key.clone(),
-            order.api_secret.expose().to_owned(),
+            request.api_key.clone(),
+            request.api_secret.expose().to_owned(),
         )
         .map_err(|error| refusal(FailureKind::Request, &error.to_string()))?;
         let sealed = self
@@ -76,11 +82,11 @@ impl DeliveryReceiver {
             .map_err(failed)?;
         Ok(NewDelivery {
             id,
-            destination: destination(&endpoint, &order.api_key),
-            destination_label: label(&endpoint, &order.api_key),
+            destination: destination(&endpoint, &request.api_key),
+            destination_label: label(&endpoint, &request.api_key),
             account: sealed,
-            webhook: order.webhook_id.clone(),
-            title: order.title.clone(),
+            webhook: request.webhook_id.clone(),
+            title: request.title.clone(),
             link: keys::seal_origin(&self.keys, &origin),
             received: UnixMillis::now(),
         })
@@ -101,7 +107,7 @@ impl Receiver for DeliveryReceiver {
     async fn reserve(
         &self,
         caller: &Caller,
-        order: Option<&Order>,
+        request: Option<&DeliveryRequest>,
     ) -> Result<Reserved, NotReserved> {
         if self.readiness.is_stopping() {
             return Err(NotReserved::Refused(not_ready(NotReady::Stopping)));
@@ -117,9 +123,9 @@ impl Receiver for DeliveryReceiver {
             // What belongs to the schedule sees it as the schedule's.
             about.schedule.clone_from(&repeat.schedule);
         }
-        if let Some(order) = order {
-            about.destination = self.destination_of(order);
-            about.data = Some(data_of(order));
+        if let Some(request) = request {
+            about.destination = self.destination_of(request);
+            about.data = Some(data_of(request));
         }
         let new = NewAttempt {
             id,
@@ -177,13 +183,13 @@ impl Receiver for DeliveryReceiver {
     async fn receive(
         &self,
         mut reserved: Reserved,
-        order: Order,
+        request: DeliveryRequest,
         source: Source,
-    ) -> Result<intake::Receipt, Refusal> {
-        if let Some(destination) = self.destination_of(&order) {
-            reserved.describe(&destination, &data_of(&order));
+    ) -> Result<intake::Accepted, Refusal> {
+        if let Some(destination) = self.destination_of(&request) {
+            reserved.describe(&destination, &data_of(&request));
         }
-        let received = self.receive_reserved(&reserved, order, source).await;
+        let received = self.receive_reserved(&reserved, request, source).await;
         match &received {
             Ok(_) => reserved.done(),
             Err(refusal) => reserved.fail(refusal.kind, &refusal.message),
@@ -196,53 +202,53 @@ impl DeliveryReceiver {
     async fn receive_reserved(
         &self,
         reserved: &Reserved,
-        mut order: Order,
+        mut request: DeliveryRequest,
         source: Source,
-    ) -> Result<intake::Receipt, Refusal> {
+    ) -> Result<intake::Accepted, Refusal> {
         if let Some(schedule) = reserved.schedule() {
-            order.schedule_id = Some(schedule.to_owned());
+            request.schedule_id = Some(schedule.to_owned());
         }
-        let delivery = self.new_delivery(reserved.id(), &order)?;
+        let delivery = self.new_delivery(reserved.id(), &request)?;
         let id = delivery.id;
-        let changes = self.changes_of(&order, delivery.destination).await?;
+        let changes = self.changes_of(&request, delivery.destination).await?;
         let progress = Arc::new(Progress::of(reserved.arrived()));
-        let trace = Receiving::new(id, delivery.destination, order.data_type);
-        let ingest_order = ingest::Order {
+        let trace = Receiving::new(id, delivery.destination, request.data_type);
+        let incoming = ingest::Incoming {
             delivery,
-            mapping: self.settings.mapping_of(&order),
-            more_columns: order.choices.more_columns.clone(),
-            environment: order.environment,
-            data_plan: self.settings.data_plan_of(&order.choices),
+            mapping: self.settings.mapping_of(&request),
+            more_columns: request.choices.more_columns.clone(),
+            environment: request.environment,
+            data_plan: self.settings.data_plan_of(&request.choices),
             changes,
         };
         let outcome = ingest::receive(
-            ingest_order,
+            incoming,
             source,
             self.outbox.clone(),
             self.settings.ingest.clone(),
             Arc::clone(&progress),
         )
         .await;
-        if let Ok(receipt) = &outcome {
-            self.arrivals.count(receipt);
+        if let Ok(ingested) = &outcome {
+            self.arrivals.count(ingested);
         }
         trace.ended(&self.telemetry, &progress, &outcome);
         match outcome {
-            Ok(receipt) => {
+            Ok(ingested) => {
                 tracing::info!(
-                    rows = receipt.rows,
-                    rejected = receipt.rejected,
-                    unchanged = receipt.made.unchanged_rows,
-                    users = receipt.made.users,
-                    batches = receipt.made.batches,
-                    requests = receipt.made.requests,
-                    notes = receipt.notes.len(),
+                    rows = ingested.rows,
+                    rejected = ingested.rejected,
+                    unchanged = ingested.made.unchanged_rows,
+                    users = ingested.made.users,
+                    batches = ingested.made.batches,
+                    requests = ingested.made.requests,
+                    notes = ingested.notes.len(),
                     "delivery is durable"
                 );
-                Ok(intake::Receipt {
-                    delivery: receipt.delivery,
-                    rows: receipt.rows,
-                    rejected: receipt.rejected,
+                Ok(intake::Accepted {
+                    delivery: ingested.delivery,
+                    rows: ingested.rows,
+                    rejected: ingested.rejected,
                 })
             }
             Err(error) => {
@@ -261,8 +267,8 @@ impl DeliveryReceiver {
 }
 
 /// What tells two schedules of one Look apart that go to one destination.
-fn data_of(order: &Order) -> String {
-    format!("{:?}/{:?}", order.data_type, order.environment)
+fn data_of(request: &DeliveryRequest) -> String {
+    format!("{:?}/{:?}", request.data_type, request.environment)
 }
 
 /// Credentials and address together, as a name that gives neither away.

@@ -5,7 +5,7 @@ use crate::changes;
 use crate::decode::Problem;
 use crate::group::GroupError;
 use crate::ingest::IngestError;
-use crate::intake::Refusal;
+use crate::intake::{self, Refusal};
 use crate::model::FailureKind;
 use crate::outbox;
 

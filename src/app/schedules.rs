@@ -10,7 +10,7 @@ use super::receiver::DeliveryReceiver;
 use super::refusal::refusal;
 use crate::changes::{self, Audience, Changes, ScheduleKey};
 use crate::config::Config;
-use crate::intake::{Order, Refusal};
+use crate::intake::{DeliveryRequest, Refusal};
 use crate::model::{DataType, DestinationId, Environment, FailureKind};
 use crate::outbox::Outbox;
 use crate::shutdown::Shutdown;
@@ -39,15 +39,15 @@ impl DeliveryReceiver {
     /// What a delivery is compared with; `None`: all of it is sent.
     pub(super) async fn changes_of(
         &self,
-        order: &Order,
+        request: &DeliveryRequest,
         destination: DestinationId,
-    ) -> Result<Option<(Changes, changes::Order)>, Refusal> {
-        let Some(id) = &order.schedule_id else {
+    ) -> Result<Option<(Changes, changes::Comparison)>, Refusal> {
+        let Some(id) = &request.schedule_id else {
             return Ok(None);
         };
-        let schedule = schedule_key(order, id, destination);
-        if let Some(only) = &order.choices.only_changes {
-            let order = changes::Order {
+        let schedule = schedule_key(request, id, destination);
+        if let Some(only) = &request.choices.only_changes {
+            let comparison = changes::Comparison {
                 schedule,
                 full_refresh: only.full_refresh.unwrap_or(self.settings.full_refresh),
                 audience: only.audience.clone().map(|attribute| Audience {
@@ -55,9 +55,9 @@ impl DeliveryReceiver {
                     may_shrink: only.may_shrink,
                 }),
             };
-            return Ok(Some((self.changes.clone(), order)));
+            return Ok(Some((self.changes.clone(), comparison)));
         }
-        if order.data_type == DataType::User {
+        if request.data_type == DataType::User {
             // What it sends, the next one that sends only changes would not know of.
             let changes = self.changes.clone();
             let forgotten = tokio::task::spawn_blocking(move || changes.forget(schedule)).await;
@@ -74,12 +74,12 @@ impl DeliveryReceiver {
 }
 
 /// What one schedule sends to one place is compared within, and nothing else.
-fn schedule_key(order: &Order, id: &str, destination: DestinationId) -> ScheduleKey {
-    let environment: &[u8] = match order.environment {
+fn schedule_key(request: &DeliveryRequest, id: &str, destination: DestinationId) -> ScheduleKey {
+    let environment: &[u8] = match request.environment {
         Environment::Production => b"production",
         Environment::Development => b"development",
     };
-    let instance = order.instance.as_deref().unwrap_or_default();
+    let instance = request.instance.as_deref().unwrap_or_default();
     let mut hash = Sha256::new();
     for part in [
         &destination.0,
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn another_schedule_place_environment_or_looker_is_another_key() {
-        let order = || Order {
+        let request = || DeliveryRequest {
             api_key: "k".to_owned(),
             api_secret: Secret::new("s".to_owned()),
             data_type: DataType::User,
@@ -145,24 +145,24 @@ mod tests {
             choices: Choices::default(),
         };
         let here = DestinationId([1; 16]);
-        let test = Order {
+        let test = DeliveryRequest {
             environment: Environment::Development,
-            ..order()
+            ..request()
         };
-        let other = Order {
+        let other = DeliveryRequest {
             instance: Some("7".to_owned()),
-            ..order()
+            ..request()
         };
         let keys = [
-            schedule_key(&order(), "7", here),
-            schedule_key(&order(), "8", here),
-            schedule_key(&order(), "7", DestinationId([2; 16])),
+            schedule_key(&request(), "7", here),
+            schedule_key(&request(), "8", here),
+            schedule_key(&request(), "7", DestinationId([2; 16])),
             schedule_key(&test, "7", here),
             schedule_key(&other, "", here),
         ];
         let different: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(different.len(), keys.len());
-        let mut again = order();
+        let mut again = request();
         again.title = "renamed".to_owned();
         assert_eq!(schedule_key(&again, "7", here), keys[0]);
     }

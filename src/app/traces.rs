@@ -6,7 +6,7 @@
 
 use super::refusal::kind;
 use crate::drain::{Reply, Request, Transport};
-use crate::ingest::{IngestError, Progress, Receipt};
+use crate::ingest::{IngestError, Ingested, Progress};
 use crate::model::{DataType, DeliveryId, DestinationId};
 use crate::telemetry::{Kind, Span, Telemetry, TraceId, Value, now};
 
@@ -121,7 +121,7 @@ impl Receiving {
         self,
         telemetry: &Telemetry,
         progress: &Progress,
-        outcome: &Result<Receipt, IngestError>,
+        outcome: &Result<Ingested, IngestError>,
     ) {
         let trace = TraceId(self.delivery.0);
         if !telemetry.samples(trace) {

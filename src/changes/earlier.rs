@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::files::{Item, Kind, ScheduleFiles};
 use super::snapshot::{Cursor, Entry, Head, Name, ReadError, Role};
-use super::{Error, Inner, MOST_PENDING, Missing, Order, ScheduleKey};
+use super::{Comparison, Error, Inner, MOST_PENDING, Missing, ScheduleKey};
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::seal::KeyError;
@@ -135,12 +135,12 @@ impl Earlier {
 impl Found {
     pub fn read(
         inner: &Arc<Inner>,
-        order: &Order,
+        comparison: &Comparison,
         files: &ScheduleFiles,
         items: &[Item],
         now: UnixMillis,
     ) -> Result<Self, Error> {
-        let audience = order.audience.as_ref();
+        let audience = comparison.audience.as_ref();
         let audience = audience.map_or(String::new(), |audience| audience.attribute.clone());
         let snapshots: Vec<_> = items.iter().filter(|item| item.users).collect();
         let nothing = |full| -> Result<Self, Error> {
@@ -160,7 +160,7 @@ impl Found {
         };
         // `None`: it is damaged, or none of ours.
         let open = |item: &Item, kind| -> Result<Option<Earlier>, Error> {
-            let open = || Earlier::open(inner, order.schedule, files, item, kind);
+            let open = || Earlier::open(inner, comparison.schedule, files, item, kind);
             // What seems damaged is read once more.
             let opened = open().or_else(|error| match error {
                 ReadError::Io(_) => Err(error),
@@ -173,7 +173,7 @@ impl Found {
                 }
                 Err(error) => {
                     tracing::warn!(
-                        schedule = %order.schedule, %error,
+                        schedule = %comparison.schedule, %error,
                         "a snapshot of an earlier delivery cannot be used; all users are sent"
                     );
                     Ok(None)
@@ -188,13 +188,13 @@ impl Found {
         }
         let head = last.cursor.head().clone();
         let mut owed = None;
-        if order.audience.is_some() {
+        if comparison.audience.is_some() {
             match open(newest, Kind::Gone)? {
                 Some(gone) => owed = Some(gone),
                 None => return nothing(Full::Unreadable),
             }
         }
-        let refresh = u64::try_from(order.full_refresh.as_millis()).unwrap_or(u64::MAX);
+        let refresh = u64::try_from(comparison.full_refresh.as_millis()).unwrap_or(u64::MAX);
         let due = head.full_at > now || now.0.saturating_sub(head.full_at.0) >= refresh;
         let has_base = snapshots.first().is_some_and(|first| first.settled);
         let mut full = match () {

@@ -80,7 +80,7 @@ pub struct ScheduleKey(pub [u8; 16]);
 
 /// What one delivery asks for.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct Comparison {
     /// Which schedule it belongs to: it is compared with that schedule's snapshots.
     pub schedule: ScheduleKey,
     /// After so long all users are sent.
@@ -262,18 +262,18 @@ impl Changes {
     /// is damaged of earlier deliveries is not an error: all users are sent then.
     pub fn begin(
         &self,
-        order: &Order,
+        comparison: &Comparison,
         delivery: DeliveryId,
         now: UnixMillis,
         ledger: &dyn Ledger,
     ) -> Result<Session, Error> {
         let mut state = self.inner.state();
-        let files = self.inner.files(order.schedule);
+        let files = self.inner.files(comparison.schedule);
         let unreadable = |source| files.unreadable(source);
         self.inner
             .hear_of_loss(&mut state, ledger)
             .map_err(unreadable)?;
-        if state.busy.contains_key(&order.schedule) {
+        if state.busy.contains_key(&comparison.schedule) {
             return Err(Error::Busy);
         }
         let failed = |source| Error::Io {
@@ -282,7 +282,7 @@ impl Changes {
         };
         files.remove_drafts().map_err(failed)?;
         self.inner
-            .settle_one(&mut state, order.schedule, ledger)
+            .settle_one(&mut state, comparison.schedule, ledger)
             .map_err(unreadable)?;
         let items = files.items().map_err(unreadable)?;
         let before = match items.iter().any(|item| item.users) {
@@ -292,13 +292,20 @@ impl Changes {
         self.inner
             .forget_before(&files, &items, ledger)
             .map_err(unreadable)?;
-        let session = Session::begin(&self.inner, order, delivery, now, &items, before.clone())?;
+        let session = Session::begin(
+            &self.inner,
+            comparison,
+            delivery,
+            now,
+            &items,
+            before.clone(),
+        )?;
         let busy = Busy {
             delivery,
             before,
             dropped: false,
         };
-        state.busy.insert(order.schedule, busy);
+        state.busy.insert(comparison.schedule, busy);
         Ok(session)
     }
 

@@ -9,7 +9,7 @@ use super::earlier::{Earlier, Found, Full, random};
 use super::files::{Item, Kind, ScheduleFiles};
 use super::seen::Seen;
 use super::snapshot::{Cursor, Entry, Head, Name, ReadError, Role, WriteError, Writer};
-use super::{Audience, Error, Inner, Order, ScheduleKey};
+use super::{Audience, Comparison, Error, Inner, ScheduleKey};
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 
@@ -59,14 +59,14 @@ struct Held {
 impl Session {
     pub(super) fn begin(
         inner: &Arc<Inner>,
-        order: &Order,
+        comparison: &Comparison,
         delivery: DeliveryId,
         now: UnixMillis,
         items: &[Item],
         before: Vec<DeliveryId>,
     ) -> Result<Self, Error> {
-        let files = inner.files(order.schedule);
-        let found = Found::read(inner, order, &files, items, now)?;
+        let files = inner.files(comparison.schedule);
+        let found = Found::read(inner, comparison, &files, items, now)?;
         let number = items.last().map_or(1, |last| last.number.saturating_add(1));
         let head = Head {
             full_at: match found.full {
@@ -76,10 +76,10 @@ impl Session {
             ..found.head
         };
         let (mut seen, mut absent) = (None, None);
-        if order.audience.is_some() {
+        if comparison.audience.is_some() {
             seen = Some(Seen::new(random()?));
             let name = Name {
-                schedule: order.schedule,
+                schedule: comparison.schedule,
                 delivery,
                 role: Role::Absent,
             };
@@ -87,7 +87,7 @@ impl Session {
             absent = Some(writer(inner, &files, file, name, &head)?);
         }
         let name = Name {
-            schedule: order.schedule,
+            schedule: comparison.schedule,
             delivery,
             role: Role::Users,
         };
@@ -97,12 +97,12 @@ impl Session {
             users: Some(writer(inner, &files, file, name, &head)?),
             inner: Arc::clone(inner),
             files,
-            schedule: order.schedule,
+            schedule: comparison.schedule,
             delivery,
             number,
             before,
             head,
-            audience: order.audience.clone(),
+            audience: comparison.audience.clone(),
             full: found.full,
             earlier: found.earlier,
             owed: found.owed,

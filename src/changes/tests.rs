@@ -140,7 +140,7 @@ fn an_audience_that_loses_too_many_at_once_is_refused_unless_that_is_allowed() {
     let mut world = World::new(true);
     world.run(&result(0..10, 1));
     world.send_all();
-    let mut strict = world.order();
+    let mut strict = world.comparison();
     if let Some(audience) = &mut strict.audience {
         audience.may_shrink = false;
     }
@@ -195,9 +195,12 @@ fn who_is_there_under_another_identity_has_not_left() {
     let mut night = |world: &mut World| {
         world.now += 1;
         let id = DeliveryId(u128::from(world.now).to_be_bytes());
-        let begun = world
-            .changes
-            .begin(&world.order(), id, UnixMillis(world.now), &world.outbox);
+        let begun = world.changes.begin(
+            &world.comparison(),
+            id,
+            UnixMillis(world.now),
+            &world.outbox,
+        );
         let mut session = begun.unwrap();
         for (user, people) in nights.next().unwrap() {
             if !session.is_known(user, Some(1), &people).unwrap() {
@@ -227,19 +230,25 @@ fn who_is_there_under_another_identity_has_not_left() {
 #[test]
 fn one_schedule_takes_one_delivery_at_a_time_and_another_one_its_own() {
     let world = World::new(false);
-    let order = world.order();
+    let comparison = world.comparison();
     let id = DeliveryId([1; 16]);
     let now = UnixMillis(1);
-    let first = world.changes.begin(&order, id, now, &world.outbox).unwrap();
-    let second = world.changes.begin(&order, id, now, &world.outbox);
+    let first = world
+        .changes
+        .begin(&comparison, id, now, &world.outbox)
+        .unwrap();
+    let second = world.changes.begin(&comparison, id, now, &world.outbox);
     assert!(matches!(second, Err(Error::Busy)));
-    let other = Order {
+    let other = Comparison {
         schedule: ScheduleKey([6; 16]),
-        ..order.clone()
+        ..comparison.clone()
     };
     world.changes.begin(&other, id, now, &world.outbox).unwrap();
     drop(first);
-    world.changes.begin(&order, id, now, &world.outbox).unwrap();
+    world
+        .changes
+        .begin(&comparison, id, now, &world.outbox)
+        .unwrap();
     assert_eq!(
         world.files(),
         Vec::<PathBuf>::new(),
@@ -410,7 +419,7 @@ fn attempt(world: &mut World, result: &Night) -> Result<(), Error> {
     let now = UnixMillis(world.now);
     let mut session = world
         .changes
-        .begin(&world.order(), id, now, &world.outbox)?;
+        .begin(&world.comparison(), id, now, &world.outbox)?;
     for (&user, &value) in result {
         let fingerprint = Some(u128::from(value));
         if !session.is_known(user, fingerprint, &world::people(user))? {

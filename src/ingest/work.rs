@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::admission::Window;
 use super::early::EarlyRows;
 use super::{
-    CHUNKS_WAITING, Feed, IngestError, Order, Progress, Reason, Receipt, Settings, Store, Task,
+    CHUNKS_WAITING, Feed, Incoming, IngestError, Ingested, Progress, Reason, Settings, Store, Task,
     Worked, writer,
 };
 use crate::changes::Session;
@@ -32,29 +32,29 @@ pub struct Source {
 
 /// Works until the feed ends and the delivery is committed, or until something fails.
 pub fn run(
-    order: Order,
+    incoming: Incoming,
     source: Source,
     outbox: &Outbox,
     settings: &Settings,
     progress: &Progress,
-) -> Result<Receipt, IngestError> {
+) -> Result<Ingested, IngestError> {
     let task = Task {
-        id: order.delivery.id,
-        destination: order.delivery.destination,
+        id: incoming.delivery.id,
+        destination: incoming.delivery.destination,
         mapping: mapping::Settings {
-            now: order.delivery.received,
-            ..order.mapping
+            now: incoming.delivery.received,
+            ..incoming.mapping
         },
-        more_columns: order.more_columns,
-        environment: order.environment,
-        data_plan: order.data_plan,
+        more_columns: incoming.more_columns,
+        environment: incoming.environment,
+        data_plan: incoming.data_plan,
     };
-    let received = order.delivery.received;
+    let received = incoming.delivery.received;
     // Dropping it removes what was staged.
-    let mut staging = outbox.begin(order.delivery)?;
+    let mut staging = outbox.begin(incoming.delivery)?;
     // What was delivered so far; dropping it gives this delivery's part up.
-    let mut session = match &order.changes {
-        Some((changes, order)) => Some(changes.begin(order, task.id, received, outbox)?),
+    let mut session = match &incoming.changes {
+        Some((changes, comparison)) => Some(changes.begin(comparison, task.id, received, outbox)?),
         None => None,
     };
     let Source {
@@ -123,7 +123,7 @@ pub fn run(
     if let Some(session) = session {
         session.committed();
     }
-    Ok(Receipt {
+    Ok(Ingested {
         delivery: task.id,
         rows: worked.rows,
         rejected: worked.rejected,

@@ -3,7 +3,7 @@
 use super::changes::ChangesError;
 use crate::config::MoreColumnsError;
 
-/// Why a request is not an order. Each is a sentence for the schedule's owner.
+/// Why a request is not taken. Each is a sentence for the schedule's owner.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RequestError {
     /// A root key came twice: which of the two counts would be a guess.

@@ -29,7 +29,7 @@ use super::download::{DownloadError, Downloader};
 use super::error::RequestError;
 use super::live::Handle;
 use super::parts::{Parts, PartsError, Piece};
-use super::receiver::{Caller, NotReserved, Order, Receipt, Receiver, Refusal, Source};
+use super::receiver::{Accepted, Caller, DeliveryRequest, NotReserved, Receiver, Refusal, Source};
 use super::reply::Outcome;
 use super::request::{Origin, Sections};
 use super::spool::Spool;
@@ -95,7 +95,7 @@ struct Delivery<P> {
 
 /// How a request ended that did not fail.
 enum Done {
-    Received(Receipt),
+    Received(Accepted),
     /// Committed before, under the same webhook id.
     Before {
         rows: u64,
@@ -196,15 +196,15 @@ impl<R: Receiver> Executor<R> {
                 Piece::End => break,
             }
         }
-        let (order, download_url) = sections.order(origin)?;
+        let (request, download_url) = sections.request(origin)?;
         let Some(download_url) = download_url else {
             return Ok(Done::NoResults);
         };
-        if let Turn::Before { rows } = self.turn(delivery, Some(&order)).await? {
+        if let Turn::Before { rows } = self.turn(delivery, Some(&request)).await? {
             return Ok(Done::Before { rows });
         }
         let source = self.downloader.fetch(&download_url).await?;
-        self.receive(delivery, order, source).await
+        self.receive(delivery, request, source).await
     }
 
     /// A pushed document whose settings came first goes straight to the receiver.
@@ -216,8 +216,8 @@ impl<R: Receiver> Executor<R> {
         parts: &mut Parts,
         delivery: &mut Delivery<R::Reservation>,
     ) -> Result<Done, Failure> {
-        let (order, _) = sections.order(origin)?;
-        if let Turn::Before { rows } = self.turn(delivery, Some(&order)).await? {
+        let (request, _) = sections.request(origin)?;
+        if let Turn::Before { rows } = self.turn(delivery, Some(&request)).await? {
             return Ok(Done::Before { rows });
         }
         let (sender, source) = mpsc::channel(PIECES_AHEAD);
@@ -245,7 +245,7 @@ impl<R: Receiver> Executor<R> {
             }
         };
         let source = Box::pin(ReceiverStream::new(source));
-        let (result, ()) = tokio::join!(self.receive(delivery, order, source), pump);
+        let (result, ()) = tokio::join!(self.receive(delivery, request, source), pump);
         result
     }
 
@@ -284,15 +284,15 @@ impl<R: Receiver> Executor<R> {
                 Piece::End => break,
             }
         }
-        let (order, _) = sections.order(origin)?;
+        let (request, _) = sections.request(origin)?;
         let source = spool.into_source().await?;
-        self.receive(delivery, order, source).await
+        self.receive(delivery, request, source).await
     }
 
     async fn receive(
         &self,
         delivery: &mut Delivery<R::Reservation>,
-        order: Order,
+        request: DeliveryRequest,
         source: Source,
     ) -> Result<Done, Failure> {
         let Some(reservation) = delivery.reservation.take() else {
@@ -300,7 +300,7 @@ impl<R: Receiver> Executor<R> {
             return Err(Failure::Receiving);
         };
         delivery.handed_over = true;
-        let receipt = self.receiver.receive(reservation, order, source).await?;
+        let receipt = self.receiver.receive(reservation, request, source).await?;
         Ok(Done::Received(receipt))
     }
 
@@ -308,9 +308,9 @@ impl<R: Receiver> Executor<R> {
     async fn turn(
         &self,
         delivery: &mut Delivery<R::Reservation>,
-        order: Option<&Order>,
+        request: Option<&DeliveryRequest>,
     ) -> Result<Turn, Failure> {
-        match self.receiver.reserve(&delivery.caller, order).await {
+        match self.receiver.reserve(&delivery.caller, request).await {
             Ok(reservation) => delivery.reservation = Some(reservation),
             Err(NotReserved::Receiving) => return Err(Failure::Receiving),
             Err(NotReserved::Committed { rows }) => return Ok(Turn::Before { rows }),
@@ -331,7 +331,7 @@ enum Turn {
 
 fn report(done: Done) -> Outcome {
     match done {
-        Done::Received(Receipt {
+        Done::Received(Accepted {
             delivery,
             rows,
             rejected,

@@ -41,7 +41,7 @@ use std::time::Duration;
 
 pub use live::Handle;
 pub use receiver::{
-    Caller, Choices, NotReserved, OnlyChanges, Order, Receipt, Receiver, Refusal, Source,
+    Accepted, Caller, Choices, DeliveryRequest, NotReserved, OnlyChanges, Receiver, Refusal, Source,
 };
 pub use server::Intake;
 pub use spool::was_not_read_back;

@@ -43,7 +43,7 @@ pub trait Receiver: Send + Sync + 'static {
     fn reserve(
         &self,
         caller: &Caller,
-        order: Option<&Order>,
+        request: Option<&DeliveryRequest>,
     ) -> impl Future<Output = Result<Self::Reservation, NotReserved>> + Send;
 
     /// Writes down that a delivery came to nothing before [`Receiver::receive`] was called. Must not
@@ -75,9 +75,9 @@ pub trait Receiver: Send + Sync + 'static {
     fn receive(
         &self,
         reservation: Self::Reservation,
-        order: Order,
+        request: DeliveryRequest,
         source: Source,
-    ) -> impl Future<Output = Result<Receipt, Refusal>> + Send;
+    ) -> impl Future<Output = Result<Accepted, Refusal>> + Send;
 }
 
 /// Why a delivery was not reserved.
@@ -116,7 +116,7 @@ pub struct Caller {
 
 /// What Looker asks for with one execute request, checked.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct DeliveryRequest {
     /// mParticle's key; not empty.
     pub api_key: String,
     /// mParticle's secret; not empty.
@@ -187,7 +187,7 @@ pub type Source = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// A delivery that is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Receipt {
+pub struct Accepted {
     /// Its id.
     pub delivery: DeliveryId,
     /// Rows that the document had.

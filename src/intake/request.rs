@@ -9,7 +9,7 @@ use super::changes;
 use super::choices::{self, Form};
 use super::error::RequestError;
 use super::quote::{quoted, text};
-use super::receiver::Order;
+use super::receiver::DeliveryRequest;
 use crate::config::Secret;
 
 /// The longest header value, in characters, that is taken for an id.
@@ -69,13 +69,16 @@ impl Sections {
         self.plan.as_ref().map(|plan| plan.as_slice())
     }
 
-    /// Whether [`order`](Self::order) can decide without the rest of the request.
+    /// Whether [`request`](Self::request) can decide without the rest of the request.
     pub(super) fn decidable(&self) -> bool {
         self.kind.is_some() && self.params.is_some() && self.form.is_some()
     }
 
-    /// The order, checked, and the download url if there is one.
-    pub(super) fn order(&self, origin: &Origin) -> Result<(Order, Option<String>), RequestError> {
+    /// The delivery that is asked for, checked, and the download url if there is one.
+    pub(super) fn request(
+        &self,
+        origin: &Origin,
+    ) -> Result<(DeliveryRequest, Option<String>), RequestError> {
         let kind: Option<Value> = section(&self.kind, "type")?;
         if kind.as_ref().and_then(Value::as_str) != Some("query") {
             let found = match kind {
@@ -102,7 +105,7 @@ impl Sections {
         if choices.only_changes.is_some() {
             changes::check(schedule_id.as_deref())?;
         }
-        let order = Order {
+        let request = DeliveryRequest {
             api_key,
             api_secret: Secret::new(api_secret),
             data_type,
@@ -114,7 +117,7 @@ impl Sections {
             schedule_id,
             choices,
         };
-        Ok((order, plan.download_url.filter(|url| !url.is_empty())))
+        Ok((request, plan.download_url.filter(|url| !url.is_empty())))
     }
 }
 
@@ -171,24 +174,26 @@ mod tests {
         r#"{"data_type": "event_data", "environment": "development"}"#,
     );
 
-    fn order(sections: &[(&str, &str)]) -> Result<(Order, Option<String>), RequestError> {
+    fn request(
+        sections: &[(&str, &str)],
+    ) -> Result<(DeliveryRequest, Option<String>), RequestError> {
         let mut all = Sections::default();
         for (name, json) in sections {
             all.put(name, json.as_bytes())?;
         }
-        all.order(&Origin::default())
+        all.request(&Origin::default())
     }
 
     #[test]
     fn a_complete_request_is_an_order() {
-        let (order, url) = order(&[KIND, PLAN, ("attachment", "null"), DATA, FORM]).unwrap();
-        assert_eq!(order.api_key, "k");
-        assert_eq!(order.api_secret.expose(), "s");
-        assert_eq!(order.data_type, DataType::Event);
-        assert_eq!(order.environment, Environment::Development);
-        assert_eq!(order.title, "T");
-        assert_eq!(order.link.as_deref(), Some("https://l/looks/1"));
-        assert_eq!(order.schedule_id.as_deref(), Some("7"));
+        let (request, url) = request(&[KIND, PLAN, ("attachment", "null"), DATA, FORM]).unwrap();
+        assert_eq!(request.api_key, "k");
+        assert_eq!(request.api_secret.expose(), "s");
+        assert_eq!(request.data_type, DataType::Event);
+        assert_eq!(request.environment, Environment::Development);
+        assert_eq!(request.title, "T");
+        assert_eq!(request.link.as_deref(), Some("https://l/looks/1"));
+        assert_eq!(request.schedule_id.as_deref(), Some("7"));
         assert_eq!(url.as_deref(), Some("https://l/d"));
     }
 
@@ -200,10 +205,10 @@ mod tests {
             r#"{"download_url": null}"#,
             r#"{"download_url": ""}"#,
         ] {
-            let (_, url) = order(&[KIND, ("scheduled_plan", plan), DATA, FORM]).unwrap();
+            let (_, url) = request(&[KIND, ("scheduled_plan", plan), DATA, FORM]).unwrap();
             assert_eq!(url, None, "{plan}");
         }
-        assert_eq!(order(&[KIND, DATA, FORM]).unwrap().1, None);
+        assert_eq!(request(&[KIND, DATA, FORM]).unwrap().1, None);
     }
 
     #[test]
@@ -215,9 +220,9 @@ mod tests {
             ("[]", None),
         ] {
             let plan = format!(r#"{{"scheduled_plan_id": {id}, "title": 5}}"#);
-            let (order, _) = order(&[KIND, ("scheduled_plan", &plan), DATA, FORM]).unwrap();
-            assert_eq!(order.schedule_id.as_deref(), expect);
-            assert_eq!(order.title, "5");
+            let (request, _) = request(&[KIND, ("scheduled_plan", &plan), DATA, FORM]).unwrap();
+            assert_eq!(request.schedule_id.as_deref(), expect);
+            assert_eq!(request.title, "5");
         }
     }
 
@@ -298,7 +303,7 @@ mod tests {
                 "Looker's request has two `data` sections.",
             ),
         ] {
-            let error = order(&sections).map(|_| "accepted").unwrap_err();
+            let error = request(&sections).map(|_| "accepted").unwrap_err();
             assert_eq!(error.to_string(), message);
         }
     }
@@ -306,8 +311,8 @@ mod tests {
     fn choices(optional: &str) -> Result<Choices, RequestError> {
         let form =
             format!(r#"{{"data_type": "event_data", "environment": "production"{optional}}}"#);
-        let (order, _) = order(&[KIND, PLAN, DATA, ("form_params", &form)])?;
-        Ok(order.choices)
+        let (request, _) = request(&[KIND, PLAN, DATA, ("form_params", &form)])?;
+        Ok(request.choices)
     }
 
     #[test]
@@ -391,7 +396,7 @@ mod tests {
     #[test]
     fn quoted_text_is_escaped_and_short() {
         let form = format!(r#"{{"data_type": "\n{}"}}"#, "x".repeat(500));
-        let error = order(&[KIND, DATA, ("form_params", &form)])
+        let error = request(&[KIND, DATA, ("form_params", &form)])
             .unwrap_err()
             .to_string();
         assert!(!error.contains('\n') && error.len() < 150, "{error}");

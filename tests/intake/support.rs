@@ -15,8 +15,8 @@ use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
 use looker_feed::config;
 use looker_feed::intake::{
-    Caller, Choices, Intake, NotReserved, Order, Receipt, Receiver, Refusal, Settings, Source,
-    new_key,
+    Accepted, Caller, Choices, DeliveryRequest, Intake, NotReserved, Receiver, Refusal, Settings,
+    Source, new_key,
 };
 use looker_feed::model::{DeliveryId, FailureKind};
 use looker_feed::seal::Space;
@@ -61,7 +61,7 @@ pub struct Script {
     pub bytes: Notify,
     /// A delivery has ended, or its future was dropped.
     pub ended: Notify,
-    pub accepted: Mutex<Vec<(Order, Vec<u8>)>>,
+    pub accepted: Mutex<Vec<(DeliveryRequest, Vec<u8>)>>,
     pub begun_count: AtomicUsize,
     pub cut: Mutex<Vec<String>>,
     /// Webhook ids that are reserved now.
@@ -115,7 +115,7 @@ impl Script {
         }
     }
 
-    pub fn accepted(&self) -> Vec<(Order, Vec<u8>)> {
+    pub fn accepted(&self) -> Vec<(DeliveryRequest, Vec<u8>)> {
         self.accepted.lock().unwrap().clone()
     }
 
@@ -141,7 +141,11 @@ impl Receiver for Script {
         Ok(())
     }
 
-    async fn reserve(&self, caller: &Caller, _: Option<&Order>) -> Result<Reserved, NotReserved> {
+    async fn reserve(
+        &self,
+        caller: &Caller,
+        _: Option<&DeliveryRequest>,
+    ) -> Result<Reserved, NotReserved> {
         if let Some(known) = self.webhook.lock().unwrap().clone() {
             return Err(known);
         }
@@ -185,9 +189,9 @@ impl Receiver for Script {
     async fn receive(
         &self,
         _reserved: Reserved,
-        order: Order,
+        request: DeliveryRequest,
         mut source: Source,
-    ) -> Result<Receipt, Refusal> {
+    ) -> Result<Accepted, Refusal> {
         struct Ended<'a>(&'a Notify);
         impl Drop for Ended<'_> {
             fn drop(&mut self) {
@@ -222,8 +226,8 @@ impl Receiver for Script {
         }
         self.gate.acquire().await.unwrap().forget();
         let rows = document.iter().filter(|byte| **byte == b'{').count() as u64;
-        self.accepted.lock().unwrap().push((order, document));
-        Ok(Receipt {
+        self.accepted.lock().unwrap().push((request, document));
+        Ok(Accepted {
             delivery: DELIVERY,
             rows,
             rejected: 0,

@@ -99,8 +99,8 @@ impl World {
         }
     }
 
-    pub fn order(&self) -> Order {
-        Order {
+    pub fn comparison(&self) -> Comparison {
+        Comparison {
             schedule: SCHEDULE,
             full_refresh: Duration::from_millis(self.refresh),
             audience: self.audience.then(|| Audience {
@@ -125,7 +125,7 @@ impl World {
         let now = UnixMillis(self.now);
         let mut session = self
             .changes
-            .begin(&self.order(), id, now, &self.outbox)
+            .begin(&self.comparison(), id, now, &self.outbox)
             .unwrap();
         if session
             .note()
