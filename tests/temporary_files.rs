@@ -11,7 +11,7 @@ use futures::stream;
 use looker_feed::causes::with_causes;
 use looker_feed::clock::UnixMillis;
 use looker_feed::group::Memory;
-use looker_feed::ingest::{self, IngestError, Progress, Receipt};
+use looker_feed::ingest::{self, IngestError, Ingested, Progress};
 use looker_feed::model::{DataType, DeliveryId, DestinationId, Environment};
 use looker_feed::outbox::{NewDelivery, Outbox, Settings};
 use looker_feed::seal::{Keyring, Space, SpaceOp};
@@ -49,7 +49,7 @@ async fn receive(
     outbox: &Outbox,
     number: u32,
     settings: ingest::Settings,
-) -> Result<Receipt, IngestError> {
+) -> Result<Ingested, IngestError> {
     let order = ingest::Incoming {
         delivery: NewDelivery {
             id: DeliveryId(u128::from(number).to_be_bytes()),
