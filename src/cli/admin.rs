@@ -8,6 +8,7 @@
 
 mod deliveries;
 mod edit;
+mod frame;
 mod list;
 mod outcome;
 mod print;
@@ -16,12 +17,12 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
@@ -29,7 +30,7 @@ use serde_json::json;
 
 use super::client::{Client, ClientError, DaemonArgument};
 use crate::causes::with_causes;
-use crate::control::view::{DeadLetter, Delivery, Done, Listing, Overview, RejectedRow};
+use crate::control::view::{DeadLetter, Delivery, Done, Overview, RejectedRow};
 use crate::harmless::harmless;
 use list::{ListArguments, list};
 use outcome::{Failure, Found, tell};
@@ -37,9 +38,6 @@ use screen::{Screen, escaped};
 
 /// Exit code when there is nothing of what was asked for.
 const EXIT_NOTHING: u8 = 3;
-
-/// How often `status --watch` looks.
-const WATCH: Duration = Duration::from_secs(2);
 
 /// Ids in one call; the API takes no more.
 const AT_ONCE: usize = 1000;
@@ -72,7 +70,7 @@ pub enum Command {
 pub struct Status {
     #[command(flatten)]
     daemon: DaemonArgument,
-    /// Look again every two seconds
+    /// Look again every two seconds; on a terminal, a screen that `q` ends
     #[arg(long, short)]
     watch: bool,
     /// Print JSON, with --watch a line each time
@@ -143,7 +141,7 @@ pub struct DeadLetters {
 enum Action {
     /// List them
     List {
-        /// Only those of this delivery
+        /// Only those of this delivery: its id, or the beginning of it
         #[arg(long, value_name = "ID")]
         delivery: Option<String>,
         #[command(flatten)]
@@ -171,7 +169,7 @@ enum Action {
     },
     /// Write them all with their batches, one JSON object a line
     Export {
-        /// Only those of this delivery
+        /// Only those of this delivery: its id, or the beginning of it
         #[arg(long, value_name = "ID")]
         delivery: Option<String>,
         /// File to write; must not be there yet. Without it: standard output
@@ -194,7 +192,7 @@ struct Change {
 struct Choice {
     /// Ids of dead letters
     ids: Vec<String>,
-    /// Those of this delivery
+    /// Those of this delivery: its id, or the beginning of it
     #[arg(long, value_name = "ID")]
     delivery: Option<String>,
     /// Every one
@@ -264,7 +262,7 @@ async fn execute(
 ) -> Result<Found, Failure> {
     match command {
         Command::Status(arguments) if arguments.watch => {
-            watch(client, screen, arguments.json).await
+            watch::watch(client, screen, arguments.json).await
         }
         Command::Status(arguments) => status(client, screen, arguments.json).await,
         Command::Deliveries(arguments) => deliveries::deliveries(client, screen, arguments).await,
@@ -315,10 +313,8 @@ async fn dead_letters(
             delivery,
             list: arguments,
         } => {
-            let query: Vec<_> = delivery
-                .iter()
-                .map(|id| ("delivery", id.as_str()))
-                .collect();
+            let delivery = whole_ids(client, delivery.as_deref()).await?;
+            let query: Vec<_> = delivery.iter().map(|id| ("delivery", &**id)).collect();
             let (items, text) =
                 list::<DeadLetter>(client, &["dead-letters"], &query, *arguments).await?;
             if arguments.json {
@@ -351,6 +347,7 @@ async fn dead_letters(
             change(client, screen, "discard", arguments).await
         }
         Action::Export { delivery, output } => {
+            let delivery = whole_ids(client, delivery.as_deref()).await?;
             export(client, screen, delivery.as_deref(), output.as_ref()).await
         }
     }
@@ -391,6 +388,14 @@ async fn id_of(client: &Client, listed: &str, begin: &str) -> Result<String, Fai
     }
 }
 
+/// The same for a delivery that may be named.
+async fn whole_ids(client: &Client, begin: Option<&str>) -> Result<Option<String>, Failure> {
+    match begin {
+        Some(begin) => Ok(Some(whole_id(client, begin).await?)),
+        None => Ok(None),
+    }
+}
+
 async fn status(client: &Client, screen: &mut Screen<'_>, as_json: bool) -> Result<Found, Failure> {
     let text = client.text(&["overview"], &[]).await?;
     if as_json {
@@ -401,44 +406,6 @@ async fn status(client: &Client, screen: &mut Screen<'_>, as_json: bool) -> Resu
     Ok(Found::Something)
 }
 
-/// Until it is interrupted. On a terminal a daemon that is gone for a while is waited for; a
-/// script wants to know.
-async fn watch(client: &Client, screen: &mut Screen<'_>, as_json: bool) -> Result<Found, Failure> {
-    loop {
-        match client.text(&["overview"], &[]).await {
-            Ok(text) if as_json => screen.json(&text)?,
-            Ok(text) => {
-                let now: Overview = client.read(&text)?;
-                if screen.terminal {
-                    screen.clear()?;
-                    status::overview(screen, &now)?;
-                    status::deliveries(screen, &watched(client).await?)?;
-                } else {
-                    screen.line(&status::summary(&now))?;
-                }
-            }
-            Err(error) if screen.terminal && !as_json => {
-                screen.clear()?;
-                screen.line(&super::with_causes(&error))?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-        screen.flush()?;
-        tokio::time::sleep(WATCH).await;
-    }
-}
-
-/// Deliveries that are not over, and the latest ones.
-async fn watched(client: &Client) -> Result<Vec<Delivery>, Failure> {
-    let mut all: Vec<Delivery> = Vec::new();
-    for (state, limit) in [("open", "10"), ("done", "5")] {
-        let query = [("state", state), ("limit", limit)];
-        let part: Listing<Delivery> = client.read(&client.text(&["deliveries"], &query).await?)?;
-        all.extend(part.items);
-    }
-    Ok(all)
-}
-
 async fn change(
     client: &Client,
     screen: &mut Screen<'_>,
@@ -446,7 +413,8 @@ async fn change(
     arguments: &Change,
 ) -> Result<Found, Failure> {
     let choice = &arguments.choice;
-    let bodies: Vec<_> = match &choice.delivery {
+    let delivery = whole_ids(client, choice.delivery.as_deref()).await?;
+    let bodies: Vec<_> = match &delivery {
         Some(delivery) => vec![json!({ "delivery": delivery })],
         None if choice.all => vec![json!({ "all": true })],
         None => {

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::cli::web::{Web, web};
+use crate::tls;
 
 /// Where a daemon listens when nothing else is said.
 const USUAL: &str = "http://127.0.0.1:8081";
@@ -144,7 +145,7 @@ impl Client {
         Ok(Self {
             base,
             authorization,
-            http: web(WITHIN)?,
+            http: web(WITHIN, tls::public()?),
         })
     }
 

@@ -1,7 +1,6 @@
 //! `looker-feed demo`: the real daemon as a process of its own, between a stand-in for Looker and
 //! one for mParticle, and a full comparison at the end.
 
-mod daemon;
 mod heal;
 
 use std::cell::Cell;
@@ -12,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use crate::cli::daemon::Daemon;
 use crate::cli::summary::{bytes, thousands, time};
 use crate::cli::{Failure, runtime, stop_signal};
 use crate::control::view;
 use crate::looker::{self, Execute, Looker, Shape, Source};
 use crate::sandbox::{self, Sandbox};
 use crate::shutdown;
-use daemon::Daemon;
 
 /// How often the bars are brought up to date.
 const TICK: Duration = Duration::from_millis(200);
@@ -99,7 +98,7 @@ async fn play(shape: &Shape, keep: bool) -> Result<(), Failure> {
         let stop = stop.clone();
         async move { tokio::join!(looker.run(stop.clone()), mparticle.run(stop)) }
     });
-    let mut daemon = Daemon::start(&endpoint, BATCHES_PER_SECOND, &looker_at).await?;
+    let mut daemon = Daemon::start(&endpoint, BATCHES_PER_SECOND, Some(&looker_at)).await?;
     println!(
         "A delivery of {} rows, {} users, goes from Looker through looker-feed to mParticle,",
         thousands(shape.rows),

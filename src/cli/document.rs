@@ -74,6 +74,16 @@ impl DocumentArgument {
 }
 
 impl Document {
+    /// What `from` holds, without a bar.
+    pub fn of(name: &str, from: Box<dyn Read + Send>) -> Self {
+        Self {
+            name: name.to_owned(),
+            from,
+            bar: ProgressBar::hidden(),
+            ended: false,
+        }
+    }
+
     /// What a person calls it.
     pub fn name(&self) -> &str {
         &self.name

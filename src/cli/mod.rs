@@ -12,6 +12,7 @@
 mod admin;
 mod check_config;
 mod client;
+mod daemon;
 mod demo;
 mod document;
 mod form;
@@ -25,6 +26,8 @@ mod sandbox;
 mod send;
 mod serve;
 mod summary;
+mod terminal;
+mod trial;
 mod web;
 
 use std::path::PathBuf;
@@ -55,6 +58,8 @@ struct Arguments {
 enum Command {
     /// Run the daemon
     Serve(ConfigArgument),
+    /// Send a sample, or a result of yours, through a daemon of its own to a stand-in for mParticle
+    Try(trial::Arguments),
     /// Show it at work, with stand-ins for Looker and mParticle
     Demo(demo::Arguments),
     /// Show what would be sent of a result, and which column goes where, without sending it
@@ -125,6 +130,7 @@ pub fn main() -> ExitCode {
     };
     let ended = match arguments.command {
         Command::Serve(argument) => done(serve::run(&argument)),
+        Command::Try(arguments) => done(trial::run(&arguments)),
         Command::Demo(arguments) => done(demo::run(&arguments)),
         Command::Preview(arguments) => preview::run(&arguments),
         Command::Send(arguments) => send::run(&arguments),

@@ -46,6 +46,11 @@ impl Paint {
         self.with(AnsiColor::Yellow.on_default(), text)
     }
 
+    /// What needs somebody.
+    pub fn bad(self, text: &str) -> String {
+        self.with(AnsiColor::Red.on_default(), text)
+    }
+
     fn with(self, style: Style, text: &str) -> String {
         if !self.on || text.is_empty() {
             return text.to_owned();
@@ -61,7 +66,13 @@ mod tests {
     #[test]
     fn colours_end_where_the_text_ends_and_can_be_left_out() {
         let (on, off) = (Paint { on: true }, Paint { on: false });
-        for style in [Paint::bold, Paint::dim, Paint::good, Paint::warn] {
+        for style in [
+            Paint::bold,
+            Paint::dim,
+            Paint::good,
+            Paint::warn,
+            Paint::bad,
+        ] {
             let coloured = style(on, "text");
             assert!(coloured.starts_with("\u{1b}[") && coloured.ends_with("text\u{1b}[0m"));
             assert_eq!(style(off, "text"), "text");

@@ -4,15 +4,17 @@
 //! The request is written here and not taken from the stand-in for Looker: that one is the tests'
 //! own idea of what Looker does, and has to stay independent of this.
 
-mod follow;
-mod hub;
+pub(super) mod follow;
+pub(super) mod hub;
 
 use std::io::{self, BufRead};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::json;
 use url::Url;
 
+use crate::causes::with_causes;
 use crate::cli::admin::screen::escaped;
 use crate::cli::client::{DaemonArgument, absolute};
 use crate::cli::document::DocumentArgument;
@@ -22,7 +24,7 @@ use crate::config::{Config, Secret};
 use crate::control::view;
 use crate::harmless::harmless;
 use crate::intake;
-use hub::{Hub, Request};
+use hub::{Hub, HubError, Request};
 
 /// The account's secret, in the environment.
 const SECRET_VARIABLE: &str = "LOOKER_FEED_API_SECRET";
@@ -48,8 +50,14 @@ pub struct Arguments {
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
     /// Address of the daemon's Action Hub [default: where the configuration says that it listens]
+    ///
+    /// Where the daemon serves TLS itself, its base_url: the name that its certificate is for.
     #[arg(long, value_name = "URL", value_parser = absolute)]
     hub: Option<Url>,
+    /// Certificates of authorities to trust beside the public ones, as a PEM file, for a hub with a
+    /// certificate of your own
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Wait until mParticle has taken everything
     #[arg(long)]
     wait: bool,
@@ -78,7 +86,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             None => "standard input".to_owned(),
         }
     });
-    let hub = Hub::new(url, &key, config.intake.keep_alive).map_err(|error| Failure::of(&error))?;
+    let hub = Hub::new(url, &key, config.intake.keep_alive, arguments.ca.as_deref()).map_err(
+        |error| match error {
+            HubError::Tls(_) => Failure::Usage(with_causes(&error)),
+            error => Failure::of(&error),
+        },
+    )?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let request = Request {
@@ -142,7 +155,11 @@ fn hub_url(arguments: &Arguments, config: &Config) -> Result<Url, Failure> {
     if let Some(url) = &arguments.hub {
         return Ok(url.clone());
     }
-    reachable(config.intake.listen).ok_or_else(|| {
+    let tls = config.intake.tls_cert.is_some();
+    if let Some(url) = config.intake.base_url.as_ref().filter(|_| tls) {
+        return Ok(url.clone());
+    }
+    reachable(if tls { "https" } else { "http" }, config.intake.listen).ok_or_else(|| {
         Failure::Usage(
             "The configuration leaves the hub's port to the system: say with --hub where it is."
                 .to_owned(),
@@ -155,13 +172,13 @@ fn daemon(arguments: &Arguments, config: &Config) -> DaemonArgument {
     let mut daemon = arguments.daemon.clone();
     let named = std::env::var_os("LOOKER_FEED_ADMIN_URL").is_some_and(|url| !url.is_empty());
     if daemon.admin.is_none() && !named {
-        daemon.admin = reachable(config.admin.listen).map(String::from);
+        daemon.admin = reachable("http", config.admin.listen).map(String::from);
     }
     daemon
 }
 
 /// Where a server that listens so is found from this machine.
-fn reachable(mut listen: std::net::SocketAddr) -> Option<Url> {
+fn reachable(scheme: &str, mut listen: std::net::SocketAddr) -> Option<Url> {
     if listen.port() == 0 {
         return None;
     }
@@ -171,7 +188,7 @@ fn reachable(mut listen: std::net::SocketAddr) -> Option<Url> {
             std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    format!("http://{listen}").parse().ok()
+    format!("{scheme}://{listen}").parse().ok()
 }
 
 fn api_secret(arguments: &Arguments) -> Result<Secret, Failure> {
@@ -210,7 +227,7 @@ mod tests {
             ("[::]:8080", Some("http://[::1]:8080/")),
             ("127.0.0.1:0", None),
         ] {
-            let url = reachable(listen.parse().unwrap());
+            let url = reachable("http", listen.parse().unwrap());
             assert_eq!(url.as_ref().map(Url::as_str), want, "{listen}");
         }
     }

@@ -3,19 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustls::ClientConfig;
 
 use crate::net::client::{HttpsClient, Kept, https};
-use crate::tls;
 
 /// Sends requests with bodies of type `B`.
 pub type Web<B> = HttpsClient<B>;
 
-/// A client for `http` and `https` that trusts public authorities and gives a connection
-/// `connect_within` to open.
-///
-/// # Errors
-/// rustls knows no cipher to use.
-pub fn web<B>(connect_within: Duration) -> Result<Web<B>, rustls::Error>
+/// A client for `http` and `https` that gives a connection `connect_within` to open and trusts as `tls` says.
+pub fn web<B>(connect_within: Duration, tls: ClientConfig) -> Web<B>
 where
     B: hyper::body::Body<Data = Bytes> + Send,
 {
@@ -24,5 +20,5 @@ where
         most: 2,
         idle: Duration::from_secs(10),
     };
-    Ok(https(tls::public()?, connect_within, kept))
+    https(tls, connect_within, kept)
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
@@ -131,8 +131,10 @@ impl Key {
         // A credential of systemd's has an ACL for the unit's user, which shows as the group's bit.
         let credential = std::env::var_os("CREDENTIALS_DIRECTORY")
             .is_some_and(|directory| path.starts_with(directory));
-        let others = if credential { 0o037 } else { 0o077 };
-        if meta.permissions().mode() & others != 0 {
+        // Secrets that are mounted belong to root, and to the group of who is to read them (Kubernetes' fsGroup).
+        let mine = rustix::process::geteuid();
+        let mounted = !mine.is_root() && meta.uid() != mine.as_raw();
+        if exposed(meta.permissions().mode(), credential || mounted) {
             return Err(KeyError::Exposed {
                 path: path.to_owned(),
             });
@@ -206,6 +208,12 @@ pub(super) fn new_salt() -> Result<[u8; SALT], KeyError> {
     Ok(salt)
 }
 
+/// Whether a file of this mode can be read by more users than it should, or written by others. `lent`: it is
+/// another user's, who has it read by the daemon's group.
+fn exposed(mode: u32, lent: bool) -> bool {
+    mode & if lent { 0o037 } else { 0o077 } != 0
+}
+
 fn io_error(path: &Path) -> impl Fn(io::Error) -> KeyError {
     move |source| KeyError::Io {
         path: path.to_owned(),
@@ -257,6 +265,22 @@ mod tests {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
         let refused = Key::load_or_create(&path);
         assert!(matches!(refused, Err(KeyError::Exposed { .. })));
+    }
+
+    #[test]
+    fn the_group_may_read_only_a_file_that_another_user_lends() {
+        for (mode, own, lent) in [
+            (0o100400, false, false),
+            (0o100600, false, false),
+            (0o100440, true, false),
+            (0o100640, true, false),
+            (0o100460, true, true),
+            (0o100404, true, true),
+            (0o100644, true, true),
+        ] {
+            assert_eq!(exposed(mode, false), own, "{mode:o}");
+            assert_eq!(exposed(mode, true), lent, "{mode:o}");
+        }
     }
 
     #[test]

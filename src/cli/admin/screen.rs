@@ -47,6 +47,20 @@ impl<'a> Screen<'a> {
         }
     }
 
+    /// Writes to `out`, for a terminal of so many columns.
+    pub fn of_width(out: &'a mut (dyn Write + Send), columns: usize, paint: Paint) -> Self {
+        Self {
+            columns: Some(columns),
+            paint,
+            ..Self::new(out, true)
+        }
+    }
+
+    /// Whether what is written has colours.
+    pub fn paint(&self) -> Paint {
+        self.paint
+    }
+
     /// One line, made harmless.
     pub fn line(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, "{}", harmless(text))
@@ -60,11 +74,6 @@ impl<'a> Screen<'a> {
     /// Bytes as they are, for a file or a pipe.
     pub fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)
-    }
-
-    /// Empties the terminal's screen.
-    pub fn clear(&mut self) -> io::Result<()> {
-        self.out.write_all(b"\x1b[H\x1b[2J")
     }
 
     /// What was written is seen now.

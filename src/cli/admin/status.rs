@@ -72,12 +72,7 @@ pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
         counted(now.totals.rows_in, "row", "rows"),
         counted(now.totals.deliveries_refused, "delivery", "deliveries"),
     ))?;
-    screen.line(&format!(
-        "For you      {}, {}, {}",
-        counted(outbox.dead_letters, "dead letter", "dead letters"),
-        counted(outbox.rejected_rows, "rejected row", "rejected rows"),
-        counted(outbox.cancelled_rows, "cancelled row", "cancelled rows"),
-    ))?;
+    screen.line(&format!("For you      {}", for_you(now)))?;
     if now.destinations.is_empty() {
         return Ok(());
     }
@@ -87,21 +82,22 @@ pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
         .iter()
         .map(|one| destination(one, now.now))
         .collect();
-    let head = [
-        "~DESTINATION",
-        "*STATE",
-        ">WAITING",
-        "?>OLDEST",
-        "?>ACCEPTED/S",
-        "?>PACE",
-        "?>LEFT",
-        "#ID",
-    ];
-    screen.table(&head, &rows, "")
+    screen.table(&DESTINATIONS, &rows, "")
+}
+
+/// What somebody may want to look at.
+pub(super) fn for_you(now: &Overview) -> String {
+    let outbox = &now.outbox;
+    format!(
+        "{}, {}, {}",
+        counted(outbox.dead_letters, "dead letter", "dead letters"),
+        counted(outbox.rejected_rows, "rejected row", "rejected rows"),
+        counted(outbox.cancelled_rows, "cancelled row", "cancelled rows"),
+    )
 }
 
 /// An issue as one line: what needs a person begins with an exclamation mark.
-fn one_issue(issue: &Issue, now: UnixMillis) -> String {
+pub(super) fn one_issue(issue: &Issue, now: UnixMillis) -> String {
     let mark = if issue.level.needs_a_person() {
         '!'
     } else {
@@ -118,8 +114,20 @@ fn one_issue(issue: &Issue, now: UnixMillis) -> String {
     )
 }
 
+/// The head above [`destination`].
+pub(super) const DESTINATIONS: [&str; 8] = [
+    "~DESTINATION",
+    "*STATE",
+    ">WAITING",
+    "?>OLDEST",
+    "?>ACCEPTED/S",
+    "?>PACE",
+    "?>LEFT",
+    "#ID",
+];
+
 /// One that has nothing to send has no speed and no pace.
-fn destination(one: &Destination, now: UnixMillis) -> Vec<String> {
+pub(super) fn destination(one: &Destination, now: UnixMillis) -> Vec<String> {
     let busy = one.batches > 0 || one.in_flight > 0;
     let pace = match (busy, one.limit > 0.0) {
         (false, _) => dash(),
@@ -143,31 +151,8 @@ fn destination(one: &Destination, now: UnixMillis) -> Vec<String> {
     ]
 }
 
-/// What `--watch` shows below: deliveries that are not over, then the latest that are.
-pub fn deliveries(screen: &mut Screen<'_>, all: &[Delivery]) -> io::Result<()> {
-    if all.is_empty() {
-        return Ok(());
-    }
-    screen.line("")?;
-    let (open, over): (Vec<_>, Vec<_>) = all.iter().partition(|one| {
-        matches!(
-            one.standing,
-            Standing::Queued | Standing::Sending | Standing::Blocked
-        )
-    });
-    let rows: Vec<_> = open.into_iter().chain(over).map(delivery).collect();
-    let head = [
-        "~DELIVERY",
-        "~",
-        ">ROWS",
-        ">DONE",
-        "?>LEFT",
-        "?~NOT DELIVERED",
-    ];
-    screen.table(&head, &rows, "")
-}
-
-fn delivery(one: &Delivery) -> Vec<String> {
+/// Title, where it stands, rows, how much of them is settled, time left, and what did not arrive.
+pub(super) fn delivery(one: &Delivery) -> Vec<String> {
     let rows = one.rows;
     let settled = one.rows_in - (rows.waiting + rows.in_flight).min(one.rows_in);
     let missing = [

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use clap::Parser;
 
 use super::screen::{escaped, indented, number, span};
@@ -411,15 +413,26 @@ fn an_idle_destination_has_no_speed_and_one_delivery_is_one() {
         level: crate::control::view::Level::Attention,
         ..Delivery::default()
     };
-    status::deliveries(&mut Screen::new(&mut out, true), &[delivery]).unwrap();
-    let text = String::from_utf8(out).unwrap();
+    let look = frame::Look {
+        now: &overview,
+        deliveries: &[delivery],
+        rates: &[],
+        silent: None,
+        clock: crate::clock::UnixMillis(0),
+    };
+    let size = crate::cli::terminal::Size {
+        columns: 80,
+        lines: 24,
+    };
+    let shown = frame::frame(&look, size, crate::cli::paint::Paint::off());
+    let text = String::from_utf8(out).unwrap() + &shown.join("\n");
     assert!(!text.contains("161") && !text.contains("of 270"), "{text}");
     assert!(
         text.contains("1 delivery with 1,234 rows accepted, 0 deliveries refused"),
         "{text}"
     );
     assert!(
-        text.contains("Daily     incomplete!   300  100 %     -  62 dead"),
+        text.contains("Daily     incomplete!   300  100 %  62 dead"),
         "{text}"
     );
 }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::daemon::Daemon;
 use crate::cli::Failure;
+use crate::cli::daemon::Daemon;
 use crate::cli::summary::{thousands, time};
 use crate::control::view;
 use crate::looker::{self, Api, Schedule, Shape, document};

@@ -4,6 +4,7 @@
 //! document as base64, so that whatever is in the file stays the document's own business.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use url::Url;
 use crate::cli::document::Document;
 use crate::cli::web::{Web, web};
 use crate::config::Secret;
+use crate::tls::{self, TlsError};
 
 /// Parts of the document between the file and the connection: each waits little for the other.
 const PARTS_AHEAD: usize = 4;
@@ -68,9 +70,9 @@ pub enum HubError {
     /// `--hub` holds something else, or the key cannot stand in a header.
     #[error("`{0}` is not the address of a hub, such as http://127.0.0.1:8080")]
     Address(Url),
-    /// rustls refuses its own defaults.
-    #[error("TLS cannot be set up")]
-    Tls(#[from] rustls::Error),
+    /// The file of authorities cannot be used, or rustls refuses its own defaults.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The connection was refused, or the name is unknown.
     #[error(
         "no hub answers at {url}. Is `looker-feed serve` running? Another address is given with --hub"
@@ -83,7 +85,7 @@ pub enum HubError {
     },
     /// Somebody answers, whose certificate nobody vouches for.
     #[error(
-        "the certificate of the hub at {url} cannot be trusted: {why}. `send` knows public authorities only; on the daemon's own machine give its address without TLS, or call it by the name that a public certificate is for"
+        "the certificate of the hub at {url} cannot be trusted: {why}. name the authority that vouches for it with --ca, and call the hub with --hub by the name that its certificate is for"
     )]
     Untrusted {
         /// Where it was looked for.
@@ -140,8 +142,17 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// The hub at `url`, which writes a newline every `keep_alive` while it works.
-    pub fn new(url: Url, key: &str, keep_alive: Duration) -> Result<Self, HubError> {
+    /// The hub at `url`, which writes a newline every `keep_alive` while it works. Whose authority is in
+    /// the file `ca` is trusted as public ones are.
+    ///
+    /// # Errors
+    /// It is no address, the key cannot stand in a header, or the file is of no use.
+    pub fn new(
+        url: Url,
+        key: &str,
+        keep_alive: Duration,
+        ca: Option<&Path>,
+    ) -> Result<Self, HubError> {
         let wrong = || HubError::Address(url.clone());
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(wrong());
@@ -159,7 +170,7 @@ impl Hub {
             url: execute,
             authorization,
             stalled: STALLED.max(3 * keep_alive),
-            http: web(CONNECT)?,
+            http: web(CONNECT, tls::client("--ca", ca)?),
         })
     }
 

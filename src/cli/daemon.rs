@@ -1,4 +1,4 @@
-//! The daemon as a child process of the demonstration.
+//! A daemon as a child process, with an outbox that goes with it: for `demo` and `try`.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -15,6 +15,7 @@ use crate::cli::web::{Web, web};
 use crate::config::Secret;
 use crate::intake;
 use crate::looker::User;
+use crate::tls;
 
 /// How long the daemon may take to open its ports, and to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,12 +38,12 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `looker-feed serve` with an outbox in a temporary directory, and a key for the API of
-    /// the stand-in for Looker.
+    /// Starts `looker-feed serve` with an outbox in a temporary directory, and, if there is a stand-in
+    /// for Looker, a key for its API.
     pub async fn start(
         endpoint: &str,
         batches_per_second: u32,
-        looker: &Url,
+        looker: Option<&Url>,
     ) -> Result<Self, Failure> {
         let start = Self::start_now(endpoint, batches_per_second, looker);
         tokio::time::timeout(PATIENCE, start)
@@ -53,7 +54,7 @@ impl Daemon {
     async fn start_now(
         endpoint: &str,
         batches_per_second: u32,
-        looker: &Url,
+        looker: Option<&Url>,
     ) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
             Failure::Other(format!("The daemon cannot be started: {error}"))
@@ -61,8 +62,7 @@ impl Daemon {
         let directory = tempfile::tempdir().map_err(failed)?;
         let log = std::fs::File::create(directory.path().join("log")).map_err(failed)?;
         let secret = format!("{:032x}{:032x}", fastrand::u128(..), fastrand::u128(..));
-        let admin = User::admin();
-        let settings = [
+        let mut settings = vec![
             ("INTAKE__LISTEN", "127.0.0.1:0".to_owned()),
             ("INTAKE__SECRET", secret.clone()),
             ("LOOKER__ALLOWED_HOSTS", "127.0.0.1".to_owned()),
@@ -77,12 +77,17 @@ impl Daemon {
                 batches_per_second.to_string(),
             ),
             ("ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
-            ("LOOKER__API__URL", looker.to_string()),
-            ("LOOKER__API__CLIENT_ID", admin.client_id),
-            ("LOOKER__API__CLIENT_SECRET", admin.client_secret),
-            ("LOOKER__API__PAUSE", "2s".to_owned()),
-            ("LOOKER__API__MISSED_BACK", "0s".to_owned()),
         ];
+        if let Some(looker) = looker {
+            let admin = User::admin();
+            settings.extend([
+                ("LOOKER__API__URL", looker.to_string()),
+                ("LOOKER__API__CLIENT_ID", admin.client_id),
+                ("LOOKER__API__CLIENT_SECRET", admin.client_secret),
+                ("LOOKER__API__PAUSE", "2s".to_owned()),
+                ("LOOKER__API__MISSED_BACK", "0s".to_owned()),
+            ]);
+        }
         // Variables of ours that the person may have set are for their own daemon.
         let inherited = std::env::vars_os()
             .filter(|(name, _)| !name.to_string_lossy().starts_with("LOOKER_FEED_"));
@@ -90,7 +95,11 @@ impl Daemon {
             .arg("serve")
             .env_clear()
             .envs(inherited)
-            .envs(settings.map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)))
+            .envs(
+                settings
+                    .into_iter()
+                    .map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -120,7 +129,10 @@ impl Daemon {
         };
         Ok(Self {
             child,
-            client: web(PATIENCE).map_err(|error| Failure::of(&error))?,
+            client: web(
+                PATIENCE,
+                tls::public().map_err(|error| Failure::of(&error))?,
+            ),
             directory,
             hub,
             admin,
