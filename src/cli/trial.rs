@@ -52,7 +52,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             (document.name().to_owned(), document)
         }
         None => {
-            let document = Document::of("the sample", Box::new(Cursor::new(SAMPLE)));
+            let document = Document::of("The sample", Box::new(Cursor::new(SAMPLE)));
             ("Sample".to_owned(), document)
         }
     };
@@ -137,10 +137,11 @@ async fn deliver(
     println!("Then:                  {}", follow::summary(&delivery));
     rejected(daemon, &delivery).await?;
     let batches = arrived.ledger();
-    if let Some(first) = batches.first() {
-        let text = String::from_utf8_lossy(&first.batch);
+    // The one that tells most.
+    if let Some(largest) = batches.iter().max_by_key(|one| one.batch.len()) {
+        let text = String::from_utf8_lossy(&largest.batch);
         let all = batches.len();
-        println!("\nThe first of {all} batches, as it arrived at mParticle:\n");
+        println!("\nThe largest of {all} batches, as it arrived at mParticle:\n");
         println!("{}", escaped(&indented(&text)));
     }
     let rows = &delivery.rows;

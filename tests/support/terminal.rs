@@ -181,8 +181,9 @@ impl Session {
         let drawn = seen.rsplit(DRAW).next().unwrap_or_default();
         let drawn = drawn.split("\u{1b}[J").next().unwrap_or_default();
         let lines = drawn.replace("\u{1b}[K", "");
+        let lines = lines.replace('\r', "");
         lines
-            .split("\r\n")
+            .split('\n')
             .map(|line| line.trim_end().to_owned())
             .collect()
     }
@@ -192,7 +193,7 @@ impl Session {
         let seen = self.seen();
         let inside = seen.split(ENTER).nth(1).unwrap_or_default();
         let inside = inside.split(LEAVE).next().unwrap_or_default();
-        [DRAW, "\u{1b}[K", "\u{1b}[J", "\r\n"]
+        [DRAW, "\u{1b}[K", "\u{1b}[J", "\r"]
             .iter()
             .fold(inside.to_owned(), |text, own| text.replace(own, "\n"))
     }
@@ -237,15 +238,18 @@ impl Session {
         ended.expect("it ends")
     }
 
-    /// Whether the terminal has its modes again, and its screen.
-    pub fn is_as_before(&self) -> bool {
-        let after = tcgetattr(&self.terminal).expect("its modes");
-        let seen = self.seen();
-        after.local_modes == self.before.local_modes
-            && after.input_modes == self.before.input_modes
-            && seen.matches(ENTER).count() == 1
-            && seen.matches(LEAVE).count() == 1
-            && seen.ends_with(LEAVE)
+    /// Waits until the terminal has its modes again, and its screen.
+    pub async fn is_as_before(&self) {
+        let as_before = |session: &Self| {
+            let after = tcgetattr(&session.terminal).expect("its modes");
+            let seen = session.seen();
+            after.local_modes == session.before.local_modes
+                && after.input_modes == session.before.input_modes
+                && seen.matches(ENTER).count() == 1
+                && seen.matches(LEAVE).count() == 1
+                && seen.ends_with(LEAVE)
+        };
+        self.until("the terminal is as it was", as_before).await;
     }
 }
 
