@@ -13,13 +13,14 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin looker-feed \
  && packaging/image-root target/release/looker-feed /image
+# An empty directory that the runtime's user owns: a new volume takes its owner from here.
+RUN mkdir -m 0700 /outbox
 
 # Holds the binary and Debian's glibc and libgcc, and no shell. The roots of public TLS are in the binary.
 # `packaging/build image` makes this stage without the one above, out of what is built already.
 FROM scratch
 COPY --from=build /image /
-# A new volume takes its owner from here.
-COPY --from=build --chown=65532:65532 /image/var/lib/looker-feed /var/lib/looker-feed
+COPY --from=build --chown=65532:65532 /outbox /var/lib/looker-feed
 # The key that seals credentials must not lie in the volume of the outbox: mount it.
 ENV LOOKER_FEED_OUTBOX__PATH=/var/lib/looker-feed/outbox \
     LOOKER_FEED_SEAL__KEY_FILE=/run/secrets/looker-feed-seal-key \
