@@ -30,7 +30,7 @@ use serde_json::json;
 
 use super::client::{Client, ClientError, DaemonArgument};
 use crate::causes::with_causes;
-use crate::control::view::{DeadLetter, Delivery, Done, Overview, RejectedRow};
+use crate::control::view::{DeadLetter, Done, Overview, RejectedRow};
 use crate::harmless::harmless;
 use list::{ListArguments, list};
 use outcome::{Failure, Found, tell};

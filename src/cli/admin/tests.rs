@@ -5,6 +5,7 @@ use clap::Parser;
 use super::screen::{escaped, indented, number, span};
 use super::*;
 use crate::control::tests::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, Running, TOKEN};
+use crate::control::view::Delivery;
 
 #[derive(Debug, Parser)]
 struct Whole {
