@@ -104,14 +104,14 @@ impl Rows {
         };
         let mut bits = self.assemble_bits()?;
         let mut index = self.index;
+        let mut segments = self.segments.into_iter().peekable();
         for (position, row) in self.deliveries {
             let counters = self.counters.remove(&position);
             let counters = counters.ok_or_else(|| inconsistent("a delivery has no counters"))?;
             let mut delivery = Delivery::new(row);
             delivery.counters = counters;
-            let mut after = self.segments.split_off(&(position, 0));
-            let others = after.split_off(&(position + 1, 0));
-            for ((at, number), row) in after {
+            // Both come in the order of positions; one that belongs to no delivery is left over.
+            while let Some(((at, number), row)) = segments.next_if(|((at, _), _)| *at == position) {
                 let settled = bits.remove(&(at, number));
                 let count = settled.as_ref().map_or(0, Bits::count);
                 if count != row.settled_entries {
@@ -124,13 +124,12 @@ impl Rows {
                 };
                 delivery.segments.insert(number, segment);
             }
-            self.segments.extend(others);
             if position >= meta.next_position || index.by_id.contains_key(&delivery.row.info.id) {
                 return Err(inconsistent("two deliveries share a name or place"));
             }
             index.insert_delivery(position, delivery);
         }
-        if !self.counters.is_empty() || !self.segments.is_empty() || !bits.is_empty() {
+        if !self.counters.is_empty() || segments.next().is_some() || !bits.is_empty() {
             return Err(inconsistent(
                 "rows of a delivery are there and itself is not",
             ));
