@@ -23,7 +23,8 @@ from urllib3.util.retry import Retry
 
 ROWS_HELD = 50_000
 BATCHES_A_REQUEST = 100
-EVENTS_A_BATCH = 100
+# What mParticle takes in a request, and so in a batch.
+EVENTS_A_REQUEST = 100
 REQUESTS_AT_ONCE = 8
 
 # What the columns mean; a script like this has it in its source.
@@ -87,8 +88,8 @@ def batch(rows):
 
 def batches(held):
     for rows in held.values():
-        for at in range(0, len(rows), EVENTS_A_BATCH):
-            yield batch(rows[at : at + EVENTS_A_BATCH])
+        for at in range(0, len(rows), EVENTS_A_REQUEST):
+            yield batch(rows[at : at + EVENTS_A_REQUEST])
 
 
 class Sender:
@@ -123,12 +124,14 @@ class Sender:
         self.room.release()
 
     def send_all(self, held):
-        group = []
+        group, events = [], 0
         for one in batches(held):
-            group.append(one)
-            if len(group) == BATCHES_A_REQUEST:
+            more = len(one["events"])
+            if len(group) == BATCHES_A_REQUEST or events + more > EVENTS_A_REQUEST:
                 self.send(group)
-                group = []
+                group, events = [], 0
+            group.append(one)
+            events += more
         if group:
             self.send(group)
 

@@ -52,6 +52,7 @@ struct Run {
 #[derive(Deserialize)]
 struct Said {
     memory_bytes: u64,
+    first_error: Option<String>,
 }
 
 fn main() {
@@ -185,6 +186,9 @@ impl Bench<'_> {
         );
         let said = text.lines().last().unwrap_or_default();
         let said: Said = serde_json::from_str(said).expect("its last line is JSON");
+        if outage.is_none() {
+            assert_eq!(said.first_error, None, "in peace no request fails");
+        }
         run(&world, took, said.memory_bytes)
     }
 
