@@ -76,7 +76,12 @@ pub(in crate::outbox) fn list(disk: &Disk, directory: &Path) -> Result<Vec<PathB
     (|| {
         disk.check(Op::List(directory))?;
         fs::read_dir(directory)?
-            .map(|entry| Ok(entry?.path()))
+            .map(|entry| {
+                // There may be very many, and they are kept for a while.
+                let mut path = entry?.path();
+                path.shrink_to_fit();
+                Ok(path)
+            })
             .collect::<io::Result<Vec<_>>>()
     })()
     .map_err(refused(directory, Attempt::List))

@@ -76,7 +76,7 @@ pub(in crate::outbox) fn commit(
             settled: None,
             file: None,
         };
-        delivery.segments.insert(summary.number, segment);
+        delivery.segments.insert(summary.number, Box::new(segment));
     }
     // A delivery without entries has settled already; its segment has said all it had to.
     let empty = receipt.requests == 0;

@@ -158,7 +158,9 @@ impl Replay<'_> {
                 settled: None,
                 file: None,
             };
-            delivery.segments.insert(one.summary.number, segment);
+            delivery
+                .segments
+                .insert(one.summary.number, Box::new(segment));
         }
         if missing != Tally::default() {
             let what = if found.segments.iter().any(|one| one.damaged) {

@@ -71,7 +71,8 @@ pub(in crate::outbox) struct Delivery {
     pub row: Arc<DeliveryRow>,
     pub counters: Counters,
     /// Those that have not settled, and the last one until all have.
-    pub segments: BTreeMap<u32, Segment>,
+    /// Boxed, since nearly every delivery has one, and a map makes room for eleven.
+    pub segments: BTreeMap<u32, Box<Segment>>,
     pub flight: Flight,
 }
 
@@ -213,6 +214,7 @@ impl Index {
             .get_mut(&position)?
             .segments
             .get_mut(&number)
+            .map(|segment| &mut **segment)
     }
 
     /// Puts a letter where it belongs: into the queue, if it was replayed.
@@ -460,6 +462,7 @@ impl Delivery {
     pub fn segment_of(&self, ordinal: u32) -> Option<&Segment> {
         self.segments
             .values()
+            .map(|segment| &**segment)
             .find(|segment| segment.row.holds(ordinal))
     }
 
@@ -506,7 +509,7 @@ impl Delivery {
     fn pick(&mut self, position: u64, max: usize) -> Pick {
         let mut entries = Vec::new();
         let flight = &mut self.flight;
-        let mut segments = self.segments.values();
+        let mut segments = self.segments.values().map(|segment| &**segment);
         let mut current = segments.next();
         while entries.len() < max {
             let again = flight.released.first().copied();

@@ -122,7 +122,7 @@ impl Rows {
                     settled,
                     file: None,
                 };
-                delivery.segments.insert(number, segment);
+                delivery.segments.insert(number, Box::new(segment));
             }
             if position >= meta.next_position || index.by_id.contains_key(&delivery.row.info.id) {
                 return Err(inconsistent("two deliveries share a name or place"));
