@@ -126,7 +126,7 @@
 //! 5. **A claim lives in memory only.** After a crash, what is not settled is due again.
 //! 6. **A reply is an enum, and the decision on it a pure function** ([`drain`]).
 //! 7. **Nothing is dropped in silence**: rows in = delivered + waiting + in flight + dead-lettered +
-//!    rejected + cancelled + unchanged + named as damaged, for each delivery, at every moment.
+//!    rejected + cancelled + unchanged + erased + named as damaged, for each delivery, at every moment.
 //! 8. **Who is passed over as unchanged is known to have it.** In doubt all users are sent ([`changes`]).
 //! 9. **Secrets and people's data are never written in clear**: credentials, rows and dead letters are sealed
 //!    ([`seal`]) under a key that lies outside the outbox; temporary files under keys that nobody keeps.

@@ -761,6 +761,7 @@ async fn the_pages_fit_wide_and_narrow_in_light_and_dark_and_axe_finds_nothing()
         ("/rejected-rows", "rejected-rows", "#groups article"),
         ("/configuration", "configuration", "tbody tr"),
         ("/audit", "audit", ".empty, tbody tr"),
+        ("/people", "people", "main [data-do=find]"),
     ] {
         browser.visit(&daemon, path).await;
         browser
@@ -1038,6 +1039,126 @@ async fn ten_thousand_deliveries_are_found_by_filter_and_read_page_by_page() {
         .until("document.querySelector('.empty')?.textContent.includes('No delivery is like that')")
         .await;
     browser.screenshot("history", 1280, "light").await;
+
+    // Every page stands with so much behind it, and axe finds nothing.
+    let axe = axe();
+    for (path, ready) in [
+        ("/", "#charts figure"),
+        ("/deliveries", "tbody tr:nth-child(50)"),
+        ("/schedules", "tbody .runs"),
+        ("/destinations", ".empty, #destinations article"),
+        ("/dead-letters", ".empty"),
+        ("/rejected-rows", ".empty"),
+        ("/failed-deliveries", ".empty"),
+        ("/configuration", "tbody tr"),
+        ("/people", "main [data-do=find]"),
+        ("/audit", ".empty"),
+    ] {
+        browser.visit(&daemon, path).await;
+        browser
+            .until(&format!("document.querySelector(`main {ready}`)"))
+            .await;
+        let stood = browser.eval("return Math.round(performance.now());").await;
+        println!("{path} stood after {stood} ms with {ALL} deliveries");
+        let name = path.trim_start_matches('/').replace('/', "-");
+        browser
+            .screenshot(&format!("history-{name}"), 1280, "light")
+            .await;
+        if let Some(axe) = &axe {
+            assert_eq!(browser.violations(axe).await, json!([]), "{path}");
+        }
+    }
+    browser.close(&daemon.admin).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_daemon_says_on_each_page_what_there_is_not() {
+    let Some(browser) = Browser::open().await else {
+        return;
+    };
+    let axe = axe();
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    for path in [
+        "/",
+        "/deliveries",
+        "/schedules",
+        "/destinations",
+        "/dead-letters",
+        "/rejected-rows",
+        "/failed-deliveries",
+        "/people",
+        "/audit",
+    ] {
+        browser.visit(&daemon, path).await;
+        browser
+            .until("document.querySelector('main h1, main h2') && !document.querySelector('main').textContent.includes('Loading…')")
+            .await;
+        let name = format!("empty-{}", path.trim_start_matches('/'));
+        browser.screenshot(&name, 1280, "light").await;
+        browser
+            .screenshot(&format!("{name}-narrow"), 390, "dark")
+            .await;
+        if let Some(axe) = &axe {
+            assert_eq!(browser.violations(axe).await, json!([]), "{path}");
+        }
+    }
+    browser.close(&daemon.admin).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_looked_for_and_erased_on_the_page_once_somebody_has_agreed() {
+    let Some(browser) = Browser::open().await else {
+        return;
+    };
+    let world = World::new(None).await;
+    world.mparticle.set_faults(unlucky()).expect("good faults");
+    let home = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    send(&daemon, "Newsletter", &file(home.path(), 40), "user");
+    daemon.settled().await;
+    let letters: Listing<Value> = daemon.get("/api/v1/dead-letters?limit=1").await;
+    let id = letters.items[0]["id"].as_str().unwrap().to_owned();
+
+    browser.visit(&daemon, "/people").await;
+    browser.press("main [data-do=find]").await;
+    browser.shows("#said", "Enter whom to look for.").await;
+    let value = browser.page.find(Locator::Css("#person-value")).await;
+    value.expect("a field").send_keys(UNLUCKY).await.unwrap();
+    browser
+        .eval("document.querySelector('#person-name').value = 'customer_id';")
+        .await;
+    browser.press("main [data-do=find]").await;
+    browser
+        .shows("main [data-of=message]", "Found in one delivery.")
+        .await;
+    browser.screenshot("people-found", 1280, "light").await;
+    browser.press("main [data-do=erase]").await;
+    browser.press("#ask [data-answer=no]").await;
+    assert_eq!(
+        browser
+            .eval("return document.querySelectorAll('[data-lookup]').length;")
+            .await,
+        1
+    );
+    browser.press("main [data-do=erase]").await;
+    browser.press("#ask [data-answer=yes]").await;
+    browser
+        .until("document.querySelector('main [data-of=message]')?.textContent.startsWith('Erased: 0 rows that waited, 1 in dead letters')")
+        .await;
+    let (status, _) = daemon
+        .call("GET", &format!("/api/v1/dead-letters/{id}"), "")
+        .await;
+    assert_eq!(status, 404);
+    let here = browser.page.current_url().await.expect("an address");
+    assert!(!here.as_str().contains(UNLUCKY));
+    browser.visit(&daemon, "/audit").await;
+    browser
+        .until("[...document.querySelectorAll('[data-of=call]')].some(node => node.textContent.startsWith('Erasure '))")
+        .await;
+    let text = browser.text("main").await;
+    assert!(!text.contains(UNLUCKY), "{text}");
     browser.close(&daemon.admin).await;
 }
 

@@ -8,11 +8,13 @@ use super::again::AskAgain;
 use super::arrivals::Arrivals;
 use super::failed::{Failures, failed_view, repeat_view};
 use super::keys;
+use super::lookups::Lookups;
 use super::readiness::Readiness;
 use super::standing::destination;
 use crate::causes::with_causes;
 use crate::changes::Changes;
 use crate::clock::UnixMillis;
+use crate::control::people::{Lookup, Person};
 use crate::control::{Daemon, Filter, Page, Problem, Which, groups, view};
 use crate::drain::{self, policy};
 use crate::model::{DeliveryId, DestinationId};
@@ -39,6 +41,7 @@ pub(super) struct Facts {
     pub arrivals: Arc<Arrivals>,
     pub failures: Arc<Failures>,
     pub again: Arc<AskAgain>,
+    pub lookups: Lookups,
     pub started: UnixMillis,
     /// Bound of the outbox, in bytes.
     pub max_bytes: u64,
@@ -270,16 +273,21 @@ impl Daemon for Facts {
         let cancelled = self.outbox.cancel(id).map_err(failed)?;
         let cancelled = cancelled.ok_or_else(|| no_delivery(delivery))?;
         // Whatever the drain holds of it and has not begun goes back, and is cancelled there.
+        let mut message = format!(
+            "{} batches ({} rows) are cancelled.",
+            cancelled.batches, cancelled.rows
+        );
         if let Some(state) = self.outbox.delivery(id).map_err(failed)? {
+            if state.in_flight.rows > 0 {
+                message.push_str(&format!(
+                    " Of {} rows that were being sent, those that have not gone out are cancelled too; \
+                     the rest end as they do.",
+                    state.in_flight.rows
+                ));
+            }
             self.drain.cancel(state.destination, id);
         }
-        Ok(done(
-            cancelled.batches,
-            format!(
-                "{} batches ({} rows) are cancelled. What is under way still ends as it does.",
-                cancelled.batches, cancelled.rows
-            ),
-        ))
+        Ok(done(cancelled.batches, message))
     }
 
     fn pause(&self, destination: &str) -> Result<view::Done, Problem> {
@@ -308,6 +316,22 @@ impl Daemon for Facts {
                 ),
             ),
         })
+    }
+
+    fn find(&self, person: &Person) -> Result<Lookup, Problem> {
+        self.lookups.find(person)
+    }
+
+    fn erase(&self, person: &Person) -> Result<Lookup, Problem> {
+        self.lookups.erase(person)
+    }
+
+    fn lookups(&self) -> Result<Vec<Lookup>, Problem> {
+        Ok(self.lookups.all())
+    }
+
+    fn lookup(&self, id: &str) -> Result<Lookup, Problem> {
+        self.lookups.one(id)
     }
 
     fn retry_now(&self, destination: &str) -> Result<view::Done, Problem> {
@@ -518,6 +542,7 @@ fn delivery(state: DeliveryState, link: Option<String>) -> view::Delivery {
             damaged: state.damaged.rows,
             cancelled: state.cancelled.rows,
             unchanged: state.unchanged,
+            erased: state.erased.rows,
         },
         users: state.users,
         batches: state.batches,

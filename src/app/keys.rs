@@ -26,11 +26,12 @@ fn key_file(config: &Config) -> PathBuf {
     })
 }
 
-/// Reads the keys; makes the current one if there is none and no file of the outbox needs it.
+/// Reads the keys; makes the current one if there is none and no file of the outbox needs it, and says
+/// whether it has.
 ///
 /// # Errors
 /// A key is missing or of no use.
-pub(super) fn load(config: &Config) -> Result<Arc<Keyring>, StartError> {
+pub(super) fn load(config: &Config) -> Result<(Arc<Keyring>, bool), StartError> {
     let previous = config.seal.previous_key_files.iter();
     let previous: Vec<Key> = previous
         .map(|path| Key::load(path))
@@ -55,15 +56,15 @@ pub(super) fn load(config: &Config) -> Result<Arc<Keyring>, StartError> {
             "made a key that seals credentials and people's data in the outbox; keep a copy of it, and not beside the outbox: without it the outbox cannot be read"
         );
     }
-    Ok(Arc::new(Keyring::new(key, previous)))
+    Ok((Arc::new(Keyring::new(key, previous)), made))
 }
 
 /// Seals credentials that are sealed under a previous key with the current one, and says which
-/// previous keys are still needed. Blocks on the disk.
+/// previous keys are still needed. Returns how many. Blocks on the disk.
 ///
 /// # Errors
 /// The state of the outbox could not be made durable, or its files not be listed.
-pub(super) fn renew(outbox: &Outbox, config: &Config, keys: &Keyring) -> Result<(), StartError> {
+pub(super) fn renew(outbox: &Outbox, config: &Config, keys: &Keyring) -> Result<usize, StartError> {
     let resealed = outbox.reseal_accounts(|destination, sealed| {
         if keys.is_current(sealed) {
             return None;
@@ -89,7 +90,7 @@ pub(super) fn renew(outbox: &Outbox, config: &Config, keys: &Keyring) -> Result<
         );
     }
     if config.seal.previous_key_files.is_empty() {
-        return Ok(());
+        return Ok(resealed);
     }
     let needed = outbox::needed_keys(&config.outbox.path)?;
     // The current key is the first.
@@ -110,7 +111,7 @@ pub(super) fn renew(outbox: &Outbox, config: &Config, keys: &Keyring) -> Result<
             ),
         }
     }
-    Ok(())
+    Ok(resealed)
 }
 
 /// Where a delivery comes from, as the outbox keeps it: a line each for the link back to Looker, the

@@ -6,6 +6,7 @@
 //! receiver     what stands behind the hub: deliveries go from intake to the outbox
 //!   choices      what a schedule's form chooses              schedules  those that send only changes
 //! facts        what stands behind the admin side             edit       a dead letter's new batch
+//!   lookups      searches for a person, and erasures  person     whom they mean
 //!   arrivals     what is being received, and sums            readiness  whether a delivery would be taken
 //! parts        the tasks, in the order in which they end     private    directories that are closed to others
 //! systemd, traces, reload
@@ -24,7 +25,9 @@ mod edit;
 mod facts;
 mod failed;
 mod keys;
+mod lookups;
 mod parts;
+mod person;
 mod private;
 mod readiness;
 mod receiver;
@@ -46,7 +49,7 @@ use url::Url;
 use crate::changes::Changes;
 use crate::clock::UnixMillis;
 use crate::config::{self, Config};
-use crate::control::{self, Admin, NamedToken, Token, TokenError, view};
+use crate::control::{self, Admin, AuditLog, NamedToken, Proxy, Token, TokenError, view};
 use crate::drain::Drain;
 use crate::ingest::Admission;
 use crate::intake::Intake;
@@ -62,6 +65,7 @@ use again::{AskAgain, Instance};
 use arrivals::{Arrivals, FailureCounts};
 use facts::Facts;
 use failed::Failures;
+use lookups::Lookups;
 use parts::Parts;
 use private::NotPrivate;
 use readiness::Readiness;
@@ -170,6 +174,7 @@ pub struct App {
     receiver: Arc<DeliveryReceiver>,
     facts: Arc<Facts>,
     again: Arc<AskAgain>,
+    lookups: Lookups,
     readiness: Arc<Readiness>,
     admission: Admission,
     reloader: Reloader,
@@ -190,7 +195,8 @@ impl App {
         let started = UnixMillis::now();
         // First what a person has to mend in the configuration: nothing has been made then.
         let certificates = Certificates::load(&config)?;
-        let (outbox, keys) = open_outbox(&config).await?;
+        let audit = AuditLog::new(beside(&config.outbox.path, ".audit"));
+        let (outbox, keys) = open_outbox(&config, audit.clone()).await?;
         let changes = Changes::new(schedules::settings(&config), Arc::clone(&keys));
         // Before anything is accepted or forgotten.
         let (settling, ledger) = (changes.clone(), outbox.clone());
@@ -234,7 +240,8 @@ impl App {
             hosts: config.admin.hosts.clone(),
             write_timeout: WRITE_TIMEOUT,
             history: Some(beside(&config.outbox.path, ".history")),
-            audit: Some(beside(&config.outbox.path, ".audit")),
+            audit: Some(audit.clone()),
+            proxy: proxy(&config.admin),
             configuration: configuration(&config),
         })
         .await
@@ -243,6 +250,7 @@ impl App {
             config: config.clone(),
             intake: intake.handle(),
             drain: drain.handle(),
+            audit: audit.clone(),
         };
         let scheme = config.intake.tls_cert.as_ref().map_or("http", |_| "https");
         let hub_url = Url::parse(&format!("{scheme}://{}", intake.addr()))?;
@@ -266,8 +274,16 @@ impl App {
             Arc::clone(&again),
             started,
         ));
+        let lookups = Lookups::new(
+            outbox.clone(),
+            changes.clone(),
+            drain.handle(),
+            Arc::clone(&keys),
+            audit,
+        );
         let facts = Facts {
             failures: Arc::clone(&failures),
+            lookups: lookups.clone(),
             again: Arc::clone(&again),
             outbox: outbox.clone(),
             drain: drain.handle(),
@@ -302,6 +318,7 @@ impl App {
             receiver: Arc::new(receiver),
             facts: Arc::new(facts),
             again,
+            lookups,
             readiness,
             admission,
             reloader,
@@ -337,6 +354,12 @@ impl App {
         let short = 2 * GRACE;
         let facts: Arc<dyn control::Daemon> = self.facts;
         let systemd = Arc::new(Systemd::from_environment());
+        let lookups = self.lookups;
+        let resumed = lookups.clone();
+        let resumed = tokio::task::spawn_blocking(move || resumed.resume());
+        if resumed.await.is_err() {
+            return Err(RunError::Panicked("Going on with an erasure"));
+        }
         let mut parts = Parts::default();
         parts.start("The Action Hub", long, |stop| {
             self.intake.run(self.receiver, stop)
@@ -388,10 +411,11 @@ impl App {
         self.admission.stop();
         let ended = parts.end().await;
         let outbox = self.outbox;
-        if tokio::task::spawn_blocking(move || outbox.close())
-            .await
-            .is_err()
-        {
+        let close = move || {
+            lookups.stop();
+            outbox.close();
+        };
+        if tokio::task::spawn_blocking(close).await.is_err() {
             return Err(RunError::Panicked("The outbox"));
         }
         tracing::info!("stopped");
@@ -442,15 +466,32 @@ fn lookers(config: &Config, trust: Vec<rustls::ClientConfig>) -> Vec<Instance> {
 /// What a part may take beyond its own deadline.
 const GRACE: Duration = Duration::from_secs(5);
 
-async fn open_outbox(config: &Config) -> Result<(Outbox, Arc<Keyring>), StartError> {
+async fn open_outbox(
+    config: &Config,
+    audit: AuditLog,
+) -> Result<(Outbox, Arc<Keyring>), StartError> {
     let config = config.clone();
     let opened = tokio::task::spawn_blocking(move || {
-        let keys = keys::load(&config)?;
+        let (keys, made) = keys::load(&config)?;
         let outbox = Outbox::open(settings::outbox_settings(&config, Arc::clone(&keys)))?;
         // Only now it is known that the directory is an outbox, and not /tmp.
         private::close(&config.outbox.path)?;
         private::close(&schedules::settings(&config).directory)?;
-        keys::renew(&outbox, &config, &keys)?;
+        if made {
+            audit.record(
+                "looker-feed",
+                "key",
+                &format!("The key {} was made.", keys.current()),
+            );
+        }
+        let renewed = keys::renew(&outbox, &config, &keys)?;
+        if renewed > 0 {
+            let key = keys.current();
+            let said = format!(
+                "The credentials of {renewed} destinations are sealed under the key {key} now."
+            );
+            audit.record("looker-feed", "key", &said);
+        }
         Ok((outbox, keys))
     });
     opened.await.map_err(|_| StartError::Panicked)?
@@ -470,6 +511,15 @@ fn admin_tokens(admin: &config::AdminSettings) -> Result<Vec<NamedToken>, TokenE
             })
         })
         .collect()
+}
+
+/// The proxy that says who somebody is.
+fn proxy(admin: &config::AdminSettings) -> Option<Proxy> {
+    Some(Proxy {
+        header: admin.user_header.clone()?,
+        addresses: admin.user_header_from.clone(),
+        may_act: admin.user_header_may_act,
+    })
 }
 
 /// The name of the outbox's directory with something at its end.

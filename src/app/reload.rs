@@ -1,8 +1,13 @@
 //! A new configuration for a daemon that runs: what can be changed is changed, and what cannot is
 //! said.
 
+use crate::causes::with_causes;
 use crate::config::{Config, ConfigError, Secret};
+use crate::control::AuditLog;
 use crate::{drain, intake};
+
+/// Who sends SIGHUP is not known.
+const WHO: &str = "somebody on this machine";
 
 /// The parts that can be told of a new configuration.
 #[derive(Clone)]
@@ -10,6 +15,7 @@ pub struct Reloader {
     pub(super) config: Config,
     pub(super) intake: intake::Handle,
     pub(super) drain: drain::Handle,
+    pub(super) audit: AuditLog,
 }
 
 impl Reloader {
@@ -21,11 +27,11 @@ impl Reloader {
     pub fn reload(&mut self, new: Config) -> Result<(), ConfigError> {
         let secret = new.require_secret()?.clone();
         let old = &self.config;
-        let mut changed = false;
-        let mut taken = |key: &str, differs: bool| {
+        let mut changed = Vec::new();
+        let mut taken = |key: &'static str, differs: bool| {
             if differs {
                 tracing::info!(key, "the new value holds from now on");
-                changed = true;
+                changed.push(key);
             }
         };
         let text = |secrets: &[Secret]| -> Vec<String> {
@@ -64,7 +70,18 @@ impl Reloader {
                 "it has changes that need a restart; the old values stay"
             );
         }
-        if !changed && fixed.is_empty() {
+        let said = match (changed.as_slice(), fixed.as_slice()) {
+            ([], []) => "Nothing in it has changed.".to_owned(),
+            (changed, []) => format!("In force: {}.", changed.join(", ")),
+            ([], fixed) => format!("A restart is needed for: {}.", fixed.join(", ")),
+            (changed, fixed) => format!(
+                "In force: {}. A restart is needed for: {}.",
+                changed.join(", "),
+                fixed.join(", ")
+            ),
+        };
+        self.audit.record(WHO, "reload", &said);
+        if changed.is_empty() && fixed.is_empty() {
             tracing::info!("the configuration was read again, and nothing in it has changed");
         }
         self.intake
@@ -86,6 +103,12 @@ impl Reloader {
         self.config.mparticle.max_in_flight = new.mparticle.max_in_flight;
         self.config.log.level = new.log.level;
         Ok(())
+    }
+
+    /// A new configuration was refused: that goes on record.
+    pub fn refused(&self, error: &ConfigError) {
+        let said = format!("Refused, the old one stays: {}", with_causes(error));
+        self.audit.record(WHO, "reload", &said);
     }
 }
 

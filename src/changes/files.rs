@@ -162,6 +162,16 @@ impl ScheduleFiles {
         create(&draft_of(&self.path(number, delivery, kind)))
     }
 
+    /// Begins a file anew that is there, beside it.
+    pub fn anew(&self, number: u64, delivery: DeliveryId, kind: Kind) -> io::Result<File> {
+        let draft = draft_of(&self.path(number, delivery, kind));
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        create(&draft)
+    }
+
     /// Gives a file that is written its name, durably.
     pub fn publish(
         &self,

@@ -33,6 +33,7 @@
 
 mod earlier;
 mod files;
+mod find;
 mod reads;
 mod seen;
 mod session;
@@ -52,6 +53,7 @@ use crate::model::DeliveryId;
 use crate::seal::{KeyError, Keyring};
 
 use files::{Item, Kind, ScheduleFiles};
+pub use find::{Trace, Who};
 pub use reads::Reads;
 pub use session::Session;
 

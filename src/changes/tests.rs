@@ -481,3 +481,62 @@ fn a_read_that_fails_fails_the_delivery_and_nothing_is_forgotten() {
         }
     }
 }
+
+/// A user by what a snapshot calls them, and by their identities.
+struct User(u64);
+
+impl Who for User {
+    fn users(&self, _: &[u8; 16]) -> Vec<u64> {
+        vec![self.0]
+    }
+
+    fn is_among(&self, people: &[u8]) -> bool {
+        let own = format!("\"customer_id\":\"{}\"", self.0);
+        crate::record::parts(people).any(|members| members == own.as_bytes())
+    }
+}
+
+#[test]
+fn a_user_is_found_and_erased_and_taken_for_new_by_the_next_delivery() {
+    for audience in [false, true] {
+        let mut world = World::new(audience);
+        let first = result(0..1_000, 1);
+        world.run(&first);
+        world.send_all();
+        let found = world.changes.find(&User(7)).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].sent && !found[0].left);
+        assert_eq!(world.changes.find(&User(5_000)).unwrap(), []);
+        assert_eq!(world.changes.erase(&User(7)).unwrap(), 1);
+        assert_eq!(world.changes.find(&User(7)).unwrap(), []);
+        assert_eq!(world.changes.erase(&User(7)).unwrap(), 0);
+        // All others are known as before.
+        assert_eq!(world.run(&first), 1);
+        world.send_all();
+        world.check(&first).unwrap();
+        // One who has left and is erased is not told any more.
+        let mut second = first.clone();
+        second.remove(&8);
+        if audience {
+            assert_eq!(world.changes.erase(&User(8)).unwrap(), 1);
+        }
+        assert_eq!(world.run(&second), 0);
+    }
+}
+
+#[test]
+fn a_schedule_with_a_file_that_cannot_be_searched_is_dropped_when_somebody_is_erased() {
+    let mut world = World::new(false);
+    let night = result(0..100, 1);
+    world.run(&night);
+    world.send_all();
+    let files = world.files();
+    let users = files
+        .iter()
+        .position(|file| file.extension().is_some_and(|end| end == "users"));
+    world.damage(users.unwrap(), 40, false);
+    assert_eq!(world.changes.find(&User(7)).unwrap(), []);
+    assert_eq!(world.changes.erase(&User(7)).unwrap(), 0);
+    assert_eq!(world.files(), Vec::<PathBuf>::new());
+    assert_eq!(world.run(&night), 100);
+}

@@ -11,6 +11,7 @@ mod edit;
 mod frame;
 mod list;
 mod outcome;
+mod people;
 mod print;
 pub(super) mod screen;
 mod status;
@@ -53,6 +54,10 @@ pub enum Command {
     DeadLetters(DeadLetters),
     /// List the rows of a delivery that could not be mapped
     Rejected(Rejected),
+    /// Say in which deliveries a person is, of all that is still here
+    Find(people::Find),
+    /// Erase a person from all that is still here, durably
+    Erase(people::Erase),
     /// Do not send what is left of a delivery
     Cancel(Cancel),
     /// Have Looker asked at once to run a failed delivery again
@@ -246,6 +251,8 @@ impl Command {
             Self::Deliveries(arguments) => &arguments.daemon,
             Self::DeadLetters(arguments) => &arguments.daemon,
             Self::Rejected(arguments) => &arguments.daemon,
+            Self::Find(arguments) => &arguments.daemon,
+            Self::Erase(arguments) => &arguments.daemon,
             Self::Cancel(arguments) => &arguments.daemon,
             Self::AskAgain(arguments) => &arguments.daemon,
             Self::Pause(arguments) | Self::Resume(arguments) | Self::Retry(arguments) => {
@@ -278,6 +285,8 @@ async fn execute(
             }
             Ok(Found::of(items.len() as u64))
         }
+        Command::Find(arguments) => people::find(client, screen, arguments).await,
+        Command::Erase(arguments) => people::erase(client, screen, arguments).await,
         Command::Cancel(arguments) => {
             let delivery = whole_id(client, &arguments.delivery).await?;
             let path = ["deliveries", &delivery, "cancel"];

@@ -75,6 +75,7 @@ async fn reload(
         match taken {
             Ok(log) => leveller(&log),
             Err(error) => {
+                reloader.refused(&error);
                 let error = with_causes(&error);
                 tracing::error!(
                     error,

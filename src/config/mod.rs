@@ -42,9 +42,9 @@ use accept::{accept, read, secret_of};
 use layers::Layers;
 use raw::{Entry, Raw};
 use values::{
-    address, base_url, collector, day, duration, endpoint, events, hosts, is_callback, line,
-    named_secrets, names, nonces, path, paths, placeholders, secrets, share, size, titles, truth,
-    user_attribute, whole, word,
+    address, addresses, base_url, collector, day, duration, endpoint, events, header, hosts,
+    is_callback, line, named_secrets, names, nonces, path, paths, placeholders, role, secrets,
+    share, size, titles, truth, user_attribute, whole, word,
 };
 
 /// The shipped file: every key with its default and what it means.
@@ -293,6 +293,9 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             token: of.secret("admin.token", "admin.token_file")?,
             tokens: of.hidden("admin.tokens", named_secrets)?,
             hosts: of.key("admin.hosts", names)?,
+            user_header: of.maybe("admin.user_header", header)?,
+            user_header_from: of.key("admin.user_header_from", addresses)?,
+            user_header_may_act: of.key("admin.user_header_role", role)?,
         },
         notify: NotifySettings {
             webhook_url: of.callback("notify.webhook_url", "notify.webhook_url_file")?,
@@ -414,6 +417,14 @@ fn check_relations(config: &Config) -> impl Iterator<Item = ConfigError> {
             config.admin.listen.to_string(),
             "other machines can reach that address, so `admin.token`, `admin.token_file` or \
              `admin.tokens` must be set; without a token only a loopback address such as 127.0.0.1:8081 will do"
+                .to_owned(),
+        ),
+        (
+            config.admin.user_header.is_none() || !config.admin.user_header_from.is_empty(),
+            "admin.user_header",
+            config.admin.user_header.as_ref().map(ToString::to_string).unwrap_or_default(),
+            "`admin.user_header_from` must list the addresses of the proxy that sets it, since anybody \
+             else could send it too"
                 .to_owned(),
         ),
         (

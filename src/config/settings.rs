@@ -1,10 +1,11 @@
 //! The typed settings, one struct a section. Each room takes its own. What a value of these types
 //! says holds: bounds and relations were checked when it was made.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::header::HeaderName;
 use url::Url;
 
 use super::hosts::AllowedHost;
@@ -246,6 +247,12 @@ pub struct AdminSettings {
     pub tokens: Vec<NamedSecret>,
     /// More names that the `Host` of a request may have when there is no token. Without port.
     pub hosts: Vec<String>,
+    /// The header in which a proxy says who somebody is; `None`: nobody is believed.
+    pub user_header: Option<HeaderName>,
+    /// The addresses of that proxy.
+    pub user_header_from: Vec<IpAddr>,
+    /// Whether users that it names may change something; if not, they may look.
+    pub user_header_may_act: bool,
 }
 
 /// `[notify]`: who is told of what Looker cannot be told any more. Each is a url that was checked,

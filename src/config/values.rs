@@ -2,11 +2,12 @@
 //! sentence that says what would have been right.
 
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
 use url::{Host, Url};
 
 use super::hosts::{AllowedHost, is_loopback};
@@ -396,6 +397,28 @@ pub(super) fn names(raw: &Raw) -> Result<Vec<String>, String> {
         .into_iter()
         .map(|host| host.host.to_string())
         .collect())
+}
+
+/// What somebody may do on the admin side: whether they may change something.
+pub(super) fn role(raw: &Raw) -> Result<bool, String> {
+    word(&[("look", false), ("act", true)])(raw)
+}
+
+/// The name of a header that says who somebody is.
+pub(super) fn header(raw: &Raw) -> Result<HeaderName, String> {
+    const TAKEN: [HeaderName; 4] = [AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN];
+    let name = match raw {
+        Raw::Text(text) => HeaderName::from_bytes(text.trim().as_bytes()).ok(),
+        _ => None,
+    };
+    name.filter(|name| !TAKEN.contains(name))
+        .ok_or_else(|| "the name of a header, such as X-Forwarded-User".to_owned())
+}
+
+/// Addresses of machines.
+pub(super) fn addresses(raw: &Raw) -> Result<Vec<IpAddr>, String> {
+    texts(raw, |text| text.trim().parse().ok())
+        .ok_or_else(|| "a list of IP addresses, such as 10.0.0.5".to_owned())
 }
 
 fn parse_host(text: &str) -> Option<AllowedHost> {

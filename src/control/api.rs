@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header::AUTHORIZATION;
 use axum::http::{Method, Response, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
@@ -19,7 +20,7 @@ use super::history::Range;
 use super::issue::Health;
 use super::request::{Answer, Name, Params, bad, body, checked, name, page_of, params};
 use super::shared::{Shared, action};
-use super::{events, export, lists, metrics, page, schedules};
+use super::{events, export, lists, lookups, metrics, page, people, schedules};
 use crate::clock::UnixMillis;
 use crate::net::Peer;
 
@@ -51,6 +52,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ("/configuration", get(page::html)),
         ("/audit", get(page::html)),
         ("/failed-deliveries", get(page::html)),
+        ("/people", get(page::html)),
         ("/assets/{file}", get(page::asset)),
         ("/livez", get(livez)),
         ("/readyz", get(readyz)),
@@ -80,6 +82,10 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
             "/api/v1/failed-deliveries/{id}/do-not-ask",
             post(do_not_ask),
         ),
+        (people::FIND, post(lookups::find)),
+        ("/api/v1/people/erase", post(lookups::erase)),
+        ("/api/v1/people/lookups", get(lookups::lookups)),
+        ("/api/v1/people/lookups/{id}", get(lookups::lookup)),
         ("/api/v1/dead-letters", get(dead_letters)),
         ("/api/v1/dead-letters/groups", get(lists::letter_groups)),
         ("/api/v1/rejected-rows/groups", get(lists::rejected_groups)),
@@ -114,15 +120,18 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 }
 
 async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response<Body> {
+    let peer = request.extensions().get::<Arc<Peer>>();
+    let from = peer.map(|peer| peer.address);
     let admitted = shared
         .guard
-        .check(request.method(), request.uri(), request.headers());
+        .check(request.method(), request.uri(), request.headers(), from);
+    let looks = matches!(*request.method(), Method::GET | Method::HEAD);
     match admitted {
         Ok(caller) => {
             if let Some(peer) = request.extensions().get::<Arc<Peer>>() {
                 peer.is_known();
             }
-            if matches!(*request.method(), Method::GET | Method::HEAD) {
+            if looks {
                 return next.run(request).await;
             }
             let call = format!("{} {}", request.method(), request.uri().path());
@@ -131,7 +140,19 @@ async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
             shared.record(action).await;
             response
         }
-        Err(refusal) => Failure::from(refusal).into_response(),
+        Err(refusal) => {
+            // A page that asks for the token has none yet.
+            let owner = shared.guard.owner(request.headers());
+            let attempt = !looks || request.headers().contains_key(AUTHORIZATION);
+            let call = format!("{} {}", request.method(), request.uri().path());
+            let response = Failure::from(refusal).into_response();
+            if attempt {
+                let who = owner.unwrap_or_else(|| "somebody who was refused".to_owned());
+                let attempt = action(Some(who), &call, &response);
+                shared.record_refused(attempt).await;
+            }
+            response
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Who did what: each changing call, with who made it, when, and what it did. Durable before the call
+//! Who did what: each changing call, with who made it, when, and what it did; attempts that were refused;
+//! reloads, keys, and the end of erasures. Durable before the call
 //! is answered, and bounded: two files of JSON lines, the older of which goes when the newer is full.
 //!
 //! A call whose record cannot be written is answered all the same, since it has been done; the log
@@ -8,15 +9,42 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::view::Action;
+use crate::clock::UnixMillis;
 
 /// Bytes of a file, some 20,000 records.
 const FULL: u64 = 4 << 20;
 
 /// Bytes of a line that is read. Ours are far shorter.
 const LINE: usize = 16 << 10;
+
+/// The record of who did what. Cloning gives another handle to the same one.
+#[derive(Clone, Debug)]
+pub struct AuditLog(pub(super) Arc<Audit>);
+
+impl AuditLog {
+    /// It lies in this file and another one beside it.
+    pub fn new(file: PathBuf) -> Self {
+        Self(Arc::new(Audit::new(file)))
+    }
+
+    /// Writes down what did not come as a call of the admin side. A failure is in the log. Blocks on the
+    /// disk.
+    pub fn record(&self, who: &str, call: &str, said: &str) {
+        let action = Action {
+            at: UnixMillis::now(),
+            who: who.to_owned(),
+            call: call.to_owned(),
+            status: 200,
+            said: said.to_owned(),
+        };
+        if let Err(error) = self.0.record(&action) {
+            tracing::error!(%error, "the audit log could not be written");
+        }
+    }
+}
 
 /// The records. Its calls block on the disk.
 #[derive(Debug)]
@@ -94,7 +122,6 @@ fn read(file: &Path) -> io::Result<Vec<Action>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::UnixMillis;
 
     fn action(n: u64) -> Action {
         Action {

@@ -2,6 +2,7 @@
 //! nothing else of the others.
 
 use super::filter::Filter;
+use super::people::{Lookup, Person};
 use super::view;
 
 /// The daemon as an operator sees and steers it. Each call may block shortly, on the disk or on
@@ -86,6 +87,18 @@ pub trait Daemon: Send + Sync + 'static {
 
     /// Ends a pause.
     fn resume(&self, destination: &str) -> Result<view::Done, Problem>;
+
+    /// Begins to look for a person.
+    fn find(&self, person: &Person) -> Result<Lookup, Problem>;
+
+    /// Begins to erase a person. That it has begun is durable on return.
+    fn erase(&self, person: &Person) -> Result<Lookup, Problem>;
+
+    /// Searches and erasures of which something is known, the newest first.
+    fn lookups(&self) -> Result<Vec<Lookup>, Problem>;
+
+    /// One of them.
+    fn lookup(&self, id: &str) -> Result<Lookup, Problem>;
 
     /// Ends a wait: the next request goes out now.
     fn retry_now(&self, destination: &str) -> Result<view::Done, Problem>;

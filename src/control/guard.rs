@@ -8,6 +8,7 @@
 //! | `Authorization: Bearer`, when there is a token | all but the page's files and the probes | who does not know it |
 //! | the token's role is to act | changing calls | who may only look |
 //! | `Origin` is `Host` | changing calls | a foreign page that steers |
+//! | a header of a proxy names the user, `Host` is one of ours, and the proxy's address is configured | instead of a token | who is not known to the proxy |
 //! | `X-Looker-Feed: 1`, or a JSON body | changing calls | forms of a foreign page, which can send neither |
 
 use std::fmt;
@@ -19,6 +20,8 @@ use axum::http::{Method, StatusCode, Uri};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::people::FIND;
+
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const OURS: HeaderName = HeaderName::from_static("x-looker-feed");
 
@@ -27,7 +30,7 @@ const OPEN: [&str; 3] = ["/livez", "/readyz", "/api/v1/openapi.json"];
 
 /// Whether a path is a page or a part of one: those show no data.
 pub(super) fn is_page(path: &str) -> bool {
-    const PAGES: [&str; 9] = [
+    const PAGES: [&str; 10] = [
         "/",
         "/deliveries",
         "/schedules",
@@ -37,6 +40,7 @@ pub(super) fn is_page(path: &str) -> bool {
         "/configuration",
         "/audit",
         "/failed-deliveries",
+        "/people",
     ];
     PAGES.contains(&path) || path.starts_with("/deliveries/") || path.starts_with("/assets/")
 }
@@ -59,10 +63,40 @@ pub struct NamedToken {
     pub token: Token,
 }
 
+/// A proxy in front that has made sure who somebody is.
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// The header in which it says so. It must take out one that comes from outside.
+    pub header: HeaderName,
+    /// Its addresses. From any other one the header means nothing.
+    pub addresses: Vec<IpAddr>,
+    /// Whether users that it names may change something; if not, they may look.
+    pub may_act: bool,
+}
+
+/// Most characters of a user's name.
+const USER: usize = 64;
+
+impl Proxy {
+    /// The user that it names.
+    fn user(&self, from: Option<IpAddr>, headers: &HeaderMap) -> Option<String> {
+        let from = from?.to_canonical();
+        if !self.addresses.iter().any(|own| own.to_canonical() == from) {
+            return None;
+        }
+        let mut all = headers.get_all(&self.header).iter();
+        let (user, None) = (all.next()?.to_str().ok()?.trim(), all.next()) else {
+            return None;
+        };
+        let fits = (1..=USER).contains(&user.len()) && !user.chars().any(char::is_control);
+        fits.then(|| user.to_owned())
+    }
+}
+
 /// Who has made a request, as far as that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Caller {
-    /// The name of their token; `None`: no token is needed.
+    /// The name of their token, or the one that the proxy gives them; `None`: no token is needed.
     pub name: Option<String>,
 }
 
@@ -128,7 +162,8 @@ const UNMARKED: Refusal = Refusal {
 };
 const ONLY_LOOKS: Refusal = Refusal {
     status: StatusCode::FORBIDDEN,
-    why: "This token may look but not change anything (its role in `admin.tokens` is `look`).",
+    why: "You may look but not change anything (the role in `admin.tokens`, or in \
+          `admin.user_header_role`, is `look`).",
 };
 const UNKNOWN: Refusal = Refusal {
     status: StatusCode::UNAUTHORIZED,
@@ -141,23 +176,31 @@ pub(super) struct Guard {
     tokens: Vec<NamedToken>,
     hosts: Vec<String>,
     listen: IpAddr,
+    proxy: Option<Proxy>,
 }
 
 impl Guard {
-    pub fn new(tokens: Vec<NamedToken>, hosts: Vec<String>, listen: IpAddr) -> Self {
+    pub fn new(
+        tokens: Vec<NamedToken>,
+        hosts: Vec<String>,
+        listen: IpAddr,
+        proxy: Option<Proxy>,
+    ) -> Self {
         Self {
             tokens,
             hosts,
             listen,
+            proxy,
         }
     }
 
-    /// Whether a request may go on to its route, and whose it is.
+    /// Whether a request from this address may go on to its route, and whose it is.
     pub fn check(
         &self,
         method: &Method,
         uri: &Uri,
         headers: &HeaderMap,
+        from: Option<IpAddr>,
     ) -> Result<Caller, Refusal> {
         let host = host(uri, headers);
         if self.tokens.is_empty() && !host.as_ref().is_some_and(|host| self.is_ours(host)) {
@@ -172,14 +215,25 @@ impl Guard {
         if !matches!(site, None | Some(b"same-origin" | b"none")) {
             return Err(FOREIGN);
         }
+        // It only looks, and whom it looks for must not stand in an address.
+        let acts = changing && uri.path() != FIND;
         let mut caller = Caller::default();
-        if !self.tokens.is_empty() {
+        // A page whose name was rebound could set the header as well.
+        let ours = host.as_ref().is_some_and(|host| self.is_ours(host));
+        let proxy = self.proxy.as_ref().filter(|_| ours);
+        let named = proxy.and_then(|proxy| Some((proxy.user(from, headers)?, proxy.may_act)));
+        if let Some((user, may_act)) = named {
+            if acts && !may_act {
+                return Err(ONLY_LOOKS);
+            }
+            caller.name = Some(user);
+        } else if !self.tokens.is_empty() {
             let presented = bearer(headers).ok_or(UNKNOWN)?;
             // Each is compared, so that the time does not tell which one it was.
             let fits = |known: &&NamedToken| known.token.admits(presented);
             let known: Vec<_> = self.tokens.iter().filter(fits).collect();
             let known = known.first().ok_or(UNKNOWN)?;
-            if changing && !known.may_act {
+            if acts && !known.may_act {
                 return Err(ONLY_LOOKS);
             }
             caller.name = Some(known.name.clone());
@@ -188,6 +242,14 @@ impl Guard {
             check_changing(host.as_ref(), site, headers)?;
         }
         Ok(caller)
+    }
+
+    /// Whose token a request presents.
+    pub fn owner(&self, headers: &HeaderMap) -> Option<String> {
+        let presented = bearer(headers)?;
+        let mut known = self.tokens.iter();
+        let known = known.find(|known| known.token.admits(presented))?;
+        Some(known.name.clone())
     }
 
     fn is_ours(&self, host: &Authority) -> bool {

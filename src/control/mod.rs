@@ -27,9 +27,11 @@ mod history;
 mod issue;
 mod kept;
 mod lists;
+mod lookups;
 mod metrics;
 pub mod outlook;
 mod page;
+pub mod people;
 mod request;
 mod runs;
 mod schedules;
@@ -48,9 +50,10 @@ use std::time::Duration;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
+pub use audit::AuditLog;
 pub use daemon::{Daemon, Page, Problem, Which};
 pub use filter::{Filter, State};
-pub use guard::{NamedToken, Token, TokenError};
+pub use guard::{NamedToken, Proxy, Token, TokenError};
 
 use crate::net::{self, Limits};
 use crate::shutdown::Shutdown;
@@ -81,8 +84,10 @@ pub struct AdminSettings {
     pub history: Option<PathBuf>,
     /// The configuration as it is in effect, to be shown.
     pub configuration: Vec<view::Setting>,
-    /// The file that records changing calls, with another one beside it; `None`: nothing is.
-    pub audit: Option<PathBuf>,
+    /// The record of changing calls; `None`: there is none.
+    pub audit: Option<AuditLog>,
+    /// A proxy that says who somebody is; `None`: nobody is believed.
+    pub proxy: Option<Proxy>,
 }
 
 /// The admin side, bound and not yet answering.
@@ -94,7 +99,7 @@ pub struct Admin {
     write_timeout: Duration,
     history: Option<PathBuf>,
     configuration: Vec<view::Setting>,
-    audit: Option<PathBuf>,
+    audit: Option<AuditLog>,
 }
 
 impl Admin {
@@ -122,7 +127,7 @@ impl Admin {
         Ok(Self {
             addr: listener.local_addr()?,
             listener,
-            guard: guard::Guard::new(settings.tokens, settings.hosts, listen.ip()),
+            guard: guard::Guard::new(settings.tokens, settings.hosts, listen.ip(), settings.proxy),
             write_timeout: settings.write_timeout,
             history: settings.history,
             configuration: settings.configuration,

@@ -43,6 +43,7 @@ pub(super) const ASSETS: &[(&str, &str, &str)] = &[
     ),
     ("audit.js", JS, include_str!("page/audit.js")),
     ("failed.js", JS, include_str!("page/failed.js")),
+    ("people.js", JS, include_str!("page/people.js")),
 ];
 
 /// The shell, for an address at the root.

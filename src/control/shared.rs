@@ -1,7 +1,7 @@
 //! What the routes and the sampler of the admin side share.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::http::Response;
 
 use super::answer::Said;
-use super::audit::Audit;
+use super::audit::{Audit, AuditLog};
 use super::calls::Calls;
 use super::daemon::{Daemon, Page, Problem};
 use super::estimate;
@@ -29,6 +29,19 @@ pub(super) const LISTENERS: usize = 32;
 /// Longest call and longest message in the audit log, in characters.
 const LONGEST: usize = 500;
 
+/// Attempts that are refused are written down this often at most, so that whoever makes many pushes nothing
+/// else out of the record.
+const REFUSED_EVERY: Duration = Duration::from_secs(60);
+
+/// Attempts that were refused.
+#[derive(Default)]
+struct Refused {
+    /// When one was last written down.
+    written: Option<Instant>,
+    /// Since then.
+    more: u64,
+}
+
 /// What the routes share.
 pub(super) struct Shared {
     pub calls: Calls,
@@ -38,6 +51,7 @@ pub(super) struct Shared {
     pub shutdown: Shutdown,
     pub configuration: Vec<Setting>,
     audit: Option<Arc<Audit>>,
+    refused: Mutex<Refused>,
     recorder: Mutex<Recorder>,
     speeds: Mutex<Speeds>,
 }
@@ -47,7 +61,7 @@ impl Shared {
         daemon: Arc<dyn Daemon>,
         guard: Guard,
         configuration: Vec<Setting>,
-        audit: Option<PathBuf>,
+        audit: Option<AuditLog>,
         shutdown: Shutdown,
     ) -> Self {
         Self {
@@ -57,7 +71,8 @@ impl Shared {
             listeners: Arc::new(Semaphore::new(LISTENERS)),
             shutdown,
             configuration,
-            audit: audit.map(|file| Arc::new(Audit::new(file))),
+            audit: audit.map(|log| log.0),
+            refused: Mutex::default(),
             recorder: Mutex::default(),
             speeds: Mutex::default(),
         }
@@ -101,6 +116,25 @@ impl Shared {
             Ok(Err(error)) => tracing::error!(%error, "the audit log could not be written"),
             Err(error) => tracing::error!(%error, "the audit log could not be written"),
         }
+    }
+
+    /// Writes a refused attempt down, with how many came since the last that was.
+    pub async fn record_refused(&self, mut attempt: Action) {
+        let more = {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            let written = refused.written;
+            if written.is_some_and(|written| written.elapsed() < REFUSED_EVERY) {
+                refused.more += 1;
+                return;
+            }
+            refused.written = Some(Instant::now());
+            std::mem::take(&mut refused.more)
+        };
+        if more > 0 {
+            let so = format!(" So were {more} more since the one before.");
+            attempt.said.push_str(&so);
+        }
+        self.record(attempt).await;
     }
 
     /// Changing calls, newest first.

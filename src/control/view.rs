@@ -320,12 +320,16 @@ pub struct Rows {
     /// Not sent, since what they say was delivered before.
     #[serde(default)]
     pub unchanged: u64,
+    /// Of somebody who was erased before they were sent.
+    #[serde(default)]
+    pub erased: u64,
 }
 
 impl Rows {
     /// All of them.
     pub fn total(&self) -> u64 {
         let unsent = self.waiting + self.in_flight + self.cancelled + self.unchanged;
+        let unsent = unsent + self.erased;
         self.delivered + unsent + self.dead + self.rejected + self.damaged
     }
 }

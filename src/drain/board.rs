@@ -115,6 +115,12 @@ impl Handle {
         self.act(destination, |lane, now| lane.cancel(now, delivery));
     }
 
+    /// Gives back what is held of a delivery and has not been begun, and forgets what is remembered of
+    /// its requests, which may be others when they are claimed again.
+    pub fn give_back(&self, destination: DestinationId, delivery: DeliveryId) {
+        self.act(destination, |lane, _| lane.give_back(delivery));
+    }
+
     fn act(&self, destination: DestinationId, act: impl FnOnce(&mut Lane, Moment)) -> bool {
         let lane = self.0.lanes().all.get(&destination).cloned();
         let now = self.0.stopwatch.now();

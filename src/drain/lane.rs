@@ -404,6 +404,12 @@ impl Lane {
         self.held.cancel(delivery);
     }
 
+    /// What is held of a delivery and has not been begun is given back, and what is remembered of its
+    /// requests forgotten: they may be others when they come again.
+    pub fn give_back(&mut self, delivery: DeliveryId) {
+        self.held.cancel(delivery);
+    }
+
     /// Calls the destination by another name.
     pub fn relabel(&mut self, label: String) {
         self.label = label;

@@ -1,6 +1,9 @@
 //! One identity of a row, as it is sent.
 
 use std::borrow::Cow;
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
 
 use super::cells::note_missing;
 use super::error::Rejection;
@@ -93,6 +96,19 @@ impl NotANumber {
     pub(super) fn in_column(self, column: &str) -> Rejection {
         Rejection::IdentityTooLarge(column.to_owned())
     }
+}
+
+/// What [`Record::user`](crate::record::Record::user) is of a user whose first identity is this, by its name on
+/// the wire and its value as it is sent.
+pub fn user_of(key: &[u8; 16], name: &str, value: &str) -> u64 {
+    let mut bytes = format!("\"{name}\":").into_bytes();
+    match name {
+        "mpid" => bytes.extend_from_slice(value.as_bytes()),
+        _ => values::canonical(&mut bytes, value),
+    }
+    let mut hasher = SipHasher13::new_with_key(key);
+    hasher.write(&bytes);
+    hasher.finish()
 }
 
 /// Whether white space stands around the content of a JSON string.

@@ -52,6 +52,7 @@ pub use error::{PlanError, Rejection};
 pub use event_names::EventNames;
 pub use guess::Guess;
 pub use historical::Historical;
+pub use identity::user_of;
 pub use more::{MoreColumns, MoreColumnsError};
 pub use names::Names;
 pub use notes::{Note, Tally};

@@ -16,6 +16,10 @@ pub(in crate::outbox) struct Counters {
     pub cancelled_at: Option<UnixMillis>,
     /// When the last of it settled.
     pub finished: Option<UnixMillis>,
+    /// Belonged to somebody who was erased before it was sent.
+    pub erased: Tally,
+    /// The same of the rows that could not be mapped.
+    pub erased_rejected: u64,
 }
 
 impl Counters {
@@ -27,10 +31,13 @@ impl Counters {
         self.cancelled.encode(&mut out);
         put_time(&mut out, self.cancelled_at);
         put_time(&mut out, self.finished);
+        self.erased.encode(&mut out);
+        out.u64(self.erased_rejected);
         out.row()
     }
 
-    /// A row of before there was cancelling ends after the first four.
+    /// A row of before there was cancelling ends after the first four, one of before there was erasing
+    /// before what was erased.
     pub fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut read = Decoder::of_row(value)?;
         let mut counters = Self {
@@ -45,6 +52,10 @@ impl Counters {
             counters.cancelled_at = time(&mut read)?;
             counters.finished = time(&mut read)?;
         }
+        if !read.rest.is_empty() {
+            counters.erased = Tally::decode(&mut read)?;
+            counters.erased_rejected = read.u64()?;
+        }
         read.end().map(|()| counters)
     }
 
@@ -55,6 +66,7 @@ impl Counters {
         sum += self.discarded;
         sum += self.damaged;
         sum += self.cancelled;
+        sum += self.erased;
         sum
     }
 }
@@ -91,6 +103,8 @@ mod tests {
             cancelled: weight(5),
             cancelled_at: Some(UnixMillis(6)),
             finished: Some(UnixMillis(7)),
+            erased: weight(8),
+            erased_rejected: 9,
             ..counters
         };
         assert_eq!(Counters::decode(&counters.encode()), Ok(counters));

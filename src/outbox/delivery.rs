@@ -117,8 +117,8 @@ impl SubAssign for Tally {
 }
 
 /// Where every row of one delivery is. `rows_in` is the sum of the rows of `waiting`,
-/// `in_flight`, `delivered`, `dead`, `discarded`, `damaged` and `cancelled`, and of `rejected` and
-/// `unchanged`, at every moment.
+/// `in_flight`, `delivered`, `dead`, `discarded`, `damaged`, `cancelled` and `erased`, and of `rejected`
+/// and `unchanged`, at every moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryState {
     /// Which.
@@ -161,7 +161,10 @@ pub struct DeliveryState {
     pub cancelled: Tally,
     /// When a person cancelled it.
     pub cancelled_at: Option<UnixMillis>,
-    /// Rows that could not be mapped.
+    /// Belonged to somebody who was erased before it was sent; its rows are those too that could not be
+    /// mapped.
+    pub erased: Tally,
+    /// Rows that could not be mapped and were not erased.
     pub rejected: u64,
     /// Rows that need not be sent, since what they say has been sent before.
     pub unchanged: u64,

@@ -228,6 +228,9 @@ pub enum Error {
         /// The key that is missing.
         key: KeyId,
     },
+    /// [`Scan::stop`](super::Scan::stop) was called.
+    #[error("it was stopped before its end")]
+    Stopped,
     /// [`Outbox::close`](super::Outbox::close) was called, or its thread has ended.
     #[error("the outbox is closed")]
     Closed,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use looker_feed::clock::UnixMillis;
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{
-    self, CheckReport, Claim, Dead, DeliveryState, Entry, Error, Lease, NewDelivery, OpenError,
-    Receipt, Settings, Settled, Settlement, Slice, Staging, Totals,
+    self, CheckReport, Claim, Dead, DeliveryState, Entry, Error, Lease, Matcher, NewDelivery,
+    OpenError, Receipt, Scan, Settings, Settled, Settlement, Slice, Staging, Totals,
 };
 use looker_feed::seal::{Key, Keyring};
 
@@ -236,6 +236,7 @@ pub fn check_sum(state: &DeliveryState) {
         state.discarded,
         state.damaged,
         state.cancelled,
+        state.erased,
     ];
     let rows: u64 = columns.iter().map(|tally| tally.rows).sum();
     let batches: u64 = columns.iter().map(|tally| tally.batches).sum();
@@ -313,4 +314,30 @@ pub fn state(outbox: &Outbox, delivery: u8) -> DeliveryState {
 /// Entries that wait or fly.
 pub fn entries_left(outbox: &Outbox) -> u64 {
     outbox.usage().unwrap().entries
+}
+
+/// Erases the batches that are meant and checks that none of them is found any more; returns how many
+/// were erased before they were sent, or out of the dead letters.
+pub fn erase(
+    outbox: &Outbox,
+    meant: &(dyn Fn(&[u8]) -> bool + Sync),
+    give_back: &dyn Fn(DestinationId, DeliveryId),
+) -> Option<u64> {
+    let scan = Scan::default();
+    let erased = outbox.erase(&Meant(meant), &scan, give_back).unwrap();
+    assert_eq!(outbox.find(&Meant(meant), &scan).unwrap(), []);
+    Some(erased.waiting.batches + erased.dead.batches)
+}
+
+/// Means batches.
+pub struct Meant<'a>(pub &'a (dyn Fn(&[u8]) -> bool + Sync));
+
+impl Matcher for Meant<'_> {
+    fn batch(&self, batch: &[u8]) -> bool {
+        (self.0)(batch)
+    }
+
+    fn row(&self, text: &[u8]) -> bool {
+        (self.0)(text)
+    }
 }

@@ -1,6 +1,7 @@
 //! Any sequence of operations, with restarts, against a model of a few lines: each batch is in
 //! one place, and a destination's turns come one after the other.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use looker_feed::outbox::{Claim, DeadFilter, LetterId, Tally};
@@ -44,6 +45,10 @@ enum Step {
     Cancel {
         which: u8,
     },
+    /// Erases a fifth of all batches there are.
+    Erase {
+        which: u8,
+    },
     Reopen,
 }
 
@@ -59,6 +64,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<u8>().prop_map(|which| Step::Discard { which }),
         2 => any::<usize>().prop_map(|which| Step::Edit { which }),
         1 => any::<u8>().prop_map(|which| Step::Cancel { which }),
+        1 => any::<u8>().prop_map(|which| Step::Erase { which }),
         2 => Just(Step::Reopen),
     ];
     prop::collection::vec(step, 1..60)
@@ -72,6 +78,7 @@ enum Place {
     Dead,
     Discarded,
     Cancelled,
+    Erased,
 }
 
 /// One batch, by its payload.
@@ -189,6 +196,23 @@ impl Model {
         }
     }
 
+    fn erased(&self) -> u64 {
+        let erased = self.batches.values();
+        erased.filter(|batch| batch.place == Place::Erased).count() as u64
+    }
+
+    /// What is meant, waits or is dead, is erased. What flew has been given back.
+    fn erase(&mut self, meant: &dyn Fn(&[u8]) -> bool) {
+        let here = |place| matches!(place, Place::Waiting | Place::Dead);
+        let names = self.batches.iter();
+        let names = names.filter(|(name, batch)| here(batch.place) && meant(name));
+        let names: Vec<Name> = names.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            self.put(&name, Place::Erased);
+            self.leave_turn(&name);
+        }
+    }
+
     fn restart(&mut self) {
         for batch in self.batches.values_mut() {
             if batch.place == Place::Flying {
@@ -224,6 +248,7 @@ impl Model {
                 (Place::Dead, state.dead),
                 (Place::Discarded, state.discarded),
                 (Place::Cancelled, state.cancelled),
+                (Place::Erased, state.erased),
             ] {
                 assert_eq!(tally, self.tally(delivery, place), "{delivery} {place:?}");
             }
@@ -362,6 +387,34 @@ fn run(steps: &[Step]) {
                 if known && !model.is_settled(delivery) {
                     model.cancelled.insert(delivery);
                     model.sweep();
+                }
+            }
+            Step::Erase { which } => {
+                let fifth = |name: &[u8]| name.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 5;
+                let meant = |name: &[u8]| fifth(name) == u32::from(which % 5);
+                let held = RefCell::new(std::mem::take(&mut claims));
+                let given = RefCell::new(Vec::new());
+                let give_back = |_, delivery| {
+                    let (back, kept): (Vec<_>, Vec<_>) = held
+                        .take()
+                        .into_iter()
+                        .partition(|claim: &Claim| claim.delivery == delivery);
+                    held.replace(kept);
+                    for claim in back {
+                        release(&outbox, claim.delivery, claim.ordinal);
+                        given.borrow_mut().push(claim);
+                    }
+                };
+                let erased = erase(&outbox, &meant, &give_back);
+                claims = held.into_inner();
+                for name in given.into_inner().iter().flat_map(|claim| &claim.slices) {
+                    model.put(name, Place::Waiting);
+                }
+                model.sweep();
+                if let Some(erased) = erased {
+                    let before = model.erased();
+                    model.erase(&meant);
+                    assert_eq!(erased, model.erased() - before);
                 }
             }
             Step::Reopen => {

@@ -294,3 +294,12 @@ pub fn state(outbox: &Outbox, delivery: u8) -> DeliveryState {
 pub fn entries_left(outbox: &Outbox) -> u64 {
     outbox.shared.usage().unwrap().entries
 }
+
+/// This backend does not erase yet.
+pub fn erase(
+    _: &Outbox,
+    _: &(dyn Fn(&[u8]) -> bool + Sync),
+    _: &dyn Fn(DestinationId, DeliveryId),
+) -> Option<u64> {
+    None
+}

@@ -114,6 +114,7 @@ mod tests {
             damaged: 0,
             cancelled: 0,
             unchanged: 0,
+            erased: 0,
         };
         assert_eq!(
             summary(&delivery),

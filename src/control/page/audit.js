@@ -15,6 +15,10 @@ const CALLS = [
   [/^POST .*\/destinations\/([^/]+)\/pause$/, id => ['Paused ', link(query('/deliveries', { destination: id }), null, 'a destination')]],
   [/^POST .*\/destinations\/([^/]+)\/resume$/, id => ['Resumed ', link(query('/deliveries', { destination: id }), null, 'a destination')]],
   [/^POST .*\/destinations\/([^/]+)\/retry$/, id => ['Tried ', link(query('/deliveries', { destination: id }), null, 'a destination'), ' at once']],
+  [/^POST .*\/people\/find$/, () => ['Looked for ', link('/people', null, 'a person')]],
+  [/^POST .*\/people\/erase$/, () => ['Began to erase ', link('/people', null, 'a person')]],
+  [/^erasure ([0-9a-f]+)$/, id => `Erasure ${id} has ended`],
+  [/^reload$/, () => 'The configuration was read again'],
 ];
 
 function call(text) {

@@ -55,7 +55,7 @@ export default function delivery({ args: [id], refresh }) {
             ['Rows in', number(d.rows_in), 'rows_in'], ['Delivered', number(of.delivered), 'delivered'],
             ['Waiting', number(of.waiting + of.flying), 'waiting'],
             ['Rejected', number(of.rejected), 'rejected', of.rejected ? 'warn' : ''], ['Dead', number(of.dead), 'dead', of.dead ? 'bad' : ''],
-            of.unchanged ? ['Unchanged', number(of.unchanged), 'unchanged'] : null, of.cancelled ? ['Cancelled', number(of.cancelled), 'cancelled'] : null,
+            of.unchanged ? ['Unchanged', number(of.unchanged), 'unchanged'] : null, of.cancelled ? ['Cancelled', number(of.cancelled), 'cancelled'] : null, of.erased ? ['Erased', number(of.erased), 'erased'] : null,
             d.rows.damaged ? ['Of them damaged', number(d.rows.damaged), 'damaged', 'bad'] : null,
             ['Users', number(d.users), 'users'], ['Batches', d.batches_delivered === d.batches ? number(d.batches) : `${number(d.batches_delivered)} of ${number(d.batches)}`, 'batches'],
             ['Requests', number(d.requests)], [open ? 'Time to finish' : 'Took', !open ? took(d, now.now) : d.blocked ? 'waits' : left(d, now.now), 'left'],

@@ -15,6 +15,7 @@ import rejected from './rejected.js';
 import configuration from './configuration.js';
 import audit from './audit.js';
 import failed from './failed.js';
+import people from './people.js';
 
 // A page is made for an address and says what it looks like now:
 //   title    the document's
@@ -31,6 +32,7 @@ const PAGES = [
   [/^\/configuration$/, configuration],
   [/^\/audit$/, audit],
   [/^\/failed-deliveries$/, failed],
+  [/^\/people$/, people],
 ];
 
 const EVERY = 3000;

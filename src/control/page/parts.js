@@ -43,10 +43,10 @@ export function left(delivery, now) {
   return delivery.seconds_left == null ? 'Not known yet' : finish(delivery.seconds_left, now);
 }
 
-const KINDS = [['delivered', 'delivered'], ['unchanged', 'unchanged'], ['flying', 'in flight'], ['waiting', 'waiting'], ['dead', 'dead'], ['rejected', 'rejected'], ['cancelled', 'cancelled']];
+const KINDS = [['delivered', 'delivered'], ['unchanged', 'unchanged'], ['flying', 'in flight'], ['waiting', 'waiting'], ['dead', 'dead'], ['rejected', 'rejected'], ['cancelled', 'cancelled'], ['erased', 'erased']];
 
 export function amounts({ rows }) {
-  return { delivered: rows.delivered, unchanged: rows.unchanged, flying: rows.in_flight, waiting: rows.waiting, dead: rows.dead + rows.damaged, rejected: rows.rejected, cancelled: rows.cancelled };
+  return { delivered: rows.delivered, unchanged: rows.unchanged, flying: rows.in_flight, waiting: rows.waiting, dead: rows.dead + rows.damaged, rejected: rows.rejected, cancelled: rows.cancelled, erased: rows.erased ?? 0 };
 }
 
 // Where the rows are, as one bar. A part that is there is never too thin to be seen.
@@ -97,6 +97,7 @@ export function outcome(d, now) {
   if (of.dead) said.push(`${number(of.dead)} dead`);
   if (of.rejected) said.push(`${number(of.rejected)} rejected`);
   if (of.cancelled) said.push(`${number(of.cancelled)} cancelled`);
+  if (of.erased) said.push(`${number(of.erased)} erased`);
   if (isOpen(d)) said.push(d.blocked ? 'held up' : d.seconds_left == null ? `${number(of.waiting + of.flying)} to go` : `${span(d.seconds_left)} to go`);
   else if (!said.length && of.unchanged) said.push(`${number(of.unchanged)} unchanged`);
   return said.join(' · ');

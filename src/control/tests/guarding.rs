@@ -1,7 +1,7 @@
 //! Who may ask for what, as a table over real requests, and the headers of every answer.
 
-use super::scripted::{DESTINATION, Running, TOKEN};
-use crate::control::Token;
+use super::scripted::{DESTINATION, LOOKING, Running, TOKEN};
+use crate::control::{Proxy, Token};
 
 type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], u16);
 
@@ -284,5 +284,133 @@ async fn every_answer_carries_the_headers_that_protect_it() {
         assert_eq!(is("access-control-allow-origin"), None, "{target}");
         assert!(is("content-type").is_some(), "{method} {target}");
     }
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn a_proxy_says_who_somebody_is_and_nobody_else_can() {
+    let proxy = |address: &str, may_act| Proxy {
+        header: "x-forwarded-user".parse().unwrap(),
+        addresses: vec![address.parse().unwrap()],
+        may_act,
+    };
+    let pause = &format!("/api/v1/destinations/{DESTINATION}/pause");
+    let mark = ("x-looker-feed", "1");
+    let user = ("x-forwarded-user", "zoe@example.com");
+    let host = ("host", "feed.example.com");
+    // With a token beside it, and without one.
+    for token in [Some(TOKEN), None] {
+        let admin = Running::behind(token, Some(proxy("127.0.0.1", true))).await;
+        check(
+            &admin,
+            &[
+                ("GET", "/api/v1/overview", &[user, host], 200),
+                ("POST", pause, &[user, host, mark], 200),
+                ("POST", pause, &[user, host], 403),
+            ],
+        )
+        .await;
+        let log = admin.ask("GET", "/api/v1/audit", &[user, host], "").await.1;
+        assert!(log.contains("\"who\":\"zoe@example.com\""), "{log}");
+        admin.stop().await;
+    }
+    let admin = Running::behind(Some(TOKEN), Some(proxy("127.0.0.1", false))).await;
+    let long = "x".repeat(65);
+    check(
+        &admin,
+        &[
+            ("GET", "/api/v1/overview", &[user, host], 200),
+            ("POST", pause, &[user, host, mark], 403),
+            ("POST", "/api/v1/people/erase", &[user, host, mark], 403),
+            // Not a name of ours: a page whose name was rebound could send the header too.
+            (
+                "GET",
+                "/api/v1/overview",
+                &[user, ("host", "evil.example")],
+                401,
+            ),
+            (
+                "GET",
+                "/api/v1/overview",
+                &[("x-forwarded-user", " "), host],
+                401,
+            ),
+            (
+                "GET",
+                "/api/v1/overview",
+                &[("x-forwarded-user", &long), host],
+                401,
+            ),
+            ("GET", "/api/v1/overview", &[user, user, host], 401),
+            ("GET", "/api/v1/overview", &[host], 401),
+        ],
+    )
+    .await;
+    admin.stop().await;
+    // From another address the header means nothing.
+    let admin = Running::behind(Some(TOKEN), Some(proxy("192.0.2.7", true))).await;
+    check(&admin, &[("GET", "/api/v1/overview", &[user, host], 401)]).await;
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn refused_attempts_are_on_record_and_cannot_flood_it() {
+    let admin = Running::with(Some(TOKEN)).await;
+    let pause = "/api/v1/destinations/d0000000000000000000000000000001/pause";
+    let wrong = ("authorization", "Bearer wrong-horse-battery");
+    let looking = format!("Bearer {LOOKING}");
+    check(
+        &admin,
+        &[
+            // The page asks before it has a token: that is no attempt.
+            ("GET", "/api/v1/overview", &[], 401),
+            ("POST", pause, &[wrong, ("x-looker-feed", "1")], 401),
+            ("GET", "/api/v1/overview", &[wrong], 401),
+            (
+                "POST",
+                pause,
+                &[("authorization", &looking), ("x-looker-feed", "1")],
+                403,
+            ),
+        ],
+    )
+    .await;
+    let auth = format!("Bearer {TOKEN}");
+    let log = admin
+        .ask("GET", "/api/v1/audit", &[("authorization", &auth)], "")
+        .await
+        .1;
+    assert_eq!(log.matches("somebody who was refused").count(), 1, "{log}");
+    assert!(log.contains(pause) && log.contains("401"), "{log}");
+    assert!(!log.contains("wrong-horse"), "{log}");
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_may_look_may_look_for_a_person_and_not_erase_one() {
+    let admin = Running::with(Some(TOKEN)).await;
+    let looking = format!("Bearer {LOOKING}");
+    let body = "{\"identities\": {\"email\": \"ada@example.com\"}}";
+    let headers = [("authorization", &*looking), ("x-looker-feed", "1")];
+    for (target, want) in [("/api/v1/people/find", 200), ("/api/v1/people/erase", 403)] {
+        let response = admin.open("POST", target, &headers, body).await;
+        assert_eq!(response.status().as_u16(), want, "{target}");
+    }
+    for bad in [
+        "{}",
+        "{\"identities\": {}}",
+        "{\"identities\": {\"email\": \" \"}}",
+        "{\"identities\": {\"email\": \"a\\u0007\"}}",
+    ] {
+        let response = admin
+            .open("POST", "/api/v1/people/find", &headers, bad)
+            .await;
+        assert_eq!(response.status().as_u16(), 400, "{bad}");
+    }
+    let log = admin.ask("GET", "/api/v1/audit", &headers[..1], "").await.1;
+    assert!(
+        log.contains("people/find") && !log.contains("ada@example.com"),
+        "{log}"
+    );
     admin.stop().await;
 }

@@ -169,6 +169,13 @@ async fn who_changed_what_is_on_record_and_who_may_only_look_changes_nothing() {
                 200,
                 "1000 rows: cancelled."
             ),
+            (
+                "leo",
+                &*format!("POST {cancel}"),
+                403,
+                "You may look but not change anything (the role in `admin.tokens`, or in \
+                 `admin.user_header_role`, is `look`)."
+            ),
         ]
     );
     let first = read("?limit=2").await;

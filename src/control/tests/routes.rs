@@ -23,6 +23,7 @@ async fn an_address_that_others_reach_is_refused_without_a_token() {
             history: None,
             configuration: Vec::new(),
             audit: None,
+            proxy: None,
         };
         let error = Admin::bind(settings).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{listen}");
@@ -425,6 +426,8 @@ async fn answers_hold_what_their_schema_says() {
         ("/api/v1/schedules".to_owned(), "Schedules"),
         ("/api/v1/configuration".to_owned(), "Setting"),
         ("/api/v1/audit".to_owned(), "Actions"),
+        ("/api/v1/people/lookups".to_owned(), "Lookup"),
+        ("/api/v1/people/lookups/aa".to_owned(), "Lookup"),
         ("/api/v1/deliveries".to_owned(), "Deliveries"),
         (format!("/api/v1/deliveries/{DELIVERY}"), "Delivery"),
         (

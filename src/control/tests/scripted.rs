@@ -13,15 +13,40 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::clock::UnixMillis;
+use crate::control::people::{Lookup, Person, Place};
 use crate::control::view::{
     AskAgain, AskedAgain, Batch, DeadLetter, Delivery, Destination, Done, Edited, FailedDelivery,
     Failures, Listing, LookerApi, Outbox, Overview, Receiving, RejectedRow, Rows, Schedule,
     Setting, Spans, Totals,
 };
 use crate::control::{
-    Admin, AdminSettings, Daemon, Filter, NamedToken, Page, Problem, Token, Which, groups,
+    Admin, AdminSettings, AuditLog, Daemon, Filter, NamedToken, Page, Problem, Proxy, Token, Which,
+    groups,
 };
 use crate::shutdown::{self, Trigger};
+
+/// A search or an erasure that has found something.
+fn lookup(erases: bool) -> Lookup {
+    Lookup {
+        id: "00000000000000aa".into(),
+        erases,
+        state: "done".into(),
+        reference: Some(HOSTILE.into()),
+        started: UnixMillis(1_000),
+        finished: Some(UnixMillis(2_000)),
+        read_bytes: 5,
+        total_bytes: 5,
+        message: "Found in one delivery.".into(),
+        places: vec![Place {
+            delivery: DELIVERY.into(),
+            title: HOSTILE.into(),
+            received: Some(UnixMillis(500)),
+            waiting: 3,
+            noted: Some("sent".into()),
+            ..Place::default()
+        }],
+    }
+}
 
 /// Title and reasons that try to get out of every place that they are put into.
 pub(crate) const HOSTILE: &str =
@@ -413,6 +438,26 @@ impl Daemon for Scripted {
         })
     }
 
+    fn find(&self, person: &Person) -> Result<Lookup, Problem> {
+        drop(self.called(format!("find {}", person.identities.len()))?);
+        Ok(lookup(false))
+    }
+
+    fn erase(&self, person: &Person) -> Result<Lookup, Problem> {
+        drop(self.called(format!("erase {}", person.identities.len()))?);
+        Ok(lookup(true))
+    }
+
+    fn lookups(&self) -> Result<Vec<Lookup>, Problem> {
+        drop(self.called("lookups".to_owned())?);
+        Ok(vec![lookup(true), lookup(false)])
+    }
+
+    fn lookup(&self, id: &str) -> Result<Lookup, Problem> {
+        drop(self.called(format!("lookup {id}"))?);
+        Ok(lookup(false))
+    }
+
     fn pause(&self, destination: &str) -> Result<Done, Problem> {
         self.steer("pause", destination)
     }
@@ -445,6 +490,11 @@ impl Running {
     }
 
     pub async fn with(token: Option<&str>) -> Self {
+        Self::behind(token, None).await
+    }
+
+    /// Behind a proxy.
+    pub async fn behind(token: Option<&str>, proxy: Option<Proxy>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let audit = Some(folder.path().join("outbox.audit"));
         let daemon = Scripted::new();
@@ -454,7 +504,8 @@ impl Running {
             hosts: vec!["feed.example.com".into()],
             write_timeout: Self::WRITE_TIMEOUT,
             history: None,
-            audit: audit.clone(),
+            audit: audit.clone().map(AuditLog::new),
+            proxy: proxy.clone(),
             configuration: vec![Setting {
                 key: "admin.token".into(),
                 secret: true,

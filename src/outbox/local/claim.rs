@@ -137,7 +137,8 @@ pub(in crate::outbox) fn release(local: &Local, delivery: DeliveryId, ordinals: 
     }
 }
 
-fn open_segment(
+/// Opens a segment for claims, and gives up what is lost of it.
+pub(in crate::outbox) fn open_segment(
     local: &Local,
     position: u64,
     row: SegmentRow,

@@ -35,6 +35,7 @@
 //! ```text
 //! FORMAT                        "looker-feed outbox 2 crc=…": version, CRC32C of the text before it, in hex
 //! LOCK                          empty; held while a process has the outbox open
+//! erasing                       somebody is being erased: whom, in the caller's own form
 //! state/                        sled's directory
 //! state.new/ state.old/         while the state is being copied; COMPLETE in it says that a copy is whole
 //! state.trial/                  a copy that is opened to see whether the state is sound
@@ -44,6 +45,7 @@
 //!          probe                made and removed again to see whether the disk takes a file
 //! dead/<n>.dead                 dead letters of any delivery, n from 00000000
 //! rejected/<delivery>.rejected  rejected rows of a delivery
+//! *.draft                       of any of these: was being written anew, and is removed at the next open
 //! damaged/                      what was found to be damaged, kept for a person; never read again, not counted
 //! MOVED                         a move elsewhere has begun, or is done (`files::moved`)
 //! ```
@@ -89,9 +91,10 @@
 //! footer   places   4 +  number of entries, and of each: offset 4, length 4, batches 4, rows 4
 //!          commit     1  1 in the last segment of a delivery and in a file of rejected rows, else 0; after a 1:
 //!                        position 8, committed time, segments 4, totals (see below)
-//!          length     4  of places and commit
+//!          erased    16  a tally: what was erased of the file, which was written anew; absent: nothing
+//!          length     4  of places, commit and erased
 //!          data crc   4  CRC32C of everything before the footer
-//!          crc        4  CRC32C of places, commit and the two fields before
+//!          crc        4  CRC32C of places, commit, erased and the two fields before
 //!          marker     4  "LFe1": the last bytes of the file
 //!
 //! info                   delivery 16, destination 16, received time, label text, account bytes (sealed),
@@ -113,7 +116,7 @@
 //! |---|---|
 //! | `m` | next position 8, next letter 8 |
 //! | `d` position 8 | a delivery, written once: info without its account, totals, committed time, rejected rows that were kept 4 (older rows end before) |
-//! | `c` position 8 | where it went: tallies delivered, dead, discarded, damaged, cancelled; cancelled optional time, settled whole optional time (older rows end after damaged) |
+//! | `c` position 8 | where it went: tallies delivered, dead, discarded, damaged, cancelled; cancelled optional time, settled whole optional time, tally erased, erased rejected rows 8 (older rows end after damaged, or before what was erased) |
 //! | `s` position 8, segment 4 | a segment that has not settled: first ordinal 4, entries 4, tally, file size 8, settled entries 4, settled tally, damaged 1 |
 //! | `b` position 8, segment 4, chunk 4 | bytes: which of the chunk's 1,024 entries have settled, one bit each, the lowest first; absent: none |
 //! | `a` destination 16 | the newest account: the position it came with 8, label text, account bytes (sealed) |
@@ -128,6 +131,7 @@
 pub(in crate::outbox) mod accounts;
 pub(in crate::outbox) mod claim;
 pub(in crate::outbox) mod ending;
+pub(in crate::outbox) mod erase;
 pub(in crate::outbox) mod files;
 pub(in crate::outbox) mod handle;
 pub(in crate::outbox) mod lease;

@@ -163,7 +163,8 @@ pub(in crate::outbox) fn usage(local: &Local) -> Usage {
     for delivery in index.deliveries.values() {
         usage.dead_letters += delivery.counters.dead;
         usage.cancelled += delivery.counters.cancelled;
-        usage.rejected_rows += delivery.row.totals.rows_rejected.min(kept);
+        let kept = delivery.row.totals.rows_rejected.min(kept);
+        usage.rejected_rows += kept.saturating_sub(delivery.counters.erased_rejected);
         usage.entries += delivery
             .segments
             .values()

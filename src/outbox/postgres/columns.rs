@@ -40,6 +40,7 @@ pub(super) fn counters(row: &Row) -> Result<Counters, Error> {
         cancelled: tally("cancelled_rows", "cancelled_batches")?,
         cancelled_at: column::<Option<i64>>(row, "cancelled_at")?.map(|at| UnixMillis(at as u64)),
         finished: column::<Option<i64>>(row, "finished")?.map(|at| UnixMillis(at as u64)),
+        ..Counters::default()
     })
 }
 

@@ -335,6 +335,7 @@ fn state(inner: &Inner, row: &Row) -> Result<DeliveryState, Error> {
     waiting -= in_flight;
     let committed = millis(row, "committed")?;
     Ok(DeliveryState {
+        erased: Tally::default(),
         id,
         cursor: DeliveryCursor(committed.0),
         destination,

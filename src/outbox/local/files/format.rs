@@ -130,6 +130,8 @@ pub(in crate::outbox) struct Commit {
 pub(in crate::outbox) struct Footer {
     pub places: Vec<Place>,
     pub commit: Option<Commit>,
+    /// What was erased from the file, which was written anew each time.
+    pub erased: Tally,
 }
 
 impl Footer {
@@ -153,6 +155,9 @@ impl Footer {
                     .u32(commit.segments);
                 commit.totals.encode(&mut out);
             }
+        }
+        if self.erased != Tally::default() {
+            self.erased.encode(&mut out);
         }
         let length = out.bytes.len() as u32;
         out.u32(length).u32(data_crc);
@@ -209,6 +214,9 @@ impl Footer {
                 totals: Totals::decode(&mut read)?,
             });
         }
+        if !read.rest.is_empty() {
+            footer.erased = Tally::decode(&mut read)?;
+        }
         read.end()?;
         Ok((footer, data_crc))
     }
@@ -261,6 +269,10 @@ mod tests {
                     ..Totals::default()
                 },
             }),
+            erased: Tally {
+                rows: 3,
+                batches: 1,
+            },
         }
     }
 

@@ -19,6 +19,8 @@ use crate::outbox::status::SetAside;
 const FORMAT_NAME: &str = "looker-feed outbox";
 /// See [`Layout::probe`].
 const PROBE: &str = "probe";
+/// Ends the name of a file that is being written anew.
+const DRAFT: &str = ".draft";
 const DIRECTORIES: [&str; 4] = ["segments", "dead", "rejected", "damaged"];
 
 /// Names in an outbox directory.
@@ -106,6 +108,18 @@ impl Layout {
     /// A file that is made, synced and removed again to see whether that can be done.
     pub fn probe(&self) -> PathBuf {
         self.segments().join(PROBE)
+    }
+
+    /// Says that somebody is being erased.
+    pub fn erasing(&self) -> PathBuf {
+        self.root.join("erasing")
+    }
+
+    /// What a file is called while it is being written anew.
+    pub fn draft(&self, path: &Path) -> PathBuf {
+        let mut name = path.as_os_str().to_owned();
+        name.push(DRAFT);
+        PathBuf::from(name)
     }
 
     /// Where damaged files go.
@@ -273,6 +287,11 @@ impl Layout {
         }
         Err(io::Error::other("there is no free name in damaged/"))
     }
+}
+
+/// Whether a file is one that was being written anew.
+pub(in crate::outbox) fn is_draft(path: &Path) -> bool {
+    path.to_str().is_some_and(|name| name.ends_with(DRAFT))
 }
 
 /// Reads a name in `segments/`.

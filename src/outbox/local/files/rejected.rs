@@ -2,9 +2,10 @@
 //! which goes when the delivery leaves the history.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::model::DeliveryId;
-use crate::outbox::delivery::Info;
+use crate::outbox::delivery::{Info, Tally};
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::format::{Commit, FileKind, Footer, Header};
 use crate::outbox::local::files::layout::Layout;
@@ -23,10 +24,17 @@ pub(in crate::outbox) struct RejectedWriter {
     log: LogWriter,
     delivery: DeliveryId,
     kept: u32,
+    /// Rows that were erased.
+    erased: u64,
 }
 
 impl RejectedWriter {
     pub fn create(disk: &Disk, layout: &Layout, info: &Info, keys: &Keyring) -> io::Result<Self> {
+        Self::create_at(disk, layout.rejected(info.id), info, keys)
+    }
+
+    /// The same under another name.
+    pub fn create_at(disk: &Disk, path: PathBuf, info: &Info, keys: &Keyring) -> io::Result<Self> {
         let header = Header {
             kind: FileKind::Rejected,
             number: 0,
@@ -35,9 +43,10 @@ impl RejectedWriter {
             info: Some(info.clone()),
         };
         Ok(Self {
-            log: LogWriter::create(disk, layout.rejected(info.id), &header, keys)?,
+            log: LogWriter::create(disk, path, &header, keys)?,
             delivery: info.id,
             kept: 0,
+            erased: 0,
         })
     }
 
@@ -56,6 +65,11 @@ impl RejectedWriter {
         Ok(())
     }
 
+    /// Says how many rows have been erased of the delivery.
+    pub fn erased(&mut self, rows: u64) {
+        self.erased = rows;
+    }
+
     /// Rows that were appended.
     pub fn kept(&self) -> u32 {
         self.kept
@@ -70,6 +84,10 @@ impl RejectedWriter {
         self.log.finish(&Footer {
             places: Vec::new(),
             commit: Some(commit),
+            erased: Tally {
+                rows: self.erased,
+                batches: 0,
+            },
         })
     }
 }

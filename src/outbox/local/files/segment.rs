@@ -72,6 +72,16 @@ impl LogWriter {
         Ok((offset, length))
     }
 
+    /// Appends bytes as they are, and returns where they lie.
+    pub fn copy(&mut self, bytes: &[u8]) -> io::Result<u64> {
+        let offset = self.length();
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= BUFFER {
+            self.flush()?;
+        }
+        Ok(offset)
+    }
+
     pub fn flush(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
@@ -181,6 +191,22 @@ impl SegmentWriter {
         Ok((ordinal, length))
     }
 
+    /// Appends an entry that cannot be opened, as it lies in another file.
+    pub fn copy(&mut self, place: Place, bytes: &[u8]) -> Result<(), AppendError> {
+        let offset = self.log.copy(bytes)?;
+        self.footer.places.push(Place {
+            offset: u32::try_from(offset).map_err(|_| AppendError::TooLarge)?,
+            ..place
+        });
+        self.tally += place.tally();
+        Ok(())
+    }
+
+    /// Says what has been erased of the segment.
+    pub fn erased(&mut self, erased: Tally) {
+        self.footer.erased = erased;
+    }
+
     pub fn next_ordinal(&self) -> u32 {
         self.first + self.footer.places.len() as u32
     }
@@ -234,6 +260,19 @@ impl Places {
         let place = self.places.get(local as usize)?;
         (place.length > 0).then_some(*place)
     }
+
+    /// What an entry weighs; nothing, when it is not to be found.
+    pub fn tally(&self, ordinal: u32) -> Tally {
+        self.place(ordinal)
+            .map_or_else(Tally::default, Place::tally)
+    }
+
+    /// What all entries weigh.
+    pub fn weight(&self) -> Tally {
+        let mut sum = Tally::default();
+        self.places.iter().for_each(|place| sum += place.tally());
+        sum
+    }
 }
 
 /// A committed segment, open for reading.
@@ -242,6 +281,8 @@ pub(in crate::outbox) struct SegmentFile {
     file: ReadFile,
     delivery: DeliveryId,
     places: Places,
+    /// What was erased from it.
+    pub erased: Tally,
     /// Header and footer are as they were written.
     pub sound: bool,
 }
@@ -264,16 +305,21 @@ impl SegmentFile {
             let header = read_header(file)?;
             let footer = read_footer(file)?;
             let fits = header.kind == FileKind::Segment && footer.places.len() == entries as usize;
-            fits.then_some(footer.places).ok_or(ReadError::Damaged)
+            fits.then_some((footer.places, footer.erased))
+                .ok_or(ReadError::Damaged)
         });
-        let (places, sound) = match sound(ends)? {
-            Some(places) => (places, true),
-            None => (surviving(&file, delivery, first, entries)?, false),
+        let ((places, erased), sound) = match sound(ends)? {
+            Some(ends) => (ends, true),
+            None => {
+                let places = surviving(&file, delivery, first, entries)?;
+                ((places, Tally::default()), false)
+            }
         };
         Ok(Self {
             file,
             delivery,
             places: Places::new(first, places),
+            erased,
             sound,
         })
     }
@@ -295,8 +341,16 @@ impl SegmentFile {
 
     /// What an entry weighs; nothing, when it is not to be found.
     pub fn tally(&self, ordinal: u32) -> Tally {
-        self.place(ordinal)
-            .map_or_else(Tally::default, Place::tally)
+        self.places.tally(ordinal)
+    }
+
+    /// An entry's bytes as they lie there.
+    ///
+    /// # Errors
+    /// They cannot be read, or the file ends before.
+    pub fn bytes(&self, place: Place) -> Result<Vec<u8>, ReadError> {
+        self.file
+            .read(u64::from(place.offset), place.length as usize)
     }
 
     /// Reads one entry back.

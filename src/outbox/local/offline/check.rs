@@ -11,7 +11,7 @@ use crate::outbox::local::files::disk::{Disk, Op};
 use crate::outbox::local::files::format::{FileKind, Footer, Header, Place};
 use crate::outbox::local::files::keys::{KeyUse, needed};
 use crate::outbox::local::files::layout::{
-    Layout, SegmentName, parse_dead_name, parse_rejected_name, parse_segment_name,
+    Layout, SegmentName, is_draft, parse_dead_name, parse_rejected_name, parse_segment_name,
 };
 use crate::outbox::local::files::read::{ReadFile, Unreadable, exists, length_of, list, sound};
 use crate::outbox::local::files::rejected;
@@ -197,6 +197,8 @@ impl Look<'_> {
                     check_segment(self.disk, &path, id, segment, sound, self.keys, self.report)?;
                 }
                 Some(SegmentName::Aborted(_) | SegmentName::Cancelled(_) | SegmentName::Probe) => {}
+                // The next open removes it.
+                None if is_draft(&path) => {}
                 None => self.report.stray(&path),
             }
         }
@@ -224,6 +226,9 @@ impl Look<'_> {
                 .map(|delivery| delivery.row.info.id),
         );
         for path in list(self.disk, &self.layout.rejected_directory())? {
+            if is_draft(&path) {
+                continue;
+            }
             let file = ReadFile::open(self.disk, &path).and_then(|file| file.whole());
             let Some(bytes) = sound(file)? else {
                 continue;

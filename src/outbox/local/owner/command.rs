@@ -1,5 +1,7 @@
 //! What the owner is asked for.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
@@ -9,6 +11,7 @@ use crate::outbox::attempt_row::AttemptRow;
 use crate::outbox::claim::{Settled, Settlement};
 use crate::outbox::dead::DeadMeta;
 use crate::outbox::delivery::{Info, Receipt, Tally, Totals};
+use crate::outbox::erase::Erased;
 use crate::outbox::error::Error;
 use crate::outbox::letter::{LetterId, Moved};
 use crate::outbox::local::files::segment::{SegmentFile, SegmentWriter, Summary};
@@ -34,6 +37,12 @@ pub(in crate::outbox) enum Command {
     Reseal(Vec<Resealed>, Reply<()>),
     BringBack(Vec<GivenUp>, Reply<Moved>),
     Note(NoteKey, Option<Arc<[u8]>>, Reply<()>),
+    /// A segment was written anew; answers with what is not sent any more.
+    Rewritten(Rewritten, Reply<Option<Tally>>),
+    /// Rejected rows were written anew without so many of them.
+    RewrittenRows(Rewritten, u64, Reply<bool>),
+    /// These letters leave their dead-letter file.
+    Leave(u32, Vec<Leaving>, Reply<Erased>),
     /// A delivery is about to be received.
     Reserve(Arc<AttemptRow>, Reply<()>),
     /// A failed delivery, its journal, and the one to be put in its place.
@@ -76,6 +85,22 @@ pub(in crate::outbox) struct Resealed {
     pub destination: DestinationId,
     pub before: Arc<[u8]>,
     pub after: Arc<[u8]>,
+}
+
+/// A file that was written anew, under another name, to take the place of the old one.
+pub(in crate::outbox) struct Rewritten {
+    /// Of its delivery.
+    pub position: u64,
+    /// Of a segment.
+    pub number: u32,
+    pub draft: PathBuf,
+    pub bytes: u64,
+}
+
+/// A letter that leaves its file, without these of its slices.
+pub(in crate::outbox) struct Leaving {
+    pub id: u64,
+    pub without: BTreeSet<u32>,
 }
 
 /// Something that was given up, and is sound.

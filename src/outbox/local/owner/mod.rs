@@ -11,6 +11,7 @@ mod cancel;
 pub(in crate::outbox) mod command;
 mod commit;
 pub(in crate::outbox) mod edit;
+mod erase;
 pub(in crate::outbox) mod keeper;
 mod letters;
 mod lose;
@@ -93,6 +94,7 @@ fn process(keeper: &mut Keeper, group: Vec<Command>) {
     let mut plans = Vec::new();
     let mut edits = Vec::new();
     let mut returned = Vec::new();
+    let mut leaving = Vec::new();
     for command in group {
         match command {
             Command::Commit(prepared, reply) => {
@@ -142,6 +144,23 @@ fn process(keeper: &mut Keeper, group: Vec<Command>) {
                     }
                 }
             }
+            Command::Rewritten(written, reply) => {
+                match erase::rewritten(keeper, &written, &mut change) {
+                    Ok(erased) => acks.push(ack(reply, move |_| erased)),
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                }
+            }
+            Command::RewrittenRows(written, rows, reply) => {
+                match erase::rewritten_rows(keeper, &written, rows, &mut change) {
+                    Ok(erased) => acks.push(ack(reply, move |_| erased)),
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
+                }
+            }
+            Command::Leave(file, letters, reply) => leaving.push((file, letters, reply)),
             Command::Sweep => cancel::sweep(keeper, &mut change),
             Command::Wake | Command::Close => {}
         }
@@ -161,6 +180,14 @@ fn process(keeper: &mut Keeper, group: Vec<Command>) {
     for (found, reply) in returned {
         match bring_back::bring_back(keeper, found, &mut change) {
             Ok(moved) => acks.push(ack(reply, move |_| moved)),
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+    for (file, letters, reply) in leaving {
+        match erase::leave(keeper, file, letters, &mut change) {
+            Ok(erased) => acks.push(ack(reply, move |_| erased)),
             Err(error) => {
                 let _ = reply.send(Err(error));
             }

@@ -39,7 +39,13 @@ pub(in crate::outbox) struct Findings {
     /// Files of rejected rows of deliveries unknown to the state.
     pub rejected: BTreeMap<DeliveryId, PathBuf>,
     /// What the files in `rejected` say of their deliveries.
-    pub heads: HashMap<DeliveryId, (Info, Commit)>,
+    pub heads: HashMap<DeliveryId, Head>,
+    /// Were being written anew.
+    pub drafts: Vec<PathBuf>,
+    /// Segments that an erasure has written anew and the state was not told of.
+    pub rewritten: Vec<RewrittenSegment>,
+    /// Rejected rows of deliveries, by position, that were erased and the state was not told of.
+    pub erased_rows: Vec<(u64, u64)>,
     /// Segments known to the state that are gone or of another length.
     pub short: Vec<ShortSegment>,
     /// Dead letters known to the state whose file is gone or ends before their end.
@@ -52,6 +58,24 @@ pub(in crate::outbox) struct Findings {
     pub probe: Option<PathBuf>,
     /// The first number that no dead-letter file has had.
     pub next_dead_file: u32,
+}
+
+/// What a file of rejected rows says of its delivery.
+#[derive(Clone, Debug)]
+pub(in crate::outbox) struct Head {
+    pub info: Info,
+    pub commit: Commit,
+    /// Rows that were erased from it.
+    pub erased: u64,
+}
+
+/// A segment of which something was erased.
+#[derive(Debug)]
+pub(in crate::outbox) struct RewrittenSegment {
+    pub position: u64,
+    pub number: u32,
+    pub places: Places,
+    pub bytes: u64,
 }
 
 /// A delivery that was cut short, or whose headers are damaged.
@@ -81,6 +105,8 @@ pub(in crate::outbox) struct FoundSegment {
     pub summary: Summary,
     /// Header or footer is damaged.
     pub damaged: bool,
+    /// What was erased from it.
+    pub erased: Tally,
     pub places: Option<Places>,
 }
 
@@ -133,8 +159,12 @@ impl Findings {
             cancelled: files.cancelled,
             strays: files.strays,
             probe: files.probe,
+            drafts: files.drafts,
             ..Self::default()
         };
+        if files.erasing {
+            search.rewritten(&files.rejected, &mut found)?;
+        }
         let mut segments = files.segments;
         for (id, mark) in files.aborted {
             let files = segments.remove(&id).unwrap_or_default();
@@ -183,6 +213,11 @@ impl Findings {
         found.rejected = rejected;
         let withdrawn = found.withdrawn.iter().map(|(id, ..)| id);
         found.short = search.short(&live.iter().chain(withdrawn).copied().collect())?;
+        let rewritten = |one: &ShortSegment| {
+            let mut all = found.rewritten.iter();
+            all.any(|other| (other.position, other.number) == (one.position, one.number))
+        };
+        found.short.retain(|one| !rewritten(one));
         found.cut_letters = search.cut_letters();
         let numbers = files.dead.keys().chain(index.dead_files.keys());
         found.next_dead_file = numbers.max().map_or(0, |last| last.saturating_add(1));
@@ -251,6 +286,10 @@ impl Search<'_> {
             segments.push(FoundSegment {
                 summary,
                 damaged: part.is_damaged(),
+                erased: part
+                    .footer
+                    .as_ref()
+                    .map_or_else(Tally::default, |footer| footer.erased),
                 places,
             });
         }
@@ -291,6 +330,42 @@ impl Search<'_> {
         }
         let places = self.last.as_ref().and_then(|(_, places)| places.as_ref());
         Ok(places.and_then(|places| Some(places.place(ordinal)?.tally())))
+    }
+
+    /// What an erasure that a crash has cut short has written anew.
+    fn rewritten(
+        &self,
+        rejected: &BTreeMap<DeliveryId, PathBuf>,
+        found: &mut Findings,
+    ) -> Result<(), Unreadable> {
+        for (&position, delivery) in &self.index.deliveries {
+            let id = delivery.row.info.id;
+            for (&number, segment) in &delivery.segments {
+                let summary = segment.row.summary;
+                let path = self.layout.segment(id, number);
+                let file = SegmentFile::open(self.disk, &path, id, summary.first, summary.entries);
+                let file = sound(file)?.filter(|file| file.sound);
+                let anew = file.filter(|file| file.places().weight() != summary.tally);
+                if let (Some(file), Some(&bytes)) = (anew, self.lengths.get(&path)) {
+                    found.rewritten.push(RewrittenSegment {
+                        position,
+                        number,
+                        places: file.into_places(),
+                        bytes,
+                    });
+                }
+            }
+            let Some(path) = rejected.get(&id) else {
+                continue;
+            };
+            let footer = ReadFile::open(self.disk, path).and_then(|file| read_footer(&file));
+            let erased = sound(footer)?.map_or(0, |footer| footer.erased.rows);
+            let more = erased.saturating_sub(delivery.counters.erased_rejected);
+            if more > 0 {
+                found.erased_rows.push((position, more));
+            }
+        }
+        Ok(())
     }
 
     /// Segments that the state counts on and that are not as long as it says, but those of the
@@ -416,13 +491,18 @@ impl Part {
 }
 
 /// What a file of rejected rows says of its delivery, if it is sound.
-fn read_head(disk: &Disk, path: &Path) -> Result<Option<(Info, Commit)>, Unreadable> {
+fn read_head(disk: &Disk, path: &Path) -> Result<Option<Head>, Unreadable> {
     let Some(file) = sound(ReadFile::open(disk, path))? else {
         return Ok(None);
     };
     let header = sound(file.twice(read_header))?;
     let footer = sound(file.twice(read_footer))?;
-    Ok(header
-        .and_then(|header| header.info)
-        .zip(footer.and_then(|footer| footer.commit)))
+    let (info, footer) = (header.and_then(|header| header.info), footer);
+    Ok(info.zip(footer).and_then(|(info, footer)| {
+        Some(Head {
+            info,
+            commit: footer.commit?,
+            erased: footer.erased.rows,
+        })
+    }))
 }

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use crate::model::DeliveryId;
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::layout::{
-    Layout, SegmentName, parse_dead_name, parse_rejected_name, parse_segment_name,
+    Layout, SegmentName, is_draft, parse_dead_name, parse_rejected_name, parse_segment_name,
 };
-use crate::outbox::local::files::read::{Unreadable, list};
+use crate::outbox::local::files::read::{Unreadable, exists, list};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -21,6 +21,10 @@ pub(in crate::outbox) struct Listing {
     pub dead: BTreeMap<u32, PathBuf>,
     pub rejected: BTreeMap<DeliveryId, PathBuf>,
     pub probe: Option<PathBuf>,
+    /// Were being written anew.
+    pub drafts: Vec<PathBuf>,
+    /// Somebody was being erased.
+    pub erasing: bool,
     /// What is not a file of an outbox.
     pub strays: Vec<PathBuf>,
 }
@@ -35,7 +39,10 @@ impl Listing {
         layout: &Layout,
         live: &HashSet<DeliveryId>,
     ) -> Result<Self, Unreadable> {
-        let mut files = Self::default();
+        let mut files = Self {
+            erasing: exists(disk, &layout.erasing())?,
+            ..Self::default()
+        };
         for path in list(disk, &layout.segments())? {
             match path.file_name().and_then(parse_segment_name) {
                 Some(SegmentName::Segment(id, _)) if live.contains(&id) => {}
@@ -45,6 +52,7 @@ impl Listing {
                 Some(SegmentName::Aborted(id)) => files.aborted.push((id, path)),
                 Some(SegmentName::Cancelled(id)) => files.cancelled.push((id, path)),
                 Some(SegmentName::Probe) => files.probe = Some(path),
+                None if is_draft(&path) => files.drafts.push(path),
                 None => files.strays.push(path),
             }
         }
@@ -54,6 +62,7 @@ impl Listing {
                 Some(id) => {
                     files.rejected.insert(id, path);
                 }
+                None if is_draft(&path) => files.drafts.push(path),
                 None => files.strays.push(path),
             }
         }
@@ -62,6 +71,7 @@ impl Listing {
                 Some(number) => {
                     files.dead.insert(number, path);
                 }
+                None if is_draft(&path) => files.drafts.push(path),
                 None => files.strays.push(path),
             }
         }

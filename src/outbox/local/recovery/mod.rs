@@ -6,6 +6,7 @@
 //!    be read ends the open here, with nothing changed.
 //! 3. What was found is put into the state ([`replay`]), in this order:
 //!    - deliveries that were withdrawn are taken out, and segments that have settled are removed;
+//!    - what is missing in files that an erasure has written anew is erased;
 //!    - segments that the state does not know are, with a commit, added as deliveries; without one
 //!      their delivery was never accepted, and they are removed;
 //!    - dead letters that the state does not know settle their entries; when the state was lost,

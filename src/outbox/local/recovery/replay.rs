@@ -13,7 +13,9 @@ use crate::outbox::delivery::{Info, Tally, Totals};
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::format::Commit;
 use crate::outbox::local::files::layout::Layout;
-use crate::outbox::local::recovery::findings::{Accepted, Findings, ShortSegment, Unaccepted};
+use crate::outbox::local::recovery::findings::{
+    Accepted, Findings, Head, RewrittenSegment, ShortSegment, Unaccepted,
+};
 use crate::outbox::local::recovery::letters::{EntryLetters, FoundLetter};
 use crate::outbox::local::state::change::{Change, Effects, Outcome};
 use crate::outbox::local::state::error::StateError;
@@ -46,6 +48,8 @@ impl Replay<'_> {
         self.begin()?;
         self.withdraw(found.withdrawn)?;
         found.settled.iter().for_each(|path| self.remove(path));
+        found.drafts.iter().for_each(|path| self.remove(path));
+        self.take_erased(&found.rewritten, &found.erased_rows)?;
         for delivery in found.unaccepted {
             self.refuse(delivery);
         }
@@ -109,6 +113,24 @@ impl Replay<'_> {
         Ok(())
     }
 
+    /// Brings the state into agreement with files that an erasure has written anew before a crash: what
+    /// is missing in them is erased. The erasure itself goes on when its caller does.
+    fn take_erased(
+        &mut self,
+        segments: &[RewrittenSegment],
+        rows: &[(u64, u64)],
+    ) -> Result<(), StateError> {
+        let mut change = Change::default();
+        for one in segments {
+            let key = (one.position, one.number);
+            change.rewritten(&self.index, key, &one.places, one.bytes);
+        }
+        for (position, rows) in rows {
+            change.erase_rejected(&self.index, *position, *rows);
+        }
+        self.make(change)
+    }
+
     /// Segments without a commit belong to a delivery that was never accepted, as long as the state
     /// can be trusted. When it was lost, or when it is the headers that are damaged, a person is to
     /// decide.
@@ -149,6 +171,8 @@ impl Replay<'_> {
         });
         for one in &found.segments {
             missing -= one.summary.tally;
+            missing -= one.erased;
+            delivery.counters.erased += one.erased;
             let segment = Segment {
                 row: SegmentRow {
                     summary: one.summary,
@@ -280,7 +304,7 @@ impl Replay<'_> {
         &mut self,
         id: DeliveryId,
         entries: Vec<EntryLetters>,
-        head: Option<(Info, Commit)>,
+        head: Option<Head>,
     ) -> Result<(), StateError> {
         let letters = entries.into_iter().flat_map(|entry| entry.letters);
         let letters: Vec<FoundLetter> = letters.collect();
@@ -289,8 +313,9 @@ impl Replay<'_> {
         let Some(meta) = letters.first().map(|found| &found.meta) else {
             return Ok(());
         };
+        let erased = head.as_ref().map_or(0, |head| head.erased);
         let (info, totals) = match head {
-            Some((info, commit)) => (info, commit.totals),
+            Some(head) => (head.info, head.commit.totals),
             None => {
                 let info = Info {
                     id,
@@ -314,7 +339,8 @@ impl Replay<'_> {
         };
         let mut change = Change::default();
         let position = change.take_position(&self.index);
-        let delivery = settled_delivery(info, totals, dead);
+        let mut delivery = settled_delivery(info, totals, dead);
+        delivery.counters.erased_rejected = erased;
         change.add_delivery(&self.index, position, delivery);
         for found in letters {
             self.add_letter(&mut change, position, found);
@@ -328,7 +354,7 @@ impl Replay<'_> {
         &mut self,
         id: DeliveryId,
         path: &Path,
-        head: Option<(Info, Commit)>,
+        head: Option<Head>,
     ) -> Result<(), StateError> {
         if self.index.by_id.contains_key(&id) {
             return Ok(());
@@ -337,14 +363,15 @@ impl Replay<'_> {
             self.remove(path);
             return Ok(());
         }
-        let Some((info, commit)) = head else {
+        let Some(head) = head else {
             self.lost(Some(id), 0, "its rejected rows are damaged".to_owned());
             self.set_aside(path, "is damaged");
             return Ok(());
         };
         let mut change = Change::default();
         let position = change.take_position(&self.index);
-        let delivery = settled_delivery(info, commit.totals, Tally::default());
+        let mut delivery = settled_delivery(head.info, head.commit.totals, Tally::default());
+        delivery.counters.erased_rejected = head.erased;
         change.add_delivery(&self.index, position, delivery);
         self.make(change)
     }

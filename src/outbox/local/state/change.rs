@@ -46,6 +46,8 @@ struct SegmentChange {
     bits: Bits,
     touched: BTreeSet<u32>,
     gone: bool,
+    /// Its file is another one.
+    rewritten: bool,
 }
 
 impl Change {
@@ -190,6 +192,7 @@ impl Change {
                     bits,
                     touched: BTreeSet::new(),
                     gone: false,
+                    rewritten: false,
                 }))
             }
         }
@@ -320,6 +323,57 @@ impl Change {
     pub fn mark_cancelled(&mut self, index: &Index, position: u64, now: UnixMillis) {
         let counters = self.counters(index, position);
         counters.cancelled_at.get_or_insert(now);
+    }
+
+    /// A segment was written anew, `bytes` long, without batches that were erased. Returns how much of
+    /// what had not settled is gone.
+    pub fn rewritten(
+        &mut self,
+        index: &Index,
+        (position, number): (u64, u32),
+        places: &Places,
+        bytes: u64,
+    ) -> Tally {
+        let Some(segment) = self.segment(index, position, number) else {
+            return Tally::default();
+        };
+        let (mut left, mut settled) = (Tally::default(), Tally::default());
+        for local in 0..segment.row.summary.entries {
+            let tally = places.tally(segment.row.summary.first + local);
+            if segment.bits.get(local) {
+                settled += tally;
+            } else if tally == Tally::default() {
+                segment.bits.set(local, true);
+                segment.touched.insert(local / CHUNK);
+                segment.row.settled_entries += 1;
+            } else {
+                left += tally;
+            }
+        }
+        let mut erased = segment.row.left();
+        erased -= left;
+        segment.row.settled = settled;
+        segment.row.summary.tally = settled;
+        segment.row.summary.tally += left;
+        segment.row.summary.bytes = bytes;
+        segment.rewritten = true;
+        self.counters(index, position).erased += erased;
+        erased
+    }
+
+    /// So many of the rows of a delivery that could not be mapped are erased.
+    pub fn erase_rejected(&mut self, index: &Index, position: u64, rows: u64) {
+        let counters = self.counters(index, position);
+        counters.erased_rejected = counters.erased_rejected.saturating_add(rows);
+    }
+
+    /// So much of a letter is erased.
+    pub fn erase_letter(&mut self, index: &Index, letter: &Letter, gone: Tally) {
+        let counters = self.counters(index, letter.position);
+        if letter.queued.is_none() {
+            counters.dead -= gone;
+        }
+        counters.erased += gone;
     }
 
     /// Adds a dead-letter record and returns its name.

@@ -44,6 +44,9 @@ pub(in crate::outbox) struct Index {
     /// Deliveries that are being cancelled: nothing of them is given out from the moment of the
     /// decision, before it is durable.
     pub cancelling: HashSet<u64>,
+    /// Entries and letters that are being erased: they are not given out.
+    pub erasing: BTreeSet<(u64, u32)>,
+    pub erasing_letters: HashSet<u64>,
     pub next_position: u64,
     pub next_letter: u64,
 }
@@ -134,11 +137,14 @@ impl Index {
             Work::Delivery => self
                 .deliveries
                 .get_mut(&position)
-                .map_or(Pick::Nothing, |delivery| delivery.pick(position, max)),
+                .map_or(Pick::Nothing, |delivery| {
+                    delivery.pick(position, max, &self.erasing)
+                }),
             Work::Replay(letters) => {
                 let free: Vec<u64> = letters
                     .iter()
                     .filter(|id| !self.claimed_letters.contains(id))
+                    .filter(|id| !self.erasing_letters.contains(id))
                     .filter(|id| {
                         let letter = self.letters.get(id);
                         !letter.is_some_and(|letter| self.is_cancelled(letter.position))
@@ -364,6 +370,8 @@ impl Index {
 
     /// Takes the claims and the deliveries on their way in from the index before it.
     pub fn take_over(&mut self, before: &mut Index) {
+        self.erasing = std::mem::take(&mut before.erasing);
+        self.erasing_letters = std::mem::take(&mut before.erasing_letters);
         self.receiving = std::mem::take(&mut before.receiving);
         self.unsaved = std::mem::take(&mut before.unsaved);
         for (id, row) in std::mem::take(&mut before.attempts) {
@@ -396,10 +404,12 @@ impl Index {
             }
             delivery.flight = flight;
             for (number, segment) in &mut delivery.segments {
-                segment.file = old
+                // One that was written anew is another file.
+                let same = old
                     .segments
                     .get(number)
-                    .and_then(|segment| segment.file.as_ref().map(Arc::clone));
+                    .filter(|old| old.row.summary == segment.row.summary);
+                segment.file = same.and_then(|segment| segment.file.as_ref().map(Arc::clone));
             }
         }
         for id in std::mem::take(&mut before.claimed_letters) {
@@ -458,6 +468,14 @@ impl Delivery {
         sum
     }
 
+    /// Rows that could not be mapped, without those that were erased.
+    pub fn rejected(&self) -> u64 {
+        let totals = &self.row.totals;
+        totals
+            .rows_rejected
+            .saturating_sub(self.counters.erased_rejected)
+    }
+
     /// The segment that holds an ordinal.
     pub fn segment_of(&self, ordinal: u32) -> Option<&Segment> {
         self.segments
@@ -491,7 +509,11 @@ impl Delivery {
             damaged: self.counters.damaged,
             cancelled: self.counters.cancelled,
             cancelled_at: self.counters.cancelled_at,
-            rejected: totals.rows_rejected,
+            erased: Tally {
+                rows: self.counters.erased.rows + self.counters.erased_rejected,
+                batches: self.counters.erased.batches,
+            },
+            rejected: self.rejected(),
             unchanged: totals.rows_unchanged,
             notes: totals.notes.clone(),
             settled: self.is_settled(),
@@ -506,13 +528,15 @@ impl Delivery {
             && self.flight.tally == Tally::default()
     }
 
-    fn pick(&mut self, position: u64, max: usize) -> Pick {
+    fn pick(&mut self, position: u64, max: usize, erasing: &BTreeSet<(u64, u32)>) -> Pick {
+        let erased = |ordinal: u32| erasing.contains(&(position, ordinal));
         let mut entries = Vec::new();
         let flight = &mut self.flight;
         let mut segments = self.segments.values().map(|segment| &**segment);
         let mut current = segments.next();
         while entries.len() < max {
-            let again = flight.released.first().copied();
+            let mut released = flight.released.iter().copied();
+            let again = released.find(|ordinal| !erased(*ordinal));
             let ordinal = again.unwrap_or(flight.cursor);
             let past = |segment: &&Segment| {
                 let summary = &segment.row.summary;
@@ -525,6 +549,12 @@ impl Delivery {
                 break;
             };
             let first = segment.row.summary.first;
+            if erased(ordinal) {
+                // Its turn comes when what is meant of it is gone.
+                flight.released.insert(ordinal);
+                flight.cursor = ordinal + 1;
+                continue;
+            }
             if ordinal < first {
                 // The segments between have settled and are gone.
                 flight.released.remove(&ordinal);

@@ -145,6 +145,9 @@ impl Change {
                 }
             } else if let Some(segment) = delivery.segments.get_mut(&number) {
                 segment.row = change.row;
+                if change.rewritten {
+                    segment.file = None;
+                }
                 segment.settled = Some(change.bits);
             }
         }
