@@ -97,6 +97,7 @@
 //!
 //! ```text
 //! outbox           Outbox, Staging, Reservation and Lease: what others see, each an enum of backends
+//!   moving         an outbox in a directory, moved into a database           uses: both backends
 //!   attempt … webhook   the nouns, their encoding and the records: used by both backends
 //!   postgres/      an outbox in a database that several daemons share          uses: the nouns
 //!   local/         an outbox in a directory of one process; its page draws all that lies on the disk
