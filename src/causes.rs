@@ -4,14 +4,16 @@ use std::error::Error;
 use std::iter::successors;
 
 /// An error and its causes, outermost first, as one line: `error: cause: cause of that`. A cause whose
-/// text stands there already is left out: some errors print their cause themselves.
+/// text stands there already is left out: some errors print their cause themselves. The full stop of a
+/// sentence that goes on is, too.
 pub fn with_causes(error: &dyn Error) -> String {
     let mut text = String::new();
     for error in chain(error) {
         let more = error.to_string();
         if text.is_empty() {
             text = more;
-        } else if !text.contains(&more) {
+        } else if !text.contains(more.trim_end_matches('.')) {
+            text.truncate(text.trim_end_matches('.').len());
             text.push_str(": ");
             text.push_str(&more);
         }
@@ -42,6 +44,8 @@ mod tests {
         Printed(#[source] io::Error),
         #[error("deep")]
         Deep(#[source] Box<Outer>),
+        #[error("It failed. Try again.")]
+        Sentence(#[source] io::Error),
     }
 
     #[test]
@@ -50,6 +54,10 @@ mod tests {
         for (error, want) in [
             (Outer::Plain(cause()), "it cannot be opened: no such disk"),
             (Outer::Printed(cause()), "it cannot be opened: no such disk"),
+            (
+                Outer::Sentence(cause()),
+                "It failed. Try again: no such disk",
+            ),
             (
                 Outer::Deep(Box::new(Outer::Plain(cause()))),
                 "deep: it cannot be opened: no such disk",

@@ -193,7 +193,7 @@ impl Progress {
 pub enum IngestError {
     /// The stream of bytes broke off.
     #[error(
-        "The delivery broke off after {rows} rows ({bytes} bytes): {source}. None of it was sent; send it again."
+        "The delivery broke off after {rows} rows ({bytes} bytes): {}. None of it was sent; send it again.", .source.to_string().trim_end_matches('.')
     )]
     Stream {
         /// Complete rows before the break.

@@ -28,7 +28,11 @@ async fn a_delivery_that_is_cut_is_asked_for_and_arrives_once() {
     let schedules = world.api.schedules();
     let nightly = shape(1, 3_000);
     let id = schedules.add(cut("Nightly", nightly.clone(), 2));
-    assert!(!schedules.run(id).await, "it was cut");
+    let told = schedules.run_and_tell(id).await.expect("an answer");
+    assert!(!told.is_success(), "it was cut");
+    let told = told.message().expect("words");
+    assert!(told.contains("will have Looker run it again"), "{told}");
+    assert!(!told.contains(".."), "{told}");
     let one = stands(&daemon, "Nightly", "done").await;
     let again = one.again.clone().unwrap();
     assert_eq!((one.reason.as_str(), again.count), ("cut", 2), "{one:?}");
@@ -73,8 +77,21 @@ async fn a_delivery_that_is_cut_is_asked_for_and_arrives_once() {
     let daemon = start(&world, home.path(), &[]);
     assert_eq!(stands(&daemon, "Nightly", "done").await.id, one.id);
     assert_eq!(schedules.copies(id), 2);
-    let log = daemon.log();
-    assert!(!log.contains("secret-of-the-client"), "a secret in the log");
+    // The key's secret is nowhere but in Looker's login.
+    let mut told = vec![daemon.log()];
+    for path in [
+        "/api/v1/configuration",
+        "/api/v1/overview",
+        "/api/v1/failed-deliveries",
+        "/metrics",
+    ] {
+        let (_, body) = daemon.call("GET", path, "").await;
+        told.push(String::from_utf8_lossy(&body).into_owned());
+    }
+    for (at, text) in told.iter().enumerate() {
+        assert!(!text.is_empty(), "{at}");
+        assert!(!text.contains("secret-of-the-client"), "{at}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

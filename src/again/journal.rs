@@ -74,6 +74,18 @@ impl State {
         matches!(self, Self::Waiting | Self::Asking | Self::Asked)
     }
 
+    /// What is said of a failed delivery when it comes to stand so.
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::Waiting => "will be asked for again",
+            Self::Asking => "is being asked for again",
+            Self::Asked => "was asked for again",
+            Self::Done => "has come in after all",
+            Self::GivenUp => "is given up",
+            Self::CalledOff => "is not asked for any more",
+        }
+    }
+
     /// Its name in the API.
     pub fn name(self) -> &'static str {
         match self {

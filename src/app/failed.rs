@@ -200,9 +200,10 @@ impl Reserved {
         again.committed(self.id, &self.title, &self.about, self.began);
     }
 
-    /// It failed.
-    pub fn fail(mut self, kind: FailureKind, message: &str) {
+    /// It failed. Returns whether Looker will be asked for it again.
+    pub fn fail(mut self, kind: FailureKind, message: &str) -> bool {
         self.end(kind, message);
+        self.failures.again.is_open(self.id, &self.about)
     }
 
     fn end(&mut self, kind: FailureKind, message: &str) {

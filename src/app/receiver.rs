@@ -30,6 +30,9 @@ use crate::telemetry::Telemetry;
 /// Characters of an API key that are shown to tell accounts apart.
 const KEY_CHARACTERS_SHOWN: usize = 4;
 
+/// What Looker's owner is told of a failed delivery that need not be sent by hand.
+const ASKED_FOR: &str = "You need do nothing: looker-feed will have Looker run it again.";
+
 /// What stands behind the hub; see the module's page.
 pub(super) struct DeliveryReceiver {
     pub settings: Settings,
@@ -116,7 +119,8 @@ impl Receiver for DeliveryReceiver {
         let id = clock::new_delivery_id(now).map_err(|error| {
             NotReserved::Refused(refusal(FailureKind::Program, &error.to_string()))
         })?;
-        let repeat = self.again.correlate(caller).await;
+        let data = request.map(data_of);
+        let repeat = self.again.correlate(caller, data.as_deref()).await;
         let mut about = About::of(caller);
         about.repeat_of = repeat.as_ref().map(|repeat| repeat.of.to_string());
         if let Some(repeat) = &repeat {
@@ -125,7 +129,7 @@ impl Receiver for DeliveryReceiver {
         }
         if let Some(request) = request {
             about.destination = self.destination_of(request);
-            about.data = Some(data_of(request));
+            about.data = data;
         }
         let new = NewAttempt {
             id,
@@ -175,7 +179,9 @@ impl Receiver for DeliveryReceiver {
         message: &str,
     ) {
         match reservation {
-            Some(reserved) => reserved.fail(kind, message),
+            Some(reserved) => {
+                reserved.fail(kind, message);
+            }
             None => self.failures.refused(caller, kind, message),
         }
     }
@@ -189,12 +195,19 @@ impl Receiver for DeliveryReceiver {
         if let Some(destination) = self.destination_of(&request) {
             reserved.describe(&destination, &data_of(&request));
         }
-        let received = self.receive_reserved(&reserved, request, source).await;
-        match &received {
-            Ok(_) => reserved.done(),
-            Err(refusal) => reserved.fail(refusal.kind, &refusal.message),
+        match self.receive_reserved(&reserved, request, source).await {
+            Ok(accepted) => {
+                reserved.done();
+                Ok(accepted)
+            }
+            Err(mut refusal) => {
+                if reserved.fail(refusal.kind, &refusal.message) {
+                    let why = refusal.message.trim_end_matches('.');
+                    refusal.message = format!("{why}. {ASKED_FOR}");
+                }
+                Err(refusal)
+            }
         }
-        received
     }
 }
 

@@ -116,7 +116,10 @@ async fn play(shape: &Shape, keep: bool) -> Result<(), Failure> {
     };
     tell(shape, &outcome);
     let whole = match check(shape, &outcome) {
-        Ok(()) => heal::heal(&daemon, &api, &ledger).await,
+        Ok(()) => {
+            let healed = heal::heal(&daemon, &api, &ledger).await;
+            healed.map_err(|failure| daemon.explain(failure))
+        }
         wrong => wrong,
     };
     if keep && whole.is_ok() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use url::Url;
 
-use super::execute::{Execute, Plan, Source, execute};
+use super::execute::{Answer, Execute, Plan, Source, execute};
 use super::publish::{Failure, Publisher};
 use super::shape::Shape;
 use crate::clock::UnixMillis;
@@ -202,21 +202,30 @@ impl Schedules {
         self.state().plans.get(&id).cloned()
     }
 
+    /// The same, with the hub's answer; `None`: there was none.
+    pub async fn run_and_tell(&self, id: u64) -> Option<Answer> {
+        self.answered(id).await.1
+    }
+
     async fn carry(&self, id: u64) -> bool {
+        self.answered(id).await.0
+    }
+
+    async fn answered(&self, id: u64) -> (bool, Option<Answer>) {
         let Some((job, hub, request)) = self.begin(id) else {
-            return false;
+            return (false, None);
         };
         let answered = match hub {
             Some((hub, token)) => execute(&hub, &token, request).await.ok(),
             None => None,
         };
         let mut state = self.state();
-        let delivered =
-            answered.is_some_and(|answer| answer.is_success()) && !state.loses_answer(id);
+        let success = answered.as_ref().is_some_and(Answer::is_success);
+        let delivered = success && !state.loses_answer(id);
         if let Some(job) = state.jobs.iter_mut().find(|one| one.id == job) {
             job.ended = Some((UnixMillis::now(), delivered));
         }
-        delivered
+        (delivered, answered)
     }
 
     fn begin(&self, id: u64) -> Option<(u64, Option<Hub>, Execute)> {

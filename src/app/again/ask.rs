@@ -274,6 +274,14 @@ impl AskAgain {
         self.changed.notify_waiters();
     }
 
+    /// Whether Looker will be asked for a delivery that failed, or for what that one repeats.
+    pub fn is_open(&self, id: DeliveryId, about: &About) -> bool {
+        let root = about.repeat_of.as_deref().and_then(|id| id.parse().ok());
+        let ledger = self.ledger();
+        let entry = ledger.entries.get(&root.unwrap_or(id));
+        entry.is_some_and(|entry| entry.journal.state.is_open())
+    }
+
     /// What becomes of a journal whose try has failed.
     fn after_failure(
         &self,
@@ -318,15 +326,36 @@ impl AskAgain {
         }
     }
 
+    /// Calls a failed delivery off if a later one of its schedule is asked for. Whether it has.
+    pub(super) fn call_off_for_later(&self, id: DeliveryId) -> bool {
+        let mut ledger = self.ledger();
+        let Some(entry) = ledger.entries.get(&id) else {
+            return false;
+        };
+        let mut later = ledger.entries.range(id..).skip(1);
+        let open = |(_, other): (_, &Entry)| {
+            other.journal.state.is_open() && other.is_of_the_schedule_of(entry)
+        };
+        if entry.is_by_hand() || !later.any(open) {
+            return false;
+        }
+        let journal = entry
+            .journal
+            .called_off("A later delivery of the schedule failed too, and is asked for.");
+        self.put(&mut ledger, id, journal);
+        true
+    }
+
     /// Whether a delivery that is about to be received was asked for; waits a while for an answer of
     /// Looker's that would tell.
-    pub async fn correlate(&self, caller: &Caller) -> Option<Repeat> {
+    /// `data` is what tells its data, as far as that is known.
+    pub async fn correlate(&self, caller: &Caller, data: Option<&str>) -> Option<Repeat> {
         let deadline = Instant::now() + ANSWER_WITHIN;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.match_now(caller, Instant::now() >= deadline) {
+            match self.match_now(caller, data, Instant::now() >= deadline) {
                 Matched::Repeat(repeat) => return Some(repeat),
                 Matched::None => return None,
                 Matched::Wait => {
@@ -338,13 +367,13 @@ impl AskAgain {
 
     /// The same without waiting.
     pub fn correlate_now(&self, caller: &Caller) -> Option<Repeat> {
-        match self.match_now(caller, true) {
+        match self.match_now(caller, None, true) {
             Matched::Repeat(repeat) => Some(repeat),
             Matched::None | Matched::Wait => None,
         }
     }
 
-    fn match_now(&self, caller: &Caller, at_last: bool) -> Matched {
+    fn match_now(&self, caller: &Caller, data: Option<&str>, at_last: bool) -> Matched {
         let Some(instance) = self.instance_of(&caller.hosts) else {
             return Matched::None;
         };
@@ -366,7 +395,7 @@ impl AskAgain {
         let mut doubtful = here().filter(|(_, entry)| {
             entry.journal.is_unknown() && entry.about.schedule.as_deref() != plan
         });
-        let Some(found) = doubtful.find(|(_, entry)| entry.is_alike(caller)) else {
+        let Some(found) = doubtful.find(|(_, entry)| entry.is_alike(caller, data)) else {
             return Matched::None;
         };
         match found.1.journal.state == State::Asking && !at_last {
@@ -429,16 +458,17 @@ impl AskAgain {
             return;
         }
         let (before, after) = (entry.journal.state, journal.state);
-        tracing::info!(
-            delivery = %id,
-            state = after.name(),
-            tries = journal.count,
-            "asking Looker again: {}",
-            match journal.why.is_empty() {
-                true => "no trouble so far",
-                false => journal.why.as_str(),
+        let came = journal.last().and_then(|last| last.delivery.as_deref());
+        let (tries, why) = (journal.count, journal.why.as_str());
+        let why = (!why.is_empty()).then_some(why);
+        match after {
+            State::GivenUp => {
+                tracing::error!(delivery = %id, tries, why, "a failed delivery is given up: send it from Looker");
             }
-        );
+            _ => {
+                tracing::info!(delivery = %id, tries, came, why, "a failed delivery {}", after.told());
+            }
+        }
         entry.journal = journal;
         entry.dirty = true;
         if before != after {

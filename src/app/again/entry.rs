@@ -45,16 +45,22 @@ impl Entry {
     /// A delivery of the schedule that was received since then takes its place: since it was received
     /// itself, or since a person asked for it.
     pub fn from(&self) -> UnixMillis {
-        match self.journal.since > self.ended {
+        match self.is_by_hand() {
             true => self.journal.since,
             false => self.received,
         }
     }
 
+    /// A person has asked for it.
+    pub fn is_by_hand(&self) -> bool {
+        self.journal.since > self.ended
+    }
+
     /// Whether a request with an unknown plan may be what was asked for: a copy of the schedule has its
-    /// title, its content and its query.
-    pub fn is_alike(&self, caller: &Caller) -> bool {
+    /// title, its content, its query and its data.
+    pub fn is_alike(&self, caller: &Caller, data: Option<&str>) -> bool {
         self.title == caller.title
+            && unless_different(&self.about.data, &data.map(str::to_owned))
             && unless_different(&self.about.link, &caller.link)
             && unless_different(&self.about.query, &caller.query_id)
     }

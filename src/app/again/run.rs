@@ -101,6 +101,9 @@ impl AskAgain {
 
     /// Whether it has not come in by itself: through another daemon, or just before the last one ended.
     async fn is_needed(self: &Arc<Self>, id: DeliveryId) -> bool {
+        if self.call_off_for_later(id) {
+            return false;
+        }
         let again = Arc::clone(self);
         let came = tokio::task::spawn_blocking(move || again.has_come(id)).await;
         match came {
