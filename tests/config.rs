@@ -886,3 +886,64 @@ fn what_the_configuration_takes_as_a_segments_size_the_outbox_takes_too() {
     let refused = given(most + 1).unwrap_err().to_string();
     assert!(refused.contains("`outbox.segment_bytes`"), "{refused}");
 }
+
+const TWO_LOOKERS: &str = r#"
+[looker.api]
+url = "https://looker.example.com"
+client_id = "first"
+client_secret = "the first secret"
+tries = 2
+
+[looker.api.emea]
+url = "https://emea.example.com:19999"
+client_id = "second"
+client_secret = "the second secret"
+hub_id = "5"
+"#;
+
+#[test]
+fn each_looker_has_a_section_and_what_is_missing_or_unknown_in_it_is_named() {
+    let config = load(TWO_LOOKERS, &[]).unwrap();
+    let api = &config.looker.api;
+    assert_eq!(api.tries, 2);
+    let told: Vec<_> = api
+        .instances
+        .iter()
+        .map(|one| (&*one.name, one.url.as_str(), &*one.client_id))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("", "https://looker.example.com/", "first"),
+            ("emea", "https://emea.example.com:19999/", "second")
+        ]
+    );
+    assert_eq!(api.instances[1].hub_id.as_deref(), Some("5"));
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("the first") && !shown.contains("the second"));
+    // The same by variables.
+    let variables = [
+        (
+            "LOOKER_FEED_LOOKER__API__EMEA__URL",
+            "https://e.example.com",
+        ),
+        ("LOOKER_FEED_LOOKER__API__EMEA__CLIENT_ID", "third"),
+        ("LOOKER_FEED_LOOKER__API__EMEA__CLIENT_SECRET", "s"),
+    ];
+    let config = load("", &variables).unwrap();
+    assert_eq!(config.looker.api.instances[0].client_id, "third");
+
+    let secret = "client_secret = \"the second secret\"";
+    for (what, by, told) in [
+        (secret, "", "[looker.api.emea]"),
+        ("hub_id", "hub", "looker.api.emea.hub"),
+        ("https://emea", "http://emea", "looker.api.url"),
+        ("tries = 2", "tries = 0", "looker.api.tries"),
+        ("tries = 2", "pause = \"3h\"", "looker.api.pause_max"),
+        (secret, "client_secret = 5", "looker.api.client_secret"),
+    ] {
+        let said = sentence(load(&TWO_LOOKERS.replace(what, by), &[]));
+        assert!(said.contains(told), "{by:?}: {said}");
+        assert!(!said.contains("the second secret"), "{said}");
+    }
+}
