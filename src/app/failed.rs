@@ -139,12 +139,14 @@ impl Failures {
     /// Those of the last day that nobody mends.
     fn alone<'a>(&self, all: &'a [Attempt]) -> Vec<&'a Attempt> {
         let from = UnixMillis::now().minus(NEWS);
-        let recent: Vec<&Attempt> = all
-            .iter()
-            .filter(|attempt| attempt.end.as_ref().is_some_and(|end| end.at >= from))
-            .collect();
-        if recent.is_empty() {
-            return recent;
+        let is_left = |attempt: &&Attempt| {
+            attempt.end.as_ref().is_some_and(|end| end.at >= from)
+                && matches!(self.again.state_of(attempt), None | Some(State::GivenUp))
+                && About::read(attempt).repeat_of.is_none()
+        };
+        let mut left: Vec<&Attempt> = all.iter().filter(is_left).collect();
+        if left.is_empty() {
+            return left;
         }
         // What cannot be read mends nothing.
         let titles = self.outbox.titles().unwrap_or_default();
@@ -153,16 +155,11 @@ impl Failures {
             .filter(|one| !one.title.is_empty())
             .map(|one| (one.title.as_str(), one.newest))
             .collect();
-        let is_alone = |attempt: &&Attempt| match self.again.state_of(attempt) {
-            None | Some(State::GivenUp) => {
-                let since = newest.get(attempt.title.as_str());
-                since.is_none_or(|newest| *newest < attempt.received)
-                    && About::read(attempt).repeat_of.is_none()
-            }
-            Some(State::Waiting | State::Asking | State::Asked) => false,
-            Some(State::Done | State::CalledOff) => false,
-        };
-        recent.into_iter().filter(is_alone).collect()
+        left.retain(|attempt| {
+            let newest = newest.get(attempt.title.as_str());
+            newest.is_none_or(|newest| *newest < attempt.received)
+        });
+        left
     }
 }
 

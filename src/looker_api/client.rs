@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::Settings;
 use super::error::ApiError;
+use crate::harmless::harmless;
 use crate::net::client::{self, HttpsClient, Kept};
 
 /// Below every path.
@@ -340,11 +341,11 @@ impl LookerApi {
                 let said: Result<Said, _> = serde_json::from_slice(&answer.body);
                 let said = said.ok().and_then(|said| said.message);
                 let said = said.unwrap_or_else(|| "no reason was given".to_owned());
-                let plain = said.chars().filter(|letter| !letter.is_control());
+                let plain = harmless(&said);
                 Err(ApiError::Refused {
                     host,
                     status,
-                    message: plain.take(MOST).collect(),
+                    message: plain.chars().take(MOST).collect(),
                 })
             }
         }
