@@ -47,7 +47,8 @@
 //! rejected/<delivery>.rejected  rejected rows of a delivery
 //! *.draft                       of any of these: was being written anew, and is removed at the next open
 //! damaged/                      what was found to be damaged, kept for a person; never read again, not counted
-//! MOVED                         "begun" or "done", the move's name in 32 hex digits, where it goes: no daemon starts here
+//! MOVED                         "begun" or "done", the move's name in 32 hex digits, where it goes; a second line "crc=…"
+//!                               of it, as in FORMAT: no daemon starts here
 //! FORMAT.new MOVED.new          while FORMAT or MOVED is being written
 //! ```
 //! A delivery is named by 32 hexadecimal digits. **Numbers** are little-endian. A **text** is four
