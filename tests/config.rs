@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use looker_feed::config::{self, Config, ConfigError, FormKind, LogFormat, Pod};
+use looker_feed::config::{self, Config, ConfigError, FormKind, LogFormat, Pod, Secret};
 use looker_feed::mapping::{
     AttributeTypes, Historical, IdentityNames, Nulls, PivotedMeasures, Placeholders, Untagged,
 };
@@ -175,6 +175,7 @@ fn every_key_of_the_shipped_file_can_be_uncommented() {
                 "token",
                 "webhook_url",
                 "slack_url",
+                "password",
             ];
             !files
                 .iter()
@@ -182,11 +183,13 @@ fn every_key_of_the_shipped_file_can_be_uncommented() {
         })
         .collect();
     assert_eq!(
-        keys, 31,
-        "two of action, base_url, secret, secret_file, tls_cert, tls_key, four ca_files, endpoint, plan_id, \
+        keys, 33,
+        "url, password_file, two of action, base_url, secret, secret_file, tls_cert, tls_key, four ca_files, endpoint, plan_id, \
          plan_version, max_age, the path of changes, token, token_file, five of notify, \
          otlp_endpoint, key_file, six of looker.api"
     );
+    // An embedded outbox takes no address.
+    let text = text.replace("backend = \"embedded\"", "backend = \"postgres\"");
     let config = load(&text, &[]).unwrap();
     assert_eq!(config.mparticle.base_address(), "http://127.0.0.1:9100/v2");
     assert!(config.require_secret().is_ok());
@@ -634,6 +637,44 @@ fn what_is_in_effect_is_shown_with_its_place_and_without_its_secrets() {
     // Every key stands there once.
     let keys: std::collections::BTreeSet<_> = found.iter().map(|found| found.key).collect();
     assert_eq!(keys.len(), found.len());
+}
+
+#[test]
+fn a_shared_outbox_needs_an_address_and_a_key_and_hides_its_password() {
+    let said = |file: &str| sentence(load(file, &[]));
+    let bare = said("[outbox]\nbackend = 'postgres'");
+    assert!(
+        bare.contains("`outbox.url` must say which database"),
+        "{bare}"
+    );
+    assert!(bare.contains("`seal.key_file` must name the key"), "{bare}");
+    let idle = said("[outbox]\nurl = 'postgres://feed:word@db/feed'");
+    assert!(
+        idle.contains("outbox.backend") && !idle.contains("word"),
+        "{idle}"
+    );
+    for (key, value) in [("pool", "1"), ("lease", "'1s'"), ("backend", "'redis'")] {
+        let error = said(&format!("[outbox]\n{key} = {value}"));
+        assert!(error.contains(&format!("outbox.{key}")), "{error}");
+    }
+    let home = tempfile::tempdir().unwrap();
+    let password = home.path().join("password");
+    std::fs::write(&password, "the word\n").unwrap();
+    let file = format!(
+        "[outbox]\nbackend = 'postgres'\nurl = 'postgres://feed:word@db/feed'\n\
+         password_file = '{}'\n[seal]\nkey_file = '/key'",
+        password.display()
+    );
+    let config = load(&file, &[]).unwrap();
+    let secret = config.outbox.password.as_ref().map(Secret::expose);
+    assert_eq!(secret, Some("the word"));
+    let shown = format!("{config:?}");
+    assert!(
+        !shown.contains("the word") && !shown.contains("feed:word"),
+        "{shown}"
+    );
+    let found = config.found.iter().find(|found| found.key == "outbox.url");
+    assert!(found.unwrap().secret && found.unwrap().value.is_none());
 }
 
 #[test]

@@ -355,7 +355,7 @@ async fn a_destination_that_is_down_does_not_hold_up_another() {
 
     let before = script.requests();
     let asked = Instant::now();
-    assert!(running.handle.retry_now(ONE));
+    assert!(running.handle.retry_now(ONE).unwrap());
     running.until(|_| script.requests() > before).await;
     assert!(
         asked.elapsed() < Duration::from_secs(8),
@@ -457,7 +457,7 @@ async fn refused_credentials_pause_it_and_a_delivery_with_new_ones_resumes_it() 
 async fn an_operators_pause_works_before_there_is_work() {
     let script = Script::new(|_| async { accepted() });
     let running = Running::fresh(&script);
-    assert!(!running.handle.retry_now(ONE), "not known");
+    assert!(!running.handle.retry_now(ONE).unwrap(), "not known");
     running.handle.pause(ONE).unwrap();
     let held = commit(&running.outbox, 1, ONE, 0, &[1; 3]);
     let free = commit(&running.outbox, 2, TWO, 0, &[1; 3]);

@@ -58,7 +58,10 @@ impl Daemon for Facts {
         }
         // Each takes the lock that the work there is done under.
         self.outbox.health();
-        self.outbox.delivery(DeliveryId([0; 16])).map_err(failed)?;
+        // A server that is away is no reason to restart this daemon.
+        if !self.outbox.is_shared() {
+            self.outbox.delivery(DeliveryId([0; 16])).map_err(failed)?;
+        }
         self.drain.snapshots();
         Ok(())
     }
@@ -68,7 +71,9 @@ impl Daemon for Facts {
         let not_ready = self.readiness.check().err().map(|why| with_causes(&why));
         let not_ready = not_ready.or_else(|| unreadable(&self.outbox));
         let (usage, waiting) = (self.outbox.usage(), self.outbox.destinations());
+        let failures = self.failures.on_record();
         let silent = usage.as_ref().err().or(waiting.as_ref().err());
+        let silent = silent.or(failures.as_ref().err());
         let not_ready = not_ready.or_else(|| silent.map(|error| with_causes(error)));
         view::Overview {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -80,7 +85,7 @@ impl Daemon for Facts {
             destinations: self.destinations(waiting.unwrap_or_default()),
             outbox: self.outbox_view(usage.unwrap_or_default()),
             totals: self.arrivals.totals_view(self.failures.totals()),
-            failures: self.failures.on_record(),
+            failures: failures.unwrap_or_default(),
             ask_again: self.again.overview(),
             spans: self.telemetry.counts().map(|counts| view::Spans {
                 exported: counts.exported,
@@ -133,7 +138,7 @@ impl Daemon for Facts {
         page: &Page,
     ) -> Result<view::Listing<view::FailedDelivery>, Problem> {
         let before = cursor(page)?;
-        let failed = self.outbox.failed(before, page.limit);
+        let failed = self.outbox.failed(before, page.limit).map_err(failed)?;
         let last = failed.last().map(|one| one.id.to_string());
         Ok(view::Listing {
             next: last.filter(|_| failed.len() == page.limit),
@@ -145,7 +150,7 @@ impl Daemon for Facts {
     }
 
     fn failed_delivery(&self, id: &str) -> Result<view::FailedDelivery, Problem> {
-        let found = self.outbox.attempt(delivery_id(id)?);
+        let found = self.outbox.attempt(delivery_id(id)?).map_err(failed)?;
         let view = found.as_ref().and_then(|one| failed_view(&self.again, one));
         view.ok_or_else(|| no_delivery(id))
     }
@@ -336,14 +341,14 @@ impl Daemon for Facts {
 
     fn retry_now(&self, destination: &str) -> Result<view::Done, Problem> {
         let id = self.known_destination(destination)?;
-        let changed = u64::from(self.drain.retry_now(id));
-        Ok(done(changed, "It is tried now.".to_owned()))
+        let changed = self.drain.retry_now(id).map_err(failed)?;
+        Ok(done(u64::from(changed), "It is tried now.".to_owned()))
     }
 }
 
 impl Facts {
     fn failed_attempt(&self, id: &str) -> Result<outbox::Attempt, Problem> {
-        let attempt = self.outbox.attempt(delivery_id(id)?);
+        let attempt = self.outbox.attempt(delivery_id(id)?).map_err(failed)?;
         let failed = attempt.filter(|attempt| attempt.end.is_some());
         failed.ok_or_else(|| no_delivery(id))
     }

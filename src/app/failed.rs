@@ -13,7 +13,7 @@ use crate::clock::{self, UnixMillis};
 use crate::control::view;
 use crate::intake::Caller;
 use crate::model::{DeliveryId, FailureKind};
-use crate::outbox::{Arrived, Attempt, AttemptEnd, NewAttempt, Outbox, Reservation};
+use crate::outbox::{self, Arrived, Attempt, AttemptEnd, NewAttempt, Outbox, Reservation};
 
 /// A failed delivery concerns somebody for so long; by then its schedule has run again.
 const NEWS: Duration = Duration::from_secs(24 * 3600);
@@ -41,24 +41,27 @@ pub(super) struct Reserved {
 
 impl Failures {
     /// Counts what the last process has left without an end, too.
+    ///
+    /// # Errors
+    /// The outbox does not say what that was.
     pub fn new(
         outbox: Outbox,
         readiness: Arc<Readiness>,
         counts: Arc<FailureCounts>,
         again: Arc<AskAgain>,
         started: UnixMillis,
-    ) -> Self {
-        for attempt in outbox.failed(None, usize::MAX) {
+    ) -> Result<Self, outbox::Error> {
+        for attempt in outbox.failed(None, usize::MAX)? {
             if attempt.end.is_some_and(|end| end.at >= started) {
                 counts.add(FailureKind::Interrupted);
             }
         }
-        Self {
+        Ok(Self {
             outbox,
             readiness,
             counts,
             again,
-        }
+        })
     }
 
     /// A delivery that is reserved; `new` is what the outbox was told of it.
@@ -123,17 +126,17 @@ impl Failures {
     }
 
     /// What is on record.
-    pub fn on_record(&self) -> view::Failures {
-        let all = self.outbox.failed(None, usize::MAX);
+    pub fn on_record(&self) -> Result<view::Failures, outbox::Error> {
+        let all = self.outbox.failed(None, usize::MAX)?;
         let alone = self.alone(&all);
         let ends = |attempt: &&Attempt| Some(attempt.end.as_ref()?.at);
-        view::Failures {
+        Ok(view::Failures {
             on_record: all.len() as u64,
             newest: all.iter().filter_map(|one| ends(&one)).max(),
             for_a_person: alone.len() as u64,
             since: alone.iter().filter_map(ends).min(),
             changes: self.again.changes(),
-        }
+        })
     }
 
     /// Those of the last day that nobody mends.

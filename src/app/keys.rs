@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::StartError;
 use super::about::About;
-use crate::config::Config;
+use crate::config::{Config, OutboxBackend};
 use crate::outbox::{self, MAX_LINK, Outbox};
 use crate::seal::{Key, Keyring};
 
@@ -31,13 +31,17 @@ fn key_file(config: &Config) -> PathBuf {
 ///
 /// # Errors
 /// A key is missing or of no use.
-pub(super) fn load(config: &Config) -> Result<(Arc<Keyring>, bool), StartError> {
+pub(crate) fn load(config: &Config) -> Result<(Arc<Keyring>, bool), StartError> {
     let previous = config.seal.previous_key_files.iter();
     let previous: Vec<Key> = previous
         .map(|path| Key::load(path))
         .collect::<Result<_, _>>()?;
     let path = key_file(config);
-    if matches!(path.try_exists(), Ok(false)) {
+    let there = !matches!(path.try_exists(), Ok(false));
+    if !there && config.outbox.backend == OutboxBackend::Postgres {
+        return Err(StartError::NoKey { path });
+    }
+    if !there {
         let needed = outbox::needed_keys(&config.outbox.path)?;
         let is_there = |id| previous.iter().any(|key| key.id() == id);
         if let Some((&key, &files)) = needed.iter().find(|(id, _)| !is_there(**id)) {
@@ -92,7 +96,10 @@ pub(super) fn renew(outbox: &Outbox, config: &Config, keys: &Keyring) -> Result<
     if config.seal.previous_key_files.is_empty() {
         return Ok(resealed);
     }
-    let needed = outbox::needed_keys(&config.outbox.path)?;
+    let needed = match outbox.shared_keys()? {
+        Some(needed) => needed,
+        None => outbox::needed_keys(&config.outbox.path)?,
+    };
     // The current key is the first.
     for (path, key) in config
         .seal
@@ -101,13 +108,13 @@ pub(super) fn renew(outbox: &Outbox, config: &Config, keys: &Keyring) -> Result<
         .zip(keys.ids().skip(1))
     {
         match needed.get(&key).filter(|_| key != keys.current()) {
-            Some(files) => tracing::info!(
-                path = %path.display(), %key, files,
+            Some(pieces) => tracing::info!(
+                path = %path.display(), %key, pieces,
                 "this previous key is still needed"
             ),
             None => tracing::info!(
                 path = %path.display(), %key,
-                "no file needs this previous key any more; it can be taken out of seal.previous_key_files"
+                "nothing needs this previous key any more; it can be taken out of seal.previous_key_files"
             ),
         }
     }

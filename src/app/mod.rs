@@ -48,7 +48,7 @@ use url::Url;
 
 use crate::changes::Changes;
 use crate::clock::UnixMillis;
-use crate::config::{self, Config};
+use crate::config::{self, Config, OutboxBackend};
 use crate::control::{self, Admin, AuditLog, NamedToken, Proxy, Token, TokenError, view};
 use crate::drain::Drain;
 use crate::ingest::Admission;
@@ -75,9 +75,10 @@ use traces::Traced;
 
 pub(crate) use certificates::Certificates;
 pub use choices::{chosen, chosen_plan};
+pub(crate) use keys::load as load_keys;
 pub use reload::Reloader;
 pub use settings::ingest_settings;
-pub(crate) use settings::{data_plan, looker_apis, mapping_settings};
+pub(crate) use settings::{data_plan, looker_apis, mapping_settings, shared_settings};
 
 /// Clients of both servers that read nothing of their answers for so long are cut off: far longer
 /// than any network that still works needs.
@@ -109,6 +110,28 @@ pub enum StartError {
     /// The outbox does not open.
     #[error(transparent)]
     Outbox(#[from] outbox::OpenError),
+    /// The shared outbox does not open.
+    #[error(transparent)]
+    Shared(#[from] outbox::postgres::OpenError),
+    /// The address of the shared outbox is of no use; it is not shown, since it may hold a password.
+    #[error("outbox.url cannot be used")]
+    SharedAddress(#[from] outbox::postgres::ServerError),
+    /// The key that all daemons on a database seal with is not there.
+    #[error(
+        "The key file {path} is not there, and all daemons on one database need the same key. Put the file there; the first time, `(umask 077; openssl rand -hex 32 >FILE)` makes one. Keep a copy of it: without it what waits cannot be read."
+    )]
+    NoKey {
+        /// Where the key should be.
+        path: PathBuf,
+    },
+    /// The directory for temporary files cannot be made.
+    #[error("The directory {path} (outbox.path) cannot be made")]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A directory that holds people's data is open to other users.
     #[error(transparent)]
     NotPrivate(#[from] NotPrivate),
@@ -138,6 +161,9 @@ pub enum StartError {
     /// The outbox does not say which destinations are paused.
     #[error("The outbox could not be asked what is paused")]
     Drain(#[source] outbox::Error),
+    /// The outbox does not say what has failed.
+    #[error("The outbox could not be asked which deliveries have failed")]
+    Failures(#[source] outbox::Error),
     /// A worker thread failed while the outbox was being opened.
     #[error(
         "The outbox could not be opened: a mistake in looker-feed; please report it with the log"
@@ -219,7 +245,10 @@ impl App {
         );
         let (telemetry, exporter) = settings::open_telemetry(&config, certificates.telemetry);
         let client = Arc::new(Traced::new(client, telemetry.clone()));
-        let drain = Drain::new(settings::drain_settings(&config), outbox.clone(), client)
+        let (how, kept) = (settings::drain_settings(&config), outbox.clone());
+        let drain = tokio::task::spawn_blocking(move || Drain::new(how, kept, client))
+            .await
+            .map_err(|_| StartError::Panicked)?
             .map_err(StartError::Drain)?;
 
         let callbacks = settings::notify_settings(&config, certificates.notify)?;
@@ -257,23 +286,29 @@ impl App {
         let admin_url = Url::parse(&format!("http://{}", admin.addr()))?;
         let readiness = Arc::new(Readiness::new(outbox.clone()));
         let arrivals = Arc::new(Arrivals::default());
-        let counts = Arc::new(FailureCounts::default());
-        let again = Arc::new(AskAgain::new(
-            outbox.clone(),
-            Arc::clone(&keys),
-            Arc::clone(&readiness),
-            Arc::clone(&counts),
+        let (kept, ready, known) = (outbox.clone(), Arc::clone(&readiness), Arc::clone(&keys));
+        let (asking, lookers) = (
             settings::again_settings(&config, &hub_url),
             lookers(&config, certificates.looker_apis),
-            started,
-        ));
-        let failures = Arc::new(Failures::new(
-            outbox.clone(),
-            Arc::clone(&readiness),
-            counts,
-            Arc::clone(&again),
-            started,
-        ));
+        );
+        let looked_up = tokio::task::spawn_blocking(move || {
+            let counts = Arc::new(FailureCounts::default());
+            let again = Arc::new(AskAgain::new(
+                kept.clone(),
+                known,
+                Arc::clone(&ready),
+                Arc::clone(&counts),
+                asking,
+                lookers,
+                started,
+            )?);
+            let failures = Failures::new(kept, ready, counts, Arc::clone(&again), started)?;
+            Ok((again, Arc::new(failures)))
+        });
+        let (again, failures) = looked_up
+            .await
+            .map_err(|_| StartError::Panicked)?
+            .map_err(StartError::Failures)?;
         let lookups = Lookups::new(
             outbox.clone(),
             changes.clone(),
@@ -409,7 +444,13 @@ impl App {
         systemd.stopping();
         self.readiness.stop();
         self.admission.stop();
+        let retiring = self.outbox.clone();
+        let retired = tokio::task::spawn_blocking(move || retiring.retire());
         let ended = parts.end().await;
+        // It takes two seconds at most.
+        if retired.await.is_err() {
+            tracing::error!("telling other daemons of the end has failed");
+        }
         let outbox = self.outbox;
         let close = move || {
             lookups.stop();
@@ -473,7 +514,19 @@ async fn open_outbox(
     let config = config.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let (keys, made) = keys::load(&config)?;
-        let outbox = Outbox::open(settings::outbox_settings(&config, Arc::clone(&keys)))?;
+        let outbox = match config.outbox.backend {
+            OutboxBackend::Embedded => {
+                Outbox::open(settings::outbox_settings(&config, Arc::clone(&keys)))?
+            }
+            OutboxBackend::Postgres => {
+                let path = &config.outbox.path;
+                std::fs::create_dir_all(path).map_err(|source| StartError::Directory {
+                    path: path.clone(),
+                    source,
+                })?;
+                Outbox::open_shared(settings::shared_settings(&config, Arc::clone(&keys))?)?
+            }
+        };
         // Only now it is known that the directory is an outbox, and not /tmp.
         private::close(&config.outbox.path)?;
         private::close(&schedules::settings(&config).directory)?;

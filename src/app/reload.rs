@@ -136,7 +136,15 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             ("[intake]", format!("{:?}", config.intake)),
             ("[action]", format!("{:?}", config.action)),
             ("[looker]", format!("{:?}", config.looker)),
-            ("[outbox]", format!("{:?}", config.outbox)),
+            (
+                "[outbox]",
+                format!(
+                    "{:?} {:?} {:?}",
+                    config.outbox,
+                    url(&config.outbox.url),
+                    url(&config.outbox.password)
+                ),
+            ),
             ("[mparticle]", format!("{:?}", config.mparticle)),
             ("[changes]", format!("{:?}", config.changes)),
             ("[memory]", format!("{:?}", config.memory)),

@@ -46,6 +46,13 @@ impl DeliveryReceiver {
             return Ok(None);
         };
         let schedule = schedule_key(request, id, destination);
+        if request.choices.only_changes.is_some() && self.outbox.is_shared() {
+            // What was delivered last lies in files of one daemon, and the next delivery may come to another.
+            return Err(refusal(
+                FailureKind::Changes,
+                "This looker-feed shares its outbox with others (outbox.backend = \"postgres\"), and with that \"Send Only Changes\" and audiences are not possible yet: choose to send everything in the schedule, or send it to a looker-feed with an outbox of its own. Nothing was taken.",
+            ));
+        }
         if let Some(only) = &request.choices.only_changes {
             let comparison = changes::Comparison {
                 schedule,

@@ -6,12 +6,13 @@ use std::time::Duration;
 use url::Url;
 
 use super::{GRACE, StartError, WRITE_TIMEOUT, choices};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Secret};
 use crate::looker_api::{self, LookerApi};
 use crate::model::DataType;
 use crate::mparticle::client::ClientSettings;
 use crate::mparticle::encode;
 use crate::net::descriptors;
+use crate::outbox::postgres;
 use crate::seal::{Keyring, Space};
 use crate::telemetry::{self, Exporter, Telemetry};
 use crate::tls::Identity;
@@ -32,6 +33,36 @@ pub(super) fn outbox_settings(config: &Config, keys: Arc<Keyring>) -> outbox::Se
         history: config.outbox.history as usize,
         ..outbox::Settings::new(&config.outbox.path, keys)
     }
+}
+
+/// Of the outbox that daemons share.
+///
+/// # Errors
+/// Its address is of no use.
+pub(crate) fn shared_settings(
+    config: &Config,
+    keys: Arc<Keyring>,
+) -> Result<postgres::Settings, StartError> {
+    let settings = &config.outbox;
+    let url = settings.url.as_ref().map_or("", Secret::expose);
+    let password = settings.password.as_ref().map(Secret::expose);
+    Ok(postgres::Settings {
+        pool: settings.pool,
+        lease: settings.lease,
+        allow_unreplicated: settings.allow_unreplicated,
+        max_bytes: Some(settings.max_bytes),
+        webhook_memory: settings.webhook_memory,
+        rejected_rows: settings.rejected_rows_kept,
+        history: settings.history as usize,
+        ..postgres::Settings::new(postgres::Server::parse(url, password)?, name(), keys)
+    })
+}
+
+/// What people call this daemon: its machine and process.
+fn name() -> String {
+    let host = rustix::system::uname();
+    let host = host.nodename().to_string_lossy();
+    format!("{host}/{}", std::process::id())
 }
 
 /// Off, unless a collector is configured.

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use rustix::fs::Access;
 
-use crate::app::Certificates;
+use crate::app::{Certificates, load_keys, shared_settings};
 use crate::causes::with_causes;
 use crate::cli::{ConfigArgument, Failure, load, looker, runtime};
-use crate::config::Config;
+use crate::config::{Config, OutboxBackend, Secret};
+use crate::outbox::postgres::{self, Server};
 
 /// File systems of the kernel's own, in which nothing can be kept: proc, sysfs, cgroup2, devpts and
 /// debugfs. (`linux/magic.h`)
@@ -19,7 +20,7 @@ const NO_FILES: [u64; 5] = [0x9fa0, 0x6265_6572, 0x6367_7270, 0x1cd1, 0x6462_672
 pub struct Arguments {
     #[command(flatten)]
     config: ConfigArgument,
-    /// Log in to the Lookers of [looker.api] too
+    /// Connect to the database of a shared outbox, and log in to the Lookers of [looker.api]; changes nothing
     #[arg(long)]
     online: bool,
 }
@@ -43,11 +44,14 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     println!(
         "The configuration is valid: Looker is served at {}, the outbox is {}, requests go to {}.",
         config.intake.listen,
-        config.outbox.path.display(),
+        outbox(&config),
         config.mparticle.base_address(),
     );
     if !arguments.online {
         return Ok(ExitCode::SUCCESS);
+    }
+    if config.outbox.backend == OutboxBackend::Postgres {
+        look_at_database(&config)?;
     }
     let apis = looker::apis(&config)?;
     if apis.is_empty() {
@@ -61,6 +65,44 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     })
 }
 
+/// Where the outbox is, for people.
+fn outbox(config: &Config) -> String {
+    match server(config) {
+        Some(Ok(server)) => format!("the database {server}"),
+        _ => config.outbox.path.display().to_string(),
+    }
+}
+
+/// The server of a shared outbox.
+fn server(config: &Config) -> Option<Result<Server, postgres::ServerError>> {
+    let settings = &config.outbox;
+    let url = settings.url.as_ref()?.expose();
+    let password = settings.password.as_ref().map(Secret::expose);
+    Some(Server::parse(url, password))
+}
+
+/// Says what the database of a shared outbox is, and whether a daemon could use it.
+fn look_at_database(config: &Config) -> Result<(), Failure> {
+    let (keys, _) = load_keys(config).map_err(|error| Failure::of(&error))?;
+    let settings = shared_settings(config, keys).map_err(|error| Failure::of(&error))?;
+    let (server, allowed) = (settings.server.to_string(), settings.allow_unreplicated);
+    let probed = postgres::probe(&settings).map_err(|error| Failure::of(&error))?;
+    println!(
+        "The database {server} is {}. {}",
+        probed.facts,
+        match probed.tables {
+            true => "The outbox's tables are there, and the key is the one in use.",
+            false => "The outbox's tables are not there; `serve` makes them.",
+        }
+    );
+    if !probed.facts.is_replicated() && !allowed {
+        return Err(Failure::Other(
+            "The database does not wait for a synchronous standby when it commits, so `serve` would take no deliveries: set synchronous_standby_names there, or outbox.allow_unreplicated = true if its disk is replicated by other means.".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
 fn against(config: &Config) -> Vec<String> {
     let mut against = Vec::new();
     if let Err(missing) = config.require_secret() {
@@ -68,6 +110,12 @@ fn against(config: &Config) -> Vec<String> {
     }
     if let Err(error) = Certificates::load(config) {
         against.push(with_causes(&error));
+    }
+    if let Some(Err(error)) = server(config) {
+        against.push(format!(
+            "`outbox.url` cannot be used: {}",
+            with_causes(&error)
+        ));
     }
     if let Err(why) = can_keep_files(&config.outbox.path) {
         against.push(format!(

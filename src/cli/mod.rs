@@ -76,7 +76,7 @@ enum Command {
     CheckConfig(check_config::Arguments),
     /// Ask the Lookers of the configuration who we are there
     Looker(looker::Arguments),
-    /// Check, salvage or move an outbox while no daemon uses it
+    /// Check, salvage or move an outbox's files while no daemon uses it, or print the tables of a shared one
     Outbox(outbox::Arguments),
     /// Print a script with which a shell completes commands and options
     Completions(manual::Completions),

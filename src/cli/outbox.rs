@@ -36,14 +36,18 @@ pub struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Read every file and say what is damaged; changes nothing. Exit code 1 means damage. Without
+    /// Read every file of an outbox in a directory and say what is damaged; changes nothing. Exit code 1 means damage. Without
     /// a key, what is sealed is held against its checksums only
     Check(Check),
-    /// Bring what can be read to another place; the outbox itself stays as it is
+    /// Bring what can be read of an outbox in a directory to another place; the outbox itself stays as
+    /// it is
     Salvage(Salvage),
     /// Move what is in it into a database, whole or not at all, for daemons with outbox.backend =
     /// "postgres". If it is interrupted, run it again
     Move(moving::Move),
+    /// Print the statements that make the tables of a shared outbox, for whoever may run them; running
+    /// them again does no harm
+    Schema,
 }
 
 #[derive(Debug, clap::Args)]
@@ -93,6 +97,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Action::Check(arguments) => check(arguments),
         Action::Salvage(arguments) => salvage(arguments).map(|()| ExitCode::SUCCESS),
         Action::Move(arguments) => moving::run(arguments).map(|()| ExitCode::SUCCESS),
+        Action::Schema => say(&outbox::postgres::schema()).map(|()| ExitCode::SUCCESS),
     }
 }
 

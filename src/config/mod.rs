@@ -13,6 +13,7 @@ mod hosts;
 mod layers;
 mod looker_api;
 mod raw;
+mod relations;
 mod secret;
 mod settings;
 mod values;
@@ -29,7 +30,7 @@ pub use secret::{NamedSecret, Secret};
 pub use settings::{
     ActionSettings, AdminSettings, ChangesSettings, FormKind, GoodDeliveries, IntakeSettings,
     LogFormat, LogSettings, LookerSettings, MemorySettings, MparticleSettings, NotifySettings,
-    OutboxSettings, Pod, SealSettings, ShutdownSettings, TelemetrySettings,
+    OutboxBackend, OutboxSettings, Pod, SealSettings, ShutdownSettings, TelemetrySettings,
 };
 
 pub use crate::mapping::{
@@ -41,6 +42,7 @@ use crate::outbox;
 use accept::{accept, read, secret_of};
 use layers::Layers;
 use raw::{Entry, Raw};
+use relations::check_relations;
 use values::{
     address, addresses, base_url, collector, day, duration, endpoint, events, header, hosts,
     is_callback, line, named_secrets, names, nonces, path, paths, placeholders, role, secrets,
@@ -179,6 +181,18 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             },
         },
         outbox: OutboxSettings {
+            backend: of.key(
+                "outbox.backend",
+                word(&[
+                    ("embedded", OutboxBackend::Embedded),
+                    ("postgres", OutboxBackend::Postgres),
+                ]),
+            )?,
+            url: of.hidden_text("outbox.url")?,
+            password: of.secret_file("outbox.password_file")?,
+            pool: of.key("outbox.pool", whole(2..=1000))?,
+            lease: of.key("outbox.lease", duration(millis(3000)..=minutes(5)))?,
+            allow_unreplicated: of.key("outbox.allow_unreplicated", truth)?,
             path: of.key("outbox.path", path)?,
             max_bytes: of.key("outbox.max_bytes", size(1 << 16..=1 << 50))?,
             reserve_bytes: of.key("outbox.reserve_bytes", size(0..=1 << 50))?,
@@ -348,123 +362,6 @@ const GOOD: &[(&str, GoodDeliveries)] = &[
     ("nothing", GoodDeliveries::Nothing),
 ];
 
-fn check_relations(config: &Config) -> impl Iterator<Item = ConfigError> {
-    let mparticle = &config.mparticle;
-    let rules = [
-        (
-            mparticle.max_batch_bytes <= mparticle.max_request_bytes,
-            "mparticle.max_batch_bytes",
-            mparticle.max_batch_bytes.to_string(),
-            format!(
-                "a batch must fit into a request: at most `mparticle.max_request_bytes`, which is {}",
-                mparticle.max_request_bytes
-            ),
-        ),
-        (
-            mparticle.backoff_initial <= mparticle.backoff_max,
-            "mparticle.backoff_initial",
-            humantime::format_duration(mparticle.backoff_initial).to_string(),
-            format!(
-                "the first wait must not pass the longest, `mparticle.backoff_max`, which is {}",
-                humantime::format_duration(mparticle.backoff_max)
-            ),
-        ),
-        (
-            config.action.api_key_attribute.is_some()
-                == config.action.api_secret_attribute.is_some(),
-            "action.api_key_attribute",
-            named(&config.action.api_key_attribute),
-            format!(
-                "`action.api_secret_attribute` is {}, and a key and its secret come from the same place",
-                named(&config.action.api_secret_attribute)
-            ),
-        ),
-        (
-            config.looker.api.pause <= config.looker.api.pause_max,
-            "looker.api.pause",
-            humantime::format_duration(config.looker.api.pause).to_string(),
-            format!(
-                "the first pause must not pass the longest, `looker.api.pause_max`, which is {}",
-                humantime::format_duration(config.looker.api.pause_max)
-            ),
-        ),
-        (
-            mparticle.plan_version.is_none() || mparticle.plan_id.is_some(),
-            "mparticle.plan_version",
-            mparticle.plan_version.unwrap_or_default().to_string(),
-            "`mparticle.plan_id` is not set, and a version alone names no data plan".to_owned(),
-        ),
-        (
-            config.outbox.segment_bytes >= mparticle.max_request_bytes as u64,
-            "outbox.segment_bytes",
-            config.outbox.segment_bytes.to_string(),
-            format!(
-                "a file must hold at least one request: `mparticle.max_request_bytes`, which is {}",
-                mparticle.max_request_bytes
-            ),
-        ),
-        (
-            config.admin.listen.port() == 0 || config.admin.listen != config.intake.listen,
-            "admin.listen",
-            config.admin.listen.to_string(),
-            "`intake.listen` is the same, and one address cannot serve both".to_owned(),
-        ),
-        (
-            config.admin.listen.ip().to_canonical().is_loopback()
-                || config.admin.token.is_some()
-                || !config.admin.tokens.is_empty(),
-            "admin.listen",
-            config.admin.listen.to_string(),
-            "other machines can reach that address, so `admin.token`, `admin.token_file` or \
-             `admin.tokens` must be set; without a token only a loopback address such as 127.0.0.1:8081 will do"
-                .to_owned(),
-        ),
-        (
-            config.admin.user_header.is_none() || !config.admin.user_header_from.is_empty(),
-            "admin.user_header",
-            config.admin.user_header.as_ref().map(ToString::to_string).unwrap_or_default(),
-            "`admin.user_header_from` must list the addresses of the proxy that sets it, since anybody \
-             else could send it too"
-                .to_owned(),
-        ),
-        (
-            config.intake.tls_cert.is_some() == config.intake.tls_key.is_some(),
-            "intake.tls_cert",
-            shown(&config.intake.tls_cert),
-            format!(
-                "`intake.tls_key` is {}, and TLS needs both or neither",
-                shown(&config.intake.tls_key)
-            ),
-        ),
-        (
-            config.admin.token.as_ref().is_none_or(is_token),
-            "admin.token",
-            "a text that is not shown".to_owned(),
-            format!(
-                "a token has at least {TOKEN_LENGTH} characters, all of them visible ASCII and none \
-                 a space; `openssl rand -hex 32` makes one"
-            ),
-        ),
-    ];
-    let broken = rules.into_iter().filter(|(holds, ..)| !holds);
-    broken.map(|(_, key, value, rule)| ConfigError::Relation { key, value, rule })
-}
-
-fn named(attribute: &Option<String>) -> String {
-    attribute.clone().unwrap_or("not set".to_owned())
-}
-
-fn shown(path: &Option<std::path::PathBuf>) -> String {
-    path.as_ref()
-        .map_or("not set".to_owned(), |path| path.display().to_string())
-}
-
-/// Shorter ones can be guessed, and others do not survive an HTTP header.
-fn is_token(token: &Secret) -> bool {
-    let text = token.expose();
-    text.len() >= TOKEN_LENGTH && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
 /// Asks the layers for keys and gives their values a type.
 struct Keys<'a>(&'a mut Layers);
 
@@ -503,6 +400,29 @@ impl Keys<'_> {
             }),
             url => Ok(url),
         }
+    }
+
+    /// A text that is a secret, or holds one.
+    fn hidden_text(&mut self, key: &'static str) -> Result<Option<Secret>, ConfigError> {
+        let entry = self.0.optional(key);
+        self.0.hide(key);
+        entry
+            .map(|Entry { raw, origin }| match raw {
+                Raw::Text(text) if !text.trim().is_empty() => Ok(Secret::new(text)),
+                _ => Err(ConfigError::Value {
+                    key,
+                    origin,
+                    found: "something else (not shown)".to_owned(),
+                    accepted: "text that is not empty".to_owned(),
+                }),
+            })
+            .transpose()
+    }
+
+    /// A secret given by the name of a file that holds nothing else.
+    fn secret_file(&mut self, key: &'static str) -> Result<Option<Secret>, ConfigError> {
+        let file = self.maybe(key, path)?;
+        file.map(|file| secret_of(&file, key)).transpose()
     }
 
     /// A value that is not shown when it is wrong.

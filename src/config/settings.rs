@@ -86,10 +86,32 @@ pub struct LookerSettings {
     pub api: LookerApiSettings,
 }
 
+/// What keeps the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutboxBackend {
+    /// A directory of this daemon alone.
+    Embedded,
+    /// A PostgreSQL database that daemons share.
+    Postgres,
+}
+
 /// `[outbox]`: what is accepted and not yet sent.
 #[derive(Clone, Debug)]
 pub struct OutboxSettings {
-    /// The directory.
+    /// What keeps it.
+    pub backend: OutboxBackend,
+    /// The address of the shared database, which may hold a password; set if that is the backend. Not
+    /// connected to at load.
+    pub url: Option<Secret>,
+    /// The password that goes before one in the address, from `password_file`.
+    pub password: Option<Secret>,
+    /// Connections to the shared database at most, 2 to 1000.
+    pub pool: usize,
+    /// How long a daemon that has died keeps others from its destinations, 3 s to 5 min.
+    pub lease: Duration,
+    /// Whether a shared database that has no synchronous standby will do.
+    pub allow_unreplicated: bool,
+    /// The directory; with a shared database, that of temporary files.
     pub path: PathBuf,
     /// New deliveries are refused above this size of the directory, in bytes.
     pub max_bytes: u64,

@@ -11,7 +11,7 @@ use super::moment::{Moment, Stopwatch};
 use super::remembered::Paused;
 use super::snapshot::Snapshot;
 use crate::model::{DeliveryId, DestinationId};
-use crate::outbox::{Error, Outbox};
+use crate::outbox::{Error, LaneRequest, Outbox};
 
 /// Lanes that are kept while they have nothing to do, at most.
 const LANES: usize = 1_000;
@@ -62,38 +62,47 @@ impl Handle {
         Some(lane.lock().snapshot(now))
     }
 
-    /// Stops a destination until [`Handle::resume`], also over a restart. What is in flight lands.
-    /// Works for a destination that has no work yet too. Blocks on the disk.
+    /// Stops a destination until [`Handle::resume`], also over a restart, and whichever daemon sends to
+    /// it. What is in flight lands. Works for a destination that has no work yet too. Blocks on the
+    /// outbox.
     ///
     /// # Errors
-    /// It is paused, and that could not be written down: it ends with a restart.
+    /// It is paused here, and that could not be written down: it ends with a restart. Or the daemon that
+    /// sends to it has not been told yet.
     pub fn pause(&self, destination: DestinationId) -> Result<(), Error> {
         let _one = self.0.pausing();
         let lane = self.0.lane(destination);
         let now = self.0.stopwatch.now();
         lane.change(|lane| lane.pause(now));
         let seen = lane.lock().snapshot(now);
-        Paused::write(&self.0.outbox, destination, &seen.label, &seen.state)
+        Paused::write(&self.0.outbox, destination, &seen.label, &seen.state)?;
+        self.tell(destination, LaneRequest::Pause).map(drop)
     }
 
     /// Ends [`Handle::pause`], and tries at once whatever else the destination waited for. If it is
     /// paused because too much was rejected, it goes on all the same, until as much is once more.
-    /// Returns whether the destination is known. Blocks on the disk.
+    /// Returns whether the destination is known. Blocks on the outbox.
     ///
     /// # Errors
-    /// It goes on, and that could not be written down: an operator's pause is there again after a
-    /// restart.
+    /// It goes on here, and that could not be written down: an operator's pause is there again after a
+    /// restart. Or the daemon that sends to it has not been told yet.
     pub fn resume(&self, destination: DestinationId) -> Result<bool, Error> {
         let _one = self.0.pausing();
         let known = self.act(destination, Lane::resume);
         Paused::erase(&self.0.outbox, destination)?;
-        Ok(known)
+        let told = self.tell(destination, LaneRequest::Resume)?;
+        Ok(known || told)
     }
 
     /// Tries at once what waits for its time: the end of a wait, or the next probe. Does not end an
-    /// operator's pause. Returns whether the destination is known.
-    pub fn retry_now(&self, destination: DestinationId) -> bool {
-        self.act(destination, Lane::retry_now)
+    /// operator's pause. Returns whether the destination is known. Blocks on the outbox.
+    ///
+    /// # Errors
+    /// The daemon that sends to it has not been told yet.
+    pub fn retry_now(&self, destination: DestinationId) -> Result<bool, Error> {
+        let known = self.act(destination, Lane::retry_now);
+        let told = self.tell(destination, LaneRequest::Retry)?;
+        Ok(known || told)
     }
 
     /// Another bound on requests in flight and another rate, for all destinations and those to come.
@@ -119,6 +128,11 @@ impl Handle {
     /// its requests, which may be others when they are claimed again.
     pub fn give_back(&self, destination: DestinationId, delivery: DeliveryId) {
         self.act(destination, |lane, _| lane.give_back(delivery));
+    }
+
+    /// Tells the daemon that sends to a destination, if that is another one.
+    fn tell(&self, destination: DestinationId, request: LaneRequest) -> Result<bool, Error> {
+        self.0.outbox.tell_holder(destination, request)
     }
 
     fn act(&self, destination: DestinationId, act: impl FnOnce(&mut Lane, Moment)) -> bool {
@@ -200,6 +214,19 @@ impl SharedLane {
     /// The lane, for one step.
     pub(super) fn lock(&self) -> MutexGuard<'_, Lane> {
         self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what is written down of an operator's pause: this daemon may not have been told.
+    pub(super) fn keep_pause(&self, now: Moment, paused: Option<Paused>) {
+        let mut lane = self.lock();
+        match paused {
+            Some(paused) if !lane.paused_by_operator() => lane.pause(Moment {
+                wall: paused.since,
+                ..now
+            }),
+            None if lane.paused_by_operator() => lane.resume(now),
+            _ => {}
+        }
     }
 
     fn change(&self, change: impl FnOnce(&mut Lane)) {

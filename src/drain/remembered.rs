@@ -46,6 +46,22 @@ impl Paused {
         Ok(read)
     }
 
+    /// The same of one destination; `None`: it is not paused.
+    ///
+    /// # Errors
+    /// The outbox does not answer.
+    pub fn of(
+        outbox: &Outbox,
+        destination: DestinationId,
+        now: UnixMillis,
+    ) -> Result<Option<Self>, Error> {
+        let all = Self::all(outbox, now)?.into_iter();
+        Ok(all
+            .filter(|(id, _)| *id == destination)
+            .map(|(_, paused)| paused)
+            .next())
+    }
+
     /// Writes down that a destination is paused; nothing if `standing` says that it is not.
     pub fn write(
         outbox: &Outbox,

@@ -4,9 +4,11 @@
 //! its own for each would take two more task switches a request, which is as long as making it. It owns
 //! every call to the outbox that it starts and awaits it; of each kind at most one is under way.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -23,11 +25,12 @@ use super::entry::EntryKey;
 use super::lane::{Next, Ticket};
 use super::moment::Stopwatch;
 use super::notice::Notice;
+use super::remembered::Paused;
 use super::transport::{Reply, Transport};
 use super::trouble::{Trouble, flatten};
 use crate::backoff::Backoff;
 use crate::model::DestinationId;
-use crate::outbox::{Claim, Error, Lease, Outbox, Settlement};
+use crate::outbox::{Claim, Error, LaneRequest, Lease, Outbox, Settlement};
 use crate::shutdown::Shutdown;
 
 /// Waits between attempts to use an outbox that refuses.
@@ -38,6 +41,9 @@ const OUTBOX_BACKOFF: Backoff = Backoff {
 /// Between two settlements while requests are under way, so that on a fast line many share one sync of
 /// the disk. It is also how much more may be sent again after a crash.
 const BETWEEN_SETTLES: Duration = Duration::from_millis(20);
+/// A destination whose requests are sealed under a key that is not at hand is left to other daemons for
+/// so long.
+const WITHOUT_KEY: Duration = Duration::from_secs(30);
 /// Between two log lines about an outbox that refuses.
 const OUTBOX_LINES: Duration = Duration::from_secs(60);
 
@@ -60,6 +66,14 @@ type Flight = BoxFuture<'static, (Ticket, Reply)>;
 type Claiming = JoinHandle<Result<Option<Vec<Claim>>, Error>>;
 type Settling = JoinHandle<Result<(), Error>>;
 
+/// How sending for a destination has ended.
+pub(super) struct Ended {
+    /// The version of the outbox at which nothing was left.
+    pub version: u64,
+    /// It is not to begin anew before this.
+    pub rest: Option<Duration>,
+}
+
 /// What is under way.
 struct Work {
     changes: watch::Receiver<u64>,
@@ -78,8 +92,9 @@ struct Work {
     seen: u64,
     settling: Option<(Vec<Settlement>, Settling)>,
     settles: Patience,
-    /// The shutdown has begun; when it has to be over.
+    /// The shutdown has begun, or the lease is wanted back; when it has to be over.
     stop_at: Option<Instant>,
+    rest: Option<Duration>,
 }
 
 /// How the calls of one kind to the outbox have been going.
@@ -91,17 +106,20 @@ struct Patience {
 }
 
 impl<T: Transport> Sender<T> {
-    /// Works until nothing is left for the destination, or until the shutdown. Returns the version
-    /// of the outbox at which nothing was left.
-    pub async fn run(mut self, mut shutdown: Shutdown) -> u64 {
+    /// Works until nothing is left for the destination, or until the shutdown.
+    pub async fn run(mut self, mut shutdown: Shutdown) -> Ended {
         let changes = self.outbox.subscribe();
         let seen = *changes.borrow();
         let Some(lease) = self.lease(&mut shutdown).await else {
-            return seen;
+            return Ended {
+                version: seen,
+                rest: None,
+            };
         };
         let mut work = Work::new(changes, lease);
         // Only a sender that was cut down leaves anything here.
         self.lane.lock().abandon();
+        self.obey(&mut work);
         loop {
             let now = Instant::now();
             let sends_at = self.step(&mut work, now);
@@ -117,6 +135,7 @@ impl<T: Transport> Sender<T> {
                 settled = join_settling(&mut work.settling) => self.settled(&mut work, settled),
                 changed = work.changes.changed(), if work.stop_at.is_none() => {
                     work.outbox_changed();
+                    self.obey(&mut work);
                     self.lane.lock().stir();
                     if changed.is_err() {
                         self.stop(&mut work);
@@ -135,8 +154,26 @@ impl<T: Transport> Sender<T> {
         let mut asked = Patience::default();
         loop {
             let (outbox, destination) = (self.outbox.clone(), self.destination);
-            match flatten(spawn_blocking(move || outbox.lease(destination)).await) {
-                Ok(lease) => return lease,
+            let now = self.stopwatch.now();
+            let asking = move || {
+                let Some(lease) = outbox.lease(destination)? else {
+                    return Ok(None);
+                };
+                // What a person has told another daemon since this one looked last.
+                let paused = match lease.until() {
+                    Some(_) => Some(Paused::of(&outbox, destination, now.wall)?),
+                    None => None,
+                };
+                Ok(Some((lease, paused)))
+            };
+            match flatten(spawn_blocking(asking).await) {
+                Ok(None) => return None,
+                Ok(Some((lease, paused))) => {
+                    if let Some(paused) = paused {
+                        self.lane.keep_pause(now, paused);
+                    }
+                    return Some(lease);
+                }
                 Err(Trouble::Outbox(Error::Closed)) => return None,
                 Err(error) => {
                     if asked.failed(&mut self.rng) {
@@ -179,15 +216,44 @@ impl<T: Transport> Sender<T> {
         sends_at
     }
 
+    /// Does what the holder of the lease is told.
+    fn obey(&self, work: &mut Work) {
+        for request in work.lease.requests() {
+            let now = self.stopwatch.now();
+            match request {
+                LaneRequest::Pause => self.lane.lock().pause(now),
+                LaneRequest::Resume => self.lane.lock().resume(now),
+                LaneRequest::Retry => self.lane.lock().retry_now(now),
+                LaneRequest::Cancelled(delivery) => self.lane.lock().cancel(now, delivery),
+                LaneRequest::GiveBack if work.stop_at.is_none() => {
+                    info!(
+                        destination = %self.destination,
+                        "Another daemon has less to do and goes on with this destination.",
+                    );
+                    self.stop(work);
+                }
+                LaneRequest::GiveBack => {}
+            }
+        }
+    }
+
     fn send(&self, work: &mut Work) -> Option<Instant> {
+        // Of a lease that ends.
+        let lease = work.lease.until().map(|_| work.lease.clone());
         let mut lane = self.lane.lock();
         loop {
             match lane.next(self.stopwatch.now()) {
                 Next::Send(ticket, request) => {
                     let transport = Arc::clone(&self.transport);
-                    let within = self.reply_within;
+                    let (within, lease) = (self.reply_within, lease.clone());
                     let sending = async move {
-                        let sending = transport.send(request);
+                        let mut sending = pin!(transport.send(request));
+                        // Nothing is written to the wire once the lease is over, however late this
+                        // task is woken; what flies is dropped then.
+                        let sending = poll_fn(move |context| match &lease {
+                            Some(lease) if is_over(lease) => Poll::Pending,
+                            _ => sending.as_mut().poll(context),
+                        });
                         timeout(within, sending).await.unwrap_or_else(|_| {
                             Reply::unavailable(format!("no reply within {within:?}"))
                         })
@@ -220,10 +286,13 @@ impl<T: Transport> Sender<T> {
     }
 
     fn claim(&self, work: &mut Work) {
-        let mut lane = self.lane.lock();
-        let releases = lane.take_releases();
         // Marked as seen below, so it is taken note of here.
         let changed = work.changes.has_changed().unwrap_or(false);
+        if changed {
+            self.obey(work);
+        }
+        let mut lane = self.lane.lock();
+        let releases = lane.take_releases();
         if changed {
             lane.stir();
         }
@@ -325,6 +394,10 @@ impl<T: Transport> Sender<T> {
     fn stop_if_closed(&self, work: &mut Work, error: &Trouble) {
         match error {
             Trouble::Outbox(Error::LeaseLost) => self.lose(work),
+            Trouble::Outbox(Error::MissingKey { .. }) if work.stop_at.is_none() => {
+                work.rest = Some(WITHOUT_KEY);
+                self.stop(work);
+            }
             Trouble::Outbox(Error::Closed) if work.stop_at.is_none() => self.stop(work),
             _ => {}
         }
@@ -352,7 +425,7 @@ impl<T: Transport> Sender<T> {
     }
 
     /// Gives back what has not been decided.
-    async fn end(self, work: Work) -> u64 {
+    async fn end(self, work: Work) -> Ended {
         let (releases, unwritten) = {
             let mut lane = self.lane.lock();
             lane.abandon();
@@ -369,8 +442,7 @@ impl<T: Transport> Sender<T> {
         let lease = work.lease;
         let ending = move || {
             let released = release(&lease, releases);
-            lease.give_back();
-            released
+            released.and(lease.give_back())
         };
         match flatten(spawn_blocking(ending).await) {
             // They are the next holder's.
@@ -379,7 +451,10 @@ impl<T: Transport> Sender<T> {
                 error!(destination = %self.destination, %error, "Giving claims back has failed.");
             }
         }
-        work.seen
+        Ended {
+            version: work.seen,
+            rest: work.rest,
+        }
     }
 
     fn say(&self, notice: Notice) {
@@ -432,6 +507,7 @@ impl Work {
             settling: None,
             settles: Patience::default(),
             stop_at: None,
+            rest: None,
         }
     }
 
@@ -480,6 +556,12 @@ impl Patience {
         }
         due
     }
+}
+
+fn is_over(lease: &Lease) -> bool {
+    lease
+        .until()
+        .is_some_and(|until| until <= Instant::now().into_std())
 }
 
 fn release(lease: &Lease, mut keys: Vec<EntryKey>) -> Result<(), Error> {

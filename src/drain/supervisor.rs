@@ -14,7 +14,7 @@ use super::circuit::CircuitSettings;
 use super::lane::LaneSettings;
 use super::moment::Stopwatch;
 use super::pace::PaceSettings;
-use super::sender::Sender;
+use super::sender::{Ended, Sender};
 use super::transport::Transport;
 use super::trouble::{Trouble, flatten};
 use crate::backoff::Backoff;
@@ -91,11 +91,13 @@ pub struct Drain<T> {
 /// The senders under way.
 #[derive(Default)]
 struct Senders {
-    tasks: JoinSet<u64>,
+    tasks: JoinSet<Ended>,
     destinations: HashMap<task::Id, DestinationId>,
     running: HashSet<DestinationId>,
     /// The version of the outbox at which a sender found nothing left.
     finished: HashMap<DestinationId, u64>,
+    /// Not to begin anew before this.
+    resting: HashMap<DestinationId, Instant>,
 }
 
 impl<T: Transport> Drain<T> {
@@ -147,6 +149,7 @@ impl<T: Transport> Drain<T> {
                     }
                 };
             }
+            let rested_at = senders.resting.values().min().copied();
             tokio::select! {
                 () = shutdown.wait() => {}
                 changed = changes.changed(), if look_at.is_none() => {
@@ -161,6 +164,9 @@ impl<T: Transport> Drain<T> {
                     look_at.get_or_insert_with(|| Instant::now() + LOOK);
                 }
                 () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {}
+                () = sleep_until(rested_at.unwrap_or_else(Instant::now)), if rested_at.is_some() => {
+                    look_at = Some(Instant::now());
+                }
             }
         }
         while let Some(ended) = senders.tasks.join_next_with_id().await {
@@ -182,10 +188,13 @@ impl<T: Transport> Drain<T> {
     ) {
         let known: HashSet<_> = destinations.iter().map(|state| state.id).collect();
         senders.finished.retain(|id, _| known.contains(id));
+        let now = Instant::now();
+        senders.resting.retain(|_, until| *until > now);
         self.board
             .keep(|id| known.contains(id) || senders.running.contains(id));
         for state in destinations {
             let idle = senders.running.contains(&state.id)
+                || senders.resting.contains_key(&state.id)
                 || senders.finished.get(&state.id) == Some(&version);
             if idle || !has_work(&state) {
                 continue;
@@ -211,9 +220,9 @@ impl<T: Transport> Drain<T> {
 }
 
 impl Senders {
-    fn ended(&mut self, ended: Result<(task::Id, u64), JoinError>) {
-        let (id, version) = match ended {
-            Ok((id, version)) => (id, Some(version)),
+    fn ended(&mut self, ended: Result<(task::Id, Ended), JoinError>) {
+        let (id, ended) = match ended {
+            Ok((id, ended)) => (id, Some(ended)),
             Err(error) => {
                 error!(%error, "Sending for a destination has ended by a fault of this program; it starts over.");
                 (error.id(), None)
@@ -221,13 +230,16 @@ impl Senders {
         };
         if let Some(destination) = self.destinations.remove(&id) {
             self.running.remove(&destination);
-            if let Some(version) = version {
-                self.finished.insert(destination, version);
+            if let Some(ended) = ended {
+                self.finished.insert(destination, ended.version);
+                let until = ended.rest.map(|rest| Instant::now() + rest);
+                self.resting.extend(until.map(|until| (destination, until)));
             }
         }
     }
 }
 
+/// Whether something waits that no other daemon sends.
 fn has_work(state: &DestinationState) -> bool {
-    state.deliveries > 0
+    state.deliveries > 0 && state.holder.as_ref().is_none_or(|holder| holder.own)
 }

@@ -2,7 +2,6 @@
 //! about it afterwards.
 
 use std::fmt;
-use std::num::ParseIntError;
 use std::ops::{AddAssign, SubAssign};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -176,21 +175,48 @@ pub struct DeliveryState {
     pub finished: Option<UnixMillis>,
 }
 
-/// A place in the list of deliveries. Opaque; printed as a number, and read back from one.
+/// A place in the list of deliveries. Opaque; printed as a text of digits, and read back from one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeliveryCursor(pub(in crate::outbox) u64);
+pub struct DeliveryCursor {
+    pub(in crate::outbox) place: u64,
+    /// Of those in one place, where several can be; else zeros.
+    pub(in crate::outbox) id: DeliveryId,
+}
+
+/// The text is no place in the list of deliveries.
+#[derive(Debug, thiserror::Error)]
+#[error("a place in the list of deliveries is what a list gave")]
+pub struct DeliveryCursorError;
+
+impl DeliveryCursor {
+    pub(in crate::outbox) fn at(place: u64) -> Self {
+        Self {
+            place,
+            id: DeliveryId([0; 16]),
+        }
+    }
+}
 
 impl fmt::Display for DeliveryCursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.place.fmt(f)?;
+        match self.id.0 == [0; 16] {
+            true => Ok(()),
+            false => write!(f, "-{}", self.id),
+        }
     }
 }
 
 impl FromStr for DeliveryCursor {
-    type Err = ParseIntError;
+    type Err = DeliveryCursorError;
 
-    fn from_str(text: &str) -> Result<Self, ParseIntError> {
-        text.parse().map(Self)
+    fn from_str(text: &str) -> Result<Self, DeliveryCursorError> {
+        let (place, id) = match text.split_once('-') {
+            Some((place, id)) => (place, id.parse().map_err(|_| DeliveryCursorError)?),
+            None => (text, DeliveryId([0; 16])),
+        };
+        let place = place.parse().map_err(|_| DeliveryCursorError)?;
+        Ok(Self { place, id })
     }
 }
 

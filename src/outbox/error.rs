@@ -216,6 +216,22 @@ pub enum Error {
         /// What the server or the system said.
         why: Arc<str>,
     },
+    /// The database of a shared outbox does not replicate what it commits, and that was not allowed.
+    #[error(
+        "the database of the outbox ({facts}) does not wait for a synchronous standby when it commits, so that what it acknowledges would be lost with its disk: set synchronous_standby_names there, or outbox.allow_unreplicated = true here if its disk is replicated by other means"
+    )]
+    Unreplicated {
+        /// What the server says of itself.
+        facts: Arc<str>,
+    },
+    /// What an outbox in a directory can do, and a shared one cannot yet.
+    #[error(
+        "{what} is not possible yet with a shared outbox (outbox.backend = \"postgres\"); nothing was changed"
+    )]
+    NotShared {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// Another daemon sends to the destination, or the time of the lease is over: nothing more may be
     /// sent under it.
     #[error("the lease of the destination is lost; another daemon goes on with it")]

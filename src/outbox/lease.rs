@@ -4,15 +4,18 @@
 //! share grants it for a while and fences every change by it; the embedded one, which is one process's,
 //! grants it at once and always.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::model::DeliveryId;
 use crate::outbox::claim::{Claim, Settled, Settlement};
 use crate::outbox::error::Error;
+use crate::outbox::lane_request::LaneRequest;
 use crate::outbox::local;
+use crate::outbox::postgres;
 
-/// See the module. Cloning gives another handle to the same one. Calls block: a caller on tokio uses
-/// `spawn_blocking`.
+/// See the module. Cloning gives another handle to the same one; it is given back with the last. Calls
+/// block: a caller on tokio uses `spawn_blocking`.
 #[derive(Clone, Debug)]
 pub struct Lease {
     backend: Backend,
@@ -21,6 +24,7 @@ pub struct Lease {
 #[derive(Clone, Debug)]
 enum Backend {
     Local(local::lease::Lease),
+    Postgres(Arc<postgres::Lease>),
 }
 
 impl Lease {
@@ -30,10 +34,17 @@ impl Lease {
         }
     }
 
+    pub(in crate::outbox) fn postgres(lease: postgres::Lease) -> Self {
+        Self {
+            backend: Backend::Postgres(Arc::new(lease)),
+        }
+    }
+
     /// Counts the holders of the destination; 0 where there is only ever one.
     pub fn epoch(&self) -> u64 {
         match &self.backend {
             Backend::Local(_) => 0,
+            Backend::Postgres(lease) => lease.epoch(),
         }
     }
 
@@ -42,6 +53,18 @@ impl Lease {
     pub fn until(&self) -> Option<Instant> {
         match &self.backend {
             Backend::Local(_) => None,
+            Backend::Postgres(lease) => Some(lease.until()),
+        }
+    }
+
+    /// What the holder is told, each once but for [`LaneRequest::GiveBack`]. [`Outbox::subscribe`]
+    /// says when to look. Answers from memory.
+    ///
+    /// [`Outbox::subscribe`]: super::Outbox::subscribe
+    pub fn requests(&self) -> Vec<LaneRequest> {
+        match &self.backend {
+            Backend::Local(_) => Vec::new(),
+            Backend::Postgres(lease) => lease.requests(),
         }
     }
 
@@ -52,10 +75,11 @@ impl Lease {
     ///
     /// # Errors
     /// Nothing of what waits can be read now, or the outbox refuses writes, since what is sent now
-    /// could not be recorded, or [`Error::LeaseLost`].
+    /// could not be recorded, or [`Error::LeaseLost`], or [`Error::MissingKey`].
     pub fn claim(&self, max: usize) -> Result<Vec<Claim>, Error> {
         match &self.backend {
             Backend::Local(lease) => lease.claim(max),
+            Backend::Postgres(lease) => lease.claim(max),
         }
     }
 
@@ -63,11 +87,13 @@ impl Lease {
     /// settlement of an entry that is not claimed is taken all the same: it is what happened.
     ///
     /// # Errors
-    /// A slice does not exist, or the disk failed, or [`Error::LeaseLost`]. Nothing of the call has
-    /// been applied then, and it can be made again.
+    /// A slice does not exist, or the disk failed, or [`Error::LeaseLost`]: nothing of the call has
+    /// been applied then. Or a server did not answer: it may have been applied. The call can be made
+    /// again.
     pub fn settle(&self, settlements: Vec<Settlement>) -> Result<Settled, Error> {
         match &self.backend {
             Backend::Local(lease) => lease.settle(settlements),
+            Backend::Postgres(lease) => lease.settle(settlements),
         }
     }
 
@@ -79,17 +105,21 @@ impl Lease {
     /// it next.
     pub fn release(&self, delivery: DeliveryId, ordinals: &[u64]) -> Result<(), Error> {
         match &self.backend {
-            Backend::Local(lease) => {
-                lease.release(delivery, ordinals);
-                Ok(())
-            }
+            Backend::Local(lease) => lease.release(delivery, ordinals),
+            Backend::Postgres(lease) => lease.release(delivery, ordinals),
         }
+        Ok(())
     }
 
-    /// Ends it early, so that another daemon need not wait. One that is dropped ends by itself.
-    pub fn give_back(self) {
+    /// Ends it early, so that another daemon need not wait; what is claimed counts as released. One
+    /// that is dropped ends by itself, a little later.
+    ///
+    /// # Errors
+    /// The backend does not answer: others wait until it has run out.
+    pub fn give_back(self) -> Result<(), Error> {
         match self.backend {
-            Backend::Local(_) => {}
+            Backend::Local(_) => Ok(()),
+            Backend::Postgres(lease) => lease.give_back(),
         }
     }
 }

@@ -5,7 +5,8 @@
 //! through a lease on its destination ([`Lease::claim`], [`Lease::settle`]), and stays listed for a while. The outbox knows nothing
 //! of what the payloads mean: an entry is some opaque slices, each with a number of rows.
 //!
-//! The nouns stand here; what keeps them is a backend: [`local`], a directory of one process.
+//! The nouns stand here; what keeps them is a backend: `local`, a directory of one process, or
+//! [`postgres`], a database that many daemons share.
 //!
 //! **What is promised.** When `commit` or `settle` returns `Ok`, it survives the loss of power.
 //! A delivery that was not committed vanishes whole. First in, first out by delivery for each
@@ -31,7 +32,9 @@ mod dead;
 mod delivery;
 mod entry;
 mod erase;
+mod erasing;
 mod error;
+mod lane_request;
 mod lease;
 mod letter;
 mod local;
@@ -43,6 +46,7 @@ mod record;
 mod rejected;
 mod reservation;
 mod settings;
+mod sharing;
 mod staging;
 mod status;
 mod webhook;
@@ -58,12 +62,13 @@ pub use attempt::{
 pub use claim::{Claim, Settled, Settlement};
 pub use codec::Malformed;
 pub use delivery::{
-    DeliveryCursor, DeliveryPage, DeliveryState, Ending, MAX_ACCOUNT, MAX_LINK, NewDelivery,
-    Receipt, Tally, Totals,
+    DeliveryCursor, DeliveryCursorError, DeliveryPage, DeliveryState, Ending, MAX_ACCOUNT,
+    MAX_LINK, NewDelivery, Receipt, Tally, Totals,
 };
 pub use entry::{Appended, Entry};
 pub use erase::{Erased, Matcher, Occurrence, Scan};
 pub use error::{Error, OpenError};
+pub use lane_request::LaneRequest;
 pub use lease::Lease;
 pub use letter::{Dead, DeadFilter, DeadLetter, DeadPage, LetterId, LetterIdError, Moved};
 pub use local::files::disk::{Disk, Op};
@@ -80,13 +85,14 @@ pub use rejected::{Rejected, RejectedPage, RejectedRow};
 pub use reservation::Reservation;
 pub use settings::Settings;
 pub use staging::Staging;
-pub use status::{Damage, DestinationState, Health, SetAside, Title, Usage};
+pub use status::{Damage, DestinationState, Health, Holder, SetAside, Title, Usage};
 pub use webhook::WebhookState;
 
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use local::handle::Local;
 use local::owner::command::Command;
+use postgres::SharedOutbox;
 
 /// An open outbox. Cloning gives another handle to the same one.
 #[derive(Clone, Debug)]
@@ -99,6 +105,8 @@ pub struct Outbox {
 enum Backend {
     /// A directory of this process.
     Local(Local),
+    /// A database that many daemons share.
+    Postgres(SharedOutbox),
 }
 
 impl Outbox {
@@ -122,6 +130,16 @@ impl Outbox {
         })
     }
 
+    /// Takes part in a shared outbox, whose tables it makes if they are not there.
+    ///
+    /// # Errors
+    /// The server cannot be used as it is, or not with these keys.
+    pub fn open_shared(settings: postgres::Settings) -> Result<Self, postgres::OpenError> {
+        Ok(Self {
+            backend: Backend::Postgres(SharedOutbox::open(settings)?),
+        })
+    }
+
     /// Begins to stage a delivery, which may have been reserved. Touches the disk only to ask how much of it is free.
     ///
     /// # Errors
@@ -130,6 +148,7 @@ impl Outbox {
     pub fn begin(&self, new: NewDelivery) -> Result<Staging, Error> {
         match &self.backend {
             Backend::Local(local) => local::staging::begin(local, new).map(Staging::local),
+            Backend::Postgres(shared) => shared.begin(new).map(Staging::postgres),
         }
     }
 
@@ -144,6 +163,7 @@ impl Outbox {
             Backend::Local(local) => {
                 local::reservation::reserve(local, new).map(Reservation::local)
             }
+            Backend::Postgres(shared) => shared.reserve(new).map(Reservation::postgres),
         }
     }
 
@@ -155,27 +175,38 @@ impl Outbox {
     pub fn record_failure(&self, new: &NewAttempt, end: AttemptEnd) -> Result<(), Error> {
         match &self.backend {
             Backend::Local(local) => local::reservation::record_failure(local, new, end),
+            Backend::Postgres(shared) => shared.record_failure(new, end),
         }
     }
 
-    /// Deliveries that are being received, oldest first.
+    /// Deliveries that are being received, oldest first. Those of other daemons are as they were ten
+    /// seconds ago at most, without how far they have come.
     pub fn receiving(&self) -> Vec<Receiving> {
         match &self.backend {
             Backend::Local(local) => local::reservation::receiving(local),
+            Backend::Postgres(shared) => shared.receiving(),
         }
     }
 
     /// Deliveries that failed, newest first: at most `limit`, of those that began before `before`.
-    pub fn failed(&self, before: Option<DeliveryId>, limit: usize) -> Vec<Attempt> {
+    ///
+    /// # Errors
+    /// The backend does not answer.
+    pub fn failed(&self, before: Option<DeliveryId>, limit: usize) -> Result<Vec<Attempt>, Error> {
         match &self.backend {
-            Backend::Local(local) => local::reservation::failed(local, before, limit),
+            Backend::Local(local) => Ok(local::reservation::failed(local, before, limit)),
+            Backend::Postgres(shared) => shared.failed(before, limit),
         }
     }
 
     /// A delivery that has begun and is not committed.
-    pub fn attempt(&self, id: DeliveryId) -> Option<Attempt> {
+    ///
+    /// # Errors
+    /// The backend does not answer.
+    pub fn attempt(&self, id: DeliveryId) -> Result<Option<Attempt>, Error> {
         match &self.backend {
-            Backend::Local(local) => local::reservation::attempt(local, id),
+            Backend::Local(local) => Ok(local::reservation::attempt(local, id)),
+            Backend::Postgres(shared) => shared.attempt(id),
         }
     }
 
@@ -192,6 +223,7 @@ impl Outbox {
     ) -> Result<bool, Error> {
         match &self.backend {
             Backend::Local(local) => local::reservation::put_journal(local, id, before, journal),
+            Backend::Postgres(shared) => shared.put_journal(id, before, journal),
         }
     }
 
@@ -202,11 +234,12 @@ impl Outbox {
     pub fn admit(&self) -> Result<(), Error> {
         match &self.backend {
             Backend::Local(local) => local.shared.admit(),
+            Backend::Postgres(shared) => shared.admit(),
         }
     }
 
     /// Whether a delivery that began now could be written down, found out by trying it: a file is
-    /// made and synced where deliveries go, and removed again. What was found holds for three
+    /// made and synced where deliveries go, and removed again; or a row is written. What was found holds for three
     /// seconds, so a probe may ask at any rate. Blocks on the disk.
     ///
     /// # Errors
@@ -214,6 +247,7 @@ impl Outbox {
     pub fn try_writing(&self) -> Result<(), Error> {
         match &self.backend {
             Backend::Local(local) => local.shared.try_writing(),
+            Backend::Postgres(shared) => shared.try_writing(),
         }
     }
 
@@ -224,6 +258,7 @@ impl Outbox {
     pub fn webhook(&self, id: &str) -> Result<WebhookState, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::webhook(local, id)),
+            Backend::Postgres(shared) => shared.webhook(id),
         }
     }
 
@@ -237,6 +272,7 @@ impl Outbox {
                 let lease = local::lease::Lease::new(local, destination);
                 Ok(Some(Lease::local(lease)))
             }
+            Backend::Postgres(shared) => Ok(shared.lease(destination)?.map(Lease::postgres)),
         }
     }
 
@@ -250,6 +286,7 @@ impl Outbox {
     pub fn cancel(&self, delivery: DeliveryId) -> Result<Option<Tally>, Error> {
         match &self.backend {
             Backend::Local(local) => local.ask(|reply| Command::Cancel(delivery, reply)),
+            Backend::Postgres(shared) => shared.cancel(delivery),
         }
     }
 
@@ -266,6 +303,7 @@ impl Outbox {
     ) -> Result<DeadPage, Error> {
         match &self.backend {
             Backend::Local(local) => local::letters::dead_letters(local, filter, after, limit),
+            Backend::Postgres(shared) => shared.dead_letters(filter, after, limit),
         }
     }
 
@@ -276,6 +314,7 @@ impl Outbox {
     pub fn dead_letter(&self, id: LetterId) -> Result<Option<(DeadLetter, Bytes)>, Error> {
         match &self.backend {
             Backend::Local(local) => local::letters::dead_letter(local, id),
+            Backend::Postgres(shared) => shared.dead_letter(id),
         }
     }
 
@@ -288,6 +327,7 @@ impl Outbox {
     pub fn replay(&self, ids: &[LetterId]) -> Result<Moved, Error> {
         match &self.backend {
             Backend::Local(local) => local::letters::replay(local, ids),
+            Backend::Postgres(shared) => shared.replay(ids),
         }
     }
 
@@ -298,6 +338,7 @@ impl Outbox {
     pub fn discard(&self, ids: &[LetterId]) -> Result<Moved, Error> {
         match &self.backend {
             Backend::Local(local) => local::letters::discard(local, ids),
+            Backend::Postgres(shared) => shared.discard(ids),
         }
     }
 
@@ -311,70 +352,7 @@ impl Outbox {
     pub fn edit(&self, id: LetterId, payload: Vec<u8>) -> Result<Option<LetterId>, Error> {
         match &self.backend {
             Backend::Local(local) => local.ask(|reply| Command::Edit(id, payload, reply)),
-        }
-    }
-
-    /// What `matcher` means of all that is here, delivery by delivery, the oldest first. Changes nothing.
-    /// Blocks on the disk for as long as it takes to read everything.
-    ///
-    /// # Errors
-    /// A file cannot be read, or the search was stopped.
-    pub fn find(&self, matcher: &dyn Matcher, scan: &Scan) -> Result<Vec<Occurrence>, Error> {
-        match &self.backend {
-            Backend::Local(local) => local::erase::find(local, matcher, scan),
-        }
-    }
-
-    /// Begins an erasure: writes down `what` is to be erased, in the caller's own form, which is given
-    /// back after a crash. Durable on return.
-    ///
-    /// # Errors
-    /// The outbox refuses writes, or the disk failed.
-    pub fn begin_erasure(&self, what: &[u8]) -> Result<(), Error> {
-        match &self.backend {
-            Backend::Local(local) => local::erase::begin(local, what),
-        }
-    }
-
-    /// What an erasure that has not ended is to erase.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn pending_erasure(&self) -> Result<Option<Vec<u8>>, Error> {
-        match &self.backend {
-            Backend::Local(local) => local::erase::pending(local),
-        }
-    }
-
-    /// Removes what `matcher` means, durably and from every file but those that were set aside as
-    /// damaged: what waits, dead letters, rejected rows, and what is left in files of what was decided
-    /// before. What is in flight lands first, and then goes; so does what is in deliveries that are being
-    /// received at the call. Nothing that is meant is given out any more once it has been found.
-    /// `give_back` must have the sender give back what it holds of a delivery and has not begun, and
-    /// forget what it remembers of its requests. Can be called again after a failure or a crash. Blocks
-    /// on the disk, and for as long as something is in flight.
-    ///
-    /// # Errors
-    /// A file cannot be read, the outbox refuses writes, the disk failed, or it was stopped; what has been
-    /// erased until then is.
-    pub fn erase(
-        &self,
-        matcher: &dyn Matcher,
-        scan: &Scan,
-        give_back: &dyn Fn(DestinationId, DeliveryId),
-    ) -> Result<Erased, Error> {
-        match &self.backend {
-            Backend::Local(local) => local::erase::erase(local, matcher, scan, give_back),
-        }
-    }
-
-    /// Ends an erasure. Durable on return.
-    ///
-    /// # Errors
-    /// The disk failed.
-    pub fn end_erasure(&self) -> Result<(), Error> {
-        match &self.backend {
-            Backend::Local(local) => local::erase::end(local),
+            Backend::Postgres(shared) => shared.edit(id, payload),
         }
     }
 
@@ -391,6 +369,7 @@ impl Outbox {
     ) -> Result<Option<RejectedPage>, Error> {
         match &self.backend {
             Backend::Local(local) => local::status::rejected(local, delivery, after, limit),
+            Backend::Postgres(shared) => shared.rejected(delivery, after, limit),
         }
     }
 
@@ -401,6 +380,7 @@ impl Outbox {
     pub fn destinations(&self) -> Result<Vec<DestinationState>, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::destinations(local)),
+            Backend::Postgres(shared) => shared.destinations(),
         }
     }
 
@@ -416,6 +396,7 @@ impl Outbox {
     ) -> Result<DeliveryPage, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::deliveries(local, after, limit)),
+            Backend::Postgres(shared) => shared.deliveries(after, limit),
         }
     }
 
@@ -426,6 +407,7 @@ impl Outbox {
     pub fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryState>, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::delivery(local, id)),
+            Backend::Postgres(shared) => shared.delivery(id),
         }
     }
 
@@ -437,6 +419,7 @@ impl Outbox {
     pub fn titles(&self) -> Result<Vec<Title>, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::titles(local)),
+            Backend::Postgres(shared) => shared.titles(),
         }
     }
 
@@ -447,6 +430,7 @@ impl Outbox {
     pub fn ending(&self, id: DeliveryId) -> Result<Ending, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::ending::ending(local, id)),
+            Backend::Postgres(shared) => shared.ending(id),
         }
     }
 
@@ -457,6 +441,7 @@ impl Outbox {
     pub fn deliveries_of(&self, letters: &[LetterId]) -> Result<Vec<DeliveryId>, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::ending::deliveries_of(local, letters)),
+            Backend::Postgres(shared) => shared.deliveries_of(letters),
         }
     }
 
@@ -465,6 +450,7 @@ impl Outbox {
     pub fn state_lost(&self) -> Option<UnixMillis> {
         match &self.backend {
             Backend::Local(local) => local::ending::state_lost(local),
+            Backend::Postgres(_) => None,
         }
     }
 
@@ -475,6 +461,7 @@ impl Outbox {
     pub fn usage(&self) -> Result<Usage, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::usage(local)),
+            Backend::Postgres(shared) => shared.usage(),
         }
     }
 
@@ -482,6 +469,7 @@ impl Outbox {
     pub fn health(&self) -> Health {
         match &self.backend {
             Backend::Local(local) => local.shared.health(),
+            Backend::Postgres(shared) => shared.health(),
         }
     }
 
@@ -490,6 +478,7 @@ impl Outbox {
     pub fn damage(&self) -> Vec<Damage> {
         match &self.backend {
             Backend::Local(local) => local.shared.damage(),
+            Backend::Postgres(shared) => shared.damage(),
         }
     }
 
@@ -502,6 +491,7 @@ impl Outbox {
     pub fn verify(&self) -> Result<(), Error> {
         match &self.backend {
             Backend::Local(local) => local::verify::verify(local),
+            Backend::Postgres(shared) => shared.verify(),
         }
     }
 
@@ -512,6 +502,7 @@ impl Outbox {
     pub fn notes(&self) -> Result<Vec<Note>, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::notes(local)),
+            Backend::Postgres(shared) => shared.notes(),
         }
     }
 
@@ -530,6 +521,7 @@ impl Outbox {
         }
         match &self.backend {
             Backend::Local(local) => local.ask(|reply| Command::Note(key, text, reply)),
+            Backend::Postgres(shared) => shared.note(key, text.as_deref()),
         }
     }
 
@@ -544,6 +536,7 @@ impl Outbox {
     ) -> Result<usize, Error> {
         match &self.backend {
             Backend::Local(local) => local::accounts::reseal_accounts(local, reseal),
+            Backend::Postgres(shared) => shared.reseal_accounts(reseal),
         }
     }
 
@@ -551,6 +544,7 @@ impl Outbox {
     pub fn is_alive(&self) -> bool {
         match &self.backend {
             Backend::Local(local) => !local.shared.is_closed(),
+            Backend::Postgres(shared) => shared.is_alive(),
         }
     }
 
@@ -558,6 +552,7 @@ impl Outbox {
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         match &self.backend {
             Backend::Local(local) => local.shared.changed.subscribe(),
+            Backend::Postgres(shared) => shared.subscribe(),
         }
     }
 
@@ -566,6 +561,7 @@ impl Outbox {
     pub fn close(&self) {
         match &self.backend {
             Backend::Local(local) => local.close(),
+            Backend::Postgres(shared) => shared.close(),
         }
     }
 }

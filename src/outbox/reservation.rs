@@ -6,6 +6,7 @@ use crate::model::DeliveryId;
 use crate::outbox::attempt::Arrived;
 use crate::outbox::error::Error;
 use crate::outbox::local;
+use crate::outbox::postgres;
 
 /// The right to receive one delivery. Dropping it without a commit fails the delivery.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub struct Reservation {
 #[derive(Debug)]
 enum Backend {
     Local(local::reservation::Reservation),
+    Postgres(postgres::Reservation),
 }
 
 impl Reservation {
@@ -25,10 +27,17 @@ impl Reservation {
         }
     }
 
+    pub(in crate::outbox) fn postgres(reservation: postgres::Reservation) -> Self {
+        Self {
+            backend: Backend::Postgres(reservation),
+        }
+    }
+
     /// Which delivery this is.
     pub fn id(&self) -> DeliveryId {
         match &self.backend {
             Backend::Local(reservation) => reservation.id(),
+            Backend::Postgres(reservation) => reservation.id(),
         }
     }
 
@@ -36,6 +45,7 @@ impl Reservation {
     pub fn arrived(&self) -> &Arc<Arrived> {
         match &self.backend {
             Backend::Local(reservation) => reservation.arrived(),
+            Backend::Postgres(reservation) => reservation.arrived(),
         }
     }
 
@@ -46,6 +56,7 @@ impl Reservation {
     pub fn describe(&self, title: &str, about: &[u8]) -> Result<(), Error> {
         match &self.backend {
             Backend::Local(reservation) => reservation.describe(title, about),
+            Backend::Postgres(reservation) => reservation.describe(title, about),
         }
     }
 
@@ -53,6 +64,7 @@ impl Reservation {
     pub fn fail(self, kind: u8, message: &str) {
         match self.backend {
             Backend::Local(reservation) => reservation.fail(kind, message),
+            Backend::Postgres(reservation) => reservation.fail(kind, message),
         }
     }
 }

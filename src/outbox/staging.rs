@@ -5,6 +5,7 @@ use crate::outbox::delivery::{Receipt, Totals};
 use crate::outbox::entry::{Appended, Entry};
 use crate::outbox::error::Error;
 use crate::outbox::local;
+use crate::outbox::postgres;
 use crate::outbox::rejected::RejectedRow;
 
 /// A delivery that has begun: visible to nobody until it is committed, gone whole when it is not.
@@ -17,6 +18,7 @@ pub struct Staging {
 #[derive(Debug)]
 enum Backend {
     Local(Box<local::staging::Staging>),
+    Postgres(Box<postgres::Staging>),
 }
 
 impl Staging {
@@ -26,10 +28,17 @@ impl Staging {
         }
     }
 
+    pub(in crate::outbox) fn postgres(staging: postgres::Staging) -> Self {
+        Self {
+            backend: Backend::Postgres(Box::new(staging)),
+        }
+    }
+
     /// Which delivery this is.
     pub fn id(&self) -> DeliveryId {
         match &self.backend {
             Backend::Local(staging) => staging.id(),
+            Backend::Postgres(staging) => staging.id(),
         }
     }
 
@@ -41,6 +50,7 @@ impl Staging {
     pub fn append(&mut self, entry: Entry<'_>) -> Result<Appended, Error> {
         match &mut self.backend {
             Backend::Local(staging) => staging.append(entry),
+            Backend::Postgres(staging) => staging.append(entry),
         }
     }
 
@@ -52,6 +62,7 @@ impl Staging {
     pub fn reject(&mut self, row: RejectedRow<'_>) -> Result<(), Error> {
         match &mut self.backend {
             Backend::Local(staging) => staging.reject(row),
+            Backend::Postgres(staging) => staging.reject(row),
         }
     }
 
@@ -59,13 +70,21 @@ impl Staging {
     /// the loss of power.
     ///
     /// # Errors
-    /// The totals do not match what was given, or the disk failed. The delivery is gone then.
+    /// The totals do not match what was given, or the disk failed. The delivery is gone then. If a
+    /// server stays away for so long that it is not known, it goes as soon as the server is back,
+    /// unless it was visible already.
     pub fn commit(self, totals: Totals) -> Result<Receipt, Error> {
         match self.backend {
             Backend::Local(staging) => staging.commit(totals),
+            Backend::Postgres(staging) => staging.commit(totals),
         }
     }
 
-    /// Ends the delivery without a trace; the same as dropping it.
-    pub fn abort(self) {}
+    /// Ends the delivery without a trace; the same as dropping it, but done on return if it can be.
+    pub fn abort(self) {
+        match self.backend {
+            Backend::Local(_) => {}
+            Backend::Postgres(staging) => staging.abort(),
+        }
+    }
 }

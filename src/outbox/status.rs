@@ -58,6 +58,18 @@ pub struct DestinationState {
     pub bytes: u64,
     /// When the oldest delivery that waits began.
     pub oldest: Option<UnixMillis>,
+    /// The daemon that sends to it, where several share the outbox; `None`: this one alone can, or none
+    /// does just now.
+    pub holder: Option<Holder>,
+}
+
+/// A daemon that holds the lease of a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// What people call it.
+    pub name: String,
+    /// Whether it is the one that was asked.
+    pub own: bool,
 }
 
 /// The deliveries of one title that are listed.

@@ -4,8 +4,11 @@ use looker_feed::outbox::{
     DeadFilter, Ending, Error, MAX_NOTE, RejectedRow, Tally, Totals, WebhookState,
 };
 
-use crate::generated::*;
-use crate::kit::{append, check_sums, deliver, drain, lease, open, settings};
+use crate::generated::{
+    append, check_claim, check_sums, deliver, delivered, delivery_id, destination_id, new_delivery,
+    settlement, totals,
+};
+use crate::kit::{drain, lease, open, settings};
 use crate::server::{BOTH, Database, Isolation, database};
 
 /// Runs a test on databases of both kinds.
@@ -45,11 +48,15 @@ fn deliveries_come_out_in_their_order_byte_by_byte() {
         assert_eq!(second.len(), 5);
         assert!(second.iter().all(|claim| claim.delivery == delivery_id(2)));
         check_sums(&outbox);
-        let states = outbox.deliveries(None, 10).unwrap();
+        let states = outbox.deliveries(None, 10).unwrap().deliveries;
         let ids: Vec<_> = states.iter().map(|state| state.id).collect();
         assert_eq!(ids, [3, 2, 1].map(delivery_id));
         assert_eq!(
-            outbox.deliveries(Some(ids[0]), 1).unwrap()[0].id,
+            outbox
+                .deliveries(Some(states[0].cursor), 1)
+                .unwrap()
+                .deliveries[0]
+                .id,
             delivery_id(2)
         );
         assert!(states[1].settled && states[1].finished.is_some() && !states[0].settled);
@@ -93,7 +100,7 @@ fn a_delivery_is_known_once_and_gone_when_it_is_aborted() {
         assert!(outbox.destinations().unwrap().is_empty());
         staging.abort();
         assert_eq!(webhook(1), WebhookState::Unknown);
-        assert!(outbox.deliveries(None, 10).unwrap().is_empty());
+        assert!(outbox.deliveries(None, 10).unwrap().deliveries.is_empty());
         let mut staging = outbox.begin(again.clone()).unwrap();
         append(&mut staging, 2, 0).unwrap();
         staging.commit(totals(1, 0)).unwrap();
@@ -110,7 +117,7 @@ fn a_delivery_is_known_once_and_gone_when_it_is_aborted() {
             staging.commit(totals(2, 0)),
             Err(Error::Unbalanced { .. })
         ));
-        assert_eq!(outbox.deliveries(None, 10).unwrap().len(), 1);
+        assert_eq!(outbox.deliveries(None, 10).unwrap().deliveries.len(), 1);
         outbox.sweep().unwrap();
         outbox.sweep().unwrap();
         let left = database.psql("SELECT count(*) FROM looker_feed.delivery WHERE state <> 1");
@@ -209,7 +216,8 @@ fn a_cancelled_delivery_sends_no_more_and_counts_what_it_did_not_send() {
         // What flies ends as it ends, what is given back is cancelled.
         one.settle(delivered(&claims[..3])).unwrap();
         assert!(one.claim(10).unwrap().is_empty());
-        one.release(claims[3].delivery, &[claims[3].ordinal]);
+        one.release(claims[3].delivery, &[claims[3].ordinal])
+            .unwrap();
         let next = one.claim(10).unwrap();
         assert!(next.iter().all(|claim| claim.delivery == delivery_id(2)));
         let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
@@ -245,13 +253,16 @@ fn rejected_rows_notes_and_titles_are_kept() {
         }
         append(&mut staging, 1, 0).unwrap();
         staging.commit(totals(1, 5)).unwrap();
-        let page = outbox.rejected(delivery_id(1), 1, 3).unwrap().unwrap();
+        let page = outbox
+            .rejected(delivery_id(1), Some(1), 3)
+            .unwrap()
+            .unwrap();
         assert_eq!((page.total, page.kept, page.rows.len()), (5, 5, 3));
         assert_eq!(
             (page.rows[0].row, &page.rows[0].text[..]),
             (1, &b"row 1"[..])
         );
-        assert_eq!(outbox.rejected(delivery_id(9), 0, 3).unwrap(), None);
+        assert_eq!(outbox.rejected(delivery_id(9), None, 3).unwrap(), None);
         let titles = outbox.titles().unwrap();
         assert_eq!((titles.len(), titles[0].deliveries), (1, 1));
         assert_eq!(outbox.usage().unwrap().rejected_rows, 5);
@@ -307,7 +318,7 @@ fn settled_deliveries_beyond_the_history_are_forgotten() {
     };
     let mut settings = settings(&database, "daemon");
     settings.history = 2;
-    let outbox = looker_feed::outbox::postgres::SharedOutbox::open(settings).unwrap();
+    let outbox = looker_feed::outbox::Outbox::open_shared(settings).unwrap();
     let one = lease(&outbox, 1);
     for delivery in 1..=5 {
         deliver(&outbox, delivery, 1, 2).unwrap();
@@ -318,7 +329,7 @@ fn settled_deliveries_beyond_the_history_are_forgotten() {
         one.settle(settlements.collect()).unwrap();
     }
     outbox.sweep().unwrap();
-    let states = outbox.deliveries(None, 10).unwrap();
+    let states = outbox.deliveries(None, 10).unwrap().deliveries;
     let ids: Vec<_> = states.iter().map(|state| state.id).collect();
     assert_eq!(ids, [5, 4, 1].map(delivery_id));
     assert_eq!(

@@ -5,16 +5,17 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use looker_feed::model::{DeliveryId, DestinationId};
-use looker_feed::outbox::postgres::{Lease, Server, Settings, SharedOutbox, Staging};
+use looker_feed::outbox::postgres::{Server, Settings};
 use looker_feed::outbox::{
-    Claim, Damage, DeadFilter, DeadLetter, DeadPage, DeliveryState, Entry, Error, LetterId, Moved,
-    NewDelivery, Receipt, Rejected, Settled, Settlement, Slice, Tally,
+    self, Claim, Damage, DeadFilter, DeadLetter, DeadPage, DeliveryState, Error, Lease, LetterId,
+    Moved, NewDelivery, Receipt, Rejected, Settled, Settlement, Staging, Tally,
 };
 
+use crate::generated::keys;
 pub use crate::generated::{
-    check_route, delivered, delivery_id, destination_id, new_delivery, payload, settlement, shape,
+    append, check_route, delivered, delivery_id, destination_id, new_delivery, payload, settlement,
+    shape,
 };
-use crate::generated::{check_sum, keys, route, totals};
 use crate::server::{BOTH, Database, database};
 
 /// Settings of a daemon of this name.
@@ -25,83 +26,23 @@ pub fn settings(database: &Database, name: &str) -> Settings {
     }
 }
 
-pub fn open(database: &Database) -> SharedOutbox {
-    SharedOutbox::open(settings(database, "daemon")).unwrap()
-}
-
-/// Whatever deliveries can be brought to, and looked at.
-pub trait Door {
-    fn begin(&self, new: NewDelivery) -> Result<Staging, Error>;
-
-    fn all(&self) -> Vec<DeliveryState>;
-}
-
-impl Door for SharedOutbox {
-    fn begin(&self, new: NewDelivery) -> Result<Staging, Error> {
-        SharedOutbox::begin(self, new)
-    }
-
-    fn all(&self) -> Vec<DeliveryState> {
-        self.deliveries(None, usize::MAX).unwrap()
-    }
-}
-
-impl Door for Outbox {
-    fn begin(&self, new: NewDelivery) -> Result<Staging, Error> {
-        self.shared.begin(new)
-    }
-
-    fn all(&self) -> Vec<DeliveryState> {
-        self.shared.all()
-    }
-}
-
-/// A whole generated delivery.
-pub fn deliver(
-    outbox: &impl Door,
-    delivery: u8,
-    destination: u8,
-    entries: u64,
-) -> Result<Receipt, Error> {
-    let mut staging = outbox.begin(new_delivery(delivery, destination))?;
-    for ordinal in 0..entries {
-        append(&mut staging, delivery, ordinal)?;
-    }
-    staging.commit(totals(entries, 0))
-}
-
-/// Appends entry `ordinal` of a generated delivery.
-pub fn append(staging: &mut Staging, delivery: u8, ordinal: u64) -> Result<u64, Error> {
-    let rows = shape(ordinal);
-    let bodies: Vec<Vec<u8>> = (0..rows.len())
-        .map(|slice| payload(delivery, ordinal, slice))
-        .collect();
-    let slices: Vec<Slice<'_>> = bodies
-        .iter()
-        .zip(&rows)
-        .map(|(bytes, &rows)| Slice { bytes, rows })
-        .collect();
-    let appended = staging.append(Entry {
-        slices: &slices,
-        route: route(ordinal),
-    })?;
-    assert_eq!(appended.ordinal, ordinal);
-    Ok(appended.bytes)
+pub fn open(database: &Database) -> outbox::Outbox {
+    outbox::Outbox::open_shared(settings(database, "daemon")).unwrap()
 }
 
 /// All deliveries that are listed.
-pub fn states_of(outbox: &SharedOutbox) -> Vec<DeliveryState> {
-    outbox.all()
+pub fn states_of(outbox: &outbox::Outbox) -> Vec<DeliveryState> {
+    crate::generated::states(outbox)
 }
 
 /// The rejected rows of a delivery that can be read, and how many are kept.
-pub fn rejected_rows(outbox: &SharedOutbox, id: DeliveryId) -> Option<(Vec<Rejected>, u64)> {
-    let page = outbox.rejected(id, 0, 99).unwrap();
+pub fn rejected_rows(outbox: &outbox::Outbox, id: DeliveryId) -> Option<(Vec<Rejected>, u64)> {
+    let page = outbox.rejected(id, None, 99).unwrap();
     page.map(|page| (page.rows, page.kept))
 }
 
 /// The lease of a destination, which must be free or become so.
-pub fn lease(outbox: &SharedOutbox, destination: u8) -> Lease {
+pub fn lease(outbox: &outbox::Outbox, destination: u8) -> Lease {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(lease) = outbox.lease(destination_id(destination)).unwrap() {
@@ -134,8 +75,18 @@ pub fn drain(lease: &Lease) -> Vec<Claim> {
     }
 }
 
-pub fn check_sums(outbox: &impl Door) {
-    outbox.all().iter().for_each(check_sum);
+pub fn check_sums(outbox: &Outbox) {
+    crate::generated::check_sums(&outbox.shared);
+}
+
+/// A whole generated delivery.
+pub fn deliver(
+    outbox: &Outbox,
+    delivery: u8,
+    destination: u8,
+    entries: u64,
+) -> Result<Receipt, Error> {
+    crate::generated::deliver(&outbox.shared, delivery, destination, entries)
 }
 
 /// How many sequences of operations the model runs: each step is many calls to a server.
@@ -178,7 +129,7 @@ impl Place {
 
 /// One daemon with the leases that it needs: the face of the outbox as the model knows it.
 pub struct Outbox {
-    shared: SharedOutbox,
+    shared: outbox::Outbox,
     leases: RefCell<HashMap<DestinationId, Lease>>,
     whose: RefCell<HashMap<DeliveryId, DestinationId>>,
 }
@@ -218,11 +169,13 @@ impl Outbox {
     pub fn release(&self, delivery: DeliveryId, ordinals: &[u64]) {
         let whose = self.whose.borrow();
         let leases = self.leases.borrow();
-        leases[&whose[&delivery]].release(delivery, ordinals);
+        leases[&whose[&delivery]]
+            .release(delivery, ordinals)
+            .unwrap();
     }
 
     pub fn damage(&self) -> Vec<Damage> {
-        self.shared.damage().unwrap()
+        self.shared.damage()
     }
 
     pub fn dead_letters(
@@ -278,7 +231,7 @@ pub fn release(outbox: &Outbox, delivery: DeliveryId, ordinal: u64) {
 
 /// All deliveries that are listed.
 pub fn states(outbox: &Outbox) -> Vec<DeliveryState> {
-    outbox.shared.all()
+    crate::generated::states(&outbox.shared)
 }
 
 /// One of them.

@@ -1,5 +1,6 @@
 //! The shared outbox against real servers: what it promises, with daemons that come and go.
 
+mod attempts;
 mod basics;
 mod daemons;
 mod faults;
@@ -11,4 +12,7 @@ mod kit;
 mod model;
 mod moving;
 mod own;
+mod serve;
 mod server;
+#[path = "../support/mod.rs"]
+mod support;

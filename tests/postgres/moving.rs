@@ -8,18 +8,17 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use looker_feed::model::DeliveryId;
-use looker_feed::outbox::postgres::SharedOutbox;
 use looker_feed::outbox::{
-    self, Claim, DeadFilter, DeadLetter, DeliveryState, MoveError, MoveStep, OpenError,
+    self, Claim, DeadFilter, DeadLetter, DeliveryState, MoveError, MoveStep, OpenError, Outbox,
     RejectedRow, WebhookState, give_up_move, move_outbox,
 };
 use looker_feed::seal::Key;
 
 use crate::generated::{
-    self, append, copy_all, deliver, delivered, delivery_id, destination_id, given_up, home, lease,
-    new_delivery, settle, settlement, totals,
+    self, append, check_sums, copy_all, deliver, delivered, delivery_id, destination_id, given_up,
+    home, lease, new_delivery, settle, settlement, totals,
 };
-use crate::kit::{self, check_sums};
+use crate::kit;
 use crate::server::{Database, Isolation, bin, database};
 
 /// Deliveries of the outbox that is moved, and of none before.
@@ -125,7 +124,7 @@ fn sent(claims: &[Claim]) -> Vec<Request> {
 
 /// The shared outbox holds what an outbox on the disk, a copy of the one that was moved, holds, and sends
 /// the same in the same order.
-fn check_same(copy: &Path, shared: &SharedOutbox) {
+fn check_same(copy: &Path, shared: &Outbox) {
     let local = generated::open(copy);
     check_sums(shared);
     let before = plain(local.deliveries(None, 99).unwrap().deliveries);
@@ -228,7 +227,7 @@ fn an_outbox_is_moved_with_all_that_is_in_it() {
 
 /// Delivers so many requests of a destination, whatever becomes of leases meanwhile; returns whose they
 /// were.
-fn drain_through(shared: &SharedOutbox, requests: usize) -> Vec<DeliveryId> {
+fn drain_through(shared: &Outbox, requests: usize) -> Vec<DeliveryId> {
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut order = Vec::new();
     while order.len() < requests {
@@ -257,9 +256,9 @@ fn two_outboxes_are_moved_into_one_that_is_in_use() {
     };
     let shared = kit::open(&database);
     // The destinations have work, an owner, and letters of their own.
-    let mut staging = kit::Door::begin(&shared, new_delivery(100, 1)).unwrap();
+    let mut staging = shared.begin(new_delivery(100, 1)).unwrap();
     for ordinal in 0..3 {
-        kit::append(&mut staging, 100, ordinal).unwrap();
+        append(&mut staging, 100, ordinal).unwrap();
     }
     staging.commit(totals(3, 0)).unwrap();
     let held = kit::lease(&shared, 1);

@@ -89,6 +89,9 @@ pub(in crate::app) struct Repeat {
 
 impl AskAgain {
     /// Takes up what the last process has left.
+    ///
+    /// # Errors
+    /// The outbox does not say what that is.
     pub fn new(
         outbox: Outbox,
         keys: Arc<Keyring>,
@@ -97,7 +100,7 @@ impl AskAgain {
         settings: Settings,
         instances: Vec<Instance>,
         now: UnixMillis,
-    ) -> Self {
+    ) -> Result<Self, outbox::Error> {
         let again = Self {
             outbox,
             keys,
@@ -111,11 +114,11 @@ impl AskAgain {
             changes: AtomicU64::new(0),
             outcomes: Outcomes::default(),
         };
-        for attempt in again.outbox.failed(None, usize::MAX) {
+        for attempt in again.outbox.failed(None, usize::MAX)? {
             again.take_up(&attempt, now);
         }
         again.reconcile(now);
-        again
+        Ok(again)
     }
 
     /// Whether there is an API key of any Looker.
@@ -182,9 +185,11 @@ impl AskAgain {
                 .flatten();
             let next = match arrived {
                 Some(came) => match self.outbox.attempt(came) {
-                    Some(attempt) => self.after_failure(&entry.journal, &attempt, now),
+                    Ok(Some(attempt)) => self.after_failure(&entry.journal, &attempt, now),
                     // What is neither failed nor being received is committed, perhaps long ago.
-                    None => Some(entry.journal.done()),
+                    Ok(None) => Some(entry.journal.done()),
+                    // It is looked up again when it is asked for.
+                    Err(_) => None,
                 },
                 None => came
                     .iter()
@@ -245,8 +250,13 @@ impl AskAgain {
 
     /// A delivery has failed and is written down.
     pub fn failed(&self, id: DeliveryId) {
-        let Some(attempt) = self.outbox.attempt(id) else {
-            return;
+        let attempt = match self.outbox.attempt(id) {
+            Ok(Some(attempt)) => attempt,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(delivery = %id, %error, "a failed delivery could not be looked up; it is taken up at the next start");
+                return;
+            }
         };
         let now = UnixMillis::now();
         let about = About::read(&attempt);
@@ -517,7 +527,16 @@ impl AskAgain {
                 Ok(false) => {
                     let doubtful = entry.doubtful.take();
                     drop(ledger);
-                    let stored = self.outbox.attempt(id).map(|attempt| attempt.journal);
+                    let stored = match self.outbox.attempt(id) {
+                        Ok(attempt) => attempt.map(|attempt| attempt.journal),
+                        Err(error) => {
+                            tracing::warn!(delivery = %id, %error, "what was asked of Looker could not be written down yet");
+                            if let Some(entry) = self.ledger().entries.get_mut(&id) {
+                                entry.doubtful = doubtful;
+                            }
+                            return false;
+                        }
+                    };
                     let mut ledger = self.ledger();
                     match (stored, doubtful, ledger.entries.get_mut(&id)) {
                         (Some(stored), Some(doubtful), Some(entry)) if *stored == *doubtful => {

@@ -151,7 +151,10 @@ impl AskAgain {
                 return true;
             }
         }
-        let failed = self.outbox.failed(None, usize::MAX);
+        // What cannot be read now is looked at the next time.
+        let Ok(failed) = self.outbox.failed(None, usize::MAX) else {
+            return true;
+        };
         let known = failed.iter().any(|attempt| {
             let about = About::read(attempt);
             about.job.as_deref() == Some(&job.id)
@@ -160,7 +163,6 @@ impl AskAgain {
                     .is_some_and(|journal| asked(&attempt.title, &journal))
         });
         // One that was accepted here, and of which Looker did not hear; or one that came since.
-        // What cannot be read now is looked at the next time.
         let Ok(committed) = self.committed_since(UnixMillis(from)) else {
             return true;
         };

@@ -34,6 +34,7 @@ pub(in crate::outbox) fn destinations(local: &Local) -> Vec<DestinationState> {
             in_flight: Tally::default(),
             bytes: 0,
             oldest: None,
+            holder: None,
         };
         states.insert(*id, state);
     }
@@ -70,10 +71,12 @@ pub(in crate::outbox) fn deliveries(
     limit: usize,
 ) -> DeliveryPage {
     let index = local.shared.index();
-    let until = after.map_or(u64::MAX, |after| after.0);
+    let until = after.map_or(u64::MAX, |after| after.place);
     let mut older = index.deliveries.range(..until).rev();
     let page: Vec<_> = older.by_ref().take(limit).collect();
-    let last = page.last().map(|(position, _)| DeliveryCursor(**position));
+    let last = page
+        .last()
+        .map(|(position, _)| DeliveryCursor::at(**position));
     DeliveryPage {
         deliveries: page
             .iter()

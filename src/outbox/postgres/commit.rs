@@ -19,23 +19,34 @@ const BEGIN: &str = "WITH place AS (INSERT INTO looker_feed.destination (id, lab
         VALUES ($2, $5, '') ON CONFLICT (id) DO NOTHING),
      begun AS (INSERT INTO looker_feed.delivery
         (id, destination, state, stager, title, label, link, received, webhook, key)
-        VALUES ($1, $2, 0, $3, $4, $5, $6, $7, $8, $9) RETURNING id),
+        SELECT $1, $2, 0, $3, $4, $5, $6, $7, $8, $9 WHERE NOT EXISTS
+            (SELECT 1 FROM looker_feed.attempt a WHERE a.id = $1 AND a.ended IS NOT NULL)
+        RETURNING id),
      hook AS (INSERT INTO looker_feed.webhook (key, delivery)
-        SELECT $8::bytea, id FROM begun WHERE $8::bytea IS NOT NULL)
+        SELECT $8::bytea, id FROM begun WHERE $8::bytea IS NOT NULL AND NOT EXISTS
+            (SELECT 1 FROM looker_feed.webhook w WHERE w.key = $8 AND w.delivery = $1))
      SELECT id FROM begun";
 const OURS: &str = "SELECT state, stager FROM looker_feed.delivery WHERE id = $1";
+
+/// Forgets a webhook id that is so old that it counts as new.
+pub(super) async fn forget_expired(inner: &Inner, key: Option<&[u8]>) -> Result<(), Error> {
+    let Some(key) = key else {
+        return Ok(());
+    };
+    let memory = inner.settings.webhook_memory.as_millis() as i64;
+    let since = inner.settings.clock.now().0 as i64 - memory;
+    let doing = "a webhook id could not be looked up";
+    inner
+        .write(doing, EXPIRED, &[&key, &since], Tries::UntilKnown)
+        .await
+        .map(drop)
+}
 
 pub(super) async fn begin(inner: &Inner, info: &Info) -> Result<(), Error> {
     let doing = "a delivery could not be begun";
     let key = info.webhook.map(|key| key.0);
     let key = key.as_ref().map(|key| &key[..]);
-    if let Some(key) = key {
-        let memory = inner.settings.webhook_memory.as_millis() as i64;
-        let since = inner.settings.clock.now().0 as i64 - memory;
-        inner
-            .write(doing, EXPIRED, &[&key, &since], Tries::UntilKnown)
-            .await?;
-    }
+    forget_expired(inner, key).await?;
     let id = &info.id.0[..];
     let begun = inner
         .sessions
@@ -57,6 +68,11 @@ pub(super) async fn begin(inner: &Inner, info: &Info) -> Result<(), Error> {
         )
         .await;
     match begun {
+        // What was reserved has been ended by another daemon.
+        Ok(rows) if rows.is_empty() => Err(Error::Database {
+            doing,
+            why: GONE.into(),
+        }),
         Ok(_) => Ok(()),
         // Unique violations: it is known, its webhook is, or an earlier try of this call went through.
         Err(fault) if fault.code() == "23505" => {
@@ -200,6 +216,7 @@ const FLIP: &str =
         FROM turn WHERE d.id = $1 AND d.state = 0 RETURNING d.id, d.committed),
      known AS (UPDATE looker_feed.webhook w SET rows = $8, committed = flipped.committed
         FROM flipped WHERE w.delivery = flipped.id AND w.key = $16),
+     arrived AS (DELETE FROM looker_feed.attempt a USING flipped WHERE a.id = flipped.id),
      begun AS (INSERT INTO looker_feed.progress (delivery, destination, position, open, finished)
         SELECT flipped.id, turn.id, turn.position, $13::int8 > 0,
             CASE WHEN $13::int8 > 0 THEN NULL ELSE flipped.committed END
@@ -208,7 +225,8 @@ const FLIP: &str =
 pub(super) const ABORT: &str = "WITH gone AS (UPDATE looker_feed.delivery SET state = 2
         WHERE id = $1 AND state = 0 AND stager = $2 RETURNING id),
      forgotten AS (DELETE FROM looker_feed.webhook w USING gone
-        WHERE w.delivery = gone.id AND w.committed IS NULL)
+        WHERE w.delivery = gone.id AND w.committed IS NULL AND NOT EXISTS
+            (SELECT 1 FROM looker_feed.attempt a WHERE a.id = gone.id AND a.ended IS NULL))
      SELECT id FROM gone";
 /// A write, so that its answer says that what came before it is as durable as it is itself.
 const CONFIRM: &str = "UPDATE looker_feed.delivery SET confirmed = confirmed + 1

@@ -9,14 +9,16 @@ use std::time::Instant;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_postgres::Row;
 
+use super::facts::ServerFacts;
 use super::held::Held;
 use super::image::Job;
 use super::lock::lock;
+use super::pending::Attempts;
 use super::session::{Fault, Params, Sessions, Tries};
 use super::settings::Settings;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::error::Error;
-use crate::outbox::status::Health;
+use crate::outbox::status::{Damage, Health};
 use crate::seal::{Keyring, OpenError, Sealer};
 
 /// What a move calls itself among the daemons: no part of the destinations falls to it.
@@ -46,6 +48,10 @@ pub(super) struct Inner {
     pub free_since: Mutex<HashMap<DestinationId, Instant>>,
     /// Ids for letters that nobody else has.
     pub letter_ids: Mutex<Range<u64>>,
+    /// Destinations that had work when it was last looked.
+    pub active: Mutex<HashSet<DestinationId>>,
+    /// Deliveries that are being received, and failed ones that are still to be written down.
+    pub attempts: Attempts,
     /// Deliveries that have begun here and not ended.
     pub staging: Mutex<HashSet<DeliveryId>>,
     /// Deliveries that are to be aborted, since their callers have let go of them.
@@ -54,10 +60,16 @@ pub(super) struct Inner {
     pub letting_go: Mutex<Vec<Arc<Held>>>,
     pub settles: mpsc::Sender<Job>,
     pub health: Mutex<Health>,
+    /// What the server says of itself, as it was asked last.
+    pub facts: Mutex<Option<ServerFacts>>,
+    /// What was found damaged, as of the last sweep, and here since.
+    pub damage: Mutex<Vec<Damage>>,
     /// Bytes that wait on the server, as it was asked last.
     pub used: AtomicU64,
     /// Bytes that this daemon has staged since.
     pub staged: AtomicU64,
+    /// No further destinations are taken.
+    pub leaving: AtomicBool,
     pub closed: AtomicBool,
 }
 

@@ -21,7 +21,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 
 /// An open shared outbox. Cloning gives another handle to the same one.
 #[derive(Clone, Debug)]
-pub struct SharedOutbox {
+pub(in crate::outbox) struct SharedOutbox {
     pub(super) inner: Arc<Inner>,
     pub(super) runner: Arc<Runner>,
 }
@@ -63,6 +63,18 @@ impl SharedOutbox {
         self.runner.close();
     }
 
+    /// See [`Outbox::retire`](crate::outbox::Outbox::retire).
+    pub fn retire(&self) {
+        let inner = Arc::clone(&self.inner);
+        let retired = self.run(async move {
+            let said = tokio::time::timeout(CLOSING, lease::retire(&inner)).await;
+            Ok(matches!(said, Ok(Ok(()))))
+        });
+        if !matches!(retired, Ok(true)) {
+            tracing::warn!("other daemons could not be told that this one stops");
+        }
+    }
+
     /// Whether the server takes writes, as far as this daemon has seen.
     pub fn health(&self) -> Health {
         self.inner.health()
@@ -91,9 +103,15 @@ impl Runner {
         tasks.abort_all();
         let inner = Arc::clone(&self.inner);
         let given_back = self.run(async move {
-            let giving = lease::give_all_back(&inner);
+            let giving = async {
+                // What failed at the very end first: nobody knows it after this.
+                if let Err(error) = inner.write_ends().await {
+                    tracing::warn!(%error, "how deliveries failed could not be written down");
+                }
+                lease::give_all_back(&inner).await
+            };
             let ended = tokio::time::timeout(CLOSING, giving).await;
-            Ok(ended.is_ok())
+            Ok(matches!(ended, Ok(Ok(()))))
         });
         if !matches!(given_back, Ok(true)) {
             tracing::warn!(

@@ -16,24 +16,10 @@ use crate::outbox::bits::Bits;
 use crate::outbox::counters::Counters;
 use crate::outbox::delivery::Tally;
 use crate::outbox::error::Error;
+use crate::outbox::lane_request::LaneRequest;
 
 /// Deliveries that have settled and are kept in mind, about.
 const KEPT: usize = 512;
-
-/// What a lane is told beside its work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LaneRequest {
-    /// A person has paused the destination.
-    Pause,
-    /// A person has ended the pause, or whatever it waits for.
-    Resume,
-    /// A person wants it tried now.
-    Retry,
-    /// A delivery has been cancelled: what is held of it and has not been begun is to be given back.
-    Cancelled(DeliveryId),
-    /// Another daemon has less to do: the lease is to be given back when nothing flies.
-    GiveBack,
-}
 
 /// A destination that this daemon sends to.
 #[derive(Debug)]

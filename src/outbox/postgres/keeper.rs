@@ -1,5 +1,5 @@
 //! What a daemon does by itself as long as the outbox is open: it is heard of and renews its leases,
-//! and looks once a second for work and for what people have asked.
+//! and looks twice a second for work and for what people have asked.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::model::DestinationId;
 use crate::outbox::error::Error;
 
 /// Between two looks.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Is heard of, and renews the leases, three times in a lease.
 pub(super) async fn beat(inner: Arc<Inner>) {
@@ -56,6 +56,7 @@ pub(super) async fn look(inner: Arc<Inner>) {
         // All that fails here is met again at the next look; the beat says that the server is away.
         for result in [
             commit::abort_all(&inner).await,
+            inner.write_ends().await,
             lease::let_go(&inner).await,
             seen.look(&inner).await,
         ] {
@@ -71,7 +72,7 @@ const ACTIVE: &str = "SELECT t.id, t.version, t.owner,
         EXISTS (SELECT 1 FROM looker_feed.request r
             WHERE r.destination = t.id AND r.answer IS NULL) AS asked,
         (SELECT count(*) FROM looker_feed.daemon m
-            WHERE m.name <> $2
+            WHERE m.name <> $2 AND NOT m.leaving
             AND m.beat > clock_timestamp() - $1::float8 * interval '1 second') AS daemons
      FROM looker_feed.destination t
      WHERE EXISTS (SELECT 1 FROM looker_feed.progress p WHERE p.destination = t.id AND p.open)
@@ -104,6 +105,7 @@ impl Seen {
                 asked.push((id, leased));
             }
         }
+        *lock(&inner.active) = active.keys().copied().collect();
         self.note_free(inner, &active);
         let held: HashMap<DestinationId, Arc<Held>> = inner.held().clone();
         for (id, held) in &held {

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::columns::column;
 use super::columns::read_id;
@@ -16,20 +16,32 @@ use super::session::Tries;
 use crate::model::DestinationId;
 use crate::outbox::error::Error;
 
-/// A destination that has become free is left to daemons with fewer for this long.
-const COURTESY: Duration = Duration::from_secs(3);
+/// A destination that has become free is left to daemons with fewer for this part of a lease.
+const COURTESY: u32 = 5;
 
 impl Inner {
     /// Whether this daemon should take a destination that may be free: not as long as one with fewer may
     /// come for it.
     pub fn may_take(&self, destination: DestinationId) -> bool {
-        let share = self.share.load(Ordering::Relaxed);
+        if self.held().contains_key(&destination) {
+            return true;
+        }
+        if self.leaving.load(Ordering::Acquire) {
+            return false;
+        }
+        // Of one that nobody has seen with work, none can be waiting for it.
+        if !lock(&self.active).contains(&destination) {
+            return true;
+        }
         let free_since = lock(&self.free_since).get(&destination).copied();
-        let waited = free_since.is_some_and(|since| since.elapsed() >= COURTESY);
-        self.held().contains_key(&destination) || self.held().len() < share || waited
+        let courtesy = self.settings.lease / COURTESY;
+        let waited = free_since.is_some_and(|since| since.elapsed() >= courtesy);
+        waited || self.held().len() < self.share.load(Ordering::Relaxed)
     }
 }
 
+const TAKEN: &str = "SELECT 1 FROM looker_feed.destination WHERE id = $1
+     AND owner IS NOT NULL AND owner <> $2 AND lease_until >= clock_timestamp()";
 const ACQUIRE: &str = "INSERT INTO looker_feed.destination AS t
         (id, label, account, owner, epoch, lease_until)
      VALUES ($1, '', '', $2, 1, clock_timestamp() + $3::float8 * interval '1 second')
@@ -67,6 +79,14 @@ pub(super) async fn enter(
 }
 
 async fn acquire(inner: &Inner, destination: DestinationId) -> Result<Option<Arc<Held>>, Error> {
+    // Asking for it locks the row, which the owner renews: so only if it may be free.
+    let doing = "the lease of a destination could not be looked at";
+    let taken = inner
+        .read(doing, TAKEN, &[&&destination.0[..], &&inner.me[..]])
+        .await?;
+    if !taken.is_empty() {
+        return Ok(None);
+    }
     let asked = Instant::now();
     let seconds = inner.settings.lease.as_secs_f64();
     let rows = inner
@@ -146,6 +166,18 @@ pub(super) async fn let_go(inner: &Inner) -> Result<(), Error> {
         leave(inner, &held).await?;
     }
     Ok(())
+}
+
+const RETIRE: &str = "UPDATE looker_feed.daemon SET leaving = true WHERE id = $1 RETURNING 1";
+
+/// Tells the others that this daemon takes no further destinations.
+pub(super) async fn retire(inner: &Inner) -> Result<(), Error> {
+    inner.leaving.store(true, Ordering::Release);
+    let doing = "the daemon could not say that it stops";
+    inner
+        .write(doing, RETIRE, &[&&inner.me[..]], Tries::UntilKnown)
+        .await
+        .map(drop)
 }
 
 const LEAVE: &str = "DELETE FROM looker_feed.daemon WHERE id = $1 RETURNING 1";

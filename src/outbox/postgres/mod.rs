@@ -22,12 +22,16 @@
 //! flies: at once if that is this daemon, or if nobody holds the destination; otherwise it is
 //! written down as a request, which the owner sees within a second ([`requests`]).
 //!
+//! **Deliveries that are being received or failed** are rows too ([`attempts`]): one without an end
+//! whose daemon is silent is ended by any other.
+//!
 //! **Nothing here needs what not every server of this protocol has**: no advisory locks, no LISTEN, no
 //! SKIP LOCKED. Every statement may be refused for the sake of another (40001, 40P01) and is tried
-//! again. The daemons look for work once a second.
+//! again. The daemons look for work twice a second.
 //!
 //! Calls block: a caller on tokio uses `spawn_blocking`.
 
+mod attempts;
 mod blocks;
 mod bury;
 mod cancel;
@@ -38,6 +42,7 @@ mod commit;
 pub(in crate::outbox) mod copying;
 mod daemon;
 mod damage;
+mod facts;
 mod granted;
 mod handle;
 mod held;
@@ -49,6 +54,7 @@ mod lock;
 mod marks;
 mod notes;
 mod open;
+mod pending;
 mod queue;
 mod read;
 mod requests;
@@ -63,14 +69,14 @@ mod sweep;
 pub(in crate::outbox) mod take_in;
 mod taken;
 
+pub(in crate::outbox) use attempts::Reservation;
 pub use daemon::MOVER;
-pub use granted::Lease;
-pub use handle::SharedOutbox;
-pub use held::LaneRequest;
-pub use notes::Note;
-pub use open::{OpenError, Replication, ServerFacts};
+pub use facts::{Replication, ServerFacts};
+pub(in crate::outbox) use granted::Lease;
+pub(in crate::outbox) use handle::SharedOutbox;
+pub use open::{OpenError, Probed, probe};
 pub use schema::{SchemaError, schema};
 pub use server::{Server, ServerError};
 pub use settings::Settings;
-pub use staging::Staging;
+pub(in crate::outbox) use staging::Staging;
 pub use status::Daemon;

@@ -2,20 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::columns::column;
 use super::columns::count;
 use super::columns::read_id;
-use super::daemon::Inner;
+use super::daemon::database;
 use super::handle::SharedOutbox;
-use super::session::Tries;
+use super::session::{Sessions, Tries};
 use crate::model::DestinationId;
 use crate::outbox::error::Error;
-use crate::outbox::note::{MAX_NOTE, MOST_NOTES, NoteKey};
+use crate::outbox::note::{MOST_NOTES, Note, NoteKey};
 use crate::seal::KeyId;
-
-/// A note, by its name.
-pub type Note = (NoteKey, Arc<[u8]>);
 
 const NOTING: &str = "a note could not be written";
 
@@ -46,12 +44,6 @@ impl SharedOutbox {
     /// # Errors
     /// The note is too long, there are too many, or the server cannot be asked.
     pub fn note(&self, key: NoteKey, text: Option<&[u8]>) -> Result<(), Error> {
-        if text.is_some_and(|text| text.len() > MAX_NOTE) {
-            return Err(Error::TooLarge {
-                what: "a note",
-                limit: MAX_NOTE,
-            });
-        }
         let inner = Arc::clone(&self.inner);
         let text = text.map(<[u8]>::to_vec);
         self.run(async move {
@@ -124,11 +116,14 @@ impl SharedOutbox {
     /// The server cannot be asked.
     pub fn needed_keys(&self) -> Result<BTreeMap<KeyId, u64>, Error> {
         let inner = Arc::clone(&self.inner);
-        self.run(async move { needed_keys(&inner).await })
+        self.run(async move { needed_keys(&inner.sessions, inner.settings.within).await })
     }
 }
 
-pub(super) async fn needed_keys(inner: &Inner) -> Result<BTreeMap<KeyId, u64>, Error> {
+pub(super) async fn needed_keys(
+    sessions: &Sessions,
+    within: Duration,
+) -> Result<BTreeMap<KeyId, u64>, Error> {
     let sql = "SELECT key, sum(pieces)::int8 AS pieces FROM (
             SELECT d.key, count(*) AS pieces FROM looker_feed.delivery d
                 LEFT JOIN looker_feed.progress p ON p.delivery = d.id
@@ -136,10 +131,8 @@ pub(super) async fn needed_keys(inner: &Inner) -> Result<BTreeMap<KeyId, u64>, E
             UNION ALL
             SELECT key, count(*) AS pieces FROM looker_feed.letter GROUP BY key) k GROUP BY key";
     let mut needed = BTreeMap::new();
-    for row in inner
-        .read("its keys could not be looked up", sql, &[])
-        .await?
-    {
+    let rows = sessions.read(sql, &[], within).await;
+    for row in rows.map_err(|fault| database("its keys could not be looked up", &fault))? {
         let key: &[u8] = column(&row, "key")?;
         if let Ok(key) = key.try_into() {
             needed.insert(KeyId(key), count(&row, "pieces")?);

@@ -11,11 +11,14 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::columns::column;
-use super::daemon::{BEAT, Inner};
+use super::daemon::{BEAT, Inner, database};
+use super::facts::{FactsError, ServerFacts};
 use super::handle::Runner;
 use super::handle::SharedOutbox;
 use super::keeper;
+use super::lock::lock;
 use super::notes;
+use super::pending::Attempts;
 use super::schema::{self, SchemaError};
 use super::session::{Fault, Sessions, Tries};
 use super::settings::Settings;
@@ -97,13 +100,13 @@ pub enum OpenError {
     },
 }
 
-/// How a server replicates, as far as it says so.
+/// What a look at a server has found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Replication {
-    /// A commit waits for standbys: as `synchronous_standby_names` has it.
-    Synchronous(String),
-    /// A commit waits for nobody. Services that replicate by their disks look like this too.
-    None,
+pub struct Probed {
+    /// What it says of itself.
+    pub facts: ServerFacts,
+    /// Whether the tables are there; if not, the user may make them.
+    pub tables: bool,
 }
 
 /// What somebody who has the outbox open does in it.
@@ -115,42 +118,45 @@ pub(super) enum Part {
     Mover,
 }
 
-/// What a server says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerFacts {
-    /// Its version.
-    pub version: String,
-    /// How it replicates.
-    pub replication: Replication,
-    /// Whether a commit waits for the disk.
-    pub syncs: bool,
+/// Looks at a server without changing anything: its version, how it replicates, whether its tables are
+/// there or can be made, and whether the keys are those in use.
+///
+/// # Errors
+/// It could not be opened.
+pub fn probe(settings: &Settings) -> Result<Probed, OpenError> {
+    check(settings)?;
+    let runtime = runtime()?;
+    let settings = settings.clone();
+    let probed = wait(&runtime, async move {
+        let sessions = Sessions::new(settings.server.clone(), 1);
+        let facts = facts(&settings, &sessions).await?;
+        let schema = |source| OpenError::Schema {
+            server: settings.server.to_string(),
+            source,
+        };
+        let tables = schema::look(&sessions).await.map_err(schema)?;
+        if tables {
+            check_keys(&settings, &sessions).await?;
+        } else {
+            schema::may_make(&sessions).await.map_err(schema)?;
+        }
+        Ok(Probed { facts, tables })
+    });
+    runtime.shutdown_background();
+    probed?
+}
+
+fn check(settings: &Settings) -> Result<(), OpenError> {
+    if settings.pool < 2 {
+        return Err(OpenError::Setting("pool must be 2 or more"));
+    }
+    if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&settings.lease) {
+        return Err(OpenError::Setting("lease must be from 1 s to 5 min"));
+    }
+    Ok(())
 }
 
 impl SharedOutbox {
-    /// Looks at a server without changing anything: its version, how it replicates, whether its
-    /// tables can be made, and whether the keys are those in use.
-    ///
-    /// # Errors
-    /// It could not be opened.
-    pub fn probe(settings: &Settings) -> Result<ServerFacts, OpenError> {
-        let runtime = runtime()?;
-        let sessions = Sessions::new(settings.server.clone(), 1);
-        let probed = wait(&runtime, {
-            let settings = settings.clone();
-            async move {
-                let facts = facts(&settings, &sessions).await?;
-                let there = schema::look(&sessions).await;
-                there.map_err(|source| OpenError::Schema {
-                    server: settings.server.to_string(),
-                    source,
-                })?;
-                Ok(facts)
-            }
-        });
-        runtime.shutdown_background();
-        probed?
-    }
-
     /// Opens a shared outbox: makes its tables if they are not there, and begins to take part in it.
     ///
     /// # Errors
@@ -162,12 +168,7 @@ impl SharedOutbox {
     }
 
     pub(super) fn open_as(settings: Settings, me: [u8; 16], part: Part) -> Result<Self, OpenError> {
-        if settings.pool < 2 {
-            return Err(OpenError::Setting("pool must be 2 or more"));
-        }
-        if !(Duration::from_secs(1)..=Duration::from_secs(300)).contains(&settings.lease) {
-            return Err(OpenError::Setting("lease must be from 1 s to 5 min"));
-        }
+        check(&settings)?;
         let runtime = runtime()?;
         let (settles, jobs) = mpsc::channel(JOBS);
         let inner = Arc::new(Inner {
@@ -181,13 +182,18 @@ impl SharedOutbox {
             share: usize::MAX.into(),
             free_since: Mutex::new(HashMap::new()),
             letter_ids: Mutex::new(0..0),
+            active: Mutex::default(),
+            attempts: Attempts::default(),
             staging: Mutex::default(),
             aborting: Mutex::default(),
             letting_go: Mutex::default(),
             settles,
             health: Mutex::new(Health::Ok),
+            facts: Mutex::default(),
+            damage: Mutex::default(),
             used: 0.into(),
             staged: 0.into(),
+            leaving: false.into(),
             closed: false.into(),
         });
         let entered = wait(&runtime, {
@@ -224,11 +230,8 @@ impl SharedOutbox {
     pub fn facts(&self) -> Result<ServerFacts, Error> {
         let inner = Arc::clone(&self.inner);
         self.run(async move {
-            let facts = facts(&inner.settings, &inner.sessions).await;
-            facts.map_err(|error| Error::Database {
-                doing: "it does not say how it replicates",
-                why: error.to_string().into(),
-            })
+            let within = inner.settings.within;
+            Ok(ServerFacts::ask(&inner.sessions, within).await?)
         })
     }
 
@@ -266,7 +269,14 @@ fn wait<T: Send + 'static>(
 
 async fn enter(inner: &Inner) -> Result<(), OpenError> {
     let server = || inner.settings.server.to_string();
-    facts(&inner.settings, &inner.sessions).await?;
+    let facts = facts(&inner.settings, &inner.sessions).await?;
+    match facts.is_replicated() {
+        true => tracing::info!(server = server(), %facts, "the outbox is shared"),
+        false => {
+            tracing::warn!(server = server(), %facts, "the outbox is shared, and lives as long as the server's disk")
+        }
+    }
+    *lock(&inner.facts) = Some(facts);
     schema::apply(&inner.sessions)
         .await
         .map_err(|source| OpenError::Schema {
@@ -278,7 +288,18 @@ async fn enter(inner: &Inner) -> Result<(), OpenError> {
         why: error.to_string(),
         hint: "",
     };
-    check_keys(inner).await?;
+    check_keys(&inner.settings, &inner.sessions).await?;
+    let sealed = inner.seal(CANARY, CANARY).map_err(failed)?;
+    inner
+        .write(
+            "the key could not be entered",
+            "INSERT INTO looker_feed.canary (key, sealed) VALUES ($1, $2)
+             ON CONFLICT (key) DO NOTHING",
+            &[&&inner.settings.keys.current().0[..], &sealed],
+            Tries::UntilKnown,
+        )
+        .await
+        .map_err(failed)?;
     inner
         .write(
             "the daemon could not be entered",
@@ -288,12 +309,12 @@ async fn enter(inner: &Inner) -> Result<(), OpenError> {
         )
         .await
         .map_err(failed)?;
-    Ok(())
+    inner.reseal_attempts().await.map_err(failed)
 }
 
-async fn check_keys(inner: &Inner) -> Result<(), OpenError> {
-    let server = || inner.settings.server.to_string();
-    let keys = &inner.settings.keys;
+async fn check_keys(settings: &Settings, sessions: &Sessions) -> Result<(), OpenError> {
+    let server = || settings.server.to_string();
+    let keys = &settings.keys;
     let held = || {
         let ids: Vec<String> = keys.ids().map(|id| id.to_string()).collect();
         ids.join(", ")
@@ -303,7 +324,7 @@ async fn check_keys(inner: &Inner) -> Result<(), OpenError> {
         why: error.to_string(),
         hint: "",
     };
-    let needed = notes::needed_keys(inner).await.map_err(failed)?;
+    let needed = notes::needed_keys(sessions, WITHIN).await.map_err(failed)?;
     if let Some((&key, &pieces)) = needed.iter().find(|(key, _)| !keys.holds(**key)) {
         return Err(OpenError::MissingKey {
             server: server(),
@@ -313,10 +334,10 @@ async fn check_keys(inner: &Inner) -> Result<(), OpenError> {
         });
     }
     let doing = "the keys in use could not be looked up";
-    let rows = inner
-        .read(doing, "SELECT key FROM looker_feed.canary", &[])
+    let rows = sessions
+        .read("SELECT key FROM looker_feed.canary", &[], WITHIN)
         .await
-        .map_err(failed)?;
+        .map_err(|fault| failed(database(doing, &fault)))?;
     let mut theirs = Vec::new();
     for row in &rows {
         let key: &[u8] = column(row, "key").map_err(failed)?;
@@ -330,65 +351,31 @@ async fn check_keys(inner: &Inner) -> Result<(), OpenError> {
             held: held(),
         });
     }
-    let sealed = inner.seal(CANARY, CANARY).map_err(failed)?;
-    inner
-        .write(
-            doing,
-            "INSERT INTO looker_feed.canary (key, sealed) VALUES ($1, $2)
-             ON CONFLICT (key) DO NOTHING",
-            &[&&keys.current().0[..], &sealed],
-            Tries::UntilKnown,
-        )
-        .await
-        .map_err(failed)?;
     Ok(())
 }
 
-const FACTS: &str = "SELECT current_setting('server_version') AS version,
-     current_setting('server_version_num')::int8 AS number,
-     coalesce(current_setting('synchronous_standby_names', true), '') AS standbys,
-     current_setting('synchronous_commit') AS waits,
-     coalesce(current_setting('fsync', true), 'on') AS fsync";
-
 async fn facts(settings: &Settings, sessions: &Sessions) -> Result<ServerFacts, OpenError> {
-    let server = settings.server.to_string();
-    let rows = sessions
-        .read(FACTS, &[], WITHIN)
-        .await
-        .map_err(|fault| OpenError::Server {
-            server: server.clone(),
+    let server = || settings.server.to_string();
+    let facts = ServerFacts::ask(sessions, WITHIN).await;
+    let facts = facts.map_err(|error| match error {
+        FactsError::Fault(fault) => OpenError::Server {
+            server: server(),
             hint: hint(&fault),
             why: fault.to_string(),
-        })?;
-    let odd = |error: Error| OpenError::Server {
-        server: settings.server.to_string(),
-        why: error.to_string(),
-        hint: "",
-    };
-    let Some(row) = rows.first() else {
-        return Err(odd(Error::Closed));
-    };
-    let version: String = column(row, "version").map_err(odd)?;
-    let number: i64 = column(row, "number").map_err(odd)?;
-    if number < OLDEST {
+        },
+        FactsError::Odd(error) => OpenError::Server {
+            server: server(),
+            why: error.to_string(),
+            hint: "",
+        },
+    })?;
+    if facts.number < OLDEST {
         return Err(OpenError::Old {
-            server,
-            found: version,
+            server: server(),
+            found: facts.version,
         });
     }
-    let standbys: String = column(row, "standbys").map_err(odd)?;
-    let waits: String = column(row, "waits").map_err(odd)?;
-    let fsync: String = column(row, "fsync").map_err(odd)?;
-    let waits_for_standby = ["on", "remote_write", "remote_apply"].contains(&waits.as_str());
-    Ok(ServerFacts {
-        version,
-        replication: if standbys.is_empty() || !waits_for_standby {
-            Replication::None
-        } else {
-            Replication::Synchronous(standbys)
-        },
-        syncs: fsync == "on" && waits != "off",
-    })
+    Ok(facts)
 }
 
 /// What to do about what the server says at the door.

@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use super::blocks::{self, Block, Unreadable};
-use super::columns::{column, count};
+use super::columns::{column, count, read_id};
 use super::daemon::Inner;
+use super::handle::SharedOutbox;
 use super::held::{Letter, Work};
+use super::marks::Marks;
 use crate::model::DeliveryId;
 use crate::outbox::dead::{DeadMeta, LetterRecord};
 use crate::outbox::delivery::Tally;
@@ -136,4 +138,57 @@ pub(super) async fn one_body(
         }
     }
     Ok(Read::Damaged)
+}
+
+const OPEN: &str = "SELECT p.delivery, p.frontier, p.beyond, d.requests
+     FROM looker_feed.progress p JOIN looker_feed.delivery d ON d.id = p.delivery
+     WHERE p.open ORDER BY p.destination, p.position";
+
+impl SharedOutbox {
+    /// Reads all that waits and all dead letters, and names what cannot be read. Nothing is changed: it
+    /// is counted as damaged by the owner of its destination when its turn comes.
+    pub fn verify(&self) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move { verify(&inner).await })
+    }
+}
+
+async fn verify(inner: &Inner) -> Result<(), Error> {
+    let mut work = Work::default();
+    for row in inner
+        .read("what waits could not be read", OPEN, &[])
+        .await?
+    {
+        let id = DeliveryId(read_id(&row, "delivery")?);
+        let marks = Marks::from_parts(count(&row, "frontier")?, column(&row, "beyond")?);
+        let end = count(&row, "requests")?;
+        let mut from = 0;
+        while let Some(ordinal) = marks.next_open(from, end) {
+            from = ordinal + 1;
+            if let (tally, Read::Damaged) = entry(inner, &mut work, id, ordinal).await? {
+                let rows = tally.map_or(0, |tally| tally.rows);
+                let what = format!("request {ordinal} in its block");
+                inner.report_damage(id, rows, what).await;
+            }
+        }
+    }
+    let (mut from, limit) = (0i64, 16i64);
+    loop {
+        let sql = "SELECT id AS letter, delivery, ordinal, live, rows, batches, queued, body
+             FROM looker_feed.letter WHERE id >= $1 ORDER BY id LIMIT $2";
+        let rows = inner.read(READING, sql, &[&from, &limit]).await?;
+        for row in &rows {
+            let (id, letter) = (count(row, "letter")?, Letter::read(row)?);
+            from = id as i64 + 1;
+            if let Read::Damaged = one_body(inner, id, &letter).await? {
+                let what = format!("dead letter {id}");
+                inner
+                    .report_damage(letter.delivery, letter.tally.rows, what)
+                    .await;
+            }
+        }
+        if (rows.len() as i64) < limit {
+            return Ok(());
+        }
+    }
 }

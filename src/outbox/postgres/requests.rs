@@ -14,7 +14,6 @@ use super::columns::column;
 use super::columns::read_id;
 use super::daemon::Inner;
 use super::handle::SharedOutbox;
-use super::held::LaneRequest;
 use super::held::{Held, Work};
 use super::lease::{enter, leave};
 use super::letters::{Answering, by_destination, edit, move_letters};
@@ -23,6 +22,7 @@ use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::codec::{Decoder, Encoder, Malformed};
 use crate::outbox::delivery::Tally;
 use crate::outbox::error::Error;
+use crate::outbox::lane_request::LaneRequest;
 use crate::outbox::letter::LetterId;
 use crate::outbox::letter::Moved;
 
@@ -118,12 +118,13 @@ impl SharedOutbox {
         })
     }
 
-    /// Tells the lane of a destination something, whichever daemon has it. Returns whether any has.
-    ///
-    /// # Errors
-    /// As for [`SharedOutbox::cancel`].
-    pub fn tell_lane(&self, destination: DestinationId, what: &LaneRequest) -> Result<bool, Error> {
-        let wish = match what {
+    /// See [`Outbox::tell_holder`](crate::outbox::Outbox::tell_holder).
+    pub fn tell_holder(
+        &self,
+        destination: DestinationId,
+        request: LaneRequest,
+    ) -> Result<bool, Error> {
+        let wish = match request {
             LaneRequest::Pause => LaneWish::Pause,
             LaneRequest::Resume => LaneWish::Resume,
             LaneRequest::Retry => LaneWish::Retry,
@@ -132,13 +133,13 @@ impl SharedOutbox {
         };
         let inner = Arc::clone(&self.inner);
         self.run(async move {
-            let own = inner.held().get(&destination).cloned();
-            if own.is_none() && owner_of(&inner, destination).await?.is_none() {
-                return Ok(false);
+            match owner_of(&inner, destination).await? {
+                None => Ok(false),
+                Some(owner) if owner == inner.me => Ok(false),
+                Some(_) => act(&inner, destination, Action::Lane(wish))
+                    .await
+                    .map(|_| true),
             }
-            act(&inner, destination, Action::Lane(wish))
-                .await
-                .map(|_| true)
         })
     }
 

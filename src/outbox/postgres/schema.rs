@@ -99,6 +99,24 @@ pub(super) async fn look(sessions: &Sessions) -> Result<bool, SchemaError> {
     Ok(found == known)
 }
 
+/// Whether this user may make the tables, as far as that can be asked.
+pub(super) async fn may_make(sessions: &Sessions) -> Result<(), SchemaError> {
+    let sql = "SELECT has_database_privilege(current_database(), 'CREATE')
+        OR EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = 'looker_feed'
+            AND has_schema_privilege(oid, 'CREATE')) AS may, current_user::text AS name";
+    let rows = sessions.read(sql, &[], WITHIN).await;
+    let rows = rows.map_err(|fault| SchemaError::Server(fault.to_string()))?;
+    match rows.first() {
+        Some(row) if !row.get::<_, bool>("may") => {
+            let name: String = row.get("name");
+            Err(SchemaError::Rights {
+                words: format!("{name} may not make a schema in this database"),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// 0: there are no tables.
 async fn version(sessions: &Sessions) -> Result<i64, SchemaError> {
     let read = sessions

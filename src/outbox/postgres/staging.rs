@@ -12,8 +12,7 @@ use std::time::Duration;
 use super::blocks::Block;
 use super::bury::encode_error;
 use super::commit::{ABORT, BLOCKS, Flip, REJECTS, begin, store};
-use super::daemon::Inner;
-use super::daemon::database;
+use super::daemon::{BEAT, Inner, database};
 use super::handle::SharedOutbox;
 use super::lock::lock;
 use super::session::Tries;
@@ -30,12 +29,14 @@ use crate::seal::Sealer;
 const TOGETHER: usize = 1 << 20;
 /// Bytes of rejected rows that are kept of a delivery.
 const MAX_REJECTED: u64 = 64 << 20;
+/// How long a write may take that only finds out whether one is possible.
+const TRYING: Duration = Duration::from_secs(3);
 /// How long a caller waits for an abort; what is not aborted by then is later.
 const ABORTING: Duration = Duration::from_secs(5);
 
 /// A delivery that has begun. Dropping it aborts it.
 #[derive(Debug)]
-pub struct Staging {
+pub(in crate::outbox) struct Staging {
     outbox: SharedOutbox,
     info: Arc<Info>,
     sealer: Sealer,
@@ -61,6 +62,22 @@ impl SharedOutbox {
     /// The outbox is full, or the server takes no writes.
     pub fn admit(&self) -> Result<(), Error> {
         self.inner.admit()
+    }
+
+    /// Whether a delivery that began now could be written down, found out by a write.
+    pub fn try_writing(&self) -> Result<(), Error> {
+        self.inner.admit()?;
+        let inner = Arc::clone(&self.inner);
+        self.run(async move {
+            let params: super::session::Params<'_> = &[&&inner.me[..], &inner.settings.name];
+            let written = inner
+                .sessions
+                .run(BEAT, params, Tries::UntilKnown, TRYING)
+                .await;
+            written
+                .map(drop)
+                .map_err(|fault| database("it does not take a write now", &fault))
+        })
     }
 
     /// Begins a delivery.
@@ -235,6 +252,7 @@ impl Staging {
         };
         let inner = Arc::clone(&self.outbox.inner);
         let receipt = self.outbox.run(async move { flip.run(&inner).await })?;
+        self.outbox.inner.received(self.info.id);
         let held = self
             .outbox
             .inner
@@ -350,14 +368,26 @@ impl Drop for Staging {
 }
 
 impl Inner {
-    fn admit(&self) -> Result<(), Error> {
+    pub fn admit(&self) -> Result<(), Error> {
         if self.is_closed() {
             return Err(Error::Closed);
         }
         if let Health::RefusingWrites { since, what } = self.health() {
             return Err(Error::RefusingWrites { since, what });
         }
+        self.check_replicated()?;
         self.check_room()
+    }
+
+    fn check_replicated(&self) -> Result<(), Error> {
+        match &*lock(&self.facts) {
+            Some(facts) if !self.settings.allow_unreplicated && !facts.is_replicated() => {
+                Err(Error::Unreplicated {
+                    facts: facts.to_string().into(),
+                })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_room(&self) -> Result<(), Error> {

@@ -11,14 +11,15 @@ use super::columns::read_id;
 use super::columns::{count, counters, millis};
 use super::daemon::Inner;
 use super::handle::SharedOutbox;
+use super::lock::lock;
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::delivery::Ending;
-use crate::outbox::delivery::{DeliveryCursor, DeliveryState, Tally};
+use crate::outbox::delivery::{DeliveryCursor, DeliveryPage, DeliveryState, Tally};
 use crate::outbox::error::Error;
 use crate::outbox::record::{Kind, Name, scan};
 use crate::outbox::rejected::{Rejected, RejectedPage};
-use crate::outbox::status::{Damage, DestinationState, Title, Usage};
+use crate::outbox::status::{Damage, DestinationState, Holder, Title, Usage};
 use crate::outbox::webhook::{WebhookKey, WebhookState};
 
 /// A daemon of the outbox.
@@ -51,16 +52,17 @@ macro_rules! states {
 }
 const ONE: &str = states!("WHERE d.id = $1 AND d.state = 1");
 const NEWEST: &str = states!(
-    "WHERE d.state = 1 AND ($1::bytea IS NULL
-        OR (d.committed, d.id) < (SELECT c.committed, c.id FROM looker_feed.delivery c WHERE c.id = $1))
-     ORDER BY d.committed DESC, d.id DESC LIMIT $2"
+    "WHERE d.state = 1 AND (d.committed, d.id) < ($1::int8, $2::bytea)
+     ORDER BY d.committed DESC, d.id DESC LIMIT $3"
 );
 const TITLES: &str = "SELECT title, count(*) AS deliveries, max(received) AS newest
      FROM looker_feed.delivery WHERE state = 1 GROUP BY title ORDER BY title";
 const DESTINATIONS: &str =
     "SELECT t.id, t.label, w.deliveries, w.rows, w.batches, w.bytes, w.oldest,
         (SELECT count(DISTINCT l.queued) FROM looker_feed.letter l
-            WHERE l.destination = t.id AND l.queued IS NOT NULL) AS replays
+            WHERE l.destination = t.id AND l.queued IS NOT NULL) AS replays,
+        CASE WHEN t.lease_until > clock_timestamp() THEN t.owner END AS owner,
+        (SELECT m.name FROM looker_feed.daemon m WHERE m.id = t.owner) AS holder
      FROM (SELECT p.destination, count(*) FILTER (WHERE p.frontier < d.requests) AS deliveries,
             sum(d.rows_mapped - p.delivered_rows - p.dead_rows - p.discarded_rows - p.damaged_rows
                 - p.cancelled_rows)::int8 AS rows,
@@ -79,7 +81,9 @@ const USAGE: &str = "SELECT
         WHERE dead_batches > 0) AS dead_rows,
      (SELECT coalesce(sum(dead_batches), 0)::int8 FROM looker_feed.progress
         WHERE dead_batches > 0) AS dead_batches,
-     (SELECT count(*) FROM looker_feed.delivery WHERE state = 0) AS receiving,
+     (SELECT count(*) FROM looker_feed.attempt WHERE ended IS NULL)
+        + (SELECT count(*) FROM looker_feed.delivery d WHERE d.state = 0 AND NOT EXISTS
+            (SELECT 1 FROM looker_feed.attempt a WHERE a.id = d.id)) AS receiving,
      (SELECT count(*) FROM looker_feed.delivery WHERE state = 1) AS deliveries,
      (SELECT coalesce(sum(kept), 0)::int8 FROM looker_feed.delivery WHERE state = 1) AS kept,
      (SELECT coalesce(sum(cancelled_rows), 0)::int8 FROM looker_feed.progress) AS cancelled_rows,
@@ -111,21 +115,32 @@ impl SharedOutbox {
     }
 
     /// Deliveries in the order of their commit, the newest first: at most `limit`, those behind `after`.
-    ///
-    /// # Errors
-    /// The server cannot be asked.
     pub fn deliveries(
         &self,
-        after: Option<DeliveryId>,
+        after: Option<DeliveryCursor>,
         limit: usize,
-    ) -> Result<Vec<DeliveryState>, Error> {
+    ) -> Result<DeliveryPage, Error> {
         let inner = Arc::clone(&self.inner);
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        // One more, to know whether there is more.
+        let wanted = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
         self.run(async move {
-            let after = after.map(|id| id.0);
-            let after = after.as_ref().map(|id| &id[..]);
-            let rows = inner.read(READING, NEWEST, &[&after, &limit]).await?;
-            rows.iter().map(|row| state(&inner, row)).collect()
+            let (place, id) = after.map_or((i64::MAX, [255; 16]), |after| {
+                (after.place as i64, after.id.0)
+            });
+            let rows = inner
+                .read(READING, NEWEST, &[&place, &&id[..], &wanted])
+                .await?;
+            let mut deliveries = rows
+                .iter()
+                .map(|row| state(&inner, row))
+                .collect::<Result<Vec<_>, Error>>()?;
+            let more = deliveries.len() > limit;
+            deliveries.truncate(limit);
+            let last = deliveries.last().map(|last| last.cursor);
+            Ok(DeliveryPage {
+                next: last.filter(|_| more),
+                deliveries,
+            })
         })
     }
 
@@ -201,43 +216,21 @@ impl SharedOutbox {
         self.run(async move { ending(&inner, id).await })
     }
 
-    /// Rows of a delivery that could not be mapped: at most `limit`, leaving out the first `skip`.
-    /// `None`: the delivery is not listed.
-    ///
-    /// # Errors
-    /// The server cannot be asked.
+    /// Rows of a delivery that could not be mapped: at most `limit`, from `after` on.
     pub fn rejected(
         &self,
         id: DeliveryId,
-        skip: usize,
+        after: Option<u64>,
         limit: usize,
     ) -> Result<Option<RejectedPage>, Error> {
         let inner = Arc::clone(&self.inner);
-        self.run(async move { rejected_page(&inner, id, skip, limit).await })
+        let from = after.unwrap_or(0);
+        self.run(async move { rejected_page(&inner, id, from, limit).await })
     }
 
-    /// What was found damaged, the latest 200.
-    ///
-    /// # Errors
-    /// The server cannot be asked.
-    pub fn damage(&self) -> Result<Vec<Damage>, Error> {
-        let inner = Arc::clone(&self.inner);
-        self.run(async move {
-            let sql = "SELECT found, delivery, rows, what FROM looker_feed.damage
-                 ORDER BY found DESC LIMIT 200";
-            let mut rows = inner.read(READING, sql, &[]).await?;
-            rows.reverse();
-            rows.iter()
-                .map(|row| {
-                    Ok(Damage {
-                        delivery: Some(DeliveryId(read_id(row, "delivery")?)),
-                        rows: count(row, "rows")?,
-                        what: column(row, "what")?,
-                        found: millis(row, "found")?,
-                    })
-                })
-                .collect()
-        })
+    /// What was found damaged, the latest 200: as of the last sweep, and here since.
+    pub fn damage(&self) -> Vec<Damage> {
+        lock(&self.inner.damage).clone()
     }
 
     /// The daemons that have been heard of within the last minute, by their names, with what each sends
@@ -295,6 +288,12 @@ fn destination(inner: &Inner, row: &Row) -> Result<DestinationState, Error> {
     }
     in_flight = least(in_flight, waiting);
     waiting -= in_flight;
+    let owner: Option<&[u8]> = column(row, "owner")?;
+    let name: Option<String> = column(row, "holder")?;
+    let holder = owner.map(|owner| Holder {
+        name: name.unwrap_or_default(),
+        own: *owner == inner.me,
+    });
     Ok(DestinationState {
         id,
         label: column(row, "label")?,
@@ -303,6 +302,7 @@ fn destination(inner: &Inner, row: &Row) -> Result<DestinationState, Error> {
         in_flight,
         bytes: count(row, "bytes")?,
         oldest: Some(millis(row, "oldest")?),
+        holder,
     })
 }
 
@@ -337,7 +337,10 @@ fn state(inner: &Inner, row: &Row) -> Result<DeliveryState, Error> {
     Ok(DeliveryState {
         erased: Tally::default(),
         id,
-        cursor: DeliveryCursor(committed.0),
+        cursor: DeliveryCursor {
+            place: committed.0,
+            id,
+        },
         destination,
         destination_label: column(row, "label")?,
         title: column(row, "title")?,
@@ -391,7 +394,7 @@ async fn ending(inner: &Inner, id: DeliveryId) -> Result<Ending, Error> {
 async fn rejected_page(
     inner: &Inner,
     id: DeliveryId,
-    skip: usize,
+    from: u64,
     limit: usize,
 ) -> Result<Option<RejectedPage>, Error> {
     let Some(state) = delivery(inner, id).await? else {
@@ -408,10 +411,12 @@ async fn rejected_page(
     }
     let sql = "SELECT first, entries, body FROM looker_feed.reject
          WHERE delivery = $1 AND first + entries > $2 ORDER BY first LIMIT 1";
-    let mut from = skip as u64;
-    while page.rows.len() < limit {
+    let until = from.saturating_add(limit as u64).min(page.kept);
+    page.next = (until < page.kept).then_some(until);
+    let mut at = from;
+    while at < until {
         let rows = inner
-            .read(READING, sql, &[&&id.0[..], &(from as i64)])
+            .read(READING, sql, &[&&id.0[..], &(at as i64)])
             .await?;
         let Some(row) = rows.first() else {
             break;
@@ -423,11 +428,8 @@ async fn rejected_page(
                 delivery: id,
                 ordinal: frame.name.ordinal,
             };
-            if frame.name != name || u64::from(frame.name.ordinal) < from {
+            if frame.name != name || !(at..until).contains(&u64::from(frame.name.ordinal)) {
                 continue;
-            }
-            if page.rows.len() == limit {
-                break;
             }
             if let Some(key) = frame.key_id()
                 && !inner.settings.keys.holds(key)
@@ -440,7 +442,7 @@ async fn rejected_page(
                 .extend(opened.and_then(|record| Rejected::of(&record)).ok());
         }
         let entries: i32 = column(row, "entries")?;
-        from = count(row, "first")? + entries.max(1) as u64;
+        at = count(row, "first")? + entries.max(1) as u64;
     }
     Ok(Some(page))
 }

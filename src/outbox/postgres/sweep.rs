@@ -9,7 +9,10 @@ use tokio::time::sleep;
 
 use super::columns::count;
 use super::daemon::Inner;
+use super::facts::ServerFacts;
+use super::lock::lock;
 use super::session::{Params, Tries};
+use crate::outbox::attempt::INTERRUPTED;
 use crate::outbox::error::Error;
 
 /// Between two sweeps, about.
@@ -29,12 +32,25 @@ pub(super) async fn sweep(inner: Arc<Inner>) {
     }
 }
 
+/// Begun by a daemon that is not heard of, and without an end. $2: how they ended.
+const INTERRUPTED_ATTEMPTS: &str = "WITH lost AS (UPDATE looker_feed.attempt a
+        SET kind = $2, ended = (extract(epoch FROM clock_timestamp()) * 1000)::int8
+        WHERE a.ended IS NULL AND NOT EXISTS (SELECT 1 FROM looker_feed.daemon m
+            WHERE m.id = a.stager
+            AND m.beat > clock_timestamp() - $1::float8 * interval '1 second') RETURNING a.id)
+     DELETE FROM looker_feed.webhook w USING lost
+     WHERE w.delivery = lost.id AND w.committed IS NULL RETURNING 1";
+/// The oldest that failed, beyond those that are remembered.
+const ATTEMPTS: &str = "DELETE FROM looker_feed.attempt WHERE id IN (
+        SELECT id FROM looker_feed.attempt WHERE ended IS NOT NULL
+        ORDER BY id DESC OFFSET $1 LIMIT $2) RETURNING 1";
 /// Staged by a daemon that is not heard of.
 const ORPHANS: &str = "WITH gone AS (UPDATE looker_feed.delivery d SET state = 2
         WHERE d.state = 0 AND NOT EXISTS (SELECT 1 FROM looker_feed.daemon m WHERE m.id = d.stager
             AND m.beat > clock_timestamp() - $1::float8 * interval '1 second') RETURNING d.id),
      forgotten AS (DELETE FROM looker_feed.webhook w USING gone
-        WHERE w.delivery = gone.id AND w.committed IS NULL)
+        WHERE w.delivery = gone.id AND w.committed IS NULL AND NOT EXISTS
+            (SELECT 1 FROM looker_feed.attempt a WHERE a.id = gone.id AND a.ended IS NULL))
      SELECT id FROM gone";
 const ABORTED_BLOCKS: &str = "DELETE FROM looker_feed.block WHERE (delivery, first) IN (
         SELECT b.delivery, b.first FROM looker_feed.delivery d
@@ -76,6 +92,7 @@ const REQUESTS: &str = "DELETE FROM looker_feed.request
 const DAEMONS: &str = "DELETE FROM looker_feed.daemon m
      WHERE m.beat < clock_timestamp() - interval '1 day'
      AND NOT EXISTS (SELECT 1 FROM looker_feed.delivery d WHERE d.stager = m.id AND d.state = 0)
+     AND NOT EXISTS (SELECT 1 FROM looker_feed.attempt a WHERE a.stager = m.id AND a.ended IS NULL)
      RETURNING 1";
 const DAMAGES: &str = "DELETE FROM looker_feed.damage WHERE found < (
         SELECT min(found) FROM (SELECT found FROM looker_feed.damage ORDER BY found DESC LIMIT 200) n)
@@ -95,12 +112,16 @@ const USED: &str = "SELECT coalesce(sum(d.bytes), 0)::int8 AS bytes FROM looker_
 pub(super) async fn once(inner: &Inner) -> Result<(), Error> {
     let silent = inner.settings.lease.as_secs_f64() * DEAD_AFTER;
     delete(inner, ORPHANS, &[&silent]).await?;
+    let interrupted = i16::from(INTERRUPTED);
+    delete(inner, INTERRUPTED_ATTEMPTS, &[&silent, &interrupted]).await?;
     aborted(inner).await?;
     for sql in [PASSED, SETTLED, CLEARED] {
         while delete(inner, sql, &[&PART]).await? as i64 == PART {}
     }
     let history = i64::try_from(inner.settings.history).unwrap_or(i64::MAX);
-    while delete(inner, HISTORY, &[&history, &PART]).await? as i64 == PART {}
+    for sql in [HISTORY, ATTEMPTS] {
+        while delete(inner, sql, &[&history, &PART]).await? as i64 == PART {}
+    }
     let memory = inner.settings.webhook_memory.as_millis() as i64;
     let since = inner.settings.clock.now().0 as i64 - memory;
     while delete(inner, WEBHOOKS, &[&since, &PART]).await? as i64 == PART {}
@@ -115,7 +136,9 @@ pub(super) async fn once(inner: &Inner) -> Result<(), Error> {
     if let Some(row) = inner.read(DOING, USED, &[]).await?.first() {
         inner.used.store(count(row, "bytes")?, Ordering::Relaxed);
     }
-    Ok(())
+    inner.look_at_damage().await?;
+    inner.look_elsewhere().await?;
+    inner.look_at_server().await
 }
 
 /// Removes what was aborted.
@@ -131,4 +154,23 @@ const DOING: &str = "the outbox could not be swept";
 async fn delete(inner: &Inner, sql: &'static str, params: Params<'_>) -> Result<usize, Error> {
     let rows = inner.write(DOING, sql, params, Tries::UntilKnown).await?;
     Ok(rows.len())
+}
+
+impl Inner {
+    /// How the server replicates may change while it runs: a standby is promoted and has none itself.
+    async fn look_at_server(&self) -> Result<(), Error> {
+        let now = ServerFacts::ask(&self.sessions, self.settings.within).await?;
+        let before = lock(&self.facts).replace(now.clone());
+        if before.is_some_and(|before| before.is_replicated() != now.is_replicated()) {
+            match now.is_replicated() {
+                true => {
+                    tracing::info!(facts = %now, "the database of the outbox replicates what it commits")
+                }
+                false => {
+                    tracing::error!(facts = %now, "the database of the outbox does not replicate what it commits any more")
+                }
+            }
+        }
+        Ok(())
+    }
 }

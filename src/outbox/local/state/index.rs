@@ -490,7 +490,7 @@ impl Delivery {
         let (waiting, in_flight) = (self.waiting(), self.flight.tally);
         DeliveryState {
             id: info.id,
-            cursor: DeliveryCursor(position),
+            cursor: DeliveryCursor::at(position),
             destination: info.destination,
             destination_label: info.label.clone(),
             title: info.title.clone(),

@@ -121,6 +121,22 @@ CREATE TABLE looker_feed.request (
 );
 CREATE INDEX request_open ON looker_feed.request (destination, asked) WHERE answer IS NULL;
 
+-- Deliveries that have begun and are not visible: being received, or failed (ended). sealed: title, what
+-- is known of it, message and journal.
+CREATE TABLE looker_feed.attempt (
+    id       bytea PRIMARY KEY,
+    stager   bytea NOT NULL,
+    webhook  bytea,
+    received bigint NOT NULL,
+    ended    bigint,
+    kind     smallint NOT NULL DEFAULT 0,
+    rows     bigint NOT NULL DEFAULT 0,
+    bytes    bigint NOT NULL DEFAULT 0,
+    key      bytea NOT NULL,
+    sealed   bytea NOT NULL
+);
+CREATE INDEX attempt_open ON looker_feed.attempt (stager) WHERE ended IS NULL;
+
 CREATE TABLE looker_feed.webhook (
     key       bytea PRIMARY KEY,
     delivery  bytea NOT NULL,
@@ -146,7 +162,8 @@ CREATE TABLE looker_feed.daemon (
     id    bytea PRIMARY KEY,
     name  text NOT NULL,
     since timestamptz NOT NULL,
-    beat  timestamptz NOT NULL
+    beat  timestamptz NOT NULL,
+    leaving boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 
 -- A text sealed under each key that has been used: a daemon without the key does not open it.
