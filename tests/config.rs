@@ -90,6 +90,7 @@ fn the_shipped_file_alone_gives_the_documented_defaults() {
     assert!(config.admin.token.is_none() && config.admin.hosts.is_empty());
     assert_eq!(config.log.format, LogFormat::Text);
     assert_eq!(config.log.level, tracing::Level::INFO);
+    assert_eq!(config.shutdown.notice, Duration::ZERO);
     assert_eq!(config.shutdown.deadline, Duration::from_secs(25));
     assert_eq!(config.seal.key_file, None);
     assert!(config.seal.previous_key_files.is_empty());

@@ -208,6 +208,7 @@ pub struct App {
     outbox: Outbox,
     hub_url: Url,
     admin_url: Url,
+    notice: Duration,
     deadline: Duration,
 }
 
@@ -361,6 +362,7 @@ impl App {
             outbox,
             hub_url,
             admin_url,
+            notice: config.shutdown.notice,
             deadline: config.shutdown.deadline,
         })
     }
@@ -438,10 +440,19 @@ impl App {
 
         // Whatever ends first ends all, in order; only the shutdown should.
         let failed = tokio::select! {
-            () = stop.wait() => Ok(()),
-            failed = parts.failed() => Err(failed),
+            () = stop.wait() => {
+                systemd.stopping();
+                self.readiness.leave();
+                tokio::select! {
+                    () = tokio::time::sleep(self.notice) => Ok(()),
+                    failed = parts.failed() => Err(failed),
+                }
+            }
+            failed = parts.failed() => {
+                systemd.stopping();
+                Err(failed)
+            }
         };
-        systemd.stopping();
         self.readiness.stop();
         self.admission.stop();
         let retiring = self.outbox.clone();

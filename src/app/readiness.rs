@@ -13,6 +13,7 @@ const TRIED: Duration = Duration::from_secs(10);
 /// Asked before a delivery is begun, and for the probes.
 pub(super) struct Readiness {
     outbox: Outbox,
+    leaving: AtomicBool,
     stopping: AtomicBool,
     /// When a file was last written and synced where deliveries go.
     wrote: Mutex<Option<Instant>>,
@@ -21,6 +22,9 @@ pub(super) struct Readiness {
 /// Why no delivery is taken now. Each is a sentence that Looker and the operator are told.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NotReady {
+    /// It is going to stop: the next delivery is for another daemon.
+    #[error("looker-feed is about to be stopped.")]
+    Leaving,
     /// The shutdown has begun.
     #[error("looker-feed is being stopped; send the delivery again.")]
     Stopping,
@@ -33,9 +37,15 @@ impl Readiness {
     pub fn new(outbox: Outbox) -> Self {
         Self {
             outbox,
+            leaving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             wrote: Mutex::default(),
         }
+    }
+
+    /// From now on the probes say that it is not ready, and deliveries are still taken.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
     }
 
     /// From now on nothing new is taken.
@@ -69,6 +79,9 @@ impl Readiness {
     pub fn admit(&self) -> Result<(), NotReady> {
         if self.is_stopping() {
             return Err(NotReady::Stopping);
+        }
+        if self.leaving.load(Ordering::Relaxed) {
+            return Err(NotReady::Leaving);
         }
         self.outbox.admit().map_err(NotReady::Outbox)
     }

@@ -18,7 +18,7 @@ pub(super) fn refusal(kind: FailureKind, message: &str) -> Refusal {
 
 pub(super) fn not_ready(why: NotReady) -> Refusal {
     let kind = match &why {
-        NotReady::Stopping => FailureKind::Stopping,
+        NotReady::Leaving | NotReady::Stopping => FailureKind::Stopping,
         NotReady::Outbox(error) => kind_of_outbox(error),
     };
     refusal(kind, &why.to_string())

@@ -345,6 +345,7 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             )?,
         },
         shutdown: ShutdownSettings {
+            notice: of.key("shutdown.notice", duration(millis(0)..=hours(1)))?,
             deadline: of.key("shutdown.deadline", duration(millis(0)..=hours(1)))?,
         },
         seal: SealSettings {

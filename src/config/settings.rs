@@ -347,6 +347,8 @@ pub enum LogFormat {
 /// `[shutdown]`
 #[derive(Clone, Copy, Debug)]
 pub struct ShutdownSettings {
+    /// How long `/readyz` fails before no more connections are taken.
+    pub notice: Duration,
     /// How long what is under way may take to finish.
     pub deadline: Duration,
 }

@@ -1,4 +1,4 @@
-//! Moving an outbox from a directory into a shared one.
+//! Moving an outbox from a directory into a shared one, and back.
 //!
 //! The directory gets a mark with the name of the move before anything is copied, so that no daemon
 //! starts on it in between; then everything is staged, where no daemon sees it; one statement makes all
@@ -9,18 +9,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::model::DeliveryId;
+use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::carried::Carried;
 use crate::outbox::delivery::Tally;
 use crate::outbox::error::{Error, OpenError};
+use crate::outbox::local::arriving::Arriving;
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::layout::Layout;
 use crate::outbox::local::files::moved::Mark;
 use crate::outbox::local::leaving::Leaving;
 use crate::outbox::local::offline;
+use crate::outbox::local::state::rows::Meta;
 use crate::outbox::postgres;
 use crate::outbox::postgres::copying::Copying;
 use crate::outbox::postgres::take_in::{Counted, Stored, TakeIn};
+use crate::outbox::postgres::take_out::TakeOut;
 use crate::seal::{KeyId, Keyring};
 
 /// A move was not made, or not to its end. Nothing of it counts then; it can be made again.
@@ -73,6 +76,21 @@ pub enum MoveError {
         /// Why.
         source: std::io::Error,
     },
+    /// The new directory holds something.
+    #[error("{} is not empty; give a directory that is not there yet. (An outbox that an earlier run has brought there whole is ready: start the daemon on it)", .0.display())]
+    NotEmpty(PathBuf),
+    /// The shared outbox is in use.
+    #[error(
+        "the database {server} is in use: {}", in_use(daemons, *asked)
+    )]
+    InUse {
+        /// Hosts and database.
+        server: String,
+        /// Names of daemons.
+        daemons: String,
+        /// Things that people have asked for and that no daemon has done.
+        asked: u64,
+    },
     /// Reading the one or writing the other failed.
     #[error(
         "{0}; the same move can be made again and goes on where it was, or be given up with --give-up"
@@ -94,6 +112,17 @@ pub enum MoveError {
         /// What differs.
         what: String,
     },
+}
+
+fn in_use(daemons: &str, asked: u64) -> String {
+    match daemons.is_empty() {
+        false => {
+            format!("{daemons}. Stop all daemons first; one that was killed counts for a minute")
+        }
+        true => format!(
+            "what people have asked for is not done yet ({asked}). Start a daemon, and stop it when it has done so"
+        ),
+    }
 }
 
 /// How far a move has come.
@@ -382,6 +411,161 @@ fn from_counted(counted: Counted) -> Holdings {
         webhooks: counted.webhooks,
         notes: counted.notes,
     }
+}
+
+/// Moves a shared outbox that no daemon uses into a directory that is not there yet: whole or not at all.
+/// A run that is broken off is made again from the beginning. Blocks for as long as it takes.
+///
+/// # Errors
+/// See [`MoveError`].
+pub fn move_back(
+    settings: postgres::Settings,
+    to: &Path,
+    told: &mut dyn FnMut(MoveStep),
+) -> Result<MovedOutbox, MoveError> {
+    let (server, keys) = (settings.server.to_string(), Arc::clone(&settings.keys));
+    let io = |source| MoveError::Mark {
+        path: to.to_owned(),
+        source,
+    };
+    if std::fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(MoveError::NotEmpty(to.to_owned()));
+    }
+    let out = TakeOut::open(settings)?;
+    let moved = bring(&out, &server, to, &keys, told);
+    out.outbox().close();
+    let moved = moved?;
+    let disk = Disk::default();
+    disk.remove(to).map_err(io)?;
+    disk.rename(&unfinished(to), to).map_err(io)?;
+    let parent = to.parent().filter(|path| !path.as_os_str().is_empty());
+    disk.sync_directory(parent.unwrap_or(Path::new(".")))
+        .map_err(io)?;
+    Ok(moved)
+}
+
+/// Where it is made until it is whole.
+fn unfinished(to: &Path) -> PathBuf {
+    let mut name = to.as_os_str().to_owned();
+    name.push(".moving");
+    PathBuf::from(name)
+}
+
+fn bring(
+    out: &TakeOut,
+    from: &str,
+    to: &Path,
+    keys: &Arc<Keyring>,
+    told: &mut dyn FnMut(MoveStep),
+) -> Result<MovedOutbox, MoveError> {
+    let (daemons, asked) = out.in_use()?;
+    if !daemons.is_empty() || asked > 0 {
+        return Err(MoveError::InUse {
+            server: from.to_owned(),
+            daemons: daemons.join(", "),
+            asked,
+        });
+    }
+    let unfinished = unfinished(to);
+    Disk::default()
+        .remove(&unfinished)
+        .map_err(|source| MoveError::Mark {
+            path: unfinished.clone(),
+            source,
+        })?;
+    let carried = out.contents()?;
+    let kept = fill(out, &carried, &unfinished, keys, told)?;
+    told(MoveStep::Ending);
+    // As a start would read it.
+    let arrived = Leaving::open(&unfinished, Arc::clone(keys))?;
+    let after = arrived.contents();
+    arrived.close();
+    let server = out.outbox().facts()?;
+    let moved = MovedOutbox {
+        to: to.display().to_string(),
+        earlier: false,
+        before: holdings(&carried, kept),
+        after: holdings(&after?, kept),
+        in_use: false,
+        letters_from: 0,
+        server,
+    };
+    compare(&unfinished, &moved)?;
+    if !out.mark()? {
+        return Err(MoveError::InUse {
+            server: from.to_owned(),
+            daemons: "one that has just started".to_owned(),
+            asked: 0,
+        });
+    }
+    told(MoveStep::Visible);
+    Ok(moved)
+}
+
+/// Copies everything into a fresh outbox; returns how many rejected rows there are.
+fn fill(
+    out: &TakeOut,
+    carried: &Carried,
+    into: &Path,
+    keys: &Arc<Keyring>,
+    told: &mut dyn FnMut(MoveStep),
+) -> Result<u64, MoveError> {
+    let mut arriving = Arriving::new(into, Arc::clone(keys))?;
+    let places = places(carried);
+    let total = carried.deliveries.len() as u64;
+    let mut kept = 0;
+    for (at, delivery) in carried.deliveries.iter().enumerate() {
+        let turn = (delivery.info.destination, delivery.turn);
+        let position = places.get(&turn).copied().unwrap_or_default();
+        let rejected = out.rejected(delivery.info.id)?;
+        kept += rejected.len() as u64;
+        arriving.delivery(delivery, position, &rejected, |requests| {
+            out.entries(delivery, |ordinal, record, tally| {
+                requests.entry(ordinal, record, tally)
+            })
+        })?;
+        told(MoveStep::Copied(at as u64 + 1, total));
+    }
+    for letter in &carried.letters {
+        let (record, key) = out.letter(letter)?;
+        let place = |turn| places.get(&(letter.destination, turn)).copied();
+        arriving.letter(letter, &record, key, letter.queued.and_then(place))?;
+    }
+    let next = Meta {
+        next_position: places.len() as u64,
+        next_letter: carried.next_letter,
+    };
+    arriving.end(&carried.accounts, &carried.notes, &carried.webhooks, next)?;
+    Ok(kept)
+}
+
+/// A place for each turn of all destinations: each destination's in their order, and deliveries as nearly
+/// as can be in that of their commits.
+fn places(carried: &Carried) -> BTreeMap<(DestinationId, u64), u64> {
+    let mut turns: BTreeMap<(DestinationId, u64), u64> = BTreeMap::new();
+    for delivery in &carried.deliveries {
+        let turn = (delivery.info.destination, delivery.turn);
+        turns.insert(turn, delivery.committed.0);
+    }
+    for letter in &carried.letters {
+        if let Some(turn) = letter.queued {
+            turns.entry((letter.destination, turn)).or_insert(0);
+        }
+    }
+    let mut latest: (Option<DestinationId>, u64) = (None, 0);
+    let mut order: Vec<(u64, (DestinationId, u64))> = Vec::new();
+    for (turn, committed) in turns {
+        if latest.0 != Some(turn.0) {
+            latest = (Some(turn.0), 0);
+        }
+        latest.1 = latest.1.max(committed);
+        order.push((latest.1, turn));
+    }
+    order.sort();
+    (0..)
+        .zip(order)
+        .map(|(place, (_, turn))| (turn, place))
+        .collect()
 }
 
 /// What was there before must be there after. Where daemons work, what they change is left out.

@@ -8,9 +8,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use looker_feed::model::DeliveryId;
+use looker_feed::outbox::postgres;
 use looker_feed::outbox::{
     self, Claim, DeadFilter, DeadLetter, DeliveryState, MoveError, MoveStep, OpenError, Outbox,
-    RejectedRow, WebhookState, give_up_move, move_outbox,
+    RejectedRow, WebhookState, give_up_move, move_back, move_outbox,
 };
 use looker_feed::seal::Key;
 
@@ -519,4 +520,103 @@ fn the_command_moves_gives_up_and_says_what_it_does() {
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("was moved to"), "{text}");
     check_same(&there.copy, &kit::open(&database));
+}
+
+/// Two outboxes on the disk hold the same, and send the same in the same order.
+fn check_equal(one: &Path, other: &Path) {
+    let (one, other) = (generated::open(one), generated::open(other));
+    let all = |outbox: &Outbox| plain(outbox.deliveries(None, 99).unwrap().deliveries);
+    assert_eq!(all(&other), all(&one));
+    assert!(other.damage().is_empty());
+    let dead = letters(one.dead_letters(DeadFilter::default(), None, 99).unwrap());
+    let there = other.dead_letters(DeadFilter::default(), None, 99).unwrap();
+    assert_eq!(letters(there), dead);
+    for letter in &dead {
+        let body = |outbox: &Outbox| outbox.dead_letter(letter.id).unwrap().unwrap().1;
+        assert_eq!(body(&other), body(&one));
+    }
+    assert_eq!(other.notes().unwrap(), one.notes().unwrap());
+    for n in 1..=9 {
+        let id = delivery_id(n);
+        assert_eq!(other.ending(id).unwrap(), one.ending(id).unwrap(), "{n}");
+        assert_eq!(
+            other.rejected(id, None, 99).unwrap(),
+            one.rejected(id, None, 99).unwrap()
+        );
+        let webhook = format!("webhook {n}");
+        assert_eq!(
+            other.webhook(&webhook).unwrap(),
+            one.webhook(&webhook).unwrap()
+        );
+    }
+    for destination in 1..=4 {
+        let sent_by = |outbox| sent(&generated::drain(outbox, destination));
+        assert_eq!(sent_by(&other), sent_by(&one), "{destination}");
+    }
+    generated::check_sums(&other);
+    one.close();
+    other.close();
+}
+
+#[test]
+fn an_outbox_comes_back_to_a_disk_as_it_went() {
+    let Some(database) = database(Isolation::Default) else {
+        return;
+    };
+    let there = filled();
+    let settings = kit::settings(&database, "");
+    move_outbox(&there.from, settings.clone(), &mut |_| ()).unwrap();
+    let back = there.from.with_file_name("back");
+    // Not while a daemon is there.
+    let daemon = kit::open(&database);
+    let refused = move_back(settings.clone(), &back, &mut |_| ());
+    assert!(
+        matches!(refused, Err(MoveError::InUse { .. })),
+        "{refused:?}"
+    );
+    assert!(!back.exists());
+    daemon.close();
+    // Killed in the middle, and run again.
+    let run = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_looker-feed"));
+        command
+            .args(["outbox", "move", "--from", &database.url(), "--to"])
+            .arg(&back)
+            .arg("--key-file")
+            .arg(there.from.with_file_name("key"));
+        command
+    };
+    let holder = Holder::new(&database, "reject");
+    held(&database, "reject");
+    let mut child = run().stderr(Stdio::null()).spawn().unwrap();
+    stand_still(&database, "1");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(holder);
+    assert!(!back.exists());
+    let (code, text) = output(run());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("DROP SCHEMA"), "{text}");
+    // Nobody starts on what was left behind, and nothing is brought to what is there.
+    let started = Outbox::open_shared(settings.clone());
+    assert!(
+        matches!(started, Err(postgres::OpenError::MovedAway { .. })),
+        "{started:?}"
+    );
+    let (code, text) = output(run());
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("is not empty"), "{text}");
+    assert!(!back.with_file_name("back.moving").exists());
+    let keys = generated::keys();
+    let found = outbox::inspect(&back, Some(&keys)).unwrap();
+    assert_eq!(found.report.faults, []);
+    // What is in the files is enough where the state is lost, but for what only the state knows.
+    let stateless = there.from.with_file_name("stateless");
+    copy_all(&back, &stateless);
+    std::fs::remove_dir_all(stateless.join("state")).unwrap();
+    let rebuilt = generated::open(&stateless);
+    let entries: usize = (1..=4).map(|n| generated::drain(&rebuilt, n).len()).sum();
+    assert_eq!(entries, 13 + 5 + 6 + 1);
+    rebuilt.close();
+    check_equal(&there.copy, &back);
 }

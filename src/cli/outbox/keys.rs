@@ -43,6 +43,16 @@ impl Keys {
         Ok(Some(Arc::new(Keyring::new(current, keys))))
     }
 
+    /// The keys that are named, or the one beside `outbox`, for what has none of its own.
+    pub fn require_given(&self, outbox: &Path) -> Result<Arc<Keyring>, Failure> {
+        self.load(outbox)?.ok_or_else(|| {
+            Failure::Usage(
+                "Name the key of the daemons on the database (seal.key_file) with --key-file."
+                    .to_owned(),
+            )
+        })
+    }
+
     /// The same, for what cannot do without.
     pub fn require(&self, outbox: &Path) -> Result<Arc<Keyring>, Failure> {
         if let Some(keys) = self.load(outbox)? {

@@ -1,4 +1,4 @@
-//! `looker-feed outbox move`: from a directory into a database.
+//! `looker-feed outbox move`: from a directory into a database, and back.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -10,15 +10,16 @@ use super::text::{counted, json_text, say};
 use crate::cli::Failure;
 use crate::cli::summary::thousands;
 use crate::outbox::postgres::{Replication, Server, Settings};
-use crate::outbox::{Holdings, MoveStep, MovedOutbox, give_up_move, move_outbox};
+use crate::outbox::{Holdings, MoveStep, MovedOutbox, give_up_move, move_back, move_outbox};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Move {
-    /// The outbox's directory; no daemon may be running on it
-    #[arg(long, value_name = "DIR")]
-    from: PathBuf,
-    /// The database, as in outbox.url: postgres://user@host/database
-    #[arg(long, value_name = "URL")]
+    /// The outbox's directory, or the database: postgres://user@host/database. No daemon may be running on
+    /// it
+    #[arg(long, value_name = "DIR or URL")]
+    from: String,
+    /// The database, or a directory that is not there yet
+    #[arg(long, value_name = "URL or DIR")]
     to: String,
     /// A file that holds the password
     #[arg(long, value_name = "FILE")]
@@ -36,11 +37,34 @@ pub(super) struct Move {
 /// Does it, and answers on standard output.
 pub(super) fn run(arguments: &Move) -> Result<(), Failure> {
     let password = arguments.password_file.as_deref().map(password);
-    let server = Server::parse(&arguments.to, password.transpose()?.as_deref())
-        .map_err(|error| Failure::Usage(format!("--to: {}", crate::causes::with_causes(&error))))?;
-    let from = &arguments.from;
+    let password = password.transpose()?;
+    let server = |option: &str, address: &str| {
+        Server::parse(address, password.as_deref()).map_err(|error| {
+            Failure::Usage(format!("{option}: {}", crate::causes::with_causes(&error)))
+        })
+    };
+    let (from, to) = (Path::new(&arguments.from), Path::new(&arguments.to));
+    if is_address(&arguments.from) {
+        if is_address(&arguments.to) || arguments.give_up {
+            return Err(Failure::Usage(
+                "From a database, --to is a directory, and there is nothing to give up: run the move again, or leave it.".to_owned(),
+            ));
+        }
+        let keys = arguments.keys.require_given(to)?;
+        let settings = Settings::new(server("--from", &arguments.from)?, "", keys);
+        let mut told = Told::new();
+        let moved = move_back(settings, to, &mut |step| told.tell(step));
+        told.end();
+        let moved = moved.map_err(|error| Failure::of(&error))?;
+        return say(&if arguments.json {
+            json_text(&moved_json(&moved))
+        } else {
+            back_text(to, &moved)
+        });
+    }
+    let target = server("--to", &arguments.to)?;
     let keys = arguments.keys.require(from)?;
-    let settings = Settings::new(server, "", keys);
+    let settings = Settings::new(target, "", keys);
     if arguments.give_up {
         give_up_move(from, settings).map_err(|error| Failure::of(&error))?;
         return say(&if arguments.json {
@@ -61,6 +85,12 @@ pub(super) fn run(arguments: &Move) -> Result<(), Failure> {
     } else {
         moved_text(from, &moved)
     })
+}
+
+fn is_address(text: &str) -> bool {
+    ["postgres://", "postgresql://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
 }
 
 fn password(path: &Path) -> Result<String, Failure> {
@@ -108,17 +138,7 @@ fn moved_text(from: &Path, moved: &MovedOutbox) -> String {
     if moved.earlier {
         text += "All of it was there already: an earlier run ended before it could say so.\n";
     } else {
-        text += &format!(
-            "{:24}{:>18}{:>18}\n",
-            "", "in the directory", "in the database"
-        );
-        for (what, before, after) in lines(&moved.before, &moved.after) {
-            text += &format!(
-                "{what:24}{:>18}{:>18}\n",
-                thousands(before),
-                thousands(after)
-            );
-        }
+        text += &table(moved, "in the directory", "in the database");
         if moved.in_use {
             text += "Daemons are working on the database: some of what waited may have been sent already.\n";
         }
@@ -144,6 +164,23 @@ fn moved_text(from: &Path, moved: &MovedOutbox) -> String {
         "Daemons with outbox.backend = \"postgres\", this outbox.url and the same seal.key_file go on with it. {} is marked as moved: no daemon starts on it any more, and it can be removed.\n",
         from.display()
     )
+}
+
+fn back_text(to: &Path, moved: &MovedOutbox) -> String {
+    format!(
+        "Moved the database's outbox to {}.\n{}Start the daemon with outbox.backend = \"embedded\", this outbox.path and the same seal.key_file. No daemon starts on the database any more; to use it anew, or to have its room back: DROP SCHEMA looker_feed CASCADE.\n",
+        to.display(),
+        table(moved, "in the database", "in the directory")
+    )
+}
+
+fn table(moved: &MovedOutbox, from: &str, to: &str) -> String {
+    let mut text = format!("{:24}{from:>18}{to:>18}\n", "");
+    for (what, before, after) in lines(&moved.before, &moved.after) {
+        let (before, after) = (thousands(before), thousands(after));
+        text += &format!("{what:24}{before:>18}{after:>18}\n");
+    }
+    text
 }
 
 type Line = (&'static str, u64, u64);

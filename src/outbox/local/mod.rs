@@ -131,6 +131,7 @@
 //! | `h` letter 8 | a dead letter that was given up as damaged: its row as it was |
 
 pub(in crate::outbox) mod accounts;
+pub(in crate::outbox) mod arriving;
 pub(in crate::outbox) mod claim;
 pub(in crate::outbox) mod ending;
 pub(in crate::outbox) mod erase;

@@ -91,6 +91,19 @@ impl Block {
         self.place(ordinal).map(|(_, _, tally)| tally)
     }
 
+    /// One record as it is sealed, once it has been opened, and what it weighs.
+    pub fn sealed(
+        &self,
+        delivery: DeliveryId,
+        ordinal: u64,
+        keys: &Keyring,
+    ) -> Result<(&[u8], Tally), Unreadable> {
+        self.open(delivery, ordinal, keys)?;
+        let (offset, length, tally) = self.place(ordinal).ok_or(Unreadable::Damaged)?;
+        let bytes = self.body.get(offset..offset.saturating_add(length));
+        Ok((bytes.ok_or(Unreadable::Damaged)?, tally))
+    }
+
     /// One record, opened.
     pub fn open(
         &self,

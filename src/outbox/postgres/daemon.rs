@@ -24,6 +24,9 @@ use crate::seal::{Keyring, OpenError, Sealer};
 /// What a move calls itself among the daemons: no part of the destinations falls to it.
 pub const MOVER: &str = "outbox move";
 
+/// What `counter` has when nothing in the database counts any more.
+pub(super) const MOVED_AWAY: &str = "moved away";
+
 /// A daemon is heard of. It writes in any case, so that its answer tells that what came before is as
 /// durable as the server makes anything.
 pub(super) const BEAT: &str = "INSERT INTO looker_feed.daemon (id, name, since, beat)

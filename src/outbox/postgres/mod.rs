@@ -67,6 +67,7 @@ mod staging;
 mod status;
 mod sweep;
 pub(in crate::outbox) mod take_in;
+pub(in crate::outbox) mod take_out;
 mod taken;
 
 pub(in crate::outbox) use attempts::Reservation;

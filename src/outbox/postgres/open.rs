@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::columns::column;
-use super::daemon::{BEAT, Inner, database};
+use super::daemon::{BEAT, Inner, MOVED_AWAY, database};
 use super::facts::{FactsError, ServerFacts};
 use super::handle::Runner;
 use super::handle::SharedOutbox;
@@ -72,6 +72,14 @@ pub enum OpenError {
         /// Why.
         source: SchemaError,
     },
+    /// What was in it is in a directory now.
+    #[error(
+        "the outbox in the database {server} was moved to a directory, and what is left in it is a copy; start the daemon on that directory, or, to begin anew here, have `DROP SCHEMA looker_feed CASCADE` run"
+    )]
+    MovedAway {
+        /// Hosts and database.
+        server: String,
+    },
     /// Something is sealed under a key that is not there.
     #[error(
         "the database {server} needs the key {key} (deliveries and letters sealed under it: {pieces}), and the keys at hand are {held}; name that key's file as seal.key_file, or in seal.previous_key_files"
@@ -116,6 +124,8 @@ pub(super) enum Part {
     Daemon,
     /// Takes another outbox in, and is only heard of, under [`MOVER`](super::daemon::MOVER).
     Mover,
+    /// Reads all of it, to move it elsewhere, which may have been done before.
+    Reader,
 }
 
 /// Looks at a server without changing anything: its version, how it replicates, whether its tables are
@@ -198,7 +208,7 @@ impl SharedOutbox {
         });
         let entered = wait(&runtime, {
             let inner = Arc::clone(&inner);
-            async move { enter(&inner).await }
+            async move { enter(&inner, part).await }
         });
         if let Err(error) = entered.and_then(|entered| entered) {
             runtime.shutdown_background();
@@ -267,7 +277,7 @@ fn wait<T: Send + 'static>(
     answer.recv().map_err(ended)
 }
 
-async fn enter(inner: &Inner) -> Result<(), OpenError> {
+async fn enter(inner: &Inner, part: Part) -> Result<(), OpenError> {
     let server = || inner.settings.server.to_string();
     let facts = facts(&inner.settings, &inner.sessions).await?;
     match facts.is_replicated() {
@@ -309,6 +319,15 @@ async fn enter(inner: &Inner) -> Result<(), OpenError> {
         )
         .await
         .map_err(failed)?;
+    // Once this one has been heard of: who moves the outbox away looks for that.
+    let sql = "SELECT 1 FROM looker_feed.counter WHERE name = $1";
+    let moved = inner
+        .read("it could not be looked up", sql, &[&MOVED_AWAY])
+        .await
+        .map_err(failed)?;
+    if !moved.is_empty() && part != Part::Reader {
+        return Err(OpenError::MovedAway { server: server() });
+    }
     inner.reseal_attempts().await.map_err(failed)
 }
 

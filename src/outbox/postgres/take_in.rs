@@ -456,7 +456,7 @@ const FLIP: &str = "WITH there AS (SELECT count(*) AS n FROM looker_feed.deliver
      ids AS (UPDATE looker_feed.counter c SET next = c.next + $7 FROM there, blocks, kept
         WHERE c.name = 'letter' AND there.n = $3 AND blocks.n = $4 AND blocks.entries = $5
         AND kept.entries = $6
-        AND NOT EXISTS (SELECT 1 FROM looker_feed.counter o WHERE o.name = $2)
+        AND NOT EXISTS (SELECT 1 FROM looker_feed.counter o WHERE o.name IN ($2, 'moved away'))
         RETURNING c.next - $7 AS shift),
      done AS (INSERT INTO looker_feed.counter (name, next) SELECT $2, shift FROM ids
         RETURNING next AS shift),
