@@ -39,13 +39,14 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts `looker-feed serve` with an outbox in a temporary directory, and, if there is a stand-in
-    /// for Looker, a key for its API.
+    /// for Looker, a key for its API; and with `more` settings.
     pub async fn start(
         endpoint: &str,
         batches_per_second: u32,
         looker: Option<&Url>,
+        more: Vec<(&'static str, String)>,
     ) -> Result<Self, Failure> {
-        let start = Self::start_now(endpoint, batches_per_second, looker);
+        let start = Self::start_now(endpoint, batches_per_second, looker, more);
         tokio::time::timeout(PATIENCE, start)
             .await
             .unwrap_or_else(|_| Err(Failure::Other("The daemon does not start.".to_owned())))
@@ -55,6 +56,7 @@ impl Daemon {
         endpoint: &str,
         batches_per_second: u32,
         looker: Option<&Url>,
+        more: Vec<(&'static str, String)>,
     ) -> Result<Self, Failure> {
         let failed = |error: std::io::Error| {
             Failure::Other(format!("The daemon cannot be started: {error}"))
@@ -88,6 +90,7 @@ impl Daemon {
                 ("LOOKER__API__MISSED_BACK", "0s".to_owned()),
             ]);
         }
+        settings.extend(more);
         // Variables of ours that the person may have set are for their own daemon.
         let inherited = std::env::vars_os()
             .filter(|(name, _)| !name.to_string_lossy().starts_with("LOOKER_FEED_"));

@@ -2,6 +2,7 @@
 //! one for mParticle, and a full comparison at the end.
 
 mod heal;
+mod server;
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::control::view;
 use crate::looker::{self, Execute, Looker, Shape, Source};
 use crate::sandbox::{self, Sandbox};
 use crate::shutdown;
+use server::Server;
 
 /// How often the bars are brought up to date.
 const TICK: Duration = Duration::from_millis(200);
@@ -40,6 +42,18 @@ pub struct Arguments {
     /// Leave everything running at the end, with its addresses printed
     #[arg(long)]
     keep: bool,
+    /// What keeps what waits; with `postgres` a throwaway server is started, if one is installed
+    #[arg(long, value_enum, default_value_t = Backend::Embedded)]
+    outbox: Backend,
+}
+
+/// What keeps the outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Backend {
+    /// A directory.
+    Embedded,
+    /// A PostgreSQL of its own.
+    Postgres,
 }
 
 /// What happened, for the summary.
@@ -66,7 +80,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     };
     runtime()?.block_on(async {
         tokio::select! {
-            done = play(&shape, arguments.keep) => done,
+            done = play(&shape, arguments) => done,
             signal = stop_signal() => Err(Failure::Other(format!(
                 "Stopped by {}.", signal.unwrap_or("a signal that could not be received")
             ))),
@@ -74,7 +88,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     })
 }
 
-async fn play(shape: &Shape, keep: bool) -> Result<(), Failure> {
+async fn play(shape: &Shape, arguments: &Arguments) -> Result<(), Failure> {
     let other = |what: &'static str| {
         move |error: std::io::Error| Failure::Other(format!("{what}: {error}"))
     };
@@ -98,7 +112,17 @@ async fn play(shape: &Shape, keep: bool) -> Result<(), Failure> {
         let stop = stop.clone();
         async move { tokio::join!(looker.run(stop.clone()), mparticle.run(stop)) }
     });
-    let mut daemon = Daemon::start(&endpoint, BATCHES_PER_SECOND, Some(&looker_at)).await?;
+    let server = match arguments.outbox {
+        Backend::Embedded => None,
+        Backend::Postgres => {
+            println!("A PostgreSQL is made and started, for the demonstration alone.");
+            let started = tokio::task::spawn_blocking(Server::start).await;
+            Some(started.map_err(|error| Failure::of(&error))??)
+        }
+    };
+    let more = server.as_ref().map(Server::settings).unwrap_or_default();
+    let mut daemon =
+        Daemon::start(&endpoint, BATCHES_PER_SECOND, Some(&looker_at), more).await?;
     println!(
         "A delivery of {} rows, {} users, goes from Looker through looker-feed to mParticle,",
         thousands(shape.rows),
@@ -122,11 +146,14 @@ async fn play(shape: &Shape, keep: bool) -> Result<(), Failure> {
         }
         wrong => wrong,
     };
-    if keep && whole.is_ok() {
+    if arguments.keep && whole.is_ok() {
         println!("\nLeft running until Ctrl-C:");
         println!("  status page        {}", daemon.admin);
         println!("  action hub         {}", daemon.hub);
         println!("  mParticle stand-in {endpoint}");
+        if let Some(server) = &server {
+            println!("  database           {}", server.url());
+        }
         std::future::pending::<()>().await;
     }
     daemon.stop().await?;

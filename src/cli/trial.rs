@@ -83,7 +83,7 @@ async fn play(arguments: &Arguments, title: &str, document: Document) -> Result<
     let arrived = mparticle.handle();
     let (trigger, stop) = shutdown::channel();
     let stand_in = tokio::spawn(mparticle.run(stop));
-    let mut daemon = Daemon::start(&endpoint, BATCHES_PER_SECOND, None).await?;
+    let mut daemon = Daemon::start(&endpoint, BATCHES_PER_SECOND, None, Vec::new()).await?;
     println!(
         "{} goes through a looker-feed of its own to a stand-in for mParticle. Nothing leaves this machine.\n",
         harmless(document.name())

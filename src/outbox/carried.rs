@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::attempt_row::AttemptRow;
 use crate::outbox::bits::Bits;
 use crate::outbox::counters::Counters;
 use crate::outbox::delivery::{Info, Tally, Totals};
@@ -21,6 +22,8 @@ pub(in crate::outbox) struct Carried {
     pub accounts: Vec<CarriedAccount>,
     pub notes: Vec<Note>,
     pub webhooks: Vec<CarriedWebhook>,
+    /// Deliveries that failed.
+    pub attempts: Vec<Arc<AttemptRow>>,
     /// No letter has had this id or a higher one.
     pub next_letter: u64,
 }

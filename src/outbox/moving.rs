@@ -157,6 +157,8 @@ pub struct Holdings {
     pub webhooks: u64,
     /// Notes.
     pub notes: u64,
+    /// Deliveries that failed.
+    pub failed: u64,
 }
 
 /// What a move has come to.
@@ -390,6 +392,7 @@ fn holdings(carried: &Carried, rejected: u64) -> Holdings {
         rejected,
         webhooks: carried.webhooks.len() as u64,
         notes: carried.notes.len() as u64,
+        failed: carried.attempts.len() as u64,
         ..Holdings::default()
     };
     for delivery in &carried.deliveries {
@@ -410,6 +413,7 @@ fn from_counted(counted: Counted) -> Holdings {
         rejected: counted.kept,
         webhooks: counted.webhooks,
         notes: counted.notes,
+        failed: counted.attempts,
     }
 }
 
@@ -535,7 +539,8 @@ fn fill(
         next_position: places.len() as u64,
         next_letter: carried.next_letter,
     };
-    arriving.end(&carried.accounts, &carried.notes, &carried.webhooks, next)?;
+    let (notes, hooks) = (&carried.notes, &carried.webhooks);
+    arriving.end(&carried.accounts, notes, hooks, &carried.attempts, next)?;
     Ok(kept)
 }
 
@@ -589,6 +594,7 @@ fn compare(path: &Path, moved: &MovedOutbox) -> Result<(), MoveError> {
             ("dead batches", before.dead.batches, after.dead.batches),
             ("records of dead letters", before.letters, after.letters),
             ("notes", before.notes, after.notes),
+            ("failed deliveries", before.failed, after.failed),
         ]);
     }
     let different = pairs.iter().find(|(_, before, after)| before != after);

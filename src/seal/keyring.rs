@@ -129,6 +129,11 @@ impl Keyring {
         Ok(body)
     }
 
+    /// The key that a sealed text is sealed under; `None`: it is no sealed text of this version.
+    pub fn key_of_text(sealed: &[u8]) -> Option<KeyId> {
+        text_head(sealed).ok().map(|(id, _)| id)
+    }
+
     /// Whether a sealed text is sealed under the current key.
     pub fn is_current(&self, sealed: &[u8]) -> bool {
         text_head(sealed).is_ok_and(|(id, _)| id == self.current())

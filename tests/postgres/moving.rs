@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use looker_feed::clock::UnixMillis;
 use looker_feed::model::DeliveryId;
 use looker_feed::outbox::postgres;
 use looker_feed::outbox::{
-    self, Claim, DeadFilter, DeadLetter, DeliveryState, MoveError, MoveStep, OpenError, Outbox,
-    RejectedRow, WebhookState, give_up_move, move_back, move_outbox,
+    self, Claim, DeadFilter, DeadLetter, DeliveryState, MoveError, MoveStep, NewAttempt, OpenError,
+    Outbox, RejectedRow, WebhookState, give_up_move, move_back, move_outbox,
 };
 use looker_feed::seal::Key;
 
@@ -88,7 +89,15 @@ fn fill(path: &Path) {
         .note((destination_id(1), 3), Some(b"paused"))
         .unwrap();
     outbox.note((destination_id(9), 1), Some(b"pace")).unwrap();
-    // One that was never accepted.
+    // One that failed, and one that was never accepted.
+    let reserved = outbox.reserve(NewAttempt {
+        id: delivery_id(10),
+        webhook: Some("webhook 10".to_owned()),
+        title: "it fails".to_owned(),
+        about: b"about".to_vec(),
+        received: UnixMillis(7),
+    });
+    reserved.unwrap().fail(4, "it did");
     let mut staging = outbox.begin(new_delivery(9, 1)).unwrap();
     append(&mut staging, 9, 0).unwrap();
     drop(staging);
@@ -123,6 +132,13 @@ fn sent(claims: &[Claim]) -> Vec<Request> {
     claims.iter().map(one).collect()
 }
 
+fn check_failed(one: &Outbox, other: &Outbox) {
+    let failed = one.failed(None, 9).unwrap();
+    assert_eq!(other.failed(None, 9).unwrap(), failed);
+    let words = failed[0].end.as_ref().map(|end| end.message.as_str());
+    assert_eq!((failed.len(), words), (1, Some("it did")));
+}
+
 /// The shared outbox holds what an outbox on the disk, a copy of the one that was moved, holds, and sends
 /// the same in the same order.
 fn check_same(copy: &Path, shared: &Outbox) {
@@ -131,6 +147,7 @@ fn check_same(copy: &Path, shared: &Outbox) {
     let before = plain(local.deliveries(None, 99).unwrap().deliveries);
     assert_eq!(before.len(), usize::from(DELIVERIES));
     assert_eq!(plain(kit::states_of(shared)), before);
+    check_failed(&local, shared);
     let dead = letters(local.dead_letters(DeadFilter::default(), None, 99).unwrap());
     let moved = shared
         .dead_letters(DeadFilter::default(), None, 99)
@@ -528,6 +545,7 @@ fn check_equal(one: &Path, other: &Path) {
     let all = |outbox: &Outbox| plain(outbox.deliveries(None, 99).unwrap().deliveries);
     assert_eq!(all(&other), all(&one));
     assert!(other.damage().is_empty());
+    check_failed(&one, &other);
     let dead = letters(one.dead_letters(DeadFilter::default(), None, 99).unwrap());
     let there = other.dead_letters(DeadFilter::default(), None, 99).unwrap();
     assert_eq!(letters(there), dead);

@@ -185,7 +185,7 @@ fn table(moved: &MovedOutbox, from: &str, to: &str) -> String {
 
 type Line = (&'static str, u64, u64);
 
-fn lines(before: &Holdings, after: &Holdings) -> [Line; 9] {
+fn lines(before: &Holdings, after: &Holdings) -> [Line; 10] {
     let of = |what, part: fn(&Holdings) -> u64| (what, part(before), part(after));
     [
         of("deliveries", |all| all.deliveries),
@@ -197,6 +197,7 @@ fn lines(before: &Holdings, after: &Holdings) -> [Line; 9] {
         of("rejected rows kept", |all| all.rejected),
         of("webhook ids", |all| all.webhooks),
         of("notes", |all| all.notes),
+        of("failed deliveries", |all| all.failed),
     ]
 }
 
@@ -212,6 +213,7 @@ fn moved_json(moved: &MovedOutbox) -> Value {
             "rejected_rows": all.rejected,
             "webhook_ids": all.webhooks,
             "notes": all.notes,
+            "failed_deliveries": all.failed,
         })
     };
     json!({

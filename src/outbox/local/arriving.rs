@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::model::{DeliveryId, DestinationId};
+use crate::outbox::attempt_row::AttemptRow;
 use crate::outbox::bits::{Bits, CHUNK, encode_bytes};
 use crate::outbox::carried::{CarriedAccount, CarriedDelivery, CarriedLetter, CarriedWebhook};
 use crate::outbox::delivery::{Info, Tally};
@@ -214,6 +215,7 @@ impl Arriving {
         accounts: &[CarriedAccount],
         notes: &[Note],
         webhooks: &[CarriedWebhook],
+        attempts: &[Arc<AttemptRow>],
         next: Meta,
     ) -> Result<(), Error> {
         self.end_dead()
@@ -237,6 +239,9 @@ impl Arriving {
                 committed: hook.committed,
             };
             self.put(Key::Webhook(hook.key), row.encode())?;
+        }
+        for attempt in attempts {
+            self.put(Key::Attempt(attempt.id()), attempt.encode())?;
         }
         self.put(Key::Meta, next.encode())?;
         self.flush()?;

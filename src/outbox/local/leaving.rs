@@ -59,6 +59,7 @@ impl Leaving {
         let index = self.local.shared.index();
         let mut carried = Carried {
             next_letter: index.next_letter,
+            attempts: index.attempts.values().cloned().collect(),
             notes: index
                 .notes
                 .iter()

@@ -233,7 +233,7 @@ async fn one(inner: &Inner, id: DeliveryId) -> Result<Option<AttemptRow>, Error>
     rows.first().map(|row| read(inner, row)).transpose()
 }
 
-fn read(inner: &Inner, row: &Row) -> Result<AttemptRow, Error> {
+pub(super) fn read(inner: &Inner, row: &Row) -> Result<AttemptRow, Error> {
     let ended: Option<i64> = column(row, "ended")?;
     let end = match ended {
         Some(at) => Some(AttemptEnd {

@@ -20,7 +20,7 @@ use super::open::{OpenError, Part};
 use super::session::Tries;
 use super::settings::Settings;
 use super::sweep;
-use super::taken::{Destinations, Letters, Rows, Turns};
+use super::taken::{Attempts, Destinations, Letters, Rows, Turns};
 use crate::model::DeliveryId;
 use crate::outbox::carried::{Carried, CarriedDelivery};
 use crate::outbox::delivery::Tally;
@@ -60,6 +60,7 @@ pub(in crate::outbox) struct Counted {
     pub kept: u64,
     pub webhooks: u64,
     pub notes: u64,
+    pub attempts: u64,
 }
 
 impl TakeIn {
@@ -230,6 +231,7 @@ impl TakeIn {
             let turns = Turns::of(&carried);
             let destinations = Destinations::of(&carried, &turns);
             let progress = Rows::of(&carried, &turns);
+            let attempts = Attempts::of(&carried);
             let letters = Letters::of(&carried, &turns, &letter_keys);
             let hooks: Vec<&[u8]> = carried
                 .webhooks
@@ -310,6 +312,15 @@ impl TakeIn {
                         &note_ids,
                         &topics,
                         &texts,
+                        &attempts.ids,
+                        &attempts.webhooks,
+                        &attempts.received,
+                        &attempts.ended,
+                        &attempts.kinds,
+                        &attempts.rows,
+                        &attempts.bytes,
+                        &attempts.keys,
+                        &attempts.sealed,
                     ],
                     Tries::UntilKnown,
                     inner.settings.within,
@@ -348,9 +359,10 @@ impl TakeIn {
                 .iter()
                 .map(|(key, _)| i16::from(key.1))
                 .collect();
+            let failed = Attempts::of(&carried).ids;
             let doing = "what was moved could not be counted";
             let rows = inner
-                .read(doing, COUNTED, &[&ids, &hooks, &note_ids, &topics])
+                .read(doing, COUNTED, &[&ids, &hooks, &note_ids, &topics, &failed])
                 .await?;
             let Some(row) = rows.first() else {
                 return Ok(Counted::default());
@@ -370,6 +382,7 @@ impl TakeIn {
                 kept: count(row, "kept")?,
                 webhooks: count(row, "webhooks")?,
                 notes: count(row, "notes")?,
+                attempts: count(row, "attempts")?,
             })
         })
     }
@@ -439,7 +452,8 @@ const COUNTED: &str = "SELECT count(*) AS deliveries, coalesce(sum(d.rows_in), 0
         (SELECT count(*) FROM looker_feed.letter l WHERE l.delivery = ANY($1)) AS letters,
         (SELECT count(*) FROM looker_feed.webhook w WHERE w.key = ANY($2)) AS webhooks,
         (SELECT count(*) FROM looker_feed.note n JOIN unnest($3::bytea[], $4::int2[])
-            AS s(destination, topic) USING (destination, topic)) AS notes
+            AS s(destination, topic) USING (destination, topic)) AS notes,
+        (SELECT count(*) FROM looker_feed.attempt a WHERE a.id = ANY($5::bytea[])) AS attempts
      FROM looker_feed.delivery d JOIN looker_feed.progress p ON p.delivery = d.id
      WHERE d.state = 1 AND d.id = ANY($1::bytea[])";
 /// What a destination has already goes before, but for an account that is older. Letters that are to be
@@ -509,5 +523,13 @@ const FLIP: &str = "WITH there AS (SELECT count(*) AS n FROM looker_feed.deliver
             AS s(key, delivery, rows, committed), done ON CONFLICT (key) DO NOTHING),
      notes AS (INSERT INTO looker_feed.note (destination, topic, text)
         SELECT s.* FROM unnest($44::bytea[], $45::int2[], $46::bytea[])
-            AS s(destination, topic, text), done ON CONFLICT (destination, topic) DO NOTHING)
+            AS s(destination, topic, text), done ON CONFLICT (destination, topic) DO NOTHING),
+     attempts AS (INSERT INTO looker_feed.attempt
+            (id, stager, webhook, received, ended, kind, rows, bytes, key, sealed)
+        SELECT s.id, ''::bytea, s.webhook, s.received, s.ended, s.kind, s.rows, s.bytes, s.key,
+            s.sealed
+        FROM unnest($47::bytea[], $48::bytea[], $49::int8[], $50::int8[], $51::int2[],
+            $52::int8[], $53::int8[], $54::bytea[], $55::bytea[])
+            AS s(id, webhook, received, ended, kind, rows, bytes, key, sealed), done
+        ON CONFLICT (id) DO NOTHING)
      SELECT shift FROM done";

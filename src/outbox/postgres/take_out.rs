@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::attempts;
 use super::blocks::{Block, Unreadable, open};
 use super::columns::{column, count, counters, millis, read_id};
 use super::daemon::{MOVED_AWAY, MOVER};
@@ -115,6 +116,11 @@ impl TakeOut {
                     rows: count(row, "rows")?,
                     committed: millis(row, "committed")?,
                 });
+            }
+            for row in &inner.read(READING, ATTEMPTS, &[]).await? {
+                carried
+                    .attempts
+                    .push(Arc::new(attempts::read(&inner, row)?));
             }
             let next = inner.read(READING, NEXT_LETTER, &[]).await?;
             carried.next_letter = next.first().map_or(Ok(0), |row| count(row, "next"))?;
@@ -295,6 +301,8 @@ const NOTES: &str =
     "SELECT destination, topic, text FROM looker_feed.note ORDER BY destination, topic";
 const WEBHOOKS: &str = "SELECT key, delivery, rows, committed FROM looker_feed.webhook
      WHERE committed IS NOT NULL AND rows IS NOT NULL";
+const ATTEMPTS: &str = "SELECT id, webhook, received, ended, kind, rows, bytes, sealed
+     FROM looker_feed.attempt WHERE ended IS NOT NULL ORDER BY id";
 const NEXT_LETTER: &str = "SELECT next FROM looker_feed.counter WHERE name = 'letter'";
 const BLOCK: &str = "SELECT first, entries, places, body FROM looker_feed.block
      WHERE delivery = $1 AND first >= 0 AND first + entries > $2 ORDER BY first LIMIT 1";

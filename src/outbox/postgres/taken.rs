@@ -6,7 +6,7 @@ use super::marks::Marks;
 use crate::clock::UnixMillis;
 use crate::model::DestinationId;
 use crate::outbox::carried::{Carried, CarriedAccount};
-use crate::seal::KeyId;
+use crate::seal::{KeyId, Keyring};
 
 /// The place of each turn in the queue of its destination.
 pub(super) struct Turns(BTreeMap<DestinationId, BTreeMap<u64, i64>>);
@@ -164,6 +164,46 @@ impl<'a> Letters<'a> {
             let place = |turn| turns.place(letter.destination, turn);
             columns.queued.push(letter.queued.map(place));
             columns.keys.push(&key.0);
+        }
+        columns
+    }
+}
+
+/// Its deliveries that failed.
+#[derive(Default)]
+pub(super) struct Attempts<'a> {
+    pub ids: Vec<&'a [u8]>,
+    pub webhooks: Vec<Option<&'a [u8]>>,
+    pub received: Vec<i64>,
+    pub ended: Vec<i64>,
+    pub kinds: Vec<i16>,
+    pub rows: Vec<i64>,
+    pub bytes: Vec<i64>,
+    pub keys: Vec<Vec<u8>>,
+    pub sealed: Vec<&'a [u8]>,
+}
+
+impl<'a> Attempts<'a> {
+    pub fn of(carried: &'a Carried) -> Self {
+        let mut columns = Self::default();
+        for row in &carried.attempts {
+            // One without an end is being received, which none is in an outbox that nobody has open.
+            let Some(end) = &row.attempt.end else {
+                continue;
+            };
+            columns.ids.push(&row.attempt.id.0);
+            let webhook = row.webhook.as_ref();
+            columns.webhooks.push(webhook.map(|key| &key.0[..]));
+            columns.received.push(row.attempt.received.0 as i64);
+            columns.ended.push(end.at.0 as i64);
+            columns.kinds.push(i16::from(end.kind));
+            columns.rows.push(end.rows as i64);
+            columns.bytes.push(end.bytes as i64);
+            let key = Keyring::key_of_text(&row.sealed);
+            columns
+                .keys
+                .push(key.map_or(Vec::new(), |key| key.0.to_vec()));
+            columns.sealed.push(&row.sealed);
         }
         columns
     }
