@@ -57,6 +57,9 @@ impl Readiness {
     /// a moment ago. Blocks on the disk, and not for long if that does not answer.
     pub fn check(&self) -> Result<(), NotReady> {
         self.admit()?;
+        if self.leaving.load(Ordering::Relaxed) {
+            return Err(NotReady::Leaving);
+        }
         let recently = self.wrote().is_some_and(|at| at.elapsed() < TRIED);
         if !recently {
             self.outbox.try_writing().map_err(NotReady::Outbox)?;
@@ -79,9 +82,6 @@ impl Readiness {
     pub fn admit(&self) -> Result<(), NotReady> {
         if self.is_stopping() {
             return Err(NotReady::Stopping);
-        }
-        if self.leaving.load(Ordering::Relaxed) {
-            return Err(NotReady::Leaving);
         }
         self.outbox.admit().map_err(NotReady::Outbox)
     }
