@@ -1,0 +1,134 @@
+//! What was sent in and what was heard, against what arrived.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use looker_feed::looker::{Shape, audit};
+use looker_feed::sandbox::Accepted;
+use serde_json::Value;
+
+/// A delivery that was sent in.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// The account's key.
+    pub key: &'static str,
+    pub shape: Shape,
+    /// `None`: nothing was heard.
+    pub success: Option<bool>,
+    /// What was said.
+    pub words: String,
+}
+
+/// How the deliveries ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ends {
+    /// Told success, and arrived.
+    pub told: usize,
+    /// Not told success, and arrived: the answer was lost, or the daemon was gone before it.
+    pub untold: usize,
+    /// Not told success, and nothing arrived.
+    pub vanished: usize,
+}
+
+/// Panics at the first row that should not be there, or should be and is not, and where a delivery does
+/// not come after those of its account before it. `sent` is in the order in which it was sent, account by
+/// account.
+pub fn compare(sent: &[Sent], ledger: &[Accepted]) -> Ends {
+    let mut whose: HashMap<String, usize> = HashMap::new();
+    for (number, one) in sent.iter().enumerate() {
+        let customers: BTreeSet<String> = (0..one.shape.rows)
+            .map(|row| one.shape.row(row).customer_id)
+            .collect();
+        for customer in customers {
+            let other = whose.insert(customer, number);
+            assert_eq!(other, None, "two deliveries share a user");
+        }
+    }
+    let mut arrived: BTreeMap<usize, (String, Vec<&Accepted>)> = BTreeMap::new();
+    let mut latest: BTreeMap<&str, usize> = BTreeMap::new();
+    for accepted in ledger {
+        let batch: Value = serde_json::from_slice(&accepted.batch).expect("a batch is JSON");
+        let customer = batch["user_identities"]["customer_id"].as_str();
+        let number = customer.and_then(|customer| whose.get(customer));
+        let number = *number.unwrap_or_else(|| panic!("nobody sent {batch}"));
+        let id = accepted.id.as_deref().expect("an id");
+        let delivery = id.split_at(32).0.to_owned();
+        let (known, batches) = arrived
+            .entry(number)
+            .or_insert_with(|| (delivery.clone(), Vec::new()));
+        assert_eq!(*known, delivery, "delivery {number} came twice");
+        assert_eq!(&*accepted.key, sent[number].key);
+        batches.push(accepted);
+        // The next one of an account only when the last has arrived whole.
+        let before = latest.insert(sent[number].key, number).unwrap_or(0);
+        assert!(
+            before <= number,
+            "delivery {number} of {} has a batch after one of {before}",
+            sent[number].key
+        );
+    }
+    let mut ends = Ends::default();
+    for (number, one) in sent.iter().enumerate() {
+        let batches = arrived.get(&number).map(|(_, batches)| batches);
+        if let Some(batches) = batches {
+            let bytes = batches.iter().map(|batch| &batch.batch[..]);
+            audit(&one.shape, bytes).unwrap_or_else(|error| panic!("delivery {number}: {error}"));
+        }
+        match (one.success == Some(true), batches.is_some()) {
+            (true, true) => ends.told += 1,
+            (true, false) => panic!("delivery {number} did not arrive: {one:?}"),
+            (false, true) => ends.untold += 1,
+            (false, false) => ends.vanished += 1,
+        }
+    }
+    ends
+}
+
+#[test]
+fn the_comparison_sees_what_it_is_there_for() {
+    let shape = |seed| Shape {
+        rows: 4,
+        users: 2,
+        seed,
+        ..Shape::default()
+    };
+    let one = |seed| Sent {
+        key: "k",
+        shape: shape(seed),
+        success: Some(true),
+        words: String::new(),
+    };
+    let sent = vec![one(1), one(2)];
+    let refused = |ledger: Vec<Accepted>| {
+        let sent = sent.clone();
+        std::panic::catch_unwind(move || compare(&sent, &ledger)).is_err()
+    };
+    assert!(refused(Vec::new()), "nothing arrived");
+    let batch = |seed: u64, id: &str| Accepted {
+        key: "k".into(),
+        id: Some(format!("{id:0>32}-1")),
+        batch: format!(
+            r#"{{"user_identities":{{"customer_id":{:?}}}}}"#,
+            shape(seed).row(0).customer_id
+        )
+        .into(),
+        received: 1,
+        historical: false,
+        dropped_events: 0,
+    };
+    let text = |ledger: Vec<Accepted>| {
+        let sent = sent.clone();
+        let panic = std::panic::catch_unwind(move || compare(&sent, &ledger)).unwrap_err();
+        let text = panic.downcast_ref::<String>();
+        text.cloned().unwrap_or_default()
+    };
+    let cases = [
+        (vec![batch(1, "a"), batch(1, "b")], "came twice"),
+        (vec![batch(2, "b"), batch(1, "a")], "has a batch after"),
+        (vec![batch(9, "a")], "nobody sent"),
+        (vec![batch(1, "a")], "did not arrive"),
+    ];
+    for (ledger, words) in cases {
+        let said = text(ledger);
+        assert!(said.contains(words), "{said}");
+    }
+}
