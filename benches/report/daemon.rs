@@ -35,6 +35,16 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it with its outbox below `home`. Returns when its ports are open.
     pub fn start(home: &Path, endpoint: &str, batches_per_second: u32) -> Self {
+        Self::start_with(home, endpoint, batches_per_second, &[])
+    }
+
+    /// The same with more settings: `SECTION__KEY` and value.
+    pub fn start_with(
+        home: &Path,
+        endpoint: &str,
+        batches_per_second: u32,
+        more: &[(&str, String)],
+    ) -> Self {
         let outbox = home.join("outbox");
         let log = home.join("log");
         let settings = [
@@ -55,7 +65,12 @@ impl Daemon {
             .arg("serve")
             .env_clear()
             .envs(inherited)
-            .envs(settings.map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)))
+            .envs(
+                settings
+                    .iter()
+                    .chain(more)
+                    .map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)),
+            )
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log).expect("a log file"))
