@@ -121,8 +121,7 @@ async fn play(shape: &Shape, arguments: &Arguments) -> Result<(), Failure> {
         }
     };
     let more = server.as_ref().map(Server::settings).unwrap_or_default();
-    let mut daemon =
-        Daemon::start(&endpoint, BATCHES_PER_SECOND, Some(&looker_at), more).await?;
+    let mut daemon = Daemon::start(&endpoint, BATCHES_PER_SECOND, Some(&looker_at), more).await?;
     println!(
         "A delivery of {} rows, {} users, goes from Looker through looker-feed to mParticle,",
         thousands(shape.rows),

@@ -103,9 +103,14 @@ impl Server {
         format!("postgres://postgres@{host}/postgres")
     }
 
-    /// A key for the daemons on it.
-    pub fn key_file(&self) -> &Path {
-        &self.key_file
+    /// What a daemon on it has to be told.
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("OUTBOX__BACKEND", "postgres".to_owned()),
+            ("OUTBOX__URL", self.url()),
+            ("OUTBOX__ALLOW_UNREPLICATED", "true".to_owned()),
+            ("SEAL__KEY_FILE", self.key_file.display().to_string()),
+        ]
     }
 
     fn wait_until_it_answers(&mut self, bin: &Path) -> Result<(), Failure> {
