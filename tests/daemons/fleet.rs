@@ -138,7 +138,7 @@ impl Fleet {
             ("MPARTICLE__MAX_BATCH_BYTES", "6000"),
             ("MPARTICLE__REQUEST_TIMEOUT", "2s"),
             ("SHUTDOWN__DEADLINE", "20s"),
-            ("SHUTDOWN__NOTICE", "500ms"),
+            ("SHUTDOWN__NOTICE", "4s"),
         ];
         let daemon = Daemon::start(&member.directory, &self.tap.endpoint, &settings);
         let backend = Backend {
