@@ -184,9 +184,9 @@ fn every_key_of_the_shipped_file_can_be_uncommented() {
         })
         .collect();
     assert_eq!(
-        keys, 33,
+        keys, 34,
         "url, password_file, two of action, base_url, secret, secret_file, tls_cert, tls_key, four ca_files, endpoint, plan_id, \
-         plan_version, max_age, the path of changes, token, token_file, five of notify, \
+         plan_version, max_age, the path of changes, token, token_file, user_header, five of notify, \
          otlp_endpoint, key_file, six of looker.api"
     );
     // An embedded outbox takes no address.

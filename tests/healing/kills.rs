@@ -119,11 +119,13 @@ async fn killed_at_each_step_what_was_scheduled_arrives_once() {
         let daemon = start(&world, home.path(), &[]);
         let one = stands(&daemon, "Nightly", "done").await;
         all_arrive(&world, &daemon, std::slice::from_ref(&shape)).await;
-        let reason = match moment {
-            Moment::Begun | Moment::HalfReceived => "interrupted",
-            Moment::Waiting | Moment::Asking | Moment::ComingInAgain => "cut",
+        let reasons: &[&str] = match moment {
+            Moment::Begun | Moment::HalfReceived => &["interrupted"],
+            // How it ended may not have reached the disk.
+            Moment::Waiting => &["cut", "interrupted"],
+            Moment::Asking | Moment::ComingInAgain => &["cut"],
         };
-        assert_eq!(one.reason, reason, "{moment:?}");
+        assert!(reasons.contains(&&*one.reason), "{moment:?}: {one:?}");
         let copies = match moment {
             Moment::Asking | Moment::ComingInAgain => 2,
             _ => 1,
