@@ -189,9 +189,10 @@ fn every_key_of_the_shipped_file_can_be_uncommented() {
          plan_version, max_age, the path of changes, token, token_file, user_header, five of notify, \
          otlp_endpoint, key_file, six of looker.api"
     );
-    // An embedded outbox takes no address.
+    // An embedded outbox takes no address, and a header of users needs those that may set it.
     let text = text.replace("backend = \"embedded\"", "backend = \"postgres\"");
-    let config = load(&text, &[]).unwrap();
+    let proxy = [("LOOKER_FEED_ADMIN__USER_HEADER_FROM", "127.0.0.1")];
+    let config = load(&text, &proxy).unwrap();
     assert_eq!(config.mparticle.base_address(), "http://127.0.0.1:9100/v2");
     assert!(config.require_secret().is_ok());
     assert!(config.mparticle.max_age.is_some() && config.seal.key_file.is_some());
