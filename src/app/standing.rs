@@ -23,6 +23,17 @@ pub(super) fn destination(
         view.bytes = state.bytes;
         view.oldest = state.oldest;
     }
+    // What this daemon remembers of it is from before another one took it.
+    let elsewhere = state.and_then(|state| state.holder.as_ref());
+    if let Some(holder) = elsewhere.filter(|holder| !holder.own) {
+        view.state = "flowing".to_owned();
+        view.why = Some(format!(
+            "The daemon {} sends there; its own page says how it goes.",
+            holder.name
+        ));
+        view.sender = Some(holder.name.clone());
+        return view;
+    }
     let Some(snapshot) = snapshot else {
         return view;
     };

@@ -89,6 +89,9 @@ pub struct Destination {
     pub rate: f64,
     /// The configured limit, in batches a second; 0: none.
     pub limit: f64,
+    /// The daemon that sends there, where several share the outbox and it is another one than this.
+    #[serde(default)]
+    pub sender: Option<String>,
     /// Requests under way.
     pub in_flight: u64,
     /// Deliveries that have something to send.
