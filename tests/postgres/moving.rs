@@ -489,7 +489,7 @@ fn a_move_that_is_killed_at_any_step_is_made_again_to_its_end() {
     drop(second);
     let (code, text) = output(command(&there, &database, &[]));
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("since an earlier run"), "{text}");
+    assert!(text.contains("an earlier run ended"), "{text}");
     check_same(&there.copy, &kit::open(&database));
 }
 
