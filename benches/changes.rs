@@ -82,6 +82,7 @@ impl Bench {
     /// One night: what it took to be durable, the most memory meanwhile, and what it came to.
     fn night(&self, night: u64, order: Option<changes::Comparison>) -> (Duration, u64, Ingested) {
         let order = ingest::Incoming {
+            usual: None,
             delivery: NewDelivery {
                 id: DeliveryId(u128::from(night + 1).to_be_bytes()),
                 destination: DestinationId([1; 16]),

@@ -78,6 +78,30 @@ pub struct Incoming {
     pub data_plan: Option<encode::DataPlan>,
     /// Set if only changes are sent: what the delivery is compared with.
     pub changes: Option<(Changes, changes::Comparison)>,
+    /// Set if a delivery of an unusual size is held: what is usual.
+    pub usual: Option<Usual>,
+}
+
+/// The usual number of rows of a schedule's deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usual {
+    /// At least so many.
+    pub least: u64,
+    /// At most so many.
+    pub most: u64,
+}
+
+impl Usual {
+    /// Why a delivery with so many rows is held, as a sentence; `None`: it is not.
+    pub fn objects(self, rows: u64) -> Option<String> {
+        let usual = (self.least..=self.most).contains(&rows);
+        (!usual).then(|| {
+            format!(
+                "Held: {rows} rows, where {} to {} are usual. Release it, or cancel it.",
+                self.least, self.most
+            )
+        })
+    }
 }
 
 /// What the work on a document depends on.

@@ -51,6 +51,7 @@ async fn receive(
     settings: ingest::Settings,
 ) -> Result<Ingested, IngestError> {
     let order = ingest::Incoming {
+        usual: None,
         delivery: NewDelivery {
             id: DeliveryId(u128::from(number).to_be_bytes()),
             destination: DestinationId([1; 16]),

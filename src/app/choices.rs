@@ -29,6 +29,10 @@ pub struct Settings {
     pub ingest: ingest::Settings,
     /// After so long a schedule that sends only changes sends all, if it does not say otherwise.
     pub full_refresh: Duration,
+    /// A delivery is held whose rows differ by more than this percentage from what is usual; 0: none is.
+    pub hold_percent: u32,
+    /// Only deliveries with these titles; none: all.
+    pub hold_schedules: Vec<String>,
 }
 
 impl Settings {
@@ -118,6 +122,8 @@ mod tests {
                 admission: ingest::Admission::new(1, Duration::from_secs(1), group::Memory::new(1)),
             },
             full_refresh: Duration::from_secs(1),
+            hold_percent: 0,
+            hold_schedules: Vec::new(),
         }
     }
 

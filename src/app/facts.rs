@@ -295,6 +295,18 @@ impl Daemon for Facts {
         Ok(done(cancelled.batches, message))
     }
 
+    fn release(&self, delivery: &str) -> Result<view::Done, Problem> {
+        let released = self.outbox.release_delivery(delivery_id(delivery)?);
+        let released = released
+            .map_err(failed)?
+            .ok_or_else(|| no_delivery(delivery))?;
+        let text = match released {
+            true => "Released: it is sent now, in its turn.",
+            false => "It was not held.",
+        };
+        Ok(done(u64::from(released), text.to_owned()))
+    }
+
     fn pause(&self, destination: &str) -> Result<view::Done, Problem> {
         let id = self.known_destination(destination)?;
         let text = match self.drain.pause(id) {
@@ -409,6 +421,7 @@ impl Facts {
             dead_letters: usage.dead_letters.batches,
             rejected_rows: usage.rejected_rows,
             cancelled_rows: usage.cancelled.rows,
+            held_deliveries: usage.held,
             set_aside_bytes: usage.set_aside.bytes,
             refusing: match self.outbox.health() {
                 Health::Ok => None,
@@ -555,6 +568,7 @@ fn delivery(state: DeliveryState, link: Option<String>) -> view::Delivery {
         requests: state.requests,
         notes: state.notes,
         dead_waiting: state.dead.rows,
+        held: state.held,
         ..view::Delivery::default()
     }
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! settings     each room's own, out of the configuration     certificates, keys   what lies in files
 //! receiver     what stands behind the hub: deliveries go from intake to the outbox
+//!   usual        how many rows are usual for a schedule
 //!   choices      what a schedule's form chooses              schedules  those that send only changes
 //! facts        what stands behind the admin side             edit       a dead letter's new batch
 //!   lookups      searches for a person, and erasures  person     whom they mean
@@ -38,6 +39,7 @@ mod settings;
 mod standing;
 mod systemd;
 mod traces;
+mod usual;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -224,6 +224,7 @@ impl DeliveryReceiver {
         let delivery = self.new_delivery(reserved.id(), &request)?;
         let id = delivery.id;
         let changes = self.changes_of(&request, delivery.destination).await?;
+        let usual = self.usual_of(&delivery.title, delivery.destination).await;
         let progress = Arc::new(Progress::of(reserved.arrived()));
         let trace = Receiving::new(id, delivery.destination, request.data_type);
         let incoming = ingest::Incoming {
@@ -233,6 +234,7 @@ impl DeliveryReceiver {
             environment: request.environment,
             data_plan: self.settings.data_plan_of(&request.choices),
             changes,
+            usual,
         };
         let outcome = ingest::receive(
             incoming,

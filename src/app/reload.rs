@@ -147,6 +147,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             ),
             ("[mparticle]", format!("{:?}", config.mparticle)),
             ("[changes]", format!("{:?}", config.changes)),
+            ("[hold]", format!("{:?}", config.hold)),
             ("[memory]", format!("{:?}", config.memory)),
             (
                 "[admin]",

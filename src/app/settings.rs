@@ -153,6 +153,8 @@ pub(super) fn delivery_settings(config: &Config, endpoint: Url) -> choices::Sett
         data_plan: data_plan(&config.mparticle),
         ingest: ingest_settings(config),
         full_refresh: config.changes.full_refresh,
+        hold_percent: config.hold.unusual_percent,
+        hold_schedules: config.hold.schedules.clone(),
     }
 }
 

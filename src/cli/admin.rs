@@ -58,10 +58,12 @@ pub enum Command {
     Find(people::Find),
     /// Erase a person from all that is still here, durably
     Erase(people::Erase),
-    /// Do not send what is left of a delivery
+    /// Do not send what is left of a delivery: it will never reach mParticle
     Cancel(Cancel),
     /// Have Looker asked at once to run a failed delivery again
     AskAgain(AskAgain),
+    /// Send a delivery that is held for its unusual size
+    Release(Cancel),
     /// Send nothing more to a destination until it is resumed
     Pause(Steer),
     /// Go on sending to a destination
@@ -94,12 +96,12 @@ pub struct Rejected {
     list: ListArguments,
 }
 
-/// `cancel`
+/// `cancel`, `release`
 #[derive(Debug, Args)]
 pub struct Cancel {
     #[command(flatten)]
     daemon: DaemonArgument,
-    /// Id of the delivery, or the beginning of it; what has not been sent of it will never reach mParticle
+    /// Id of the delivery, or the beginning of it
     delivery: String,
     /// Print JSON: what was done
     #[arg(long)]
@@ -253,7 +255,7 @@ impl Command {
             Self::Rejected(arguments) => &arguments.daemon,
             Self::Find(arguments) => &arguments.daemon,
             Self::Erase(arguments) => &arguments.daemon,
-            Self::Cancel(arguments) => &arguments.daemon,
+            Self::Cancel(arguments) | Self::Release(arguments) => &arguments.daemon,
             Self::AskAgain(arguments) => &arguments.daemon,
             Self::Pause(arguments) | Self::Resume(arguments) | Self::Retry(arguments) => {
                 &arguments.daemon
@@ -302,6 +304,13 @@ async fn execute(
             let list = "failed-deliveries";
             let delivery = id_of(client, list, &arguments.delivery).await?;
             let path = [list, &delivery, verb];
+            let done: Done = client.post(&path, &json!({})).await?;
+            tell(screen, &done, arguments.json)?;
+            Ok(Found::of(done.changed))
+        }
+        Command::Release(arguments) => {
+            let delivery = whole_id(client, &arguments.delivery).await?;
+            let path = ["deliveries", &delivery, "release"];
             let done: Done = client.post(&path, &json!({})).await?;
             tell(screen, &done, arguments.json)?;
             Ok(Found::of(done.changed))

@@ -28,9 +28,10 @@ pub use hosts::AllowedHost;
 pub use looker_api::{LookerApiSettings, LookerInstance};
 pub use secret::{NamedSecret, Secret};
 pub use settings::{
-    ActionSettings, AdminSettings, ChangesSettings, FormKind, GoodDeliveries, IntakeSettings,
-    LogFormat, LogSettings, LookerSettings, MemorySettings, MparticleSettings, NotifySettings,
-    OutboxBackend, OutboxSettings, Pod, SealSettings, ShutdownSettings, TelemetrySettings,
+    ActionSettings, AdminSettings, ChangesSettings, FormKind, GoodDeliveries, HoldSettings,
+    IntakeSettings, LogFormat, LogSettings, LookerSettings, MemorySettings, MparticleSettings,
+    NotifySettings, OutboxBackend, OutboxSettings, Pod, SealSettings, ShutdownSettings,
+    TelemetrySettings,
 };
 
 pub use crate::mapping::{
@@ -70,6 +71,7 @@ pub struct Config {
     pub mparticle: MparticleSettings,
     pub changes: ChangesSettings,
     pub memory: MemorySettings,
+    pub hold: HoldSettings,
     pub admin: AdminSettings,
     pub notify: NotifySettings,
     pub telemetry: TelemetrySettings,
@@ -298,6 +300,10 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             max_bytes: of.key("changes.max_bytes", size(1 << 16..=1 << 50))?,
             forget_after: of.key("changes.forget_after", duration(hours(1)..=days(3650)))?,
             max_drop_percent: of.key("changes.max_drop_percent", whole(1..=100))?,
+        },
+        hold: HoldSettings {
+            unusual_percent: of.key("hold.unusual_percent", whole(0..=1_000_000))?,
+            schedules: of.key("hold.schedules", titles)?,
         },
         memory: MemorySettings {
             group_budget: of.key("memory.group_budget", bytes(64 << 10..=1 << 40))?,

@@ -251,6 +251,15 @@ pub struct ChangesSettings {
     pub max_drop_percent: u8,
 }
 
+/// `[hold]`: deliveries of an unusual size wait for a person.
+#[derive(Clone, Debug)]
+pub struct HoldSettings {
+    /// One is held whose rows differ by more than this percentage from the middle of the last runs; 0: none is.
+    pub unusual_percent: u32,
+    /// Only deliveries with these titles; none: all.
+    pub schedules: Vec<String>,
+}
+
 /// `[memory]`
 #[derive(Clone, Copy, Debug)]
 pub struct MemorySettings {

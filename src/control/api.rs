@@ -75,6 +75,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
             get(rejected_export),
         ),
         ("/api/v1/deliveries/{id}/cancel", post(cancel)),
+        ("/api/v1/deliveries/{id}/release", post(release)),
         ("/api/v1/failed-deliveries", get(failed_deliveries)),
         ("/api/v1/failed-deliveries/{id}", get(failed_delivery)),
         ("/api/v1/failed-deliveries/{id}/ask-again", post(ask_again)),
@@ -402,6 +403,13 @@ async fn cancel(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
     let id = name(id)?;
     tracing::warn!(delivery = ?id, "an operator cancels a delivery");
     let done = shared.calls.ask(move |daemon| daemon.cancel(&id)).await?;
+    told(&done, &done.message)
+}
+
+async fn release(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
+    let id = name(id)?;
+    tracing::info!(delivery = ?id, "an operator releases a delivery");
+    let done = shared.calls.ask(move |daemon| daemon.release(&id)).await?;
     told(&done, &done.message)
 }
 

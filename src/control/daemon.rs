@@ -82,6 +82,9 @@ pub trait Daemon: Send + Sync + 'static {
     /// Cancels what is left of a delivery; requests under way still end as they do.
     fn cancel(&self, delivery: &str) -> Result<view::Done, Problem>;
 
+    /// Lets a delivery go that is held.
+    fn release(&self, delivery: &str) -> Result<view::Done, Problem>;
+
     /// Sends nothing more to a destination until it is resumed.
     fn pause(&self, destination: &str) -> Result<view::Done, Problem>;
 

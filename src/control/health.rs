@@ -37,6 +37,23 @@ impl Health {
                 destination: None,
             });
         }
+        let held = overview.outbox.held_deliveries;
+        if held > 0 {
+            let (wait, their) = match held {
+                1 => ("is", "its size is"),
+                _ => ("are", "their sizes are"),
+            };
+            issues.push(Issue {
+                kind: Kind::DeliveriesHeld,
+                level: Level::Attention,
+                title: format!("{} {wait} held.", count(held, "delivery", "deliveries")),
+                text: format!(
+                    "Nothing of it is sent, since {their} unusual (`hold.unusual_percent`). Release it, or cancel it."
+                ),
+                since: None,
+                destination: None,
+            });
+        }
         issues.sort_by_key(|issue| {
             let rank = Kind::ALL.iter().position(|kind| *kind == issue.kind);
             (std::cmp::Reverse(issue.level), rank)
@@ -227,6 +244,9 @@ impl Standing {
     pub fn of(delivery: &Delivery, destination: Option<&Destination>) -> Self {
         let rows = &delivery.rows;
         if matches!(delivery.state.as_str(), "waiting" | "sending") {
+            if delivery.held {
+                return Self::Held;
+            }
             let state = destination.map_or("", |destination| destination.state.as_str());
             return match state {
                 "down" | "paused" => Self::Blocked,
@@ -251,6 +271,7 @@ impl Standing {
             return Level::Attention;
         }
         match self {
+            Self::Held => Level::Attention,
             Self::Blocked if paused => Level::Attention,
             Self::Blocked | Self::Incomplete => Level::Waiting,
             Self::Queued | Self::Sending | Self::Delivered | Self::Cancelled => Level::Ok,

@@ -62,6 +62,8 @@ pub enum Kind {
     DestinationDown,
     /// Batches that mParticle refused for good wait for a person.
     DeadLetters,
+    /// Deliveries of an unusual size wait for a person.
+    DeliveriesHeld,
     /// Deliveries failed of late, and none of them was sent.
     DeliveriesFailed,
     /// Failed deliveries cannot be asked for again, since Looker's API cannot be used.
@@ -70,7 +72,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, the most urgent first.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NotReady,
         Self::OutboxRefusing,
         Self::OutboxUnreadable,
@@ -78,6 +80,7 @@ impl Kind {
         Self::DestinationPaused,
         Self::DeliveriesFailed,
         Self::LookerApi,
+        Self::DeliveriesHeld,
         Self::DeadLetters,
         Self::OutboxNearlyFull,
         Self::DestinationDown,
@@ -94,6 +97,7 @@ impl Kind {
             Self::DestinationPaused => "destination_paused",
             Self::DestinationDown => "destination_down",
             Self::DeadLetters => "dead_letters",
+            Self::DeliveriesHeld => "deliveries_held",
             Self::DeliveriesFailed => "deliveries_failed",
             Self::LookerApi => "looker_api",
         }
@@ -140,6 +144,8 @@ pub enum Standing {
     Sending,
     /// It cannot go on: its destination waits, is down or is paused.
     Blocked,
+    /// It is not sent before somebody releases it.
+    Held,
     /// All of it that was to be sent has arrived.
     Delivered,
     /// It is over, and some of its rows did not arrive: rejected, dead, discarded or damaged.

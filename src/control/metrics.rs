@@ -71,6 +71,12 @@ fn daemon(out: &mut Writer, overview: &Overview, newest: Option<UnixMillis>) {
     .one(&[], overview.failures.for_a_person);
     asking_again(out, overview);
     out.family(
+        "held_deliveries",
+        "gauge",
+        "Deliveries of an unusual size that are held until somebody releases them.",
+    )
+    .one(&[], overview.outbox.held_deliveries);
+    out.family(
         "rows_received_total",
         "counter",
         "Rows of accepted deliveries since the start.",

@@ -151,6 +151,9 @@ pub struct Outbox {
     /// Rows that are not sent since a person cancelled their delivery, of listed deliveries.
     #[serde(default)]
     pub cancelled_rows: u64,
+    /// Deliveries that are held until somebody releases them.
+    #[serde(default)]
+    pub held_deliveries: u64,
     /// `None`: it writes. Else why it refuses to.
     pub refusing: Option<String>,
     /// What of it cannot be read now, and why; it is tried again by itself.
@@ -297,6 +300,9 @@ pub struct Delivery {
     pub seconds_left: Option<u64>,
     /// What a person should know, as sentences.
     pub notes: Vec<String>,
+    /// It is not sent before somebody releases it.
+    #[serde(default)]
+    pub held: bool,
     /// Of which failed delivery it is a repeat.
     #[serde(default)]
     pub repeat_of: Option<RepeatOf>,

@@ -49,7 +49,7 @@ pub fn run(
         environment: incoming.environment,
         data_plan: incoming.data_plan,
     };
-    let received = incoming.delivery.received;
+    let (received, usual) = (incoming.delivery.received, incoming.usual);
     // Dropping it removes what was staged.
     let mut staging = outbox.begin(incoming.delivery)?;
     // What was delivered so far; dropping it gives this delivery's part up.
@@ -101,6 +101,10 @@ pub fn run(
         notes.splice(0..0, session.note());
         // Before the commit: there must be no delivery that the next one does not know of.
         session.finish()?;
+    }
+    if let Some(why) = usual.and_then(|usual| usual.objects(worked.rows)) {
+        staging.hold();
+        notes.insert(0, why);
     }
     let totals = Totals {
         rows_in: worked.rows,

@@ -34,6 +34,8 @@ pub enum What {
     AskedAgain(Box<FailedDelivery>),
     /// A failed delivery is not asked for any more, and did not come.
     GivenUp(Box<FailedDelivery>),
+    /// A delivery is held until somebody releases it.
+    Held(Box<Delivery>),
     /// There are more dead letters than before.
     DeadLetters {
         /// Batches that came since the last message.
@@ -115,9 +117,10 @@ impl Severity {
 
 impl Event {
     /// Every name that there is.
-    pub const NAMES: [&str; 11] = [
+    pub const NAMES: [&str; 12] = [
         "delivery_finished",
         "delivery_failed",
+        "delivery_held",
         "delivery_asked_again",
         "delivery_given_up",
         "deliveries_digest",
@@ -149,9 +152,11 @@ impl Event {
             What::AskedAgain(_) | What::Digest(_) | What::Back { .. } | What::Writing => {
                 Severity::Info
             }
-            What::Finished(_) | What::Failed(_) | What::DeadLetters { .. } | What::Down { .. } => {
-                Severity::Warning
-            }
+            What::Finished(_)
+            | What::Failed(_)
+            | What::Held(_)
+            | What::DeadLetters { .. }
+            | What::Down { .. } => Severity::Warning,
             What::GivenUp(_) | What::Paused { .. } | What::Refusing { .. } => Severity::Critical,
         }
     }
@@ -159,7 +164,7 @@ impl Event {
     /// The title of the schedule that it is about, if it is about one.
     pub fn schedule(&self) -> Option<&str> {
         match &self.what {
-            What::Finished(delivery) => Some(&delivery.title),
+            What::Finished(delivery) | What::Held(delivery) => Some(&delivery.title),
             What::Failed(delivery) | What::AskedAgain(delivery) | What::GivenUp(delivery) => {
                 Some(&delivery.title)
             }
@@ -169,7 +174,9 @@ impl Event {
 
     fn link(&self, page: &Url) -> Option<Url> {
         let path = match &self.what {
-            What::Finished(delivery) => format!("deliveries/{}", delivery.id),
+            What::Finished(delivery) | What::Held(delivery) => {
+                format!("deliveries/{}", delivery.id)
+            }
             What::Digest(_) => "deliveries".to_owned(),
             What::Failed(_) | What::AskedAgain(_) | What::GivenUp(_) => {
                 "failed-deliveries".to_owned()
@@ -197,6 +204,7 @@ impl Event {
         match &self.what {
             What::Finished(_) => "delivery_finished",
             What::Failed(_) => "delivery_failed",
+            What::Held(_) => "delivery_held",
             What::AskedAgain(_) => "delivery_asked_again",
             What::GivenUp(_) => "delivery_given_up",
             What::DeadLetters { .. } => "dead_letters",
@@ -219,7 +227,7 @@ impl Event {
             "page": link.as_ref().map(Url::as_str),
         });
         let more = match &self.what {
-            What::Finished(delivery) => ("delivery", facts(delivery)),
+            What::Finished(delivery) | What::Held(delivery) => ("delivery", facts(delivery)),
             What::Failed(delivery) | What::AskedAgain(delivery) | What::GivenUp(delivery) => {
                 ("delivery", failure(delivery))
             }
@@ -280,6 +288,11 @@ impl Event {
                     counts(delivery.rows_in, &delivery.rows)
                 )
             }
+            What::Held(delivery) => format!(
+                "looker-feed: “{}” is held, since {} are unusual for it. Nothing of it is sent before it is released.",
+                short(&delivery.title),
+                count(delivery.rows_in, "row", "rows")
+            ),
             What::Failed(delivery) => format!(
                 "looker-feed: “{}” failed, and none of it was sent: {}",
                 short(&delivery.title),

@@ -47,6 +47,8 @@ pub struct Watcher {
     begun: bool,
     /// Deliveries that were not finished.
     open: HashSet<String>,
+    /// Those of them that are held and were told of.
+    held: HashSet<String>,
     /// Finished ones at the head of the list.
     finished: HashSet<String>,
     /// By id: those that were told of.
@@ -219,10 +221,16 @@ impl Watcher {
         for delivery in listed {
             let was_open = missing.remove(&delivery.id);
             if !is_finished(&delivery) {
-                self.open.insert(delivery.id);
+                self.open.insert(delivery.id.clone());
+                if !delivery.held {
+                    self.held.remove(&delivery.id);
+                } else if self.held.insert(delivery.id.clone()) {
+                    news.push(What::Held(Box::new(delivery)));
+                }
                 continue;
             }
             finished.insert(delivery.id.clone());
+            self.held.remove(&delivery.id);
             let known = self.finished.contains(&delivery.id);
             if self.begun && (was_open || !known) {
                 news.push(What::Finished(Box::new(delivery)));

@@ -169,6 +169,8 @@ pub struct DeliveryState {
     pub unchanged: u64,
     /// Remarks for people.
     pub notes: Vec<String>,
+    /// Nothing of it is sent before somebody releases it.
+    pub held: bool,
     /// Nothing of it waits or flies.
     pub settled: bool,
     /// When the last of it settled; `None` too if the state that said so was lost.

@@ -292,6 +292,17 @@ impl Outbox {
         }
     }
 
+    /// Lets a delivery that is held go: what waits of it is sent, at its place in the order. `None`: it is
+    /// not listed; `false`: it was not held. Durable on return. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The outbox refuses writes, or the disk failed: then it is still held.
+    pub fn release_delivery(&self, delivery: DeliveryId) -> Result<Option<bool>, Error> {
+        match &self.backend {
+            Backend::Local(local) => local::ending::release(local, delivery),
+        }
+    }
+
     /// The dead letters behind `after`, at most `limit` (and at least one, if there is one).
     /// Those that are being sent again are not among them. Blocks on the disk.
     ///

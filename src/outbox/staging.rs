@@ -66,6 +66,14 @@ impl Staging {
         }
     }
 
+    /// Once it is committed, nothing of the delivery is sent before somebody releases it
+    /// ([`Outbox::release_delivery`](super::Outbox::release_delivery)). Deliveries behind it go on.
+    pub fn hold(&mut self) {
+        match &mut self.backend {
+            Backend::Local(staging) => staging.hold(),
+        }
+    }
+
     /// Makes the delivery durable and visible to the drain. When this returns `Ok` it survives
     /// the loss of power.
     ///

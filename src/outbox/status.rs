@@ -96,6 +96,8 @@ pub struct SetAside {
 /// How large the outbox is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
+    /// Deliveries that are held.
+    pub held: u64,
     /// Bytes held on the disk.
     pub bytes: u64,
     /// Bytes free on the disk; `None`: the system does not say.

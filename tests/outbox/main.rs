@@ -6,6 +6,7 @@ mod damage;
 mod edits;
 mod ending;
 mod faults;
+mod held;
 mod kit;
 mod model;
 mod power;

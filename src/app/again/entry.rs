@@ -148,6 +148,7 @@ mod tests {
     fn listed(keys: &Keyring, origin: &About, received: u64) -> DeliveryState {
         DeliveryState {
             erased: Tally::default(),
+            held: false,
             id: DeliveryId([2; 16]),
             cursor: "1".parse().unwrap(),
             destination: DESTINATION,

@@ -185,6 +185,7 @@ fn standing(one: &Delivery) -> &'static str {
         Standing::Queued => "queued",
         Standing::Sending => "sending",
         Standing::Blocked => "held up",
+        Standing::Held => "held: release it",
         Standing::Delivered => "delivered",
         Standing::Incomplete if one.level == Level::Attention => "incomplete!",
         Standing::Incomplete => "incomplete",

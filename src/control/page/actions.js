@@ -15,6 +15,10 @@ export const cancel = async d => {
   if (await confirmed(`Cancel the rest of “${titled(d)}”? ${count(d.rows.waiting, 'row')} that wait will never reach mParticle; what is sent in the meantime stays sent.`, 'Cancel the rest')) return change(at('deliveries', d.id, 'cancel'));
 };
 
+export const release = async d => {
+  if (await confirmed(`Release “${titled(d)}”? Its ${count(d.rows_in, 'row')} are sent now.`, 'Release')) return change(at('deliveries', d.id, 'release'));
+};
+
 export const replay = which => change('api/v1/dead-letters/replay', which);
 export const discard = async (which, what) => {
   if (await confirmed(`Discard ${what}? The rows will never reach mParticle. Download them first if in doubt.`, 'Discard')) return change('api/v1/dead-letters/discard', which);

@@ -12,6 +12,7 @@ const CALLS = [
   [/^POST .*\/dead-letters\/discard$/, () => 'Discarded dead letters'],
   [/^PUT .*\/dead-letters\/([^/]+)$/, id => `Edited the dead letter ${id}`],
   [/^POST .*\/deliveries\/([^/]+)\/cancel$/, id => ['Cancelled ', link(`/deliveries/${id}`, null, 'a delivery')]],
+  [/^POST .*\/deliveries\/([^/]+)\/release$/, id => ['Released ', link(`/deliveries/${id}`, null, 'a delivery')]],
   [/^POST .*\/destinations\/([^/]+)\/pause$/, id => ['Paused ', link(query('/deliveries', { destination: id }), null, 'a destination')]],
   [/^POST .*\/destinations\/([^/]+)\/resume$/, id => ['Resumed ', link(query('/deliveries', { destination: id }), null, 'a destination')]],
   [/^POST .*\/destinations\/([^/]+)\/retry$/, id => ['Tried ', link(query('/deliveries', { destination: id }), null, 'a destination'), ' at once']],

@@ -4,7 +4,7 @@ import { h, link, outward } from './dom.js';
 import { clock, count, exact, number, span } from './format.js';
 import { download, query, read } from './api.js';
 import { amounts, bar, button, facts, heading, isOpen, left, legend, loading, rowRate, standing, titled, took, when } from './parts.js';
-import { cancel, discard, replay } from './actions.js';
+import { cancel, discard, release, replay } from './actions.js';
 
 const FEW = 25;
 
@@ -18,7 +18,7 @@ function timeline(d, now) {
   return h('ol', { class: 'timeline', 'aria-label': 'What became of it' },
     step('Received', 'done', d.received, now, `${count(d.rows_in, 'row')} of ${count(d.users, 'user')}`),
     step('Safe on disk', 'done', d.committed || null, now, `${d.committed ? `after ${span((d.committed - d.received) / 1000)}: ` : ''}${count(d.requests, 'request')} with ${count(d.batches, 'batch', 'batches')}; Looker was told “success”`),
-    step('Sending', open ? (d.blocked ? 'held' : 'now') : 'done', null, now, open && d.blocked ? d.blocked : `${number(sent)} of ${count(d.batches, 'batch', 'batches')} accepted${rowRate(d, now.now) ? `, ${number(rowRate(d, now.now))} rows/s` : ''}`),
+    step('Sending', open ? (d.blocked || d.held ? 'held' : 'now') : 'done', null, now, open && d.held ? 'Held, since its size is unusual, until somebody releases it' : open && d.blocked ? d.blocked : `${number(sent)} of ${count(d.batches, 'batch', 'batches')} accepted${rowRate(d, now.now) ? `, ${number(rowRate(d, now.now))} rows/s` : ''}`),
     open ? step('Done', 'later', null, now, d.seconds_left == null ? (d.blocked ? 'when it goes on' : 'not known yet') : `in ${left(d, now.now)}`)
       : step({ cancelled: 'Cancelled', incomplete: 'Over, incomplete' }[d.standing] ?? 'Done', of.dead ? 'held' : 'done', d.finished, now, `after ${took(d, now.now)}`));
 }
@@ -48,6 +48,7 @@ export default function delivery({ args: [id], refresh }) {
         h('p', { class: 'quiet' }, 'To ', d.destination_label, ' · received ', when(d.received, now.now), d.link ? [' · ', outward(d.link, 'Open in Looker') ?? ''] : null),
         d.repeat_of ? h('p', { id: 'repeat', class: 'quiet' }, `Looker was asked for it: try ${d.repeat_of.number} for `, link(query('/failed-deliveries', { id: d.repeat_of.delivery }), null, 'a delivery that had failed')) : null,
         h('div', { class: 'buttons actions' },
+          d.held && open ? button('Release', act(() => release(d)), { class: 'primary', 'data-do': 'release' }) : null,
           d.rows.waiting ? button('Cancel the rest', act(() => cancel(d)), { class: 'danger', 'data-do': 'cancel' }) : null),
         timeline(d, now),
         h('section', { class: 'card', 'aria-labelledby': 'h-rows' }, h('div', { class: 'bar' }, h('h2', { id: 'h-rows' }, 'Where the rows are'), legend(d)), bar(d),

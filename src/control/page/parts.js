@@ -6,7 +6,7 @@ import { during } from './api.js';
 
 const STANDINGS = {
   queued: ['Queued', ''], sending: ['Sending', 'flow'], blocked: ['Held up', 'warn'], delivered: ['Delivered', 'good'],
-  incomplete: ['Incomplete', 'warn'], cancelled: ['Cancelled', ''], failed: ['Failed', 'bad'],
+  incomplete: ['Incomplete', 'warn'], held: ['Held', 'warn'], cancelled: ['Cancelled', ''], failed: ['Failed', 'bad'],
 };
 const STATES = { idle: ['Idle', ''], flowing: ['Flowing', 'flow'], waiting: ['Waiting', 'warn'], down: ['Down', 'bad'], paused: ['Paused', 'bad'] };
 
@@ -98,7 +98,8 @@ export function outcome(d, now) {
   if (of.rejected) said.push(`${number(of.rejected)} rejected`);
   if (of.cancelled) said.push(`${number(of.cancelled)} cancelled`);
   if (of.erased) said.push(`${number(of.erased)} erased`);
-  if (isOpen(d)) said.push(d.blocked ? 'held up' : d.seconds_left == null ? `${number(of.waiting + of.flying)} to go` : `${span(d.seconds_left)} to go`);
+  if (d.held && isOpen(d)) said.push('held: release or cancel it');
+  else if (isOpen(d)) said.push(d.blocked ? 'held up' : d.seconds_left == null ? `${number(of.waiting + of.flying)} to go` : `${span(d.seconds_left)} to go`);
   else if (!said.length && of.unchanged) said.push(`${number(of.unchanged)} unchanged`);
   return said.join(' · ');
 }

@@ -438,6 +438,17 @@ impl Daemon for Scripted {
         })
     }
 
+    fn release(&self, delivery: &str) -> Result<Done, Problem> {
+        let mut script = self.called(format!("release {delivery}"))?;
+        let found = script.deliveries.iter_mut().find(|one| one.id == delivery);
+        let one = found.ok_or_else(|| Problem::Unknown("There is no such delivery.".into()))?;
+        let changed = u64::from(std::mem::take(&mut one.held));
+        Ok(Done {
+            changed,
+            message: format!("{changed} released."),
+        })
+    }
+
     fn find(&self, person: &Person) -> Result<Lookup, Problem> {
         drop(self.called(format!("find {}", person.identities.len()))?);
         Ok(lookup(false))

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::outbox::delivery::{Ending, Tally};
+use crate::outbox::error::Error;
 use crate::outbox::letter::LetterId;
 use crate::outbox::local::handle::Local;
 
@@ -41,6 +42,29 @@ pub(in crate::outbox) fn ending(local: &Local, id: DeliveryId) -> Ending {
         return Ending::InDoubt;
     }
     Ending::Settled(requests.into_iter().collect())
+}
+
+/// Lets a delivery that is held go; `None`: it is not listed. Returns whether it was held.
+pub(in crate::outbox) fn release(local: &Local, id: DeliveryId) -> Result<Option<bool>, Error> {
+    let shared = &local.shared;
+    shared.check_healthy()?;
+    {
+        let index = shared.index();
+        if index.delivery(id).is_none() {
+            return Ok(None);
+        }
+        if !index.held.contains(&id) {
+            return Ok(Some(false));
+        }
+    }
+    shared
+        .disk
+        .remove(&shared.layout.held(id))
+        .and_then(|()| shared.disk.sync_directory(&shared.layout.segments()))
+        .map_err(Error::io("a delivery could not be released"))?;
+    shared.index().held.remove(&id);
+    shared.changed.send_modify(|changes| *changes += 1);
+    Ok(Some(true))
 }
 
 /// The deliveries of these dead letters, as far as they are there.

@@ -42,6 +42,7 @@
 //! segments/<delivery>.<n>.seg   requests of a delivery, n from 00000
 //!          <delivery>.aborted   the delivery was withdrawn: its last segment, renamed
 //!          <delivery>.cancelled what is left of the delivery is not sent; empty
+//!          <delivery>.held      the delivery is not sent before somebody releases it; empty
 //!          probe                made and removed again to see whether the disk takes a file
 //! dead/<n>.dead                 dead letters of any delivery, n from 00000000
 //! rejected/<delivery>.rejected  rejected rows of a delivery

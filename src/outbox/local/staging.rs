@@ -52,6 +52,8 @@ pub(in crate::outbox) struct Staging {
     /// Why nothing more is taken.
     failed: Option<Error>,
     committed: bool,
+    /// It is to be held once it is committed.
+    hold: bool,
 }
 
 impl Staging {
@@ -66,7 +68,13 @@ impl Staging {
             counted: 0,
             failed: None,
             committed: false,
+            hold: false,
         }
+    }
+
+    /// Nothing of the delivery is sent before somebody releases it.
+    pub fn hold(&mut self) {
+        self.hold = true;
     }
 
     /// Which delivery this is.
@@ -165,6 +173,13 @@ impl Staging {
         let shared = &self.local.shared;
         let synced = "the delivery could not be synced";
         writer.sync().map_err(Error::io(synced))?;
+        if self.hold {
+            // Before the directory is synced, so it is durable before the commit is.
+            let path = shared.layout.held(self.info.id);
+            let mark = shared.disk.create(&path).map_err(Error::io(synced))?;
+            shared.disk.sync(&mark, &path).map_err(Error::io(synced))?;
+            shared.index().held.insert(self.info.id);
+        }
         if let Some(rejected) = &mut self.rejected {
             let commit = Commit {
                 position: 0,
@@ -272,6 +287,10 @@ impl Drop for Staging {
             .map(|segment| shared.layout.segment(self.info.id, segment.number))
             .collect();
         paths.extend(self.writer.take().map(|writer| writer.path().to_owned()));
+        if self.hold {
+            shared.index().held.remove(&self.info.id);
+            paths.push(shared.layout.held(self.info.id));
+        }
         if self.rejected.take().is_some() {
             paths.push(shared.layout.rejected(self.info.id));
         }

@@ -24,7 +24,9 @@ pub(in crate::outbox) fn destinations(local: &Local) -> Vec<DestinationState> {
     for (id, queue) in &index.queues {
         let account = index.accounts.get(id);
         let deliveries = queue
-            .values()
+            .iter()
+            .filter(|(position, _)| !index.is_held(**position))
+            .map(|(_, work)| work)
             .filter(|work| !matches!(work, Work::Replay(letters) if letters.is_empty()));
         let state = DestinationState {
             id: *id,
@@ -38,8 +40,11 @@ pub(in crate::outbox) fn destinations(local: &Local) -> Vec<DestinationState> {
         };
         states.insert(*id, state);
     }
-    for delivery in index.deliveries.values() {
+    for (&position, delivery) in &index.deliveries {
         let info = &delivery.row.info;
+        if index.is_held(position) {
+            continue;
+        }
         let (waiting, in_flight) = (delivery.waiting(), delivery.flight.tally);
         if waiting == Tally::default() && in_flight == Tally::default() {
             continue;
@@ -80,7 +85,7 @@ pub(in crate::outbox) fn deliveries(
     DeliveryPage {
         deliveries: page
             .iter()
-            .map(|(position, delivery)| delivery.state(**position))
+            .map(|(position, delivery)| index.state_of(**position, delivery))
             .collect(),
         next: last.filter(|_| older.next().is_some()),
     }
@@ -112,7 +117,7 @@ pub(in crate::outbox) fn delivery(local: &Local, id: DeliveryId) -> Option<Deliv
     let index = local.shared.index();
     index
         .delivery(id)
-        .map(|(position, delivery)| delivery.state(position))
+        .map(|(position, delivery)| index.state_of(position, delivery))
 }
 
 /// Rows of a delivery that could not be mapped: at most `limit`, leaving out the first
@@ -162,6 +167,7 @@ pub(in crate::outbox) fn usage(local: &Local) -> Usage {
         deliveries: index.deliveries.len() as u64,
         ..Usage::default()
     };
+    usage.held = index.held_deliveries();
     let kept = local.shared.settings.rejected_rows;
     for delivery in index.deliveries.values() {
         usage.dead_letters += delivery.counters.dead;

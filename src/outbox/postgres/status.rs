@@ -336,6 +336,7 @@ fn state(inner: &Inner, row: &Row) -> Result<DeliveryState, Error> {
     let committed = millis(row, "committed")?;
     Ok(DeliveryState {
         erased: Tally::default(),
+        held: false,
         id,
         cursor: DeliveryCursor {
             place: committed.0,

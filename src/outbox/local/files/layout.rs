@@ -35,6 +35,7 @@ pub(in crate::outbox) enum SegmentName {
     Segment(DeliveryId, u32),
     Aborted(DeliveryId),
     Cancelled(DeliveryId),
+    Held(DeliveryId),
     Probe,
 }
 
@@ -72,6 +73,11 @@ impl Layout {
 
     pub fn cancelled(&self, id: DeliveryId) -> PathBuf {
         self.segments().join(format!("{id}.cancelled"))
+    }
+
+    /// Says that a delivery is not sent before somebody releases it.
+    pub fn held(&self, id: DeliveryId) -> PathBuf {
+        self.segments().join(format!("{id}.held"))
     }
 
     pub fn dead_directory(&self) -> PathBuf {
@@ -307,6 +313,9 @@ pub(in crate::outbox) fn parse_segment_name(name: &OsStr) -> Option<SegmentName>
     }
     if rest == "cancelled" {
         return Some(SegmentName::Cancelled(id));
+    }
+    if rest == "held" {
+        return Some(SegmentName::Held(id));
     }
     let number = rest.strip_suffix(".seg")?.parse().ok()?;
     Some(SegmentName::Segment(id, number))

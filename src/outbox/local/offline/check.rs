@@ -196,7 +196,12 @@ impl Look<'_> {
                     let sound = self.index.is_some();
                     check_segment(self.disk, &path, id, segment, sound, self.keys, self.report)?;
                 }
-                Some(SegmentName::Aborted(_) | SegmentName::Cancelled(_) | SegmentName::Probe) => {}
+                Some(
+                    SegmentName::Aborted(_)
+                    | SegmentName::Cancelled(_)
+                    | SegmentName::Held(_)
+                    | SegmentName::Probe,
+                ) => {}
                 // The next open removes it.
                 None if is_draft(&path) => {}
                 None => self.report.stray(&path),

@@ -161,6 +161,10 @@ impl Keeper {
     pub fn remove_marks(&self, finished: &[DeliveryId]) {
         let shared = &self.shared;
         for &id in finished {
+            let held = shared.index().held.remove(&id);
+            if held && let Err(error) = shared.disk.remove(&shared.layout.held(id)) {
+                tracing::warn!(delivery = %id, %error, "the mark of a delivery that was held could not be removed; the next start removes it");
+            }
             let cancelled = shared
                 .index()
                 .delivery(id)

@@ -52,6 +52,8 @@ pub(in crate::outbox) struct Findings {
     pub cut_letters: Vec<u64>,
     /// Marks of deliveries that were cancelled.
     pub cancelled: Vec<(DeliveryId, PathBuf)>,
+    /// Marks of deliveries that are held.
+    pub held: Vec<(DeliveryId, PathBuf)>,
     /// What is not a file of the outbox.
     pub strays: Vec<PathBuf>,
     /// A file that was written to see whether the disk takes one.
@@ -157,6 +159,7 @@ impl Findings {
         search.measure(&files)?;
         let mut found = Self {
             cancelled: files.cancelled,
+            held: files.held,
             strays: files.strays,
             probe: files.probe,
             drafts: files.drafts,

@@ -18,6 +18,8 @@ pub(in crate::outbox) struct Listing {
     pub aborted: Vec<(DeliveryId, PathBuf)>,
     /// Marks of deliveries that were cancelled.
     pub cancelled: Vec<(DeliveryId, PathBuf)>,
+    /// Marks of deliveries that are held.
+    pub held: Vec<(DeliveryId, PathBuf)>,
     pub dead: BTreeMap<u32, PathBuf>,
     pub rejected: BTreeMap<DeliveryId, PathBuf>,
     pub probe: Option<PathBuf>,
@@ -51,6 +53,7 @@ impl Listing {
                 }
                 Some(SegmentName::Aborted(id)) => files.aborted.push((id, path)),
                 Some(SegmentName::Cancelled(id)) => files.cancelled.push((id, path)),
+                Some(SegmentName::Held(id)) => files.held.push((id, path)),
                 Some(SegmentName::Probe) => files.probe = Some(path),
                 None if is_draft(&path) => files.drafts.push(path),
                 None => files.strays.push(path),

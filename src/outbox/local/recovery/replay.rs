@@ -69,6 +69,7 @@ impl Replay<'_> {
         }
         self.give_up(found.short, found.cut_letters)?;
         self.cancel(found.cancelled)?;
+        self.hold(found.held);
         self.end_attempts()?;
         if let Some(path) = found.probe {
             self.remove(&path);
@@ -129,6 +130,18 @@ impl Replay<'_> {
             change.erase_rejected(&self.index, *position, *rows);
         }
         self.make(change)
+    }
+
+    /// Takes up marks of deliveries that are held, and removes those that have done their work.
+    fn hold(&mut self, marks: Vec<(DeliveryId, PathBuf)>) {
+        for (id, path) in marks {
+            let open = |(_, delivery): (u64, &Delivery)| !delivery.segments.is_empty();
+            if self.live.contains(&id) || self.index.delivery(id).is_some_and(open) {
+                self.index.held.insert(id);
+            } else {
+                self.remove(&path);
+            }
+        }
     }
 
     /// Segments without a commit belong to a delivery that was never accepted, as long as the state

@@ -44,6 +44,8 @@ pub(in crate::outbox) struct Index {
     /// Deliveries that are being cancelled: nothing of them is given out from the moment of the
     /// decision, before it is durable.
     pub cancelling: HashSet<u64>,
+    /// Deliveries of which nothing is given out before somebody releases them.
+    pub held: HashSet<DeliveryId>,
     /// Entries and letters that are being erased: they are not given out.
     pub erasing: BTreeSet<(u64, u32)>,
     pub erasing_letters: HashSet<u64>,
@@ -127,7 +129,7 @@ impl Index {
         let Some((&position, work)) = self
             .queues
             .get(&destination)
-            .and_then(|queue| queue.first_key_value())
+            .and_then(|queue| queue.iter().find(|(position, _)| !self.is_held(**position)))
         else {
             return Pick::Nothing;
         };
@@ -514,6 +516,7 @@ impl Delivery {
                 batches: self.counters.erased.batches,
             },
             rejected: self.rejected(),
+            held: false,
             unchanged: totals.rows_unchanged,
             notes: totals.notes.clone(),
             settled: self.is_settled(),

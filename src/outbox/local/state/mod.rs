@@ -4,6 +4,7 @@
 pub(in crate::outbox) mod attempt;
 pub(in crate::outbox) mod change;
 pub(in crate::outbox) mod error;
+mod held;
 pub(in crate::outbox) mod index;
 mod key;
 pub(in crate::outbox) mod load;
