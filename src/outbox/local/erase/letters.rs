@@ -1,13 +1,14 @@
 //! Files of dead letters that are searched, and left by the letters that stay.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 use super::found::{Dead, Found, at, check, one};
 use super::holds::Holds;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::erase::{Erased, Matcher, Scan};
 use crate::outbox::error::Error;
-use crate::outbox::local::files::read::{ReadError, ReadFile, sound};
+use crate::outbox::local::files::read::{ReadError, ReadFile, exists, sound};
 use crate::outbox::local::handle::Local;
 use crate::outbox::local::owner::command::{Command, Leaving};
 use crate::outbox::local::state::rows::Letter;
@@ -145,8 +146,16 @@ fn leave(
         .collect()
     };
     if letters.is_empty() {
-        // Nobody needs it: the owner removes it.
-        local.ask(|reply| Command::Leave(file, Vec::new(), reply))?;
+        // Nobody needs it: the owner removes it after the first answer, and before the second.
+        for _ in 0..2 {
+            local.ask(|reply| Command::Leave(file, Vec::new(), reply))?;
+        }
+        let path = local.shared.layout.dead(file);
+        let there = exists(&local.shared.disk, &path).map_err(|error| local.unreadable(error))?;
+        if there {
+            let doing = "a dead-letter file that nobody needs could not be removed";
+            return Err(Error::io(doing)(io::Error::other("it is still there")));
+        }
         return Ok(());
     }
     for part in letters.chunks(LEAVE) {
