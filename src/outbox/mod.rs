@@ -300,6 +300,8 @@ impl Outbox {
     pub fn release_delivery(&self, delivery: DeliveryId) -> Result<Option<bool>, Error> {
         match &self.backend {
             Backend::Local(local) => local::ending::release(local, delivery),
+            // None is held there.
+            Backend::Postgres(shared) => Ok(shared.delivery(delivery)?.map(|_| false)),
         }
     }
 

@@ -68,9 +68,14 @@ impl Staging {
 
     /// Once it is committed, nothing of the delivery is sent before somebody releases it
     /// ([`Outbox::release_delivery`](super::Outbox::release_delivery)). Deliveries behind it go on.
-    pub fn hold(&mut self) {
+    /// `false`: a shared outbox cannot hold, and it is sent.
+    pub fn hold(&mut self) -> bool {
         match &mut self.backend {
-            Backend::Local(staging) => staging.hold(),
+            Backend::Local(staging) => {
+                staging.hold();
+                true
+            }
+            Backend::Postgres(_) => false,
         }
     }
 
