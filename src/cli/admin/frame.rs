@@ -14,6 +14,8 @@ use crate::harmless::harmless;
 
 /// Issues that are shown, the most urgent ones.
 const ISSUES: usize = 4;
+/// Lines of a table that is shortened: its head, one row, and how many more there are.
+const LEAST: usize = 3;
 /// Characters of a bar.
 const BAR: usize = 20;
 /// Eighths of a line's height.
@@ -42,11 +44,12 @@ pub(super) fn frame(look: &Look<'_>, size: Size, paint: Paint) -> Vec<String> {
     all.extend(gauges(look, columns, paint));
     // One line is the last one, and a blank one stands before each table.
     let mut room = lines.saturating_sub(all.len() + 1);
-    let mut table = |head: &[&str], rows: &[Vec<String>], most: usize| {
+    // `after`: tables that come after this one, of which each should show something too.
+    let mut table = |head: &[&str], rows: &[Vec<String>], most: usize, after: usize| {
         let lines = rendered(head, rows, columns, paint);
-        let most = most.min(room.saturating_sub(1));
+        let most = most.min(room.saturating_sub(1 + after * (1 + LEAST)));
         // A head alone says nothing.
-        if rows.is_empty() || most < 2 {
+        if rows.is_empty() || most < LEAST.min(lines.len()) {
             return;
         }
         all.push(String::new());
@@ -67,12 +70,19 @@ pub(super) fn frame(look: &Look<'_>, size: Size, paint: Paint) -> Vec<String> {
     let destinations: Vec<_> = destinations
         .map(|one| status::destination(one, now.now))
         .collect();
-    table(&status::DESTINATIONS, &destinations, third.max(4));
     let receiving = now.receiving.iter();
     let receiving: Vec<_> = receiving.map(|one| coming(one, now.now)).collect();
-    table(&RECEIVING, &receiving, (third / 2).max(4));
     let deliveries: Vec<_> = look.deliveries.iter().map(delivery).collect();
-    table(&DELIVERIES, &deliveries, usize::MAX);
+    let last = usize::from(!deliveries.is_empty());
+    let last_two = last + usize::from(!receiving.is_empty());
+    table(
+        &status::DESTINATIONS,
+        &destinations,
+        third.max(LEAST),
+        last_two,
+    );
+    table(&RECEIVING, &receiving, (third / 2).max(LEAST), last);
+    table(&DELIVERIES, &deliveries, usize::MAX, 0);
     all.truncate(lines.saturating_sub(1));
     all.resize(lines.saturating_sub(1), String::new());
     all.push(paint.dim(&cut("q: quit   space: look now   every 2 s", columns)));
