@@ -273,8 +273,13 @@ impl Journal {
 
     /// Whether the delivery that was asked for has begun to come in and has not ended.
     pub fn is_arriving(&self) -> bool {
-        self.last()
-            .is_some_and(|one| one.delivery.is_some() && one.committed.is_none())
+        self.arriving().is_some()
+    }
+
+    /// The delivery that was asked for and is coming in.
+    pub fn arriving(&self) -> Option<&str> {
+        let last = self.last().filter(|one| one.committed.is_none())?;
+        last.delivery.as_deref()
     }
 
     fn mark_failed(&mut self) {

@@ -32,6 +32,12 @@ const MOMENTS: [Moment; 5] = [
     Moment::ComingInAgain,
 ];
 
+async fn asked(world: &World) {
+    while calls(world, "run_once") == 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Waits until it is the moment.
 async fn reached(moment: Moment, daemon: &Daemon, world: &World, title: &str) {
     let receives = |rows: u64, tried: usize| async move {
@@ -59,12 +65,12 @@ async fn reached(moment: Moment, daemon: &Daemon, world: &World, title: &str) {
             Moment::Waiting => {
                 stands(daemon, title, "waiting").await;
             }
-            Moment::Asking => {
-                while calls(world, "run_once") == 0 {
-                    sleep(Duration::from_millis(10)).await;
-                }
+            Moment::Asking => asked(world).await,
+            Moment::ComingInAgain => {
+                // What comes in now is not the first one any more.
+                asked(world).await;
+                receives(100, 1).await;
             }
-            Moment::ComingInAgain => receives(100, 1).await,
         }
     };
     if timeout(PATIENCE, wait).await.is_err() {

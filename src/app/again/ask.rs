@@ -178,19 +178,8 @@ impl AskAgain {
             let Some(entry) = ledger.entries.get(&id) else {
                 continue;
             };
-            let arrived = entry
-                .journal
-                .is_arriving()
-                .then(|| entry.journal.last()?.delivery.as_ref()?.parse().ok())
-                .flatten();
-            let next = match arrived {
-                Some(came) => match self.outbox.attempt(came) {
-                    Ok(Some(attempt)) => self.after_failure(&entry.journal, &attempt, now),
-                    // What is neither failed nor being received is committed, perhaps long ago.
-                    Ok(None) => Some(entry.journal.done()),
-                    // It is looked up again when it is asked for.
-                    Err(_) => None,
-                },
+            let next = match entry.journal.arriving() {
+                Some(_) => self.after_arrival(&entry.journal, now),
                 None => came
                     .iter()
                     .any(|delivery| entry.is_superseded_by(delivery, &self.keys))
@@ -205,6 +194,42 @@ impl AskAgain {
         while let Some(id) = newest.first().copied() {
             newest.remove(0);
             self.supersede(&mut ledger, id);
+        }
+    }
+
+    /// What becomes of a journal whose try has come in, as far as the outbox knows.
+    fn after_arrival(&self, journal: &Journal, now: UnixMillis) -> Option<Journal> {
+        let came = journal.arriving()?.parse().ok()?;
+        match self.outbox.attempt(came) {
+            Ok(Some(attempt)) => self.after_failure(journal, &attempt, now),
+            // What is neither failed nor being received is committed, perhaps long ago.
+            Ok(None) => Some(journal.done()),
+            // It is looked at again.
+            Err(_) => None,
+        }
+    }
+
+    /// Looks at what has come in and nobody has told the end of: another daemon may have received it.
+    /// Blocks on the outbox.
+    pub(super) fn look_at_arrivals(&self) {
+        let now = UnixMillis::now();
+        let arriving: Vec<(DeliveryId, Journal)> = {
+            let ledger = self.ledger();
+            let entries = ledger.entries.iter();
+            let arriving = entries.filter(|(_, entry)| entry.journal.is_arriving());
+            arriving
+                .map(|(id, entry)| (*id, entry.journal.clone()))
+                .collect()
+        };
+        for (id, before) in arriving {
+            let Some(journal) = self.after_arrival(&before, now) else {
+                continue;
+            };
+            let mut ledger = self.ledger();
+            let as_it_was = |entry: &Entry| entry.journal == before;
+            if ledger.entries.get(&id).is_some_and(as_it_was) {
+                self.put(&mut ledger, id, journal);
+            }
         }
     }
 

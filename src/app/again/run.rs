@@ -29,6 +29,7 @@ impl AskAgain {
             return;
         };
         let mut check = Instant::now() + FIRST_CHECK;
+        let mut look = Instant::now() + LOOK;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -37,6 +38,14 @@ impl AskAgain {
                 () = stop.wait() => break,
                 next = self.turn(instance) => next,
             };
+            if Instant::now() >= look {
+                let again = Arc::clone(&self);
+                let looked = tokio::task::spawn_blocking(move || again.look_at_arrivals()).await;
+                if looked.is_err() {
+                    tracing::error!("looking at what came in again has failed");
+                }
+                look = Instant::now() + LOOK;
+            }
             if Instant::now() >= check {
                 tokio::select! {
                     () = stop.wait() => break,
