@@ -19,6 +19,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod when;
 
 use std::fs::File;
 use std::io::{self, Write};

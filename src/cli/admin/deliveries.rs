@@ -3,10 +3,11 @@
 use clap::Args;
 use serde::Deserialize;
 
-use super::list::{ListArguments, list};
+use super::list::{ListArguments, list, list_of};
 use super::outcome::{Failure, Found};
 use super::print::{self, Listed};
 use super::screen::Screen;
+use super::when::Choice;
 use crate::cli::client::{Client, DaemonArgument};
 use crate::clock::UnixMillis;
 use crate::control::view::{Delivery, FailedDelivery};
@@ -20,6 +21,8 @@ pub struct Deliveries {
     #[arg(long)]
     failed: bool,
     #[command(flatten)]
+    choice: Choice,
+    #[command(flatten)]
     list: ListArguments,
 }
 
@@ -29,19 +32,26 @@ pub(super) async fn deliveries(
     screen: &mut Screen<'_>,
     arguments: &Deliveries,
 ) -> Result<Found, Failure> {
-    let failed = ["failed-deliveries"];
+    let chosen = arguments.choice.at(UnixMillis::now())?;
+    // The list of those that failed has no filter of its own: it is short.
+    let path = ["failed-deliveries"];
+    let is_meant = |one: &FailedDelivery| chosen.admits(&one.title, one.received);
+    let (failed, failed_text) = list_of(client, &path, &[], arguments.list, is_meant).await?;
     if arguments.failed {
-        let (items, text) = list::<FailedDelivery>(client, &failed, &[], arguments.list).await?;
         if arguments.list.json {
-            screen.json(&text)?;
+            screen.json(&failed_text)?;
         } else {
-            print::failed(screen, &items)?;
+            print::failed(screen, &failed)?;
         }
-        return Ok(Found::of(items.len() as u64));
+        return Ok(Found::of(failed.len() as u64));
     }
-    let (mut items, text) = list::<Delivery>(client, &["deliveries"], &[], arguments.list).await?;
-    let (failed, failed_text) =
-        list::<FailedDelivery>(client, &failed, &[], arguments.list).await?;
+    let query = chosen.query();
+    let query: Vec<_> = query
+        .iter()
+        .map(|(name, value)| (*name, &**value))
+        .collect();
+    let (mut items, text) =
+        list::<Delivery>(client, &["deliveries"], &query, arguments.list).await?;
     if arguments.list.json {
         screen.json(&merged(&text, &failed_text, arguments.list.limit)?)?;
         return Ok(Found::of((items.len() + failed.len()) as u64));

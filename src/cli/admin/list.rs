@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use super::outcome::Failure;
 use crate::cli::client::Client;
@@ -26,6 +27,17 @@ pub(super) async fn list<T: DeserializeOwned>(
     query: &[(&str, &str)],
     arguments: ListArguments,
 ) -> Result<(Vec<T>, String), Failure> {
+    list_of(client, path, query, arguments, |_| true).await
+}
+
+/// The same, of those that `admits` says.
+pub(super) async fn list_of<T: DeserializeOwned>(
+    client: &Client,
+    path: &[&str],
+    query: &[(&str, &str)],
+    arguments: ListArguments,
+    admits: impl Fn(&T) -> bool,
+) -> Result<(Vec<T>, String), Failure> {
     let mut items = Vec::new();
     let mut texts: Vec<String> = Vec::new();
     let mut after: Option<String> = None;
@@ -36,10 +48,13 @@ pub(super) async fn list<T: DeserializeOwned>(
         if let Some(after) = &after {
             query.push(("after", after));
         }
-        let part: Listing<Box<serde_json::value::RawValue>> = client.get(path, &query).await?;
-        for item in part.items {
-            items.push(client.read(item.get())?);
-            texts.push(item.get().to_owned());
+        let part: Listing<Box<RawValue>> = client.get(path, &query).await?;
+        for text in part.items {
+            let item = client.read(text.get())?;
+            if admits(&item) {
+                items.push(item);
+                texts.push(text.get().to_owned());
+            }
         }
         after = part.next;
         if after.is_none() {

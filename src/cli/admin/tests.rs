@@ -124,6 +124,53 @@ async fn every_command_shows_what_the_daemon_says() {
 }
 
 #[tokio::test]
+async fn deliveries_are_listed_by_schedule_and_time_failed_ones_too() {
+    let admin = Running::start().await;
+    {
+        let mut script = admin.daemon.script();
+        // Received 31 s after 1970; those that failed 2 s, 1 s and 0 s after it.
+        script.deliveries[0].title = "Daily".into();
+        script.failed[2].title = "Daily".into();
+    }
+    let listed = async |line: &str| -> Vec<u64> {
+        let (done, text) = ran(&admin, &format!("deliveries --json {line}"), false).await;
+        let all: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+        let received: Vec<_> = all
+            .iter()
+            .map(|one| one["received"].as_u64().unwrap())
+            .collect();
+        assert_eq!(done.unwrap(), Found::of(all.len() as u64), "{line}");
+        received
+    };
+    for (line, wanted) in [
+        ("", vec![31_000, 2_000, 1_000, 0]),
+        ("--schedule Daily", vec![31_000, 0]),
+        ("--schedule Daily --failed", vec![0]),
+        // It lies in the second part of the list.
+        ("--schedule Daily --failed -n 1", vec![0]),
+        ("--schedule daily", vec![]),
+        ("--since 1970-01-01T00:00:01Z", vec![31_000, 2_000, 1_000]),
+        (
+            "--since 1970-01-01T01:00:01+01:00 --until 1970-01-01T00:00:02Z",
+            vec![1_000],
+        ),
+        ("--until 24h", vec![31_000, 2_000, 1_000, 0]),
+        ("--since 24h", vec![]),
+        ("--until 24h -n 2", vec![31_000, 2_000]),
+    ] {
+        assert_eq!(listed(line).await, wanted, "{line}");
+    }
+    let (done, _) = ran(&admin, "deliveries --since 1h --until 2h", false).await;
+    let why = done.unwrap_err().to_string();
+    assert!(why.contains("--since is not before --until"), "{why}");
+    let why = parse("deliveries --since yesterday")
+        .unwrap_err()
+        .to_string();
+    assert!(why.contains("--since") && why.contains("24h"), "{why}");
+    admin.stop().await;
+}
+
+#[tokio::test]
 async fn json_is_what_the_api_says() {
     let admin = Running::start().await;
     let text = found(&admin, "status --json", false).await;
