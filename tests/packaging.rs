@@ -132,6 +132,35 @@ fn the_manifests_for_kubernetes_agree_with_the_daemon() {
 }
 
 #[test]
+fn the_overlay_for_a_shared_outbox_agrees_with_the_daemon() {
+    let (base, overlay) = ("deploy/kubernetes/base", "deploy/kubernetes/shared-outbox");
+    let set = read(&format!("{overlay}/statefulset.yaml"));
+    let base_set = read(&format!("{base}/statefulset.yaml"));
+    let mut variables = variables(&base_set);
+    variables.extend(self::variables(&set));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(base)
+        .join("looker-feed.toml");
+    let config = loaded(&file, &variables);
+    assert_eq!(config.outbox.backend, config::OutboxBackend::Postgres);
+    assert!(config.outbox.password.is_some());
+
+    // The services hear of the end before intake ends, and the pod is given the time for both.
+    let probe = base_set.split("readinessProbe:").nth(1).unwrap();
+    let heard = seconds(probe, "periodSeconds: ") * seconds(probe, "failureThreshold: ");
+    assert!(config.shutdown.notice.as_secs() > heard, "{heard}");
+    let grace = seconds(&set, "terminationGracePeriodSeconds: ");
+    let needed = config.shutdown.notice + 2 * config.shutdown.deadline;
+    assert!(grace > needed.as_secs(), "{needed:?}");
+
+    // No volume outlives a pod, and the database can be reached.
+    assert!(set.contains("volumeClaimTemplates: []\n"));
+    assert!(set.contains("- name: outbox\n          emptyDir:\n"));
+    assert!(seconds(&set, "replicas: ") > 1);
+    assert!(read(&format!("{overlay}/networkpolicy.yaml")).contains("- port: 5432\n"));
+}
+
+#[test]
 fn the_unit_and_the_debian_package_agree_with_each_other() {
     let (unit, cargo) = (read("config/looker-feed.service"), read("Cargo.toml"));
     let variables: Vec<_> = after(&unit, "\nEnvironment=")

@@ -134,7 +134,7 @@ pub enum Error {
         reserve: u64,
     },
     /// A sync or a write of the state failed; the outbox tries to reopen by itself.
-    #[error("the outbox refuses writes since a write to its disk failed: {what}")]
+    #[error("the outbox refuses writes, since one failed: {what}")]
     RefusingWrites {
         /// When that was.
         since: UnixMillis,
