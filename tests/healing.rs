@@ -9,6 +9,11 @@ mod kills;
 mod operator;
 #[path = "healing/scene.rs"]
 mod scene;
+#[path = "postgres/server.rs"]
+#[allow(dead_code)]
+mod server;
+#[path = "healing/shared.rs"]
+mod shared;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

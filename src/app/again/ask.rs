@@ -139,7 +139,7 @@ impl AskAgain {
     }
 
     /// A failed delivery, as the outbox has it.
-    fn take_up(&self, attempt: &Attempt, now: UnixMillis) {
+    pub(super) fn take_up(&self, attempt: &Attempt, now: UnixMillis) {
         let Some(end) = &attempt.end else { return };
         let about = About::read(attempt);
         let Some(instance) = self.instance_of(&about.hosts) else {
@@ -198,7 +198,7 @@ impl AskAgain {
     }
 
     /// What becomes of a journal whose try has come in, as far as the outbox knows.
-    fn after_arrival(&self, journal: &Journal, now: UnixMillis) -> Option<Journal> {
+    pub(super) fn after_arrival(&self, journal: &Journal, now: UnixMillis) -> Option<Journal> {
         let came = journal.arriving()?.parse().ok()?;
         match self.outbox.attempt(came) {
             Ok(Some(attempt)) => self.after_failure(journal, &attempt, now),
@@ -206,30 +206,6 @@ impl AskAgain {
             Ok(None) => Some(journal.done()),
             // It is looked at again.
             Err(_) => None,
-        }
-    }
-
-    /// Looks at what has come in and nobody has told the end of: another daemon may have received it.
-    /// Blocks on the outbox.
-    pub(super) fn look_at_arrivals(&self) {
-        let now = UnixMillis::now();
-        let arriving: Vec<(DeliveryId, Journal)> = {
-            let ledger = self.ledger();
-            let entries = ledger.entries.iter();
-            let arriving = entries.filter(|(_, entry)| entry.journal.is_arriving());
-            arriving
-                .map(|(id, entry)| (*id, entry.journal.clone()))
-                .collect()
-        };
-        for (id, before) in arriving {
-            let Some(journal) = self.after_arrival(&before, now) else {
-                continue;
-            };
-            let mut ledger = self.ledger();
-            let as_it_was = |entry: &Entry| entry.journal == before;
-            if ledger.entries.get(&id).is_some_and(as_it_was) {
-                self.put(&mut ledger, id, journal);
-            }
         }
     }
 
@@ -339,7 +315,7 @@ impl AskAgain {
     }
 
     /// Of two failed deliveries of one schedule that both wait, the older one is not asked for.
-    fn supersede(&self, ledger: &mut Ledger, newer: DeliveryId) {
+    pub(super) fn supersede(&self, ledger: &mut Ledger, newer: DeliveryId) {
         let Some(entry) = ledger.entries.get(&newer) else {
             return;
         };

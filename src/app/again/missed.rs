@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use super::ask::AskAgain;
 use super::entry::listed;
 use crate::again::Journal;
 use crate::app::about::About;
 use crate::causes::with_causes;
-use crate::clock::{self, UnixMillis};
+use crate::clock::UnixMillis;
 use crate::looker_api::{ApiError, Job, JobStatus};
-use crate::model::FailureKind;
+use crate::model::{DeliveryId, FailureKind};
 use crate::outbox::{AttemptEnd, NewAttempt};
 
 /// Clocks differ a little. Far less than any schedule's interval.
@@ -191,26 +193,43 @@ impl AskAgain {
             bytes: 0,
             message: "Looker says that this delivery failed, and it never came here: looker-feed was down, or could not be reached.".to_owned(),
         };
-        let written = clock::new_delivery_id(job.created)
-            .map_err(|error| error.to_string())
-            .and_then(|id| {
-                let new = NewAttempt {
-                    id,
-                    webhook: None,
-                    title: job.name.clone(),
-                    about: about.write(),
-                    received: job.created,
-                };
-                let recorded = self.outbox.record_failure(&new, end);
-                recorded.map(|()| id).map_err(|error| error.to_string())
-            });
-        match written {
-            Ok(id) => {
+        let id = id_of(looker.api.host(), job);
+        let new = NewAttempt {
+            id,
+            webhook: None,
+            title: job.name.clone(),
+            about: about.write(),
+            received: job.created,
+        };
+        match self.outbox.record_failure(&new, end) {
+            Ok(()) => {
                 tracing::warn!(delivery = %id, schedule = job.plan, "a delivery failed while looker-feed was away");
                 self.counts.add(FailureKind::Missed);
                 self.failed(id);
             }
-            Err(error) => tracing::warn!(error, "a missed delivery could not be written down"),
+            Err(error) => tracing::warn!(
+                error = with_causes(&error),
+                "a missed delivery could not be written down"
+            ),
         }
     }
+}
+
+/// The id of a missed delivery: its time in front, as in any id, and then what tells Looker's run from others,
+/// so that daemons on one outbox that find it at the same time write down one.
+fn id_of(host: &str, job: &Job) -> DeliveryId {
+    let mut hash = Sha256::new();
+    for part in [host, &job.id] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let mut id = [0; 16];
+    id.iter_mut()
+        .skip(6)
+        .zip(hash.finalize())
+        .for_each(|(to, from)| *to = from);
+    id.iter_mut()
+        .zip(job.created.0.to_be_bytes().iter().skip(2))
+        .for_each(|(to, from)| *to = *from);
+    DeliveryId(id)
 }

@@ -14,6 +14,7 @@
 //! after, and worked out anew at a start from what the outbox lists.
 
 mod ask;
+mod elsewhere;
 mod entry;
 mod instance;
 mod missed;

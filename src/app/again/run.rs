@@ -15,7 +15,7 @@ use crate::looker_api::ApiError;
 use crate::model::DeliveryId;
 use crate::shutdown::Shutdown;
 
-/// The longest sleep: what stands in the way may have gone without a word.
+/// The longest sleep: what stands in the way may have gone without a word, and other daemons say nothing.
 const LOOK: Duration = Duration::from_secs(15);
 /// The shortest: a storm of changes is looked at together.
 const REST: Duration = Duration::from_millis(50);
@@ -40,9 +40,9 @@ impl AskAgain {
             };
             if Instant::now() >= look {
                 let again = Arc::clone(&self);
-                let looked = tokio::task::spawn_blocking(move || again.look_at_arrivals()).await;
+                let looked = tokio::task::spawn_blocking(move || again.look_elsewhere()).await;
                 if looked.is_err() {
-                    tracing::error!("looking at what came in again has failed");
+                    tracing::error!("looking at what other daemons did has failed");
                 }
                 look = Instant::now() + LOOK;
             }
