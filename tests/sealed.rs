@@ -147,7 +147,7 @@ async fn a_key_is_changed_with_a_backlog_and_taken_away_when_nothing_needs_it() 
 
     let daemon = Daemon::start(home.path(), &world.endpoint, &with_both);
     daemon
-        .says("no file needs this previous key any more")
+        .says("nothing needs this previous key any more")
         .await;
     daemon.kill();
     std::fs::remove_file(&old).unwrap();
