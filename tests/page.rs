@@ -21,14 +21,14 @@ use fantoccini::{Client, ClientBuilder, Locator};
 use hyper::Method;
 use hyper_util::client::legacy::connect::HttpConnector;
 use looker_feed::clock::UnixMillis;
-use looker_feed::control::view::{Delivery, Listing};
+use looker_feed::control::view::{Delivery, Listing, Overview};
 use looker_feed::looker::{Failure, Schedule, Shape, document};
 use looker_feed::model::{DataType, DeliveryId, DestinationId};
 use looker_feed::outbox::{self, NewDelivery, Outbox, Totals};
 use looker_feed::sandbox::{Fault, Faults, Rule};
 use looker_feed::seal::{Key as SealKey, Keyring};
 use serde_json::{Value, json};
-use support::{Daemon, PATIENCE, SECRET, World, run, token};
+use support::{Daemon, PATIENCE, SECRET, World, from_url, run, token};
 use url::Url;
 
 /// mParticle refuses what holds this.
@@ -563,6 +563,54 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
     let same = browser.eval("return window.seen instanceof Set;").await;
     assert_eq!(same, true, "the page was not loaded again");
     browser.close(&daemon.admin).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_allowed_is_that_of_destinations_with_something_to_send_and_a_list_is_saved_as_csv()
+{
+    let Some(browser) = Browser::open().await else {
+        return;
+    };
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let settings = [
+        ("MPARTICLE__BATCHES_PER_SECOND", "2"),
+        ("MPARTICLE__MAX_BATCHES_PER_REQUEST", "1"),
+    ];
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    // An account that is through with its only batch.
+    let small = world.looker.publish(Shape {
+        rows: 1,
+        users: 1,
+        ..Shape::default()
+    });
+    let answer = daemon.execute(from_url(small, DataType::Event)).await;
+    assert!(answer.is_success(), "{answer:?}");
+    daemon.settled().await;
+    // Another, whose delivery takes minutes.
+    let path = generated(home.path(), 1_000, 1_000, DataType::Event);
+    send(&daemon, "=1+1, \"twice\"", &path, "event");
+    let overview: Overview = daemon.get("/api/v1/overview").await;
+    let limits: Vec<_> = overview.destinations.iter().map(|one| one.limit).collect();
+    assert_eq!(limits, [2.0, 2.0], "both have a limit");
+
+    browser.visit(&daemon, "/").await;
+    browser
+        .shows("#tile-sending p:last-child", "of 2 allowed")
+        .await;
+
+    // What the button saves is caught, not written to a disk.
+    browser.visit(&daemon, "/deliveries?search=twice").await;
+    browser
+        .eval("URL.createObjectURL = blob => { blob.text().then(text => { window.saved = text; }); return '#'; };")
+        .await;
+    browser.press("[data-do=csv]").await;
+    browser.until("window.saved !== undefined").await;
+    let saved = browser.eval("return window.saved;").await;
+    let lines: Vec<_> = saved.as_str().expect("text").split("\r\n").collect();
+    assert_eq!(lines.len(), 3, "a head, one delivery, the end: {lines:?}");
+    assert!(lines[0].starts_with("id,title,state,"), "{lines:?}");
+    assert!(lines[1].contains(",\"'=1+1, \"\"twice\"\"\","), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -432,7 +432,18 @@ async fn what_is_left_of_a_cancelled_delivery_is_not_sent_and_the_next_one_is() 
         let answer = daemon.execute(from_url(document, DataType::Event)).await;
         assert!(answer.is_success(), "{answer:?}");
     }
-    let long = daemon.deliveries().await.pop().unwrap();
+    let claimed = async {
+        loop {
+            let long = daemon.deliveries().await.pop().unwrap();
+            if long.rows.in_flight > 0 {
+                return long;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let long = tokio::time::timeout(PATIENCE, claimed)
+        .await
+        .expect("its requests are taken up");
     let (status, body) = daemon
         .call(
             "POST",
@@ -442,9 +453,26 @@ async fn what_is_left_of_a_cancelled_delivery_is_not_sent_and_the_next_one_is() 
         .await;
     let text = String::from_utf8_lossy(&body).into_owned();
     assert_eq!(status, 200, "{text}");
+    let done: view::Done = serde_json::from_str(&text).unwrap();
     let deliveries = daemon.settled().await;
     let long = deliveries.last().unwrap();
     assert_eq!(long.state, "cancelled");
+    // It says of how many rows it is not known yet, and the end lies between.
+    let sentence = "that were being sent, those that have not gone out are cancelled too; the rest \
+                    end as they do.";
+    assert!(done.message.ends_with(sentence), "{}", done.message);
+    let words = done.message.split(|c: char| !c.is_ascii_digit());
+    let counts: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
+    let [batches, rows, sending] = counts[..] else {
+        panic!("three counts: {}", done.message);
+    };
+    assert!(batches == done.changed && sending > 0, "{}", done.message);
+    assert!(
+        (rows..=rows + sending).contains(&long.rows.cancelled),
+        "{} of {}",
+        long.rows.cancelled,
+        done.message
+    );
     assert!(
         long.rows.cancelled > 1_000 && long.finished.is_some(),
         "{long:?}"

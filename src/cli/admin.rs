@@ -34,7 +34,7 @@ use super::client::{Client, ClientError, DaemonArgument};
 use crate::causes::with_causes;
 use crate::control::view::{DeadLetter, Done, Overview, RejectedRow};
 use crate::harmless::harmless;
-use list::{ListArguments, list};
+use list::{ListArguments, csv, list};
 use outcome::{Failure, Found, tell};
 use screen::{Screen, escaped};
 
@@ -49,7 +49,7 @@ const AT_ONCE: usize = 1000;
 pub enum Command {
     /// Show what a running daemon receives, keeps and sends
     Status(Status),
-    /// List deliveries, also those that failed, newest first
+    /// List deliveries, also those that failed, newest first; with --csv either
     Deliveries(deliveries::Deliveries),
     /// List, show, edit, replay, discard or export batches that mParticle refused for good
     DeadLetters(DeadLetters),
@@ -280,6 +280,10 @@ async fn execute(
         Command::Rejected(arguments) => {
             let delivery = whole_id(client, &arguments.delivery).await?;
             let path = ["deliveries", &delivery, "rejected"];
+            if arguments.list.csv {
+                let all = |_: &RejectedRow| true;
+                return csv(client, screen, &path, &[], arguments.list, all).await;
+            }
             let (items, text) = list::<RejectedRow>(client, &path, &[], arguments.list).await?;
             if arguments.list.json {
                 screen.json(&text)?;
@@ -334,6 +338,10 @@ async fn dead_letters(
         } => {
             let delivery = whole_ids(client, delivery.as_deref()).await?;
             let query: Vec<_> = delivery.iter().map(|id| ("delivery", &**id)).collect();
+            if arguments.csv {
+                let all = |_: &DeadLetter| true;
+                return csv(client, screen, &["dead-letters"], &query, *arguments, all).await;
+            }
             let (items, text) =
                 list::<DeadLetter>(client, &["dead-letters"], &query, *arguments).await?;
             if arguments.json {
@@ -392,7 +400,8 @@ async fn id_of(client: &Client, listed: &str, begin: &str) -> Result<String, Fai
     }
     let all = ListArguments {
         json: false,
-        limit: usize::MAX,
+        csv: false,
+        limit: Some(usize::MAX),
     };
     let (deliveries, _) = list::<Listed>(client, &[listed], &[], all).await?;
     let ids = deliveries.into_iter().map(|delivery| delivery.id);

@@ -14,11 +14,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{Failure, JSON, content, json, protect, told};
-use super::daemon::{Page, Which};
+use super::daemon::{Daemon, Page, Which};
 use super::filter::Filter;
 use super::history::Range;
 use super::issue::Health;
-use super::request::{Answer, Name, Params, bad, body, checked, name, page_of, params};
+use super::request::{Answer, Format, Name, Params, bad, body, checked, name, page_of, params};
 use super::shared::{Shared, action};
 use super::{events, export, lists, lookups, metrics, page, people, schedules};
 use crate::clock::UnixMillis;
@@ -265,12 +265,8 @@ async fn listen(State(shared): State<Arc<Shared>>) -> Answer {
 struct Part {
     after: Option<String>,
     limit: Option<usize>,
-}
-
-impl Part {
-    fn page(self) -> Result<Page, Failure> {
-        page_of(self.after, self.limit)
-    }
+    #[serde(default)]
+    format: Format,
 }
 
 #[derive(Deserialize)]
@@ -279,10 +275,19 @@ struct Letters {
     delivery: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
+    #[serde(default)]
+    format: Format,
 }
 
 async fn failed_deliveries(State(shared): State<Arc<Shared>>, query: Params<Part>) -> Answer {
-    let page = params(query)?.page()?;
+    let query = params(query)?;
+    let page = page_of(query.after, query.limit)?;
+    if query.format == Format::Csv {
+        let part = (page.after, query.limit);
+        let file = "looker-feed-failed-deliveries.csv";
+        let read = |daemon: &dyn Daemon, page: &Page| daemon.failed_deliveries(page);
+        return export::csv(shared, part, export::ENTRIES, file, read).await;
+    }
     let listing = shared
         .calls
         .ask(move |daemon| daemon.failed_deliveries(&page));
@@ -316,7 +321,14 @@ async fn do_not_ask(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
 }
 
 async fn rejected(State(shared): State<Arc<Shared>>, id: Name, query: Params<Part>) -> Answer {
-    let (id, page) = (name(id)?, params(query)?.page()?);
+    let (id, query) = (name(id)?, params(query)?);
+    let page = page_of(query.after, query.limit)?;
+    if query.format == Format::Csv {
+        let part = (page.after, query.limit);
+        let file = "looker-feed-rejected-rows.csv";
+        let read = move |daemon: &dyn Daemon, page: &Page| daemon.rejected(&id, page);
+        return export::csv(shared, part, export::ROWS, file, read).await;
+    }
     let listing = shared.calls.ask(move |daemon| daemon.rejected(&id, &page));
     json(&listing.await?)
 }
@@ -329,6 +341,13 @@ async fn dead_letters(State(shared): State<Arc<Shared>>, query: Params<Letters>)
     let query = params(query)?;
     let delivery = query.delivery.map(checked).transpose()?;
     let page = page_of(query.after, query.limit)?;
+    if query.format == Format::Csv {
+        let part = (page.after, query.limit);
+        let file = "looker-feed-dead-letters.csv";
+        let read =
+            move |daemon: &dyn Daemon, page: &Page| daemon.dead_letters(delivery.as_deref(), page);
+        return export::csv(shared, part, export::ENTRIES, file, read).await;
+    }
     let listing = shared
         .calls
         .ask(move |daemon| daemon.dead_letters(delivery.as_deref(), &page));

@@ -1,9 +1,10 @@
-//! Downloads as JSON lines, read from the daemon part by part while the client takes them, so
+//! Downloads as JSON lines and as CSV, read from the daemon part by part while the client takes them, so
 //! that their size costs no memory.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use axum::body::Body;
 use axum::http::Response;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::answer::{Failure, content};
+use super::csv::{self, Record};
 use super::daemon::{Daemon, Page, Problem};
 use super::shared::Shared;
 use super::view::Listing;
@@ -20,7 +22,12 @@ use super::view::Listing;
 const LETTERS: usize = 16;
 
 /// Rejected rows read at once: a row has up to 64 KB.
-const ROWS: usize = 32;
+pub(super) const ROWS: usize = 32;
+
+/// Entries of other lists read at once.
+pub(super) const ENTRIES: usize = 500;
+
+const JSONL: &str = "application/jsonl";
 
 /// A part of a list, as lines.
 type Part = (VecDeque<Bytes>, Option<String>);
@@ -48,7 +55,7 @@ pub(super) async fn dead_letters(
         let next = listing.next;
         lines(&Listing { items, next })
     };
-    stream(shared, read, "looker-feed-dead-letters.jsonl").await
+    stream(shared, read, None, JSONL, "looker-feed-dead-letters.jsonl").await
 }
 
 /// All rejected rows that were kept of a delivery.
@@ -60,7 +67,41 @@ pub(super) async fn rejected(
         let page = Page { after, limit: ROWS };
         lines(&daemon.rejected(&delivery, &page)?)
     };
-    stream(shared, read, "looker-feed-rejected-rows.jsonl").await
+    stream(shared, read, None, JSONL, "looker-feed-rejected-rows.jsonl").await
+}
+
+/// A list as CSV: from `after` on, `limit` entries, or all of them, `at_once` in a part.
+pub(super) async fn csv<T, R>(
+    shared: Arc<Shared>,
+    (after, limit): (Option<String>, Option<usize>),
+    at_once: usize,
+    file: &'static str,
+    read: R,
+) -> Result<Response<Body>, Failure>
+where
+    T: Record,
+    R: Fn(&dyn Daemon, &Page) -> Result<Listing<T>, Problem> + Clone + Send + Sync + 'static,
+{
+    let begin = after.clone();
+    let left = Arc::new(AtomicUsize::new(limit.unwrap_or(usize::MAX)));
+    let read = move |daemon: &dyn Daemon, next: Option<String>| {
+        let is_first = next == begin;
+        let page = Page {
+            after: next,
+            limit: at_once.min(left.load(Relaxed)),
+        };
+        let listing = read(daemon, &page)?;
+        let mut lines = VecDeque::with_capacity(listing.items.len() + 1);
+        if is_first {
+            lines.push_back(Bytes::from(csv::head::<T>()));
+        }
+        let records = listing.items.iter().map(csv::record);
+        lines.extend(records.map(Bytes::from));
+        let before = left.fetch_sub(listing.items.len(), Relaxed);
+        let is_full = before <= listing.items.len();
+        Ok((lines, listing.next.filter(|_| !is_full)))
+    };
+    stream(shared, read, after, csv::CONTENT_TYPE, file).await
 }
 
 /// The first part is read before the answer begins, so that what fails at once has a status. What
@@ -68,6 +109,8 @@ pub(super) async fn rejected(
 async fn stream<R>(
     shared: Arc<Shared>,
     read: R,
+    after: Option<String>,
+    kind: &'static str,
     file: &'static str,
 ) -> Result<Response<Body>, Failure>
 where
@@ -77,7 +120,7 @@ where
         let (shared, read) = (Arc::clone(&shared), read.clone());
         async move { shared.calls.ask(move |daemon| read(daemon, after)).await }
     };
-    let first = ask(None).await?;
+    let first = ask(after).await?;
     let stream = futures::stream::try_unfold(first, move |(mut lines, mut next)| {
         let ask = ask.clone();
         async move {
@@ -92,7 +135,7 @@ where
             Ok::<_, io::Error>(line.map(|line| (line, (lines, next))))
         }
     });
-    let mut response = content("application/jsonl", Body::from_stream(stream));
+    let mut response = content(kind, Body::from_stream(stream));
     if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{file}\"")) {
         response.headers_mut().insert(CONTENT_DISPOSITION, value);
     }

@@ -154,6 +154,21 @@ pub enum Standing {
     Cancelled,
 }
 
+impl Standing {
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Sending => "sending",
+            Self::Blocked => "blocked",
+            Self::Held => "held",
+            Self::Delivered => "delivered",
+            Self::Incomplete => "incomplete",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 impl Health {
     /// Issues that need a person.
     pub fn for_a_person(&self) -> usize {
@@ -173,6 +188,17 @@ mod tests {
         }
         for level in Level::ALL {
             assert_eq!(serde_json::json!(level), level.name());
+        }
+        for standing in [
+            Standing::Queued,
+            Standing::Sending,
+            Standing::Blocked,
+            Standing::Held,
+            Standing::Delivered,
+            Standing::Incomplete,
+            Standing::Cancelled,
+        ] {
+            assert_eq!(serde_json::json!(standing), standing.name());
         }
     }
 }

@@ -9,10 +9,10 @@ use serde::Deserialize;
 use super::answer::json;
 use super::daemon::{Daemon, Page, Problem};
 use super::filter::{Filter, State};
-use super::request::{Answer, Name, Params, checked, name, page_of, params};
+use super::request::{Answer, Format, Name, Params, checked, name, page_of, params};
 use super::shared::Shared;
 use super::view::{Delivery, Groups};
-use super::{groups, runs};
+use super::{export, groups, runs};
 use crate::clock::UnixMillis;
 
 /// Longest title and search text, in bytes: a title has at most 400.
@@ -34,6 +34,8 @@ const FILES: usize = 100;
 pub(super) struct Wanted {
     after: Option<String>,
     limit: Option<usize>,
+    #[serde(default)]
+    format: Format,
     state: Option<State>,
     schedule: Option<String>,
     destination: Option<String>,
@@ -45,7 +47,8 @@ pub(super) struct Wanted {
 /// `GET /api/v1/deliveries`.
 pub(super) async fn deliveries(Of(shared): Of<Arc<Shared>>, query: Params<Wanted>) -> Answer {
     let wanted = params(query)?;
-    let page = page_of(wanted.after, wanted.limit)?;
+    let (format, limit) = (wanted.format, wanted.limit);
+    let page = page_of(wanted.after, limit)?;
     let text = |text: Option<String>| {
         let text = text.filter(|text| !text.is_empty());
         text.map(|text| bounded(text, TEXT)).transpose()
@@ -58,6 +61,19 @@ pub(super) async fn deliveries(Of(shared): Of<Arc<Shared>>, query: Params<Wanted
         until: wanted.until,
         search: text(wanted.search)?,
     };
+    if format == Format::Csv {
+        let fill = Arc::clone(&shared);
+        let read = move |daemon: &dyn Daemon, page: &Page| {
+            let mut overview = daemon.overview();
+            let mut listing = daemon.deliveries(&filter, page)?;
+            fill.complete(&mut overview);
+            fill.complete_deliveries(&overview, &mut listing.items, false);
+            Ok(listing)
+        };
+        let part = (page.after, limit);
+        let file = "looker-feed-deliveries.csv";
+        return export::csv(shared, part, export::ENTRIES, file, read).await;
+    }
     let ahead = page.after.is_none() && filter.holds_all_open();
     let (mut overview, mut listing) = shared
         .calls

@@ -15,6 +15,7 @@ mod answer;
 mod api;
 mod audit;
 mod calls;
+pub mod csv;
 mod daemon;
 mod estimate;
 mod events;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{Path, Query, Request};
 use axum::http::{Response, StatusCode};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::answer::Failure;
@@ -58,6 +59,17 @@ pub(super) fn page_of(after: Option<String>, limit: Option<usize>) -> Result<Pag
     }
     let after = after.map(checked).transpose()?;
     Ok(Page { after, limit })
+}
+
+/// In what form a list is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Format {
+    /// A part of it.
+    #[default]
+    Json,
+    /// All of it, or as much as `limit` says.
+    Csv,
 }
 
 /// A request's body, as JSON of at most so many bytes.

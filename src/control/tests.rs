@@ -1,5 +1,6 @@
 //! Tests over real sockets, with a scripted daemon behind.
 
+pub(crate) mod csv;
 mod guarding;
 mod lists;
 mod live;

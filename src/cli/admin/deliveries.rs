@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Deserialize;
 
-use super::list::{ListArguments, list, list_of};
+use super::list::{ListArguments, csv, list, list_of};
 use super::outcome::{Failure, Found};
 use super::print::{self, Listed};
 use super::screen::Screen;
@@ -36,6 +36,18 @@ pub(super) async fn deliveries(
     // The list of those that failed has no filter of its own: it is short.
     let path = ["failed-deliveries"];
     let is_meant = |one: &FailedDelivery| chosen.admits(&one.title, one.received);
+    let query = chosen.query();
+    let query: Vec<_> = query
+        .iter()
+        .map(|(name, value)| (*name, &**value))
+        .collect();
+    if arguments.list.csv && arguments.failed {
+        return csv(client, screen, &path, &[], arguments.list, is_meant).await;
+    }
+    if arguments.list.csv {
+        let all = |_: &Delivery| true;
+        return csv(client, screen, &["deliveries"], &query, arguments.list, all).await;
+    }
     let (failed, failed_text) = list_of(client, &path, &[], arguments.list, is_meant).await?;
     if arguments.failed {
         if arguments.list.json {
@@ -45,22 +57,17 @@ pub(super) async fn deliveries(
         }
         return Ok(Found::of(failed.len() as u64));
     }
-    let query = chosen.query();
-    let query: Vec<_> = query
-        .iter()
-        .map(|(name, value)| (*name, &**value))
-        .collect();
     let (mut items, text) =
         list::<Delivery>(client, &["deliveries"], &query, arguments.list).await?;
     if arguments.list.json {
-        screen.json(&merged(&text, &failed_text, arguments.list.limit)?)?;
+        screen.json(&merged(&text, &failed_text, arguments.list.most())?)?;
         return Ok(Found::of((items.len() + failed.len()) as u64));
     }
     let failed = failed.into_iter().map(|one| Listed::Failed(Box::new(one)));
     let committed = items.drain(..).map(|one| Listed::Committed(Box::new(one)));
     let mut all: Vec<_> = failed.chain(committed).collect();
     all.sort_by_key(|one| std::cmp::Reverse(one.received()));
-    all.truncate(arguments.list.limit);
+    all.truncate(arguments.list.most());
     print::deliveries(screen, &all)?;
     Ok(Found::of(all.len() as u64))
 }

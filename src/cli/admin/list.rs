@@ -4,8 +4,10 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::outcome::Failure;
+use super::outcome::{Failure, Found};
+use super::screen::Screen;
 use crate::cli::client::Client;
+use crate::control::csv::{self, Record};
 use crate::control::view::Listing;
 
 /// What is asked of a list.
@@ -14,9 +16,20 @@ pub(super) struct ListArguments {
     /// Print JSON: one array
     #[arg(long)]
     pub json: bool,
-    /// Print at most so many
-    #[arg(long, short = 'n', value_name = "N", default_value_t = 50)]
-    pub limit: usize,
+    /// Print CSV (RFC 4180) with a head: all of them, if -n does not say how many
+    #[arg(long, conflicts_with = "json")]
+    pub csv: bool,
+    /// Print at most so many [default: 50]
+    #[arg(long, short = 'n', value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+impl ListArguments {
+    /// A file that is silently cut would mislead; a screen has its end.
+    pub fn most(self) -> usize {
+        let usual = if self.csv { usize::MAX } else { 50 };
+        self.limit.unwrap_or(usual)
+    }
 }
 
 /// Reads a list part by part, up to the limit; the text is one JSON array of the entries as they
@@ -40,9 +53,60 @@ pub(super) async fn list_of<T: DeserializeOwned>(
 ) -> Result<(Vec<T>, String), Failure> {
     let mut items = Vec::new();
     let mut texts: Vec<String> = Vec::new();
+    let most = arguments.most();
+    each(client, path, query, most, |item, text| {
+        let is_meant = admits(&item);
+        if is_meant {
+            items.push(item);
+            texts.push(text.to_owned());
+        }
+        Ok(is_meant)
+    })
+    .await?;
+    Ok((items, format!("[{}]", texts.join(",\n"))))
+}
+
+/// Writes those that `admits` says as CSV, while they are read.
+pub(super) async fn csv<T: Record + DeserializeOwned>(
+    client: &Client,
+    screen: &mut Screen<'_>,
+    path: &[&str],
+    query: &[(&str, &str)],
+    arguments: ListArguments,
+    admits: impl Fn(&T) -> bool,
+) -> Result<Found, Failure> {
+    let mut head = Some(csv::head::<T>());
+    let most = arguments.most();
+    let count = each(client, path, query, most, |item, _| {
+        // The daemon has answered.
+        if let Some(head) = head.take() {
+            screen.csv(&head)?;
+        }
+        let is_meant = admits(&item);
+        if is_meant {
+            screen.csv(&csv::record(&item))?;
+        }
+        Ok(is_meant)
+    })
+    .await?;
+    if let Some(head) = head.take() {
+        screen.csv(&head)?;
+    }
+    Ok(Found::of(count as u64))
+}
+
+/// Hands out entry by entry with its JSON text, until `take` has taken so many; says how many.
+async fn each<T: DeserializeOwned>(
+    client: &Client,
+    path: &[&str],
+    query: &[(&str, &str)],
+    most: usize,
+    mut take: impl FnMut(T, &str) -> Result<bool, Failure>,
+) -> Result<usize, Failure> {
+    let mut taken = 0;
     let mut after: Option<String> = None;
-    while items.len() < arguments.limit {
-        let limit = (arguments.limit - items.len()).min(500).to_string();
+    while taken < most {
+        let limit = (most - taken).min(500).to_string();
         let mut query = query.to_vec();
         query.push(("limit", &limit));
         if let Some(after) = &after {
@@ -50,10 +114,8 @@ pub(super) async fn list_of<T: DeserializeOwned>(
         }
         let part: Listing<Box<RawValue>> = client.get(path, &query).await?;
         for text in part.items {
-            let item = client.read(text.get())?;
-            if admits(&item) {
-                items.push(item);
-                texts.push(text.get().to_owned());
+            if taken < most {
+                taken += usize::from(take(client.read(text.get())?, text.get())?);
             }
         }
         after = part.next;
@@ -61,5 +123,5 @@ pub(super) async fn list_of<T: DeserializeOwned>(
             break;
         }
     }
-    Ok((items, format!("[{}]", texts.join(",\n"))))
+    Ok(taken)
 }

@@ -71,6 +71,14 @@ impl<'a> Screen<'a> {
         writeln!(self.out, "{}", escaped(text.trim_end()))
     }
 
+    /// A line of CSV: as it is, or made harmless for a terminal.
+    pub fn csv(&mut self, line: &str) -> io::Result<()> {
+        match self.terminal {
+            true => self.line(line.trim_end_matches(['\r', '\n'])),
+            false => self.raw(line.as_bytes()),
+        }
+    }
+
     /// Bytes as they are, for a file or a pipe.
     pub fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.write_all(bytes)

@@ -4,6 +4,7 @@ use clap::Parser;
 
 use super::screen::{escaped, indented, number, span};
 use super::*;
+use crate::control::tests::csv::{column, strict};
 use crate::control::tests::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, Running, TOKEN};
 use crate::control::view::Delivery;
 
@@ -64,6 +65,7 @@ fn command_lines_are_parsed_or_refused() {
         "rejected",
         "pause",
         "deliveries -n many",
+        "deliveries --csv --json",
     ] {
         assert!(parse(bad).is_err(), "{bad}");
     }
@@ -188,6 +190,50 @@ async fn json_is_what_the_api_says() {
     let text = found(&admin, &format!("rejected {DELIVERY} --json"), false).await;
     let rows: Vec<RejectedRow> = serde_json::from_str(&text).unwrap();
     assert_eq!(rows, admin.daemon.script().rejected);
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn lists_are_csv_too_and_whole() {
+    let admin = Running::start().await;
+    {
+        let mut script = admin.daemon.script();
+        let letter = script.letters[0].clone();
+        for n in 3..60 {
+            script.letters.push(DeadLetter {
+                id: format!("17-{n}"),
+                reason: "-1 is no age, \"sorry\"".into(),
+                ..letter.clone()
+            });
+        }
+        script.failed[0].title = "Daily".into();
+    }
+    let read = async |line: &str| strict(&found(&admin, line, false).await);
+    let deliveries = read("deliveries --csv").await;
+    assert_eq!(column(&deliveries, "id"), [DELIVERY]);
+    assert_eq!(column(&deliveries, "title"), [HOSTILE]);
+    assert_eq!(column(&deliveries, "rows_delivered"), ["185"]);
+    let failed = read("deliveries --failed --csv").await;
+    assert_eq!(column(&failed, "rows").len(), 3);
+    let failed = read("deliveries --failed --csv --schedule Daily").await;
+    assert_eq!(column(&failed, "title"), ["Daily"]);
+    // More than a screen has.
+    let letters = read("dead-letters list --csv").await;
+    assert_eq!(column(&letters, "id").len(), 60);
+    assert_eq!(column(&letters, "reason")[59], "'-1 is no age, \"sorry\"");
+    let letters = read("dead-letters list --csv -n 3").await;
+    assert_eq!(column(&letters, "id"), ["17-0", "17-1", "17-2"]);
+    let rejected = read(&format!("rejected {DELIVERY} --csv")).await;
+    assert_eq!(column(&rejected, "row"), ["1", "2", "3"]);
+
+    let text = found(&admin, "dead-letters list --csv", true).await;
+    assert_eq!(text.lines().count(), 61);
+    assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text}");
+
+    admin.daemon.script().letters.clear();
+    let (done, text) = ran(&admin, "dead-letters list --csv", false).await;
+    assert_eq!(done.unwrap(), Found::Nothing);
+    assert_eq!(strict(&text).len(), 1, "the head is there: {text}");
     admin.stop().await;
 }
 

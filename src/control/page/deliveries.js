@@ -1,9 +1,9 @@
 // The whole history, one line each, by filter.
 
 import { h, link } from './dom.js';
-import { query, read } from './api.js';
+import { download, query, read } from './api.js';
 import { count } from './format.js';
-import { empty, heading, legend, loading, table } from './parts.js';
+import { button, empty, heading, legend, loading, table } from './parts.js';
 
 const STATES = [['', 'All'], ['open', 'Open'], ['delivered', 'Delivered'], ['incomplete', 'Incomplete'], ['dead_letters', 'Dead letters'], ['cancelled', 'Cancelled']];
 const TIMES = [['', 'Any time'], ['3600', 'Last hour'], ['86400', 'Last 24 hours'], ['604800', 'Last 7 days'], ['2592000', 'Last 30 days']];
@@ -13,6 +13,11 @@ const LIMIT = 50;
 export default function deliveries({ params, go }) {
   let wanted = taken(params), list = null, typing;
   function taken(from) { return Object.fromEntries(NAMES.map(name => [name, from.get(name) ?? ''])); }
+  function filter() {
+    const { state, schedule, destination, search, within } = wanted;
+    return { state, schedule, destination, search, from: within ? Math.max(0, Date.now() - 1000 * Number(within)) : '' };
+  }
+  const csv = () => download(query('api/v1/deliveries', { ...filter(), format: 'csv' }), 'looker-feed-deliveries.csv');
   const to = changed => go(query('/deliveries', { ...wanted, after: '', ...changed }), true);
   return {
     title: () => 'Deliveries',
@@ -20,9 +25,7 @@ export default function deliveries({ params, go }) {
     moved(from) { wanted = taken(from); list = null; },
     async refresh() {
       const asked = wanted;
-      const { state, schedule, destination, search, after } = wanted;
-      const from = wanted.within ? Math.max(0, Date.now() - 1000 * Number(wanted.within)) : '';
-      const got = await read(query('api/v1/deliveries', { state, schedule, destination, search, after, from, limit: LIMIT }));
+      const got = await read(query('api/v1/deliveries', { ...filter(), after: wanted.after, limit: LIMIT }));
       if (asked === wanted) list = got;
     },
     draw(pulse) {
@@ -33,7 +36,7 @@ export default function deliveries({ params, go }) {
       if (wanted.destination && !places.some(([id]) => id === wanted.destination)) places.push([wanted.destination, list?.items[0]?.destination_label ?? wanted.destination]);
       const filtered = NAMES.slice(0, 5).some(name => wanted[name]);
       return [
-        heading('Deliveries', now.failures?.on_record ? link('/failed-deliveries', { id: 'to-failed' }, `${count(now.failures.on_record, 'failed delivery', 'failed deliveries')}`) : null, legend()),
+        heading('Deliveries', now.failures?.on_record ? link('/failed-deliveries', { id: 'to-failed' }, `${count(now.failures.on_record, 'failed delivery', 'failed deliveries')}`) : null, list?.items.length ? button('CSV', csv, { 'data-do': 'csv' }) : null, legend()),
         h('form', { class: 'filters', role: 'search', on: { submit: event => event.preventDefault() } },
           h('div', { class: 'choice', role: 'group', 'aria-label': 'State' }, STATES.map(([value, text]) => h('button', { type: 'button', 'aria-pressed': String(wanted.state === value), on: { click: () => to({ state: value }) } }, text))),
           h('input', { type: 'search', name: 'search', placeholder: 'Title or id', 'aria-label': 'Search by title or id', value: wanted.search, autocomplete: 'off', maxlength: 400, on: { input: (_, node) => { clearTimeout(typing); typing = setTimeout(() => to({ search: node.value.trim() }), 250); } } }),

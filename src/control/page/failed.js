@@ -1,7 +1,7 @@
 // Deliveries of which nothing was sent: why, and what is done about each.
 
 import { h, link, outward } from './dom.js';
-import { change, query, read } from './api.js';
+import { change, download, query, read } from './api.js';
 import { clock, count, number, size } from './format.js';
 import { badge, button, empty, heading, loading, titled, when } from './parts.js';
 
@@ -82,7 +82,7 @@ export default function failed({ params, refresh }) {
       if (!list) return [heading('Failed deliveries'), this.problem ? link('/failed-deliveries', null, 'All failed deliveries') : loading()];
       return [
         id ? h('p', { class: 'crumbs' }, link('/failed-deliveries', null, 'Failed deliveries')) : null,
-        heading('Failed deliveries'),
+        heading('Failed deliveries', list.length && !id ? button('CSV', () => download('api/v1/failed-deliveries?format=csv', 'looker-feed-failed-deliveries.csv'), { 'data-do': 'csv' }) : null),
         h('p', { class: 'quiet' }, 'A delivery is all or nothing: none of these was sent, and Looker was told why.'),
         lookers.filter(one => one.trouble || one.blind).map(one => h('p', { class: 'notice', key: one.host }, `Looker at ${one.host}: `, one.trouble ?? `What failed while looker-feed was away is not looked for: ${one.blind}`)),
         list.length ? h('div', { id: 'failed-list' }, list.map(one => h('article', { class: 'card group', key: one.id },

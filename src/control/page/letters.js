@@ -62,6 +62,7 @@ export default function letters({ params, refresh, redraw }) {
         heading(of ? `Dead letters of “${titled(list[0] ?? { title: 'this delivery' })}”` : 'Dead letters', h('div', { class: 'buttons', id: 'dead-buttons', hidden: none },
           button('Replay all', act(() => replay(all())), { 'data-do': 'replay-all' }),
           button('Download', () => download(query('api/v1/dead-letters/export', { delivery: of }), 'looker-feed-dead-letters.jsonl')),
+          button('CSV', () => download(query('api/v1/dead-letters', { delivery: of, format: 'csv' }), 'looker-feed-dead-letters.csv'), { 'data-do': 'csv' }),
           button('Discard all', act(() => discard(all(), of ? 'all dead letters of this delivery' : 'all dead letters')), { class: 'danger', 'data-do': 'discard-all' }))),
         of ? h('p', null, link('/dead-letters', null, 'Those of all deliveries')) : null,
         none ? h('p', { class: 'empty', id: 'no-dead' }, 'None. Batches that mParticle refuses for good wait here for you, with its words: mend the cause, then replay them.') : [
