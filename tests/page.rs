@@ -590,9 +590,19 @@ async fn what_is_allowed_is_that_of_destinations_with_something_to_send_and_a_li
     // Another, whose delivery takes minutes.
     let path = generated(home.path(), 1_000, 1_000, DataType::Event);
     send(&daemon, "=1+1, \"twice\"", &path, "event");
-    let overview: Overview = daemon.get("/api/v1/overview").await;
-    let limits: Vec<_> = overview.destinations.iter().map(|one| one.limit).collect();
-    assert_eq!(limits, [2.0, 2.0], "both have a limit");
+    let both_have_a_limit = async {
+        loop {
+            let overview: Overview = daemon.get("/api/v1/overview").await;
+            let destinations = overview.destinations.iter();
+            if destinations.map(|one| one.limit).eq([2.0, 2.0]) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, both_have_a_limit)
+        .await
+        .expect("both have a limit");
 
     browser.visit(&daemon, "/").await;
     browser

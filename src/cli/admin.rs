@@ -49,7 +49,7 @@ const AT_ONCE: usize = 1000;
 pub enum Command {
     /// Show what a running daemon receives, keeps and sends
     Status(Status),
-    /// List deliveries, also those that failed, newest first; with --csv either
+    /// List deliveries, also those that failed, newest first
     Deliveries(deliveries::Deliveries),
     /// List, show, edit, replay, discard or export batches that mParticle refused for good
     DeadLetters(DeadLetters),

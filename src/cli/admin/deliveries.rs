@@ -17,7 +17,8 @@ use crate::control::view::{Delivery, FailedDelivery};
 pub struct Deliveries {
     #[command(flatten)]
     pub(super) daemon: DaemonArgument,
-    /// Only those that failed, with their reasons
+    /// Only those that failed, with their reasons. A CSV file holds these, or without this only those that
+    /// were committed
     #[arg(long)]
     failed: bool,
     #[command(flatten)]
