@@ -69,7 +69,7 @@ export default function delivery({ args: [id], refresh }) {
             button('Discard all of them', act(() => discard({ delivery: id }, `all dead letters of “${titled(d)}”`)), { class: 'danger' }))),
           groups.map(group => h('article', { class: 'card group', key: group.reason }, h('p', { class: 'problem' }, group.example), h('p', { class: 'quiet' }, `${count(group.count, 'batch', 'batches')}, ${count(group.rows, 'row')} · `, link(query('/dead-letters', { delivery: id }), null, 'look at them'))))) : null,
         rows?.items.length ? h('section', { 'aria-labelledby': 'h-rejected', key: 'rejected' },
-          h('div', { class: 'bar' }, h('h2', { id: 'h-rejected' }, 'Rejected rows'), button('Download', () => download(`${at}/rejected/export`, 'looker-feed-rejected-rows.jsonl')), button('CSV', () => download(`${at}/rejected?format=csv`, 'looker-feed-rejected-rows.csv'), { 'data-do': 'csv' })),
+          h('div', { class: 'bar' }, h('h2', { id: 'h-rejected' }, 'Rejected rows'), h('div', { class: 'buttons' }, button('Download', () => download(`${at}/rejected/export`, 'looker-feed-rejected-rows.jsonl')), button('CSV', () => download(`${at}/rejected?format=csv`, 'looker-feed-rejected-rows.csv'), { 'data-do': 'csv' }))),
           h('div', { id: 'rows-list' }, rows.items.map(row => h('details', { class: 'card group', key: row.row }, h('summary', null, h('span', { class: 'problem' }, `Row ${number(row.row)}: ${row.reason}`)), h('pre', { tabindex: '0' }, row.text)))),
           rows.next ? button('Show more', async () => { await rejected(rows.next); }, { 'data-do': 'more-rows' }) : null) : null,
         h('p', { class: 'quiet ids' }, 'Id ', h('code', null, d.id), ' · ', span((now.now - d.received) / 1000), ' old'),
