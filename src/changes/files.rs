@@ -259,6 +259,21 @@ impl ScheduleFiles {
         }))
     }
 
+    /// Removes what was noted of deliveries of which none is unfinished any more.
+    ///
+    /// # Errors
+    /// It cannot be read, or removed, now.
+    pub fn forget_before(&self, items: &[Item], unfinished: &[DeliveryId]) -> io::Result<()> {
+        for item in items.iter().filter(|item| item.before) {
+            if let Some(delivery) = item.delivery
+                && !item.may_be_of(self, unfinished)?
+            {
+                self.remove(item.number, delivery, Kind::Before)?;
+            }
+        }
+        Ok(())
+    }
+
     fn write(&self, number: u64, delivery: DeliveryId, kind: Kind, bytes: &[u8]) -> io::Result<()> {
         let draft = draft_of(&self.path(number, delivery, kind));
         let mut file = match create(&draft) {

@@ -52,7 +52,7 @@ use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
 use crate::seal::{KeyError, Keyring};
 
-use files::{Item, Kind, ScheduleFiles};
+use files::{Kind, ScheduleFiles};
 pub use find::{Trace, Who};
 pub use reads::Reads;
 pub use session::Session;
@@ -287,13 +287,15 @@ impl Changes {
             .settle_one(&mut state, comparison.schedule, ledger)
             .map_err(unreadable)?;
         let items = files.items().map_err(unreadable)?;
-        let before = match items.iter().any(|item| item.users) {
-            true => Vec::new(),
-            false => ledger.unfinished().map_err(unreadable)?,
+        let is_first = !items.iter().any(|item| item.users);
+        let unfinished = match is_first || items.iter().any(|item| item.before) {
+            true => ledger.unfinished().map_err(unreadable)?,
+            false => Vec::new(),
         };
-        self.inner
-            .forget_before(&files, &items, ledger)
+        files
+            .forget_before(&items, &unfinished)
             .map_err(unreadable)?;
+        let before = if is_first { unfinished } else { Vec::new() };
         let session = Session::begin(
             &self.inner,
             comparison,
@@ -480,25 +482,6 @@ impl Inner {
                 || ledger.ending(delivery) == Ending::Unknown;
             if over {
                 files.remove(item.number, delivery, Kind::Settled)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes what was noted of deliveries that have finished since.
-    fn forget_before(
-        &self,
-        files: &ScheduleFiles,
-        items: &[Item],
-        ledger: &dyn Ledger,
-    ) -> io::Result<()> {
-        for item in items.iter().filter(|item| item.before) {
-            let Some(delivery) = item.delivery else {
-                continue;
-            };
-            let unfinished = ledger.unfinished()?;
-            if !item.may_be_of(files, &unfinished)? {
-                files.remove(item.number, delivery, Kind::Before)?;
             }
         }
         Ok(())
