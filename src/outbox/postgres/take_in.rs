@@ -20,7 +20,7 @@ use super::open::{OpenError, Part};
 use super::session::Tries;
 use super::settings::Settings;
 use super::sweep;
-use super::taken::{Attempts, Destinations, Letters, Rows, Turns};
+use super::taken::{Attempts, Destinations, Letters, Notes, Rows, Turns, Webhooks};
 use crate::model::DeliveryId;
 use crate::outbox::carried::{Carried, CarriedDelivery};
 use crate::outbox::delivery::Tally;
@@ -233,33 +233,8 @@ impl TakeIn {
             let progress = Rows::of(&carried, &turns);
             let attempts = Attempts::of(&carried);
             let letters = Letters::of(&carried, &turns, &letter_keys);
-            let hooks: Vec<&[u8]> = carried
-                .webhooks
-                .iter()
-                .map(|hook| &hook.key.0[..])
-                .collect();
-            let hook_ids: Vec<&[u8]> = carried
-                .webhooks
-                .iter()
-                .map(|hook| &hook.delivery.0[..])
-                .collect();
-            let hook_rows: Vec<i64> = carried
-                .webhooks
-                .iter()
-                .map(|hook| hook.rows as i64)
-                .collect();
-            let hook_times: Vec<i64> = carried
-                .webhooks
-                .iter()
-                .map(|hook| hook.committed.0 as i64)
-                .collect();
-            let note_ids: Vec<&[u8]> = carried.notes.iter().map(|(key, _)| &key.0.0[..]).collect();
-            let topics: Vec<i16> = carried
-                .notes
-                .iter()
-                .map(|(key, _)| i16::from(key.1))
-                .collect();
-            let texts: Vec<&[u8]> = carried.notes.iter().map(|(_, text)| &text[..]).collect();
+            let hooks = Webhooks::of(&carried);
+            let notes = Notes::of(&carried);
             let [a, b, c, d, e, f, g, h, i, j] = &progress.tallies;
             let run = inner
                 .sessions
@@ -305,13 +280,13 @@ impl TakeIn {
                         &letters.batches,
                         &letters.queued,
                         &letters.keys,
-                        &hooks,
-                        &hook_ids,
-                        &hook_rows,
-                        &hook_times,
-                        &note_ids,
-                        &topics,
-                        &texts,
+                        &hooks.keys,
+                        &hooks.deliveries,
+                        &hooks.rows,
+                        &hooks.times,
+                        &notes.ids,
+                        &notes.topics,
+                        &notes.texts,
                         &attempts.ids,
                         &attempts.webhooks,
                         &attempts.received,
@@ -348,21 +323,16 @@ impl TakeIn {
                 .iter()
                 .map(|delivery| &delivery.info.id.0[..])
                 .collect();
-            let hooks: Vec<&[u8]> = carried
-                .webhooks
-                .iter()
-                .map(|hook| &hook.key.0[..])
-                .collect();
-            let note_ids: Vec<&[u8]> = carried.notes.iter().map(|(key, _)| &key.0.0[..]).collect();
-            let topics: Vec<i16> = carried
-                .notes
-                .iter()
-                .map(|(key, _)| i16::from(key.1))
-                .collect();
+            let hooks = Webhooks::of(&carried).keys;
+            let notes = Notes::of(&carried);
             let failed = Attempts::of(&carried).ids;
             let doing = "what was moved could not be counted";
             let rows = inner
-                .read(doing, COUNTED, &[&ids, &hooks, &note_ids, &topics, &failed])
+                .read(
+                    doing,
+                    COUNTED,
+                    &[&ids, &hooks, &notes.ids, &notes.topics, &failed],
+                )
                 .await?;
             let Some(row) = rows.first() else {
                 return Ok(Counted::default());

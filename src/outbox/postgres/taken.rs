@@ -169,6 +169,44 @@ impl<'a> Letters<'a> {
     }
 }
 
+/// Its webhook ids.
+pub(super) struct Webhooks<'a> {
+    pub keys: Vec<&'a [u8]>,
+    pub deliveries: Vec<&'a [u8]>,
+    pub rows: Vec<i64>,
+    pub times: Vec<i64>,
+}
+
+impl<'a> Webhooks<'a> {
+    pub fn of(carried: &'a Carried) -> Self {
+        let hooks = carried.webhooks.iter();
+        Self {
+            keys: hooks.clone().map(|hook| &hook.key.0[..]).collect(),
+            deliveries: hooks.clone().map(|hook| &hook.delivery.0[..]).collect(),
+            rows: hooks.clone().map(|hook| hook.rows as i64).collect(),
+            times: hooks.map(|hook| hook.committed.0 as i64).collect(),
+        }
+    }
+}
+
+/// Its notes.
+pub(super) struct Notes<'a> {
+    pub ids: Vec<&'a [u8]>,
+    pub topics: Vec<i16>,
+    pub texts: Vec<&'a [u8]>,
+}
+
+impl<'a> Notes<'a> {
+    pub fn of(carried: &'a Carried) -> Self {
+        let notes = carried.notes.iter();
+        Self {
+            ids: notes.clone().map(|(key, _)| &key.0.0[..]).collect(),
+            topics: notes.clone().map(|(key, _)| i16::from(key.1)).collect(),
+            texts: notes.map(|(_, text)| &text[..]).collect(),
+        }
+    }
+}
+
 /// Its deliveries that failed.
 #[derive(Default)]
 pub(super) struct Attempts<'a> {
