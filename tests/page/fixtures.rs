@@ -1,0 +1,79 @@
+//! What is delivered, and what becomes of it.
+
+use std::path::{Path, PathBuf};
+
+use looker_feed::looker::{Shape, document};
+use looker_feed::model::DataType;
+use looker_feed::sandbox::{Fault, Faults, Rule};
+use serde_json::{Value, json};
+
+use crate::support::{Daemon, SECRET, run};
+
+/// mParticle refuses what holds this.
+pub const UNLUCKY: &str = "unlucky";
+
+pub fn unlucky() -> Faults {
+    Faults {
+        seed: 1,
+        rules: vec![Rule::always(Fault::RejectMarker {
+            marker: UNLUCKY.to_owned(),
+            status: 400,
+        })],
+    }
+}
+
+/// `looker-feed send`, so that a delivery has a title.
+pub fn send(daemon: &Daemon, title: &str, file: &Path, data_type: &str) {
+    let arguments = [
+        "send",
+        file.to_str().expect("a path"),
+        "--title",
+        title,
+        "--api-key",
+        "us1-3f9c2b7d41e8a605",
+        "--hub",
+        daemon.hub.as_str(),
+        "--data-type",
+        data_type,
+    ];
+    let settings = [("INTAKE__SECRET", SECRET), ("API_SECRET", "account-secret")];
+    let (code, out, err) = run(&arguments, &settings);
+    assert_eq!(code, Some(0), "{out}\n{err}");
+}
+
+/// `users` rows, each of a user of its own; the one in the middle is unlucky, the last has no
+/// identity.
+pub fn file(directory: &Path, users: u64) -> PathBuf {
+    let rows: Vec<_> = (0..users)
+        .map(|user| {
+            let id = match user {
+                user if user == users / 2 => json!(UNLUCKY),
+                user if user + 1 == users => Value::Null,
+                user => json!(user),
+            };
+            json!({"u.id": {"value": id}})
+        })
+        .collect();
+    let document = json!({
+        "fields": {"dimensions": [{"name": "u.id", "tags": ["mp_customer_id"]}]},
+        "data": rows,
+    });
+    written(directory, "marked.json", document.to_string().as_bytes())
+}
+
+pub fn generated(directory: &Path, rows: u64, users: u64, data_type: DataType) -> PathBuf {
+    let shape = Shape {
+        rows,
+        users,
+        data_type,
+        ..Shape::default()
+    };
+    let bytes: Vec<u8> = document(&shape).flatten().collect();
+    written(directory, &format!("{rows}-{users}.json"), &bytes)
+}
+
+pub fn written(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::write(&path, bytes).expect("a file");
+    path
+}
