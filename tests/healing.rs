@@ -10,7 +10,7 @@ mod operator;
 #[path = "healing/scene.rs"]
 mod scene;
 #[path = "postgres/server.rs"]
-#[allow(dead_code)]
+#[allow(dead_code)] // Each test program uses its own part of this.
 mod server;
 #[path = "healing/shared.rs"]
 mod shared;

@@ -13,8 +13,8 @@ use std::time::Instant;
 use hyper::body::Bytes;
 use looker_feed::looker::{Execute, PushStyle, Shape, Source, document};
 use looker_feed::model::DataType;
-use looker_feed::sandbox::{Fault, Faults, Rule};
-use support::{Daemon, PATIENCE, World, from_url, run, spawn};
+use looker_feed::sandbox::Faults;
+use support::{Daemon, PATIENCE, World, down, from_url, run, spawn};
 
 fn shape(rows: u64, seed: u64) -> Shape {
     Shape {
@@ -22,20 +22,6 @@ fn shape(rows: u64, seed: u64) -> Shape {
         users: rows / 5,
         seed,
         ..Shape::default()
-    }
-}
-
-/// mParticle answers nothing good.
-fn down() -> Faults {
-    let status = Fault::Status {
-        status: 503,
-        retry_after: None,
-        exceeded: None,
-        body: None,
-    };
-    Faults {
-        seed: 1,
-        rules: vec![Rule::always(status)],
     }
 }
 

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use looker_feed::control::view;
 use looker_feed::looker::Shape;
 use looker_feed::model::DataType;
-use looker_feed::sandbox::{Fault, Faults, Rule};
-use support::{Daemon, World, from_url, spawn_by};
+use looker_feed::sandbox::Faults;
+use support::{Daemon, World, down, from_url, spawn_by};
 
 const ROWS: u64 = 500;
 const EIO: &str = "5";
@@ -49,20 +49,6 @@ fn copy(from: &Path, to: &Path) {
             true => copy(&entry.path(), &target),
             false => drop(std::fs::copy(entry.path(), target).unwrap()),
         }
-    }
-}
-
-/// Refuses everything for a while.
-fn down() -> Faults {
-    let rule = Rule::always(Fault::Status {
-        status: 503,
-        retry_after: None,
-        exceeded: None,
-        body: None,
-    });
-    Faults {
-        seed: 1,
-        rules: vec![rule],
     }
 }
 

@@ -12,7 +12,7 @@ use looker_feed::control::view;
 use looker_feed::looker::Shape;
 use looker_feed::model::DataType;
 use looker_feed::sandbox::{Fault, Faults, Rule};
-use support::{Daemon, World, from_url, run, spawn_by};
+use support::{Daemon, World, down, from_url, run, spawn_by};
 
 /// Dead letters that [`with_dead_letters`] makes.
 const DEAD: usize = 5;
@@ -164,17 +164,7 @@ async fn a_process_out_of_descriptors_loses_nothing() {
     let dead = letters(&daemon).await;
     let address = format!("127.0.0.1:{}", daemon.hub.port().unwrap());
     // What is to be sent waits, so that the segments are read while nothing can be opened.
-    let down = Rule::always(Fault::Status {
-        status: 503,
-        retry_after: None,
-        exceeded: None,
-        body: None,
-    });
-    let rules = vec![down];
-    world
-        .mparticle
-        .set_faults(Faults { seed: 1, rules })
-        .unwrap();
+    world.mparticle.set_faults(down()).unwrap();
     let url = world.looker.publish(Shape { seed: 4, ..shape });
     let answer = daemon.execute(from_url(url, DataType::Event)).await;
     assert!(answer.is_success(), "{answer:?}");
@@ -227,17 +217,7 @@ async fn check_and_salvage_agree_on_what_was_given_up_and_it_comes_back() {
     let world = World::new(None).await;
     let home = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
-    let down = Rule::always(Fault::Status {
-        status: 503,
-        retry_after: None,
-        exceeded: None,
-        body: None,
-    });
-    let rules = vec![down];
-    world
-        .mparticle
-        .set_faults(Faults { seed: 1, rules })
-        .unwrap();
+    world.mparticle.set_faults(down()).unwrap();
     let shape = Shape {
         rows: 2_000,
         users: 400,

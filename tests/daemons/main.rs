@@ -8,10 +8,10 @@ mod balancer;
 mod books;
 mod fleet;
 #[path = "../postgres/own.rs"]
-#[allow(dead_code)]
+#[allow(dead_code)] // Each test program uses its own part of this.
 mod own;
 #[path = "../postgres/server.rs"]
-#[allow(dead_code)]
+#[allow(dead_code)] // Each test program uses its own part of this.
 mod server;
 #[path = "../support/mod.rs"]
 mod support;

@@ -6,7 +6,7 @@ use looker_feed::control::view::Overview;
 use looker_feed::looker::{ApiFault, Failure, Schedule};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::scene::{all_arrive, arrived, calls, failed, half, shape, stands, start};
+use crate::scene::{all_arrive, arrived, calls, failed, half, receives, shape, stands, start};
 use crate::support::{Daemon, PATIENCE, World};
 
 /// When the daemon is killed.
@@ -40,28 +40,19 @@ async fn asked(world: &World) {
 
 /// Waits until it is the moment.
 async fn reached(moment: Moment, daemon: &Daemon, world: &World, title: &str) {
-    let receives = |rows: u64, tried: usize| async move {
-        loop {
-            let overview: Overview = daemon.get("/api/v1/overview").await;
-            let mut all = overview.receiving.iter();
-            let comes = all.any(|one| one.title == title && one.rows >= rows);
-            if comes
-                && failed(daemon)
-                    .await
-                    .iter()
-                    .filter(|one| one.title == title)
-                    .count()
-                    == tried
-            {
-                return;
-            }
+    let tries = async || {
+        let failed = failed(daemon).await;
+        failed.iter().filter(|one| one.title == title).count()
+    };
+    let comes = async |rows: u64, tried: usize| {
+        while !receives(daemon, title, rows).await || tries().await != tried {
             sleep(Duration::from_millis(10)).await;
         }
     };
     let wait = async {
         match moment {
-            Moment::Begun => receives(0, 0).await,
-            Moment::HalfReceived => receives(100, 0).await,
+            Moment::Begun => comes(0, 0).await,
+            Moment::HalfReceived => comes(100, 0).await,
             Moment::Waiting => {
                 stands(daemon, title, "waiting").await;
             }
@@ -69,7 +60,7 @@ async fn reached(moment: Moment, daemon: &Daemon, world: &World, title: &str) {
             Moment::ComingInAgain => {
                 // What comes in now is not the first one any more.
                 asked(world).await;
-                receives(100, 1).await;
+                comes(100, 1).await;
             }
         }
     };

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use looker_feed::control::view::{FailedDelivery, Listing};
+use looker_feed::control::view::{FailedDelivery, Listing, Overview};
 use looker_feed::looker::{Failure, Schedule, Shape, audit, document};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -59,15 +59,26 @@ pub async fn failed(daemon: &Daemon) -> Vec<FailedDelivery> {
 
 /// Waits until what is done about the newest failed delivery of a title stands so.
 pub async fn stands(daemon: &Daemon, title: &str, state: &str) -> FailedDelivery {
+    found(daemon, &format!("{title} is not {state}"), |one| {
+        one.title == title && one.repeat_of.is_none() && state_of(one) == Some(state)
+    })
+    .await
+}
+
+/// What is done about a failed delivery.
+pub fn state_of(one: &FailedDelivery) -> Option<&str> {
+    one.again.as_ref().map(|again| &*again.state)
+}
+
+/// Waits for a failed delivery that is so; of several, the newest.
+pub async fn found(
+    daemon: &Daemon,
+    missing: &str,
+    is_so: impl Fn(&FailedDelivery) -> bool,
+) -> FailedDelivery {
     let wait = async {
         loop {
-            let all = failed(daemon).await;
-            let of_title = all.into_iter().filter(|one| one.title == title);
-            let mut found = of_title.filter(|one| one.repeat_of.is_none());
-            if let Some(one) = found.find(|one| {
-                let again = one.again.as_ref();
-                again.is_some_and(|again| again.state == state)
-            }) {
+            if let Some(one) = failed(daemon).await.into_iter().find(&is_so) {
                 return one;
             }
             sleep(Duration::from_millis(20)).await;
@@ -75,12 +86,15 @@ pub async fn stands(daemon: &Daemon, title: &str, state: &str) -> FailedDelivery
     };
     match timeout(PATIENCE, wait).await {
         Ok(found) => found,
-        Err(_) => panic!(
-            "{title} is not {state}: {:?}\n{}",
-            failed(daemon).await,
-            daemon.log()
-        ),
+        Err(_) => panic!("{missing}: {:?}\n{}", failed(daemon).await, daemon.log()),
     }
+}
+
+/// Whether a delivery is coming in, with so many rows by now.
+pub async fn receives(daemon: &Daemon, title: &str, rows: u64) -> bool {
+    let overview: Overview = daemon.get("/api/v1/overview").await;
+    let mut all = overview.receiving.iter();
+    all.any(|one| one.title == title && one.rows >= rows)
 }
 
 /// That all rows of a shape arrived once, among those of others.

@@ -4,11 +4,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use looker_feed::control::view::Overview;
+use looker_feed::control::view::FailedDelivery;
 use looker_feed::looker::{Failure, Schedule};
 use tokio::time::{sleep, timeout};
 
-use crate::scene::{all_arrive, calls, failed, shape, start};
+use crate::scene::{all_arrive, calls, found, receives, shape, start, state_of};
 use crate::server::{Isolation, database};
 use crate::support::{Daemon, PATIENCE, World, token};
 
@@ -62,7 +62,13 @@ async fn one_asks(missed_back: &str, reason: &str) {
         let schedules = schedules.clone();
         tokio::spawn(async move { schedules.run(id).await })
     };
-    receives(&first, "Nightly").await;
+    let comes = async {
+        while !receives(&first, "Nightly", 100).await {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let came = timeout(PATIENCE, comes).await;
+    assert!(came.is_ok(), "nothing comes in\n{}", first.log());
     schedules.point_at(&second.hub, &token());
     first.kill();
     assert!(!run.await.unwrap(), "its daemon was killed");
@@ -85,38 +91,10 @@ async fn one_asks(missed_back: &str, reason: &str) {
 
 /// Waits until nothing more is done about the delivery that failed for this reason; returns its id.
 async fn closed(daemon: &Daemon, reason: &str) -> String {
-    let wait = async {
-        loop {
-            let all = failed(daemon).await;
-            let found = all.into_iter().find(|one| {
-                let over = |state: &str| matches!(state, "done" | "called_off");
-                one.reason == reason && one.again.as_ref().is_some_and(|again| over(&again.state))
-            });
-            if let Some(found) = found {
-                return found.id;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
+    let over = |one: &FailedDelivery| {
+        one.reason == reason && matches!(state_of(one), Some("done" | "called_off"))
     };
-    match timeout(PATIENCE, wait).await {
-        Ok(id) => id,
-        Err(_) => panic!("{:?}\n{}", failed(daemon).await, daemon.log()),
-    }
-}
-
-/// Waits until some rows have come.
-async fn receives(daemon: &Daemon, title: &str) {
-    let wait = async {
-        loop {
-            let overview: Overview = daemon.get("/api/v1/overview").await;
-            let mut all = overview.receiving.iter();
-            if all.any(|one| one.title == title && one.rows >= 100) {
-                return;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    if timeout(PATIENCE, wait).await.is_err() {
-        panic!("nothing comes in\n{}", daemon.log());
-    }
+    found(daemon, &format!("what is {reason} is not over"), over)
+        .await
+        .id
 }

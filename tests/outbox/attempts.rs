@@ -3,46 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use looker_feed::clock::UnixMillis;
 use looker_feed::outbox::{
-    Attempt, AttemptEnd, Disk, Error, Health, INTERRUPTED, MAX_ABOUT, NewAttempt, Op, Outbox,
-    Settings, WebhookState,
+    Attempt, Disk, Error, Health, INTERRUPTED, MAX_ABOUT, NewAttempt, Op, Outbox, Settings,
+    WebhookState,
 };
 use looker_feed::seal::{Key, Keyring};
 
 use crate::kit::*;
 
 const KIND: u8 = 3;
-
-fn attempt(n: u8) -> NewAttempt {
-    NewAttempt {
-        id: delivery_id(n),
-        webhook: Some(format!("webhook {n}")),
-        title: format!("title {n}"),
-        about: format!("about {n}").into_bytes(),
-        received: UnixMillis(1_700_000_000_000 + u64::from(n)),
-    }
-}
-
-fn end(kind: u8) -> AttemptEnd {
-    AttemptEnd {
-        at: UnixMillis(1_700_000_009_000),
-        kind,
-        rows: 1,
-        bytes: 2,
-        message: "a sentence".to_owned(),
-    }
-}
-
-fn failed(outbox: &Outbox) -> Vec<Attempt> {
-    outbox.failed(None, 1_000).unwrap()
-}
-
-/// The ids and kinds of what failed, newest first.
-fn kinds(outbox: &Outbox) -> Vec<(u8, u8)> {
-    let kind = |one: &Attempt| (one.id.0[0], one.end.as_ref().map_or(0, |end| end.kind));
-    failed(outbox).iter().map(kind).collect()
-}
 
 #[test]
 fn what_was_being_received_at_a_crash_is_found_and_what_was_committed_is_not() {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use looker_feed::clock::UnixMillis;
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{
-    self, CheckReport, Claim, Dead, DeliveryState, Entry, Error, Lease, Matcher, NewDelivery,
-    OpenError, Receipt, Scan, Settings, Settled, Settlement, Slice, Staging, Totals,
+    self, Attempt, AttemptEnd, CheckReport, Claim, Dead, DeliveryState, Entry, Error, Lease,
+    Matcher, NewAttempt, NewDelivery, OpenError, Receipt, Scan, Settings, Settled, Settlement,
+    Slice, Staging, Totals,
 };
 use looker_feed::seal::{Key, Keyring};
 
@@ -340,4 +341,37 @@ impl Matcher for Meant<'_> {
     fn row(&self, text: &[u8]) -> bool {
         (self.0)(text)
     }
+}
+
+/// A delivery that begins.
+pub fn attempt(n: u8) -> NewAttempt {
+    NewAttempt {
+        id: delivery_id(n),
+        webhook: Some(format!("webhook {n}")),
+        title: format!("title {n}"),
+        about: format!("about {n}").into_bytes(),
+        received: UnixMillis(1_700_000_000_000 + u64::from(n)),
+    }
+}
+
+/// How one failed.
+pub fn end(kind: u8) -> AttemptEnd {
+    AttemptEnd {
+        at: UnixMillis(1_700_000_009_000),
+        kind,
+        rows: 1,
+        bytes: 2,
+        message: "a sentence".to_owned(),
+    }
+}
+
+/// What failed, newest first.
+pub fn failed(outbox: &Outbox) -> Vec<Attempt> {
+    outbox.failed(None, 1_000).unwrap()
+}
+
+/// The ids and kinds of what failed, newest first.
+pub fn kinds(outbox: &Outbox) -> Vec<(u8, u8)> {
+    let kind = |one: &Attempt| (one.id.0[0], one.end.as_ref().map_or(0, |end| end.kind));
+    failed(outbox).iter().map(kind).collect()
 }

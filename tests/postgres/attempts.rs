@@ -2,46 +2,15 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use looker_feed::clock::UnixMillis;
-use looker_feed::outbox::{
-    Attempt, AttemptEnd, Error, INTERRUPTED, NewAttempt, Outbox, WebhookState,
-};
+use looker_feed::outbox::{Attempt, Error, INTERRUPTED, NewAttempt, Outbox, WebhookState};
 
-use crate::generated::{append, deliver, delivery_id, new_delivery, totals};
+use crate::generated::{
+    append, attempt, deliver, delivery_id, end, failed, kinds, new_delivery, totals,
+};
 use crate::kit::{open, settings};
 use crate::server::{BOTH, Isolation, database};
 
 const KIND: u8 = 3;
-
-fn attempt(n: u8) -> NewAttempt {
-    NewAttempt {
-        id: delivery_id(n),
-        webhook: Some(format!("webhook {n}")),
-        title: format!("title {n}"),
-        about: format!("about {n}").into_bytes(),
-        received: UnixMillis(1_700_000_000_000 + u64::from(n)),
-    }
-}
-
-fn end(kind: u8) -> AttemptEnd {
-    AttemptEnd {
-        at: UnixMillis(1_700_000_009_000),
-        kind,
-        rows: 1,
-        bytes: 2,
-        message: "a sentence".to_owned(),
-    }
-}
-
-fn failed(outbox: &Outbox) -> Vec<Attempt> {
-    outbox.failed(None, 1_000).unwrap()
-}
-
-/// The ids and kinds of what failed, newest first.
-fn kinds(outbox: &Outbox) -> Vec<(u8, u8)> {
-    let kind = |one: &Attempt| (one.id.0[0], one.end.as_ref().map_or(0, |end| end.kind));
-    failed(outbox).iter().map(kind).collect()
-}
 
 #[test]
 fn what_a_daemon_that_died_was_receiving_has_failed_and_what_was_committed_has_not() {

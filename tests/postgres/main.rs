@@ -5,7 +5,7 @@ mod basics;
 mod daemons;
 mod faults;
 #[path = "../outbox/kit.rs"]
-#[allow(dead_code)]
+#[allow(dead_code)] // Each test program uses its own part of this.
 mod generated;
 mod kit;
 #[path = "../outbox/model.rs"]

@@ -19,13 +19,27 @@ use looker_feed::control::view;
 use looker_feed::intake;
 use looker_feed::looker::{self, Answer, Api, Execute, Looker, Publisher, Source};
 use looker_feed::model::DataType;
-use looker_feed::sandbox::{self, Sandbox};
+use looker_feed::sandbox::{self, Fault, Faults, Rule, Sandbox};
 use looker_feed::shutdown::{self, Trigger};
 use url::Url;
 
 pub const SECRET: &str = "a secret for tests";
 /// Everything here is local and small; what takes longer has gone wrong.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// mParticle answers every request with a 503.
+pub fn down() -> Faults {
+    let status = Fault::Status {
+        status: 503,
+        retry_after: None,
+        exceeded: None,
+        body: None,
+    };
+    Faults {
+        seed: 1,
+        rules: vec![Rule::always(status)],
+    }
+}
 
 /// Stand-ins for Looker and mParticle, in this process.
 pub struct World {
