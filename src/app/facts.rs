@@ -82,7 +82,7 @@ impl Daemon for Facts {
             ready: not_ready.is_none(),
             not_ready,
             receiving: self.receiving(),
-            destinations: self.destinations(waiting.unwrap_or_default()),
+            destinations: self.destination_views(waiting.unwrap_or_default()),
             outbox: self.outbox_view(usage.unwrap_or_default()),
             totals: self.arrivals.totals_view(self.failures.totals()),
             failures: failures.unwrap_or_default(),
@@ -93,6 +93,11 @@ impl Daemon for Facts {
             }),
             health: view::Health::default(),
         }
+    }
+
+    fn destinations(&self) -> (UnixMillis, Vec<view::Destination>) {
+        let waiting = self.outbox.destinations().unwrap_or_default();
+        (UnixMillis::now(), self.destination_views(waiting))
     }
 
     fn deliveries(
@@ -377,7 +382,7 @@ impl Facts {
     }
 
     /// Destinations that have work, or have had some since the start.
-    fn destinations(&self, waiting: Vec<DestinationState>) -> Vec<view::Destination> {
+    fn destination_views(&self, waiting: Vec<DestinationState>) -> Vec<view::Destination> {
         let mut waiting: BTreeMap<DestinationId, DestinationState> =
             waiting.into_iter().map(|state| (state.id, state)).collect();
         let mut views = Vec::new();

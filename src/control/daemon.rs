@@ -4,6 +4,7 @@
 use super::filter::Filter;
 use super::people::{Lookup, Person};
 use super::view;
+use crate::clock::UnixMillis;
 
 /// The daemon as an operator sees and steers it. Each call may block shortly, on the disk or on
 /// another thread: it is made on the blocking pool, never more than a few at a time.
@@ -16,6 +17,12 @@ pub trait Daemon: Send + Sync + 'static {
 
     /// Everything at a glance.
     fn overview(&self) -> view::Overview;
+
+    /// Its destinations alone, which cost less, and when that was.
+    fn destinations(&self) -> (UnixMillis, Vec<view::Destination>) {
+        let overview = self.overview();
+        (overview.now, overview.destinations)
+    }
 
     /// Committed deliveries that the filter admits, newest first.
     ///

@@ -81,8 +81,8 @@ async fn second(shared: &Shared) {
     if shared.pulses.receiver_count() > 0 {
         let event = event(shared).await;
         shared.pulses.send_replace(event);
-    } else if let Ok(overview) = shared.calls.ask(|daemon| Ok(daemon.overview())).await {
-        shared.speeds().take(&overview);
+    } else if let Ok((now, all)) = shared.calls.ask(|daemon| Ok(daemon.destinations())).await {
+        shared.speeds().take(now, &all);
     }
 }
 
@@ -191,7 +191,7 @@ async fn pulse(shared: &Shared) -> Pulse {
             };
         }
     };
-    shared.speeds().take(&overview);
+    shared.speeds().take(overview.now, &overview.destinations);
     shared.complete(&mut overview);
     let mut problem = None;
     let mut completed = |listed: Result<Vec<Delivery>, Problem>| match listed {

@@ -32,21 +32,17 @@ struct Seen {
 
 impl Speeds {
     /// Remembers a look. After a clock that was set back, it starts over.
-    pub fn take(&mut self, overview: &Overview) {
-        if self
-            .looks
-            .back()
-            .is_some_and(|last| last.at >= overview.now)
-        {
+    pub fn take(&mut self, at: UnixMillis, destinations: &[Destination]) {
+        if self.looks.back().is_some_and(|last| last.at >= at) {
             self.looks.clear();
         }
         if self.looks.len() == KEPT {
             self.looks.pop_front();
         }
-        let destinations = overview.destinations.iter();
         self.looks.push_back(Look {
-            at: overview.now,
+            at,
             destinations: destinations
+                .iter()
                 .map(|one| (one.id.clone(), Seen::of(one)))
                 .collect(),
         });

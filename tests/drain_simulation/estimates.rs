@@ -56,7 +56,7 @@ fn told(
             if looked != Some(now.as_secs()) {
                 looked = Some(now.as_secs());
                 let mut overview = seen(&stations[0], now, all);
-                speeds.take(&overview);
+                speeds.take(overview.now, &overview.destinations);
                 speeds.fill(&mut overview);
                 let destination = &overview.destinations[0];
                 let outlook = speeds.outlook(destination, overview.now);

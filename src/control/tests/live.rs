@@ -148,22 +148,23 @@ fn a_speed_is_that_of_the_last_seconds() {
         speeds.fill(&mut overview);
         overview.destinations[0].accepted_rate
     };
+    let take = |speeds: &mut Speeds, now: Overview| speeds.take(now.now, &now.destinations);
     assert_eq!(rate(&speeds, at(9, 0, 0)), 0.0, "nothing is known yet");
     // The first speed does not wait for five seconds.
-    speeds.take(&at(10, 100, 0));
+    take(&mut speeds, at(10, 100, 0));
     assert_eq!(rate(&speeds, at(12, 300, 0)), 100.0);
     for (second, accepted) in [(11, 200), (12, 300), (13, 400), (14, 500), (15, 500)] {
-        speeds.take(&at(second, accepted, 0));
+        take(&mut speeds, at(second, accepted, 0));
     }
     assert_eq!(rate(&speeds, at(16, 500, 0)), 60.0);
     // Soon after the last batch it is nothing.
     for second in 16..=20 {
-        speeds.take(&at(second, 500, 0));
+        take(&mut speeds, at(second, 500, 0));
     }
     assert_eq!(rate(&speeds, at(21, 500, 0)), 0.0);
     // A counter that starts over, and a clock that was set back.
-    speeds.take(&at(22, 10, 0));
-    speeds.take(&at(5, 20, 0));
+    take(&mut speeds, at(22, 10, 0));
+    take(&mut speeds, at(5, 20, 0));
     assert_eq!(rate(&speeds, at(6, 30, 0)), 10.0);
 }
 
