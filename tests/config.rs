@@ -650,11 +650,6 @@ fn a_shared_outbox_needs_an_address_and_a_key_and_hides_its_password() {
         "{bare}"
     );
     assert!(bare.contains("`seal.key_file` must name the key"), "{bare}");
-    let holding = said("[outbox]\nbackend = 'postgres'\n[hold]\nunusual_percent = 50");
-    assert!(
-        holding.contains("set `hold.unusual_percent` to 0"),
-        "{holding}"
-    );
     let idle = said("[outbox]\nurl = 'postgres://feed:word@db/feed'");
     assert!(
         idle.contains("outbox.backend") && !idle.contains("word"),

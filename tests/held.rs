@@ -1,10 +1,16 @@
 //! A delivery of an unusual size waits for a person, over the real binary.
 
+#[path = "postgres/server.rs"]
+#[allow(dead_code)] // Each test program uses its own part of this.
+mod server;
+#[path = "support/shared.rs"]
+mod shared;
 mod support;
 
 use looker_feed::control::view::{Delivery, Level, Overview, Standing};
 use looker_feed::looker::Shape;
 use looker_feed::model::DataType;
+use shared::Shared;
 use support::{Daemon, World, from_url, run};
 
 async fn send(world: &World, daemon: &Daemon, rows: u64, seed: u64) {
@@ -31,9 +37,20 @@ async fn held(daemon: &Daemon) -> Option<Delivery> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_of_an_unusual_size_is_held_until_a_person_releases_it() {
+    is_held_until_released(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_held_on_a_shared_outbox_too() {
+    if let Some(shared) = Shared::new() {
+        is_held_until_released(&shared.settings()).await;
+    }
+}
+
+async fn is_held_until_released(backend: &[(&str, &str)]) {
     let world = World::new(None).await;
     let home = tempfile::tempdir().unwrap();
-    let settings = [("HOLD__UNUSUAL_PERCENT", "50")];
+    let settings = [backend, &[("HOLD__UNUSUAL_PERCENT", "50")]].concat();
     let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
     for seed in 1..=4 {
         // Nothing is usual yet, however they differ.

@@ -85,13 +85,6 @@ pub(super) fn check_relations(config: &Config) -> impl Iterator<Item = ConfigErr
                 .to_owned(),
         ),
         (
-            config.outbox.backend == OutboxBackend::Embedded || config.hold.unusual_percent == 0,
-            "outbox.backend",
-            "postgres".to_owned(),
-            "a shared outbox cannot hold deliveries of an unusual size back: set `hold.unusual_percent` to 0"
-                .to_owned(),
-        ),
-        (
             config.admin.listen.port() == 0 || config.admin.listen != config.intake.listen,
             "admin.listen",
             config.admin.listen.to_string(),

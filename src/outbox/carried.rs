@@ -36,6 +36,8 @@ pub(in crate::outbox) struct CarriedDelivery {
     pub totals: Totals,
     pub committed: UnixMillis,
     pub counters: Counters,
+    /// Nothing of it is sent before a person releases it.
+    pub held: bool,
     /// Its turn in the queue of its destination; only the order counts.
     pub turn: u64,
     /// Which of its requests have settled: no body of these is carried.

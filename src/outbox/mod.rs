@@ -296,12 +296,12 @@ impl Outbox {
     /// not listed; `false`: it was not held. Durable on return. Blocks on the disk.
     ///
     /// # Errors
-    /// The outbox refuses writes, or the disk failed: then it is still held.
+    /// The outbox refuses writes, or the disk failed: then it is still held. Or the daemon that holds
+    /// the destination's lease has not answered in time: the call can be made again.
     pub fn release_delivery(&self, delivery: DeliveryId) -> Result<Option<bool>, Error> {
         match &self.backend {
             Backend::Local(local) => local::ending::release(local, delivery),
-            // None is held there.
-            Backend::Postgres(shared) => Ok(shared.delivery(delivery)?.map(|_| false)),
+            Backend::Postgres(shared) => shared.release(delivery),
         }
     }
 

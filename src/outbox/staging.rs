@@ -68,14 +68,10 @@ impl Staging {
 
     /// Once it is committed, nothing of the delivery is sent before somebody releases it
     /// ([`Outbox::release_delivery`](super::Outbox::release_delivery)). Deliveries behind it go on.
-    /// `false`: a shared outbox cannot hold, and it is sent.
-    pub fn hold(&mut self) -> bool {
+    pub fn hold(&mut self) {
         match &mut self.backend {
-            Backend::Local(staging) => {
-                staging.hold();
-                true
-            }
-            Backend::Postgres(_) => false,
+            Backend::Local(staging) => staging.hold(),
+            Backend::Postgres(staging) => staging.hold(),
         }
     }
 

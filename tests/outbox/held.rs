@@ -9,7 +9,7 @@ fn hold(outbox: &Outbox, delivery: u8, entries: u64) {
     for ordinal in 0..entries {
         append(&mut staging, delivery, ordinal).unwrap();
     }
-    assert!(staging.hold());
+    staging.hold();
     staging.commit(totals(entries, 0)).unwrap();
 }
 
@@ -77,7 +77,7 @@ fn one_that_is_not_committed_leaves_no_mark() {
     let outbox = open(home.path());
     let mut staging = outbox.begin(new_delivery(1, 1)).unwrap();
     append(&mut staging, 1, 0).unwrap();
-    assert!(staging.hold());
+    staging.hold();
     // The totals are wrong.
     assert!(staging.commit(totals(7, 0)).is_err());
     assert_eq!(outbox.usage().unwrap().held, 0);

@@ -7,6 +7,7 @@ mod faults;
 #[path = "../outbox/kit.rs"]
 #[allow(dead_code)] // Each test program uses its own part of this.
 mod generated;
+mod held;
 mod kit;
 #[path = "../outbox/model.rs"]
 mod model;

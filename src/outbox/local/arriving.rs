@@ -105,6 +105,12 @@ impl Arriving {
             self.put(Key::Segment(position, number), row.encode())?;
         }
         self.rejected(carried, rejected)?;
+        if carried.held {
+            let mark = self.layout.held(id);
+            let made = self.disk.create(&mark);
+            made.and_then(|file| self.disk.sync(&file, &mark))
+                .map_err(failed("a delivery could not be held"))?;
+        }
         let row = DeliveryRow {
             info: Arc::clone(&carried.info),
             totals: carried.totals.clone(),
@@ -137,6 +143,10 @@ impl Arriving {
             }
             log.finish(&Footer {
                 commit: Some(commit),
+                erased: Tally {
+                    rows: carried.counters.erased_rejected,
+                    batches: 0,
+                },
                 ..Footer::default()
             })
         })()

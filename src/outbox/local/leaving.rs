@@ -10,7 +10,6 @@ use crate::outbox::carried::{
     Carried, CarriedAccount, CarriedDelivery, CarriedLetter, CarriedWebhook,
 };
 use crate::outbox::codec::Malformed;
-use crate::outbox::counters::Counters;
 use crate::outbox::delivery::Tally;
 use crate::outbox::error::{Error, OpenError};
 use crate::outbox::local;
@@ -73,7 +72,8 @@ impl Leaving {
                 info: Arc::clone(&delivery.row.info),
                 totals: delivery.row.totals.clone(),
                 committed: delivery.row.committed,
-                counters: without_erased(delivery.counters),
+                counters: delivery.counters,
+                held: index.is_held(position),
                 turn: position,
                 settled: settled(delivery),
                 key,
@@ -212,18 +212,6 @@ impl Leaving {
                 what: what().into(),
             }),
         }
-    }
-}
-
-/// A shared outbox has no column for what was erased: it counts as thrown away there.
-fn without_erased(counters: Counters) -> Counters {
-    let mut discarded = counters.discarded;
-    discarded += counters.erased;
-    Counters {
-        discarded,
-        erased: Tally::default(),
-        erased_rejected: 0,
-        ..counters
     }
 }
 

@@ -86,6 +86,8 @@ impl Change {
         let now = inner.settings.clock.now();
         let mut finished = Vec::new();
         for (id, open) in &mut self.progress {
+            // Nothing is left that could be.
+            open.progress.held &= open.is_open();
             let was = open.progress.counters.finished;
             open.progress.counters.finished = if open.is_open() {
                 None
@@ -177,6 +179,9 @@ impl Change {
                     &columns.tallies[7],
                     &columns.tallies[8],
                     &columns.tallies[9],
+                    &columns.tallies[10],
+                    &columns.tallies[11],
+                    &columns.held,
                     &columns.cancelled_at,
                     &columns.finished,
                     &gone,
@@ -256,10 +261,11 @@ macro_rules! progress {
     () => {
         "WITH said AS (SELECT * FROM unnest($2::bytea[], $3::int8[], $4::int8[], $5::bool[],
             $6::int8[], $7::bytea[], $8::int8[], $9::int8[], $10::int8[], $11::int8[], $12::int8[],
-            $13::int8[], $14::int8[], $15::int8[], $16::int8[], $17::int8[], $18::int8[], $19::int8[])
+            $13::int8[], $14::int8[], $15::int8[], $16::int8[], $17::int8[], $18::int8[], $19::int8[],
+            $20::bool[], $21::int8[], $22::int8[])
             AS s(delivery, epoch, version, open, frontier, beyond, delivered_rows, delivered_batches,
             dead_rows, dead_batches, discarded_rows, discarded_batches, damaged_rows, damaged_batches,
-            cancelled_rows, cancelled_batches, cancelled_at, finished)),
+            cancelled_rows, cancelled_batches, erased_rows, erased_batches, held, cancelled_at, finished)),
          done AS (UPDATE looker_feed.progress p SET version = s.version + 1, open = s.open,
             frontier = s.frontier, beyond = s.beyond,
             delivered_rows = s.delivered_rows, delivered_batches = s.delivered_batches,
@@ -267,6 +273,7 @@ macro_rules! progress {
             discarded_rows = s.discarded_rows, discarded_batches = s.discarded_batches,
             damaged_rows = s.damaged_rows, damaged_batches = s.damaged_batches,
             cancelled_rows = s.cancelled_rows, cancelled_batches = s.cancelled_batches,
+            erased_rows = s.erased_rows, erased_batches = s.erased_batches, held = s.held,
             cancelled_at = s.cancelled_at, finished = s.finished
             FROM said s WHERE p.delivery = s.delivery AND p.owner = $1 AND p.epoch = s.epoch
             AND p.version = s.version RETURNING p.delivery AS id)"
@@ -276,21 +283,21 @@ const PROGRESS: &str = concat!(progress!(), " SELECT id FROM done");
 const CHANGE: &str = concat!(
     progress!(),
     ", gone AS (DELETE FROM looker_feed.letter l USING done
-        WHERE l.id = ANY($20::int8[]) AND l.delivery = done.id),
+        WHERE l.id = ANY($23::int8[]) AND l.delivery = done.id),
      put AS (UPDATE looker_feed.letter l
         SET live = s.live, rows = s.rows, batches = s.batches, queued = s.queued
-        FROM unnest($21::int8[], $22::bytea[], $23::int8[], $24::int8[], $25::int8[])
+        FROM unnest($24::int8[], $25::bytea[], $26::int8[], $27::int8[], $28::int8[])
         AS s(id, live, rows, batches, queued), done WHERE l.id = s.id AND l.delivery = done.id),
      added AS (INSERT INTO looker_feed.letter
         (id, delivery, destination, ordinal, live, rows, batches, queued, key, body)
-        SELECT s.id, s.delivery, $35::bytea, s.ordinal, s.live, s.rows, s.batches, s.queued,
-        coalesce(o.key, $38::bytea), coalesce(o.body, s.body)
-        FROM unnest($26::int8[], $27::bytea[], $28::int8[], $29::bytea[], $30::int8[], $31::int8[],
-        $32::int8[], $33::int8[], $34::bytea[])
+        SELECT s.id, s.delivery, $38::bytea, s.ordinal, s.live, s.rows, s.batches, s.queued,
+        coalesce(o.key, $41::bytea), coalesce(o.body, s.body)
+        FROM unnest($29::int8[], $30::bytea[], $31::int8[], $32::bytea[], $33::int8[], $34::int8[],
+        $35::int8[], $36::int8[], $37::bytea[])
         AS s(id, delivery, ordinal, live, rows, batches, queued, copy_of, body)
         JOIN done ON done.id = s.delivery LEFT JOIN looker_feed.letter o ON o.id = s.copy_of),
-     answered AS (UPDATE looker_feed.request r SET answer = s.answer
-        FROM unnest($36::bytea[], $37::bytea[]) AS s(id, answer)
+     answered AS (UPDATE looker_feed.request r SET answer = s.answer, argument = ''
+        FROM unnest($39::bytea[], $40::bytea[]) AS s(id, answer)
         WHERE r.id = s.id AND r.answer IS NULL AND EXISTS (SELECT 1 FROM done))
      SELECT id FROM done"
 );
@@ -328,6 +335,9 @@ pub(super) async fn write_progress(
                 &columns.tallies[7],
                 &columns.tallies[8],
                 &columns.tallies[9],
+                &columns.tallies[10],
+                &columns.tallies[11],
+                &columns.held,
                 &columns.cancelled_at,
                 &columns.finished,
             ],

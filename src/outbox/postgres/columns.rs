@@ -38,9 +38,10 @@ pub(super) fn counters(row: &Row) -> Result<Counters, Error> {
         discarded: tally("discarded_rows", "discarded_batches")?,
         damaged: tally("damaged_rows", "damaged_batches")?,
         cancelled: tally("cancelled_rows", "cancelled_batches")?,
+        erased: tally("erased_rows", "erased_batches")?,
+        erased_rejected: count(row, "erased_rejected")?,
         cancelled_at: column::<Option<i64>>(row, "cancelled_at")?.map(|at| UnixMillis(at as u64)),
         finished: column::<Option<i64>>(row, "finished")?.map(|at| UnixMillis(at as u64)),
-        ..Counters::default()
     })
 }
 

@@ -193,6 +193,8 @@ pub(super) struct Flip {
     pub entries: u64,
     pub kept: u64,
     pub bytes: u64,
+    /// Nothing of it is sent before a person releases it.
+    pub held: bool,
     pub totals: Totals,
 }
 
@@ -217,8 +219,8 @@ const FLIP: &str =
      known AS (UPDATE looker_feed.webhook w SET rows = $8, committed = flipped.committed
         FROM flipped WHERE w.delivery = flipped.id AND w.key = $16),
      arrived AS (DELETE FROM looker_feed.attempt a USING flipped WHERE a.id = flipped.id),
-     begun AS (INSERT INTO looker_feed.progress (delivery, destination, position, open, finished)
-        SELECT flipped.id, turn.id, turn.position, $13::int8 > 0,
+     begun AS (INSERT INTO looker_feed.progress (delivery, destination, position, open, held, finished)
+        SELECT flipped.id, turn.id, turn.position, $13::int8 > 0, $17::bool AND $13::int8 > 0,
             CASE WHEN $13::int8 > 0 THEN NULL ELSE flipped.committed END
         FROM flipped, turn RETURNING position)
      SELECT flipped.committed FROM flipped, begun";
@@ -260,6 +262,7 @@ impl Flip {
                     &(self.bytes as i64),
                     &totals.notes,
                     &key,
+                    &self.held,
                 ],
                 Tries::UntilUnknown,
                 inner.settings.within,

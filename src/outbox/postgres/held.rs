@@ -111,6 +111,8 @@ pub(super) struct Progress {
     pub position: u64,
     pub version: i64,
     pub marks: Marks,
+    /// Nothing of it is sent before a person releases it; those behind it go on.
+    pub held: bool,
     pub counters: Counters,
 }
 
@@ -205,10 +207,10 @@ impl Open {
         self.progress.counters.settled() != self.brief.mapped
     }
 
-    /// Requests of it have not settled.
+    /// Requests of it have not settled, and are to be sent.
     fn has_turn(&self) -> bool {
         let requests = self.brief.requests;
-        self.progress.marks.settled(requests) < requests
+        !self.progress.held && self.progress.marks.settled(requests) < requests
     }
 
     pub fn is_cancelled(&self) -> bool {

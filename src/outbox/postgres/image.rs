@@ -25,7 +25,8 @@ pub(super) struct Image {
     open: bool,
     frontier: i64,
     beyond: Vec<u8>,
-    tallies: [i64; 10],
+    tallies: [i64; 12],
+    held: bool,
     cancelled_at: Option<i64>,
     finished: Option<i64>,
 }
@@ -39,6 +40,7 @@ impl Image {
         let [e, f] = pair(counters.discarded);
         let [g, h] = pair(counters.damaged);
         let [i, j] = pair(counters.cancelled);
+        let [k, l] = pair(counters.erased);
         Self {
             delivery: open.brief.id,
             destination: open.brief.destination,
@@ -47,7 +49,8 @@ impl Image {
             open: open.is_open(),
             frontier: progress.marks.frontier() as i64,
             beyond: progress.marks.beyond().to_vec(),
-            tallies: [a, b, c, d, e, f, g, h, i, j],
+            tallies: [a, b, c, d, e, f, g, h, i, j, k, l],
+            held: progress.held,
             cancelled_at: counters.cancelled_at.map(|at| at.0 as i64),
             finished: counters.finished.map(|at| at.0 as i64),
         }
@@ -63,7 +66,8 @@ pub(super) struct Columns<'a> {
     pub open: Vec<bool>,
     pub frontiers: Vec<i64>,
     pub beyond: Vec<&'a [u8]>,
-    pub tallies: [Vec<i64>; 10],
+    pub tallies: [Vec<i64>; 12],
+    pub held: Vec<bool>,
     pub cancelled_at: Vec<Option<i64>>,
     pub finished: Vec<Option<i64>>,
 }
@@ -81,6 +85,7 @@ impl<'a> Columns<'a> {
             for (column, value) in columns.tallies.iter_mut().zip(image.tallies) {
                 column.push(value);
             }
+            columns.held.push(image.held);
             columns.cancelled_at.push(image.cancelled_at);
             columns.finished.push(image.finished);
         }

@@ -75,7 +75,8 @@ const ACTIVE: &str = "SELECT t.id, t.version, t.owner,
             WHERE m.name <> $2 AND NOT m.leaving
             AND m.beat > clock_timestamp() - $1::float8 * interval '1 second') AS daemons
      FROM looker_feed.destination t
-     WHERE EXISTS (SELECT 1 FROM looker_feed.progress p WHERE p.destination = t.id AND p.open)
+     WHERE EXISTS (SELECT 1 FROM looker_feed.progress p WHERE p.destination = t.id AND p.open
+            AND NOT p.held)
         OR EXISTS (SELECT 1 FROM looker_feed.request r
             WHERE r.destination = t.id AND r.answer IS NULL)";
 

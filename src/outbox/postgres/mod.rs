@@ -31,6 +31,7 @@
 //!
 //! Calls block: a caller on tokio uses `spawn_blocking`.
 
+mod action;
 mod attempts;
 mod blocks;
 mod bury;

@@ -37,11 +37,13 @@ macro_rules! fence {
                 d.batches, p.position, p.version, p.frontier, p.beyond,
                 p.delivered_rows, p.delivered_batches, p.dead_rows, p.dead_batches,
                 p.discarded_rows, p.discarded_batches, p.damaged_rows, p.damaged_batches,
-                p.cancelled_rows, p.cancelled_batches, p.cancelled_at, p.finished"
+                p.cancelled_rows, p.cancelled_batches, p.erased_rows, p.erased_batches,
+                d.erased_rejected, p.held, p.cancelled_at, p.finished"
         )
     };
 }
-const FENCE_NEXT: &str = fence!("p.open AND p.position > $4 ORDER BY p.position LIMIT $5");
+const FENCE_NEXT: &str =
+    fence!("p.open AND NOT p.held AND p.position > $4 ORDER BY p.position LIMIT $5");
 const FENCE_THESE: &str = fence!("p.delivery = ANY($4::bytea[])");
 const STILL_HELD: &str =
     "SELECT account FROM looker_feed.destination WHERE id = $1 AND owner = $2 AND epoch = $3";
@@ -207,6 +209,7 @@ impl Open {
             position: count(row, "position")?,
             version: column(row, "version")?,
             marks: Marks::from_parts(count(row, "frontier")?, column(row, "beyond")?),
+            held: column(row, "held")?,
             counters,
         };
         Ok(Self {

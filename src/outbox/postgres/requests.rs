@@ -4,10 +4,12 @@
 //! second, and answers in the same statement that makes the change, so that it is carried out once.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use super::action::{Action, Answer, LaneWish};
 use super::cancel::{cancel as cancel_delivery, cancel_given_back};
 use super::change::Change;
 use super::columns::column;
@@ -19,7 +21,7 @@ use super::lease::{enter, leave};
 use super::letters::{Answering, by_destination, edit, move_letters};
 use super::session::Tries;
 use crate::model::{DeliveryId, DestinationId};
-use crate::outbox::codec::{Decoder, Encoder, Malformed};
+use crate::outbox::codec::Malformed;
 use crate::outbox::delivery::Tally;
 use crate::outbox::error::Error;
 use crate::outbox::lane_request::LaneRequest;
@@ -32,34 +34,6 @@ const LOOK: Duration = Duration::from_millis(200);
 const CONTEXT: &[u8] = b"looker-feed request";
 /// Letters that one request names at most.
 const LETTERS: usize = 4096;
-
-/// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    Cancel(DeliveryId),
-    Replay(Vec<LetterId>),
-    Discard(Vec<LetterId>),
-    Edit(LetterId, Vec<u8>),
-    Lane(LaneWish),
-}
-
-/// What is asked of a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LaneWish {
-    Pause,
-    Resume,
-    Retry,
-}
-
-/// What came of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    Cancelled(Option<Tally>),
-    Moved(Moved),
-    Edited(Option<LetterId>),
-    Told,
-    Failed(String),
-}
 
 impl SharedOutbox {
     /// Cancels what is left of a delivery: returns what has been cancelled now, replayed dead letters
@@ -77,6 +51,23 @@ impl SharedOutbox {
             };
             match act(&inner, destination, Action::Cancel(delivery)).await? {
                 Answer::Cancelled(tally) => Ok(tally),
+                other => Err(unexpected(other)),
+            }
+        })
+    }
+
+    /// Lets a delivery that is held go. `None`: it is not listed; `false`: it was not held.
+    ///
+    /// # Errors
+    /// As for [`SharedOutbox::cancel`].
+    pub fn release(&self, delivery: DeliveryId) -> Result<Option<bool>, Error> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move {
+            let Some(destination) = destination_of(&inner, delivery).await? else {
+                return Ok(None);
+            };
+            match act(&inner, destination, Action::Release(delivery)).await? {
+                Answer::Released(released) => Ok(released),
                 other => Err(unexpected(other)),
             }
         })
@@ -362,7 +353,7 @@ async fn give_answer(inner: &Inner, id: [u8; 16], answer: &Answer) -> Result<(),
     inner
         .write(
             "a request could not be answered",
-            "UPDATE looker_feed.request SET answer = $2 WHERE id = $1 AND answer IS NULL RETURNING 1",
+            "UPDATE looker_feed.request SET answer = $2, argument = '' WHERE id = $1 AND answer IS NULL RETURNING 1",
             &[&&id[..], &sealed],
             Tries::UntilKnown,
         )
@@ -390,6 +381,7 @@ async fn perform(
     cancel_given_back(inner, held, &mut work).await?;
     match action {
         Action::Cancel(id) => cancel(inner, held, &mut work, *id, request).await,
+        Action::Release(id) => release(inner, held, &mut work, *id, request).await,
         Action::Replay(ids) => move_letters(inner, held, &mut work, ids, true)
             .await
             .map(Answer::Moved),
@@ -439,155 +431,28 @@ async fn cancel(
     Ok(answer)
 }
 
-impl Action {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Encoder::for_row();
-        let letters = |out: &mut Encoder, ids: &[LetterId]| {
-            out.u32(ids.len() as u32);
-            for id in ids {
-                out.u64(id.letter).u32(id.slice);
-            }
-        };
-        match self {
-            Self::Cancel(id) => {
-                out.u8(1).raw(&id.0);
-            }
-            Self::Replay(ids) => letters(out.u8(2), ids),
-            Self::Discard(ids) => letters(out.u8(3), ids),
-            Self::Edit(id, payload) => {
-                out.u8(4).u64(id.letter).u32(id.slice).blob(payload);
-            }
-            Self::Lane(wish) => {
-                out.u8(5).u8(*wish as u8);
-            }
-        }
-        out.row()
+async fn release(
+    inner: &Inner,
+    held: &Held,
+    work: &mut Work,
+    id: DeliveryId,
+    request: Option<[u8; 16]>,
+) -> Result<Answer, Error> {
+    work.fetch(inner, held, vec![id]).await?;
+    let mut change = Change::default();
+    let Some(open) = change.open(work, id) else {
+        return Ok(Answer::Released(None));
+    };
+    if !std::mem::take(&mut open.progress.held) {
+        return Ok(Answer::Released(Some(false)));
     }
-
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut read = Decoder::of_row(bytes)?;
-        let letters = |read: &mut Decoder<'_>| {
-            (0..read.u32()?)
-                .map(|_| letter_id(read))
-                .collect::<Result<Vec<_>, _>>()
-        };
-        let action = match read.u8()? {
-            1 => Self::Cancel(DeliveryId(read.array()?)),
-            2 => Self::Replay(letters(&mut read)?),
-            3 => Self::Discard(letters(&mut read)?),
-            4 => Self::Edit(letter_id(&mut read)?, read.blob()?.to_vec()),
-            5 => Self::Lane(match read.u8()? {
-                0 => LaneWish::Pause,
-                1 => LaneWish::Resume,
-                2 => LaneWish::Retry,
-                _ => return Err(Malformed),
-            }),
-            _ => return Err(Malformed),
-        };
-        read.end().map(|()| action)
+    let answer = Answer::Released(Some(true));
+    if let Some(request) = request {
+        change.answer(request, inner.seal(&answer.encode(), CONTEXT)?);
     }
-}
-
-fn letter_id(read: &mut Decoder<'_>) -> Result<LetterId, Malformed> {
-    Ok(LetterId {
-        letter: read.u64()?,
-        slice: read.u32()?,
-    })
-}
-
-impl Answer {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Encoder::for_row();
-        match self {
-            Self::Cancelled(None) => {
-                out.u8(1);
-            }
-            Self::Cancelled(Some(tally)) => {
-                out.u8(2).u64(tally.rows).u64(tally.batches);
-            }
-            Self::Moved(moved) => {
-                out.u8(3).u64(moved.letters).u64(moved.rows);
-            }
-            Self::Edited(None) => {
-                out.u8(4);
-            }
-            Self::Edited(Some(id)) => {
-                out.u8(5).u64(id.letter).u32(id.slice);
-            }
-            Self::Told => {
-                out.u8(6);
-            }
-            Self::Failed(words) => {
-                out.u8(7).text(words);
-            }
-        }
-        out.row()
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut read = Decoder::of_row(bytes)?;
-        let answer = match read.u8()? {
-            1 => Self::Cancelled(None),
-            2 => Self::Cancelled(Some(Tally {
-                rows: read.u64()?,
-                batches: read.u64()?,
-            })),
-            3 => Self::Moved(Moved {
-                letters: read.u64()?,
-                rows: read.u64()?,
-            }),
-            4 => Self::Edited(None),
-            5 => Self::Edited(Some(letter_id(&mut read)?)),
-            6 => Self::Told,
-            7 => Self::Failed(read.text()?),
-            _ => return Err(Malformed),
-        };
-        read.end().map(|()| answer)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_asked_and_answered_comes_back() {
-        let id = LetterId {
-            letter: 7,
-            slice: 3,
-        };
-        for action in [
-            Action::Cancel(DeliveryId([1; 16])),
-            Action::Replay(vec![id, id]),
-            Action::Discard(Vec::new()),
-            Action::Edit(id, b"payload".to_vec()),
-            Action::Lane(LaneWish::Pause),
-            Action::Lane(LaneWish::Resume),
-            Action::Lane(LaneWish::Retry),
-        ] {
-            let bytes = action.encode();
-            assert_eq!(Action::decode(&bytes), Ok(action));
-            assert!(Action::decode(&bytes[1..]).is_err());
-        }
-        let tally = Tally {
-            rows: 1,
-            batches: 2,
-        };
-        let moved = Moved {
-            letters: 3,
-            rows: 4,
-        };
-        for answer in [
-            Answer::Cancelled(None),
-            Answer::Cancelled(Some(tally)),
-            Answer::Moved(moved),
-            Answer::Edited(None),
-            Answer::Edited(Some(id)),
-            Answer::Told,
-            Answer::Failed("why".to_owned()),
-        ] {
-            let bytes = answer.encode();
-            assert_eq!(Answer::decode(&bytes), Ok(answer));
-        }
-    }
+    change.carry_out(inner, held, work).await?;
+    // It may stand behind all that has been looked at.
+    held.stale.store(true, Ordering::Release);
+    inner.wake();
+    Ok(answer)
 }

@@ -51,6 +51,7 @@ pub(in crate::outbox) struct Staging {
     blocks: u64,
     bytes: u64,
     scratch: Vec<u8>,
+    held: bool,
     failed: Option<Error>,
     committed: bool,
 }
@@ -112,6 +113,7 @@ impl SharedOutbox {
             blocks: 0,
             bytes: 0,
             scratch: Vec::new(),
+            held: false,
             failed: None,
             committed: false,
         })
@@ -122,6 +124,11 @@ impl Staging {
     /// Which delivery this is.
     pub fn id(&self) -> DeliveryId {
         self.info.id
+    }
+
+    /// Nothing of the delivery is sent before somebody releases it.
+    pub fn hold(&mut self) {
+        self.held = true;
     }
 
     /// Appends one ready request. Blocks on the server at times.
@@ -248,6 +255,7 @@ impl Staging {
             entries: self.given.entries,
             kept: self.rejected_kept,
             bytes: self.bytes,
+            held: self.held,
             totals,
         };
         let inner = Arc::clone(&self.outbox.inner);

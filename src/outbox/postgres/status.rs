@@ -44,7 +44,8 @@ macro_rules! states {
                 d.rows_in, d.users, d.rows_mapped, d.batches, d.requests, d.rejected, d.unchanged,
                 d.notes, p.delivered_rows, p.delivered_batches, p.dead_rows, p.dead_batches,
                 p.discarded_rows, p.discarded_batches, p.damaged_rows, p.damaged_batches,
-                p.cancelled_rows, p.cancelled_batches, p.cancelled_at, p.finished
+                p.cancelled_rows, p.cancelled_batches, p.erased_rows, p.erased_batches,
+                d.erased_rejected, p.held, p.cancelled_at, p.finished
              FROM looker_feed.delivery d JOIN looker_feed.progress p ON p.delivery = d.id ",
             $which
         )
@@ -65,12 +66,12 @@ const DESTINATIONS: &str =
         (SELECT m.name FROM looker_feed.daemon m WHERE m.id = t.owner) AS holder
      FROM (SELECT p.destination, count(*) FILTER (WHERE p.frontier < d.requests) AS deliveries,
             sum(d.rows_mapped - p.delivered_rows - p.dead_rows - p.discarded_rows - p.damaged_rows
-                - p.cancelled_rows)::int8 AS rows,
+                - p.cancelled_rows - p.erased_rows)::int8 AS rows,
             sum(d.batches - p.delivered_batches - p.dead_batches - p.discarded_batches
-                - p.damaged_batches - p.cancelled_batches)::int8 AS batches,
+                - p.damaged_batches - p.cancelled_batches - p.erased_batches)::int8 AS batches,
             sum(d.bytes)::int8 AS bytes, min(d.received) AS oldest
         FROM looker_feed.progress p JOIN looker_feed.delivery d ON d.id = p.delivery
-        WHERE p.open GROUP BY p.destination) w
+        WHERE p.open AND NOT p.held GROUP BY p.destination) w
      JOIN looker_feed.destination t ON t.id = w.destination ORDER BY t.id";
 const USAGE: &str = "SELECT
      (SELECT coalesce(sum(d.bytes), 0)::int8 FROM looker_feed.progress p
@@ -88,7 +89,8 @@ const USAGE: &str = "SELECT
      (SELECT coalesce(sum(kept), 0)::int8 FROM looker_feed.delivery WHERE state = 1) AS kept,
      (SELECT coalesce(sum(cancelled_rows), 0)::int8 FROM looker_feed.progress) AS cancelled_rows,
      (SELECT coalesce(sum(cancelled_batches), 0)::int8 FROM looker_feed.progress)
-        AS cancelled_batches";
+        AS cancelled_batches,
+     (SELECT count(*) FROM looker_feed.progress WHERE open AND held) AS held";
 const READING: &str = "its state could not be read";
 
 impl SharedOutbox {
@@ -202,6 +204,7 @@ impl SharedOutbox {
                     rows: count(row, "cancelled_rows")?,
                     batches: count(row, "cancelled_batches")?,
                 },
+                held: count(row, "held")?,
                 ..Usage::default()
             })
         })
@@ -335,8 +338,6 @@ fn state(inner: &Inner, row: &Row) -> Result<DeliveryState, Error> {
     waiting -= in_flight;
     let committed = millis(row, "committed")?;
     Ok(DeliveryState {
-        erased: Tally::default(),
-        held: false,
         id,
         cursor: DeliveryCursor {
             place: committed.0,
@@ -360,7 +361,12 @@ fn state(inner: &Inner, row: &Row) -> Result<DeliveryState, Error> {
         damaged: counters.damaged,
         cancelled: counters.cancelled,
         cancelled_at: counters.cancelled_at,
-        rejected: count(row, "rejected")?,
+        erased: Tally {
+            rows: counters.erased.rows + counters.erased_rejected,
+            batches: counters.erased.batches,
+        },
+        held: column(row, "held")?,
+        rejected: count(row, "rejected")?.saturating_sub(counters.erased_rejected),
         unchanged: count(row, "unchanged")?,
         notes: column(row, "notes")?,
         settled: counters.settled() == mapped,
@@ -382,6 +388,8 @@ async fn ending(inner: &Inner, id: DeliveryId) -> Result<Ending, Error> {
     }
     let mut told = state.delivered;
     told += state.dead;
+    // What is known of users who were erased is gone as well.
+    told += state.erased;
     let mapped = Tally {
         rows: state.rows_in - state.rejected - state.unchanged,
         batches: state.batches,

@@ -235,7 +235,7 @@ impl TakeIn {
             let letters = Letters::of(&carried, &turns, &letter_keys);
             let hooks = Webhooks::of(&carried);
             let notes = Notes::of(&carried);
-            let [a, b, c, d, e, f, g, h, i, j] = &progress.tallies;
+            let [a, b, c, d, e, f, g, h, i, j, k, l] = &progress.tallies;
             let run = inner
                 .sessions
                 .run(
@@ -270,6 +270,10 @@ impl TakeIn {
                         h,
                         i,
                         j,
+                        k,
+                        l,
+                        &progress.held,
+                        &progress.erased_rejected,
                         &progress.cancelled_at,
                         &progress.finished,
                         &letters.ids,
@@ -413,9 +417,9 @@ const ABORT: &str = "UPDATE looker_feed.delivery SET state = 2
      WHERE stager = $1 AND state = 0 RETURNING 1";
 const COUNTED: &str = "SELECT count(*) AS deliveries, coalesce(sum(d.rows_in), 0)::int8 AS rows_in,
         coalesce(sum(d.rows_mapped - p.delivered_rows - p.dead_rows - p.discarded_rows
-            - p.damaged_rows - p.cancelled_rows), 0)::int8 AS rows_waiting,
+            - p.damaged_rows - p.cancelled_rows - p.erased_rows), 0)::int8 AS rows_waiting,
         coalesce(sum(d.batches - p.delivered_batches - p.dead_batches - p.discarded_batches
-            - p.damaged_batches - p.cancelled_batches), 0)::int8 AS batches_waiting,
+            - p.damaged_batches - p.cancelled_batches - p.erased_batches), 0)::int8 AS batches_waiting,
         coalesce(sum(p.dead_rows), 0)::int8 AS dead_rows,
         coalesce(sum(p.dead_batches), 0)::int8 AS dead_batches,
         coalesce(sum(d.kept), 0)::int8 AS kept,
@@ -463,43 +467,47 @@ const FLIP: &str = "WITH there AS (SELECT count(*) AS n FROM looker_feed.deliver
         RETURNING t.id, t.next_position AS after),
      base AS (SELECT turns.id, turns.after - s.turns AS base FROM turns
         JOIN unnest($8::bytea[], $11::int8[]) AS s(id, turns) ON s.id = turns.id),
-     flipped AS (UPDATE looker_feed.delivery d SET state = 1 FROM done
+     flipped AS (UPDATE looker_feed.delivery d SET state = 1, erased_rejected = coalesce(
+            (SELECT s.rows FROM unnest($14::bytea[], $33::int8[]) AS s(id, rows) WHERE s.id = d.id), 0)
+        FROM done
         WHERE d.stager = $1 AND d.state = 0 RETURNING d.id, d.destination),
      begun AS (INSERT INTO looker_feed.progress (delivery, destination, position, open, cleared,
             frontier, beyond, delivered_rows, delivered_batches, dead_rows, dead_batches,
             discarded_rows, discarded_batches, damaged_rows, damaged_batches, cancelled_rows,
-            cancelled_batches, cancelled_at, finished)
+            cancelled_batches, erased_rows, erased_batches, held, cancelled_at, finished)
         SELECT s.id, f.destination, base.base + s.turn, s.open, s.cleared, s.frontier, s.beyond,
-            s.a, s.b, s.c, s.d, s.e, s.f, s.g, s.h, s.i, s.j, s.cancelled_at, s.finished
+            s.a, s.b, s.c, s.d, s.e, s.f, s.g, s.h, s.i, s.j, s.k, s.l,
+            s.held, s.cancelled_at, s.finished
         FROM unnest($14::bytea[], $15::int8[], $16::bool[], $17::bool[], $18::int8[], $19::bytea[],
             $20::int8[], $21::int8[], $22::int8[], $23::int8[], $24::int8[], $25::int8[],
-            $26::int8[], $27::int8[], $28::int8[], $29::int8[], $30::int8[], $31::int8[])
-            AS s(id, turn, open, cleared, frontier, beyond, a, b, c, d, e, f, g, h, i, j,
+            $26::int8[], $27::int8[], $28::int8[], $29::int8[], $30::int8[], $31::int8[], $32::bool[],
+            $34::int8[], $35::int8[])
+            AS s(id, turn, open, cleared, frontier, beyond, a, b, c, d, e, f, g, h, i, j, k, l, held,
                 cancelled_at, finished)
         JOIN flipped f ON f.id = s.id JOIN base ON base.id = f.destination),
      letters AS (INSERT INTO looker_feed.letter
             (id, delivery, destination, ordinal, live, rows, batches, queued, key, body)
         SELECT done.shift + s.id, s.delivery, f.destination, s.ordinal, s.live, s.rows, s.batches,
             base.base + s.queued, s.key, b.body
-        FROM unnest($32::int8[], $33::bytea[], $34::int8[], $35::bytea[], $36::int8[],
-            $37::int8[], $38::int8[], $39::bytea[])
+        FROM unnest($36::int8[], $37::bytea[], $38::int8[], $39::bytea[], $40::int8[],
+            $41::int8[], $42::int8[], $43::bytea[])
             AS s(id, delivery, ordinal, live, rows, batches, queued, key)
         JOIN flipped f ON f.id = s.delivery JOIN base ON base.id = f.destination
         JOIN looker_feed.block b ON b.delivery = s.delivery AND b.first = -1 - s.id, done),
      moved AS (DELETE FROM looker_feed.block b USING flipped f
         WHERE b.delivery = f.id AND b.first < 0),
      hooks AS (INSERT INTO looker_feed.webhook (key, delivery, rows, committed)
-        SELECT s.* FROM unnest($40::bytea[], $41::bytea[], $42::int8[], $43::int8[])
+        SELECT s.* FROM unnest($44::bytea[], $45::bytea[], $46::int8[], $47::int8[])
             AS s(key, delivery, rows, committed), done ON CONFLICT (key) DO NOTHING),
      notes AS (INSERT INTO looker_feed.note (destination, topic, text)
-        SELECT s.* FROM unnest($44::bytea[], $45::int2[], $46::bytea[])
+        SELECT s.* FROM unnest($48::bytea[], $49::int2[], $50::bytea[])
             AS s(destination, topic, text), done ON CONFLICT (destination, topic) DO NOTHING),
      attempts AS (INSERT INTO looker_feed.attempt
             (id, stager, webhook, received, ended, kind, rows, bytes, key, sealed)
         SELECT s.id, ''::bytea, s.webhook, s.received, s.ended, s.kind, s.rows, s.bytes, s.key,
             s.sealed
-        FROM unnest($47::bytea[], $48::bytea[], $49::int8[], $50::int8[], $51::int2[],
-            $52::int8[], $53::int8[], $54::bytea[], $55::bytea[])
+        FROM unnest($51::bytea[], $52::bytea[], $53::int8[], $54::int8[], $55::int2[],
+            $56::int8[], $57::int8[], $58::bytea[], $59::bytea[])
             AS s(id, webhook, received, ended, kind, rows, bytes, key, sealed), done
         ON CONFLICT (id) DO NOTHING)
      SELECT shift FROM done";

@@ -277,6 +277,7 @@ fn delivery(row: &tokio_postgres::Row) -> Result<CarriedDelivery, Error> {
         totals,
         committed: UnixMillis(count(row, "committed")?),
         counters: counters(row)?,
+        held: column(row, "held")?,
         turn: count(row, "position")?,
         settled,
         key: KeyId(key.try_into().map_err(|_| Error::Damaged {
@@ -290,7 +291,8 @@ const DELIVERIES: &str =
         d.committed, d.rows_in, d.rejected, d.unchanged, d.users, d.batches, d.requests, d.notes,
         p.position, p.frontier, p.beyond, p.delivered_rows, p.delivered_batches, p.dead_rows,
         p.dead_batches, p.discarded_rows, p.discarded_batches, p.damaged_rows, p.damaged_batches,
-        p.cancelled_rows, p.cancelled_batches, p.cancelled_at, p.finished
+        p.cancelled_rows, p.cancelled_batches, p.erased_rows, p.erased_batches,
+        d.erased_rejected, p.held, p.cancelled_at, p.finished
      FROM looker_feed.delivery d JOIN looker_feed.progress p ON p.delivery = d.id
      WHERE d.state = 1 ORDER BY d.committed, d.id";
 const LETTERS: &str = "SELECT id, delivery, destination, ordinal, live, rows, batches, queued

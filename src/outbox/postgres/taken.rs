@@ -96,7 +96,9 @@ pub(super) struct Rows<'a> {
     pub cleared: Vec<bool>,
     pub frontiers: Vec<i64>,
     pub beyond: Vec<Vec<u8>>,
-    pub tallies: [Vec<i64>; 10],
+    pub tallies: [Vec<i64>; 12],
+    pub held: Vec<bool>,
+    pub erased_rejected: Vec<i64>,
     pub cancelled_at: Vec<Option<i64>>,
     pub finished: Vec<Option<i64>>,
 }
@@ -125,11 +127,16 @@ impl<'a> Rows<'a> {
                 counters.discarded,
                 counters.damaged,
                 counters.cancelled,
+                counters.erased,
             ];
             let pairs = tallies.map(|tally| [tally.rows as i64, tally.batches as i64]);
             for (column, value) in columns.tallies.iter_mut().zip(pairs.concat()) {
                 column.push(value);
             }
+            columns.held.push(delivery.held && open);
+            columns
+                .erased_rejected
+                .push(counters.erased_rejected as i64);
             let millis = |at: UnixMillis| at.0 as i64;
             columns.cancelled_at.push(counters.cancelled_at.map(millis));
             columns.finished.push(counters.finished.map(millis));

@@ -1,4 +1,5 @@
--- Deliveries as they come in and are listed. Changed twice: when one begins, and when it becomes visible.
+-- Deliveries as they come in and are listed. Changed twice: when one begins, and when it becomes visible;
+-- and when rejected rows of it are erased.
 -- state: 0 on its way in, 1 visible, 2 aborted (and soon gone).
 CREATE TABLE looker_feed.delivery (
     id            bytea PRIMARY KEY,
@@ -22,14 +23,15 @@ CREATE TABLE looker_feed.delivery (
     requests      bigint NOT NULL DEFAULT 0,
     bytes         bigint NOT NULL DEFAULT 0,
     notes         text[] NOT NULL DEFAULT '{}',
-    confirmed     bigint NOT NULL DEFAULT 0
+    confirmed     bigint NOT NULL DEFAULT 0,
+    erased_rejected bigint NOT NULL DEFAULT 0
 );
 CREATE INDEX delivery_listed ON looker_feed.delivery (committed, id) WHERE state = 1;
 CREATE INDEX delivery_unlisted ON looker_feed.delivery (stager) WHERE state <> 1;
 
 -- How far a delivery has come: the one row of it that changes while it is sent.
 -- All requests below frontier have settled; bit n of beyond stands for request frontier + n.
--- Only who is named by owner and epoch may change it.
+-- Only who is named by owner and epoch may change it. held: nothing of it is sent before a person releases it.
 CREATE TABLE looker_feed.progress (
     delivery          bytea PRIMARY KEY,
     destination       bytea NOT NULL,
@@ -51,6 +53,9 @@ CREATE TABLE looker_feed.progress (
     damaged_batches   bigint NOT NULL DEFAULT 0,
     cancelled_rows    bigint NOT NULL DEFAULT 0,
     cancelled_batches bigint NOT NULL DEFAULT 0,
+    erased_rows       bigint NOT NULL DEFAULT 0,
+    erased_batches    bigint NOT NULL DEFAULT 0,
+    held              boolean NOT NULL DEFAULT false,
     cancelled_at      bigint,
     finished          bigint
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02);
