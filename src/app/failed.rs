@@ -110,10 +110,10 @@ impl Failures {
                     received: now,
                 };
                 let recorded = self.outbox.record_failure(&new, end);
-                recorded.map(|()| id).map_err(|error| error.to_string())
+                recorded.map_err(|error| error.to_string())
             });
         match written {
-            Ok(id) => self.again.failed(id),
+            Ok(attempt) => self.again.failed(&attempt),
             Err(error) => tracing::warn!(
                 error,
                 "that a delivery was refused could not be written down"
@@ -209,8 +209,9 @@ impl Reserved {
     fn end(&mut self, kind: FailureKind, message: &str) {
         if let Some(reservation) = self.reservation.take() {
             self.failures.counts.add(kind);
-            reservation.fail(kind.number(), message);
-            self.failures.again.failed(self.id);
+            if let Some(attempt) = reservation.fail(kind.number(), message) {
+                self.failures.again.failed(&attempt);
+            }
         }
     }
 }

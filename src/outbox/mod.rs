@@ -170,11 +170,12 @@ impl Outbox {
     }
 
     /// Remembers a delivery that failed before it was reserved. It is listed at once and durable
-    /// with the next sync, also when the outbox refuses writes now.
+    /// with the next sync, also when the outbox refuses writes now. Returns it as it is listed. Does not
+    /// block.
     ///
     /// # Errors
     /// `about` is too long, or the system gives no random bytes to seal with.
-    pub fn record_failure(&self, new: &NewAttempt, end: AttemptEnd) -> Result<(), Error> {
+    pub fn record_failure(&self, new: &NewAttempt, end: AttemptEnd) -> Result<Attempt, Error> {
         match &self.backend {
             Backend::Local(local) => local::reservation::record_failure(local, new, end),
             Backend::Postgres(shared) => shared.record_failure(new, end),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::model::DeliveryId;
-use crate::outbox::attempt::Arrived;
+use crate::outbox::attempt::{Arrived, Attempt};
 use crate::outbox::error::Error;
 use crate::outbox::local;
 use crate::outbox::postgres;
@@ -60,8 +60,10 @@ impl Reservation {
         }
     }
 
-    /// Ends the delivery as failed, of a kind in the caller's numbers. One that was committed stays so.
-    pub fn fail(self, kind: u8, message: &str) {
+    /// Ends the delivery as failed, of a kind in the caller's numbers, and returns it as it is listed;
+    /// `None`: it was committed and stays so, or it could not be sealed, and whoever opens the outbox
+    /// next ends it. Does not block.
+    pub fn fail(self, kind: u8, message: &str) -> Option<Attempt> {
         match self.backend {
             Backend::Local(reservation) => reservation.fail(kind, message),
             Backend::Postgres(reservation) => reservation.fail(kind, message),

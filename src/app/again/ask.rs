@@ -249,18 +249,10 @@ impl AskAgain {
         }
     }
 
-    /// A delivery has failed and is written down.
-    pub fn failed(&self, id: DeliveryId) {
-        let attempt = match self.outbox.attempt(id) {
-            Ok(Some(attempt)) => attempt,
-            Ok(None) => return,
-            Err(error) => {
-                tracing::warn!(delivery = %id, %error, "a failed delivery could not be looked up; it is taken up at the next start");
-                return;
-            }
-        };
+    /// A delivery has failed and is written down. Does not block.
+    pub fn failed(&self, attempt: &Attempt) {
         let now = UnixMillis::now();
-        let about = About::read(&attempt);
+        let about = About::read(attempt);
         let root: Option<DeliveryId> = about.repeat_of.as_deref().and_then(|id| id.parse().ok());
         if let Some(root) = root {
             let mut ledger = self.ledger();
@@ -270,17 +262,17 @@ impl AskAgain {
             // One that was refused has never been said to arrive.
             let journal = match entry.journal.is_arriving() {
                 true => entry.journal.clone(),
-                false => entry.journal.arrived(&id.to_string()),
+                false => entry.journal.arrived(&attempt.id.to_string()),
             };
-            if let Some(journal) = self.after_failure(&journal, &attempt, now) {
+            if let Some(journal) = self.after_failure(&journal, attempt, now) {
                 ledger.note_repeats(root, &journal);
                 self.put(&mut ledger, root, journal);
             }
             return;
         }
-        self.take_up(&attempt, now);
+        self.take_up(attempt, now);
         let mut ledger = self.ledger();
-        self.supersede(&mut ledger, id);
+        self.supersede(&mut ledger, attempt.id);
         drop(ledger);
         self.changed.notify_waiters();
     }

@@ -202,10 +202,10 @@ impl AskAgain {
             received: job.created,
         };
         match self.outbox.record_failure(&new, end) {
-            Ok(()) => {
+            Ok(attempt) => {
                 tracing::warn!(delivery = %id, schedule = job.plan, "a delivery failed while looker-feed was away");
                 self.counts.add(FailureKind::Missed);
-                self.failed(id);
+                self.failed(&attempt);
             }
             Err(error) => tracing::warn!(
                 error = with_causes(&error),

@@ -29,7 +29,7 @@ pub(in crate::outbox) struct Reservation {
     local: Local,
     id: DeliveryId,
     arrived: Arc<Arrived>,
-    if_dropped: (u8, String),
+    ended: bool,
 }
 
 /// See [`Outbox::reserve`](crate::outbox::Outbox::reserve).
@@ -72,7 +72,7 @@ pub(in crate::outbox) fn reserve(local: &Local, new: NewAttempt) -> Result<Reser
         local: local.clone(),
         id: new.id,
         arrived,
-        if_dropped: (INTERRUPTED, String::new()),
+        ended: false,
     })
 }
 
@@ -81,10 +81,11 @@ pub(in crate::outbox) fn record_failure(
     local: &Local,
     new: &NewAttempt,
     end: AttemptEnd,
-) -> Result<(), Error> {
+) -> Result<Attempt, Error> {
     let row = AttemptRow::new(new, Some(end), &local.shared.settings.keys)?;
+    let attempt = row.attempt.clone();
     keep(local, row);
-    Ok(())
+    Ok(attempt)
 }
 
 /// Deliveries that are being received, oldest first.
@@ -181,50 +182,53 @@ impl Reservation {
         Ok(())
     }
 
-    /// What is written down when this is dropped without a commit and without [`Self::fail`].
-    pub fn if_dropped(&mut self, kind: u8, message: &str) {
-        self.if_dropped = (kind, message.to_owned());
+    /// Ends the delivery as failed, and returns it as it is listed; `None`: it was committed.
+    pub fn fail(mut self, kind: u8, message: &str) -> Option<Attempt> {
+        self.end(kind, message)
     }
 
-    /// Ends the delivery as failed. One that was committed stays so.
-    pub fn fail(mut self, kind: u8, message: &str) {
-        self.if_dropped(kind, message);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
+    fn end(&mut self, kind: u8, message: &str) -> Option<Attempt> {
+        if std::mem::replace(&mut self.ended, true) {
+            return None;
+        }
         let shared = &self.local.shared;
         let mut index = shared.index();
-        let Some(registered) = index.receiving.get_mut(&self.id) else {
-            return; // committed
-        };
+        // If it is not there, it is committed.
+        let registered = index.receiving.get_mut(&self.id)?;
         registered.reserved = None;
         if !registered.staged {
             index.receiving.remove(&self.id);
         }
-        let Some(row) = index.attempts.get(&self.id).map(Arc::clone) else {
-            return;
-        };
+        let row = index.attempts.get(&self.id).map(Arc::clone)?;
         drop(index);
-        let (kind, message) = std::mem::take(&mut self.if_dropped);
         let end = AttemptEnd {
             at: shared.now(),
             kind,
             rows: self.arrived.rows.load(Relaxed),
             bytes: self.arrived.bytes.load(Relaxed),
-            message: cut(&message, MAX_MESSAGE).to_owned(),
+            message: cut(message, MAX_MESSAGE).to_owned(),
         };
         let attempt = Attempt {
             end: Some(end),
             ..row.attempt.clone()
         };
         match AttemptRow::seal(attempt, row.webhook, &shared.settings.keys) {
-            Ok(row) => keep(&self.local, row),
+            Ok(row) => {
+                let attempt = row.attempt.clone();
+                keep(&self.local, row);
+                Some(attempt)
+            }
             // Its row says that it has begun, and the next start ends it.
             Err(error) => {
                 tracing::warn!(delivery = %self.id, %error, "that a delivery failed cannot be written down");
+                None
             }
         }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.end(INTERRUPTED, "");
     }
 }

@@ -172,7 +172,10 @@ pub(in crate::outbox) fn usage(local: &Local) -> Usage {
     for delivery in index.deliveries.values() {
         usage.dead_letters += delivery.counters.dead;
         usage.cancelled += delivery.counters.cancelled;
-        let kept = delivery.row.totals.rows_rejected.min(kept);
+        let kept = match delivery.row.kept {
+            Some(kept) => u64::from(kept),
+            None => delivery.row.totals.rows_rejected.min(kept),
+        };
         usage.rejected_rows += kept.saturating_sub(delivery.counters.erased_rejected);
         usage.entries += delivery
             .segments

@@ -34,7 +34,6 @@ pub(in crate::outbox) struct Reservation {
     arrived: Arc<Arrived>,
     row: Mutex<AttemptRow>,
     id: DeliveryId,
-    end: (u8, String),
 }
 
 const RESERVE: &str = "WITH begun AS (INSERT INTO looker_feed.attempt
@@ -97,15 +96,15 @@ impl SharedOutbox {
             arrived,
             row: Mutex::new(row),
             id,
-            end: (INTERRUPTED, String::new()),
         })
     }
 
     /// See [`Outbox::record_failure`](crate::outbox::Outbox::record_failure).
-    pub fn record_failure(&self, new: &NewAttempt, end: AttemptEnd) -> Result<(), Error> {
+    pub fn record_failure(&self, new: &NewAttempt, end: AttemptEnd) -> Result<Attempt, Error> {
         let row = AttemptRow::new(new, Some(end), &self.inner.settings.keys)?;
+        let attempt = row.attempt.clone();
         self.inner.keep_end(row);
-        Ok(())
+        Ok(attempt)
     }
 
     /// Deliveries that are being received, oldest first.
@@ -383,19 +382,15 @@ impl Reservation {
         Ok(())
     }
 
-    /// Ends the delivery as failed. One that is visible stays so.
-    pub fn fail(mut self, kind: u8, message: &str) {
-        self.end = (kind, message.to_owned());
+    /// Ends the delivery as failed, and returns it as it is listed; `None`: it is visible and stays so.
+    pub fn fail(self, kind: u8, message: &str) -> Option<Attempt> {
+        self.end(kind, message)
     }
-}
 
-impl Drop for Reservation {
-    fn drop(&mut self) {
+    fn end(&self, kind: u8, message: &str) -> Option<Attempt> {
         let inner = &self.outbox.inner;
-        if lock(&inner.attempts.receiving).remove(&self.id).is_none() {
-            return; // visible
-        }
-        let (kind, message) = std::mem::take(&mut self.end);
+        // If it is not there, it is visible, or has ended.
+        lock(&inner.attempts.receiving).remove(&self.id)?;
         let row = lock(&self.row).clone();
         let attempt = Attempt {
             end: Some(AttemptEnd {
@@ -403,16 +398,27 @@ impl Drop for Reservation {
                 kind,
                 rows: self.arrived.rows.load(Relaxed),
                 bytes: self.arrived.bytes.load(Relaxed),
-                message: cut(&message, MAX_MESSAGE).to_owned(),
+                message: cut(message, MAX_MESSAGE).to_owned(),
             }),
             ..row.attempt
         };
         match AttemptRow::seal(attempt, row.webhook, &inner.settings.keys) {
-            Ok(row) => inner.keep_end(row),
+            Ok(row) => {
+                let attempt = row.attempt.clone();
+                inner.keep_end(row);
+                Some(attempt)
+            }
             // Its row says that it has begun, and another daemon ends it when this one has.
             Err(error) => {
                 tracing::warn!(delivery = %self.id, %error, "that a delivery failed cannot be written down");
+                None
             }
         }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.end(INTERRUPTED, "");
     }
 }
