@@ -48,7 +48,7 @@ fn main() {
 }
 
 fn fresh(server: &Server) -> Database {
-    server.database(Isolation::Default)
+    server.database(Isolation::Default, "template0")
 }
 
 fn line(what: &str, figure: &str, target: &str) {

@@ -1,49 +1,14 @@
-//! Deliveries that have begun and are not committed: what is known of them, and after what.
+//! Deliveries that have begun and are not committed, on a disk.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use looker_feed::outbox::{
-    Attempt, Disk, Error, Health, INTERRUPTED, MAX_ABOUT, NewAttempt, Op, Outbox, Settings,
-    WebhookState,
-};
+use looker_feed::outbox::{Disk, Health, Op, Outbox, Settings};
 use looker_feed::seal::{Key, Keyring};
 
 use crate::kit::*;
 
 const KIND: u8 = 3;
-
-#[test]
-fn what_was_being_received_at_a_crash_is_found_and_what_was_committed_is_not() {
-    let home = home();
-    let outbox = open(home.path());
-    let kept: Vec<_> = (1..=3)
-        .map(|n| outbox.reserve(attempt(n)).unwrap())
-        .collect();
-    assert_eq!(outbox.receiving().len(), 3);
-    kept[1].arrived().rows.store(5, Relaxed);
-    deliver(&outbox, 2, 1, 4).unwrap();
-    assert_eq!(outbox.receiving().len(), 2, "committed");
-    assert_eq!(kinds(&outbox), []);
-    // As a kill would leave it: nothing is written down any more.
-    outbox.close();
-    drop(kept);
-    drop(outbox);
-
-    let outbox = open(home.path());
-    assert_eq!(kinds(&outbox), [(3, INTERRUPTED), (1, INTERRUPTED)]);
-    let first = outbox.attempt(delivery_id(1)).unwrap().unwrap();
-    assert_eq!(first.title, "title 1");
-    assert_eq!(*first.about, *b"about 1");
-    assert_eq!(outbox.attempt(delivery_id(2)).unwrap(), None);
-    assert_eq!(outbox.webhook("webhook 1").unwrap(), WebhookState::Unknown);
-    assert!(matches!(
-        outbox.webhook("webhook 2").unwrap(),
-        WebhookState::Committed(..)
-    ));
-    drop(outbox);
-    assert_eq!(kinds(&open(home.path())).len(), 2, "ended once");
-}
 
 #[test]
 fn a_delivery_that_was_accepted_by_its_footer_alone_is_no_failed_one() {
@@ -71,135 +36,6 @@ fn a_delivery_that_was_accepted_by_its_footer_alone_is_no_failed_one() {
     let taken = outbox.delivery(delivery_id(1)).unwrap().is_some();
     // Either it is there, or it failed; never both, never neither.
     assert_eq!(taken, kinds(&outbox).is_empty());
-}
-
-#[test]
-fn a_failure_is_listed_at_once_and_after_a_restart() {
-    let home = home();
-    let outbox = open(home.path());
-    let reservation = outbox.reserve(attempt(1)).unwrap();
-    reservation.arrived().rows.store(7, Relaxed);
-    reservation.arrived().bytes.store(70, Relaxed);
-    reservation.describe("renamed", b"more about it").unwrap();
-    assert_eq!(outbox.receiving()[0].title, "renamed");
-    drop(outbox.begin(new_delivery(1, 1)).unwrap());
-    assert_eq!(
-        outbox.receiving().len(),
-        1,
-        "reserved, and not staged any more"
-    );
-    reservation.fail(KIND, "it broke");
-    outbox.record_failure(&attempt(2), end(9)).unwrap();
-    assert_eq!(outbox.receiving().len(), 0);
-    for reopened in [false, true] {
-        let outbox = match reopened {
-            true => {
-                outbox.close();
-                open(home.path())
-            }
-            false => outbox.clone(),
-        };
-        assert_eq!(kinds(&outbox), [(2, 9), (1, KIND)]);
-        let one = outbox.attempt(delivery_id(1)).unwrap().unwrap();
-        let end = one.end.unwrap();
-        assert_eq!((end.rows, end.bytes), (7, 70));
-        assert_eq!(end.message, "it broke");
-        assert_eq!(one.title, "renamed");
-        assert_eq!(*one.about, *b"more about it");
-    }
-}
-
-#[test]
-fn one_reservation_holds_the_webhook_id_and_the_id() {
-    let home = home();
-    let outbox = open(home.path());
-    let first = outbox.reserve(attempt(1)).unwrap();
-    let same_webhook = NewAttempt {
-        webhook: Some("webhook 1".to_owned()),
-        ..attempt(2)
-    };
-    let refused = outbox.reserve(same_webhook.clone());
-    assert!(matches!(
-        refused,
-        Err(Error::Webhook(WebhookState::Receiving))
-    ));
-    assert!(matches!(
-        outbox.reserve(attempt(1)),
-        Err(Error::Duplicate(_))
-    ));
-    let too_much = NewAttempt {
-        about: vec![0; MAX_ABOUT + 1],
-        ..attempt(9)
-    };
-    assert!(matches!(
-        outbox.reserve(too_much),
-        Err(Error::TooLarge { .. })
-    ));
-    first.fail(KIND, "");
-    let again = outbox.reserve(same_webhook).unwrap();
-    deliver(&outbox, 2, 1, 1).unwrap();
-    drop(again);
-    assert_eq!(
-        kinds(&outbox),
-        [(1, KIND)],
-        "the one that was committed is none"
-    );
-    let last = outbox.reserve(attempt(3)).unwrap();
-    deliver(&outbox, 3, 1, 1).unwrap();
-    assert!(matches!(
-        outbox.reserve(NewAttempt {
-            id: delivery_id(4),
-            ..attempt(3)
-        }),
-        Err(Error::Webhook(WebhookState::Committed(..)))
-    ));
-    drop(last);
-    assert_eq!(outbox.attempt(delivery_id(3)).unwrap(), None);
-}
-
-#[test]
-fn only_the_newest_are_kept_and_pages_go_back_in_time() {
-    let home = home();
-    let outbox = Outbox::open(Settings {
-        history: 5,
-        ..settings(home.path())
-    })
-    .unwrap();
-    let receiving = outbox.reserve(attempt(1)).unwrap();
-    for n in 2..=20 {
-        outbox.record_failure(&attempt(n), end(KIND)).unwrap();
-    }
-    // A call that comes back after what was asked for before it.
-    assert!(!outbox.put_journal(delivery_id(99), b"", b"x").unwrap());
-    let ids = |all: Vec<Attempt>| all.iter().map(|one| one.id.0[0]).collect::<Vec<_>>();
-    assert_eq!(ids(failed(&outbox)), [20, 19, 18, 17, 16]);
-    assert_eq!(ids(outbox.failed(None, 2).unwrap()), [20, 19]);
-    assert_eq!(
-        ids(outbox.failed(Some(delivery_id(19)), 2).unwrap()),
-        [18, 17]
-    );
-    assert!(outbox.failed(Some(delivery_id(16)), 2).unwrap().is_empty());
-    assert!(
-        outbox.attempt(delivery_id(1)).unwrap().is_some(),
-        "is being received"
-    );
-    drop(receiving);
-}
-
-#[test]
-fn a_journal_is_changed_only_by_who_knows_what_it_says() {
-    let home = home();
-    let outbox = open(home.path());
-    outbox.record_failure(&attempt(1), end(KIND)).unwrap();
-    let id = delivery_id(1);
-    assert!(outbox.put_journal(id, b"", b"first").unwrap());
-    assert!(!outbox.put_journal(id, b"", b"other").unwrap());
-    assert!(outbox.put_journal(id, b"first", b"second").unwrap());
-    outbox.close();
-    let outbox = open(home.path());
-    let one = outbox.attempt(id).unwrap().unwrap();
-    assert_eq!(*one.journal, *b"second");
-    assert_eq!(one.end.unwrap().message, "a sentence");
 }
 
 #[test]

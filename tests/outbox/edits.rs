@@ -30,59 +30,6 @@ fn letters(outbox: &Outbox) -> Vec<(DeadLetter, Vec<u8>)> {
 }
 
 #[test]
-fn a_mended_dead_letter_is_what_is_shown_and_what_is_sent() {
-    let directory = home();
-    let outbox = open(directory.path());
-    fill(&outbox);
-    let before = letters(&outbox);
-    let old = before[1].0.clone();
-    let id = outbox.edit(old.id, MENDED.to_vec()).unwrap().unwrap();
-    assert_ne!(id, old.id);
-    assert_eq!(outbox.dead_letter(old.id).unwrap(), None);
-    outbox.close();
-
-    let outbox = open(directory.path());
-    let (new, body) = outbox.dead_letter(id).unwrap().unwrap();
-    assert_eq!(&body[..], MENDED);
-    assert_eq!(new.reason, "refused: slice 1 (edited since)");
-    assert_eq!((new.rows, new.attempts), (old.rows, old.attempts));
-    let state = outbox.delivery(delivery_id(1)).unwrap().unwrap();
-    assert_eq!((state.dead.rows, state.dead.batches), (6, 3));
-    check_sum(&state);
-
-    // Mended once more, the reason says it once.
-    let id = outbox.edit(id, b"better".to_vec()).unwrap().unwrap();
-    let all = letters(&outbox);
-    assert_eq!(all.len(), 3);
-    let (last, body) = &all[2];
-    assert_eq!((last.id, &body[..]), (id, &b"better"[..]));
-    assert_eq!(last.reason, "refused: slice 1 (edited since)");
-
-    // All three are sent again; the mended one has its rows.
-    let ids: Vec<_> = all.iter().map(|(letter, _)| letter.id).collect();
-    let moved = outbox.replay(&ids).unwrap();
-    assert_eq!((moved.letters, moved.rows), (3, 6));
-    assert_eq!(outbox.edit(id, b"too late".to_vec()).unwrap(), None);
-    let mut sent: Vec<_> = drain(&outbox, 1)
-        .into_iter()
-        .flat_map(|claim| claim.slices.into_iter().zip(claim.rows))
-        .map(|(slice, rows)| (slice.to_vec(), rows))
-        .collect();
-    sent.sort();
-    let mut want = vec![
-        (payload(1, 2, 0), 1),
-        (b"better".to_vec(), 2),
-        (payload(1, 2, 2), 3),
-    ];
-    want.sort();
-    assert_eq!(sent, want);
-    check_sums(&outbox);
-    outbox.close();
-    drop(open(directory.path()));
-    assert_eq!(size_of(&directory.path().join("dead")), 0);
-}
-
-#[test]
 fn the_mended_one_counts_when_the_state_was_lost() {
     let directory = home();
     let path = directory.path().join("outbox");

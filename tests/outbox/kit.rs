@@ -7,8 +7,7 @@ use looker_feed::clock::UnixMillis;
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{
     self, Attempt, AttemptEnd, CheckReport, Claim, Dead, DeliveryState, Entry, Error, Lease,
-    Matcher, NewAttempt, NewDelivery, OpenError, Receipt, Scan, Settings, Settled, Settlement,
-    Slice, Staging, Totals,
+    NewAttempt, NewDelivery, OpenError, Receipt, Settings, Settlement, Slice, Staging, Totals,
 };
 use looker_feed::seal::{Key, Keyring};
 
@@ -18,28 +17,6 @@ pub fn home() -> tempfile::TempDir {
 }
 
 pub use looker_feed::outbox::Outbox;
-
-/// How many sequences of operations the model runs.
-pub const CASES: u32 = 60;
-
-/// Where an outbox is that is opened again and again.
-pub struct Place(tempfile::TempDir);
-
-/// A place for one test.
-pub fn place() -> Option<Place> {
-    Some(Place(home()))
-}
-
-impl Place {
-    pub fn open(&self) -> Outbox {
-        open(self.0.path())
-    }
-
-    /// No bodies are left.
-    pub fn check_drained(&self, _: &Outbox) {
-        assert_eq!(size_of(&self.0.path().join("segments")), 0);
-    }
-}
 
 /// Settings for a small disk and small segments.
 pub fn settings(path: &Path) -> Settings {
@@ -227,6 +204,11 @@ pub fn check_claim(claim: &Claim, delivery: u8, ordinal: u64) {
     assert_eq!(claim.slices.len(), claim.rows.len());
 }
 
+/// One delivery, which is listed.
+pub fn state(outbox: &Outbox, delivery: u8) -> DeliveryState {
+    outbox.delivery(delivery_id(delivery)).unwrap().unwrap()
+}
+
 /// Every row of a delivery is in exactly one column.
 pub fn check_sum(state: &DeliveryState) {
     let columns = [
@@ -282,64 +264,6 @@ pub fn copy_all(from: &Path, to: &Path) {
         } else {
             std::fs::copy(&path, &target).unwrap();
         }
-    }
-}
-
-// What the model asks of an outbox of any backend.
-
-/// Claims of a destination.
-pub fn claim(outbox: &Outbox, destination: u8, max: usize) -> Vec<Claim> {
-    lease(outbox, destination).claim(max).unwrap()
-}
-
-/// Settles claims of any destination.
-pub fn settle(outbox: &Outbox, settlements: Vec<Settlement>) -> Settled {
-    lease(outbox, 1).settle(settlements).unwrap()
-}
-
-/// Gives one claim back.
-pub fn release(outbox: &Outbox, delivery: DeliveryId, ordinal: u64) {
-    lease(outbox, 1).release(delivery, &[ordinal]).unwrap();
-}
-
-/// All deliveries that are listed.
-pub fn states(outbox: &Outbox) -> Vec<DeliveryState> {
-    outbox.deliveries(None, usize::MAX).unwrap().deliveries
-}
-
-/// One of them.
-pub fn state(outbox: &Outbox, delivery: u8) -> DeliveryState {
-    outbox.delivery(delivery_id(delivery)).unwrap().unwrap()
-}
-
-/// Entries that wait or fly.
-pub fn entries_left(outbox: &Outbox) -> u64 {
-    outbox.usage().unwrap().entries
-}
-
-/// Erases the batches that are meant and checks that none of them is found any more; returns how many
-/// were erased before they were sent, or out of the dead letters.
-pub fn erase(
-    outbox: &Outbox,
-    meant: &(dyn Fn(&[u8]) -> bool + Sync),
-    give_back: &dyn Fn(DestinationId, DeliveryId),
-) -> Option<u64> {
-    let scan = Scan::default();
-    let erased = outbox.erase(&Meant(meant), &scan, give_back).unwrap();
-    assert_eq!(outbox.find(&Meant(meant), &scan).unwrap(), []);
-    Some(erased.waiting.batches + erased.dead.batches)
-}
-
-/// Means batches.
-pub struct Meant<'a>(pub &'a (dyn Fn(&[u8]) -> bool + Sync));
-
-impl Matcher for Meant<'_> {
-    fn batch(&self, batch: &[u8]) -> bool {
-        (self.0)(batch)
-    }
-
-    fn row(&self, text: &[u8]) -> bool {
-        (self.0)(text)
     }
 }
 

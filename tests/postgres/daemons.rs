@@ -6,26 +6,32 @@ use std::time::{Duration, Instant};
 use looker_feed::outbox::{DeadFilter, Error, LaneRequest, Lease, Outbox, Tally};
 
 use crate::generated::{
-    append, check_sums, deliver, delivered, delivery_id, destination_id, new_delivery, settlement,
-    totals,
+    append, check_sums, deliver, delivered, delivery_id, destination_id, new_delivery, payload,
+    settlement, totals,
 };
-use crate::kit::{drain, expire, lease, open, settings};
-use crate::server::{BOTH, Database, Isolation, database};
+use crate::kit::{drain, expire, lease, on_both, open, settings};
+use crate::server::{Database, Isolation, database};
 
 /// A daemon whose lease is short.
 fn quick(database: &Database, name: &str) -> Outbox {
+    leasing(database, name, 2)
+}
+
+/// A daemon that hears of the loss of its leases by what it does, and not by a renewal of them.
+fn deaf(database: &Database, name: &str) -> Outbox {
+    leasing(database, name, 300)
+}
+
+fn leasing(database: &Database, name: &str, seconds: u64) -> Outbox {
     let mut settings = settings(database, name);
-    settings.lease = Duration::from_secs(2);
+    settings.lease = Duration::from_secs(seconds);
     Outbox::open_shared(settings).unwrap()
 }
 
 #[test]
 fn one_daemon_sends_to_a_destination_and_the_next_goes_on_where_it_was() {
-    for isolation in BOTH {
-        let Some(database) = database(isolation) else {
-            return;
-        };
-        let (one, two) = (open(&database), open(&database));
+    on_both(|database| {
+        let (one, two) = (open(database), open(database));
         deliver(&one, 1, 1, 10).unwrap();
         deliver(&two, 2, 1, 3).unwrap();
         let first = lease(&one, 1);
@@ -43,21 +49,18 @@ fn one_daemon_sends_to_a_destination_and_the_next_goes_on_where_it_was() {
         let ordinals: Vec<u64> = rest.iter().map(|claim| claim.ordinal).collect();
         assert_eq!(ordinals, [2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]);
         check_sums(&one);
-    }
+    });
 }
 
 #[test]
 fn an_owner_that_was_thought_dead_changes_nothing_any_more() {
-    for isolation in BOTH {
-        let Some(database) = database(isolation) else {
-            return;
-        };
-        let (one, two) = (open(&database), open(&database));
+    on_both(|database| {
+        let (one, two) = (deaf(database, "one"), open(database));
         deliver(&one, 1, 1, 10).unwrap();
         let old = lease(&one, 1);
         let claims = old.claim(6).unwrap();
         old.settle(vec![settlement(&claims[0], &[0])]).unwrap();
-        expire(&database);
+        expire(database);
         let new = lease(&two, 1);
         // Before the new owner has looked, and after.
         let taken = new.claim(4).unwrap();
@@ -81,7 +84,7 @@ fn an_owner_that_was_thought_dead_changes_nothing_any_more() {
             assert!(state.settled);
             assert_eq!(state.dead.batches, 1);
         }
-    }
+    });
 }
 
 #[test]
@@ -89,7 +92,7 @@ fn what_was_in_flight_when_its_owner_died_is_sent_again_byte_by_byte() {
     let Some(database) = database(Isolation::Default) else {
         return;
     };
-    let (one, two) = (open(&database), open(&database));
+    let (one, two) = (deaf(&database, "one"), open(&database));
     deliver(&one, 1, 1, 5).unwrap();
     let old = lease(&one, 1);
     let claims = old.claim(5).unwrap();
@@ -132,11 +135,8 @@ fn a_lease_is_renewed_and_ends_by_itself_when_it_is_not() {
 
 #[test]
 fn what_a_person_asks_of_any_daemon_is_done_by_the_owner() {
-    for isolation in BOTH {
-        let Some(database) = database(isolation) else {
-            return;
-        };
-        let (one, two) = (open(&database), open(&database));
+    on_both(|database| {
+        let (one, two) = (open(database), open(database));
         deliver(&one, 1, 1, 10).unwrap();
         deliver(&one, 2, 1, 4).unwrap();
         let held = lease(&one, 1);
@@ -182,16 +182,13 @@ fn what_a_person_asks_of_any_daemon_is_done_by_the_owner() {
         assert!(state.settled);
         assert_eq!(state.waiting, Tally::default());
         assert_eq!(one.usage().unwrap().entries, 0);
-    }
+    });
 }
 
 #[test]
 fn what_a_daemon_that_died_was_taking_in_is_swept_and_its_flip_matches_nothing() {
-    for isolation in BOTH {
-        let Some(database) = database(isolation) else {
-            return;
-        };
-        let (one, two) = (open(&database), open(&database));
+    on_both(|database| {
+        let (one, two) = (open(database), open(database));
         let mut staging = one.begin(new_delivery(1, 1)).unwrap();
         for ordinal in 0..5 {
             append(&mut staging, 1, ordinal).unwrap();
@@ -217,16 +214,13 @@ fn what_a_daemon_that_died_was_taking_in_is_swept_and_its_flip_matches_nothing()
         );
         // The next try of Looker's is taken.
         deliver(&two, 2, 1, 1).unwrap();
-    }
+    });
 }
 
 #[test]
 fn deliveries_that_are_committed_by_many_at_once_come_out_in_the_order_of_their_positions() {
-    for isolation in BOTH {
-        let Some(database) = database(isolation) else {
-            return;
-        };
-        let outboxes: Vec<Outbox> = (0..3).map(|_| open(&database)).collect();
+    on_both(|database| {
+        let outboxes: Vec<Outbox> = (0..3).map(|_| open(database)).collect();
         let held = lease(&outboxes[0], 1);
         let (done, finished) = channel::<()>();
         std::thread::scope(|scope| {
@@ -259,7 +253,7 @@ fn deliveries_that_are_committed_by_many_at_once_come_out_in_the_order_of_their_
             let order: Vec<String> = order.iter().map(ToString::to_string).collect();
             assert_eq!(order, want);
         });
-    }
+    });
 }
 
 #[test]
@@ -295,4 +289,89 @@ fn destinations_are_shared_out_evenly() {
         .map(|daemon| (daemon.name.as_str(), daemon.destinations.len(), daemon.own))
         .collect();
     assert_eq!(counts, [("one", 3, true), ("two", 3, false)]);
+}
+
+/// One that is stopped is counted for as long as it may come back, and then not any more: its destinations
+/// do not wait for it, and nobody gives any back for its sake.
+#[test]
+fn a_daemon_that_is_stopped_has_no_part_of_the_destinations() {
+    on_both(|database| {
+        let stopped = deaf(database, "stopped");
+        for destination in 1..=6 {
+            deliver(&stopped, destination, destination, 1).unwrap();
+        }
+        let theirs: Vec<_> = (1..=3).map(|n| lease(&stopped, n)).collect();
+        let flying: Vec<_> = theirs.iter().map(|one| one.claim(1).unwrap()).collect();
+        let one = open(database);
+        let mut held: Vec<_> = (4..=6).map(|n| lease(&one, n)).collect();
+        expire(database);
+        database.psql(
+            "UPDATE looker_feed.daemon SET beat = beat - interval '1 hour' WHERE name = 'stopped'",
+        );
+        held.extend((1..=3).map(|n| lease(&one, n)));
+        // Its own keeper looks, twice, and finds that it is alone.
+        let mut looks = one.subscribe();
+        for n in 11..=12 {
+            looks.mark_unchanged();
+            deliver(&stopped, n, n, 1).unwrap();
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !looks.has_changed().unwrap() {
+                assert!(Instant::now() < deadline, "it does not look");
+                std::thread::yield_now();
+            }
+        }
+        let wanted = |lease: &Lease| lease.requests().contains(&LaneRequest::GiveBack);
+        assert!(!held.iter().any(wanted));
+        let came: usize = held.iter().map(|lease| drain(lease).len()).sum();
+        assert_eq!(came, 6);
+        // It goes on, and what it believes to have is not its own.
+        for (lease, claims) in theirs.iter().zip(flying) {
+            let late = lease.settle(delivered(&claims));
+            assert!(matches!(late, Err(Error::LeaseLost)), "{late:?}");
+        }
+    });
+}
+
+/// Letters that wait to be sent again are read when a lease is taken; those that come later, the holder puts
+/// there itself.
+#[test]
+fn what_another_daemon_replays_reaches_the_holder_within_the_call() {
+    on_both(|database| {
+        let (one, two) = (open(database), open(database));
+        deliver(&one, 1, 1, 6).unwrap();
+        deliver(&one, 2, 1, 1).unwrap();
+        let held = lease(&one, 1);
+        let claims = held.claim(6).unwrap();
+        let mut settlements = delivered(&claims);
+        settlements[2] = settlement(&claims[2], &[0, 1]);
+        settlements[5] = settlement(&claims[5], &[0]);
+        held.settle(settlements).unwrap();
+        assert_eq!(drain(&held).len(), 1);
+        assert!(held.claim(9).unwrap().is_empty(), "all is settled");
+        let mut changes = one.subscribe();
+        changes.mark_unchanged();
+
+        let page = two.dead_letters(DeadFilter::default(), None, 9).unwrap();
+        let [first, second, third] = &page.letters[..] else {
+            panic!("{:?}", page.letters);
+        };
+        let mended = two.edit(second.id, b"mended".to_vec()).unwrap().unwrap();
+        assert_eq!(two.replay(&[mended, third.id]).unwrap().letters, 2);
+        assert!(changes.has_changed().unwrap(), "the holder's lane is woken");
+        let claims = held.claim(9).unwrap();
+        let mut sent: Vec<_> = claims
+            .iter()
+            .map(|claim| claim.slices[0].to_vec())
+            .collect();
+        sent.sort();
+        assert_eq!(sent, [payload(1, 5, 0), b"mended".to_vec()]);
+        held.settle(delivered(&claims)).unwrap();
+        // One that is mended later is not what was sent before.
+        let again = two.edit(first.id, b"mended too".to_vec()).unwrap().unwrap();
+        assert_eq!(one.replay(&[again]).unwrap().letters, 1);
+        let claims = held.claim(9).unwrap();
+        assert_eq!(&claims[0].slices[0][..], b"mended too");
+        held.settle(delivered(&claims)).unwrap();
+        check_sums(&two);
+    });
 }

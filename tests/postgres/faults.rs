@@ -13,9 +13,9 @@ use std::sync::Arc;
 use crate::generated::{
     append, check_sums, deliver, delivered, delivery_id, destination_id, keys, new_delivery, totals,
 };
-use crate::kit::{drain, lease, open, settings};
+use crate::kit::{drain, lease, on_both, open, settings};
 use crate::own::{Own, url};
-use crate::server::{BOTH, Isolation, database, psql};
+use crate::server::{Isolation, database, empty_database, psql};
 
 fn at(url: &str) -> Settings {
     Settings {
@@ -38,11 +38,8 @@ fn until(what: &str, so: impl Fn() -> bool) {
 /// the server says no at the very end of the statement.
 #[test]
 fn a_commit_that_the_server_refuses_at_its_end_is_refused() {
-    for isolation in BOTH {
-        let Some(database) = database(isolation) else {
-            return;
-        };
-        let outbox = open(&database);
+    on_both(|database| {
+        let outbox = open(database);
         database.psql(
             "CREATE FUNCTION looker_feed.no() RETURNS trigger LANGUAGE plpgsql AS
              $$ BEGIN IF NEW.state = 1 THEN RAISE 'not this one'; END IF; RETURN NEW; END $$;
@@ -58,7 +55,7 @@ fn a_commit_that_the_server_refuses_at_its_end_is_refused() {
         database.psql("DROP TRIGGER no ON looker_feed.delivery");
         deliver(&outbox, 2, 1, 3).unwrap();
         assert_eq!(drain(&lease(&outbox, 1)).len(), 3);
-    }
+    });
 }
 
 #[test]
@@ -256,7 +253,7 @@ fn a_standby_that_is_promoted_has_all_that_was_acknowledged() {
 
 #[test]
 fn what_is_wrong_at_the_start_is_said() {
-    let Some(database) = database(Isolation::Default) else {
+    let Some(database) = empty_database(Isolation::Default) else {
         return;
     };
     let said = |settings: Settings| Outbox::open_shared(settings).unwrap_err();
@@ -379,11 +376,8 @@ fn a_server_that_takes_no_writes_is_said_and_heals() {
 
 #[test]
 fn a_record_that_is_damaged_is_counted_and_the_others_go_on() {
-    for isolation in BOTH {
-        let Some(database) = database(isolation) else {
-            return;
-        };
-        let outbox = open(&database);
+    on_both(|database| {
+        let outbox = open(database);
         deliver(&outbox, 1, 1, 10).unwrap();
         deliver(&outbox, 2, 1, 3).unwrap();
         deliver(&outbox, 3, 2, 3).unwrap();
@@ -405,5 +399,5 @@ fn a_record_that_is_damaged_is_counted_and_the_others_go_on() {
         assert_eq!((damaged[0], damaged[1]), (states[0].batches, 0));
         assert!(damaged[2] > 0);
         assert_eq!(outbox.damage().len(), 2);
-    }
+    });
 }

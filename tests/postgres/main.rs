@@ -1,7 +1,7 @@
-//! The shared outbox against real servers: what it promises, with daemons that come and go.
+//! The shared outbox against real servers: daemons that come and go, and servers that fail. What every
+//! outbox promises is tested in the test program `backends`, on this one too.
 
 mod attempts;
-mod basics;
 mod daemons;
 mod faults;
 #[path = "../outbox/kit.rs"]
@@ -9,10 +9,9 @@ mod faults;
 mod generated;
 mod held;
 mod kit;
-#[path = "../outbox/model.rs"]
-mod model;
 mod moving;
 mod own;
+mod room;
 mod serve;
 mod server;
 #[path = "../support/mod.rs"]

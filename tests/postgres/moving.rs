@@ -18,7 +18,7 @@ use looker_feed::seal::Key;
 
 use crate::generated::{
     self, append, check_sums, copy_all, deliver, delivered, delivery_id, destination_id, given_up,
-    home, lease, new_delivery, settle, settlement, totals,
+    home, lease, new_delivery, settlement, totals,
 };
 use crate::kit;
 use crate::server::{Database, Isolation, bin, database};
@@ -36,7 +36,7 @@ fn fill(path: &Path) {
     for (at, slice) in [(2, 2), (5, 0), (5, 2), (8, 1), (11, 0)] {
         settled[at].dead.push(given_up(slice));
     }
-    settle(&outbox, settled);
+    lease(&outbox, 1).settle(settled).unwrap();
     let dead = outbox
         .dead_letters(DeadFilter::default(), None, 99)
         .unwrap();
@@ -48,10 +48,9 @@ fn fill(path: &Path) {
     let claims = lease(&outbox, 1).claim(30).unwrap();
     let mut kept: Vec<&Claim> = claims.iter().collect();
     kept.retain(|claim| ![7, 9, 22].contains(&claim.ordinal));
-    settle(
-        &outbox,
-        kept.iter().map(|claim| settlement(claim, &[])).collect(),
-    );
+    lease(&outbox, 1)
+        .settle(kept.iter().map(|claim| settlement(claim, &[])).collect())
+        .unwrap();
     // Sent again, behind 2 and before 3.
     outbox
         .replay(&[dead.letters[1].id, dead.letters[3].id])
@@ -77,13 +76,13 @@ fn fill(path: &Path) {
     // 5: cancelled half-way. 6: all of it rejected. 7: settled and past. 8: waits alone.
     deliver(&outbox, 5, 3, 10).unwrap();
     let claims = lease(&outbox, 3).claim(4).unwrap();
-    settle(&outbox, delivered(&claims));
+    lease(&outbox, 1).settle(delivered(&claims)).unwrap();
     outbox.cancel(delivery_id(5)).unwrap();
     let staging = outbox.begin(new_delivery(6, 3)).unwrap();
     staging.commit(totals(0, 0)).unwrap();
     deliver(&outbox, 7, 3, 3).unwrap();
     let claims = lease(&outbox, 3).claim(4).unwrap();
-    settle(&outbox, delivered(&claims));
+    lease(&outbox, 1).settle(delivered(&claims)).unwrap();
     deliver(&outbox, 8, 4, 1).unwrap();
     outbox
         .note((destination_id(1), 3), Some(b"paused"))
@@ -102,6 +101,10 @@ fn fill(path: &Path) {
     append(&mut staging, 9, 0).unwrap();
     drop(staging);
     outbox.close();
+}
+
+fn states(outbox: &Outbox) -> Vec<DeliveryState> {
+    outbox.deliveries(None, 99).unwrap().deliveries
 }
 
 /// What is known of deliveries, but for their place in a list.
@@ -144,9 +147,9 @@ fn check_failed(one: &Outbox, other: &Outbox) {
 fn check_same(copy: &Path, shared: &Outbox) {
     let local = generated::open(copy);
     check_sums(shared);
-    let before = plain(local.deliveries(None, 99).unwrap().deliveries);
+    let before = plain(states(&local));
     assert_eq!(before.len(), usize::from(DELIVERIES));
-    assert_eq!(plain(kit::states_of(shared)), before);
+    assert_eq!(plain(states(shared)), before);
     check_failed(&local, shared);
     let dead = letters(local.dead_letters(DeadFilter::default(), None, 99).unwrap());
     let moved = shared
@@ -162,9 +165,12 @@ fn check_same(copy: &Path, shared: &Outbox) {
     for n in 1..=9 {
         let id = delivery_id(n);
         assert_eq!(shared.ending(id).unwrap(), local.ending(id).unwrap(), "{n}");
-        let rejected = kit::rejected_rows(shared, id);
-        let there = local.rejected(id, None, 99).unwrap();
-        assert_eq!(rejected, there.map(|page| (page.rows, page.kept)));
+        // Where a page goes on is the backend's own.
+        let rejected = |outbox: &Outbox| {
+            let page = outbox.rejected(id, None, 99).unwrap();
+            page.map(|page| (page.rows, page.kept))
+        };
+        assert_eq!(rejected(shared), rejected(&local));
         let webhook = local.webhook(&format!("webhook {n}")).unwrap();
         assert_eq!(shared.webhook(&format!("webhook {n}")).unwrap(), webhook);
         assert_eq!(webhook == WebhookState::Unknown, n == 9);
@@ -178,8 +184,8 @@ fn check_same(copy: &Path, shared: &Outbox) {
         count += after.len();
     }
     assert_eq!(count, 13 + 2 + 5 + 6 + 1);
-    assert_eq!(plain(kit::states_of(shared)).len(), usize::from(DELIVERIES));
-    for state in kit::states_of(shared) {
+    assert_eq!(plain(states(shared)).len(), usize::from(DELIVERIES));
+    for state in states(shared) {
         assert!(state.settled, "{state:?}");
     }
     // New letters get numbers that no old one has.
@@ -462,7 +468,7 @@ fn a_move_that_is_killed_at_any_step_is_made_again_to_its_end() {
     kill(child);
     drop(holder);
     let one = kit::open(&database);
-    assert!(kit::states_of(&one).is_empty());
+    assert!(states(&one).is_empty());
     database.psql(
         "UPDATE looker_feed.daemon SET beat = beat - interval '1 hour' WHERE name = 'outbox move'",
     );

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use looker_feed::outbox::postgres::schema;
+
 /// How transactions are kept apart, when a statement does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {
@@ -36,10 +38,31 @@ pub struct Database {
 static SHARED: OnceLock<Option<Server>> = OnceLock::new();
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// A fresh database; `None`, and a line that says so, where PostgreSQL is not installed. With
+/// What all others are copies of: with tables, and nothing in them.
+const TEMPLATE: &str = "feed";
+
+/// A fresh database with tables; `None`, and a line that says so, where PostgreSQL is not installed. With
 /// `CI=true` it must be.
 pub fn database(isolation: Isolation) -> Option<Database> {
-    let server = SHARED.get_or_init(|| bin().map(|bin| Server::start(&bin, &["-c", "fsync=off"])));
+    fresh(isolation, TEMPLATE)
+}
+
+/// One without tables.
+pub fn empty_database(isolation: Isolation) -> Option<Database> {
+    fresh(isolation, "template0")
+}
+
+fn fresh(isolation: Isolation, template: &str) -> Option<Database> {
+    let server = SHARED.get_or_init(|| {
+        let server = bin().map(|bin| Server::start(&bin, &["-c", "fsync=off"]))?;
+        psql(
+            &server.directory,
+            "postgres",
+            &format!("CREATE DATABASE {TEMPLATE}"),
+        );
+        psql(&server.directory, TEMPLATE, &schema());
+        Some(server)
+    });
     let Some(server) = server else {
         let required = std::env::var("CI").is_ok_and(|value| value == "true");
         assert!(
@@ -49,7 +72,7 @@ pub fn database(isolation: Isolation) -> Option<Database> {
         eprintln!("NOT TESTED: PostgreSQL is not installed (Debian: postgresql)");
         return None;
     };
-    Some(server.database(isolation))
+    Some(server.database(isolation, template))
 }
 
 /// Where the programs of the server are.
@@ -168,7 +191,7 @@ impl Server {
             .is_ok_and(|status| status.success())
     }
 
-    pub fn database(&self, isolation: Isolation) -> Database {
+    pub fn database(&self, isolation: Isolation, template: &str) -> Database {
         let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let database = Database {
             directory: self.directory.clone(),
@@ -178,7 +201,7 @@ impl Server {
         psql(
             &self.directory,
             "postgres",
-            &format!("CREATE DATABASE {}", database.name),
+            &format!("CREATE DATABASE {} TEMPLATE {template}", database.name),
         );
         database
     }
