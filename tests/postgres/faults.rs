@@ -95,11 +95,11 @@ fn success_that_has_not_reached_the_standby_is_none() {
     append(&mut staging, 1, 0).unwrap();
     own.set(&["synchronous_standby_names = 'nobody'"]);
     own.reload();
-    let facts = outbox.server().unwrap().unwrap();
-    assert_eq!(
-        facts.replication,
-        Replication::Synchronous("nobody".to_owned())
-    );
+    // The server takes its configuration over in its own time.
+    until("the server says that it waits for a standby", || {
+        let facts = outbox.server().unwrap().unwrap();
+        facts.replication == Replication::Synchronous("nobody".to_owned())
+    });
     let (done, committed) = channel();
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -136,7 +136,6 @@ fn success_that_has_not_reached_the_standby_is_none() {
     own.reload();
     let mut settings = at(&url(&[&own]));
     settings.within = Duration::from_secs(1);
-    // The server takes its configuration over in its own time.
     until("a write ends without an answer", || {
         let note = outbox.note((destination_id(1), 1), Some(b"note"));
         matches!(note, Err(Error::Database { .. }))
