@@ -9,7 +9,7 @@ use super::arrivals::Arrivals;
 use super::failed::{Failures, failed_view, repeat_view};
 use super::keys;
 use super::lookups::Lookups;
-use super::readiness::Readiness;
+use super::readiness::{NotReady, Readiness};
 use super::standing::destination;
 use crate::causes::with_causes;
 use crate::changes::Changes;
@@ -68,10 +68,16 @@ impl Daemon for Facts {
 
     fn overview(&self) -> view::Overview {
         let now = UnixMillis::now();
-        let not_ready = self.readiness.check().err().map(|why| with_causes(&why));
+        let checked = self.readiness.check().err();
+        let not_ready = checked.as_ref().map(|why| with_causes(why));
         let not_ready = not_ready.or_else(|| unreadable(&self.outbox));
-        let (usage, waiting) = (self.outbox.usage(), self.outbox.destinations());
-        let failures = self.failures.on_record();
+        // Who asks whether it is ready does not wait for a database that does not answer.
+        let away = checked.and_then(NotReady::away);
+        let usage = unless(&away, || self.outbox.usage());
+        let away = away.or_else(|| usage.as_ref().err().cloned());
+        let waiting = unless(&away, || self.outbox.destinations());
+        let away = away.or_else(|| waiting.as_ref().err().cloned());
+        let failures = unless(&away, || self.failures.on_record());
         let silent = usage.as_ref().err().or(waiting.as_ref().err());
         let silent = silent.or(failures.as_ref().err());
         let not_ready = not_ready.or_else(|| silent.map(|error| with_causes(error)));
@@ -428,6 +434,7 @@ impl Facts {
             cancelled_rows: usage.cancelled.rows,
             held_deliveries: usage.held,
             set_aside_bytes: usage.set_aside.bytes,
+            database: self.outbox.known_server().map(|facts| facts.to_string()),
             refusing: match self.outbox.health() {
                 Health::Ok => None,
                 Health::RefusingWrites { what, .. } => Some(what.to_string()),
@@ -520,6 +527,17 @@ impl Facts {
             moved.rows += more.rows;
         }
         Ok(moved)
+    }
+}
+
+/// Asks the outbox, unless it is known not to answer.
+fn unless<T>(
+    away: &Option<outbox::Error>,
+    ask: impl FnOnce() -> Result<T, outbox::Error>,
+) -> Result<T, outbox::Error> {
+    match away {
+        Some(error) => Err(error.clone()),
+        None => ask(),
     }
 }
 

@@ -33,6 +33,18 @@ pub(super) enum NotReady {
     Outbox(outbox::Error),
 }
 
+impl NotReady {
+    /// The database of the outbox does not answer, or not as it should.
+    pub fn away(self) -> Option<outbox::Error> {
+        match self {
+            Self::Outbox(error @ (outbox::Error::Away { .. } | outbox::Error::Database { .. })) => {
+                Some(error)
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Readiness {
     pub fn new(outbox: Outbox) -> Self {
         Self {

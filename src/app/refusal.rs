@@ -17,6 +17,14 @@ pub(super) fn refusal(kind: FailureKind, message: &str) -> Refusal {
 }
 
 pub(super) fn not_ready(why: NotReady) -> Refusal {
+    let why = match why {
+        // Of one that has not begun.
+        NotReady::Outbox(outbox::Error::Database { doing, why }) => {
+            let why = format!("{doing}: {why}").into();
+            NotReady::Outbox(outbox::Error::Away { why })
+        }
+        other => other,
+    };
     let kind = match &why {
         NotReady::Leaving | NotReady::Stopping => FailureKind::Stopping,
         NotReady::Outbox(error) => kind_of_outbox(error),
@@ -58,7 +66,9 @@ pub(super) fn kind(error: &IngestError) -> FailureKind {
 
 fn kind_of_outbox(error: &outbox::Error) -> FailureKind {
     match error {
-        outbox::Error::RefusingWrites { .. } | outbox::Error::State { .. } => FailureKind::Refusing,
+        outbox::Error::RefusingWrites { .. }
+        | outbox::Error::State { .. }
+        | outbox::Error::Away { .. } => FailureKind::Refusing,
         outbox::Error::Closed => FailureKind::Stopping,
         outbox::Error::Duplicate(_)
         | outbox::Error::Unbalanced { .. }

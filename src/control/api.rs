@@ -183,7 +183,9 @@ async fn livez(State(shared): State<Arc<Shared>>) -> Response<Body> {
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response<Body> {
     let reason = match shared.overview().await {
         Ok(overview) if overview.ready => {
-            return content(TEXT, format!("ready\n{}", issues(&overview.health)));
+            let on = overview.outbox.database.as_ref();
+            let on = on.map_or_else(String::new, |database| format!("; outbox on {database}"));
+            return content(TEXT, format!("ready{on}\n{}", issues(&overview.health)));
         }
         Ok(overview) => format!(
             "{}\n{}",

@@ -52,7 +52,7 @@ impl Calls {
                 ))
             }
             Err(_) => Err(Problem::Failed(format!(
-                "The daemon did not answer within {} seconds: its disk may be stuck.",
+                "The daemon did not answer within {} seconds: its disk, or the database of the outbox, may be stuck.",
                 WITHIN.as_secs()
             ))),
         }

@@ -103,7 +103,14 @@ fn outbox(overview: &Overview, issues: &mut Vec<Issue>) {
         });
     };
     // Refused writes are the reason then, and one thing is counted once.
-    if let Some(why) = &outbox.refusing {
+    if let (Some(why), Some(_)) = (&outbox.refusing, &outbox.database) {
+        let text = format!(
+            "{} Nothing that was accepted is lost. It is tried again by itself, and goes on when the database does.",
+            sentence(why)
+        );
+        let title = "The database of the outbox takes no writes, so new deliveries are refused.";
+        add(Kind::OutboxRefusing, Level::Failing, title, text);
+    } else if let Some(why) = &outbox.refusing {
         let text = format!(
             "{} Look at the disk; what was accepted is safe, and the outbox tries again by itself.",
             sentence(why)

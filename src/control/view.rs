@@ -154,6 +154,9 @@ pub struct Outbox {
     /// Deliveries that are held until somebody releases them.
     #[serde(default)]
     pub held_deliveries: u64,
+    /// Where it is a database: its version, and how it replicates, as it said last.
+    #[serde(default)]
+    pub database: Option<String>,
     /// `None`: it writes. Else why it refuses to.
     pub refusing: Option<String>,
     /// What of it cannot be read now, and why; it is tried again by itself.

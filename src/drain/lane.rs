@@ -27,6 +27,7 @@ use fastrand::Rng;
 
 use super::circuit::{Change, Circuit, CircuitSettings, Pass, Permit, State};
 use super::entry::{EntryKey, Piece};
+use super::handed::Handed;
 use super::moment::Moment;
 use super::notice::Notice;
 use super::pace::{Pace, PaceSettings};
@@ -444,7 +445,19 @@ impl Lane {
         if self.settings.pace.batches_per_second != batches_per_second {
             self.settings.pace.batches_per_second = batches_per_second;
             self.pace = Pace::new(self.settings.pace, now.tick);
+            // At the rate before, until now.
+            self.pace.take_over(now.tick, None);
         }
+    }
+
+    /// Another daemon sent here before, and left this so long ago; `None`: it could leave nothing.
+    pub fn take_over(&mut self, now: Moment, handed: Option<(Handed, Duration)>) {
+        self.pace.take_over(now.tick, handed);
+    }
+
+    /// What the daemon that sends next is to know.
+    pub fn hand_over(&mut self, now: Moment) -> Option<Handed> {
+        self.pace.hand_over(now.tick)
     }
 
     /// Nothing is held, in flight, or to be told to the outbox.

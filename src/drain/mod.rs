@@ -17,6 +17,7 @@
 pub mod board;
 pub mod circuit;
 pub mod entry;
+pub mod handed;
 pub mod lane;
 pub mod latency;
 pub mod moment;

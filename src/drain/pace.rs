@@ -8,7 +8,8 @@
 //!
 //! The rate is additive increase, multiplicative decrease, below the configured limit:
 //! - The first request of all goes at once, whatever it costs, so that it is soon known whether the
-//!   destination works; at a low rate its permits alone would take seconds.
+//!   destination works; at a low rate its permits alone would take seconds. Where another daemon sent
+//!   before, it goes at once when that one's last second is over.
 //! - It starts low, also after an outage or a long silence, and doubles every [`DOUBLING`], since
 //!   mParticle limits the growth of the rate too (`acceleration`).
 //! - A reply that names a speed limit cuts it to [`CUT`] once for a round of requests, and the rate
@@ -20,6 +21,10 @@
 //! - `acceleration` says nothing of the rate itself: the growth is slowed instead.
 //! - A high share in use slows the growth while our own rate does not account for it. It never
 //!   lowers the rate: alone at the limit, the share is high and all is well.
+//!
+//! A daemon that stops sending to a destination leaves its rate and permits to the next ([`Handed`]), so
+//! that both together keep to the limit and the next one need not begin low. After one that could not
+//! leave anything the next begins with no permit, and low.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -31,6 +36,7 @@ use governor::middleware::StateInformationMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use super::handed::Handed;
 use super::transport::Exceeded;
 
 /// Limits from here up are the same as none: a limiter would cost more than it holds back.
@@ -60,6 +66,8 @@ const SLOWEST: f64 = 1.0 / 16.0;
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long slowed growth takes to double back.
 const FORGIVE: Duration = Duration::from_secs(60);
+/// What another daemon sent is in the same second for so long.
+const WINDOW: Duration = Duration::from_secs(1);
 /// The rate is not changed more often than this.
 const STEP: Duration = Duration::from_millis(250);
 
@@ -79,8 +87,8 @@ pub struct Pace {
     burst: NonZeroU32,
     clock: Tick,
     limiter: Option<Limiter>,
-    /// Nothing has been sent yet.
-    fresh: bool,
+    /// Nothing has been sent yet, and from this tick on the first request goes at once.
+    fresh: Option<Duration>,
     rate: f64,
     /// The rate that the limiter was made for.
     applied: f64,
@@ -118,7 +126,7 @@ impl Pace {
             burst: NonZeroU32::new(settings.burst).unwrap_or(NonZeroU32::MIN),
             clock: Tick::default(),
             limiter: None,
-            fresh: true,
+            fresh: Some(now),
             rate: start_rate(limit),
             applied: 0.0,
             mode: Mode::Ramp { until: limit },
@@ -151,7 +159,8 @@ impl Pace {
             self.burst = cost;
             self.rebuild(now, 0);
         }
-        if std::mem::take(&mut self.fresh) {
+        if self.fresh.is_some_and(|at| at <= now) {
+            self.fresh = None;
             self.stepped = now;
             self.quiet_since = Some(now);
             self.rebuild(now, 0);
@@ -166,6 +175,7 @@ impl Pace {
         };
         match answer {
             Ok(state) => {
+                self.fresh = None;
                 self.quiet_since = Some(now);
                 if self.rate != self.applied {
                     self.rebuild(now, state.remaining_burst_capacity());
@@ -176,7 +186,8 @@ impl Pace {
                 self.pressed = true;
                 // Never the same tick again: a caller that sleeps until then would spin.
                 let least = now + Duration::from_nanos(1);
-                let next = not_until.earliest_possible().max(least);
+                let next = not_until.earliest_possible();
+                let next = self.fresh.map_or(next, |at| at.min(next)).max(least);
                 self.quiet_since = Some(next);
                 Err(next)
             }
@@ -234,6 +245,56 @@ impl Pace {
         self.pressed = false;
         self.quiet_since = None;
         self.rebuild(now, 0);
+    }
+
+    /// What the daemon that sends next is to know; `None` without a limit. Nothing may be sent after it.
+    pub fn hand_over(&mut self, now: Duration) -> Option<Handed> {
+        self.clock.set(now);
+        let asked = self.limiter.as_ref()?.check_n(NonZeroU32::MIN);
+        let permits = match asked {
+            Ok(Ok(state)) => state.remaining_burst_capacity(),
+            _ => 0,
+        };
+        Some(Handed {
+            rate: self.rate,
+            ceiling: self.ceiling,
+            ramps: matches!(self.mode, Mode::Ramp { .. }),
+            permits,
+        })
+    }
+
+    /// Another daemon has sent until `handed` was left so long ago; or, if there is none, maybe until now.
+    pub fn take_over(&mut self, now: Duration, handed: Option<(Handed, Duration)>) {
+        if self.limiter.is_none() {
+            return;
+        }
+        let (handed, ago) = handed.unzip();
+        let ago = ago.unwrap_or_default();
+        self.rate = start_rate(self.limit);
+        self.ceiling = handed.and_then(|handed| handed.ceiling);
+        self.growth = 1.0;
+        self.growth_changed = now;
+        let mut permits = 0;
+        if let Some(handed) = handed {
+            let rate = handed.rate.clamp(self.floor(), self.limit);
+            permits = (f64::from(handed.permits) + rate * ago.as_secs_f64()) as u32;
+            if ago <= SILENCE {
+                self.rate = rate;
+            }
+        }
+        let until = self.ceiling.map_or(self.limit, |ceiling| ceiling * CUT);
+        self.mode = match handed {
+            Some(Handed { ramps: false, .. }) if ago <= SILENCE => Mode::Probe,
+            _ => Mode::Ramp {
+                until: until.clamp(self.rate, self.limit.max(self.rate)),
+            },
+        };
+        self.stepped = now;
+        self.pressed = false;
+        self.percent_used = None;
+        self.quiet_since = None;
+        self.fresh = Some(now + WINDOW.saturating_sub(ago));
+        self.rebuild(now, permits.min(self.burst.get()));
     }
 
     /// Batches per second just now; `None` without a limit.
@@ -334,178 +395,4 @@ impl Clock for Tick {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::VecDeque;
-
-    const LIMIT: PaceSettings = PaceSettings {
-        batches_per_second: 270,
-        burst: 100,
-    };
-
-    /// Sends requests of `cost` for as long as `until`, as fast as the pace lets them, with a
-    /// clean reply for each; returns when each was sent.
-    fn send(pace: &mut Pace, from: Duration, until: Duration, cost: usize) -> Vec<Duration> {
-        let mut now = from;
-        let mut sent = Vec::new();
-        while now < until {
-            match pace.admit(now, cost) {
-                Ok(()) => {
-                    sent.push(now);
-                    pace.clean(now, None);
-                }
-                // A timer of whole milliseconds, rounded up, as tokio's is.
-                Err(next) => {
-                    now = Duration::from_millis(next.as_nanos().div_ceil(1_000_000) as u64);
-                }
-            }
-        }
-        sent
-    }
-
-    fn most_in_a_second(sent: &[Duration], cost: usize) -> usize {
-        let mut window = VecDeque::new();
-        let mut most = 0;
-        for &at in sent {
-            window.push_back(at);
-            while window
-                .front()
-                .is_some_and(|&first| first + Duration::from_secs(1) <= at)
-            {
-                window.pop_front();
-            }
-            most = most.max(window.len() * cost);
-        }
-        most
-    }
-
-    #[test]
-    fn the_rate_ramps_up_and_then_uses_the_whole_limit_and_no_more() {
-        for cost in [1, 7, 20, 50, 99, 100] {
-            let mut pace = Pace::new(LIMIT, Duration::ZERO);
-            let end = Duration::from_secs(100);
-            let sent = send(&mut pace, Duration::ZERO, end, cost);
-            assert!(most_in_a_second(&sent, cost) <= 270 + 100, "cost {cost}");
-
-            let first_second = sent.iter().filter(|at| at.as_secs() < 1).count() * cost;
-            assert!(first_second <= cost.max(60), "a low start: {first_second}");
-            let minute = Duration::from_secs(30)..Duration::from_secs(90);
-            let used = sent.iter().filter(|at| minute.contains(*at)).count() * cost;
-            assert!(used as f64 >= 0.98 * 270.0 * 60.0, "cost {cost}: {used}");
-            assert!(used as f64 <= 270.0 * 60.0 + 100.0, "cost {cost}: {used}");
-        }
-    }
-
-    #[test]
-    fn a_round_of_complaints_lowers_the_rate_and_it_comes_back() {
-        let mut pace = Pace::new(LIMIT, Duration::ZERO);
-        send(&mut pace, Duration::ZERO, Duration::from_secs(30), 20);
-        assert_eq!(pace.rate(), Some(270.0));
-        let now = Duration::from_secs(30);
-        pace.throttled(now, Some(&Exceeded::Speed("account".into())));
-        assert_eq!(pace.rate(), Some(270.0 * CUT));
-        send(&mut pace, now, now + Duration::from_secs(60), 20);
-        assert_eq!(pace.rate(), Some(270.0));
-        for _ in 0..100 {
-            pace.throttled(now * 3, None);
-        }
-        assert!(pace.rate() > Some(1.0), "it never stops altogether");
-    }
-
-    #[test]
-    fn acceleration_slows_the_ramp_more_than_the_rate() {
-        let reached = |complaints: usize| {
-            let mut pace = Pace::new(LIMIT, Duration::ZERO);
-            for _ in 0..complaints {
-                pace.throttled(Duration::ZERO, Some(&Exceeded::Acceleration));
-            }
-            send(&mut pace, Duration::ZERO, Duration::from_secs(5), 5);
-            pace.rate().unwrap()
-        };
-        assert!(reached(1) < reached(0) * 0.7);
-        assert!(reached(1) > reached(2));
-        let mut pace = Pace::new(LIMIT, Duration::ZERO);
-        pace.throttled(Duration::ZERO, Some(&Exceeded::Acceleration));
-        assert!(pace.rate().unwrap() >= 27.0 * ACCELERATION_CUT);
-    }
-
-    #[test]
-    fn a_long_silence_begins_low_again() {
-        let mut pace = Pace::new(LIMIT, Duration::ZERO);
-        send(&mut pace, Duration::ZERO, Duration::from_secs(30), 20);
-        let later = Duration::from_secs(60);
-        assert!(pace.admit(later, 20).is_err(), "drained");
-        assert_eq!(pace.rate(), Some(27.0));
-    }
-
-    #[test]
-    fn the_first_request_goes_at_once_and_the_second_waits_for_its_permits() {
-        let mut pace = Pace::new(LIMIT, Duration::ZERO);
-        let start = Duration::from_secs(60);
-        let sent = send(&mut pace, start, start + Duration::from_secs(5), 100);
-        assert_eq!(sent[0], start);
-        assert!(sent[1] >= start + Duration::from_secs(2), "{sent:?}");
-        assert!(most_in_a_second(&sent, 100) <= 270 + 100);
-    }
-
-    #[test]
-    fn a_request_that_takes_long_to_afford_is_not_taken_for_silence() {
-        let settings = PaceSettings {
-            batches_per_second: 5,
-            burst: 100,
-        };
-        let mut pace = Pace::new(settings, Duration::ZERO);
-        let sent = send(&mut pace, Duration::ZERO, Duration::from_secs(1_000), 100);
-        let late = sent.iter().filter(|at| at.as_secs() >= 500).count();
-        assert!(late >= 24, "{late} requests in 500 s");
-    }
-
-    #[test]
-    fn a_high_share_in_use_never_lowers_the_rate() {
-        let mut pace = Pace::new(LIMIT, Duration::ZERO);
-        send(&mut pace, Duration::ZERO, Duration::from_secs(30), 20);
-        for second in 31..60 {
-            let now = Duration::from_secs(second);
-            assert!(pace.admit(now, 100).is_ok());
-            pace.clean(now, Some(100));
-            assert_eq!(pace.rate(), Some(270.0));
-        }
-    }
-
-    #[test]
-    fn no_limit_costs_nothing_and_a_request_above_the_burst_still_passes() {
-        for batches_per_second in [0, UNPACED, u32::MAX] {
-            let settings = PaceSettings {
-                batches_per_second,
-                burst: 100,
-            };
-            let mut pace = Pace::new(settings, Duration::ZERO);
-            assert_eq!(pace.rate(), None);
-            for _ in 0..10_000 {
-                assert_eq!(pace.admit(Duration::ZERO, 100), Ok(()));
-            }
-            pace.throttled(Duration::ZERO, None);
-            assert_eq!(pace.admit(Duration::ZERO, 100), Ok(()));
-        }
-        let mut pace = Pace::new(LIMIT, Duration::ZERO);
-        let sent = send(&mut pace, Duration::ZERO, Duration::from_secs(60), 250);
-        assert!(sent.len() > 20, "{}", sent.len());
-    }
-
-    #[test]
-    fn a_changed_rate_keeps_the_permits_that_had_gathered() {
-        let mut pace = Pace::new(LIMIT, Duration::ZERO);
-        send(&mut pace, Duration::ZERO, Duration::from_secs(30), 100);
-        // 0.2 s at 270 a second: 54 permits.
-        let now = Duration::from_secs(31);
-        assert!(pace.admit(now, 46).is_ok());
-        pace.rebuild(now, 54);
-        assert!(pace.admit(now, 54).is_ok());
-        let next = pace.admit(now, 27).unwrap_err();
-        let wait = next - now;
-        assert!(
-            wait > Duration::from_millis(99) && wait < Duration::from_millis(104),
-            "{wait:?}"
-        );
-    }
-}
+mod tests;

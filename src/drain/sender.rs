@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 
 use super::board::SharedLane;
 use super::entry::EntryKey;
+use super::handed::Handed;
 use super::lane::{Next, Ticket};
 use super::moment::Stopwatch;
 use super::notice::Notice;
@@ -164,11 +165,17 @@ impl<T: Transport> Sender<T> {
                     Some(_) => Some(Paused::of(&outbox, destination, now.wall)?),
                     None => None,
                 };
-                Ok(Some((lease, paused)))
+                let left = lease.left();
+                Ok(Some((lease, paused, left)))
             };
             match flatten(spawn_blocking(asking).await) {
                 Ok(None) => return None,
-                Ok(Some((lease, paused))) => {
+                Ok(Some((lease, paused, left))) => {
+                    // Of one that another daemon has sent to, or this one under another lease.
+                    if lease.epoch() > 1 {
+                        let left = left.and_then(|(text, ago)| Some((Handed::decode(&text)?, ago)));
+                        self.lane.lock().take_over(self.stopwatch.now(), left);
+                    }
                     if let Some(paused) = paused {
                         self.lane.keep_pause(now, paused);
                     }
@@ -375,7 +382,7 @@ impl<T: Transport> Sender<T> {
                 if work.settles.failed(&mut self.rng) {
                     error!(
                         destination = %self.destination, entries = batch.len(), error = %error,
-                        "The outbox can't write down what was delivered; look at its disk. It is \
+                        "The outbox can't write down what was delivered; look at its disk, or at its database. It is \
                          tried again, and after a restart these requests are sent once more, with \
                          the same ids.",
                     );
@@ -426,10 +433,14 @@ impl<T: Transport> Sender<T> {
 
     /// Gives back what has not been decided.
     async fn end(self, work: Work) -> Ended {
-        let (releases, unwritten) = {
+        let (releases, unwritten, handed) = {
             let mut lane = self.lane.lock();
             lane.abandon();
-            (lane.take_releases(), lane.take_settlements())
+            let handed = work
+                .lease
+                .until()
+                .and_then(|_| lane.hand_over(self.stopwatch.now()));
+            (lane.take_releases(), lane.take_settlements(), handed)
         };
         if !unwritten.is_empty() {
             warn!(
@@ -440,6 +451,9 @@ impl<T: Transport> Sender<T> {
             self.lane.lock().settled(&unwritten);
         }
         let lease = work.lease;
+        if let Some(handed) = handed {
+            lease.leave(handed.encode());
+        }
         let ending = move || {
             let released = release(&lease, releases);
             released.and(lease.give_back())

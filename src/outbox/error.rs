@@ -216,6 +216,14 @@ pub enum Error {
         /// What the server or the system said.
         why: Arc<str>,
     },
+    /// The database of a shared outbox is away or takes no writes, as it was seen last.
+    #[error(
+        "looker-feed keeps deliveries in a database, which takes none now. Nothing of this one was kept or sent: send it again when the database is back, which looker-feed finds out by itself. What is wrong, for whoever runs it: {why}"
+    )]
+    Away {
+        /// What the server or the system said.
+        why: Arc<str>,
+    },
     /// The database of a shared outbox does not replicate what it commits, and that was not allowed.
     #[error(
         "the database of the outbox ({facts}) does not wait for a synchronous standby when it commits, so that what it acknowledges would be lost with its disk: set synchronous_standby_names there, or outbox.allow_unreplicated = true here if its disk is replicated by other means"

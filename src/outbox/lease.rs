@@ -5,7 +5,7 @@
 //! grants it at once and always.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::model::DeliveryId;
 use crate::outbox::claim::{Claim, Settled, Settlement};
@@ -54,6 +54,24 @@ impl Lease {
         match &self.backend {
             Backend::Local(_) => None,
             Backend::Postgres(lease) => Some(lease.until()),
+        }
+    }
+
+    /// What the holder before has left ([`Lease::leave`]), and how long ago; `None`: it left nothing, or
+    /// there was none. Once.
+    pub fn left(&self) -> Option<(Vec<u8>, Duration)> {
+        match &self.backend {
+            Backend::Local(_) => None,
+            Backend::Postgres(lease) => lease.left(),
+        }
+    }
+
+    /// What the next holder is to find, if this one gives the lease back. Opaque here.
+    pub fn leave(&self, text: Vec<u8>) {
+        match &self.backend {
+            // There is no other.
+            Backend::Local(_) => {}
+            Backend::Postgres(lease) => lease.leave(text),
         }
     }
 

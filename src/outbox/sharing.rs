@@ -58,6 +58,14 @@ impl Outbox {
         }
     }
 
+    /// The same as it said last, some seconds ago. Answers from memory.
+    pub fn known_server(&self) -> Option<ServerFacts> {
+        match &self.backend {
+            Backend::Local(_) => None,
+            Backend::Postgres(shared) => shared.known_facts(),
+        }
+    }
+
     /// The keys that something in a shared outbox is sealed under, and how many deliveries and letters
     /// need each; `None`: it is a directory's, see [`needed_keys`].
     ///

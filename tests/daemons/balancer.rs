@@ -9,6 +9,7 @@ use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use url::Url;
 
 /// Between two questions.
@@ -26,6 +27,8 @@ pub struct Balancer {
     pub url: Url,
     backends: Arc<Mutex<Vec<Option<Backend>>>>,
     ready: Arc<Mutex<Vec<bool>>>,
+    /// They end with it.
+    tasks: JoinSet<()>,
 }
 
 impl Balancer {
@@ -35,9 +38,10 @@ impl Balancer {
         let address = listener.local_addr().expect("an address");
         let backends: Arc<Mutex<Vec<Option<Backend>>>> = Arc::new(Mutex::new(vec![None; places]));
         let ready = Arc::new(Mutex::new(vec![false; places]));
+        let mut tasks = JoinSet::new();
         for place in 0..places {
             let (backends, ready) = (Arc::clone(&backends), Arc::clone(&ready));
-            tokio::spawn(async move {
+            tasks.spawn(async move {
                 loop {
                     let backend = backends.lock().unwrap()[place].clone();
                     let answer = match backend {
@@ -49,13 +53,14 @@ impl Balancer {
                 }
             });
         }
-        let balancer = Self {
+        let mut balancer = Self {
             url: format!("http://{address}/").parse().expect("a url"),
             backends,
             ready,
+            tasks,
         };
         let (backends, ready) = (Arc::clone(&balancer.backends), Arc::clone(&balancer.ready));
-        tokio::spawn(async move {
+        balancer.tasks.spawn(async move {
             let mut turn = 0;
             while let Ok((near, _)) = listener.accept().await {
                 turn += 1;

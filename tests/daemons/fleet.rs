@@ -18,7 +18,8 @@ use url::Url;
 
 use crate::balancer::{Backend, Balancer};
 use crate::books::{Ends, Sent, compare};
-use crate::support::{Daemon, PATIENCE, SECRET, World};
+use crate::shifted::Shifted;
+use crate::support::{Daemon, PATIENCE, SECRET, World, spawn_by};
 use crate::tap::Tap;
 use crate::wire::Wire;
 
@@ -28,12 +29,26 @@ pub const ACCOUNTS: [&str; 3] = ["account-one", "account-two", "account-three"];
 pub const LEASE: Duration = Duration::from_secs(3);
 const ROWS: u64 = 240;
 
+/// How a fleet differs from the usual one.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// The database must replicate what it commits.
+    pub replicated: bool,
+    /// Batches a second that the stand-in takes of an account, and the daemons send.
+    pub rate: Option<u32>,
+    /// How far the clocks of the daemons are off, in hours.
+    pub hours: [i32; 3],
+    /// More settings of every daemon.
+    pub more: Vec<(&'static str, &'static str)>,
+}
+
 /// See the module.
 pub struct Fleet {
     pub world: World,
     pub tap: Tap,
     pub balancer: Balancer,
     pub members: Vec<Member>,
+    terms: Terms,
     home: Home,
 }
 
@@ -43,6 +58,7 @@ pub struct Member {
     pub wire: Option<Wire>,
     directory: PathBuf,
     url: String,
+    clock: Shifted,
     stopped: bool,
 }
 
@@ -59,26 +75,43 @@ impl Drop for Home {
     }
 }
 
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl Member {
+    /// Ends its daemon, if it runs.
+    fn clear(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            let pid = daemon.pid();
+            daemon.kill();
+            self.clock.tidy(pid);
+        }
+    }
+}
+
 impl Fleet {
     /// So many daemons; `socket` is the server's, each daemon gets a wire of its own to it.
-    pub async fn on(socket: PathBuf, database: &str, count: usize) -> Self {
+    pub async fn on(socket: PathBuf, database: &str, count: usize, terms: Terms) -> Self {
         let mut wires = Vec::new();
         for _ in 0..count {
             let wire = Wire::to(socket.clone()).await;
             let url = format!("postgres://postgres@127.0.0.1:{}/{database}", wire.port);
             wires.push((url, Some(wire)));
         }
-        Self::with(wires, "true").await
+        Self::with(wires, terms).await
     }
 
     /// So many daemons on this address.
-    pub async fn at(url: &str, count: usize, unreplicated: &str) -> Self {
+    pub async fn at(url: &str, count: usize, terms: Terms) -> Self {
         let urls = (0..count).map(|_| (url.to_owned(), None)).collect();
-        Self::with(urls, unreplicated).await
+        Self::with(urls, terms).await
     }
 
-    async fn with(urls: Vec<(String, Option<Wire>)>, unreplicated: &str) -> Self {
-        let world = World::new(None).await;
+    async fn with(urls: Vec<(String, Option<Wire>)>, terms: Terms) -> Self {
+        let world = World::new(terms.rate).await;
         let slow = Rule::always(Fault::Delay { ms: 4 });
         let faults = Faults {
             seed: 1,
@@ -94,21 +127,23 @@ impl Fleet {
             balancer: Balancer::new(urls.len()).await,
             world,
             members: Vec::new(),
+            terms,
             home: Home(None),
         };
         for (at, (url, wire)) in urls.into_iter().enumerate() {
             let directory = home.path().join(format!("daemon-{at}"));
             std::fs::create_dir(&directory).expect("a directory");
+            let hours = fleet.terms.hours.get(at).copied();
             let member = Member {
                 daemon: None,
                 wire,
                 directory,
                 url,
+                clock: Shifted::by(hours.unwrap_or(0)),
                 stopped: false,
             };
             fleet.members.push(member);
         }
-        std::fs::write(home.path().join("unreplicated"), unreplicated).expect("a file");
         fleet.home = Home(Some(home));
         for at in 0..fleet.members.len() {
             fleet.start(at);
@@ -125,22 +160,30 @@ impl Fleet {
     /// Starts the daemon of a place.
     pub fn start(&mut self, at: usize) {
         let key = self.path().join("key").display().to_string();
-        let unreplicated = std::fs::read_to_string(self.path().join("unreplicated"));
+        let allowed = (!self.terms.replicated).to_string();
         let lease = format!("{}s", LEASE.as_secs());
+        let rate = self.terms.rate.unwrap_or(100_000).to_string();
         let member = &self.members[at];
-        let settings = [
+        let mut settings = vec![
             ("OUTBOX__BACKEND", "postgres"),
             ("OUTBOX__URL", &member.url),
             ("OUTBOX__LEASE", &lease),
-            ("OUTBOX__ALLOW_UNREPLICATED", &unreplicated.expect("a file")),
+            ("OUTBOX__ALLOW_UNREPLICATED", &allowed),
+            // Whatever is delivered stays listed, however long it goes on.
+            ("OUTBOX__HISTORY", "100000"),
             ("SEAL__KEY_FILE", &key),
+            ("MPARTICLE__BATCHES_PER_SECOND", &rate),
             ("MPARTICLE__MAX_REQUEST_BYTES", "6000"),
             ("MPARTICLE__MAX_BATCH_BYTES", "6000"),
             ("MPARTICLE__REQUEST_TIMEOUT", "2s"),
             ("SHUTDOWN__DEADLINE", "20s"),
             ("SHUTDOWN__NOTICE", "4s"),
         ];
-        let daemon = Daemon::start(&member.directory, &self.tap.endpoint, &settings);
+        settings.extend(self.terms.more.iter().copied());
+        let wrapper = member.clock.wrapper();
+        let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
+        let child = spawn_by(&wrapper, &member.directory, &self.tap.endpoint, &settings);
+        let daemon = Daemon::of(child, &member.directory);
         let backend = Backend {
             hub: daemon.hub.clone(),
             admin: daemon.admin.clone(),
@@ -151,8 +194,8 @@ impl Fleet {
 
     /// SIGKILL, and the balancer finds out by itself.
     pub fn kill(&mut self, at: usize) {
-        let daemon = self.members[at].daemon.take().expect("it runs");
-        daemon.kill();
+        assert!(self.members[at].daemon.is_some(), "it runs");
+        self.members[at].clear();
         self.balancer.put(at, None);
     }
 
@@ -199,10 +242,15 @@ impl Fleet {
         for one in sent.iter().filter(|one| one.success != Some(true)) {
             println!("not taken: {}", one.words);
         }
+        self.balanced(&sent).await
+    }
+
+    /// The same for what was sent in.
+    pub async fn balanced(&self, sent: &[Sent]) -> Ends {
         let deliveries = self.settled().await;
         let counts = self.world.mparticle.counts();
         assert_eq!((counts.conflicts, counts.without_id), (0, 0), "{counts:?}");
-        let ends = compare(&sent, &self.world.mparticle.ledger());
+        let ends = compare(sent, &self.world.mparticle.ledger());
         assert_eq!(deliveries, ends.told + ends.untold, "listed and arrived");
         for at in 0..self.members.len() {
             let log = self.log(at);
@@ -219,27 +267,71 @@ impl Fleet {
         loop {
             assert!(Instant::now() < deadline, "not settled in time");
             tokio::time::sleep(Duration::from_millis(100)).await;
-            let listed = self
-                .any()
-                .try_call("GET", "/api/v1/deliveries?limit=500", "")
-                .await;
-            let Some((200, body)) = listed else {
+            let Some(all) = self.listed().await else {
                 continue;
             };
-            let listing: view::Listing<view::Delivery> =
-                serde_json::from_slice(&body).expect("a list");
-            assert_eq!(listing.next, None, "all are on one page");
-            for delivery in &listing.items {
+            for delivery in &all {
                 assert_eq!(delivery.rows.total(), delivery.rows_in, "{delivery:?}");
             }
-            if listing
-                .items
-                .iter()
-                .all(|delivery| delivery.state == "done")
-            {
-                return listing.items.len();
+            if all.iter().all(|delivery| delivery.state == "done") {
+                return all.len();
             }
         }
+    }
+
+    /// Every delivery that is listed; `None` where a daemon does not answer.
+    async fn listed(&self) -> Option<Vec<view::Delivery>> {
+        let (mut all, mut after) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/api/v1/deliveries?limit=500{after}");
+            let (status, body) = self.any().try_call("GET", &path, "").await?;
+            if status != 200 {
+                return None;
+            }
+            let page: view::Listing<view::Delivery> =
+                serde_json::from_slice(&body).expect("a list");
+            all.extend(page.items);
+            match page.next {
+                Some(next) => after = format!("&after={next}"),
+                None => return Some(all),
+            }
+        }
+    }
+
+    /// Sends one in at this daemon, whatever comes of it.
+    pub async fn send(&self, at: usize, key: &'static str, seed: u64) -> Sent {
+        let shape = Shape {
+            rows: ROWS,
+            users: ROWS / 4,
+            seed,
+            ..Shape::default()
+        };
+        let daemon = self.members[at].daemon.as_ref().expect("it runs");
+        send_in(&daemon.hub, &self.world.looker, key, shape).await
+    }
+
+    /// What a daemon answers to a probe.
+    pub async fn readyz(&self, at: usize) -> (u16, String) {
+        let daemon = self.members[at].daemon.as_ref().expect("it runs");
+        let (status, words) = daemon.call("GET", "/readyz", "").await;
+        (status, String::from_utf8_lossy(&words).into_owned())
+    }
+
+    /// Sends in a delivery for each of these accounts, with a batch for each row, which must be taken.
+    pub async fn load(&self, accounts: &[&'static str], rows: u64) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        for (seed, key) in (1_000_000..).zip(accounts) {
+            let shape = Shape {
+                rows,
+                users: rows,
+                seed,
+                ..Shape::default()
+            };
+            let one = send_in(&self.balancer.url, &self.world.looker, key, shape).await;
+            assert_eq!(one.success, Some(true), "{}", one.words);
+            sent.push(one);
+        }
+        sent
     }
 
     /// Sends deliveries to every account, one after the other each, until it is told to stop.
@@ -313,32 +405,38 @@ impl Stream {
                 seed: self.seeds.fetch_add(1, Ordering::Relaxed),
                 ..Shape::default()
             };
-            let url = self.looker.publish(shape.clone());
-            let mut execute = Execute::new(Source::Url(url), self.key, "secret");
-            execute.data_type = shape.data_type;
-            execute.timeout = PATIENCE;
-            let secret = Secret::new(SECRET.to_owned());
-            let token = intake::new_key(&secret).expect("random bytes");
-            let answer = looker::execute(&self.hub, &token, execute).await;
-            let (success, words) = match &answer {
-                Ok(answer) if answer.status == 200 || answer.status == 202 => (
-                    Some(answer.is_success()),
-                    answer.message().unwrap_or_default(),
-                ),
-                Ok(answer) => (Some(false), format!("status {}", answer.status)),
-                Err(error) => (None, format!("{error:?}")),
-            };
+            let sent = send_in(&self.hub, &self.looker, self.key, shape).await;
             self.answered.fetch_add(1, Ordering::AcqRel);
-            all.push(Sent {
-                key: self.key,
-                shape,
-                success,
-                words,
-            });
-            // Looker is not in a hurry, and the list of deliveries is to fit on a page.
+            all.push(sent);
+            // Looker is not in a hurry.
             tokio::time::sleep(Duration::from_millis(150)).await;
         }
         all
+    }
+}
+
+/// Has Looker send a delivery in.
+async fn send_in(hub: &Url, looker: &Publisher, key: &'static str, shape: Shape) -> Sent {
+    let url = looker.publish(shape.clone());
+    let mut execute = Execute::new(Source::Url(url), key, "secret");
+    execute.data_type = shape.data_type;
+    execute.timeout = PATIENCE;
+    let secret = Secret::new(SECRET.to_owned());
+    let token = intake::new_key(&secret).expect("random bytes");
+    let answer = looker::execute(hub, &token, execute).await;
+    let (success, words) = match &answer {
+        Ok(answer) if answer.status == 200 || answer.status == 202 => (
+            Some(answer.is_success()),
+            answer.message().unwrap_or_default(),
+        ),
+        Ok(answer) => (Some(false), format!("status {}", answer.status)),
+        Err(error) => (None, format!("{error:?}")),
+    };
+    Sent {
+        key,
+        shape,
+        success,
+        words,
     }
 }
 

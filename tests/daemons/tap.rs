@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
@@ -13,12 +14,16 @@ use hyper::{Request, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde::de::IgnoredAny;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 /// See the module.
 pub struct Tap {
     pub endpoint: String,
     books: Arc<Mutex<Books>>,
+    /// Ends with it.
+    _task: JoinSet<()>,
 }
 
 #[derive(Default)]
@@ -27,8 +32,25 @@ struct Books {
     began: BTreeMap<String, Vec<u32>>,
     /// Requests under way, by account and daemon.
     open: BTreeMap<String, BTreeMap<u32, u64>>,
-    /// Requests that began while another daemon had one under way.
-    overlaps: Vec<String>,
+    overlaps: Vec<Overlap>,
+    /// By account: what came, in order.
+    came: BTreeMap<String, Vec<Came>>,
+}
+
+/// A request that began while another daemon had one under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    pub account: String,
+    pub pid: u32,
+    pub other: u32,
+}
+
+/// A request that has come whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Came {
+    pub at: Instant,
+    pub pid: u32,
+    pub batches: u64,
 }
 
 impl Tap {
@@ -40,11 +62,15 @@ impl Tap {
         let far = endpoint.trim_end_matches("/v2").to_owned();
         let client = Client::builder(TokioExecutor::new()).build_http();
         let (shared, own) = (Arc::clone(&books), address);
-        tokio::spawn(async move {
+        let mut task = JoinSet::new();
+        task.spawn(async move {
             while let Ok((near, peer)) = listener.accept().await {
                 let (books, client, far) = (Arc::clone(&shared), client.clone(), far.clone());
                 tokio::spawn(async move {
-                    let pid = owner(peer, own).unwrap_or(0);
+                    // One that has been killed since: it is as if nothing had come.
+                    let Some(pid) = owner_of(peer, own).await else {
+                        return;
+                    };
                     let answer = service_fn(move |request| {
                         forward(
                             request,
@@ -63,17 +89,64 @@ impl Tap {
         Self {
             endpoint: format!("http://{address}/v2"),
             books,
+            _task: task,
         }
     }
 
     /// Requests that began while another daemon had one under way for the same account.
-    pub fn overlaps(&self) -> Vec<String> {
+    pub fn overlaps(&self) -> Vec<Overlap> {
         self.books.lock().unwrap().overlaps.clone()
     }
 
     /// Who began the requests of each account, in order.
     pub fn began(&self) -> BTreeMap<String, Vec<u32>> {
         self.books.lock().unwrap().began.clone()
+    }
+
+    /// What came for each account, in order.
+    pub fn came(&self) -> BTreeMap<String, Vec<Came>> {
+        self.books.lock().unwrap().came.clone()
+    }
+
+    /// To how many accounts each daemon sends, the fewest first: whose request came last counts.
+    pub fn spread(&self) -> Vec<usize> {
+        let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+        for came in self.came().values() {
+            if let Some(last) = came.last() {
+                *counts.entry(last.pid).or_default() += 1;
+            }
+        }
+        let mut counts: Vec<usize> = counts.into_values().collect();
+        counts.sort();
+        counts
+    }
+
+    /// How long the accounts of a daemon stood still until another one sent to them; `None`: some of
+    /// them still do.
+    pub fn stood_still(&self, pid: u32) -> Option<Vec<Duration>> {
+        let came = self.came();
+        let theirs = came.values().filter_map(|came| {
+            let last = came.iter().rposition(|one| one.pid == pid)?;
+            Some(came.get(last + 1).map(|next| next.at - came[last].at))
+        });
+        theirs.collect()
+    }
+
+    /// The most batches of an account that came within one second, whichever second that is.
+    pub fn most_in_a_second(&self) -> u64 {
+        let most = |came: &Vec<Came>| {
+            let (mut from, mut sum, mut most) = (0, 0, 0);
+            for one in came {
+                sum += one.batches;
+                while came[from].at + Duration::from_secs(1) <= one.at {
+                    sum -= came[from].batches;
+                    from += 1;
+                }
+                most = most.max(sum);
+            }
+            most
+        };
+        self.came().values().map(most).max().unwrap_or(0)
     }
 }
 
@@ -89,13 +162,14 @@ impl Under {
         let mut all = books.lock().unwrap();
         let began = all.began.entry(account.clone()).or_default();
         began.push(pid);
-        let at = began.len();
         let open = all.open.entry(account.clone()).or_default();
         let other = open
             .iter()
             .find(|(other, count)| **other != pid && **count > 0);
-        let overlap = other.map(|(other, _)| {
-            format!("request {at} of {account} by {pid}, while {other} had one under way")
+        let overlap = other.map(|(other, _)| Overlap {
+            account: account.clone(),
+            pid,
+            other: *other,
         });
         *open.entry(pid).or_default() += 1;
         all.overlaps.extend(overlap);
@@ -128,8 +202,11 @@ async fn forward(
     let (mut head, body) = request.into_parts();
     let account = head.headers.get(AUTHORIZATION);
     let account = account.map_or("", |value| value.to_str().unwrap_or(""));
-    let _under = Under::new(books, account.to_owned(), pid);
+    let account = account.to_owned();
+    let _under = Under::new(Arc::clone(&books), account.clone(), pid);
     let body = body.collect().await?.to_bytes();
+    let batches: Vec<IgnoredAny> = serde_json::from_slice(&body)?;
+    note(&books, account, pid, batches.len() as u64);
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     head.uri = format!("{far}{path}").parse()?;
     head.headers.remove(hyper::header::HOST);
@@ -139,6 +216,27 @@ async fn forward(
     let (head, body) = reply.into_parts();
     let body = body.collect().await?.to_bytes();
     Ok(Response::from_parts(head, Full::new(body)))
+}
+
+fn note(books: &Mutex<Books>, account: String, pid: u32, batches: u64) {
+    let mut all = books.lock().unwrap();
+    let came = Came {
+        at: Instant::now(),
+        pid,
+        batches,
+    };
+    all.came.entry(account).or_default().push(came);
+}
+
+/// The tables are not read in one moment, so what is not found is looked for again.
+async fn owner_of(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
+    for _ in 0..50 {
+        if let Some(pid) = owner(peer, own) {
+            return Some(pid);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    None
 }
 
 /// The process at the other end of a connection of this machine.

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// See the module.
 pub struct Wire {
     pub port: u16,
     cut: Arc<watch::Sender<bool>>,
+    /// Ends with it.
+    _task: JoinSet<()>,
 }
 
 impl Wire {
@@ -20,7 +23,8 @@ impl Wire {
         let port = listener.local_addr().expect("an address").port();
         let cut = Arc::new(watch::Sender::new(false));
         let state = Arc::clone(&cut);
-        tokio::spawn(async move {
+        let mut task = JoinSet::new();
+        task.spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let (socket, cut) = (socket.clone(), state.subscribe());
                 tokio::spawn(async move {
@@ -41,7 +45,11 @@ impl Wire {
                 });
             }
         });
-        Self { port, cut }
+        Self {
+            port,
+            cut,
+            _task: task,
+        }
     }
 
     pub fn cut(&self) {

@@ -354,7 +354,7 @@ fn a_server_that_takes_no_writes_is_said_and_heals() {
         database.name
     ));
     until("it is seen", || outbox.health() != Health::Ok);
-    assert!(matches!(outbox.admit(), Err(Error::RefusingWrites { .. })));
+    assert!(matches!(outbox.admit(), Err(Error::Away { .. })));
     // Nothing is sent under a lease whose time is over.
     until("the lease is over", || {
         matches!(held.claim(1), Err(Error::LeaseLost))

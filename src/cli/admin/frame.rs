@@ -158,9 +158,9 @@ fn gauges(look: &Look<'_>, columns: usize, paint: Paint) -> Vec<String> {
         _ => (String::new(), String::new()),
     };
     let store = format!(
-        "Outbox    {part}{}{of}, {} free on its disk",
+        "Outbox    {part}{}{of}, {}",
         bytes(outbox.bytes),
-        bytes(outbox.free_bytes)
+        status::place(outbox)
     );
     let rate = look.rates.last().copied().unwrap_or(0.0);
     let waiting: u64 = now.destinations.iter().map(|one| one.batches).sum();

@@ -7,7 +7,7 @@ use super::screen::{Screen, number, span};
 use crate::cli::summary::bytes;
 use crate::clock::UnixMillis;
 use crate::control::health::count;
-use crate::control::view::{Delivery, Destination, Issue, Level, Overview, Standing};
+use crate::control::view::{Delivery, Destination, Issue, Level, Outbox, Overview, Standing};
 
 /// One line for a pipe.
 pub fn summary(now: &Overview) -> String {
@@ -61,10 +61,10 @@ pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
     }
     let bound = outbox.max_bytes.map(|max| format!(" of {}", bytes(max)));
     screen.line(&format!(
-        "Outbox       {}{}, {} free on its disk",
+        "Outbox       {}{}, {}",
         bytes(outbox.bytes),
         bound.unwrap_or_default(),
-        bytes(outbox.free_bytes),
+        place(outbox),
     ))?;
     screen.line(&format!(
         "Since start  {} with {} accepted, {} refused",
@@ -83,6 +83,14 @@ pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
         .map(|one| destination(one, now.now))
         .collect();
     screen.table(&DESTINATIONS, &rows, "")
+}
+
+/// Where the outbox is.
+pub(super) fn place(outbox: &Outbox) -> String {
+    match &outbox.database {
+        Some(database) => format!("in {database}"),
+        None => format!("{} free on its disk", bytes(outbox.free_bytes)),
+    }
 }
 
 /// What somebody may want to look at.

@@ -5,11 +5,15 @@ import { read } from './api.js';
 import { empty, heading, loading, scrolled } from './parts.js';
 
 export default function configuration({ redraw }) {
-  let list = null, changed = false, words = '';
+  let list = null, database = null, changed = false, words = '';
   return {
     title: () => 'Configuration',
     every: 60000,
-    async refresh() { list = await read('api/v1/configuration'); },
+    async refresh() {
+      const [keys, now] = await Promise.all([read('api/v1/configuration'), read('api/v1/overview')]);
+      list = keys;
+      database = now.outbox.database;
+    },
     draw() {
       if (!list) return [heading('Configuration'), loading()];
       const shown = list.filter(one => (!changed || one.changed) && one.key.includes(words));
@@ -17,6 +21,7 @@ export default function configuration({ redraw }) {
       return [
         heading('Configuration'),
         h('p', { class: 'quiet' }, 'As it was read at the start. Secrets are not shown. Every key is explained in ', h('code', null, 'config/looker-feed.toml'), '; ', h('code', null, 'looker-feed check-config'), ' checks a new one.'),
+        database ? h('p', { id: 'database' }, `The outbox is in ${database}.`) : null,
         h('form', { class: 'filters', role: 'search', on: { submit: event => event.preventDefault() } },
           h('div', { class: 'choice', role: 'group', 'aria-label': 'Which keys' }, [[false, 'All'], [true, 'Changed']].map(([value, text]) => h('button', { type: 'button', 'aria-pressed': String(changed === value), on: { click: () => { changed = value; redraw(); } } }, text))),
           h('input', { type: 'search', placeholder: 'Key', 'aria-label': 'Search keys', on: { input: (_, node) => { words = node.value.trim().toLowerCase(); redraw(); } } })),

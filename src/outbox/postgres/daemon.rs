@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_postgres::Row;
@@ -26,6 +26,9 @@ pub const MOVER: &str = "outbox move";
 
 /// What `counter` has when nothing in the database counts any more.
 pub(super) const MOVED_AWAY: &str = "moved away";
+
+/// How long an answer is waited for when it is known that the server gives none.
+const AWAY: Duration = Duration::from_secs(3);
 
 /// A daemon is heard of. It writes in any case, so that its answer tells that what came before is as
 /// durable as the server makes anything.
@@ -104,8 +107,23 @@ impl Inner {
         sql: &'static str,
         params: Params<'_>,
     ) -> Result<Vec<Row>, Error> {
-        let run = self.sessions.read(sql, params, self.settings.within).await;
-        run.map_err(|fault| database(doing, &fault))
+        tokio::select! {
+            read = self.sessions.read(sql, params, self.settings.within) => {
+                read.map_err(|fault| database(doing, &fault))
+            }
+            why = self.away() => Err(Error::Database { doing, why }),
+        }
+    }
+
+    /// Returns when it has been known for a moment that the server does not answer: who reads is not kept
+    /// waiting then.
+    async fn away(&self) -> Arc<str> {
+        loop {
+            tokio::time::sleep(AWAY).await;
+            if let Health::RefusingWrites { what, .. } = self.health() {
+                return what;
+            }
+        }
     }
 
     /// Makes sure that all that can be seen on the server is as durable as the server makes anything:
@@ -147,9 +165,13 @@ impl Inner {
             }
             (Err(error), Health::Ok) => {
                 tracing::error!(%error, "the database of the outbox takes no writes; it is tried again");
+                let what = match error {
+                    Error::Database { doing, why } => format!("{doing}: {why}"),
+                    other => other.to_string(),
+                };
                 *health = Health::RefusingWrites {
                     since: self.settings.clock.now(),
-                    what: error.to_string().into(),
+                    what: what.into(),
                 };
             }
             _ => {}
@@ -160,7 +182,7 @@ impl Inner {
 pub(super) fn database(doing: &'static str, fault: &Fault) -> Error {
     Error::Database {
         doing,
-        why: fault.to_string().into(),
+        why: format!("{fault}{}", fault.advice()).into(),
     }
 }
 

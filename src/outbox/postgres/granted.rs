@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::daemon::Inner;
 use super::handle::SharedOutbox;
@@ -53,6 +53,14 @@ impl Lease {
             true => Instant::now(),
             false => self.held.until(),
         }
+    }
+
+    pub fn left(&self) -> Option<(Vec<u8>, Duration)> {
+        self.held.take_left()
+    }
+
+    pub fn leave(&self, text: Vec<u8>) {
+        self.held.leave(text);
     }
 
     pub fn claim(&self, max_entries: usize) -> Result<Vec<Claim>, Error> {

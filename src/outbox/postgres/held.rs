@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::blocks::Block;
 use super::lock::lock;
@@ -39,6 +39,9 @@ pub(super) struct Held {
     pub work: tokio::sync::Mutex<Work>,
     /// For the lane, until it has taken them.
     lane: Mutex<Vec<LaneRequest>>,
+    /// What the holder before has left and how long ago, until it is taken; then what the next one is to
+    /// find.
+    left: Mutex<Option<(Vec<u8>, Duration)>>,
 }
 
 /// What the lane has and has not settled.
@@ -127,7 +130,13 @@ pub(super) struct Letter {
 }
 
 impl Held {
-    pub fn new(destination: DestinationId, epoch: i64, until: Instant, account: Arc<[u8]>) -> Self {
+    pub fn new(
+        destination: DestinationId,
+        epoch: i64,
+        until: Instant,
+        account: Arc<[u8]>,
+        left: Option<(Vec<u8>, Duration)>,
+    ) -> Self {
         Self {
             destination,
             epoch,
@@ -143,7 +152,16 @@ impl Held {
                 ..Work::default()
             }),
             lane: Mutex::default(),
+            left: Mutex::new(left),
         }
+    }
+
+    pub fn take_left(&self) -> Option<(Vec<u8>, Duration)> {
+        lock(&self.left).take()
+    }
+
+    pub fn leave(&self, text: Vec<u8>) {
+        *lock(&self.left) = Some((text, Duration::ZERO));
     }
 
     pub fn until(&self) -> Instant {

@@ -30,6 +30,9 @@ pub(super) async fn beat(inner: Arc<Inner>) {
     loop {
         // The leases first: they have the shorter time.
         let renewed = lease::renew(&inner).await;
+        if renewed.is_err() {
+            inner.seen(&renewed);
+        }
         let beaten = inner
             .sessions
             .run(

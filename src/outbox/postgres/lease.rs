@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::columns::column;
 use super::columns::read_id;
@@ -48,9 +48,11 @@ const ACQUIRE: &str = "INSERT INTO looker_feed.destination AS t
      ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, epoch = t.epoch + 1,
         lease_until = excluded.lease_until
      WHERE t.owner IS NULL OR t.owner = $2 OR t.lease_until < clock_timestamp()
-     RETURNING epoch, account";
-const GIVE_BACK: &str = "UPDATE looker_feed.destination d SET owner = NULL, lease_until = NULL
-     FROM unnest($2::bytea[], $3::int8[]) AS s(id, epoch)
+     RETURNING epoch, account, CASE WHEN t.handed_epoch = t.epoch - 1 THEN t.handed END AS handed,
+        greatest(0, extract(epoch FROM clock_timestamp() - t.handed_at))::float8 AS ago";
+const GIVE_BACK: &str = "UPDATE looker_feed.destination d SET owner = NULL, lease_until = NULL,
+        handed = s.handed, handed_epoch = s.epoch, handed_at = clock_timestamp()
+     FROM unnest($2::bytea[], $3::int8[], $4::bytea[]) AS s(id, epoch, handed)
      WHERE d.id = s.id AND d.epoch = s.epoch AND d.owner = $1 RETURNING d.id";
 const RENEW: &str = "UPDATE looker_feed.destination d
      SET lease_until = clock_timestamp() + $4::float8 * interval '1 second'
@@ -101,6 +103,9 @@ async fn acquire(inner: &Inner, destination: DestinationId) -> Result<Option<Arc
         return Ok(None);
     };
     let account: Vec<u8> = column(row, "account")?;
+    let left: Option<Vec<u8>> = column(row, "handed")?;
+    let ago: Option<f64> = column(row, "ago")?;
+    let ago = Duration::try_from_secs_f64(ago.unwrap_or(0.0)).unwrap_or_default();
     // A try that took long has used the lease up: the end counts from the first, which is the safe
     // side.
     let until = asked + inner.settings.lease;
@@ -109,6 +114,7 @@ async fn acquire(inner: &Inner, destination: DestinationId) -> Result<Option<Arc
         column(row, "epoch")?,
         until,
         account.into(),
+        left.map(|left| (left, ago)),
     ));
     inner.held().insert(destination, Arc::clone(&held));
     Ok(Some(held))
@@ -141,11 +147,15 @@ fn forget(all: &mut HashMap<DestinationId, Arc<Held>>, held: &Arc<Held>) {
 
 async fn give_back(inner: &Inner, held: &[Arc<Held>]) -> Result<(), Error> {
     let (ids, epochs) = names(held);
+    let left: Vec<_> = held
+        .iter()
+        .map(|held| held.take_left().map(|(text, _)| text))
+        .collect();
     inner
         .write(
             "a lease could not be given back",
             GIVE_BACK,
-            &[&&inner.me[..], &ids, &epochs],
+            &[&&inner.me[..], &ids, &epochs, &left],
             Tries::UntilKnown,
         )
         .await?;

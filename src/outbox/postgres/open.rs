@@ -20,7 +20,7 @@ use super::lock::lock;
 use super::notes;
 use super::pending::Attempts;
 use super::schema::{self, SchemaError};
-use super::session::{Fault, Sessions, Tries};
+use super::session::{Sessions, Tries};
 use super::settings::Settings;
 use super::settle;
 use super::sweep;
@@ -245,6 +245,11 @@ impl SharedOutbox {
         })
     }
 
+    /// The same as it said last.
+    pub fn known_facts(&self) -> Option<ServerFacts> {
+        lock(&self.inner.facts).clone()
+    }
+
     /// Deletes what nobody needs any more, now instead of within ten seconds.
     ///
     /// # Errors
@@ -379,7 +384,7 @@ async fn facts(settings: &Settings, sessions: &Sessions) -> Result<ServerFacts, 
     let facts = facts.map_err(|error| match error {
         FactsError::Fault(fault) => OpenError::Server {
             server: server(),
-            hint: hint(&fault),
+            hint: fault.advice(),
             why: fault.to_string(),
         },
         FactsError::Odd(error) => OpenError::Server {
@@ -395,16 +400,4 @@ async fn facts(settings: &Settings, sessions: &Sessions) -> Result<ServerFacts, 
         });
     }
     Ok(facts)
-}
-
-/// What to do about what the server says at the door.
-fn hint(fault: &Fault) -> &'static str {
-    match fault.code() {
-        "28P01" | "28000" => "; look at the user and the password in outbox.url",
-        "3D000" => "; make the database, or correct its name in outbox.url",
-        "42501" => "; give the user of outbox.url the right to it",
-        "25006" => "; it is read-only: name the primary in outbox.url, or all hosts of the cluster",
-        "53300" => "; it has no connection left: lower outbox.pool, or raise max_connections",
-        _ => "",
-    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::session::{Fault, Sessions, Tries};
 
 /// The steps, in order: the first is number 1.
-const STEPS: [&str; 1] = [include_str!("schema/1.sql")];
+const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 const WITHIN: Duration = Duration::from_secs(60);
 

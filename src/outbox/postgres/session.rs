@@ -27,6 +27,9 @@ use super::server::Server;
 /// Between two tries of a statement: at first, and at most.
 const PAUSES: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
+/// How the driver says that it has found no server that takes writes.
+const NO_WRITES: &str = "database does not allow writes";
+
 /// Parameters of a statement.
 pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 
@@ -46,6 +49,8 @@ pub(super) enum Fault {
     Refused { code: String, words: String },
     /// No connection was to be had within the time: nothing was changed.
     Away(String),
+    /// All connections of the pool were taken for all of the time: nothing was changed.
+    Busy,
     /// It may have been carried out or not, or be carried out yet.
     Unknown(String),
 }
@@ -55,6 +60,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Refused { code, words } => write!(f, "the server says: {words} ({code})"),
             Self::Away(words) => write!(f, "no connection: {words}"),
+            Self::Busy => f.write_str("all connections of the pool are busy"),
             Self::Unknown(words) => write!(f, "the answer was lost: {words}"),
         }
     }
@@ -65,7 +71,7 @@ impl std::error::Error for Fault {}
 impl Fault {
     fn is_passing(&self) -> bool {
         match self {
-            Self::Away(_) => true,
+            Self::Away(_) | Self::Busy => true,
             Self::Unknown(_) => false,
             // Serialization failures, deadlocks, no room for connections or memory, a server that
             // starts, stops, or has become a standby.
@@ -75,6 +81,37 @@ impl Fault {
                     .any(|class| code.starts_with(class))
                     && code != "53100"
             }
+        }
+    }
+
+    /// What whoever runs the daemon can do about it, to go on a sentence with.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            Self::Away(_) => {
+                "; see whether the database runs, and whether it can be reached from here at the address in outbox.url"
+            }
+            Self::Unknown(_) => {
+                "; see whether the database, its standby and the network between are well"
+            }
+            Self::Busy => "; raise outbox.pool, or see what keeps the database busy",
+            Self::Refused { code, .. } => match code.as_str() {
+                "28P01" | "28000" => {
+                    "; look at the user and the password in outbox.url and outbox.password_file, and at the server's pg_hba.conf"
+                }
+                "3D000" => "; make the database, or correct its name in outbox.url",
+                "42501" => "; give the user of outbox.url the right to it",
+                "42P01" | "3F000" | "42703" => {
+                    "; its tables have been removed or changed: restart the daemon, which makes them"
+                }
+                "25006" => {
+                    "; it is read-only: name the primary in outbox.url, or all hosts of the cluster, or end default_transaction_read_only"
+                }
+                "53100" => "; make room on the disk of the database",
+                "53200" => "; it is out of memory",
+                "53300" => "; lower outbox.pool, or raise max_connections there",
+                "57P03" => "; it is starting, and this passes",
+                _ => "",
+            },
         }
     }
 
@@ -161,7 +198,7 @@ impl Sessions {
         let away = |why: &str| Fault::Away(why.to_owned());
         let place: SemaphorePermit<'_> = match timeout_at(deadline, self.places.acquire()).await {
             Ok(Ok(place)) => place,
-            _ => return Err(away("all connections of the pool are busy")),
+            _ => return Err(Fault::Busy),
         };
         let mut session = match self.take() {
             Some(session) => session,
@@ -242,9 +279,18 @@ impl Sessions {
 
     async fn connect(&self) -> Result<Session, Fault> {
         let connecting = self.server.config.connect(self.server.tls.clone());
-        let (client, mut connection) = connecting
-            .await
-            .map_err(|error| refusal(&error).unwrap_or_else(|| Fault::Away(chain(&error))))?;
+        let (client, mut connection) = connecting.await.map_err(|error| {
+            let read_only = || {
+                let words = chain(&error);
+                // The driver has asked it, and has no code for the answer.
+                words.contains(NO_WRITES).then(|| Fault::Refused {
+                    code: "25006".to_owned(),
+                    words: NO_WRITES.to_owned(),
+                })
+            };
+            let said = refusal(&error).or_else(read_only);
+            said.unwrap_or_else(|| Fault::Away(chain(&error)))
+        })?;
         let warned = Arc::new(AtomicBool::new(false));
         let heard = Arc::clone(&warned);
         // The driver hands notices over in their order among the answers.

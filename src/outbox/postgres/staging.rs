@@ -75,9 +75,13 @@ impl SharedOutbox {
                 .sessions
                 .run(BEAT, params, Tries::UntilKnown, TRYING)
                 .await;
-            written
+            let written = written
                 .map(drop)
-                .map_err(|fault| database("it does not take a write now", &fault))
+                .map_err(|fault| database("it does not take a write now", &fault));
+            if written.is_err() {
+                inner.seen(&written);
+            }
+            written
         })
     }
 
@@ -380,8 +384,8 @@ impl Inner {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        if let Health::RefusingWrites { since, what } = self.health() {
-            return Err(Error::RefusingWrites { since, what });
+        if let Health::RefusingWrites { what, .. } = self.health() {
+            return Err(Error::Away { why: what });
         }
         self.check_replicated()?;
         self.check_room()
