@@ -7,6 +7,7 @@
 //!   usual        how many rows are usual for a schedule
 //!   choices      what a schedule's form chooses              schedules  those that send only changes
 //! facts        what stands behind the admin side             edit       a dead letter's new batch
+//!   overview     the state at one moment
 //!   lookups      searches for a person, and erasures  person     whom they mean
 //!   arrivals     what is being received, and sums            readiness  whether a delivery would be taken
 //! parts        the tasks, in the order in which they end     private    directories that are closed to others
@@ -27,6 +28,7 @@ mod facts;
 mod failed;
 mod keys;
 mod lookups;
+mod overview;
 mod parts;
 mod person;
 mod private;

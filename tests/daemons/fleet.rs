@@ -442,7 +442,7 @@ async fn send_in(hub: &Url, looker: &Publisher, key: &'static str, shape: Shape)
 
 /// Waits for something that must come.
 pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + 2 * PATIENCE;
     while !is_so() {
         assert!(
             Instant::now() < deadline,
