@@ -17,8 +17,10 @@ use crate::outbox::local::files::disk::{Disk, Op};
 use crate::outbox::local::files::read::exists;
 use crate::outbox::local::state::error::StateError;
 
-/// Cache of sled; all its rows together are seldom larger.
-const CACHE: u64 = 16 << 20;
+/// Cache of sled, which is never full: all rows stay in memory, as the index of them does. So they are
+/// read when the state is opened, which is checked, and never again. A read that failed within a batch
+/// would leave a part of the batch behind, which sled writes to the disk later.
+const CACHE: u64 = 1 << 40;
 /// Rows copied in one batch.
 const COPY_ROWS: usize = 1_000;
 /// sled lets go of its lock file only when its last background job has ended.
