@@ -1,12 +1,18 @@
 //! A person is looked for and erased, over the real binary: by the commands, with what waits, what is dead
 //! and what was noted, and over a kill.
 
+#[path = "postgres/server.rs"]
+#[allow(dead_code)] // Each test program uses its own part of this.
+mod server;
+#[path = "support/shared.rs"]
+mod shared;
 mod support;
 
 use looker_feed::control::people::Lookup;
 use looker_feed::control::view::{Action, Listing, Overview};
 use looker_feed::looker::{Shape, document};
 use looker_feed::model::DataType;
+use shared::Shared;
 use support::{Daemon, PATIENCE, World, from_url, run};
 
 fn shape(seed: u64) -> Shape {
@@ -50,9 +56,22 @@ fn speaks_of(batch: &[u8], word: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_is_found_and_erased_and_nothing_of_them_is_sent_or_written_down() {
+    is_found_and_erased(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_found_and_erased_on_a_shared_outbox_too() {
+    if let Some(shared) = Shared::new() {
+        is_found_and_erased(&shared.settings()).await;
+        let left = "SELECT count(*) FROM looker_feed.erasure";
+        assert_eq!(shared.database.psql(left), "0");
+    }
+}
+
+async fn is_found_and_erased(backend: &[(&str, &str)]) {
     let world = World::new(None).await;
     let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = Daemon::start(home.path(), &world.endpoint, backend);
     let send = async |daemon: &Daemon, seed| {
         let url = world.looker.publish(shape(seed));
         assert!(
@@ -142,9 +161,21 @@ async fn a_person_is_found_and_erased_and_nothing_of_them_is_sent_or_written_dow
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_goes_on_after_a_kill() {
+    goes_on_after_a_kill(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_goes_on_at_another_daemon_after_a_kill() {
+    if let Some(shared) = Shared::new() {
+        goes_on_after_a_kill(Some(&shared)).await;
+    }
+}
+
+async fn goes_on_after_a_kill(shared: Option<&Shared>) {
     let world = World::new(None).await;
     let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let backend = shared.map_or(Vec::new(), Shared::settings);
+    let daemon = Daemon::start(home.path(), &world.endpoint, &backend);
     let url = world.looker.publish(shape(1));
     assert!(
         daemon
@@ -187,13 +218,34 @@ async fn an_erasure_goes_on_after_a_kill() {
     assert_eq!(status, 200);
     let (status, said) = daemon.call("POST", "/api/v1/people/erase", &body).await;
     assert_eq!(status, 409, "{said:?}");
-    daemon.kill();
-    call.abort();
-    assert!(home.path().join("outbox/erasing").exists());
-    let note = std::fs::read(home.path().join("outbox/erasing")).unwrap();
-    assert!(!speaks_of(&note, &row.email));
-
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = match shared {
+        None => {
+            daemon.kill();
+            call.abort();
+            assert!(home.path().join("outbox/erasing").exists());
+            let note = std::fs::read(home.path().join("outbox/erasing")).unwrap();
+            assert!(!speaks_of(&note, &row.email));
+            Daemon::start(home.path(), &world.endpoint, &[])
+        }
+        // Another one is there before that.
+        Some(shared) => {
+            let other = home.path().join("other");
+            std::fs::create_dir(&other).unwrap();
+            let other = Daemon::start(&other, &world.endpoint, &backend);
+            let (status, said) = other.call("POST", "/api/v1/people/erase", &body).await;
+            assert_eq!(status, 409, "{said:?}");
+            daemon.kill();
+            call.abort();
+            let note = shared.database.psql("SELECT what FROM looker_feed.erasure");
+            let clear: String = row
+                .email
+                .bytes()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            assert!(note.len() > 40 && !note.contains(&clear), "{note}");
+            other
+        }
+    };
     let over = ended(&daemon).await;
     assert!(over.erases && over.state == "done", "{over:?}");
     assert!(!home.path().join("outbox/erasing").exists());

@@ -21,6 +21,7 @@ use crate::drain;
 use crate::model::DeliveryId;
 use crate::outbox::{self, Erased, Occurrence, Outbox, Scan};
 use crate::seal::Keyring;
+use crate::shutdown::Shutdown;
 
 /// What the note of an erasure is sealed for.
 const CONTEXT: &[u8] = b"looker-feed erasure v1";
@@ -33,6 +34,8 @@ const BACKOFF: Backoff = Backoff {
     base: Duration::from_secs(1),
     cap: Duration::from_secs(60),
 };
+/// Between two looks whether an erasure is left by a daemon that has ended, about.
+const LEFT: Duration = Duration::from_secs(5);
 /// A wait is looked up from this often, to see whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -123,10 +126,12 @@ impl Lookups {
         let job = Arc::new(Job::new(new_id(), true, UnixMillis::now(), person));
         let mut jobs = self.0.jobs();
         let pending = self.0.outbox.pending_erasure().map_err(failed)?;
+        let under_way = || {
+            let said = "An erasure is under way; begin this one when that has ended.";
+            Problem::Refused(said.to_owned())
+        };
         if pending.is_some() {
-            return Err(Problem::Refused(
-                "An erasure is under way; begin this one when that has ended.".to_owned(),
-            ));
+            return Err(under_way());
         }
         let note = Note {
             id: job.id.clone(),
@@ -137,21 +142,29 @@ impl Lookups {
         let note = serde_json::to_vec(&note).map_err(|error| unsealed(&error))?;
         let sealed = self.0.keys.seal_text(&note, CONTEXT);
         let sealed = sealed.map_err(|error| unsealed(&error))?;
-        self.0.outbox.begin_erasure(&sealed).map_err(failed)?;
+        if !self.0.outbox.begin_erasure(&sealed).map_err(failed)? {
+            return Err(under_way());
+        }
         let (inner, own) = (Arc::clone(&self.0), Arc::clone(&job));
         jobs.start(&job, move || inner.erase(&own, &meant))?;
         Ok(job.view())
     }
 
-    /// Goes on with an erasure that has not ended. Blocks on the disk.
+    /// Goes on with an erasure that has not ended and that nobody works on. Of an outbox that is one
+    /// process's, to be called once, at the start. Blocks on the disk.
     pub fn resume(&self) {
-        let sealed = match self.0.outbox.pending_erasure() {
+        let sealed = match self.0.outbox.take_erasure() {
             Ok(Some(sealed)) => sealed,
             Ok(None) => return,
             Err(error) => {
                 tracing::error!(
                     error = with_causes(&error),
-                    "it cannot be read whether somebody is to be erased; restart when it can"
+                    "it cannot be read whether somebody is to be erased{}",
+                    if self.0.outbox.is_shared() {
+                        "; it is tried again"
+                    } else {
+                        "; restart when it can"
+                    }
                 );
                 return;
             }
@@ -170,6 +183,27 @@ impl Lookups {
         });
         if let Err(error) = begun {
             tracing::error!(error, "an erasure that was cut short cannot go on");
+        }
+    }
+
+    /// Goes on with erasures of other daemons that have ended, until `stop`.
+    pub async fn follow(self, mut stop: Shutdown) {
+        if !self.0.outbox.is_shared() {
+            return stop.wait().await;
+        }
+        loop {
+            let pause = LEFT.mul_f64(0.75 + fastrand::f64() / 2.0);
+            tokio::select! {
+                () = stop.wait() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            let lookups = self.clone();
+            if tokio::task::spawn_blocking(move || lookups.resume())
+                .await
+                .is_err()
+            {
+                tracing::error!("going on with an erasure has failed; it is tried again");
+            }
         }
     }
 

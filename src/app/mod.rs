@@ -427,6 +427,7 @@ impl App {
                 keep_watch(Arc::clone(&systemd), every, Arc::clone(&facts), stop)
             });
         }
+        parts.start_aside("Erasures", short, |stop| lookups.clone().follow(stop));
         parts.start_aside("What schedules delivered", short, |stop| {
             schedules::follow(self.changes, self.outbox.clone(), stop)
         });

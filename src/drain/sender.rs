@@ -132,7 +132,11 @@ impl<T: Transport> Sender<T> {
                 // The rare and the urgent first, so that a busy line can't starve them.
                 biased;
                 () = shutdown.wait(), if work.stop_at.is_none() => self.stop(&mut work),
-                claims = join(&mut work.claiming) => self.claimed(&mut work, claims),
+                claims = join(&mut work.claiming) => {
+                    // What was said before these were given out.
+                    self.obey(&mut work);
+                    self.claimed(&mut work, claims);
+                }
                 settled = join_settling(&mut work.settling) => self.settled(&mut work, settled),
                 changed = work.changes.changed(), if work.stop_at.is_none() => {
                     work.outbox_changed();
@@ -232,6 +236,7 @@ impl<T: Transport> Sender<T> {
                 LaneRequest::Resume => self.lane.lock().resume(now),
                 LaneRequest::Retry => self.lane.lock().retry_now(now),
                 LaneRequest::Cancelled(delivery) => self.lane.lock().cancel(now, delivery),
+                LaneRequest::Forget(delivery) => self.lane.lock().give_back(delivery),
                 LaneRequest::GiveBack if work.stop_at.is_none() => {
                     info!(
                         destination = %self.destination,

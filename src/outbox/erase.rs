@@ -51,7 +51,7 @@ impl Scan {
     }
 
     /// So many more bytes are to be read.
-    pub fn expect(&self, bytes: u64) {
+    pub fn will_read(&self, bytes: u64) {
         self.total.fetch_add(bytes, Relaxed);
     }
 

@@ -14,19 +14,19 @@ impl Outbox {
     pub fn find(&self, matcher: &dyn Matcher, scan: &Scan) -> Result<Vec<Occurrence>, Error> {
         match &self.backend {
             Backend::Local(local) => local::erase::find(local, matcher, scan),
-            Backend::Postgres(_) => Err(not_shared()),
+            Backend::Postgres(shared) => shared.find(matcher, scan),
         }
     }
 
     /// Begins an erasure: writes down `what` is to be erased, in the caller's own form, which is given
-    /// back after a crash. Durable on return.
+    /// back after a crash. Durable on return. `false`: another daemon has begun one, and it has not ended.
     ///
     /// # Errors
     /// The outbox refuses writes, or the disk failed.
-    pub fn begin_erasure(&self, what: &[u8]) -> Result<(), Error> {
+    pub fn begin_erasure(&self, what: &[u8]) -> Result<bool, Error> {
         match &self.backend {
-            Backend::Local(local) => local::erase::begin(local, what),
-            Backend::Postgres(_) => Err(not_shared()),
+            Backend::Local(local) => local::erase::begin(local, what).map(|()| true),
+            Backend::Postgres(shared) => shared.begin_erasure(what),
         }
     }
 
@@ -37,7 +37,19 @@ impl Outbox {
     pub fn pending_erasure(&self) -> Result<Option<Vec<u8>>, Error> {
         match &self.backend {
             Backend::Local(local) => local::erase::pending(local),
-            Backend::Postgres(_) => Ok(None),
+            Backend::Postgres(shared) => shared.pending_erasure(),
+        }
+    }
+
+    /// What an erasure is to erase that nobody works on any more: it is this daemon's from then on. Of an
+    /// outbox that is one process's, ask once, at the start.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn take_erasure(&self) -> Result<Option<Vec<u8>>, Error> {
+        match &self.backend {
+            Backend::Local(local) => local::erase::pending(local),
+            Backend::Postgres(shared) => shared.take_erasure(),
         }
     }
 
@@ -60,7 +72,7 @@ impl Outbox {
     ) -> Result<Erased, Error> {
         match &self.backend {
             Backend::Local(local) => local::erase::erase(local, matcher, scan, give_back),
-            Backend::Postgres(_) => Err(not_shared()),
+            Backend::Postgres(shared) => shared.erase(matcher, scan, give_back),
         }
     }
 
@@ -71,13 +83,7 @@ impl Outbox {
     pub fn end_erasure(&self) -> Result<(), Error> {
         match &self.backend {
             Backend::Local(local) => local::erase::end(local),
-            Backend::Postgres(_) => Err(not_shared()),
+            Backend::Postgres(shared) => shared.end_erasure(),
         }
-    }
-}
-
-fn not_shared() -> Error {
-    Error::NotShared {
-        what: "finding and erasing what is known of a person",
     }
 }

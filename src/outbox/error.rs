@@ -232,14 +232,6 @@ pub enum Error {
         /// What the server says of itself.
         facts: Arc<str>,
     },
-    /// What an outbox in a directory can do, and a shared one cannot yet.
-    #[error(
-        "{what} is not possible yet with a shared outbox (outbox.backend = \"postgres\"); nothing was changed"
-    )]
-    NotShared {
-        /// What was asked for.
-        what: &'static str,
-    },
     /// Another daemon sends to the destination, or the time of the lease is over: nothing more may be
     /// sent under it.
     #[error("the lease of the destination is lost; another daemon goes on with it")]

@@ -13,6 +13,9 @@ pub enum LaneRequest {
     Retry,
     /// A delivery has been cancelled: what is held of it and has not been begun is to be given back.
     Cancelled(DeliveryId),
+    /// Requests of a delivery are about to change: what is held of it and has not been begun is to be
+    /// given back, and what is remembered of its requests forgotten.
+    Forget(DeliveryId),
     /// Another daemon has less to do: the lease is to be given back when nothing flies.
     GiveBack,
 }

@@ -68,6 +68,9 @@ pub enum MoveError {
     /// No move of it has begun.
     #[error("no move of {} has begun", .0.display())]
     NotBegun(PathBuf),
+    /// An erasure has not ended.
+    #[error("somebody is being erased from {}; start the daemon on it, and move it when the erasure has ended", .0.display())]
+    Erasing(PathBuf),
     /// The mark on the directory could not be written.
     #[error("the mark of the move could not be written to {}", path.display())]
     Mark {
@@ -195,6 +198,9 @@ pub fn move_outbox(
     told(MoveStep::Checking);
     check(from, &settings.keys)?;
     let leaving = Leaving::open(from, Arc::clone(&settings.keys))?;
+    if begun.is_none() && leaving.is_erasing()? {
+        return Err(MoveError::Erasing(from.to_owned()));
+    }
     let id = match begun {
         Some(mark) => mark.id,
         None => random()?,

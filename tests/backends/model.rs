@@ -6,9 +6,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use looker_feed::outbox::{
-    Claim, DeadFilter, Error, LetterId, Matcher, Outbox, Scan, Staging, Tally,
-};
+use looker_feed::outbox::{Claim, DeadFilter, Error, LetterId, Outbox, Scan, Staging, Tally};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
@@ -350,19 +348,6 @@ fn some(letters: Vec<(LetterId, Name)>, which: u8) -> (Vec<LetterId>, Vec<Name>)
         .unzip()
 }
 
-/// Means batches.
-struct Meant<'a>(&'a (dyn Fn(&[u8]) -> bool + Sync));
-
-impl Matcher for Meant<'_> {
-    fn batch(&self, batch: &[u8]) -> bool {
-        (self.0)(batch)
-    }
-
-    fn row(&self, text: &[u8]) -> bool {
-        (self.0)(text)
-    }
-}
-
 /// The daemons of a run, and what they have claimed.
 struct Run<'a> {
     place: &'a Place,
@@ -503,9 +488,7 @@ impl<'a> Run<'a> {
                 let held = self.model.held.remove(&delivery);
                 assert_eq!(let_go, known.then_some(held));
             }
-            // Where it can be done.
-            Step::Erase { which } if !self.place.is_shared() => self.erase(which),
-            Step::Erase { .. } => {}
+            Step::Erase { which } => self.erase(which),
             Step::Reopen => self.reopen(),
             Step::Stop { back } if self.place.is_shared() => self.stop(back),
             // A directory is one process's.

@@ -7,7 +7,8 @@ use looker_feed::clock::UnixMillis;
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{
     self, Attempt, AttemptEnd, CheckReport, Claim, Dead, DeliveryState, Entry, Error, Lease,
-    NewAttempt, NewDelivery, OpenError, Receipt, Settings, Settlement, Slice, Staging, Totals,
+    Matcher, NewAttempt, NewDelivery, OpenError, Receipt, Settings, Settlement, Slice, Staging,
+    Totals,
 };
 use looker_feed::seal::{Key, Keyring};
 
@@ -298,4 +299,17 @@ pub fn failed(outbox: &Outbox) -> Vec<Attempt> {
 pub fn kinds(outbox: &Outbox) -> Vec<(u8, u8)> {
     let kind = |one: &Attempt| (one.id.0[0], one.end.as_ref().map_or(0, |end| end.kind));
     failed(outbox).iter().map(kind).collect()
+}
+
+/// Means batches, and rejected rows.
+pub struct Meant<'a>(pub &'a (dyn Fn(&[u8]) -> bool + Sync));
+
+impl Matcher for Meant<'_> {
+    fn batch(&self, batch: &[u8]) -> bool {
+        (self.0)(batch)
+    }
+
+    fn row(&self, text: &[u8]) -> bool {
+        (self.0)(text)
+    }
 }

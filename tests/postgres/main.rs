@@ -3,6 +3,7 @@
 
 mod attempts;
 mod daemons;
+mod erasing;
 mod faults;
 #[path = "../outbox/kit.rs"]
 #[allow(dead_code)] // Each test program uses its own part of this.

@@ -184,6 +184,14 @@ impl Leaving {
         Ok((record, key.unwrap_or(shared.settings.keys.current())))
     }
 
+    /// Whether an erasure has not ended.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn is_erasing(&self) -> Result<bool, Error> {
+        Ok(local::erase::pending(&self.local)?.is_some())
+    }
+
     /// Ends it, and lets go of the lock.
     pub fn close(self) {
         self.local.close();

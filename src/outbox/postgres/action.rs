@@ -5,6 +5,9 @@ use crate::outbox::codec::{Decoder, Encoder, Malformed};
 use crate::outbox::delivery::Tally;
 use crate::outbox::letter::{LetterId, Moved};
 
+/// Requests are sealed for nothing else.
+pub(super) const CONTEXT: &[u8] = b"looker-feed request";
+
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -14,6 +17,32 @@ pub(super) enum Action {
     Discard(Vec<LetterId>),
     Edit(LetterId, Vec<u8>),
     Lane(LaneWish),
+    /// In the block of a delivery that begins at this request.
+    EraseEntries(DeliveryId, u64, Vec<Hit>),
+    /// In letters.
+    EraseLetters(Vec<Hit>),
+}
+
+/// Batches of a request or a letter that are to be erased.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hit {
+    /// The request, or the letter.
+    pub at: u64,
+    /// The CRC32C of its record as it was when it was searched; places in another one mean others.
+    pub crc: u32,
+    /// Their places.
+    pub slices: Vec<u32>,
+}
+
+/// What has been erased.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Removed {
+    pub waiting: Tally,
+    pub dead: Tally,
+    /// Batches that had been decided and whose bytes were still there.
+    pub copies: u64,
+    /// Something flies, or has changed since it was searched: it is to be looked at again.
+    pub again: bool,
 }
 
 /// What is asked of a lane.
@@ -32,6 +61,7 @@ pub(super) enum Answer {
     Moved(Moved),
     Edited(Option<LetterId>),
     Told,
+    Erased(Removed),
     Failed(String),
 }
 
@@ -42,6 +72,15 @@ impl Action {
             out.u32(ids.len() as u32);
             for id in ids {
                 out.u64(id.letter).u32(id.slice);
+            }
+        };
+        let hits = |out: &mut Encoder, all: &[Hit]| {
+            out.u32(all.len() as u32);
+            for hit in all {
+                out.u64(hit.at).u32(hit.crc).u32(hit.slices.len() as u32);
+                for slice in &hit.slices {
+                    out.u32(*slice);
+                }
             }
         };
         match self {
@@ -59,6 +98,10 @@ impl Action {
             Self::Release(id) => {
                 out.u8(6).raw(&id.0);
             }
+            Self::EraseEntries(id, first, all) => {
+                hits(out.u8(7).raw(&id.0).u64(*first), all);
+            }
+            Self::EraseLetters(all) => hits(out.u8(8), all),
         }
         out.row()
     }
@@ -82,10 +125,26 @@ impl Action {
                 _ => return Err(Malformed),
             }),
             6 => Self::Release(DeliveryId(read.array()?)),
+            7 => Self::EraseEntries(DeliveryId(read.array()?), read.u64()?, hits(&mut read)?),
+            8 => Self::EraseLetters(hits(&mut read)?),
             _ => return Err(Malformed),
         };
         read.end().map(|()| action)
     }
+}
+
+fn hits(read: &mut Decoder<'_>) -> Result<Vec<Hit>, Malformed> {
+    (0..read.u32()?)
+        .map(|_| {
+            Ok(Hit {
+                at: read.u64()?,
+                crc: read.u32()?,
+                slices: (0..read.u32()?)
+                    .map(|_| read.u32())
+                    .collect::<Result<_, _>>()?,
+            })
+        })
+        .collect()
 }
 
 fn letter_id(read: &mut Decoder<'_>) -> Result<LetterId, Malformed> {
@@ -123,6 +182,11 @@ impl Answer {
             Self::Released(was) => {
                 out.u8(8).u8(was.map_or(2, u8::from));
             }
+            Self::Erased(removed) => {
+                removed.waiting.encode(out.u8(9));
+                removed.dead.encode(&mut out);
+                out.u64(removed.copies).u8(u8::from(removed.again));
+            }
         }
         out.row()
     }
@@ -149,6 +213,12 @@ impl Answer {
                 2 => None,
                 _ => return Err(Malformed),
             }),
+            9 => Self::Erased(Removed {
+                waiting: Tally::decode(&mut read)?,
+                dead: Tally::decode(&mut read)?,
+                copies: read.u64()?,
+                again: read.u8()? == 1,
+            }),
             _ => return Err(Malformed),
         };
         read.end().map(|()| answer)
@@ -165,6 +235,11 @@ mod tests {
             letter: 7,
             slice: 3,
         };
+        let hit = Hit {
+            at: 5,
+            crc: 6,
+            slices: vec![0, 2],
+        };
         for action in [
             Action::Cancel(DeliveryId([1; 16])),
             Action::Release(DeliveryId([2; 16])),
@@ -172,6 +247,8 @@ mod tests {
             Action::Discard(Vec::new()),
             Action::Edit(id, b"payload".to_vec()),
             Action::Lane(LaneWish::Pause),
+            Action::EraseEntries(DeliveryId([3; 16]), 9, vec![hit.clone(), hit.clone()]),
+            Action::EraseLetters(vec![hit]),
             Action::Lane(LaneWish::Resume),
             Action::Lane(LaneWish::Retry),
         ] {
@@ -196,6 +273,12 @@ mod tests {
             Answer::Told,
             Answer::Failed("why".to_owned()),
             Answer::Released(None),
+            Answer::Erased(Removed {
+                waiting: tally,
+                dead: tally,
+                copies: 3,
+                again: true,
+            }),
             Answer::Released(Some(true)),
             Answer::Released(Some(false)),
         ] {

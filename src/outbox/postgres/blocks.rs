@@ -47,13 +47,29 @@ impl Block {
             let next = Self::starting(self.first + u64::from(self.entries));
             std::mem::replace(self, next)
         });
+        self.put(record, tally);
+        full
+    }
+
+    /// The same, however full it is.
+    pub fn put(&mut self, record: &[u8], tally: Tally) {
         for part in [record.len() as u64, tally.rows, tally.batches] {
             let narrow = u32::try_from(part).unwrap_or(u32::MAX);
             self.places.extend_from_slice(&narrow.to_le_bytes());
         }
         self.body.extend_from_slice(record);
         self.entries += 1;
-        full
+    }
+
+    /// The ordinals of its records.
+    pub fn ordinals(&self) -> std::ops::Range<u64> {
+        self.first..self.first + u64::from(self.entries)
+    }
+
+    /// One record as it is sealed, sound or not.
+    pub fn bytes(&self, ordinal: u64) -> Option<&[u8]> {
+        let (offset, length, _) = self.place(ordinal)?;
+        self.body.get(offset..offset.saturating_add(length))
     }
 
     /// Bytes that it takes on the server.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tokio::sync::oneshot;
 use tokio_postgres::Row;
 
+use super::blocks::Block;
 use super::columns::read_id;
 use super::daemon::Inner;
 use super::held::{Held, Letter, Open, Work};
@@ -24,6 +25,7 @@ pub(super) struct Change {
     put: Vec<(u64, Letter)>,
     added: Vec<NewLetter>,
     answers: Vec<([u8; 16], Vec<u8>)>,
+    blocks: Vec<(DeliveryId, Block)>,
 }
 
 /// A letter that was not there.
@@ -63,6 +65,11 @@ impl Change {
 
     pub fn add_letter(&mut self, new: NewLetter) {
         self.added.push(new);
+    }
+
+    /// Puts a block into the place of the one that begins at the same request.
+    pub fn rewrite(&mut self, id: DeliveryId, block: Block) {
+        self.blocks.push((id, block));
     }
 
     pub fn answer(&mut self, request: [u8; 16], answer: Vec<u8>) {
@@ -130,7 +137,8 @@ impl Change {
         let plain = self.gone.is_empty()
             && self.put.is_empty()
             && self.added.is_empty()
-            && self.answers.is_empty();
+            && self.answers.is_empty()
+            && self.blocks.is_empty();
         if plain {
             let (reply, answer) = oneshot::channel();
             let job = Job {
@@ -156,6 +164,14 @@ impl Change {
             })
             .unzip();
         let requests: Vec<&[u8]> = self.answers.iter().map(|(id, _)| &id[..]).collect();
+        let (mut of, mut firsts) = (Vec::new(), Vec::new());
+        let (mut places, mut anew) = (Vec::new(), Vec::new());
+        for (id, block) in &self.blocks {
+            of.push(&id.0[..]);
+            firsts.push(block.first as i64);
+            places.push(&block.places[..]);
+            anew.push(&block.body[..]);
+        }
         let answers: Vec<&[u8]> = self.answers.iter().map(|(_, text)| &text[..]).collect();
         let rows = inner
             .write(
@@ -203,6 +219,10 @@ impl Change {
                     &requests,
                     &answers,
                     &&inner.settings.keys.current().0[..],
+                    &of,
+                    &firsts,
+                    &places,
+                    &anew,
                 ],
                 Tries::UntilKnown,
             )
@@ -296,6 +316,10 @@ const CHANGE: &str = concat!(
         $35::int8[], $36::int8[], $37::bytea[])
         AS s(id, delivery, ordinal, live, rows, batches, queued, copy_of, body)
         JOIN done ON done.id = s.delivery LEFT JOIN looker_feed.letter o ON o.id = s.copy_of),
+     rewritten AS (UPDATE looker_feed.block b SET places = s.places, body = s.body
+        FROM unnest($42::bytea[], $43::int8[], $44::bytea[], $45::bytea[])
+        AS s(delivery, first, places, body), done
+        WHERE b.delivery = s.delivery AND b.first = s.first AND done.id = s.delivery),
      answered AS (UPDATE looker_feed.request r SET answer = s.answer, argument = ''
         FROM unnest($39::bytea[], $40::bytea[]) AS s(id, answer)
         WHERE r.id = s.id AND r.answer IS NULL AND EXISTS (SELECT 1 FROM done))

@@ -10,7 +10,7 @@ use super::change::Change;
 use super::columns::column;
 use super::columns::count;
 use super::daemon::Inner;
-use super::held::{Brief, Held, Open, Turn, Work};
+use super::held::{Brief, Flight, Held, Open, Turn, Work};
 use super::read::{Read, entry, read_body};
 use crate::model::DeliveryId;
 use crate::outbox::claim::Claim;
@@ -79,14 +79,16 @@ async fn claim_more(
         }
         Turn::Letters(letters) => {
             let picked: Vec<u64> = {
-                let flight = held.flight();
+                let mut flight = held.flight();
+                flight.forget_erasing();
                 let free = |id: &u64| {
                     let cancelled = work
                         .letters
                         .get(id)
                         .and_then(|letter| work.open.get(&letter.delivery))
                         .is_none_or(|open| open.is_cancelled());
-                    !cancelled && !flight.letters.contains_key(id)
+                    let kept = flight.erasing_letters.contains_key(id);
+                    !cancelled && !kept && !flight.letters.contains_key(id)
                 };
                 let free = letters.iter().copied().filter(free);
                 free.take(room.min(LETTERS)).collect()
@@ -102,14 +104,32 @@ async fn claim_more(
 fn pick(held: &Held, open: &Open, room: usize) -> Vec<u64> {
     let (marks, end) = (&open.progress.marks, open.brief.requests);
     let mut flight = held.flight();
-    let flying = flight.deliveries.entry(open.brief.id).or_default();
+    flight.forget_erasing();
+    let Flight {
+        deliveries,
+        erasing,
+        ..
+    } = &mut *flight;
+    let id = open.brief.id;
+    let kept = |ordinal: u64| erasing.contains_key(&(id, ordinal));
+    let flying = deliveries.entry(id).or_default();
     let mut picked = Vec::new();
     while picked.len() < room {
-        let ordinal = match flying.released.pop_first() {
-            Some(ordinal) => ordinal,
+        let mut released = flying.released.iter().copied();
+        let again = released.find(|ordinal| !kept(*ordinal));
+        let ordinal = match again {
+            Some(ordinal) => {
+                flying.released.remove(&ordinal);
+                ordinal
+            }
             None => match marks.next_open(flying.cursor, end) {
                 Some(ordinal) => {
                     flying.cursor = ordinal + 1;
+                    if kept(ordinal) {
+                        // Its turn comes when what is meant of it is gone.
+                        flying.released.insert(ordinal);
+                        continue;
+                    }
                     ordinal
                 }
                 None => break,

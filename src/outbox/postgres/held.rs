@@ -20,6 +20,8 @@ use crate::outbox::lane_request::LaneRequest;
 
 /// Deliveries that have settled and are kept in mind, about.
 const KEPT: usize = 512;
+/// An erasure asks again long before that, or its daemon is not there any more.
+const ERASING: Duration = Duration::from_secs(60);
 
 /// A destination that this daemon sends to.
 #[derive(Debug)]
@@ -51,6 +53,10 @@ pub(super) struct Flight {
     pub letters: HashMap<u64, (DeliveryId, Tally)>,
     /// Cancelled deliveries of which something was given back.
     pub given_back: BTreeSet<DeliveryId>,
+    /// Requests that are not given out while somebody is erased from them, and until when at the latest.
+    pub erasing: HashMap<(DeliveryId, u64), Instant>,
+    /// The same for letters.
+    pub erasing_letters: HashMap<u64, Instant>,
 }
 
 /// The claims on one delivery.
@@ -205,6 +211,32 @@ impl Held {
 }
 
 impl Flight {
+    /// From now on these are not given out. Returns whether one of them flies.
+    pub fn keep_back(&mut self, id: DeliveryId, ordinals: impl Iterator<Item = u64>) -> bool {
+        let until = Instant::now() + ERASING;
+        let mut flies = false;
+        for ordinal in ordinals {
+            self.erasing.insert((id, ordinal), until);
+            let flying = self.deliveries.get(&id);
+            flies |= flying.is_some_and(|flying| flying.claimed.contains_key(&ordinal));
+        }
+        flies
+    }
+
+    /// The same for a letter.
+    pub fn keep_letter_back(&mut self, letter: u64) -> bool {
+        let until = Instant::now() + ERASING;
+        self.erasing_letters.insert(letter, until);
+        self.letters.contains_key(&letter)
+    }
+
+    /// Forgets what was kept back for an erasure that is not heard of any more.
+    pub fn forget_erasing(&mut self) {
+        let now = Instant::now();
+        self.erasing.retain(|_, until| now < *until);
+        self.erasing_letters.retain(|_, until| now < *until);
+    }
+
     /// What flies of a delivery.
     pub fn tally(&self, id: DeliveryId) -> Tally {
         let mut sum = Tally::default();

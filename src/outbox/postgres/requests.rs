@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::action::{Action, Answer, LaneWish};
+use super::action::{Action, Answer, CONTEXT, LaneWish, Removed};
 use super::cancel::{cancel as cancel_delivery, cancel_given_back};
 use super::change::Change;
 use super::columns::column;
@@ -19,6 +19,7 @@ use super::handle::SharedOutbox;
 use super::held::{Held, Work};
 use super::lease::{enter, leave};
 use super::letters::{Answering, by_destination, edit, move_letters};
+use super::rewriting::{erase_entries, erase_letters};
 use super::session::Tries;
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::codec::Malformed;
@@ -30,8 +31,6 @@ use crate::outbox::letter::Moved;
 
 /// Between two looks whether a request has been answered.
 const LOOK: Duration = Duration::from_millis(200);
-/// Requests are sealed for nothing else.
-const CONTEXT: &[u8] = b"looker-feed request";
 /// Letters that one request names at most.
 const LETTERS: usize = 4096;
 
@@ -120,7 +119,9 @@ impl SharedOutbox {
             LaneRequest::Resume => LaneWish::Resume,
             LaneRequest::Retry => LaneWish::Retry,
             // Those come of themselves.
-            LaneRequest::Cancelled(_) | LaneRequest::GiveBack => return Ok(false),
+            LaneRequest::Cancelled(_) | LaneRequest::Forget(_) | LaneRequest::GiveBack => {
+                return Ok(false);
+            }
         };
         let inner = Arc::clone(&self.inner);
         self.run(async move {
@@ -130,6 +131,24 @@ impl SharedOutbox {
                 Some(_) => act(&inner, destination, Action::Lane(wish))
                     .await
                     .map(|_| true),
+            }
+        })
+    }
+
+    /// Has the owner of a destination, or this daemon if nobody is, erase something.
+    ///
+    /// # Errors
+    /// As for [`SharedOutbox::cancel`].
+    pub(super) fn have_erased(
+        &self,
+        destination: DestinationId,
+        action: Action,
+    ) -> Result<Removed, Error> {
+        let inner = Arc::clone(&self.inner);
+        self.run(async move {
+            match act(&inner, destination, action).await? {
+                Answer::Erased(removed) => Ok(removed),
+                other => Err(unexpected(other)),
             }
         })
     }
@@ -395,6 +414,14 @@ async fn perform(
                 .await
                 .map(Answer::Edited)
         }
+        Action::EraseEntries(id, first, hits) => {
+            erase_entries(inner, held, &mut work, (*id, *first), hits, request)
+                .await
+                .map(Answer::Erased)
+        }
+        Action::EraseLetters(hits) => erase_letters(inner, held, &mut work, hits, request)
+            .await
+            .map(Answer::Erased),
         Action::Lane(_) => Ok(Answer::Told),
     }
 }

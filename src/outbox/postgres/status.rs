@@ -17,8 +17,6 @@ use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::delivery::Ending;
 use crate::outbox::delivery::{DeliveryCursor, DeliveryPage, DeliveryState, Tally};
 use crate::outbox::error::Error;
-use crate::outbox::record::{Kind, Name, scan};
-use crate::outbox::rejected::{Rejected, RejectedPage};
 use crate::outbox::status::{Damage, DestinationState, Holder, Title, Usage};
 use crate::outbox::webhook::{WebhookKey, WebhookState};
 
@@ -219,18 +217,6 @@ impl SharedOutbox {
         self.run(async move { ending(&inner, id).await })
     }
 
-    /// Rows of a delivery that could not be mapped: at most `limit`, from `after` on.
-    pub fn rejected(
-        &self,
-        id: DeliveryId,
-        after: Option<u64>,
-        limit: usize,
-    ) -> Result<Option<RejectedPage>, Error> {
-        let inner = Arc::clone(&self.inner);
-        let from = after.unwrap_or(0);
-        self.run(async move { rejected_page(&inner, id, from, limit).await })
-    }
-
     /// What was found damaged, the latest 200: as of the last sweep, and here since.
     pub fn damage(&self) -> Vec<Damage> {
         lock(&self.inner.damage).clone()
@@ -317,7 +303,10 @@ fn least(one: Tally, other: Tally) -> Tally {
     }
 }
 
-async fn delivery(inner: &Inner, id: DeliveryId) -> Result<Option<DeliveryState>, Error> {
+pub(super) async fn delivery(
+    inner: &Inner,
+    id: DeliveryId,
+) -> Result<Option<DeliveryState>, Error> {
     let rows = inner.read(READING, ONE, &[&&id.0[..]]).await?;
     rows.first().map(|row| state(inner, row)).transpose()
 }
@@ -398,60 +387,4 @@ async fn ending(inner: &Inner, id: DeliveryId) -> Result<Ending, Error> {
         return Ok(Ending::InDoubt);
     }
     Ok(Ending::Settled(requests.into_iter().collect()))
-}
-
-async fn rejected_page(
-    inner: &Inner,
-    id: DeliveryId,
-    from: u64,
-    limit: usize,
-) -> Result<Option<RejectedPage>, Error> {
-    let Some(state) = delivery(inner, id).await? else {
-        return Ok(None);
-    };
-    let mut page = RejectedPage {
-        total: state.rejected,
-        ..RejectedPage::default()
-    };
-    let sum = "SELECT coalesce(sum(entries), 0)::int8 AS kept FROM looker_feed.reject
-         WHERE delivery = $1";
-    if let Some(row) = inner.read(READING, sum, &[&&id.0[..]]).await?.first() {
-        page.kept = count(row, "kept")?;
-    }
-    let sql = "SELECT first, entries, body FROM looker_feed.reject
-         WHERE delivery = $1 AND first + entries > $2 ORDER BY first LIMIT 1";
-    let until = from.saturating_add(limit as u64).min(page.kept);
-    page.next = (until < page.kept).then_some(until);
-    let mut at = from;
-    while at < until {
-        let rows = inner
-            .read(READING, sql, &[&&id.0[..], &(at as i64)])
-            .await?;
-        let Some(row) = rows.first() else {
-            break;
-        };
-        let body: &[u8] = column(row, "body")?;
-        for (_, _, frame) in scan(body) {
-            let name = Name {
-                kind: Kind::Rejected,
-                delivery: id,
-                ordinal: frame.name.ordinal,
-            };
-            if frame.name != name || !(at..until).contains(&u64::from(frame.name.ordinal)) {
-                continue;
-            }
-            if let Some(key) = frame.key_id()
-                && !inner.settings.keys.holds(key)
-            {
-                return Err(Error::MissingKey { key });
-            }
-            // A damaged row is left out.
-            let opened = frame.open(&inner.settings.keys);
-            page.rows
-                .extend(opened.and_then(|record| Rejected::of(&record)).ok());
-        }
-        let entries: i32 = column(row, "entries")?;
-        at = count(row, "first")? + entries.max(1) as u64;
-    }
-    Ok(Some(page))
 }

@@ -23,6 +23,11 @@ const DEAD_AFTER: f64 = 4.0;
 /// Rows that one statement deletes at most; a block has up to 256 KiB.
 const PART: i64 = 64;
 
+/// How many seconds a daemon has been silent that is taken for dead.
+pub(super) fn silence(inner: &Inner) -> f64 {
+    inner.settings.lease.as_secs_f64() * DEAD_AFTER
+}
+
 pub(super) async fn sweep(inner: Arc<Inner>) {
     loop {
         if let Err(error) = once(&inner).await {
@@ -110,7 +115,7 @@ const USED: &str = "SELECT coalesce(sum(d.bytes), 0)::int8 AS bytes FROM looker_
 
 /// Sweeps all that can be swept now.
 pub(super) async fn once(inner: &Inner) -> Result<(), Error> {
-    let silent = inner.settings.lease.as_secs_f64() * DEAD_AFTER;
+    let silent = silence(inner);
     delete(inner, ORPHANS, &[&silent]).await?;
     let interrupted = i16::from(INTERRUPTED);
     delete(inner, INTERRUPTED_ATTEMPTS, &[&silent, &interrupted]).await?;

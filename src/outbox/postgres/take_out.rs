@@ -55,7 +55,8 @@ impl TakeOut {
         let names = names.filter(|name| name != MOVER).collect();
         let inner = Arc::clone(&self.outbox.inner);
         let asked = self.outbox.run(async move {
-            let sql = "SELECT count(*) AS asked FROM looker_feed.request WHERE answer IS NULL";
+            let sql = "SELECT (SELECT count(*) FROM looker_feed.request WHERE answer IS NULL)
+                + (SELECT count(*) FROM looker_feed.erasure) AS asked";
             let rows = inner.read(READING, sql, &[]).await?;
             rows.first().map_or(Ok(0), |row| count(row, "asked"))
         })?;

@@ -126,5 +126,5 @@ fn expect(local: &Local, scan: &Scan, work: &BTreeSet<(u64, u32)>) {
         Some(segment.row.summary.bytes)
     });
     let dead = index.dead_files.values().map(|file| file.row.length);
-    scan.expect(segments.sum::<u64>() + dead.sum::<u64>());
+    scan.will_read(segments.sum::<u64>() + dead.sum::<u64>());
 }

@@ -182,3 +182,10 @@ CREATE TABLE looker_feed.counter (
     next bigint NOT NULL
 );
 INSERT INTO looker_feed.counter (name, next) VALUES ('letter', 0);
+
+-- An erasure that has not ended: whom it is about, sealed, and the daemon that works on it.
+CREATE TABLE looker_feed.erasure (
+    one   boolean PRIMARY KEY,
+    owner bytea NOT NULL,
+    what  bytea NOT NULL
+);
