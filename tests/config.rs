@@ -990,3 +990,83 @@ fn each_looker_has_a_section_and_what_is_missing_or_unknown_in_it_is_named() {
         assert!(!said.contains("the second secret"), "{said}");
     }
 }
+
+#[test]
+fn what_is_held_is_a_percentage_and_titles() {
+    let config = load("", &[]).unwrap();
+    assert_eq!(config.hold.unusual_percent, 0);
+    assert!(config.hold.schedules.is_empty());
+    let file = "[hold]\nunusual_percent = 50\nschedules = ['Nightly', ' Customers, EU ']";
+    let config = load(file, &[]).unwrap();
+    assert_eq!(config.hold.unusual_percent, 50);
+    assert_eq!(config.hold.schedules, ["Nightly", "Customers, EU"]);
+    let variables = [
+        ("LOOKER_FEED_HOLD__UNUSUAL_PERCENT", "200"),
+        ("LOOKER_FEED_HOLD__SCHEDULES", "Nightly,Weekly"),
+    ];
+    let config = load("", &variables).unwrap();
+    assert_eq!(config.hold.unusual_percent, 200);
+    assert_eq!(config.hold.schedules, ["Nightly", "Weekly"]);
+    for (wrong, told) in [
+        (
+            "unusual_percent = -1",
+            "takes a whole number from 0 to 1000000",
+        ),
+        ("unusual_percent = 2000000", "from 0 to 1000000"),
+        ("unusual_percent = 'half'", "but it takes a whole number"),
+        (
+            "unusual_percent = 50\nschedules = ['Nightly', ' ']",
+            "a list of titles",
+        ),
+        ("schedules = ['Nightly']", "`hold.unusual_percent` is 0"),
+        ("percent = 50", "hold.percent"),
+    ] {
+        let said = sentence(load(&format!("[hold]\n{wrong}"), &[]));
+        assert!(said.contains(told), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn a_header_that_names_users_is_believed_only_of_named_proxies() {
+    let config = load("", &[]).unwrap();
+    assert_eq!(config.admin.user_header, None);
+    assert!(config.admin.user_header_from.is_empty() && !config.admin.user_header_may_act);
+    let file = "[admin]\nuser_header = 'X-Forwarded-User'\nuser_header_role = 'act'\n\
+                user_header_from = ['10.0.0.5', 'fd00::5']";
+    let admin = load(file, &[]).unwrap().admin;
+    let name = admin.user_header.as_ref().map(|name| name.as_str());
+    assert_eq!(name, Some("x-forwarded-user"));
+    let from: Vec<_> = admin
+        .user_header_from
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(from, ["10.0.0.5", "fd00::5"]);
+    assert!(admin.user_header_may_act);
+    let variables = [
+        ("LOOKER_FEED_ADMIN__USER_HEADER", "Remote-User"),
+        ("LOOKER_FEED_ADMIN__USER_HEADER_FROM", "10.0.0.5,10.0.0.6"),
+    ];
+    let admin = load("", &variables).unwrap().admin;
+    assert_eq!(admin.user_header_from.len(), 2);
+    assert!(!admin.user_header_may_act, "a user may look");
+    for (wrong, told) in [
+        (
+            "user_header = 'X-Forwarded-User'",
+            "`admin.user_header_from` must list the addresses of the proxy",
+        ),
+        ("user_header = 'Host'", "the name of a header"),
+        ("user_header = 'authorization'", "the name of a header"),
+        ("user_header = 'two words'", "the name of a header"),
+        ("user_header = 5", "the name of a header"),
+        (
+            "user_header_from = ['10.0.0.0/8']",
+            "a list of IP addresses",
+        ),
+        ("user_header_from = ['proxy']", "a list of IP addresses"),
+        ("user_header_role = 'admin'", "\"look\" or \"act\""),
+    ] {
+        let said = sentence(load(&format!("[admin]\n{wrong}"), &[]));
+        assert!(said.contains(told), "{wrong}: {said}");
+    }
+}

@@ -104,6 +104,37 @@ async fn each_failure_is_remembered_with_its_reason_and_its_numbers() {
         );
         assert!(one.ended >= one.received && one.received.0 > 0);
     }
+    // By where they were to go, part by part; the one that came in goes there too.
+    let destination = daemon.deliveries().await.remove(0).destination;
+    let (mut there, mut after) = (Vec::new(), String::new());
+    loop {
+        let path =
+            format!("/api/v1/failed-deliveries?destination={destination}&limit=2&from=1{after}");
+        let part: Listing<FailedDelivery> = daemon.get(&path).await;
+        there.extend(part.items);
+        let Some(next) = part.next else { break };
+        after = format!("&after={next}");
+    }
+    let known = listed
+        .iter()
+        .filter(|one| one.destination.as_ref() == Some(&destination));
+    assert_eq!(there, known.cloned().collect::<Vec<_>>());
+    assert!(there.len() >= 4, "{there:?}");
+    let first = listed[6].received.0;
+    let later = listed.iter().filter(|one| one.received.0 > first).count();
+    for (query, wanted) in [
+        (format!("from={}", first + 1), later),
+        (format!("until={}", first + 1), 7 - later),
+        (format!("until={first}"), 0),
+        ("schedule=Large%20delivery".to_owned(), 7),
+        ("schedule=Large".to_owned(), 0),
+        ("search=LARGE".to_owned(), 7),
+        (format!("search={}", listed[3].id), 1),
+    ] {
+        let path = format!("/api/v1/failed-deliveries?{query}");
+        let part: Listing<FailedDelivery> = daemon.get(&path).await;
+        assert_eq!(part.items.len(), wanted, "{query}");
+    }
     let cut = &listed[cases.len() - 1];
     assert!(
         cut.rows > 100 && cut.rows < 2_000 && cut.bytes > 0,

@@ -131,6 +131,11 @@ impl Daemon {
         body.expect("a whole answer").to_bytes()
     }
 
+    /// Where its pages are.
+    pub fn admin(&self) -> &Url {
+        &self.admin
+    }
+
     /// The one delivery that it has.
     pub async fn delivery(&self) -> view::Delivery {
         let body = self.get("/api/v1/deliveries").await;

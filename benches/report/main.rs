@@ -1,15 +1,21 @@
 //! One program that measures the whole feed: the real daemon as a child process between stand-ins
 //! for Looker and mParticle.
 //!
-//! `cargo bench --bench report` runs small sizes and prints; `cargo bench --bench report -- --full`
+//! `cargo bench --bench report` runs small sizes and prints; `-- --page` measures the pages alone; `cargo bench --bench report -- --full`
 //! runs large ones (some 10 minutes; 10 GB of disk, and 6 GB of memory for the document) and writes `benches/REPORT.md` with its plots.
 
+#[allow(dead_code)] // The rest of it is for tests.
+#[path = "../../tests/page/browser.rs"]
+mod browser;
+#[path = "../../tests/page/history.rs"]
+mod history;
 #[path = "../kit/mod.rs"]
 mod kit;
 
 mod backlog;
 mod daemon;
 mod intake;
+mod interactive;
 mod many;
 mod page;
 mod small;
@@ -27,6 +33,7 @@ use std::time::Duration;
 use backlog::Backlog;
 use hyper::body::Bytes;
 use intake::{Floor, Intake};
+use interactive::Pages;
 use kit::Verdict;
 use looker_feed::looker::{Shape, document};
 use many::Midnight;
@@ -45,6 +52,7 @@ pub(crate) struct Measured {
     pub midnight: Midnight,
     pub small: Small,
     pub backlog: Backlog,
+    pub pages: Pages,
     /// Each stage alone; empty at small sizes, where `--bench ratios` is run beside this.
     pub stages: Vec<(&'static str, Vec<Verdict>)>,
 }
@@ -128,6 +136,10 @@ fn main() {
         println!("{:?}", backlog::run(home.path(), deliveries));
         return;
     }
+    if std::env::args().any(|argument| argument == "--page") {
+        print_pages(&interactive::run(home.path()));
+        return;
+    }
     let plan = if full { FULL } else { SMALL };
     let sizes = plan
         .sizes
@@ -157,6 +169,11 @@ fn main() {
     let small = small::run(home.path(), plan.small);
     println!("A start with {} small deliveries ...", plan.waiting);
     let backlog = backlog::run(home.path(), plan.waiting);
+    println!(
+        "The pages, {} deliveries in the history ...",
+        kit::number(interactive::DELIVERIES as f64)
+    );
+    let pages = interactive::run(home.path());
     let measured = Measured {
         full,
         sizes,
@@ -166,6 +183,7 @@ fn main() {
         midnight,
         small,
         backlog,
+        pages,
         stages: if full { stages() } else { Vec::new() },
     };
 
@@ -173,6 +191,7 @@ fn main() {
     for verdict in page::verdicts(&measured) {
         verdict.print();
     }
+    print_pages(&measured.pages);
     let out = if full {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("benches")
     } else {
@@ -180,6 +199,14 @@ fn main() {
     };
     page::write(&out, &measured).expect("the report can be written");
     println!("\nWritten: {}", out.join("REPORT.md").display());
+}
+
+fn print_pages(pages: &Pages) {
+    let verdicts = interactive::verdicts(pages);
+    verdicts.iter().for_each(Verdict::print);
+    if pages.is_none() {
+        println!("{}", interactive::NOT_MEASURED);
+    }
 }
 
 fn stages() -> Vec<(&'static str, Vec<Verdict>)> {

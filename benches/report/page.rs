@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::kit::{Bound, Verdict, number};
 use crate::many::{LARGE, SILENT};
 use crate::svg::{Axis, Line, plot};
-use crate::{Case, Measured};
+use crate::{Case, Measured, interactive};
 
 /// What Looker's own Action Hub on Node 20 takes in on this shape, in rows a second.
 const BASELINE: f64 = 15_000.0;
@@ -237,6 +237,10 @@ fn page(measured: &Measured) -> String {
     );
     let _ = write!(out, "## Targets\n\n{TARGETS}");
     lines(&mut out, &verdicts(measured));
+    lines(&mut out, &interactive::verdicts(&measured.pages));
+    if measured.pages.is_none() {
+        let _ = writeln!(out, "\n{}", interactive::NOT_MEASURED);
+    }
     for (title, verdicts) in &measured.stages {
         let _ = write!(out, "\n{title}, alone:\n\n{TARGETS}");
         lines(&mut out, verdicts);

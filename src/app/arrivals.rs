@@ -52,6 +52,14 @@ impl FailureCounts {
         }
     }
 
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        let counters = self.0.iter();
+        counters
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .sum()
+    }
+
     /// By name; every kind is there.
     pub fn by_reason(&self) -> BTreeMap<String, u64> {
         let counters = FailureKind::ALL.iter().zip(&self.0);

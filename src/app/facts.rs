@@ -114,18 +114,11 @@ impl Daemon for Facts {
 
     fn failed_deliveries(
         &self,
+        filter: &Filter,
         page: &Page,
     ) -> Result<view::Listing<view::FailedDelivery>, Problem> {
-        let before = cursor(page)?;
-        let failed = self.outbox.failed(before, page.limit).map_err(failed)?;
-        let last = failed.last().map(|one| one.id.to_string());
-        Ok(view::Listing {
-            next: last.filter(|_| failed.len() == page.limit),
-            items: failed
-                .iter()
-                .filter_map(|one| failed_view(&self.again, one))
-                .collect(),
-        })
+        let listed = self.failures.listed(filter, cursor(page)?, page.limit);
+        listed.map_err(failed)
     }
 
     fn failed_delivery(&self, id: &str) -> Result<view::FailedDelivery, Problem> {

@@ -1,8 +1,9 @@
 //! Deliveries that failed: how they are written down, and how they are shown.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::about::About;
 use super::again::AskAgain;
@@ -10,7 +11,7 @@ use super::arrivals::FailureCounts;
 use super::readiness::Readiness;
 use crate::again::State;
 use crate::clock::{self, UnixMillis};
-use crate::control::view;
+use crate::control::{Filter, view};
 use crate::intake::Caller;
 use crate::model::{DeliveryId, FailureKind};
 use crate::outbox::{self, Arrived, Attempt, AttemptEnd, NewAttempt, Outbox, Reservation};
@@ -18,12 +19,47 @@ use crate::outbox::{self, Arrived, Attempt, AttemptEnd, NewAttempt, Outbox, Rese
 /// A failed delivery concerns somebody for so long; by then its schedule has run again.
 const NEWS: Duration = Duration::from_secs(24 * 3600);
 
+/// What is on record is read again after so long: other daemons may have changed it, and it grows old.
+const KEPT: Duration = Duration::from_secs(5);
+
+/// Failed deliveries that are read at once.
+const READ_AT_ONCE: usize = 500;
+
 /// Writes down what fails.
 pub(super) struct Failures {
     outbox: Outbox,
     readiness: Arc<Readiness>,
     counts: Arc<FailureCounts>,
     again: Arc<AskAgain>,
+    /// Deliveries that were committed here.
+    came: AtomicU64,
+    read: Lately<view::Failures>,
+}
+
+/// What was read last, at which mark, and when.
+#[derive(Debug)]
+struct Lately<T>(Mutex<Option<([u64; 3], Instant, T)>>);
+
+impl<T: Copy> Lately<T> {
+    /// Reads it, if the mark is another or it is older than [`KEPT`]. Whoever asks meanwhile waits for the
+    /// same answer. An error is not kept.
+    fn get<E>(
+        &self,
+        mark: [u64; 3],
+        now: Instant,
+        read: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at_mark, at, value)) = *last
+            && at_mark == mark
+            && now.saturating_duration_since(at) < KEPT
+        {
+            return Ok(value);
+        }
+        let value = read()?;
+        *last = Some((mark, now, value));
+        Ok(value)
+    }
 }
 
 /// The right to receive one delivery, for the hub. Dropped without an end it is written down as
@@ -61,6 +97,8 @@ impl Failures {
             readiness,
             counts,
             again,
+            came: AtomicU64::new(0),
+            read: Lately(Mutex::new(None)),
         })
     }
 
@@ -85,7 +123,6 @@ impl Failures {
 
     /// One that was never reserved.
     pub fn refused(&self, caller: &Caller, kind: FailureKind, message: &str) {
-        self.counts.add(kind);
         let now = UnixMillis::now();
         let written = clock::new_delivery_id(now)
             .map_err(|error| error.to_string())
@@ -112,6 +149,8 @@ impl Failures {
                 let recorded = self.outbox.record_failure(&new, end);
                 recorded.map_err(|error| error.to_string())
             });
+        // Who sees the count finds it in the list.
+        self.counts.add(kind);
         match written {
             Ok(attempt) => self.again.failed(&attempt),
             Err(error) => tracing::warn!(
@@ -125,8 +164,50 @@ impl Failures {
         self.counts.by_reason()
     }
 
-    /// What is on record.
+    /// Those that began before `before` and that the filter admits, newest first.
+    ///
+    /// # Errors
+    /// The outbox does not say.
+    pub fn listed(
+        &self,
+        filter: &Filter,
+        before: Option<DeliveryId>,
+        limit: usize,
+    ) -> Result<view::Listing<view::FailedDelivery>, outbox::Error> {
+        let mut items = Vec::new();
+        let mut before = before;
+        loop {
+            let part = self.outbox.failed(before, READ_AT_ONCE)?;
+            for attempt in &part {
+                let view = failed_view(&self.again, attempt);
+                items.extend(view.filter(|view| filter.admits_failed(view)));
+                if items.len() == limit {
+                    let next = Some(attempt.id.to_string());
+                    return Ok(view::Listing { items, next });
+                }
+            }
+            before = match part.last() {
+                Some(last) if part.len() == READ_AT_ONCE => Some(last.id),
+                _ => return Ok(view::Listing { items, next: None }),
+            };
+        }
+    }
+
+    /// What is on record. Whoever looks each second has it read when something has become of a failed
+    /// delivery here, and else every [`KEPT`].
+    ///
+    /// # Errors
+    /// The outbox does not say.
     pub fn on_record(&self) -> Result<view::Failures, outbox::Error> {
+        let mark = [
+            self.counts.total(),
+            self.came.load(Relaxed),
+            self.again.changes(),
+        ];
+        self.read.get(mark, Instant::now(), || self.read_record())
+    }
+
+    fn read_record(&self) -> Result<view::Failures, outbox::Error> {
         let all = self.outbox.failed(None, usize::MAX)?;
         let alone = self.alone(&all);
         let ends = |attempt: &&Attempt| Some(attempt.end.as_ref()?.at);
@@ -196,6 +277,7 @@ impl Reserved {
     /// It is committed.
     pub fn done(mut self) {
         self.reservation = None;
+        self.failures.came.fetch_add(1, Relaxed);
         let again = &self.failures.again;
         again.committed(self.id, &self.title, &self.about, self.began);
     }
@@ -208,8 +290,10 @@ impl Reserved {
 
     fn end(&mut self, kind: FailureKind, message: &str) {
         if let Some(reservation) = self.reservation.take() {
+            let attempt = reservation.fail(kind.number(), message);
+            // Who sees the count finds it in the list.
             self.failures.counts.add(kind);
-            if let Some(attempt) = reservation.fail(kind.number(), message) {
+            if let Some(attempt) = attempt {
                 self.failures.again.failed(&attempt);
             }
         }
@@ -254,6 +338,7 @@ pub(super) fn failed_view(again: &AskAgain, attempt: &Attempt) -> Option<view::F
         link: about.link,
         instance: about.instance,
         schedule: about.schedule,
+        destination: about.destination,
         received: attempt.received,
         ended: end.at,
         reason: kind.name().to_owned(),
@@ -272,5 +357,35 @@ pub(super) fn repeat_view((of, number): (DeliveryId, u32)) -> view::RepeatOf {
     view::RepeatOf {
         delivery: of.to_string(),
         number,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_is_kept_while_nothing_has_changed_and_not_for_long() {
+        let lately = Lately(Mutex::new(None));
+        let start = Instant::now();
+        let mut reads = 0;
+        let mut get = |mark: u64, millis: u64, answer: Result<u32, &'static str>| {
+            let read = || {
+                reads += 1;
+                answer
+            };
+            let at = start + Duration::from_millis(millis);
+            let got = lately.get([1, mark, 1], at, read);
+            (got, reads)
+        };
+        assert_eq!(get(1, 0, Err("away")), (Err("away"), 1));
+        assert_eq!(get(1, 1, Ok(7)), (Ok(7), 2));
+        assert_eq!(get(1, 4_999, Ok(8)), (Ok(7), 2));
+        assert_eq!(get(2, 5_000, Ok(8)), (Ok(8), 3));
+        assert_eq!(get(2, 9_999, Ok(9)), (Ok(8), 3));
+        assert_eq!(get(2, 10_000, Ok(9)), (Ok(9), 4));
+        // What failed to be read leaves what was read before it, and is read again at once.
+        assert_eq!(get(3, 10_001, Err("away")), (Err("away"), 5));
+        assert_eq!(get(3, 10_002, Ok(10)), (Ok(10), 6));
     }
 }

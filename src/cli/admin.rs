@@ -281,8 +281,7 @@ async fn execute(
             let delivery = whole_id(client, &arguments.delivery).await?;
             let path = ["deliveries", &delivery, "rejected"];
             if arguments.list.csv {
-                let all = |_: &RejectedRow| true;
-                return csv(client, screen, &path, &[], arguments.list, all).await;
+                return csv::<RejectedRow>(client, screen, &path, &[], arguments.list).await;
             }
             let (items, text) = list::<RejectedRow>(client, &path, &[], arguments.list).await?;
             if arguments.list.json {
@@ -339,8 +338,8 @@ async fn dead_letters(
             let delivery = whole_ids(client, delivery.as_deref()).await?;
             let query: Vec<_> = delivery.iter().map(|id| ("delivery", &**id)).collect();
             if arguments.csv {
-                let all = |_: &DeadLetter| true;
-                return csv(client, screen, &["dead-letters"], &query, *arguments, all).await;
+                let path = ["dead-letters"];
+                return csv::<DeadLetter>(client, screen, &path, &query, *arguments).await;
             }
             let (items, text) =
                 list::<DeadLetter>(client, &["dead-letters"], &query, *arguments).await?;
@@ -510,7 +509,15 @@ async fn steer(
     arguments: &Steer,
     verb: &str,
 ) -> Result<Found, Failure> {
-    let wanted = &*arguments.destination;
+    let destination = destination_of(client, &arguments.destination).await?;
+    let path = ["destinations", &destination, verb];
+    let done: Done = client.post(&path, &json!({})).await?;
+    tell(screen, &done, arguments.json)?;
+    Ok(Found::of(done.changed))
+}
+
+/// The id of the one destination that is meant: by its id, the beginning of it, or a part of its label.
+async fn destination_of(client: &Client, wanted: &str) -> Result<String, Failure> {
     let now: Overview = client.get(&["overview"], &[]).await?;
     let fits = |exact: bool| {
         now.destinations
@@ -524,14 +531,16 @@ async fn steer(
     if found.is_empty() && !wanted.is_empty() {
         found = fits(false).collect();
     }
-    let [destination] = found[..] else {
-        return Err(match found.len() {
-            0 => ClientError::NotFound(format!("There is no destination `{wanted}`.")).into(),
-            many => Failure::Usage(format!("`{wanted}` fits {many} destinations: give an id")),
-        });
-    };
-    let path = ["destinations", &destination.id, verb];
-    let done: Done = client.post(&path, &json!({})).await?;
-    tell(screen, &done, arguments.json)?;
-    Ok(Found::of(done.changed))
+    match found[..] {
+        [destination] => Ok(destination.id.clone()),
+        [] => {
+            let why =
+                format!("There is no destination `{wanted}`: `looker-feed status` lists them.");
+            Err(ClientError::NotFound(why).into())
+        }
+        _ => Err(Failure::Usage(format!(
+            "`{wanted}` fits {} destinations: give an id",
+            found.len()
+        ))),
+    }
 }

@@ -85,6 +85,12 @@ pub(super) fn check_relations(config: &Config) -> impl Iterator<Item = ConfigErr
                 .to_owned(),
         ),
         (
+            config.hold.schedules.is_empty() || config.hold.unusual_percent > 0,
+            "hold.schedules",
+            config.hold.schedules.join(", "),
+            "`hold.unusual_percent` is 0, and with that no delivery is held".to_owned(),
+        ),
+        (
             config.admin.listen.port() == 0 || config.admin.listen != config.intake.listen,
             "admin.listen",
             config.admin.listen.to_string(),

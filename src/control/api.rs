@@ -76,7 +76,7 @@ pub(super) fn routes() -> Vec<(&'static str, MethodRouter<Arc<Shared>>)> {
         ),
         ("/api/v1/deliveries/{id}/cancel", post(cancel)),
         ("/api/v1/deliveries/{id}/release", post(release)),
-        ("/api/v1/failed-deliveries", get(failed_deliveries)),
+        ("/api/v1/failed-deliveries", get(lists::failed)),
         ("/api/v1/failed-deliveries/{id}", get(failed_delivery)),
         ("/api/v1/failed-deliveries/{id}/ask-again", post(ask_again)),
         (
@@ -279,21 +279,6 @@ struct Letters {
     limit: Option<usize>,
     #[serde(default)]
     format: Format,
-}
-
-async fn failed_deliveries(State(shared): State<Arc<Shared>>, query: Params<Part>) -> Answer {
-    let query = params(query)?;
-    let page = page_of(query.after, query.limit)?;
-    if query.format == Format::Csv {
-        let part = (page.after, query.limit);
-        let file = "looker-feed-failed-deliveries.csv";
-        let read = |daemon: &dyn Daemon, page: &Page| daemon.failed_deliveries(page);
-        return export::csv(shared, part, export::ENTRIES, file, read).await;
-    }
-    let listing = shared
-        .calls
-        .ask(move |daemon| daemon.failed_deliveries(&page));
-    json(&listing.await?)
 }
 
 async fn failed_delivery(State(shared): State<Arc<Shared>>, id: Name) -> Answer {

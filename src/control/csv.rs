@@ -170,6 +170,7 @@ impl Record for FailedDelivery {
         ("bytes", |one| one.bytes.into()),
         ("instance", |one| one.instance.as_ref().into()),
         ("schedule", |one| one.schedule.as_ref().into()),
+        ("destination", |one| one.destination.as_ref().into()),
         ("link", |one| one.link.as_ref().into()),
         ("again_state", |one| {
             one.again.as_ref().map(|again| &again.state).into()

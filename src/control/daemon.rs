@@ -37,9 +37,10 @@ pub trait Daemon: Send + Sync + 'static {
     /// All committed deliveries on record, newest first, without their links.
     fn on_record(&self) -> Result<Vec<view::Delivery>, Problem>;
 
-    /// Deliveries that failed and are on record, newest first.
+    /// Deliveries that failed and that the filter admits, newest first.
     fn failed_deliveries(
         &self,
+        filter: &Filter,
         page: &Page,
     ) -> Result<view::Listing<view::FailedDelivery>, Problem>;
 

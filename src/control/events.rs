@@ -1,6 +1,7 @@
 //! The live page's events, and the sampler behind speeds and charts: one task looks at the daemon
 //! for all who watch, each second, and every ten seconds for the history.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::answer::{Failure, content};
 use super::daemon::{Daemon, Page, Problem};
 use super::filter::{Filter, State};
+use super::issue::Standing;
 use super::shared::{LISTENERS, Shared};
 use super::view::{Delivery, Overview, Pulse};
 use super::{history, kept};
@@ -30,8 +32,16 @@ const RECENT: usize = 25;
 /// How often the history is written to its file.
 const KEEP: Duration = Duration::from_secs(300);
 
+/// Of them at least so many are over, if there are.
+const OVER: usize = 8;
+
 /// Open deliveries in an event.
 const OPEN: usize = 50;
+
+/// Open deliveries that are looked through for these, and how many at once. Behind more than this many the
+/// oldest are not known.
+const OPEN_READ: usize = 2_000;
+const AT_ONCE: usize = 500;
 
 /// Looks at the daemon each second and feeds the live pages until `shutdown`; keeps the history in
 /// `file`.
@@ -179,6 +189,7 @@ async fn pulse(shared: &Shared) -> Pulse {
             let overview = daemon.overview();
             let newest = daemon.deliveries(&Filter::default(), &newest);
             let open = open(daemon, &overview);
+            let newest = newest.and_then(|newest| with_over(daemon, newest.items, &open));
             Ok((overview, newest, open))
         })
         .await;
@@ -204,8 +215,11 @@ async fn pulse(shared: &Shared) -> Pulse {
             Vec::new()
         }
     };
-    let deliveries = completed(deliveries.map(|listing| listing.items));
-    let open = completed(open);
+    let deliveries = completed(deliveries);
+    let mut open = completed(open);
+    let is_stuck = |one: &Delivery| matches!(one.standing, Standing::Blocked | Standing::Held);
+    open.sort_by_key(|one| (!is_stuck(one), one.received));
+    open.truncate(OPEN);
     Pulse {
         overview,
         deliveries,
@@ -214,18 +228,52 @@ async fn pulse(shared: &Shared) -> Pulse {
     }
 }
 
-/// The newest open deliveries; when nothing is open, nothing is looked through.
+/// The open deliveries, newest first; when nothing is open, nothing is looked through.
 fn open(daemon: &dyn Daemon, overview: &Overview) -> Result<Vec<Delivery>, Problem> {
+    let mut all = Vec::new();
     if overview.destinations.iter().all(|one| one.batches == 0) {
-        return Ok(Vec::new());
+        return Ok(all);
     }
     let filter = Filter {
         state: Some(State::Open),
         ..Filter::default()
     };
+    let mut after = None;
+    while all.len() < OPEN_READ {
+        let limit = AT_ONCE;
+        let part = daemon.deliveries(&filter, &Page { after, limit })?;
+        all.extend(part.items);
+        after = part.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+/// The newest deliveries with some that are over, when those that are open push them out.
+fn with_over(
+    daemon: &dyn Daemon,
+    newest: Vec<Delivery>,
+    open: &Result<Vec<Delivery>, Problem>,
+) -> Result<Vec<Delivery>, Problem> {
+    let is_over = |one: &&Delivery| !matches!(one.state.as_str(), "waiting" | "sending");
+    let few = newest.iter().filter(is_over).count() < OVER;
+    let many_open = open.as_ref().is_ok_and(|open| open.len() >= OPEN_READ);
+    if newest.len() < RECENT || !few || many_open {
+        return Ok(newest);
+    }
+    let filter = Filter {
+        state: Some(State::Done),
+        ..Filter::default()
+    };
     let page = Page {
         after: None,
-        limit: OPEN,
+        limit: OVER,
     };
-    Ok(daemon.deliveries(&filter, &page)?.items)
+    let over = daemon.deliveries(&filter, &page)?.items.into_iter();
+    let mut all = newest;
+    let known: HashSet<String> = all.iter().map(|one| one.id.clone()).collect();
+    all.extend(over.filter(|one| !known.contains(&one.id)));
+    Ok(all)
 }

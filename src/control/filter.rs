@@ -1,12 +1,12 @@
 //! Which deliveries of the history: by state, schedule, destination, time, and words. Pure.
 
-use super::view::Delivery;
+use super::view::{Delivery, FailedDelivery};
 use crate::clock::UnixMillis;
 
 /// What a listed delivery must be like; without any of them, all are listed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// How it stands.
+    /// How it stands; of no meaning for one that failed.
     pub state: Option<State>,
     /// The schedule's title, to the letter.
     pub schedule: Option<String>,
@@ -26,6 +26,8 @@ pub struct Filter {
 pub enum State {
     /// Something of it waits or is being sent.
     Open,
+    /// It waits for a person to release it, since its size is unusual.
+    Held,
     /// Nothing of it waits: all that follow.
     Done,
     /// All of it that was to be sent has arrived.
@@ -42,13 +44,24 @@ impl Filter {
     /// Whether `delivery` is listed.
     pub fn admits(&self, delivery: &Delivery) -> bool {
         self.state.is_none_or(|state| state.admits(delivery))
-            && is(self.schedule.as_ref(), &delivery.title)
             && is(self.destination.as_ref(), &delivery.destination)
-            && self.from.is_none_or(|from| delivery.received >= from)
-            && self.until.is_none_or(|until| delivery.received < until)
+            && self.names(&delivery.id, &delivery.title, delivery.received)
+    }
+
+    /// The same of one that failed. Where it was to go is not known of all of them.
+    pub fn admits_failed(&self, failed: &FailedDelivery) -> bool {
+        let destination = failed.destination.as_deref().unwrap_or_default();
+        is(self.destination.as_ref(), destination)
+            && self.names(&failed.id, &failed.title, failed.received)
+    }
+
+    fn names(&self, id: &str, title: &str, received: UnixMillis) -> bool {
+        is(self.schedule.as_ref(), title)
+            && self.from.is_none_or(|from| received >= from)
+            && self.until.is_none_or(|until| received < until)
             && self.search.as_ref().is_none_or(|words| {
                 let words = words.trim().to_lowercase();
-                delivery.id.starts_with(&words) || delivery.title.to_lowercase().contains(&words)
+                id.starts_with(&words) || title.to_lowercase().contains(&words)
             })
     }
 
@@ -70,6 +83,7 @@ impl State {
         let missing = rows.dead + rows.rejected + rows.damaged > 0;
         match self {
             Self::Open => open,
+            Self::Held => open && delivery.held,
             Self::Done => !open,
             Self::Delivered => !open && !missing && rows.cancelled == 0,
             Self::Incomplete => !open && missing,
@@ -200,7 +214,26 @@ mod tests {
             ),
         ] {
             assert_eq!(filter.admits(&one), wanted, "{filter:?}");
+            let failed = FailedDelivery {
+                id: one.id.clone(),
+                title: one.title.clone(),
+                destination: Some(one.destination.clone()),
+                received: one.received,
+                ..FailedDelivery::default()
+            };
+            assert_eq!(filter.admits_failed(&failed), wanted, "{filter:?}");
         }
+    }
+
+    #[test]
+    fn a_failed_delivery_that_is_not_known_to_go_anywhere_is_of_no_destination() {
+        let failed = FailedDelivery::default();
+        assert!(Filter::default().admits_failed(&failed));
+        let of_one = Filter {
+            destination: Some("d1".to_owned()),
+            ..Filter::default()
+        };
+        assert!(!of_one.admits_failed(&failed));
     }
 
     #[test]
@@ -209,6 +242,7 @@ mod tests {
         let admitted = |one: &Delivery| -> Vec<State> {
             let all = [
                 State::Open,
+                State::Held,
                 State::Done,
                 State::Delivered,
                 State::Incomplete,
@@ -230,5 +264,7 @@ mod tests {
         one.state = "sending".to_owned();
         one.rows.cancelled = 0;
         assert_eq!(admitted(&one), [State::Open]);
+        one.held = true;
+        assert_eq!(admitted(&one), [State::Open, State::Held]);
     }
 }

@@ -39,17 +39,21 @@ impl Health {
         }
         let held = overview.outbox.held_deliveries;
         if held > 0 {
-            let (wait, their) = match held {
-                1 => ("is", "its size is"),
-                _ => ("are", "their sizes are"),
+            let (wait, text) = match held {
+                1 => (
+                    "is",
+                    "Nothing of it is sent, since its size is unusual. Release it, or cancel it.",
+                ),
+                _ => (
+                    "are",
+                    "Nothing of them is sent, since their sizes are unusual. Release them, or cancel them.",
+                ),
             };
             issues.push(Issue {
                 kind: Kind::DeliveriesHeld,
                 level: Level::Attention,
                 title: format!("{} {wait} held.", count(held, "delivery", "deliveries")),
-                text: format!(
-                    "Nothing of it is sent, since {their} unusual (`hold.unusual_percent`). Release it, or cancel it."
-                ),
+                text: text.to_owned(),
                 since: None,
                 destination: None,
             });
@@ -171,10 +175,15 @@ fn failed(overview: &Overview, issues: &mut Vec<Issue>) {
             "{} of late.",
             count(alone, "delivery failed", "deliveries failed")
         );
-        let text =
-            "None of it was sent, Looker was told why, and nobody asks for it again. See the \
-                    reason; then send it again from Looker, or have Looker asked, or dismiss it."
-                .to_owned();
+        let (it, whom) = if alone == 1 {
+            ("it", "it")
+        } else {
+            ("them", "each")
+        };
+        let text = format!(
+            "Nothing of {it} was sent, and nobody asks Looker for {it} again. See the reason; then send {whom} \
+             again from Looker, or have Looker asked, or dismiss {whom}."
+        );
         let (kind, level) = (Kind::DeliveriesFailed, Level::Attention);
         add(kind, level, title, text, failures.since);
     }
@@ -185,9 +194,10 @@ fn failed(overview: &Overview, issues: &mut Vec<Issue>) {
             count(asked, "delivery failed", "deliveries failed"),
             if asked == 1 { "is" } else { "are" }
         );
-        let text =
-            "None of it was sent, and there is nothing to do: Looker is asked to run it again."
-                .to_owned();
+        let it = if asked == 1 { "it" } else { "them" };
+        let text = format!(
+            "Nothing of {it} was sent, and there is nothing to do: Looker is asked to run {it} again."
+        );
         add(Kind::DeliveriesFailed, Level::Waiting, title, text, None);
     }
     for looker in &overview.ask_again.lookers {
@@ -220,10 +230,15 @@ fn standing_of(destination: &Destination) -> Option<Issue> {
             Kind::DestinationPaused,
             Level::Attention,
             format!("Nothing is sent to {label}: it is paused."),
-            format!(
-                "{} Nothing is lost. Correct what is wrong, then resume.",
-                sentence(why)
-            ),
+            // One that a person has paused is not tried by itself.
+            match destination.next_try {
+                None => format!("{} Nothing is lost. Resume it to go on.", sentence(why)),
+                Some(_) => format!(
+                    "{} Nothing is lost. Correct the credentials in Looker's action (the next delivery brings \
+                     them), or cancel the delivery that is wrong; resume to try at once.",
+                    sentence(why)
+                ),
+            },
         ),
         "down" => (
             Kind::DestinationDown,

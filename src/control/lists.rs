@@ -6,10 +6,10 @@ use std::sync::Arc;
 use axum::extract::State as Of;
 use serde::Deserialize;
 
-use super::answer::json;
+use super::answer::{Failure, json};
 use super::daemon::{Daemon, Page, Problem};
 use super::filter::{Filter, State};
-use super::request::{Answer, Format, Name, Params, checked, name, page_of, params};
+use super::request::{Answer, Format, Name, Params, bad, checked, name, page_of, params};
 use super::shared::Shared;
 use super::view::{Delivery, Groups};
 use super::{export, groups, runs};
@@ -44,23 +44,29 @@ pub(super) struct Wanted {
     search: Option<String>,
 }
 
+impl Wanted {
+    /// Which deliveries, and which part of them.
+    fn read(self) -> Result<(Filter, Page, Option<usize>, Format), Failure> {
+        let text = |text: Option<String>| {
+            let text = text.filter(|text| !text.is_empty());
+            text.map(|text| bounded(text, TEXT)).transpose()
+        };
+        let filter = Filter {
+            state: self.state,
+            schedule: text(self.schedule)?,
+            destination: text(self.destination)?,
+            from: self.from,
+            until: self.until,
+            search: text(self.search)?,
+        };
+        let page = page_of(self.after, self.limit)?;
+        Ok((filter, page, self.limit, self.format))
+    }
+}
+
 /// `GET /api/v1/deliveries`.
 pub(super) async fn deliveries(Of(shared): Of<Arc<Shared>>, query: Params<Wanted>) -> Answer {
-    let wanted = params(query)?;
-    let (format, limit) = (wanted.format, wanted.limit);
-    let page = page_of(wanted.after, limit)?;
-    let text = |text: Option<String>| {
-        let text = text.filter(|text| !text.is_empty());
-        text.map(|text| bounded(text, TEXT)).transpose()
-    };
-    let filter = Filter {
-        state: wanted.state,
-        schedule: text(wanted.schedule)?,
-        destination: text(wanted.destination)?,
-        from: wanted.from,
-        until: wanted.until,
-        search: text(wanted.search)?,
-    };
+    let (filter, page, limit, format) = params(query)?.read()?;
     if format == Format::Csv {
         let fill = Arc::clone(&shared);
         let read = move |daemon: &dyn Daemon, page: &Page| {
@@ -84,13 +90,30 @@ pub(super) async fn deliveries(Of(shared): Of<Arc<Shared>>, query: Params<Wanted
     json(&listing)
 }
 
-fn bounded(text: String, most: usize) -> Result<String, super::answer::Failure> {
+/// `GET /api/v1/failed-deliveries`.
+pub(super) async fn failed(Of(shared): Of<Arc<Shared>>, query: Params<Wanted>) -> Answer {
+    let (filter, page, limit, format) = params(query)?.read()?;
+    if filter.state.is_some() {
+        let why = "`state` is for deliveries that came in: those of this list have all failed.";
+        return Err(bad(why.to_owned()));
+    }
+    let read = move |daemon: &dyn Daemon, page: &Page| daemon.failed_deliveries(&filter, page);
+    if format == Format::Csv {
+        let part = (page.after, limit);
+        let file = "looker-feed-failed-deliveries.csv";
+        return export::csv(shared, part, export::ENTRIES, file, read).await;
+    }
+    let listing = shared.calls.ask(move |daemon| read(daemon, &page));
+    json(&listing.await?)
+}
+
+fn bounded(text: String, most: usize) -> Result<String, Failure> {
     if text.len() <= most {
         return Ok(text);
     }
-    let status = axum::http::StatusCode::BAD_REQUEST;
-    let why = format!("A text in the address has more than {most} bytes.");
-    Err(super::answer::Failure::new(status, why))
+    Err(bad(format!(
+        "A text in the address has more than {most} bytes."
+    )))
 }
 
 /// `GET /api/v1/deliveries/{id}`.

@@ -30,6 +30,7 @@ pub(super) const ASSETS: &[(&str, &str, &str)] = &[
     ("chart.js", JS, include_str!("page/chart.js")),
     ("actions.js", JS, include_str!("page/actions.js")),
     ("overview.js", JS, include_str!("page/overview.js")),
+    ("filters.js", JS, include_str!("page/filters.js")),
     ("deliveries.js", JS, include_str!("page/deliveries.js")),
     ("delivery.js", JS, include_str!("page/delivery.js")),
     ("schedules.js", JS, include_str!("page/schedules.js")),

@@ -222,6 +222,9 @@ pub struct FailedDelivery {
     pub instance: Option<String>,
     /// The schedule's id there.
     pub schedule: Option<String>,
+    /// The id of the destination that it was to go to, if it came so far that this is known.
+    #[serde(default)]
+    pub destination: Option<String>,
     /// When it was received.
     pub received: UnixMillis,
     /// When it failed.
@@ -454,9 +457,9 @@ pub struct Listing<T> {
 pub struct Pulse {
     /// Everything at a glance.
     pub overview: Overview,
-    /// The newest deliveries, newest first.
+    /// The newest deliveries, and some that are over, newest first.
     pub deliveries: Vec<Delivery>,
-    /// Deliveries that are not over, newest first: as many as fit a page.
+    /// Deliveries that are not over, as many as fit a page: what is stuck, then the oldest.
     #[serde(default)]
     pub open: Vec<Delivery>,
     /// Why the deliveries could not be read.

@@ -260,7 +260,7 @@ impl Watcher {
         let mut after = None;
         for _ in 0..PARTS {
             let page = Page { after, limit: PART };
-            let Ok(part) = daemon.failed_deliveries(&page) else {
+            let Ok(part) = daemon.failed_deliveries(&Filter::default(), &page) else {
                 return;
             };
             listed.extend(part.items);

@@ -353,8 +353,8 @@ async fn header_tiles_and_deliveries_tell_the_truth_while_a_destination_is_down(
             .starts_with("Needs you1 thing")
     );
     assert!(browser.text("#tile-time-to-finish").await.contains("Waits"));
-    // What is held up stands on top, and says why; what did not arrive whole is not green.
-    browser.shows("tbody tr [data-of=state]", "Held up").await;
+    // What is blocked stands on top, and says why; what did not arrive whole is not green.
+    browser.shows("tbody tr [data-of=state]", "Blocked").await;
     let why = "return document.querySelector('tbody tr [data-of=state]').title;";
     let why = browser.eval(why).await;
     assert!(

@@ -1,4 +1,4 @@
-//! Headless Chromium over WebDriver, and axe-core in it.
+//! Headless Chromium over WebDriver, and axe-core in it. Beside these tests a bench has it.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -15,7 +15,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::support::{Daemon, PATIENCE};
+/// Everything here is local and small; what takes longer has gone wrong.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Says that a program is missing; CI installs it, so there it is an error.
 pub fn missing(program: &str) {
@@ -277,12 +278,6 @@ pub fn axe() -> Option<String> {
 }
 
 impl Browser {
-    /// To an address of the daemon.
-    pub async fn visit(&self, daemon: &Daemon, path: &str) {
-        let address = daemon.admin.join(path).expect("an address");
-        self.page.goto(address.as_str()).await.expect("the page");
-    }
-
     /// Presses the first element that a selector names, once it is there.
     pub async fn press(&self, selector: &str) {
         self.until(&format!("document.querySelector(`{selector}`)"))

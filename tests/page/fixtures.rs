@@ -7,6 +7,7 @@ use looker_feed::model::DataType;
 use looker_feed::sandbox::{Fault, Faults, Rule};
 use serde_json::{Value, json};
 
+use crate::browser::Browser;
 use crate::support::{Daemon, SECRET, run};
 
 /// mParticle refuses what holds this.
@@ -76,4 +77,12 @@ pub fn written(directory: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     let path = directory.join(name);
     std::fs::write(&path, bytes).expect("a file");
     path
+}
+
+impl Browser {
+    /// To an address of the daemon.
+    pub async fn visit(&self, daemon: &Daemon, path: &str) {
+        let address = daemon.admin.join(path).expect("an address");
+        self.page.goto(address.as_str()).await.expect("the page");
+    }
 }

@@ -7,6 +7,7 @@
 mod acts;
 mod browser;
 mod fixtures;
+mod history;
 mod lists;
 mod metrics;
 #[path = "../support/mod.rs"]

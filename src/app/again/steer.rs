@@ -237,10 +237,13 @@ impl AskAgain {
             );
         }
         if !self.is_on() {
-            return Some("There is no API key of Looker ([looker.api]).".to_owned());
+            return Some("With an API key of Looker ([looker.api] in the configuration) it would be asked for by itself.".to_owned());
         }
         if self.instance_of(&about.hosts).is_none() {
-            return Some("There is no API key of the Looker that it came from.".to_owned());
+            return Some(
+                "With an API key of the Looker that it came from it would be asked for by itself."
+                    .to_owned(),
+            );
         }
         if about.schedule.is_none() {
             return Some("The delivery did not say which schedule it belongs to.".to_owned());

@@ -3,7 +3,8 @@
 use clap::Args;
 use serde::Deserialize;
 
-use super::list::{ListArguments, csv, list, list_of};
+use super::destination_of;
+use super::list::{ListArguments, csv, list};
 use super::outcome::{Failure, Found};
 use super::print::{self, Listed};
 use super::screen::Screen;
@@ -23,6 +24,9 @@ pub struct Deliveries {
     failed: bool,
     #[command(flatten)]
     choice: Choice,
+    /// Only those to this destination: its id, the beginning of it, or a part of its label
+    #[arg(long, value_name = "DESTINATION")]
+    destination: Option<String>,
     #[command(flatten)]
     list: ListArguments,
 }
@@ -33,23 +37,23 @@ pub(super) async fn deliveries(
     screen: &mut Screen<'_>,
     arguments: &Deliveries,
 ) -> Result<Found, Failure> {
-    let chosen = arguments.choice.at(UnixMillis::now())?;
-    // The list of those that failed has no filter of its own: it is short.
-    let path = ["failed-deliveries"];
-    let is_meant = |one: &FailedDelivery| chosen.admits(&one.title, one.received);
-    let query = chosen.query();
+    let mut query = arguments.choice.at(UnixMillis::now())?;
+    if let Some(wanted) = &arguments.destination {
+        query.push(("destination", destination_of(client, wanted).await?));
+    }
     let query: Vec<_> = query
         .iter()
         .map(|(name, value)| (*name, &**value))
         .collect();
+    let (path, failed_path) = (["deliveries"], ["failed-deliveries"]);
     if arguments.list.csv && arguments.failed {
-        return csv(client, screen, &path, &[], arguments.list, is_meant).await;
+        return csv::<FailedDelivery>(client, screen, &failed_path, &query, arguments.list).await;
     }
     if arguments.list.csv {
-        let all = |_: &Delivery| true;
-        return csv(client, screen, &["deliveries"], &query, arguments.list, all).await;
+        return csv::<Delivery>(client, screen, &path, &query, arguments.list).await;
     }
-    let (failed, failed_text) = list_of(client, &path, &[], arguments.list, is_meant).await?;
+    let (failed, failed_text) =
+        list::<FailedDelivery>(client, &failed_path, &query, arguments.list).await?;
     if arguments.failed {
         if arguments.list.json {
             screen.json(&failed_text)?;
@@ -58,8 +62,7 @@ pub(super) async fn deliveries(
         }
         return Ok(Found::of(failed.len() as u64));
     }
-    let (mut items, text) =
-        list::<Delivery>(client, &["deliveries"], &query, arguments.list).await?;
+    let (mut items, text) = list::<Delivery>(client, &path, &query, arguments.list).await?;
     if arguments.list.json {
         screen.json(&merged(&text, &failed_text, arguments.list.most())?)?;
         return Ok(Found::of((items.len() + failed.len()) as u64));

@@ -40,53 +40,33 @@ pub(super) async fn list<T: DeserializeOwned>(
     query: &[(&str, &str)],
     arguments: ListArguments,
 ) -> Result<(Vec<T>, String), Failure> {
-    list_of(client, path, query, arguments, |_| true).await
-}
-
-/// The same, of those that `admits` says.
-pub(super) async fn list_of<T: DeserializeOwned>(
-    client: &Client,
-    path: &[&str],
-    query: &[(&str, &str)],
-    arguments: ListArguments,
-    admits: impl Fn(&T) -> bool,
-) -> Result<(Vec<T>, String), Failure> {
     let mut items = Vec::new();
     let mut texts: Vec<String> = Vec::new();
-    let most = arguments.most();
-    each(client, path, query, most, |item, text| {
-        let is_meant = admits(&item);
-        if is_meant {
-            items.push(item);
-            texts.push(text.to_owned());
-        }
-        Ok(is_meant)
+    each(client, path, query, arguments.most(), |item, text| {
+        items.push(item);
+        texts.push(text.to_owned());
+        Ok(())
     })
     .await?;
     Ok((items, format!("[{}]", texts.join(",\n"))))
 }
 
-/// Writes those that `admits` says as CSV, while they are read.
+/// Writes a list as CSV, while it is read.
 pub(super) async fn csv<T: Record + DeserializeOwned>(
     client: &Client,
     screen: &mut Screen<'_>,
     path: &[&str],
     query: &[(&str, &str)],
     arguments: ListArguments,
-    admits: impl Fn(&T) -> bool,
 ) -> Result<Found, Failure> {
     let mut head = Some(csv::head::<T>());
     let most = arguments.most();
-    let count = each(client, path, query, most, |item, _| {
+    let count = each(client, path, query, most, |item: T, _| {
         // The daemon has answered.
         if let Some(head) = head.take() {
             screen.csv(&head)?;
         }
-        let is_meant = admits(&item);
-        if is_meant {
-            screen.csv(&csv::record(&item))?;
-        }
-        Ok(is_meant)
+        Ok(screen.csv(&csv::record(&item))?)
     })
     .await?;
     if let Some(head) = head.take() {
@@ -95,13 +75,13 @@ pub(super) async fn csv<T: Record + DeserializeOwned>(
     Ok(Found::of(count as u64))
 }
 
-/// Hands out entry by entry with its JSON text, until `take` has taken so many; says how many.
+/// Hands out entry by entry with its JSON text, at most so many; says how many.
 async fn each<T: DeserializeOwned>(
     client: &Client,
     path: &[&str],
     query: &[(&str, &str)],
     most: usize,
-    mut take: impl FnMut(T, &str) -> Result<bool, Failure>,
+    mut take: impl FnMut(T, &str) -> Result<(), Failure>,
 ) -> Result<usize, Failure> {
     let mut taken = 0;
     let mut after: Option<String> = None;
@@ -113,10 +93,9 @@ async fn each<T: DeserializeOwned>(
             query.push(("after", after));
         }
         let part: Listing<Box<RawValue>> = client.get(path, &query).await?;
-        for text in part.items {
-            if taken < most {
-                taken += usize::from(take(client.read(text.get())?, text.get())?);
-            }
+        for text in part.items.into_iter().take(most - taken) {
+            take(client.read(text.get())?, text.get())?;
+            taken += 1;
         }
         after = part.next;
         if after.is_none() {

@@ -32,7 +32,7 @@ pub fn deliveries(screen: &mut Screen<'_>, items: &[Listed]) -> io::Result<()> {
         let rows = delivery.rows;
         vec![
             delivery.id.clone(),
-            delivery.state.clone(),
+            delivery.standing.name().to_owned(),
             span(between(delivery.received, now)),
             number(delivery.rows_in),
             number(rows.delivered),

@@ -187,17 +187,12 @@ pub(super) fn delivery(one: &Delivery) -> Vec<String> {
     ]
 }
 
-/// As the page calls it.
+/// As the page calls it, with what needs a person made plain.
 fn standing(one: &Delivery) -> &'static str {
     match one.standing {
-        Standing::Queued => "queued",
-        Standing::Sending => "sending",
-        Standing::Blocked => "held up",
         Standing::Held => "held: release it",
-        Standing::Delivered => "delivered",
         Standing::Incomplete if one.level == Level::Attention => "incomplete!",
-        Standing::Incomplete => "incomplete",
-        Standing::Cancelled => "cancelled",
+        standing => standing.name(),
     }
 }
 

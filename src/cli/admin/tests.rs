@@ -133,6 +133,7 @@ async fn deliveries_are_listed_by_schedule_and_time_failed_ones_too() {
         // Received 31 s after 1970; those that failed 2 s, 1 s and 0 s after it.
         script.deliveries[0].title = "Daily".into();
         script.failed[2].title = "Daily".into();
+        script.failed[1].destination = Some(DESTINATION.into());
     }
     let listed = async |line: &str| -> Vec<u64> {
         let (done, text) = ran(&admin, &format!("deliveries --json {line}"), false).await;
@@ -159,9 +160,14 @@ async fn deliveries_are_listed_by_schedule_and_time_failed_ones_too() {
         ("--until 24h", vec![31_000, 2_000, 1_000, 0]),
         ("--since 24h", vec![]),
         ("--until 24h -n 2", vec![31_000, 2_000]),
+        ("--destination d00", vec![31_000, 1_000]),
+        ("--destination mparticle --failed", vec![1_000]),
     ] {
         assert_eq!(listed(line).await, wanted, "{line}");
     }
+    let (done, _) = ran(&admin, "deliveries --destination nowhere", false).await;
+    let why = done.unwrap_err().to_string();
+    assert!(why.contains("no destination `nowhere`"), "{why}");
     let (done, _) = ran(&admin, "deliveries --since 1h --until 2h", false).await;
     let why = done.unwrap_err().to_string();
     assert!(why.contains("--since is not before --until"), "{why}");
@@ -229,6 +235,14 @@ async fn lists_are_csv_too_and_whole() {
     let text = found(&admin, "dead-letters list --csv", true).await;
     assert_eq!(text.lines().count(), 61);
     assert!(!text.contains('\u{1b}') && !text.contains('\r'), "{text}");
+
+    // What fails on the way is said, and the exit code with it.
+    admin.daemon.script().breaks_at = Some("2".to_owned());
+    let (done, text) = ran(&admin, "dead-letters list --csv", false).await;
+    let why = done.unwrap_err().to_string();
+    assert!(why.contains("The disk failed."), "{why}");
+    assert_eq!(strict(&text).len(), 3, "whole lines: {text}");
+    admin.daemon.script().breaks_at = None;
 
     admin.daemon.script().letters.clear();
     let (done, text) = ran(&admin, "dead-letters list --csv", false).await;

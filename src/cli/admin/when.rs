@@ -23,53 +23,30 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// With the times that are meant.
+    /// As parameters of an address, with the times that are meant.
     ///
     /// # Errors
     /// No time lies between them.
-    pub fn at(&self, now: UnixMillis) -> Result<Chosen, Failure> {
-        let chosen = Chosen {
-            schedule: self.schedule.clone().filter(|title| !title.is_empty()),
-            from: self.since.map(|moment| moment.at(now)),
-            until: self.until.map(|moment| moment.at(now)),
-        };
-        if let (Some(from), Some(until)) = (chosen.from, chosen.until)
+    pub fn at(&self, now: UnixMillis) -> Result<Vec<(&'static str, String)>, Failure> {
+        let from = self.since.map(|moment| moment.at(now));
+        let until = self.until.map(|moment| moment.at(now));
+        if let (Some(from), Some(until)) = (from, until)
             && from >= until
         {
             let why = "--since is not before --until: no delivery can be between them";
             return Err(Failure::Usage(why.to_owned()));
         }
-        Ok(chosen)
-    }
-}
-
-/// A [`Choice`] whose times are known.
-#[derive(Debug)]
-pub(super) struct Chosen {
-    schedule: Option<String>,
-    from: Option<UnixMillis>,
-    until: Option<UnixMillis>,
-}
-
-impl Chosen {
-    /// As parameters of an address.
-    pub fn query(&self) -> Vec<(&'static str, String)> {
+        let schedule = self.schedule.clone().filter(|title| !title.is_empty());
         let millis = |time: UnixMillis| time.0.to_string();
         let all = [
-            ("schedule", self.schedule.clone()),
-            ("from", self.from.map(millis)),
-            ("until", self.until.map(millis)),
+            ("schedule", schedule),
+            ("from", from.map(millis)),
+            ("until", until.map(millis)),
         ];
         let said = all.into_iter();
-        said.filter_map(|(name, value)| Some((name, value?)))
-            .collect()
-    }
-
-    /// Whether a delivery of this title, received then, is meant.
-    pub fn admits(&self, title: &str, received: UnixMillis) -> bool {
-        self.schedule.as_ref().is_none_or(|wanted| wanted == title)
-            && self.from.is_none_or(|from| received >= from)
-            && self.until.is_none_or(|until| received < until)
+        Ok(said
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect())
     }
 }
 

@@ -67,7 +67,9 @@ export function chart({ title, about, history, now, series, unit, mark, limit, s
   const x = at => WIDTH * (at - from) / (to - from);
   const y = value => HEIGHT - HEIGHT * value / top;
   const gap = 3000 * Math.max(history.every, (to - from) / 1000 / POINTS);
-  const path = points => points.map((p, at) => `${at && p.at - points[at - 1].at < gap ? 'L' : 'M'}${x(p.at).toFixed(1)} ${y(p.value).toFixed(1)}`).join('');
+  const place = p => `${x(p.at).toFixed(1)} ${y(p.value).toFixed(1)}`;
+  // One alone is a dot.
+  const path = points => points.map((p, at) => at && p.at - points[at - 1].at < gap ? `L${place(p)}` : `M${place(p)}h0`).join('');
   const area = points => {
     let out = '', begin = 0;
     for (let at = 1; at <= points.length; at += 1) {

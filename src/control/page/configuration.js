@@ -5,7 +5,7 @@ import { read } from './api.js';
 import { empty, heading, loading, scrolled } from './parts.js';
 
 export default function configuration({ redraw }) {
-  let list = null, database = null, changed = false, words = '';
+  let list = null, database = null, changed = true, words = '';
   return {
     title: () => 'Configuration',
     every: 60000,
@@ -23,7 +23,7 @@ export default function configuration({ redraw }) {
         h('p', { class: 'quiet' }, 'As it was read at the start. Secrets are not shown. Every key is explained in ', h('code', null, 'config/looker-feed.toml'), '; ', h('code', null, 'looker-feed check-config'), ' checks a new one.'),
         database ? h('p', { id: 'database' }, `The outbox is in ${database}.`) : null,
         h('form', { class: 'filters', role: 'search', on: { submit: event => event.preventDefault() } },
-          h('div', { class: 'choice', role: 'group', 'aria-label': 'Which keys' }, [[false, 'All'], [true, 'Changed']].map(([value, text]) => h('button', { type: 'button', 'aria-pressed': String(changed === value), on: { click: () => { changed = value; redraw(); } } }, text))),
+          h('div', { class: 'choice', role: 'group', 'aria-label': 'Which keys' }, [[true, 'Changed'], [false, 'All']].map(([value, text]) => h('button', { type: 'button', 'aria-pressed': String(changed === value), on: { click: () => { changed = value; redraw(); } } }, text))),
           h('input', { type: 'search', placeholder: 'Key', 'aria-label': 'Search keys', on: { input: (_, node) => { words = node.value.trim().toLowerCase(); redraw(); } } })),
         shown.length ? scrolled('Keys in effect', h('table', { class: 'settings' },
           h('caption', { class: 'unseen' }, 'Keys in effect'),
@@ -31,7 +31,7 @@ export default function configuration({ redraw }) {
           [...sections].map(([section, keys]) => h('tbody', { key: section }, keys.map(one => h('tr', { key: one.key, class: one.changed ? 'changed' : '' },
             h('th', { scope: 'row' }, h('code', null, one.key)),
             h('td', { class: 'value' }, one.secret ? h('span', { class: 'quiet' }, 'set, not shown') : one.value == null || one.value === '' ? h('span', { class: 'quiet' }, 'not set') : h('code', null, one.value)),
-            h('td', { class: 'quiet' }, one.source))))))) : empty('No key is like that.'),
+            h('td', { class: 'quiet from' }, one.source))))))) : empty(changed && !words ? 'Nothing is changed: the shipped defaults are in effect.' : 'No key is like that.'),
       ];
     },
   };

@@ -18,8 +18,8 @@ function timeline(d, now) {
   return h('ol', { class: 'timeline', 'aria-label': 'What became of it' },
     step('Received', 'done', d.received, now, `${count(d.rows_in, 'row')} of ${count(d.users, 'user')}`),
     step('Safe on disk', 'done', d.committed || null, now, `${d.committed ? `after ${span((d.committed - d.received) / 1000)}: ` : ''}${count(d.requests, 'request')} with ${count(d.batches, 'batch', 'batches')}; Looker was told “success”`),
-    step('Sending', open ? (d.blocked || d.held ? 'held' : 'now') : 'done', null, now, open && d.held ? 'Held, since its size is unusual, until somebody releases it' : open && d.blocked ? d.blocked : `${number(sent)} of ${count(d.batches, 'batch', 'batches')} accepted${rowRate(d, now.now) ? `, ${number(rowRate(d, now.now))} rows/s` : ''}`),
-    open ? step('Done', 'later', null, now, d.seconds_left == null ? (d.blocked ? 'when it goes on' : 'not known yet') : `in ${left(d, now.now)}`)
+    step('Sending', open ? (d.blocked || d.held ? 'held' : 'now') : 'done', null, now, open && d.held ? d.notes.find(note => note.startsWith('Held: ')) ?? 'Held, since its size is unusual, until somebody releases it.' : open && d.blocked ? d.blocked : `${number(sent)} of ${count(d.batches, 'batch', 'batches')} accepted${rowRate(d, now.now) ? `, ${number(rowRate(d, now.now))} rows/s` : ''}`),
+    open ? step('Done', 'later', null, now, d.seconds_left == null ? (d.held ? 'when it is released' : d.blocked ? 'when it goes on' : 'not known yet') : `in ${left(d, now.now)}`)
       : step({ cancelled: 'Cancelled', incomplete: 'Over, incomplete' }[d.standing] ?? 'Done', of.dead ? 'held' : 'done', d.finished, now, `after ${took(d, now.now)}`));
 }
 
@@ -49,7 +49,7 @@ export default function delivery({ args: [id], refresh }) {
         d.repeat_of ? h('p', { id: 'repeat', class: 'quiet' }, `Looker was asked for it: try ${d.repeat_of.number} for `, link(query('/failed-deliveries', { id: d.repeat_of.delivery }), null, 'a delivery that had failed')) : null,
         h('div', { class: 'buttons actions' },
           d.held && open ? button('Release', act(() => release(d)), { class: 'primary', 'data-do': 'release' }) : null,
-          d.rows.waiting ? button('Cancel the rest', act(() => cancel(d)), { class: 'danger', 'data-do': 'cancel' }) : null),
+          d.rows.waiting ? button(d.rows.delivered ? 'Cancel the rest' : 'Cancel', act(() => cancel(d)), { class: 'danger', 'data-do': 'cancel' }) : null),
         timeline(d, now),
         h('section', { class: 'card', 'aria-labelledby': 'h-rows' }, h('div', { class: 'bar' }, h('h2', { id: 'h-rows' }, 'Where the rows are'), legend(d)), bar(d),
           facts([
@@ -70,9 +70,9 @@ export default function delivery({ args: [id], refresh }) {
           groups.map(group => h('article', { class: 'card group', key: group.reason }, h('p', { class: 'problem' }, group.example), h('p', { class: 'quiet' }, `${count(group.count, 'batch', 'batches')}, ${count(group.rows, 'row')} · `, link(query('/dead-letters', { delivery: id }), null, 'look at them'))))) : null,
         rows?.items.length ? h('section', { 'aria-labelledby': 'h-rejected', key: 'rejected' },
           h('div', { class: 'bar' }, h('h2', { id: 'h-rejected' }, 'Rejected rows'), h('div', { class: 'buttons' }, button('Download', () => download(`${at}/rejected/export`, 'looker-feed-rejected-rows.jsonl')), button('CSV', () => download(`${at}/rejected?format=csv`, 'looker-feed-rejected-rows.csv'), { 'data-do': 'csv' }))),
-          h('div', { id: 'rows-list' }, rows.items.map(row => h('details', { class: 'card group', key: row.row }, h('summary', null, h('span', { class: 'problem' }, `Row ${number(row.row)}: ${row.reason}`)), h('pre', { tabindex: '0' }, row.text)))),
+          h('div', { id: 'rows-list' }, rows.items.map(row => h('details', { class: 'card row', key: row.row }, h('summary', null, h('span', { class: 'problem' }, `Row ${number(row.row)}: ${row.reason}`)), h('pre', { tabindex: '0' }, row.text)))),
           rows.next ? button('Show more', async () => { await rejected(rows.next); }, { 'data-do': 'more-rows' }) : null) : null,
-        h('p', { class: 'quiet ids' }, 'Id ', h('code', null, d.id), ' · ', span((now.now - d.received) / 1000), ' old'),
+        h('p', { class: 'quiet ids' }, 'Id ', h('code', null, d.id)),
       ];
     },
   };

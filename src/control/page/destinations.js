@@ -19,9 +19,18 @@ function why(d, now) {
   return `${text[0].toUpperCase()}${text.slice(1)}${/[.!?…]$/.test(text) ? '' : '.'}${since}${next}`;
 }
 
+const acts = d => h('div', { class: 'buttons' },
+  // One button in two states keeps the focus.
+  d.state === 'paused' ? button('Resume', () => resumeDestination(d), { class: 'primary', 'data-do': 'resume', 'aria-label': `Resume: ${d.label}` })
+    : button('Pause', () => pauseDestination(d), { 'data-do': 'pause', 'aria-label': `Pause: ${d.label}` }),
+  d.state === 'waiting' || d.state === 'down' ? button('Try now', () => tryNow(d), { 'data-do': 'retry', 'aria-label': `Try now: ${d.label}` }) : null,
+  link(query('/deliveries', { destination: d.id }), { class: 'button' }, 'Its deliveries'));
+
 function card(d, now) {
   const busy = d.batches > 0 || d.in_flight > 0;
   const stuck = isStuck(d);
+  // Of one that has nothing to do there is little to say.
+  const idle = !busy && d.state === 'idle';
   const replies = Object.entries(d.replies).filter(([, n]) => n).map(([kind, n]) => `${kind.replaceAll('_', ' ')} ${number(n)}`).join(' · ');
   return h('article', { class: 'card', key: d.id },
     h('div', { class: 'bar' }, h('h2', { 'data-of': 'label' }, d.label), stateOf(d)),
@@ -29,20 +38,16 @@ function card(d, now) {
     // A destination that sends nothing has no speed.
     busy && !stuck && d.limit ? [meter(d), h('p', { class: 'quiet', 'data-of': 'pace' }, `${pace(d.accepted_rate)} of ${pace(d.limit)} batches a second${d.rate < d.heading * 0.98 ? `; the pace is ${pace(d.rate)} and grows` : ''}`)] : null,
     facts([
-      ['Accepted now', busy && !stuck ? `${pace(d.accepted_rate)}/s` : '–', 'accepted'], ['Batches waiting', number(d.batches), 'batches'], ['Rows waiting', number(d.rows), 'rows'],
-      ['Time to finish', !busy ? '–' : stuck ? `waits${d.since ? ` since ${clock(d.since)}` : ''}` : d.seconds_left == null ? 'not known yet' : finish(d.seconds_left, now), 'left'],
-      ['Oldest', d.oldest ? span((now - d.oldest) / 1000) : '–'], ['On disk', size(d.bytes)], ['Requests in flight', number(d.in_flight)],
+      ['Accepted now', busy && !stuck ? `${pace(d.accepted_rate)}/s` : '–', 'accepted'],
+      idle ? null : ['Batches waiting', number(d.batches), 'batches'], idle ? null : ['Rows waiting', number(d.rows), 'rows'],
+      idle ? null : ['Time to finish', !busy ? '–' : stuck ? 'waits' : d.seconds_left == null ? 'not known yet' : finish(d.seconds_left, now), 'left'],
+      idle ? null : ['Oldest', d.oldest ? span((now - d.oldest) / 1000) : '–'], idle ? null : ['On disk', size(d.bytes)], idle ? null : ['Requests in flight', number(d.in_flight)],
       ['Reply time', d.latency_mean_ms ? h('span', { title: `99 of 100 below ${number(d.latency_p99_ms)} ms` }, `${number(d.latency_mean_ms)} ms`) : '–'],
       ['Last accepted', d.last_success ? when(d.last_success, now) : 'not yet', 'success'],
     ]),
     replies ? h('p', { class: 'quiet' }, `Replies since the start: ${replies}`) : null,
-    d.last_error ? h('p', { class: 'quiet' }, 'Last complaint: ', h('span', { class: 'problem' }, d.last_error)) : null,
-    h('div', { class: 'buttons' },
-      // One button in two states keeps the focus.
-      d.state === 'paused' ? button('Resume', () => resumeDestination(d), { class: 'primary', 'data-do': 'resume', 'aria-label': `Resume: ${d.label}` })
-        : button('Pause', () => pauseDestination(d), { 'data-do': 'pause', 'aria-label': `Pause: ${d.label}` }),
-      d.state === 'waiting' || d.state === 'down' ? button('Try now', () => tryNow(d), { 'data-do': 'retry', 'aria-label': `Try now: ${d.label}` }) : null,
-      link(query('/deliveries', { destination: d.id }), { class: 'button' }, 'Its deliveries')));
+    d.last_error && !stuck ? h('p', { class: 'quiet' }, 'Last complaint: ', h('span', { class: 'problem' }, d.last_error)) : null,
+    acts(d));
 }
 
 export default function destinations() {

@@ -2,10 +2,11 @@
 
 import { h, link, outward } from './dom.js';
 import { change, download, query, read } from './api.js';
-import { clock, count, number, size } from './format.js';
+import { clock, count, size, span } from './format.js';
+import { Filters } from './filters.js';
 import { badge, button, empty, heading, loading, titled, when } from './parts.js';
 
-const LIMIT = 50;
+const LIMIT = 25;
 
 // What kind of failure it was, in words.
 const REASONS = {
@@ -15,8 +16,6 @@ const REASONS = {
 };
 
 const AGAIN = { waiting: ['Will be asked for again', 'warn'], asking: ['Looker is being asked', 'flow'], asked: ['Looker runs it again', 'flow'], done: ['Came in after all', 'good'], given_up: ['Given up', 'bad'], called_off: ['Not needed any more', ''] };
-
-const OPEN = ['waiting', 'asking', 'asked'];
 
 function state(one) {
   const [name, kind] = one.again ? AGAIN[one.again.state] ?? [one.again.state, ''] : ['Failed', 'bad'];
@@ -44,11 +43,14 @@ function tries({ again }) {
   return h('ul', { class: 'notes' }, again.tries.map((one, at) => h('li', { key: at }, `Try ${first + at}, at ${clock(one.at, true)}: `, came(one))));
 }
 
-export default function failed({ params, refresh }) {
-  let id = params.get('id'), list = null, after = null;
+const OPEN = ['waiting', 'asking', 'asked'];
+
+export default function failed({ params, go, refresh }) {
+  const filters = new Filters('/failed-deliveries', params, go);
+  let id = params.get('id'), list = null;
   const at = (one, verb) => `api/v1/failed-deliveries/${encodeURIComponent(one.id)}${verb ? `/${verb}` : ''}`;
-  const act = work => async () => { const done = await work(); list = null; await refresh(); return done; };
-  const part = from => read(query('api/v1/failed-deliveries', { limit: LIMIT, after: from }));
+  const act = work => async () => { const done = await work(); await refresh(); return done; };
+  const csv = () => download(query('api/v1/failed-deliveries', { ...filters.asked, format: 'csv' }), 'looker-feed-failed-deliveries.csv');
   function buttons(one, lookers) {
     if (one.repeat_of) return null;
     const now = one.again?.state, open = OPEN.includes(now);
@@ -62,39 +64,33 @@ export default function failed({ params, refresh }) {
   return {
     title: () => 'Failed deliveries',
     every: 3000,
-    moved(from) { id = from.get('id'); list = null; },
+    moved(from) { filters.take(from); id = from.get('id'); list = null; },
     async refresh() {
-      const asked = id;
-      if (asked) {
-        const one = await read(at({ id: asked }));
-        if (asked === id) { list = [one]; after = null; }
-        return;
-      }
-      // What was read on demand stays until the page is left.
-      if (list && list.length > LIMIT) return;
-      const got = await part();
-      if (asked !== id) return;
-      list = got.items;
-      after = got.next;
+      const asked = filters.wanted, one = id;
+      const got = one ? { items: [await read(at({ id: one }))] } : await read(query('api/v1/failed-deliveries', { ...filters.asked, after: asked.after, limit: LIMIT }));
+      if (asked === filters.wanted && one === id) list = got;
     },
     draw(pulse) {
-      const { now, ask_again } = pulse.overview, lookers = ask_again?.lookers ?? [];
-      if (!list) return [heading('Failed deliveries'), this.problem ? link('/failed-deliveries', null, 'All failed deliveries') : loading()];
+      const { now, ask_again, destinations } = pulse.overview, lookers = ask_again?.lookers ?? [];
+      if (id && !list) return [heading('Failed deliveries'), this.problem ? link('/failed-deliveries', null, 'All failed deliveries') : loading()];
       return [
         id ? h('p', { class: 'crumbs' }, link('/failed-deliveries', null, 'Failed deliveries')) : null,
-        heading('Failed deliveries', list.length && !id ? button('CSV', () => download('api/v1/failed-deliveries?format=csv', 'looker-feed-failed-deliveries.csv'), { 'data-do': 'csv' }) : null),
+        heading('Failed deliveries', list?.items.length && !id ? button('CSV', csv, { 'data-do': 'csv' }) : null),
         h('p', { class: 'quiet' }, 'A delivery is all or nothing: none of these was sent, and Looker was told why.'),
         lookers.filter(one => one.trouble || one.blind).map(one => h('p', { class: 'notice', key: one.host }, `Looker at ${one.host}: `, one.trouble ?? `What failed while looker-feed was away is not looked for: ${one.blind}`)),
-        list.length ? h('div', { id: 'failed-list' }, list.map(one => h('article', { class: 'card group', key: one.id },
-          h('div', { class: 'bar' }, h('h2', { 'data-of': 'title' }, titled(one)), state(one)),
-          h('p', { class: 'problem', 'data-of': 'reason' }, REASONS[one.reason] ?? one.reason, ': ', one.message),
-          h('p', { class: 'quiet' }, 'Received ', when(one.received, now), ', failed ', when(one.ended, now), ` after ${count(one.rows, 'row')}, ${size(one.bytes)}`, one.instance ? ` · from ${one.instance}` : '', one.link ? [' · ', outward(one.link, 'Open in Looker') ?? ''] : null),
-          h('p', { 'data-of': 'next' }, next(one)),
-          tries(one),
-          buttons(one, lookers))))
-          : empty('None. A delivery that breaks off, or that the disk or Looker fails, stands here with its reason.'),
-        after ? button('Show more', async () => { const got = await part(after); list = list.concat(got.items); after = got.next; }) : null,
-        list.length && !id ? h('p', { class: 'quiet' }, `${number(list.length)} shown, newest first.`) : null,
+        id ? null : filters.form(destinations),
+        list == null ? loading()
+          : list.items.length ? h('div', { id: 'failed-list' }, list.items.map(one => h('article', { class: 'card split', key: one.id },
+            h('div', { class: 'said' },
+              h('div', { class: 'bar' }, h('h2', { 'data-of': 'title' }, titled(one)), state(one)),
+              h('p', { class: 'problem', 'data-of': 'reason' }, REASONS[one.reason] ?? one.reason, ': ', one.message),
+              h('p', { class: 'quiet' }, 'Failed ', when(one.ended, now), `, after ${span((one.ended - one.received) / 1000)}, ${count(one.rows, 'row')}, ${size(one.bytes)}`, one.instance ? ` · from ${one.instance}` : '', one.link ? [' · ', outward(one.link, 'Open in Looker') ?? ''] : null),
+              h('p', { class: 'next', 'data-of': 'next' }, next(one)),
+              tries(one)),
+            buttons(one, lookers))))
+            : filters.narrowed ? empty('No failed delivery is like that. ', link('/failed-deliveries', null, 'Show all'))
+              : empty('None. A delivery that breaks off, or that the disk or Looker fails, stands here with its reason.'),
+        list && !id ? filters.pages(list.next) : null,
       ];
     },
   };

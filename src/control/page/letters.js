@@ -32,16 +32,17 @@ export default function letters({ params, refresh, redraw }) {
       button(`Replay ${one.count === 1 ? 'it' : `all ${number(one.count)}`}`, act(() => replay({ reason: one.reason })), { class: 'primary' }),
       button(`Discard ${one.count === 1 ? 'it' : `all ${number(one.count)}`}`, act(() => discard({ reason: one.reason }, `${count(one.count, 'batch', 'batches')} with this reason`)), { class: 'danger' })));
 
-  const letter = (one, now) => h('article', { class: 'card letter', key: one.id },
-    h('div', { class: 'bar' }, h('h3', { 'data-of': 'title' }, link(`/deliveries/${one.delivery}`, null, titled(one))), h('span', { class: 'quiet' }, `${count(one.rows, 'row')}, ${size(one.bytes)}`)),
-    h('p', { class: 'problem', 'data-of': 'reason' }, one.reason),
-    h('p', { class: 'quiet' }, `Sent ${one.attempts === 1 ? 'once' : `${number(one.attempts)} times`}, last `, when(one.last_try, now), one.may_have_arrived ? ' · mParticle may have it: no answer refused it' : ''),
-    opened.has(one.id) ? h('pre', { tabindex: '0' }, opened.get(one.id)) : null,
+  const letter = (one, now) => h('article', { class: 'card split', key: one.id },
+    h('div', { class: 'said' },
+      h('h3', { 'data-of': 'title' }, link(`/deliveries/${one.delivery}`, null, titled(one))),
+      h('p', { class: 'problem', 'data-of': 'reason' }, one.reason),
+      h('p', { class: 'quiet' }, `${count(one.rows, 'row')}, ${size(one.bytes)}, sent ${one.attempts === 1 ? 'once' : `${number(one.attempts)} times`}, last `, when(one.last_try, now), one.may_have_arrived ? ' · mParticle may have it: no answer refused it' : '')),
     h('div', { class: 'buttons' },
       button('Replay', act(() => replay({ ids: [one.id] })), { 'data-do': 'replay' }),
       button(opened.has(one.id) ? 'Hide the batch' : 'Show the batch', look(one), { 'data-do': 'show', 'aria-expanded': String(opened.has(one.id)) }),
       button('Edit', () => edit(one, async () => { seen = null; await refresh(); }), { 'data-do': 'edit' }),
-      button('Discard', act(() => discard({ ids: [one.id] }, `this batch with ${count(one.rows, 'row')} of “${titled(one)}”`)), { class: 'danger', 'data-do': 'discard' })));
+      button('Discard', act(() => discard({ ids: [one.id] }, `this batch with ${count(one.rows, 'row')} of “${titled(one)}”`)), { class: 'danger', 'data-do': 'discard' })),
+    opened.has(one.id) ? h('pre', { tabindex: '0' }, opened.get(one.id)) : null);
 
   return {
     title: () => 'Dead letters',

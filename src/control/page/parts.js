@@ -5,7 +5,7 @@ import { ago, count, exact, finish, number, span } from './format.js';
 import { during } from './api.js';
 
 const STANDINGS = {
-  queued: ['Queued', ''], sending: ['Sending', 'flow'], blocked: ['Held up', 'warn'], delivered: ['Delivered', 'good'],
+  queued: ['Queued', ''], sending: ['Sending', 'flow'], blocked: ['Blocked', 'warn'], delivered: ['Delivered', 'good'],
   incomplete: ['Incomplete', 'warn'], held: ['Held', 'warn'], cancelled: ['Cancelled', ''], failed: ['Failed', 'bad'],
 };
 const STATES = { idle: ['Idle', ''], flowing: ['Flowing', 'flow'], waiting: ['Waiting', 'warn'], down: ['Down', 'bad'], paused: ['Paused', 'bad'] };
@@ -39,6 +39,7 @@ export function rowRate(delivery, now) {
 
 export function left(delivery, now) {
   if (!isOpen(delivery)) return '–';
+  if (delivery.held) return 'When it is released';
   if (delivery.blocked) return delivery.blocked;
   return delivery.seconds_left == null ? 'Not known yet' : finish(delivery.seconds_left, now);
 }
@@ -99,7 +100,7 @@ export function outcome(d, now) {
   if (of.cancelled) said.push(`${number(of.cancelled)} cancelled`);
   if (of.erased) said.push(`${number(of.erased)} erased`);
   if (d.held && isOpen(d)) said.push('held: release or cancel it');
-  else if (isOpen(d)) said.push(d.blocked ? 'held up' : d.seconds_left == null ? `${number(of.waiting + of.flying)} to go` : `${span(d.seconds_left)} to go`);
+  else if (isOpen(d)) said.push(d.blocked ? 'blocked' : d.seconds_left == null ? `${number(of.waiting + of.flying)} to go` : `${span(d.seconds_left)} to go`);
   else if (!said.length && of.unchanged) said.push(`${number(of.unchanged)} unchanged`);
   return said.join(' · ');
 }

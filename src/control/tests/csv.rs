@@ -207,3 +207,43 @@ async fn each_list_is_a_download_of_all_its_parts_with_the_filters_of_json() {
     assert_eq!(admin.get(gone).await.0, 404);
     admin.stop().await;
 }
+
+#[tokio::test]
+async fn a_download_that_fails_on_the_way_does_not_look_whole() {
+    let admin = Running::start().await;
+    {
+        let mut script = admin.daemon.script();
+        let one = script.deliveries[0].clone();
+        script.deliveries = vec![one; 5];
+    }
+    let rejected = format!("/api/v1/deliveries/{DELIVERY}/rejected");
+    for list in [
+        "/api/v1/deliveries?format=csv",
+        "/api/v1/failed-deliveries?format=csv",
+        "/api/v1/dead-letters?format=csv",
+        &format!("{rejected}?format=csv"),
+        "/api/v1/dead-letters/export",
+        &format!("{rejected}/export"),
+    ] {
+        admin.daemon.script().breaks_at = None;
+        let (status, whole) = admin.get(list).await;
+        assert_eq!(status, 200, "{list}");
+        // The second part of each list: the answer has begun by then, though its head may not be out.
+        admin.daemon.script().breaks_at = Some("2".to_owned());
+        let (mut text, mut broken) = (Vec::new(), true);
+        if let Ok(response) = admin.try_open("GET", list, &[], "").await {
+            let mut body = response.into_body();
+            broken = loop {
+                match body.frame().await {
+                    Some(Ok(frame)) => text.extend(frame.into_data().unwrap_or_default()),
+                    Some(Err(_)) => break true,
+                    None => break false,
+                }
+            };
+        }
+        assert!(broken, "{list}: it ended as if it were whole");
+        assert!(text.len() < whole.len(), "{list}");
+        assert!(whole.as_bytes().starts_with(&text), "{list}");
+    }
+    admin.stop().await;
+}

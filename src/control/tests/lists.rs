@@ -1,7 +1,7 @@
 //! Lists over the whole history, groups of reasons, and the audit log.
 
 use super::scripted::{DELIVERY, LOOKING, Running, TOKEN};
-use crate::control::view::{Action, Delivery, Done, Groups, Listing, Schedules};
+use crate::control::view::{Action, Delivery, Done, FailedDelivery, Groups, Listing, Schedules};
 
 #[tokio::test]
 async fn the_history_is_read_by_filter_and_what_is_no_filter_is_refused() {
@@ -57,6 +57,65 @@ async fn the_history_is_read_by_filter_and_what_is_no_filter_is_refused() {
     let (_, text) = admin.get("/api/v1/schedules").await;
     let found: Schedules = serde_json::from_str(&text).unwrap();
     assert_eq!((found.schedules.len(), found.left_out), (9, 0));
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn failed_deliveries_are_read_by_the_same_filters() {
+    let admin = Running::start().await;
+    {
+        let mut script = admin.daemon.script();
+        let one = script.failed[0].clone();
+        script.failed = (1..=9_u64)
+            .rev()
+            .map(|n| FailedDelivery {
+                id: format!("{n:032x}"),
+                title: format!("Daily {n}"),
+                destination: (n > 2).then(|| format!("d{}", n % 2)),
+                received: crate::clock::UnixMillis(1_000 * n),
+                ..one.clone()
+            })
+            .collect();
+    }
+    // The scripted lists come in parts of two.
+    let listed = async |query: &str| -> Vec<u64> {
+        let (mut found, mut after) = (Vec::new(), String::new());
+        loop {
+            let target = format!("/api/v1/failed-deliveries?{query}{after}");
+            let (status, text) = admin.get(&target).await;
+            assert_eq!(status, 200, "{query}: {text}");
+            let listing: Listing<FailedDelivery> = serde_json::from_str(&text).unwrap();
+            found.extend(listing.items.iter().map(|one| one.received.0 / 1_000));
+            let Some(next) = listing.next else {
+                return found;
+            };
+            after = format!("&after={next}");
+        }
+    };
+    for (query, want) in [
+        ("limit=9", &[9, 8, 7, 6, 5, 4, 3, 2, 1][..]),
+        ("destination=d1", &[9, 7, 5, 3]),
+        ("schedule=Daily%204", &[4]),
+        ("schedule=daily", &[]),
+        ("search=dAILy%209", &[9]),
+        ("from=4000&until=6000", &[5, 4]),
+        ("search=daily&destination=d0&until=8000", &[6, 4]),
+        ("search=&schedule=&limit=500", &[9, 8, 7, 6, 5, 4, 3, 2, 1]),
+    ] {
+        assert_eq!(listed(query).await, want, "{query}");
+    }
+    for (wrong, why) in [
+        ("state=open", "have all failed"),
+        ("from=yesterday", "from"),
+        ("colour=red", "colour"),
+        (&format!("schedule={}", "a".repeat(2_000)), "1000 bytes"),
+    ] {
+        let (status, text) = admin
+            .get(&format!("/api/v1/failed-deliveries?{wrong}"))
+            .await;
+        assert_eq!(status, 400, "{wrong}: {text}");
+        assert!(text.contains(why), "{wrong}: {text}");
+    }
     admin.stop().await;
 }
 

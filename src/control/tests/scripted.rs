@@ -91,6 +91,17 @@ pub(crate) struct Script {
     pub stuck: Option<std::sync::mpsc::Receiver<()>>,
     /// Entries in a part of a list: two, so that each list takes two parts.
     pub part: usize,
+    /// The part of each list that begins here fails.
+    pub breaks_at: Option<String>,
+}
+
+impl Script {
+    fn part_of<T: Clone>(&self, all: &[T], page: &Page) -> Result<Listing<T>, Problem> {
+        if self.breaks_at.is_some() && self.breaks_at == page.after {
+            return Err(Problem::Failed("The disk failed.".into()));
+        }
+        part(all, page, self.part)
+    }
 }
 
 #[derive(Default)]
@@ -311,16 +322,22 @@ impl Daemon for Scripted {
         let script = self.called(format!("deliveries {}", page.limit))?;
         let mut admitted = script.deliveries.clone();
         admitted.retain(|delivery| filter.admits(delivery));
-        part(&admitted, page, script.part)
+        script.part_of(&admitted, page)
     }
 
     fn on_record(&self) -> Result<Vec<Delivery>, Problem> {
         Ok(self.called("on_record".into())?.deliveries.clone())
     }
 
-    fn failed_deliveries(&self, page: &Page) -> Result<Listing<FailedDelivery>, Problem> {
+    fn failed_deliveries(
+        &self,
+        filter: &Filter,
+        page: &Page,
+    ) -> Result<Listing<FailedDelivery>, Problem> {
         let script = self.called(format!("failed_deliveries {}", page.limit))?;
-        part(&script.failed, page, script.part)
+        let mut admitted = script.failed.clone();
+        admitted.retain(|failed| filter.admits_failed(failed));
+        script.part_of(&admitted, page)
     }
 
     fn failed_delivery(&self, id: &str) -> Result<FailedDelivery, Problem> {
@@ -370,7 +387,7 @@ impl Daemon for Scripted {
     fn rejected(&self, delivery: &str, page: &Page) -> Result<Listing<RejectedRow>, Problem> {
         self.delivery(delivery)?;
         let script = self.script();
-        part(&script.rejected, page, script.part)
+        script.part_of(&script.rejected, page)
     }
 
     fn dead_letters(
@@ -381,7 +398,7 @@ impl Daemon for Scripted {
         let script = self.called(format!("dead_letters {delivery:?}"))?;
         let mut letters = script.letters.clone();
         letters.retain(|letter| delivery.is_none_or(|id| letter.delivery == id));
-        part(&letters, page, script.part)
+        script.part_of(&letters, page)
     }
 
     fn dead_letter(&self, id: &str) -> Result<DeadLetter, Problem> {
