@@ -46,7 +46,7 @@ function card(d, now) {
       ['Last accepted', d.last_success ? when(d.last_success, now) : 'not yet', 'success'],
     ]),
     replies ? h('p', { class: 'quiet' }, `Replies since the start: ${replies}`) : null,
-    d.last_error && !stuck ? h('p', { class: 'quiet' }, 'Last complaint: ', h('span', { class: 'problem' }, d.last_error)) : null,
+    d.last_error ? h('p', { class: 'quiet', hidden: stuck }, 'Last complaint: ', h('span', { class: 'problem' }, d.last_error)) : null,
     acts(d));
 }
 
