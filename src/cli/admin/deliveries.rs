@@ -3,8 +3,8 @@
 use clap::Args;
 use serde::Deserialize;
 
-use super::destination_of;
 use super::list::{ListArguments, csv, list};
+use super::meant::destination_of;
 use super::outcome::{Failure, Found};
 use super::print::{self, Listed};
 use super::screen::Screen;

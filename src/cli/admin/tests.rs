@@ -6,7 +6,7 @@ use super::screen::{escaped, indented, number, span};
 use super::*;
 use crate::control::tests::csv::{column, strict};
 use crate::control::tests::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, Running, TOKEN};
-use crate::control::view::Delivery;
+use crate::control::view::{Delivery, Overview};
 
 #[derive(Debug, Parser)]
 struct Whole {

@@ -100,7 +100,13 @@ impl Script {
         if self.breaks_at.is_some() && self.breaks_at == page.after {
             return Err(Problem::Failed("The disk failed.".into()));
         }
-        part(all, page, self.part)
+        let after = page.after.as_deref().unwrap_or("0").parse::<usize>();
+        let skip = after.map_err(|_| Problem::Refused("No such place in the list.".into()))?;
+        let end = (skip + page.limit.min(self.part)).min(all.len());
+        Ok(Listing {
+            items: all.get(skip..end).unwrap_or_default().to_vec(),
+            next: (end < all.len()).then(|| end.to_string()),
+        })
     }
 }
 
@@ -283,20 +289,6 @@ impl Scripted {
             message: format!("Done: {verb}."),
         })
     }
-}
-
-fn part<T: Clone>(all: &[T], page: &Page, most: usize) -> Result<Listing<T>, Problem> {
-    let skip = match &page.after {
-        None => 0,
-        Some(after) => after
-            .parse::<usize>()
-            .map_err(|_| Problem::Refused("No such place in the list.".into()))?,
-    };
-    let end = (skip + page.limit.min(most)).min(all.len());
-    Ok(Listing {
-        items: all.get(skip..end).unwrap_or_default().to_vec(),
-        next: (end < all.len()).then(|| end.to_string()),
-    })
 }
 
 impl Daemon for Scripted {
