@@ -12,9 +12,8 @@ use hyper_util::rt::TokioExecutor;
 use looker_feed::config::Secret;
 use looker_feed::control::view;
 use looker_feed::intake;
-use looker_feed::sandbox::{Fault, Faults, Rule};
 use serde_json::{Value, json};
-use support::{Daemon, SECRET, World};
+use support::{Daemon, SECRET, World, refuses};
 
 /// Users and what they spent.
 type Night = BTreeMap<u32, u32>;
@@ -122,39 +121,28 @@ impl Schedule {
         let reply = client.request(request).await.expect("the hub answers");
         let body = reply.into_body().collect().await.expect("a whole answer");
         let answer: Value = serde_json::from_slice(&body.to_bytes()).expect("JSON");
+        let message = answer["looker"]["message"].as_str().unwrap_or_default();
         match answer["looker"]["success"] == true {
             true => Ok(()),
-            false => Err(answer["looker"]["message"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned()),
+            false => Err(message.to_owned()),
         }
     }
 
     /// A night that goes well up to mParticle: the delivery once it has settled.
     async fn night(&mut self, night: &Night) -> view::Delivery {
-        self.deliver(night)
-            .await
-            .unwrap_or_else(|message| panic!("refused: {message}"));
+        self.deliver(night).await.expect("it is taken");
         let delivery = self.daemon().settled().await.remove(0);
         let rows = delivery.rows;
         assert_eq!(rows.total(), delivery.rows_in, "{rows:?}");
-        assert_eq!(
-            rows.delivered + rows.dead,
-            delivery.rows_in - rows.unchanged,
-            "{rows:?}"
-        );
+        let sent = delivery.rows_in - rows.unchanged;
+        assert_eq!(rows.delivered + rows.dead, sent, "{rows:?}");
         delivery
     }
 
     /// Users who were told something in the last night.
     fn told(&self) -> BTreeSet<u32> {
-        let batches = self.world.batches();
-        batches
-            .iter()
-            .skip(self.before)
-            .map(|batch| user(&parse(batch)))
-            .collect()
+        let batches = self.world.batches().into_iter().skip(self.before);
+        batches.map(|batch| user(&parse(&batch))).collect()
     }
 
     /// What mParticle has, from all batches in the order in which they came.
@@ -163,11 +151,11 @@ impl Schedule {
         for batch in self.world.batches() {
             let batch = parse(&batch);
             let profile = profiles.entry(user(&batch)).or_insert_with(|| json!({}));
-            let set = batch["user_attributes"]
-                .as_object()
-                .expect("attributes")
-                .clone();
-            profile.as_object_mut().expect("an object").extend(set);
+            let set = batch["user_attributes"].as_object().expect("attributes");
+            profile
+                .as_object_mut()
+                .expect("an object")
+                .extend(set.clone());
         }
         profiles
     }
@@ -186,17 +174,8 @@ impl Schedule {
     }
 
     fn refuse(&self, user: Option<u32>) {
-        let rules = user.map(|user| {
-            Rule::always(Fault::RejectMarker {
-                marker: format!("\"user{user}@example.com\""),
-                status: 400,
-            })
-        });
-        let faults = Faults {
-            rules: rules.into_iter().collect(),
-            ..Faults::default()
-        };
-        self.world.mparticle.set_faults(faults).expect("faults");
+        self.world
+            .faults(user.map(|user| refuses(format!("\"user{user}@example.com\""))));
     }
 }
 
@@ -205,26 +184,17 @@ fn parse(batch: &Bytes) -> Value {
 }
 
 fn user(batch: &Value) -> u32 {
-    let id = batch["user_identities"]["customer_id"]
-        .as_str()
-        .expect("an id");
-    id.parse().expect("a number")
+    let id = batch["user_identities"]["customer_id"].as_str();
+    id.expect("an id").parse().expect("a number")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_night_sends_what_changed_and_tells_who_left_also_after_a_restart() {
     let mut schedule = Schedule::new(json!({"audience_attribute": "Big Spender"})).await;
     let first = night(0..2_000);
-    let delivery = schedule.night(&first).await;
-    assert_eq!(
-        (delivery.rows.delivered, delivery.rows.unchanged),
-        (2_000, 0)
-    );
-    assert!(
-        delivery.notes[0].contains("nothing is known"),
-        "{:?}",
-        delivery.notes
-    );
+    let view::Delivery { rows, notes, .. } = schedule.night(&first).await;
+    assert_eq!((rows.delivered, rows.unchanged), (2_000, 0));
+    assert!(notes[0].contains("nothing is known"), "{notes:?}");
     schedule.check(&first, Some("Big Spender"));
 
     schedule.restart();
@@ -234,10 +204,8 @@ async fn the_second_night_sends_what_changed_and_tells_who_left_also_after_a_res
     second.remove(&500);
     second.remove(&501);
     let delivery = schedule.night(&second).await;
-    assert_eq!(
-        (delivery.rows.delivered, delivery.rows.unchanged),
-        (2, 1_997)
-    );
+    let rows = delivery.rows;
+    assert_eq!((rows.delivered, rows.unchanged), (2, 1_997));
     assert_eq!(delivery.users, 1_999);
     assert!(delivery.notes.is_empty(), "{:?}", delivery.notes);
     assert_eq!(schedule.told(), BTreeSet::from([17, 500, 501, 9_999]));
@@ -247,19 +215,15 @@ async fn the_second_night_sends_what_changed_and_tells_who_left_also_after_a_res
     schedule.restart();
     let requests = schedule.world.mparticle.counts().requests;
     let delivery = schedule.night(&second).await;
-    assert_eq!(
-        (delivery.rows.delivered, delivery.rows.unchanged),
-        (0, 1_999)
-    );
+    let rows = delivery.rows;
+    assert_eq!((rows.delivered, rows.unchanged), (0, 1_999));
     assert_eq!((delivery.state.as_str(), delivery.requests), ("done", 0));
     assert!(delivery.finished.is_some());
     assert_eq!(schedule.world.mparticle.counts().requests, requests);
     let (_, metrics) = schedule.daemon().call("GET", "/metrics", "").await;
     let metrics = String::from_utf8_lossy(&metrics).into_owned();
-    assert!(
-        metrics.contains("looker_feed_rows_unchanged_total 1999"),
-        "{metrics}"
-    );
+    let series = "looker_feed_rows_unchanged_total 1999";
+    assert!(metrics.contains(series), "{metrics}");
 
     // Who comes back is in again.
     let delivery = schedule.night(&first).await;
@@ -270,10 +234,8 @@ async fn the_second_night_sends_what_changed_and_tells_who_left_also_after_a_res
     let mut files = 0;
     for entry in walk(&directory) {
         let bytes = std::fs::read(&entry).expect("a file");
-        assert!(
-            memchr::memmem::find(&bytes, b"example.com").is_none(),
-            "{entry:?}"
-        );
+        let found = memchr::memmem::find(&bytes, b"example.com");
+        assert_eq!(found, None, "{entry:?}");
         files += 1;
     }
     assert!(files > 0);
@@ -315,17 +277,13 @@ async fn what_was_refused_in_one_night_is_sent_again_in_the_next_and_a_replay_se
     let mut third = second.clone();
     third.insert(17, 51);
     assert_eq!(schedule.night(&third).await.rows.delivered, 1);
-    let (code, answer) = schedule
-        .daemon()
-        .call("POST", "/api/v1/dead-letters/replay", "{\"all\": true}")
-        .await;
+    let replay = "/api/v1/dead-letters/replay";
+    let daemon = schedule.daemon();
+    let (code, answer) = daemon.call("POST", replay, "{\"all\": true}").await;
     assert_eq!(code, 200, "{answer:?}");
-    schedule.daemon().settled().await;
-    assert_eq!(
-        schedule.profiles()[&17]["looker_u.spent"],
-        50,
-        "the old value came last"
-    );
+    daemon.settled().await;
+    let profile = &schedule.profiles()[&17];
+    assert_eq!(profile["looker_u.spent"], 50, "the old value came last");
     let delivery = schedule.night(&third).await;
     assert_eq!(delivery.rows.delivered, 300);
     schedule.check(&third, None);
@@ -365,10 +323,8 @@ async fn a_cancelled_night_is_made_good_by_the_next() {
     let first = night(0..200);
     schedule.night(&first).await;
     schedule.world.mparticle.set_rate(Some(1));
-    let second: Night = first
-        .iter()
-        .map(|(user, spent)| (*user, spent + 1))
-        .collect();
+    let second = first.iter().map(|(user, spent)| (*user, spent + 1));
+    let second: Night = second.collect();
     schedule.deliver(&second).await.expect("it is taken");
     let delivery = schedule.daemon().deliveries().await.remove(0);
     let path = format!("/api/v1/deliveries/{}/cancel", delivery.id);
@@ -387,10 +343,8 @@ async fn what_would_empty_an_audience_is_refused_unless_the_schedule_allows_it()
     schedule.night(&night(0..100)).await;
     for users in [Night::new(), night(0..49)] {
         let message = schedule.deliver(&users).await.expect_err("it is refused");
-        assert!(
-            message.contains("of 100 users would leave the audience"),
-            "{message}"
-        );
+        let words = "of 100 users would leave the audience";
+        assert!(message.contains(words), "{message}");
         assert_eq!(schedule.told(), BTreeSet::new());
     }
     assert_eq!(schedule.daemon().deliveries().await.len(), 1);

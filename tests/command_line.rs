@@ -5,7 +5,7 @@ mod support;
 
 use serde_json::json;
 use support::terminal::on_terminal;
-use support::{Daemon, SECRET, World, run};
+use support::{Daemon, SECRET, World, run, run_line};
 
 #[test]
 fn all_mistakes_of_a_configuration_are_told_at_once_and_with_their_reasons() {
@@ -49,10 +49,8 @@ fn all_mistakes_of_a_configuration_are_told_at_once_and_with_their_reasons() {
     assert_eq!(err.lines().count(), 1, "{err}");
     let (code, _, err) = run(&["check-config", "--config", "/not/there.toml"], &[]);
     assert_eq!(code, Some(64));
-    assert!(
-        err.contains("/not/there.toml cannot be read: No such file"),
-        "{err}"
-    );
+    let said = "/not/there.toml cannot be read: No such file";
+    assert!(err.contains(said), "{err}");
 }
 
 #[test]
@@ -89,14 +87,10 @@ fn check_config_succeeds_only_if_a_daemon_could_start() {
     ];
     let (code, _, err) = check(&wrong);
     assert_eq!(code, Some(64));
-    assert!(
-        err.contains("intake.secret") && err.contains("/proc/x"),
-        "{err}"
-    );
-    assert!(
-        err.contains("/not/there cannot be read: No such file"),
-        "{err}"
-    );
+    let file = "/not/there cannot be read: No such file";
+    for words in ["intake.secret", "/proc/x", file] {
+        assert!(err.contains(words), "{words}: {err}");
+    }
 
     for (base_url, allowed) in [
         ("http://feed.example.com", false),
@@ -109,22 +103,12 @@ fn check_config_succeeds_only_if_a_daemon_could_start() {
         ("http://[fd00::1]:8080", true),
         ("http://feed.corp.internal", true),
     ] {
-        let settings = [
-            secret,
-            ("OUTBOX__PATH", &good),
-            ("INTAKE__BASE_URL", base_url),
-        ];
-        let (code, _, err) = check(&settings);
-        assert_eq!(
-            code,
-            Some(if allowed { 0 } else { 64 }),
-            "{base_url}: {err}"
-        );
-        assert_eq!(
-            err.contains("plain http only for a host"),
-            !allowed,
-            "{err}"
-        );
+        let base_url = ("INTAKE__BASE_URL", base_url);
+        let (code, _, err) = check(&[secret, ("OUTBOX__PATH", &good), base_url]);
+        let want = if allowed { 0 } else { 64 };
+        assert_eq!(code, Some(want), "{base_url:?}: {err}");
+        let is_told = err.contains("plain http only for a host");
+        assert_eq!(is_told, !allowed, "{err}");
     }
 }
 
@@ -144,20 +128,11 @@ async fn a_daemon_is_found_by_its_address_without_a_scheme_and_short_keys_are_to
     let admin = format!("localhost:{}", daemon.admin.port().unwrap());
     let secrets = [("INTAKE__SECRET", SECRET), ("API_SECRET", "s")];
     for key in ["k", "l"] {
-        let arguments = [
-            "send",
-            &file,
-            "--api-key",
-            key,
-            "--hub",
-            &hub,
-            "--admin",
-            &admin,
-            "--wait",
-            "--data-type",
-            "user",
-        ];
-        let (code, _, err) = run(&arguments, &secrets);
+        let to = format!("--api-key {key} --hub {hub} --admin {admin}");
+        let (code, _, err) = run_line(
+            &format!("send {file} {to} --wait --data-type user"),
+            &secrets,
+        );
         assert_eq!(code, Some(0), "{err}");
     }
     let (code, out, err) = run(&["status", "--json", "--admin", &admin], &[]);
@@ -168,10 +143,8 @@ async fn a_daemon_is_found_by_its_address_without_a_scheme_and_short_keys_are_to
     for destination in destinations {
         let id = destination["id"].as_str().unwrap();
         let label = destination["label"].as_str().unwrap();
-        assert!(
-            label.ends_with(&format!("a short key, destination {}…", &id[..4])),
-            "{label}"
-        );
+        let end = format!("a short key, destination {}…", &id[..4]);
+        assert!(label.ends_with(&end), "{label}");
     }
     for nonsense in ["ftp://x", "http://", "a b"] {
         let (code, _, err) = run(&["status", "--admin", nonsense], &[]);
@@ -189,10 +162,8 @@ fn the_demo_shows_whole_numbers_and_fits_the_terminal() {
         let bars = lines.iter().filter(|line| line.contains("/s"));
         let mut seen = 0;
         for bar in bars.filter(|line| line.contains("rows  ")) {
-            let rate = bar
-                .split_whitespace()
-                .find(|word| word.ends_with("/s"))
-                .unwrap();
+            let mut words = bar.split_whitespace();
+            let rate = words.find(|word| word.ends_with("/s")).unwrap();
             let digits = rate.trim_end_matches("/s").replace(',', "");
             assert!(digits.parse::<u64>().is_ok(), "{bar}");
             seen += 1;
@@ -208,10 +179,8 @@ async fn tables_fit_the_terminal_and_the_shown_beginning_of_an_id_is_enough() {
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
     let admin = daemon.admin.to_string();
     let (code, lines) = on_terminal(80, &["deliveries", "--admin", &admin], &[]);
-    assert_eq!(
-        (code, lines),
-        (Some(3), vec!["There are no deliveries.".to_owned()])
-    );
+    assert_eq!(code, Some(3));
+    assert_eq!(lines, ["There are no deliveries."]);
     let document = json!({
         "fields": {"dimensions": [{"name": "u.mail", "tags": ["mp_email"]}]},
         "data": [{"u.mail": {"value": "a@b.c"}}, {"u.mail": {"value": null}}],
@@ -222,19 +191,10 @@ async fn tables_fit_the_terminal_and_the_shown_beginning_of_an_id_is_enough() {
     let title = "All users of the last ninety days, with everything that is known of them and more";
     let secrets = [("INTAKE__SECRET", SECRET), ("API_SECRET", "s")];
     for _ in 0..3 {
-        let arguments = [
-            "send",
-            &file,
-            "--api-key",
-            "k",
-            "--hub",
-            daemon.hub.as_str(),
-            "--data-type",
-            "user",
-            "--title",
-            title,
-        ];
-        let (code, _, err) = run(&arguments, &secrets);
+        let hub = daemon.hub.as_str();
+        let send = ["send", &file, "--api-key", "k", "--hub", hub];
+        let more = ["--data-type", "user", "--title", title];
+        let (code, _, err) = run(&[&send[..], &more].concat(), &secrets);
         assert_eq!(code, Some(0), "{err}");
     }
     let deliveries = daemon.settled().await;
@@ -248,14 +208,9 @@ async fn tables_fit_the_terminal_and_the_shown_beginning_of_an_id_is_enough() {
         let (_, lines) = on_terminal(columns, &["deliveries", "--admin", &admin], &[]);
         assert_eq!(lines.len(), 4, "{lines:#?}");
         assert!(!lines[0].contains("CANCELLED"), "{lines:#?}");
-        let ids: Vec<_> = lines[1..]
-            .iter()
-            .map(|line| line.split(' ').next().unwrap())
-            .collect();
-        for id in ids {
-            let whole = deliveries
-                .iter()
-                .filter(|delivery| delivery.id.starts_with(id));
+        for line in &lines[1..] {
+            let id = line.split(' ').next().unwrap();
+            let whole = deliveries.iter().filter(|one| one.id.starts_with(id));
             assert_eq!(whole.count(), 1, "{lines:#?}");
             let (code, out, err) = run(&["rejected", id, "--admin", &admin], &[]);
             assert_eq!(code, Some(0), "{err}");
@@ -272,16 +227,14 @@ async fn tables_fit_the_terminal_and_the_shown_beginning_of_an_id_is_enough() {
     let outbox = home.path().join("outbox").display().to_string();
     let (code, out, err) = run(&["outbox", "check", "--path", &outbox], &[]);
     assert_eq!(code, Some(0), "{err}");
-    let listed = out
-        .lines()
-        .filter(|line| line.starts_with("Delivery "))
-        .count();
-    assert_eq!(listed, 0, "{out}");
+    let listed = |text: &str| {
+        text.lines()
+            .filter(|line| line.starts_with("Delivery "))
+            .count()
+    };
+    assert_eq!(listed(&out), 0, "{out}");
     let (_, all, _) = run(&["outbox", "check", "--path", &outbox, "--all"], &[]);
-    let listed = all
-        .lines()
-        .filter(|line| line.starts_with("Delivery "))
-        .count();
+    let listed = listed(&all);
     let over = format!("{listed} deliveries are settled and sound");
     assert!(listed == 0 || out.contains(&over), "{out}{all}");
 }

@@ -129,12 +129,10 @@ fn what_looker_shows_of_the_action_is_configured() {
     assert_eq!(config.action.api_key_attribute.as_deref(), Some("mp_key"));
     assert_eq!(config.mparticle.untagged, Untagged::EventAttribute);
     assert_eq!(config.mparticle.pivoted_measures, PivotedMeasures::Json);
+    let spaced = "[action]\napi_key_attribute = 'mParticle key'\napi_secret_attribute = 'x'";
     for (file, want) in [
         ("[action]\nform = 'short'", "\"full\" or \"plain\""),
-        (
-            "[action]\napi_key_attribute = 'mParticle key'\napi_secret_attribute = 'x'",
-            "action.api_key_attribute",
-        ),
+        (spaced, "action.api_key_attribute"),
         (
             "[action]\napi_key_attribute = 'k'",
             "`action.api_secret_attribute` is not set",
@@ -213,44 +211,21 @@ fn the_environment_lies_over_the_file_and_the_file_over_the_defaults() {
     .unwrap();
     assert_eq!(config.intake.listen.to_string(), "0.0.0.0:8080");
     assert_eq!(config.intake.label, "from file");
-    let hosts: Vec<_> = config
-        .looker
-        .allowed_hosts
-        .iter()
-        .map(|allowed| (allowed.host.to_string(), allowed.port))
-        .collect();
-    assert_eq!(
-        hosts,
-        [
-            ("a.example.com".to_owned(), None),
-            ("[::1]".to_owned(), Some(8)),
-            ("[::1]".to_owned(), None)
-        ]
-    );
-
-    let config = load(
-        file,
-        &[(
-            "LOOKER_FEED_LOOKER__ALLOWED_HOSTS",
-            "127.0.0.1:9999, LOOKER.Example.com",
-        )],
-    )
-    .unwrap();
-    let hosts: Vec<_> = config
-        .looker
-        .allowed_hosts
-        .iter()
-        .map(|allowed| (allowed.host.to_string(), allowed.port))
-        .collect();
-    assert_eq!(
-        hosts,
-        [
-            ("127.0.0.1".to_owned(), Some(9999)),
-            ("looker.example.com".to_owned(), None)
-        ]
-    );
-    let config = load(file, &[("LOOKER_FEED_LOOKER__ALLOWED_HOSTS", "")]).unwrap();
-    assert!(config.looker.allowed_hosts.is_empty());
+    let hosts = |config: Config| -> Vec<String> {
+        let hosts = config.looker.allowed_hosts.into_iter();
+        hosts
+            .map(|one| format!("{} {:?}", one.host, one.port))
+            .collect()
+    };
+    let want = ["a.example.com None", "[::1] Some(8)", "[::1] None"];
+    assert_eq!(hosts(config), want);
+    let of = |list: &str| {
+        let config = load(file, &[("LOOKER_FEED_LOOKER__ALLOWED_HOSTS", list)]);
+        hosts(config.unwrap())
+    };
+    let want = ["127.0.0.1 Some(9999)", "looker.example.com None"];
+    assert_eq!(of("127.0.0.1:9999, LOOKER.Example.com"), want);
+    assert!(of("").is_empty());
 }
 
 #[test]
@@ -277,105 +252,39 @@ fn sizes_and_durations_are_read_with_their_units() {
 
 #[test]
 fn a_bad_value_is_named_with_its_key_its_place_and_what_would_be_right() {
-    for (section, key, value, accepted) in [
-        ("intake", "listen", "localhost", "an IP address and a port"),
-        (
-            "intake",
-            "base_url",
-            "feed.example.com",
-            "an absolute http or https url",
-        ),
-        ("intake", "label", "", "a line of text"),
-        ("intake", "keep_alive", "0s", "a duration from 10ms to 1h"),
-        ("intake", "keep_alive", "30", "a duration"),
-        (
-            "looker",
-            "allowed_hosts",
-            "https://x.example.com",
-            "a list of host names",
-        ),
-        (
-            "looker",
-            "allowed_hosts",
-            "*.example.com",
-            "a list of host names",
-        ),
-        (
-            "looker",
-            "allowed_hosts",
-            "a.example.com,,b.example.com",
-            "a list of host names",
-        ),
-        (
-            "looker",
-            "allowed_hosts",
-            "a.example.com:port",
-            "a list of host names",
-        ),
-        (
-            "looker",
-            "max_deliveries",
-            "0",
-            "a whole number from 1 to 1000",
-        ),
-        ("looker", "max_deliveries", "four", "a whole number"),
-        (
-            "mparticle",
-            "pod",
-            "us3",
-            "\"us1\" or \"us2\" or \"eu1\" or \"au1\"",
-        ),
-        (
-            "mparticle",
-            "endpoint",
-            "http://example.com/v2",
-            "up to and with /v2",
-        ),
-        (
-            "mparticle",
-            "endpoint",
-            "https://example.com",
-            "up to and with /v2",
-        ),
-        (
-            "mparticle",
-            "endpoint",
-            "https://example.com/v2/bulkevents",
-            "up to and with /v2",
-        ),
-        (
-            "mparticle",
-            "batches_per_second",
-            "0",
-            "a whole number from 1",
-        ),
-        (
-            "mparticle",
-            "max_batches_per_request",
-            "101",
-            "a whole number from 1 to 100",
-        ),
-        (
-            "mparticle",
-            "max_request_bytes",
-            "1MiB",
-            "a size from 256 to 262144 bytes",
-        ),
-        ("mparticle", "max_request_bytes", "-1", "a size"),
-        ("mparticle", "max_request_bytes", "99999999999TiB", "a size"),
-        (
-            "mparticle",
-            "identity_names",
-            "old",
-            "\"current\" or \"legacy\"",
-        ),
-        ("log", "level", "loud", "\"error\" or \"warn\""),
+    // A key, its value, and what it takes.
+    for case in [
+        "intake.listen | localhost | an IP address and a port",
+        "intake.base_url | feed.example.com | an absolute http or https url",
+        "intake.label |  | a line of text",
+        "intake.keep_alive | 0s | a duration from 10ms to 1h",
+        "intake.keep_alive | 30 | a duration",
+        "looker.allowed_hosts | https://x.example.com | a list of host names",
+        "looker.allowed_hosts | *.example.com | a list of host names",
+        "looker.allowed_hosts | a.example.com,,b.example.com | a list of host names",
+        "looker.allowed_hosts | a.example.com:port | a list of host names",
+        "looker.max_deliveries | 0 | a whole number from 1 to 1000",
+        "looker.max_deliveries | four | a whole number",
+        "mparticle.pod | us3 | \"us1\" or \"us2\" or \"eu1\" or \"au1\"",
+        "mparticle.endpoint | http://example.com/v2 | up to and with /v2",
+        "mparticle.endpoint | https://example.com | up to and with /v2",
+        "mparticle.endpoint | https://example.com/v2/bulkevents | up to and with /v2",
+        "mparticle.batches_per_second | 0 | a whole number from 1",
+        "mparticle.max_batches_per_request | 101 | a whole number from 1 to 100",
+        "mparticle.max_request_bytes | 1MiB | a size from 256 to 262144 bytes",
+        "mparticle.max_request_bytes | -1 | a size",
+        "mparticle.max_request_bytes | 99999999999TiB | a size",
+        "mparticle.identity_names | old | \"current\" or \"legacy\"",
+        "log.level | loud | \"error\" or \"warn\"",
     ] {
+        let [path, value, accepted] = case.split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("{case}");
+        };
+        let (section, key) = path.split_once('.').unwrap();
         let name = format!("LOOKER_FEED_{section}__{key}").to_ascii_uppercase();
         let message = sentence(load("", &[(&name, value)]));
-        let start = format!(
-            "`{section}.{key}` (the environment variable {name}) is {value:?}, but it takes "
-        );
+        let start =
+            format!("`{path}` (the environment variable {name}) is {value:?}, but it takes ");
         assert!(message.starts_with(&start), "{message}");
         assert!(message.contains(accepted), "{message}");
 
@@ -407,26 +316,18 @@ fn a_value_of_the_wrong_kind_is_named() {
 
 #[test]
 fn an_unknown_key_is_named_with_the_keys_that_exist() {
+    let keys = "the keys of [intake] are listen, base_url";
+    let sections = "there is no section [intak]; the sections are intake, action, looker";
     for (file, start, known) in [
-        (
-            "[intake]\nlisen = 'x'",
-            "`intake.lisen` (",
-            "the keys of [intake] are listen, base_url",
-        ),
-        (
-            "[intak]\nlisten = 'x'",
-            "`intak.listen` (",
-            "there is no section [intak]; the sections are intake, action, looker",
-        ),
+        ("[intake]\nlisen = 'x'", "`intake.lisen` (", keys),
+        ("[intak]\nlisten = 'x'", "`intak.listen` (", sections),
         ("[intak]", "`[intak]` (", "there is no section [intak]"),
         ("listen = 'x'", "`listen` (", "a key stands in a section"),
     ] {
         let message = sentence(load(file, &[]));
         assert!(message.starts_with(start), "{message}");
-        assert!(
-            message.contains("user.toml, line ") && message.contains(known),
-            "{message}"
-        );
+        assert!(message.contains("user.toml, line "), "{message}");
+        assert!(message.contains(known), "{message}");
     }
     for name in [
         "LOOKER_FEED_INTAKE__LISEN",
@@ -469,10 +370,8 @@ fn the_address_that_commands_use_is_no_key_and_nothing_else_like_it_is_let_throu
         "LOOKER_FEED_ADMIN__URL",
     ] {
         let error = load("", &[(name, "http://127.0.0.1:8081")]).unwrap_err();
-        assert!(
-            error.to_string().contains("is not a key"),
-            "{name}: {error}"
-        );
+        let error = error.to_string();
+        assert!(error.contains("is not a key"), "{name}: {error}");
     }
 }
 
@@ -480,52 +379,30 @@ fn the_address_that_commands_use_is_no_key_and_nothing_else_like_it_is_let_throu
 fn relations_between_keys_are_checked_and_both_are_named() {
     for (env, keys) in [
         (
-            [
-                ("LOOKER_FEED_MPARTICLE__MAX_REQUEST_BYTES", "1000"),
-                ("LOOKER_FEED_LOG__LEVEL", "info"),
-            ],
-            [
-                "`mparticle.max_batch_bytes` is 128000",
-                "`mparticle.max_request_bytes`, which is 1000",
-            ],
+            "MPARTICLE__MAX_REQUEST_BYTES=1000",
+            "`mparticle.max_batch_bytes` is 128000, `mparticle.max_request_bytes`, which is 1000",
         ),
         (
-            [
-                ("LOOKER_FEED_MPARTICLE__BACKOFF_INITIAL", "2s"),
-                ("LOOKER_FEED_MPARTICLE__BACKOFF_MAX", "1s"),
-            ],
-            [
-                "`mparticle.backoff_initial` is 2s",
-                "`mparticle.backoff_max`, which is 1s",
-            ],
+            "MPARTICLE__BACKOFF_INITIAL=2s MPARTICLE__BACKOFF_MAX=1s",
+            "`mparticle.backoff_initial` is 2s, `mparticle.backoff_max`, which is 1s",
         ),
         (
-            [
-                ("LOOKER_FEED_OUTBOX__SEGMENT_BYTES", "100kB"),
-                ("LOOKER_FEED_LOG__LEVEL", "info"),
-            ],
-            [
-                "`outbox.segment_bytes` is 100000",
-                "`mparticle.max_request_bytes`, which is 256000",
-            ],
+            "OUTBOX__SEGMENT_BYTES=100kB",
+            "`outbox.segment_bytes` is 100000, `mparticle.max_request_bytes`, which is 256000",
         ),
         (
-            [
-                ("LOOKER_FEED_ADMIN__LISTEN", "127.0.0.1:8080"),
-                ("LOOKER_FEED_LOG__LEVEL", "info"),
-            ],
-            ["`admin.listen` is 127.0.0.1:8080", "`intake.listen`"],
+            "ADMIN__LISTEN=127.0.0.1:8080",
+            "`admin.listen` is 127.0.0.1:8080, `intake.listen`",
         ),
         (
-            [
-                ("LOOKER_FEED_INTAKE__SECRET", "x"),
-                ("LOOKER_FEED_INTAKE__SECRET_FILE", "/y"),
-            ],
-            ["`intake.secret_file` is /y", "`intake.secret` is set too"],
+            "INTAKE__SECRET=x INTAKE__SECRET_FILE=/y",
+            "`intake.secret_file` is /y, `intake.secret` is set too",
         ),
     ] {
-        let message = sentence(load("", &env));
-        for key in keys {
+        let env = env.split(' ').map(|one| one.split_once('=').unwrap());
+        let env = env.map(|(name, value)| (format!("LOOKER_FEED_{name}"), value.to_owned()));
+        let message = sentence(config::load(None, env));
+        for key in keys.split(", `") {
             assert!(message.contains(key), "{message}");
         }
     }
@@ -542,17 +419,15 @@ fn a_secret_comes_from_the_file_the_environment_or_a_file_of_its_own_and_is_neve
     let path = directory.path().join("secret");
     let name = path.to_str().unwrap();
     std::fs::write(&path, "hunter2\r\n").unwrap();
+    let both = vec![
+        ("LOOKER_FEED_INTAKE__SECRET", ""),
+        ("LOOKER_FEED_INTAKE__SECRET_FILE", name),
+    ];
     for (file, env) in [
         ("[intake]\nsecret = 'hunter2'", vec![]),
         ("", vec![("LOOKER_FEED_INTAKE__SECRET", "hunter2")]),
         ("", vec![("LOOKER_FEED_INTAKE__SECRET_FILE", name)]),
-        (
-            "[intake]\nsecret = 'other'",
-            vec![
-                ("LOOKER_FEED_INTAKE__SECRET", ""),
-                ("LOOKER_FEED_INTAKE__SECRET_FILE", name),
-            ],
-        ),
+        ("[intake]\nsecret = 'other'", both),
     ] {
         let config = load(file, &env).unwrap();
         assert_eq!(config.require_secret().unwrap().expose(), "hunter2");
@@ -586,10 +461,8 @@ fn errors_never_quote_a_secret() {
             all.push_str(&error.to_string());
             source = error.source();
         }
-        assert!(
-            !all.contains("hunter2") && !format!("{error:?}").contains("hunter2"),
-            "{all}"
-        );
+        assert!(!all.contains("hunter2"), "{all}");
+        assert!(!format!("{error:?}").contains("hunter2"), "{all}");
         assert!(all.contains("line "), "{all}");
     }
 }
@@ -605,11 +478,12 @@ fn what_is_in_effect_is_shown_with_its_place_and_without_its_secrets() {
     let of = |key: &str| {
         let one = found.iter().find(|found| found.key == key);
         let one = one.unwrap_or_else(|| panic!("{key} is shown"));
-        let place = one
-            .origin
-            .as_ref()
-            .map_or("not set".into(), ToString::to_string);
-        (one.value.clone(), one.secret, place)
+        let place = one.origin.as_ref().map(ToString::to_string);
+        (
+            one.value.clone(),
+            one.secret,
+            place.unwrap_or("not set".into()),
+        )
     };
     let (label, secret, place) = of("intake.label");
     assert_eq!((label.as_deref(), secret), (Some("ours"), false));
@@ -627,15 +501,10 @@ fn what_is_in_effect_is_shown_with_its_place_and_without_its_secrets() {
     assert_eq!(of("notify.webhook_url"), (None, false, "not set".into()));
     let (rate, _, place) = of("mparticle.batches_per_second");
     assert_eq!(rate.as_deref(), Some("100"));
-    assert!(
-        place.contains("LOOKER_FEED_MPARTICLE__BATCHES_PER_SECOND"),
-        "{place}"
-    );
-    assert!(
-        of("outbox.path")
-            .2
-            .starts_with("the shipped defaults, line ")
-    );
+    let variable = "LOOKER_FEED_MPARTICLE__BATCHES_PER_SECOND";
+    assert!(place.contains(variable), "{place}");
+    let place = of("outbox.path").2;
+    assert!(place.starts_with("the shipped defaults, line "));
     // Every key stands there once.
     let keys: std::collections::BTreeSet<_> = found.iter().map(|found| found.key).collect();
     assert_eq!(keys.len(), found.len());
@@ -645,16 +514,15 @@ fn what_is_in_effect_is_shown_with_its_place_and_without_its_secrets() {
 fn a_shared_outbox_needs_an_address_and_a_key_and_hides_its_password() {
     let said = |file: &str| sentence(load(file, &[]));
     let bare = said("[outbox]\nbackend = 'postgres'");
-    assert!(
-        bare.contains("`outbox.url` must say which database"),
-        "{bare}"
-    );
-    assert!(bare.contains("`seal.key_file` must name the key"), "{bare}");
+    for words in [
+        "`outbox.url` must say which database",
+        "`seal.key_file` must name the key",
+    ] {
+        assert!(bare.contains(words), "{bare}");
+    }
     let idle = said("[outbox]\nurl = 'postgres://feed:word@db/feed'");
-    assert!(
-        idle.contains("outbox.backend") && !idle.contains("word"),
-        "{idle}"
-    );
+    assert!(idle.contains("outbox.backend"), "{idle}");
+    assert!(!idle.contains("word"), "{idle}");
     for (key, value) in [("pool", "1"), ("lease", "'1s'"), ("backend", "'redis'")] {
         let error = said(&format!("[outbox]\n{key} = {value}"));
         assert!(error.contains(&format!("outbox.{key}")), "{error}");
@@ -671,10 +539,8 @@ fn a_shared_outbox_needs_an_address_and_a_key_and_hides_its_password() {
     let secret = config.outbox.password.as_ref().map(Secret::expose);
     assert_eq!(secret, Some("the word"));
     let shown = format!("{config:?}");
-    assert!(
-        !shown.contains("the word") && !shown.contains("feed:word"),
-        "{shown}"
-    );
+    assert!(!shown.contains("the word"), "{shown}");
+    assert!(!shown.contains("feed:word"), "{shown}");
     let found = config.found.iter().find(|found| found.key == "outbox.url");
     assert!(found.unwrap().secret && found.unwrap().value.is_none());
 }
@@ -683,19 +549,11 @@ fn a_shared_outbox_needs_an_address_and_a_key_and_hides_its_password() {
 fn tokens_have_a_name_a_role_and_enough_characters() {
     let of = |tokens: &str| load("", &[("LOOKER_FEED_ADMIN__TOKENS", tokens)]);
     let tokens = of("ann:act:0123456789abcdef, leo:look:fedcba9876543:210").unwrap();
-    let tokens: Vec<_> = tokens
-        .admin
-        .tokens
-        .iter()
-        .map(|one| (&*one.name, one.may_act, one.token.expose()))
-        .collect();
-    assert_eq!(
-        tokens,
-        [
-            ("ann", true, "0123456789abcdef"),
-            ("leo", false, "fedcba9876543:210")
-        ]
-    );
+    let tokens = tokens.admin.tokens.iter();
+    let tokens = tokens.map(|one| (&*one.name, one.may_act, one.token.expose()));
+    let (ann, leo) = ("0123456789abcdef", "fedcba9876543:210");
+    let want = [("ann", true, ann), ("leo", false, leo)];
+    assert_eq!(tokens.collect::<Vec<_>>(), want);
     let wide = [
         ("LOOKER_FEED_ADMIN__LISTEN", "0.0.0.0:8081"),
         ("LOOKER_FEED_ADMIN__TOKENS", "leo:look:0123456789abcdef"),
@@ -779,6 +637,8 @@ fn what_is_sent_can_be_chosen_by_file_and_by_variable() {
     let none = load("[mparticle]\nplaceholder_identities = []\n", &[]).unwrap();
     assert!(none.mparticle.placeholder_identities.is_empty());
 
+    let nulls = "it takes \"omit\" or \"null\" or \"delete\"";
+    let historical = "it takes \"auto\" or \"never\" or \"always\"";
     for (file, want) in [
         ("strip_html = 'yes'", "`mparticle.strip_html` ("),
         ("attribute_types = 'real'", "\"as_is\" or \"typed\""),
@@ -788,14 +648,8 @@ fn what_is_sent_can_be_chosen_by_file_and_by_variable() {
         ("max_event_names = 0", "a whole number from 1 to 100000"),
         ("placeholder_identities = ['']", "a list of texts"),
         ("strip_html = 1", "is 1, but it takes true or false"),
-        (
-            "null_attributes = 'drop'",
-            "it takes \"omit\" or \"null\" or \"delete\"",
-        ),
-        (
-            "historical_events = 'old'",
-            "it takes \"auto\" or \"never\" or \"always\"",
-        ),
+        ("null_attributes = 'drop'", nulls),
+        ("historical_events = 'old'", historical),
         ("plan_version = 2", "`mparticle.plan_id` is not set"),
         (
             "plan_id = 'p'\nplan_version = 0",
@@ -811,17 +665,11 @@ fn what_is_sent_can_be_chosen_by_file_and_by_variable() {
 fn an_admin_side_that_others_can_reach_needs_a_token() {
     const LISTEN: &str = "LOOKER_FEED_ADMIN__LISTEN";
     const TOKEN: &str = "LOOKER_FEED_ADMIN__TOKEN";
-    for address in [
-        "0.0.0.0:81",
-        "192.168.1.1:81",
-        "[::]:81",
-        "[::ffff:10.0.0.1]:81",
-    ] {
+    let wide = ["0.0.0.0:81", "192.168.1.1:81", "[::]:81"];
+    for address in wide.into_iter().chain(["[::ffff:10.0.0.1]:81"]) {
         let message = sentence(load("", &[(LISTEN, address)]));
-        assert!(
-            message.starts_with(&format!("`admin.listen` is {address}")),
-            "{message}"
-        );
+        let begin = format!("`admin.listen` is {address}");
+        assert!(message.starts_with(&begin), "{message}");
         assert!(message.contains("`admin.token`"), "{message}");
         let config = load("", &[(LISTEN, address), (TOKEN, "0123456789abcdef")]).unwrap();
         assert_eq!(config.admin.token.unwrap().expose(), "0123456789abcdef");
@@ -860,10 +708,8 @@ fn a_token_that_could_be_guessed_or_would_not_survive_a_header_is_refused_and_no
 fn admin_names_are_hosts_without_a_port() {
     const HOSTS: &str = "LOOKER_FEED_ADMIN__HOSTS";
     let config = load("", &[(HOSTS, "Feed.Example.com,10.0.0.1,::1")]).unwrap();
-    assert_eq!(
-        config.admin.hosts,
-        ["feed.example.com", "10.0.0.1", "[::1]"]
-    );
+    let want = ["feed.example.com", "10.0.0.1", "[::1]"];
+    assert_eq!(config.admin.hosts, want);
     for wrong in ["feed.example.com:81", "https://x", "*.example.com"] {
         let message = sentence(load("", &[(HOSTS, wrong)]));
         assert!(message.starts_with("`admin.hosts`"), "{message}");
@@ -891,10 +737,8 @@ fn previous_secrets_and_revoked_keys_are_lists_and_are_not_shown_when_they_are_w
         assert!(!message.contains("hunter2"), "{message}");
     }
     let message = sentence(load("[intake]\nprevious_secrets = 'hunter2,,'", &[]));
-    assert!(
-        message.starts_with("`intake.previous_secrets`"),
-        "{message}"
-    );
+    let begin = "`intake.previous_secrets`";
+    assert!(message.starts_with(begin), "{message}");
     assert!(!message.contains("hunter2"), "{message}");
 }
 
@@ -949,31 +793,26 @@ fn each_looker_has_a_section_and_what_is_missing_or_unknown_in_it_is_named() {
     let config = load(TWO_LOOKERS, &[]).unwrap();
     let api = &config.looker.api;
     assert_eq!(api.tries, 2);
-    let told: Vec<_> = api
-        .instances
-        .iter()
-        .map(|one| (&*one.name, one.url.as_str(), &*one.client_id))
-        .collect();
-    assert_eq!(
-        told,
-        [
-            ("", "https://looker.example.com/", "first"),
-            ("emea", "https://emea.example.com:19999/", "second")
-        ]
-    );
+    let told = api.instances.iter();
+    let told = told.map(|one| format!("{} {} {}", one.name, one.url, one.client_id));
+    let want = [
+        " https://looker.example.com/ first",
+        "emea https://emea.example.com:19999/ second",
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), want);
     assert_eq!(api.instances[1].hub_id.as_deref(), Some("5"));
     let shown = format!("{config:?}");
     assert!(!shown.contains("the first") && !shown.contains("the second"));
     // The same by variables.
-    let variables = [
+    let url = "https://e.example.com";
+    let variables = [("URL", url), ("CLIENT_ID", "third"), ("CLIENT_SECRET", "s")];
+    let variables = variables.map(|(key, value)| {
         (
-            "LOOKER_FEED_LOOKER__API__EMEA__URL",
-            "https://e.example.com",
-        ),
-        ("LOOKER_FEED_LOOKER__API__EMEA__CLIENT_ID", "third"),
-        ("LOOKER_FEED_LOOKER__API__EMEA__CLIENT_SECRET", "s"),
-    ];
-    let config = load("", &variables).unwrap();
+            format!("LOOKER_FEED_LOOKER__API__EMEA__{key}"),
+            value.to_owned(),
+        )
+    });
+    let config = config::load(None, variables.into_iter()).unwrap();
     assert_eq!(config.looker.api.instances[0].client_id, "third");
 
     let secret = "client_secret = \"the second secret\"";

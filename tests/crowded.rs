@@ -50,8 +50,7 @@ fn connect(url: &Url, count: usize) -> Vec<TcpStream> {
 async fn idle_connections_keep_neither_probes_nor_looker_out() {
     descriptors::raise();
     let world = World::new(None).await;
-    let directory = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(directory.path(), &world.endpoint, &[]);
+    let daemon = world.daemon(&[]);
     let (hub, admin) = (daemon.hub.clone(), daemon.admin.clone());
     let held = tokio::task::spawn_blocking(move || [connect(&admin, 2_000), connect(&hub, 2_000)]);
     let mut held = held.await.unwrap();
@@ -85,8 +84,7 @@ async fn idle_connections_keep_neither_probes_nor_looker_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_have_asked_and_are_kept_open_make_room_too() {
     let world = World::new(None).await;
-    let directory = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(directory.path(), &world.endpoint, &[]);
+    let daemon = world.daemon(&[]);
     let admin = daemon.admin.clone();
     let asked = tokio::task::spawn_blocking(move || {
         let mut asked = connect(&admin, 0);
@@ -110,12 +108,7 @@ async fn connections_that_have_asked_and_are_kept_open_make_room_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_lookers_keep_nobody_else_out() {
     let world = World::new(None).await;
-    let directory = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(
-        directory.path(),
-        &world.endpoint,
-        &[("LOOKER__MAX_DELIVERIES", "2")],
-    );
+    let daemon = world.daemon(&[("LOOKER__MAX_DELIVERIES", "2")]);
     let silent: Vec<_> = (0..100)
         .map(|_| world.looker.publish_failing("{}", Failure::StallAfter(0)))
         .collect();
@@ -144,16 +137,11 @@ async fn silent_lookers_keep_nobody_else_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deliveries_beyond_the_bound_wait_for_their_turn_and_all_are_taken() {
     let world = World::new(None).await;
-    let directory = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(
-        directory.path(),
-        &world.endpoint,
-        &[
-            ("LOOKER__MAX_DELIVERIES", "2"),
-            ("MEMORY__GROUP_BUDGET", "1MiB"),
-            ("INTAKE__KEEP_ALIVE", "50ms"),
-        ],
-    );
+    let daemon = world.daemon(&[
+        ("LOOKER__MAX_DELIVERIES", "2"),
+        ("MEMORY__GROUP_BUDGET", "1MiB"),
+        ("INTAKE__KEEP_ALIVE", "50ms"),
+    ]);
     let executed = (0..12).map(|_| {
         let url = world.looker.publish(shape(2_000));
         daemon.execute(from_url(url, DataType::Event))
@@ -174,15 +162,10 @@ async fn deliveries_beyond_the_bound_wait_for_their_turn_and_all_are_taken() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_turn_that_does_not_come_in_time_is_refused_and_its_url_kept() {
     let world = World::new(None).await;
-    let directory = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(
-        directory.path(),
-        &world.endpoint,
-        &[
-            ("LOOKER__MAX_DELIVERIES", "1"),
-            ("LOOKER__QUEUE_TIMEOUT", "200ms"),
-        ],
-    );
+    let daemon = world.daemon(&[
+        ("LOOKER__MAX_DELIVERIES", "1"),
+        ("LOOKER__QUEUE_TIMEOUT", "200ms"),
+    ]);
     // It has begun to come, and stops.
     let held = world
         .looker

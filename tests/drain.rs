@@ -180,32 +180,22 @@ fn commit(
         .unwrap();
     let mut rows = 0;
     for (entry, &count) in entries.iter().enumerate() {
-        let texts: Vec<_> = (0..count)
-            .map(|slice| format!("\"{id}:{entry}:{slice}\""))
-            .collect();
-        let slices: Vec<_> = texts
-            .iter()
-            .map(|text| Slice {
-                bytes: text.as_bytes(),
-                rows: 1,
-            })
-            .collect();
-        staging
-            .append(Entry {
-                slices: &slices,
-                route: 0,
-            })
-            .unwrap();
+        let text = |slice| format!("\"{id}:{entry}:{slice}\"");
+        let texts: Vec<_> = (0..count).map(text).collect();
+        let slices: Vec<_> = texts.iter().map(slice).collect();
+        let entry = Entry {
+            slices: &slices,
+            route: 0,
+        };
+        staging.append(entry).unwrap();
         rows += count as u64;
     }
     let totals = Totals {
         rows_in: rows,
-        rows_rejected: 0,
-        rows_unchanged: 0,
         users: rows,
         batches: rows,
         requests: entries.len() as u64,
-        notes: Vec::new(),
+        ..Totals::default()
     };
     let changes = outbox.subscribe();
     staging.commit(totals).unwrap();
@@ -215,6 +205,11 @@ fn commit(
         std::thread::yield_now();
     }
     delivery
+}
+
+fn slice(text: &String) -> Slice<'_> {
+    let bytes = text.as_bytes();
+    Slice { bytes, rows: 1 }
 }
 
 fn check_delivered(outbox: &Outbox, delivery: DeliveryId, rows: u64) {
@@ -246,12 +241,10 @@ async fn deliveries_arrive_whole_and_one_after_the_other() {
     check_delivered(&running.outbox, third, 1);
 
     let snapshot = running.handle.snapshot(ONE).unwrap();
-    assert_eq!(
-        (snapshot.record.requests, snapshot.record.batches),
-        (71, 1_401)
-    );
-    assert_eq!(snapshot.record.replies.accepted, 71);
-    assert_eq!(snapshot.record.accepted_batches, 1_401);
+    let record = &snapshot.record;
+    assert_eq!((record.requests, record.batches), (71, 1_401));
+    assert_eq!(record.replies.accepted, 71);
+    assert_eq!(record.accepted_batches, 1_401);
     assert_eq!(snapshot.label, "destination 1");
     assert!(snapshot.latency_p99 >= Some(Duration::from_millis(50)));
     assert!(running.outbox.destinations().unwrap().is_empty());
@@ -271,9 +264,8 @@ async fn small_deliveries_wait_for_no_settlement_and_a_busy_line_shares_its_sync
     });
     let directory = tempfile::tempdir().unwrap();
     let outbox = open_on(directory.path(), disk);
-    let deliveries: Vec<_> = (1..=SMALL)
-        .map(|id| commit(&outbox, id, ONE, 0, &[1]))
-        .collect();
+    let small = |id| commit(&outbox, id, ONE, 0, &[1]);
+    let deliveries: Vec<_> = (1..=SMALL).map(small).collect();
     let before = syncs.load(Ordering::Relaxed);
     let begun = Instant::now();
     let script = Script::new(|_| async {
@@ -287,11 +279,8 @@ async fn small_deliveries_wait_for_no_settlement_and_a_busy_line_shares_its_sync
         running.settled(delivery).await;
     }
     // It is the replies' time, and not that of a rest after each.
-    let waited = begun.elapsed();
-    assert!(
-        waited < 5 * Duration::from_millis(SMALL.into()),
-        "{waited:?}"
-    );
+    let (waited, most) = (begun.elapsed(), 5 * Duration::from_millis(SMALL.into()));
+    assert!(waited < most, "{waited:?}");
     let small = syncs.load(Ordering::Relaxed) - before;
     assert!(small <= 2 * usize::from(SMALL), "{small} syncs");
 
@@ -334,33 +323,29 @@ async fn requests_of_a_delivery_fly_in_parallel_up_to_the_limit() {
 async fn a_destination_that_is_down_does_not_hold_up_another() {
     let script = Script::new(|request| async move {
         latency().await;
-        if request.destination == ONE {
-            let what = "status 503".to_owned();
-            return Reply::unavailable(what);
+        match request.destination {
+            ONE => Reply::unavailable("status 503"),
+            _ => accepted(),
         }
-        accepted()
     });
     let running = Running::fresh(&script);
     let stuck = commit(&running.outbox, 1, ONE, 0, &[20; 40]);
     let free = commit(&running.outbox, 2, TWO, 0, &[20; 40]);
     running.settled(free).await;
     // Down, and between two probes.
-    running
-        .until(|running| {
-            let snapshot = running.handle.snapshot(ONE).unwrap();
-            matches!(snapshot.state, Standing::Down { .. }) && snapshot.in_flight == 0
-        })
-        .await;
+    let rests = |running: &Running| {
+        let snapshot = running.handle.snapshot(ONE).unwrap();
+        matches!(snapshot.state, Standing::Down { .. }) && snapshot.in_flight == 0
+    };
+    running.until(rests).await;
     assert!(!running.outbox.delivery(stuck).unwrap().unwrap().settled);
 
     let before = script.requests();
     let asked = Instant::now();
     assert!(running.handle.retry_now(ONE).unwrap());
     running.until(|_| script.requests() > before).await;
-    assert!(
-        asked.elapsed() < Duration::from_secs(8),
-        "the pace, and no more"
-    );
+    let waited = asked.elapsed();
+    assert!(waited < Duration::from_secs(8), "the pace, and no more");
     running.stop().await;
 }
 
@@ -385,22 +370,16 @@ async fn bad_batches_become_dead_letters_and_a_replay_sends_the_same_bytes() {
     running.settled(delivery).await;
     let state = running.outbox.delivery(delivery).unwrap().unwrap();
     assert_eq!((state.delivered.rows, state.dead.rows), (90, 10));
-    let page = running
-        .outbox
-        .dead_letters(DeadFilter::default(), None, 100)
-        .unwrap();
+    let filter = DeadFilter::default();
+    let page = running.outbox.dead_letters(filter, None, 100).unwrap();
     assert_eq!(page.letters.len(), 10);
     for letter in &page.letters {
-        assert_eq!(
-            letter.reason,
-            "rejected with status 400: BAD_REQUEST: no such event type"
-        );
+        let reason = "rejected with status 400: BAD_REQUEST: no such event type";
+        assert_eq!(letter.reason, reason);
         assert!(letter.attempts >= 5 && letter.first_try <= letter.last_try);
     }
-    assert_eq!(
-        running.handle.snapshot(ONE).unwrap().record.dead_letters,
-        10
-    );
+    let record = running.handle.snapshot(ONE).unwrap().record;
+    assert_eq!(record.dead_letters, 10);
 
     *mended.lock().unwrap() = true;
     let before = script.requests();
@@ -439,15 +418,10 @@ async fn refused_credentials_pause_it_and_a_delivery_with_new_ones_resumes_it() 
     let new = commit(&running.outbox, 2, ONE, 1, &[20; 10]);
     running.settled(old).await;
     running.settled(new).await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(60),
-        "{:?}",
-        begun.elapsed()
-    );
-    assert!(
-        script.accounts().is_sorted(),
-        "the old account is not used again"
-    );
+    let waited = begun.elapsed();
+    assert!(waited < Duration::from_secs(60), "{waited:?}");
+    let accounts = script.accounts();
+    assert!(accounts.is_sorted(), "the old account is not used again");
     check_delivered(&running.outbox, old, 200);
     check_delivered(&running.outbox, new, 200);
     running.stop().await;
@@ -475,18 +449,14 @@ async fn an_operators_pause_works_before_there_is_work() {
 
 #[tokio::test(start_paused = true)]
 async fn a_transport_that_panics_or_hangs_loses_nothing() {
-    let calls = Arc::new(Mutex::new(0));
+    let calls = AtomicUsize::new(0);
     let script = Script::new(move |_| {
-        let call = {
-            let mut calls = calls.lock().unwrap();
-            *calls += 1;
-            *calls
-        };
+        let call = calls.fetch_add(1, Ordering::Relaxed);
         async move {
             latency().await;
             match call {
-                1 => panic!("on purpose"),
-                2 => std::future::pending().await,
+                0 => panic!("on purpose"),
+                1 => std::future::pending().await,
                 _ => accepted(),
             }
         }
@@ -556,9 +526,9 @@ async fn a_random_server_and_restarts_lose_and_double_nothing() {
             async move {
                 let take = || {
                     let mut taken = taken.lock().unwrap();
-                    texts(&request)
-                        .into_iter()
-                        .for_each(|text| *taken.entry(text).or_default() += 1);
+                    for text in texts(&request) {
+                        *taken.entry(text).or_default() += 1;
+                    }
                 };
                 tokio::time::sleep(latency).await;
                 match mood {
@@ -598,10 +568,7 @@ async fn a_random_server_and_restarts_lose_and_double_nothing() {
             check_delivered(&running.outbox, delivery, 300);
         }
         running.stop().await;
-        assert_eq!(
-            taken.lock().unwrap().len(),
-            900,
-            "seed {seed}: each batch arrived"
-        );
+        let arrived = taken.lock().unwrap().len();
+        assert_eq!(arrived, 900, "seed {seed}: each batch arrived");
     }
 }

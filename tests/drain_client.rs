@@ -68,10 +68,8 @@ impl Server {
                         Ok::<_, Infallible>(reply(log.len()))
                     }
                 });
-                serving.spawn(
-                    hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service),
-                );
+                let server = hyper::server::conn::http1::Builder::new();
+                serving.spawn(server.serve_connection(TokioIo::new(stream), service));
             }
         });
         Self {
@@ -201,10 +199,8 @@ async fn headers_of_the_reply_are_read() {
     .await;
     let client = client();
     let percent_used = Some(63);
-    assert_eq!(
-        client.send(request(server.address)).await,
-        Reply::Accepted { percent_used }
-    );
+    let reply = client.send(request(server.address)).await;
+    assert_eq!(reply, Reply::Accepted { percent_used });
     let throttled = Reply::Throttled {
         retry_after: Some(Duration::from_secs(7)),
         exceeded: Some(Exceeded::Acceleration),
@@ -238,21 +234,16 @@ async fn a_redirect_is_not_followed() {
     })
     .await;
     let reply = client().send(request(server.address)).await;
-    assert!(
-        matches!(reply, Reply::Unexpected { status: 307, .. }),
-        "{reply:?}"
-    );
+    let is_refused = matches!(reply, Reply::Unexpected { status: 307, .. });
+    assert!(is_refused, "{reply:?}");
     assert_eq!(server.seen.lock().unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn a_server_that_does_not_answer_is_unavailable_after_the_timeout() {
     let address = canned("", false).await;
-    let what = unavailable(
-        client_with(Duration::from_millis(200))
-            .send(request(address))
-            .await,
-    );
+    let client = client_with(Duration::from_millis(200));
+    let what = unavailable(client.send(request(address)).await);
     assert_eq!(what, "no answer within 200ms");
 }
 
@@ -262,10 +253,8 @@ async fn a_refused_connection_is_unavailable() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let what = unavailable(client().send(request(address)).await);
-    assert!(
-        what.starts_with("connecting failed: Connection refused"),
-        "{what}"
-    );
+    let begin = "connecting failed: Connection refused";
+    assert!(what.starts_with(begin), "{what}");
 }
 
 #[tokio::test]
@@ -318,10 +307,8 @@ async fn an_oversized_body_is_cut() {
 #[tokio::test]
 async fn an_account_that_cannot_be_opened_is_unauthorized_without_a_request() {
     let server = Server::start(|_| status(202)).await;
-    let client = Client::new(ClientSettings::default(), |_: &[u8]| {
-        Err::<Account, _>(AccountError::Damaged)
-    })
-    .unwrap();
+    let damaged = |_: &[u8]| Err::<Account, _>(AccountError::Damaged);
+    let client = Client::new(ClientSettings::default(), damaged).unwrap();
     let reply = client.send(request(server.address)).await;
     let words = "the stored account is damaged".to_owned();
     assert_eq!(reply, Reply::Unauthorized { status: 0, words });
@@ -357,10 +344,8 @@ async fn an_account_is_opened_once_and_a_new_one_counts_from_the_next_request_on
     }
     assert_eq!(opened.load(Ordering::SeqCst), 4);
     let seen = server.seen.lock().unwrap();
-    let sent: Vec<_> = seen
-        .iter()
-        .map(|seen| &seen.headers["authorization"])
-        .collect();
+    let sent = seen.iter().map(|seen| &seen.headers["authorization"]);
+    let sent: Vec<_> = sent.collect();
     // "key:secret" and "key:another"
     let (old, new) = ("Basic a2V5OnNlY3JldA==", "Basic a2V5OmFub3RoZXI=");
     assert_eq!(sent, [old, old, new, new, new, new, old, old]);

@@ -6,7 +6,7 @@ mod support;
 use looker_feed::looker::{Execute, Failure, PushStyle, RowOrder, Shape, Source, audit, document};
 use looker_feed::model::DataType;
 use serde_json::{Value, json};
-use support::{Daemon, PATIENCE, World, from_url, run};
+use support::{Daemon, World, from_url, run};
 
 fn shape(rows: u64, users: u64, data_type: DataType) -> Shape {
     Shape {
@@ -29,16 +29,10 @@ fn audited(world: &World, shape: &Shape) {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_arrive_once_each_grouped_by_user() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(
-        home.path(),
-        &world.endpoint,
-        &[("MEMORY__GROUP_BUDGET", "1MiB")],
-    );
+    let daemon = world.daemon(&[("MEMORY__GROUP_BUDGET", "1MiB")]);
     let shape = shape(20_000, 3_000, DataType::Event);
     let url = world.looker.publish(shape.clone());
-    let answer = daemon.execute(from_url(url, DataType::Event)).await;
-    assert!(answer.is_success(), "{answer:?}");
+    daemon.accepts(url, DataType::Event).await;
     let deliveries = daemon.settled().await;
     assert_eq!(deliveries.len(), 1);
     assert_eq!(deliveries[0].rows.delivered, 20_000);
@@ -52,16 +46,10 @@ async fn events_arrive_once_each_grouped_by_user() {
 #[tokio::test(flavor = "multi_thread")]
 async fn profiles_arrive_once_a_user_with_their_latest_values() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = world.daemon(&[]);
     let shape = shape(5_000, 900, DataType::User);
     let url = world.looker.publish(shape.clone());
-    assert!(
-        daemon
-            .execute(from_url(url, DataType::User))
-            .await
-            .is_success()
-    );
+    daemon.accepts(url, DataType::User).await;
     daemon.settled().await;
     audited(&world, &shape);
     assert_eq!(world.mparticle.counts().batches, 900);
@@ -69,15 +57,11 @@ async fn profiles_arrive_once_a_user_with_their_latest_values() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_of_pushing_rows_delivers_them() {
-    for style in [
-        PushStyle::EscapedString,
-        PushStyle::InlineJson,
-        PushStyle::Base64,
-    ] {
+    use PushStyle::{Base64, EscapedString, InlineJson};
+    for style in [EscapedString, InlineJson, Base64] {
         for pretty in [false, true] {
             let world = World::new(None).await;
-            let home = tempfile::tempdir().unwrap();
-            let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+            let daemon = world.daemon(&[]);
             let shape = Shape {
                 pretty,
                 order: RowOrder::Sorted,
@@ -109,21 +93,19 @@ async fn captured_streams_arrive_row_by_row() {
         for kind in ["dimensions", "measures"] {
             for field in document["fields"][kind].as_array_mut().unwrap() {
                 let name = field["name"].as_str().unwrap().to_owned();
-                let tag = if name == identity {
-                    "mp_customer_id"
+                let kind = if name == identity {
+                    "customer_id"
                 } else {
-                    "mp_custom_attribute"
+                    "custom_attribute"
                 };
-                field["tags"] = json!([tag]);
+                field["tags"] = json!([format!("mp_{kind}")]);
                 columns.push(name);
             }
         }
         let world = World::new(None).await;
-        let home = tempfile::tempdir().unwrap();
-        let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+        let daemon = world.daemon(&[]);
         let url = world.looker.publish_bytes(document.to_string());
-        let answer = daemon.execute(from_url(url, DataType::Event)).await;
-        assert!(answer.is_success(), "{file}: {answer:?}");
+        daemon.accepts(url, DataType::Event).await;
         daemon.settled().await;
 
         let rows = document["data"].as_array().unwrap();
@@ -135,10 +117,8 @@ async fn captured_streams_arrive_row_by_row() {
                 let row: usize = id.rsplit('-').next().unwrap().parse().unwrap();
                 let who = batch["user_identities"]["customer_id"].clone();
                 let attributes = event["data"]["custom_attributes"].clone();
-                assert!(
-                    arrived[row].replace((who, attributes)).is_none(),
-                    "row {row} twice"
-                );
+                let before = arrived[row].replace((who, attributes));
+                assert_eq!(before, None, "row {row} twice");
             }
         }
         for (row, arrived) in rows.iter().zip(arrived) {
@@ -160,21 +140,17 @@ async fn captured_streams_arrive_row_by_row() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_is_not_whole_fails_with_a_sentence_and_leaves_nothing() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = world.daemon(&[]);
     let shape = shape(2_000, 100, DataType::Event);
     let whole: Vec<u8> = document(&shape).flatten().collect();
     let cut = whole[..whole.len() / 2].to_vec();
+    let no_columns = b"{\"fields\": {}, \"data\": []}";
     let cases = [
         (whole.clone(), Some(Failure::CutAfter(300_000)), "row"),
         (cut, None, "row"),
         (b"<html><body>Sign in</body></html>".to_vec(), None, "HTML"),
         (Vec::new(), None, "empty"),
-        (
-            b"{\"fields\": {}, \"data\": []}".to_vec(),
-            None,
-            "identity tag",
-        ),
+        (no_columns.to_vec(), None, "identity tag"),
         (b"[]".to_vec(), None, "json_detail"),
     ];
     for (document, failure, want) in cases {
@@ -192,12 +168,7 @@ async fn a_delivery_that_is_not_whole_fails_with_a_sentence_and_leaves_nothing()
     assert_eq!(world.mparticle.counts().requests, 0);
     // And a good one goes through as if nothing had been.
     let url = world.looker.publish(shape.clone());
-    assert!(
-        daemon
-            .execute(from_url(url, DataType::Event))
-            .await
-            .is_success()
-    );
+    daemon.accepts(url, DataType::Event).await;
     daemon.settled().await;
     audited(&world, &shape);
 }
@@ -209,25 +180,12 @@ async fn after_a_kill_everything_accepted_arrives_under_the_same_ids() {
     let shape = shape(3_000, 600, DataType::Event);
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
     let url = world.looker.publish(shape.clone());
-    assert!(
-        daemon
-            .execute(from_url(url, DataType::Event))
-            .await
-            .is_success()
-    );
-    let begun = async {
-        while world.mparticle.counts().batches == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, begun)
-        .await
-        .expect("sending begins");
+    daemon.accepts(url, DataType::Event).await;
+    let begun = async || (world.mparticle.counts().batches > 0).then_some(());
+    daemon.until("sending begins", begun).await;
     daemon.kill();
-    assert!(
-        world.mparticle.counts().batches < 600,
-        "killed while it was sending"
-    );
+    let sent = world.mparticle.counts().batches;
+    assert!(sent < 600, "killed while it was sending");
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
     let deliveries = daemon.settled().await;
     assert_eq!(deliveries[0].rows.delivered, 3_000);
@@ -257,24 +215,15 @@ async fn a_webhook_id_that_was_committed_is_answered_and_not_sent_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rejected_rows_are_counted_and_kept_and_the_others_arrive() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = world.daemon(&[]);
     let document = json!({
         "fields": {"dimensions": [{"name": "u.id", "tags": ["mp_customer_id"]}]},
         "data": [{"u.id": {"value": 1}}, {"u.id": {"value": null}}, {"u.id": {"value": ""}}],
     });
     let url = world.looker.publish_bytes(document.to_string());
-    assert!(
-        daemon
-            .execute(from_url(url, DataType::Event))
-            .await
-            .is_success()
-    );
-    let deliveries = daemon.settled().await;
-    assert_eq!(
-        (deliveries[0].rows.delivered, deliveries[0].rows.rejected),
-        (1, 2)
-    );
+    daemon.accepts(url, DataType::Event).await;
+    let rows = daemon.settled().await[0].rows;
+    assert_eq!((rows.delivered, rows.rejected), (1, 2));
 
     let nobody = json!({
         "fields": {"dimensions": [{"name": "u.id", "tags": ["mp_customer_id"]}]},
@@ -283,10 +232,8 @@ async fn rejected_rows_are_counted_and_kept_and_the_others_arrive() {
     let url = world.looker.publish_bytes(nobody.to_string());
     let answer = daemon.execute(from_url(url, DataType::Event)).await;
     assert!(!answer.is_success());
-    assert!(
-        answer.message().unwrap().contains("None of the 1 rows"),
-        "{answer:?}"
-    );
+    let message = answer.message().unwrap();
+    assert!(message.contains("None of the 1 rows"), "{answer:?}");
 }
 
 #[test]

@@ -5,8 +5,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use support::World;
 use support::form::{arrived, document, execute, form};
-use support::{Daemon, World};
 
 const COLUMNS: [(&str, &str); 17] = [
     ("u.id", "mp_customer_id"),
@@ -205,8 +205,7 @@ fn expected() -> BTreeMap<String, Vec<Value>> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rows_of_a_transaction_become_one_purchase_and_other_rows_what_they_say() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = world.daemon(&[]);
     let text = document("UTC", &COLUMNS, &rows()).to_string();
     let (success, message) = execute(&world, &daemon, text, form("event_data", json!({}))).await;
     assert!(success, "{message}\n{}", daemon.log());
@@ -233,8 +232,7 @@ async fn the_rows_of_a_transaction_become_one_purchase_and_other_rows_what_they_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purchase_that_is_sent_again_in_another_order_arrives_once() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = world.daemon(&[]);
     let skip = || form("event_data", json!({"skip_sent": "yes"}));
     for round in 0..3 {
         let mut rows = rows();
@@ -265,8 +263,7 @@ async fn a_purchase_that_is_sent_again_in_another_order_arrives_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_purchase_that_no_event_can_hold_is_refused_whole() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = world.daemon(&[]);
     let sku = "s".repeat(3_000);
     let mut rows: Vec<_> = (0..60)
         .map(|_| line("ann", "p", Value::Null, json!("large"), &sku, json!(1)))
@@ -293,8 +290,7 @@ async fn a_purchase_that_no_event_can_hold_is_refused_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_column_that_says_so_no_row_is_a_purchase() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = world.daemon(&[]);
     let columns: Vec<_> = COLUMNS
         .into_iter()
         .filter(|(name, _)| *name != "e.kind")

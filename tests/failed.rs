@@ -3,10 +3,10 @@
 
 mod support;
 
-use looker_feed::control::view::{FailedDelivery, Listing, Overview};
+use looker_feed::control::view::{FailedDelivery, Listing};
 use looker_feed::looker::{Execute, Failure, PushStyle, Shape, Source, document};
 use looker_feed::model::DataType;
-use support::{Daemon, PATIENCE, World, from_url, run};
+use support::{Daemon, World, from_url, run};
 
 fn shape(rows: u64) -> Shape {
     Shape {
@@ -24,18 +24,11 @@ async fn failed(daemon: &Daemon) -> Vec<FailedDelivery> {
 
 /// Waits until the daemon counts so many deliveries that are being received.
 async fn receiving(daemon: &Daemon, count: usize, rows: u64) {
-    let wait = async {
-        loop {
-            let overview: Overview = daemon.get("/api/v1/overview").await;
-            let begun = overview.receiving.iter().filter(|one| one.rows >= rows);
-            if begun.count() >= count {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+    let begun = async || {
+        let receiving = daemon.overview().await.receiving.into_iter();
+        (receiving.filter(|one| one.rows >= rows).count() >= count).then_some(())
     };
-    let waited = tokio::time::timeout(PATIENCE, wait).await;
-    assert!(waited.is_ok(), "not received in time\n{}", daemon.log());
+    daemon.until("they are received", begun).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,34 +41,16 @@ async fn each_failure_is_remembered_with_its_reason_and_its_numbers() {
     let half = long.len() as u64 / 2;
     let untagged = br#"{"fields": {"dimensions": [{"name": "a.b", "tags": []}]}, "data": [{"a.b": {"value": 1}}]}"#;
     let query = br#"{"errors": [{"message": "The database is gone"}], "fields": {}, "data": []}"#;
+    let failing = |failure| looker.publish_failing(long.clone(), failure);
+    let elsewhere = "https://10.0.0.1/downloads/x";
     let cases = [
-        (
-            "cut",
-            true,
-            looker.publish_failing(long.clone(), Failure::CutAfter(half)),
-        ),
-        (
-            "cut",
-            true,
-            looker.publish_failing(long.clone(), Failure::EndAfter(half)),
-        ),
-        (
-            "looker",
-            true,
-            looker.publish_failing(long.clone(), Failure::Status(503)),
-        ),
-        (
-            "looker",
-            true,
-            looker.publish_failing(long.clone(), Failure::Html),
-        ),
+        ("cut", true, failing(Failure::CutAfter(half))),
+        ("cut", true, failing(Failure::EndAfter(half))),
+        ("looker", true, failing(Failure::Status(503))),
+        ("looker", true, failing(Failure::Html)),
         ("columns", false, looker.publish_bytes(untagged.to_vec())),
         ("query", false, looker.publish_bytes(query.to_vec())),
-        (
-            "address",
-            false,
-            "https://10.0.0.1/downloads/x".parse().unwrap(),
-        ),
+        ("address", false, elsewhere.parse().unwrap()),
     ];
     let mut messages = Vec::new();
     for (reason, _, url) in &cases {
@@ -84,10 +59,9 @@ async fn each_failure_is_remembered_with_its_reason_and_its_numbers() {
         messages.push(answer.message().unwrap());
     }
     // One that is whole, in between.
-    let answer = daemon
-        .execute(from_url(looker.publish(shape(50)), DataType::Event))
+    daemon
+        .accepts(looker.publish(shape(50)), DataType::Event)
         .await;
-    assert!(answer.is_success());
 
     let listed = failed(&daemon).await;
     let newest_first: Vec<_> = cases.iter().zip(&messages).rev().collect();
@@ -98,10 +72,8 @@ async fn each_failure_is_remembered_with_its_reason_and_its_numbers() {
         assert!(message.starts_with(&one.message), "{one:?}");
         assert_eq!(one.title, "Large delivery");
         assert_eq!(one.schedule.as_deref(), Some("7"));
-        assert_eq!(
-            one.link.as_deref(),
-            Some("https://looker.example.com/looks/7")
-        );
+        let link = "https://looker.example.com/looks/7";
+        assert_eq!(one.link.as_deref(), Some(link));
         assert!(one.ended >= one.received && one.received.0 > 0);
     }
     // By where they were to go, part by part; the one that came in goes there too.
@@ -136,50 +108,36 @@ async fn each_failure_is_remembered_with_its_reason_and_its_numbers() {
         assert_eq!(part.items.len(), wanted, "{query}");
     }
     let cut = &listed[cases.len() - 1];
-    assert!(
-        cut.rows > 100 && cut.rows < 2_000 && cut.bytes > 0,
-        "{cut:?}"
-    );
-    let overview: Overview = daemon.get("/api/v1/overview").await;
+    assert!((101..2_000).contains(&cut.rows) && cut.bytes > 0, "{cut:?}");
+    let overview = daemon.overview().await;
     assert_eq!(overview.totals.failed["cut"], 2);
     assert_eq!(overview.totals.failed["busy"], 0);
     assert_eq!(overview.totals.deliveries_refused, 7);
     assert_eq!(overview.failures.on_record, 7);
     let (_, metrics) = daemon.call("GET", "/metrics", "").await;
     let metrics = String::from_utf8(metrics.to_vec()).unwrap();
-    assert!(
-        metrics.contains("looker_feed_failed_deliveries_total{reason=\"looker\"} 2"),
-        "{metrics}"
-    );
+    let series = "looker_feed_failed_deliveries_total{reason=\"looker\"} 2";
+    assert!(metrics.contains(series), "{metrics}");
 
     let admin = daemon.admin.to_string();
     let ask = |arguments: &[&str]| run(arguments, &[("ADMIN_URL", &admin)]);
     let (code, table, _) = ask(&["deliveries", "--failed"]);
     assert_eq!((code, table.lines().count()), (Some(0), 8), "{table}");
-    assert!(
-        table.contains("address") && table.contains("10.0.0.1"),
-        "{table}"
-    );
+    assert!(table.contains("address"), "{table}");
+    assert!(table.contains("10.0.0.1"), "{table}");
     let (code, table, _) = ask(&["deliveries"]);
     assert_eq!((code, table.lines().count()), (Some(0), 9), "{table}");
     let id = &cut.id;
     let one: FailedDelivery = daemon.get(&format!("/api/v1/failed-deliveries/{id}")).await;
     assert_eq!(&one, cut);
-    let (status, _) = daemon
-        .call(
-            "GET",
-            &format!("/api/v1/failed-deliveries/{}", "0".repeat(32)),
-            "",
-        )
-        .await;
-    assert_eq!(status, 404);
+    let none = format!("/api/v1/failed-deliveries/{}", "0".repeat(32));
+    assert_eq!(daemon.call("GET", &none, "").await.0, 404);
 
     // Over a restart nothing of it is lost, and the counters start over.
     assert!(daemon.terminate().success());
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
     assert_eq!(failed(&daemon).await, listed);
-    let overview: Overview = daemon.get("/api/v1/overview").await;
-    assert_eq!(overview.totals.deliveries_refused, 0);
+    assert_eq!(daemon.overview().await.totals.deliveries_refused, 0);
     // Nothing of people stands in the clear.
     let state = home.path().join("outbox/state/db");
     let bytes = std::fs::read(state).unwrap();
@@ -191,15 +149,13 @@ async fn what_was_being_received_when_the_daemon_was_killed_is_found_at_its_star
     let world = World::new(None).await;
     let home = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
-    let whole = from_url(world.looker.publish(shape(100)), DataType::Event);
-    assert!(daemon.execute(whole).await.is_success());
+    let whole = world.looker.publish(shape(100));
+    daemon.accepts(whole, DataType::Event).await;
     let document: Vec<u8> = document(&shape(2_000)).flatten().collect();
     let half = document.len() as u64 / 2;
     let stalled = Failure::StallAfter(half);
-    let one = from_url(
-        world.looker.publish_failing(document.clone(), stalled),
-        DataType::Event,
-    );
+    let stalled = world.looker.publish_failing(document.clone(), stalled);
+    let one = from_url(stalled, DataType::Event);
     // Pushed rows come before the form: they are spooled, and nothing is known but the schedule.
     let parts = document.chunks(1 << 10).map(bytes::Bytes::copy_from_slice);
     let parts: Vec<_> = parts.collect();
@@ -211,19 +167,12 @@ async fn what_was_being_received_when_the_daemon_was_killed_is_found_at_its_star
         }
         part
     });
-    let pushed = Execute::new(
-        Source::Push(PushStyle::EscapedString, Box::new(held)),
-        "key-of-the-account",
-        "secret-of-it",
-    );
-    let (hub, token) = (daemon.hub.clone(), support::token());
-    let calls: Vec<_> = [one, pushed]
-        .into_iter()
-        .map(|execute| {
-            let (hub, token) = (hub.clone(), token.clone());
-            tokio::spawn(async move { looker_feed::looker::execute(&hub, &token, execute).await })
-        })
-        .collect();
+    let push = Source::Push(PushStyle::EscapedString, Box::new(held));
+    let pushed = Execute::new(push, "key-of-the-account", "secret-of-it");
+    let calls = [one, pushed].map(|execute| {
+        let (hub, token) = (daemon.hub.clone(), support::token());
+        tokio::spawn(async move { looker_feed::looker::execute(&hub, &token, execute).await })
+    });
     receiving(&daemon, 2, 0).await;
     receiving(&daemon, 1, 1).await;
     assert!(failed(&daemon).await.is_empty());
@@ -242,6 +191,5 @@ async fn what_was_being_received_when_the_daemon_was_killed_is_found_at_its_star
         assert_eq!(one.title, "Large delivery");
     }
     assert_eq!(daemon.settled().await.len(), 1, "the one that was accepted");
-    let overview: Overview = daemon.get("/api/v1/overview").await;
-    assert_eq!(overview.totals.failed["interrupted"], 2);
+    assert_eq!(daemon.overview().await.totals.failed["interrupted"], 2);
 }

@@ -4,13 +4,12 @@
 mod support;
 
 use std::path::Path;
-use std::process::Stdio;
 
-use looker_feed::sandbox::{Fault, Faults, Rule};
+use looker_feed::sandbox::Fault;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::json;
 use support::terminal::Session;
-use support::{Daemon, SECRET, World, command, run};
+use support::{Daemon, SECRET, World, refuses, run, run_line};
 
 const SECRETS: [(&str, &str); 2] = [("INTAKE__SECRET", SECRET), ("API_SECRET", "s")];
 
@@ -125,28 +124,14 @@ async fn send_trusts_an_authority_of_ones_own_and_finds_a_hub_that_serves_tls() 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_watched_screen_fits_shows_the_work_and_leaves_the_terminal_as_it_was() {
     let world = World::new(None).await;
-    let slow = Faults {
-        seed: 1,
-        rules: vec![Rule::always(Fault::Delay { ms: 50 })],
-    };
-    world.mparticle.set_faults(slow).expect("good faults");
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    world.faults([Fault::Delay { ms: 50 }]);
+    let daemon = world.daemon(&[]);
     let admin = daemon.admin.to_string();
     let sample = format!("{}/config/sample.json", env!("CARGO_MANIFEST_DIR"));
     let hub = daemon.hub.to_string();
     let title = "Daily\u{1b}[2J\u{9b}5mevil\u{202e}, a title that is longer than a line of eighty characters is";
-    let sent = [
-        "send",
-        &sample,
-        "--api-key",
-        "k",
-        "--hub",
-        &hub,
-        "--title",
-        title,
-    ];
-    let (code, _, err) = run(&sent, &SECRETS);
+    let sent = ["send", &sample, "--api-key", "k", "--hub", &hub];
+    let (code, _, err) = run(&[&sent[..], &["--title", title]].concat(), &SECRETS);
     assert_eq!(code, Some(0), "{err}");
     daemon.settled().await;
     for columns in [80, 200] {
@@ -179,11 +164,8 @@ async fn the_watched_screen_fits_shows_the_work_and_leaves_the_terminal_as_it_wa
         session.is_as_before().await;
         // Nothing but the screen's own sequences.
         let allowed = session.without_own_sequences();
-        assert!(
-            !allowed.contains('\u{1b}') && !allowed.contains('\u{9b}'),
-            "{allowed:?}"
-        );
-        assert!(!allowed.contains('\u{202e}'), "{allowed:?}");
+        let harmful = ['\u{1b}', '\u{9b}', '\u{202e}'];
+        assert!(!allowed.contains(harmful), "{allowed:?}");
     }
 
     // An interrupt ends it as well as `q`.
@@ -203,12 +185,9 @@ async fn the_watched_screen_fits_shows_the_work_and_leaves_the_terminal_as_it_wa
     assert_eq!(session.ends().await, Some(0));
     let mut session = Session::start(80, 24, &["status", "--watch", "--admin", &admin]);
     assert_eq!(session.ends().await, Some(1));
-    assert!(
-        session.seen().contains("no daemon answers"),
-        "{}",
-        session.seen()
-    );
-    assert!(!session.seen().contains("\u{1b}[?1049h"));
+    let seen = session.seen();
+    assert!(seen.contains("no daemon answers"), "{seen}");
+    assert!(!seen.contains("\u{1b}[?1049h"));
 }
 
 /// Commands in the blocks of a page that a shell is to run.
@@ -217,14 +196,8 @@ fn commands(page: &str) -> Vec<String> {
     for block in page.split("```sh\n").skip(1) {
         let block = block.split("```").next().unwrap().replace("\\\n", " ");
         for line in block.lines() {
-            let line = line.split(" #").next().unwrap();
-            let line = line
-                .split(" < ")
-                .next()
-                .unwrap()
-                .split(" | ")
-                .next()
-                .unwrap();
+            let ends = [" #", " < ", " | "].iter().filter_map(|end| line.find(end));
+            let line = &line[..ends.min().unwrap_or(line.len())];
             if let Some(rest) = line.split("looker-feed ").nth(1)
                 && (line.starts_with("looker-feed ") || line.contains(" looker-feed "))
             {
@@ -250,13 +223,8 @@ fn the_commands_that_the_pages_name_are_commands() {
             // Help is printed only if what stands before it is understood so far.
             let mut words: Vec<_> = line.split_whitespace().collect();
             words.push("--help");
-            let ran = command()
-                .args(&words)
-                .stdin(Stdio::null())
-                .output()
-                .unwrap();
-            let err = String::from_utf8_lossy(&ran.stderr);
-            assert!(ran.status.success(), "{page}: looker-feed {line}\n{err}");
+            let (code, _, err) = run(&words, &[]);
+            assert_eq!(code, Some(0), "{page}: looker-feed {line}\n{err}");
             seen += 1;
         }
     }
@@ -266,35 +234,18 @@ fn the_commands_that_the_pages_name_are_commands() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_found_by_the_beginning_of_their_deliverys_id() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
-    let refuse = Faults {
-        seed: 1,
-        rules: vec![Rule::always(Fault::RejectMarker {
-            marker: "environment".to_owned(),
-            status: 400,
-        })],
-    };
-    world.mparticle.set_faults(refuse).expect("good faults");
-    let sample = format!("{}/config/sample.json", env!("CARGO_MANIFEST_DIR"));
-    let hub = daemon.hub.to_string();
-    let (code, _, err) = run(
-        &["send", &sample, "--api-key", "k", "--hub", &hub],
-        &SECRETS,
-    );
+    let daemon = world.daemon(&[]);
+    world.faults([refuses("environment")]);
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/config/sample.json");
+    let (hub, admin) = (daemon.hub.as_str(), &daemon.admin);
+    let (code, _, err) = run(&["send", sample, "--api-key", "k", "--hub", hub], &SECRETS);
     assert_eq!(code, Some(0), "{err}");
     let delivery = daemon.settled().await.remove(0);
-    let admin = daemon.admin.to_string();
     let begin = &delivery.id[..12];
-    for arguments in [
-        vec!["dead-letters", "list", "--delivery", begin],
-        vec!["dead-letters", "export", "--delivery", begin],
-        vec!["dead-letters", "replay", "--delivery", begin],
-    ] {
-        let mut arguments = arguments;
-        arguments.extend(["--admin", &admin]);
-        let (code, out, err) = run(&arguments, &[]);
-        assert_eq!(code, Some(0), "{arguments:?} {out}{err}");
-        assert!(!out.trim().is_empty(), "{arguments:?}");
+    for verb in ["list", "export", "replay"] {
+        let line = format!("dead-letters {verb} --delivery {begin} --admin {admin}");
+        let (code, out, err) = run_line(&line, &[]);
+        assert_eq!(code, Some(0), "{line} {out}{err}");
+        assert!(!out.trim().is_empty(), "{line}");
     }
 }

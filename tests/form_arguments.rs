@@ -46,8 +46,7 @@ fn preview(file: &str, arguments: &[&str]) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_field_of_the_form_is_an_argument_of_preview_and_of_send() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = world.daemon(&[]);
     let token = looker_feed::intake::new_key(&looker_feed::config::Secret::new(SECRET.to_owned()));
     let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
         .build_http::<http_body_util::Full<hyper::body::Bytes>>();

@@ -82,9 +82,8 @@ async fn looker_offers_the_destination_where_an_identity_is_tagged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_query_without_tags_is_sent_as_the_form_says() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
     let anywhere = [("ACTION__REQUIRE_IDENTITY_TAG", "false")];
-    let daemon = Daemon::start(home.path(), &world.endpoint, &anywhere);
+    let daemon = world.daemon(&anywhere);
     let mut dialog = open(&daemon, &person(&[])).await.unwrap();
     assert!(dialog.save().is_err(), "two fields are required");
     dialog.fill("data_type", "event_data").await.unwrap();
@@ -142,8 +141,7 @@ async fn a_query_without_tags_is_sent_as_the_form_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_form_says_at_once_what_cannot_work_and_lets_a_person_mend_it() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = world.daemon(&[]);
     let mut dialog = open(&daemon, &person(&["mp_email"])).await.unwrap();
     dialog.fill("environment", "development").await.unwrap();
     dialog.fill("data_type", "user_data").await.unwrap();
@@ -179,13 +177,12 @@ async fn the_form_says_at_once_what_cannot_work_and_lets_a_person_mend_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_team_brings_its_own_account_by_user_attributes() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
     let settings = [
         ("ACTION__API_KEY_ATTRIBUTE", "mp_key"),
         ("ACTION__API_SECRET_ATTRIBUTE", "mp_secret"),
         ("ACTION__FORM", "plain"),
     ];
-    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    let daemon = world.daemon(&settings);
     let with = |attributes: &[(&str, &str)]| Person {
         user_attributes: map(attributes),
         ..person(&["mp_email"])

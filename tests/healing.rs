@@ -18,12 +18,12 @@ mod shared;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use looker_feed::control::view::{Delivery, Overview};
+use looker_feed::control::view::{Delivery, FailedDelivery};
 use looker_feed::looker::{ApiFault, Failure, Schedule, Shape, User};
 use looker_feed::model::DataType;
-use scene::{all_arrive, calls, cut, failed, half, shape, stands, start};
-use support::{PATIENCE, World, run};
-use tokio::time::{Instant, sleep};
+use scene::{all_arrive, calls, cut, failed, half, looks_again, paused, shape, stands, start};
+use support::{World, run, run_line};
+use tokio::time::sleep;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_is_cut_is_asked_for_and_arrives_once() {
@@ -41,12 +41,12 @@ async fn a_delivery_that_is_cut_is_asked_for_and_arrives_once() {
     let one = stands(&daemon, "Nightly", "done").await;
     let again = one.again.clone().unwrap();
     assert_eq!((one.reason.as_str(), again.count), ("cut", 2), "{one:?}");
+    let committed: Vec<_> = again.tries.iter().map(|one| one.committed).collect();
     assert_eq!(
-        again.tries[0].committed,
-        Some(false),
-        "the first try was cut too"
+        committed,
+        [Some(false), Some(true)],
+        "the first was cut too"
     );
-    assert_eq!(again.tries[1].committed, Some(true));
     all_arrive(&world, &daemon, std::slice::from_ref(&nightly)).await;
     assert_eq!(schedules.copies(id), 2);
 
@@ -54,26 +54,17 @@ async fn a_delivery_that_is_cut_is_asked_for_and_arrives_once() {
     let deliveries: Vec<Delivery> = daemon.settled().await;
     assert_eq!(deliveries.len(), 1);
     let repeat = deliveries[0].repeat_of.clone().unwrap();
-    assert_eq!(
-        (repeat.delivery.as_str(), repeat.number),
-        (one.id.as_str(), 2)
-    );
+    assert_eq!((repeat.delivery, repeat.number), (one.id.clone(), 2));
     assert_eq!(again.tries[1].delivery.as_ref(), Some(&deliveries[0].id));
     let repeats: Vec<_> = failed(&daemon).await;
-    assert_eq!(
-        repeats.len(),
-        2,
-        "the first try is a failed delivery of its own"
-    );
-    assert_eq!(repeats[0].repeat_of.as_ref().map(|of| of.number), Some(1));
-    assert_eq!(
-        repeats[0].schedule, one.schedule,
-        "the schedule's, not the copy's"
-    );
+    assert_eq!(repeats.len(), 2, "the first try is one of its own");
+    let first = &repeats[0];
+    assert_eq!(first.repeat_of.as_ref().map(|of| of.number), Some(1));
+    assert_eq!(first.schedule, one.schedule, "not the copy's");
     let admin = daemon.admin.to_string();
     let (_, table, _) = run(&["deliveries", "--failed"], &[("ADMIN_URL", &admin)]);
     assert!(table.contains("done"), "{table}");
-    let overview: Overview = daemon.get("/api/v1/overview").await;
+    let overview = daemon.overview().await;
     assert_eq!((overview.ask_again.asked, overview.ask_again.done), (2, 1));
     assert_eq!(overview.ask_again.lookers.len(), 1);
 
@@ -84,12 +75,9 @@ async fn a_delivery_that_is_cut_is_asked_for_and_arrives_once() {
     assert_eq!(schedules.copies(id), 2);
     // The key's secret is nowhere but in Looker's login.
     let mut told = vec![daemon.log()];
-    for path in [
-        "/api/v1/configuration",
-        "/api/v1/overview",
-        "/api/v1/failed-deliveries",
-        "/metrics",
-    ] {
+    let pages = ["configuration", "overview", "failed-deliveries"];
+    let pages = pages.map(|page| format!("/api/v1/{page}"));
+    for path in pages.iter().map(String::as_str).chain(["/metrics"]) {
         let (_, body) = daemon.call("GET", path, "").await;
         told.push(String::from_utf8_lossy(&body).into_owned());
     }
@@ -112,19 +100,10 @@ async fn what_would_fail_again_is_not_asked_for_until_a_person_says_so() {
     schedule.form = Some(BTreeMap::from(form));
     let id = schedules.add(schedule);
     assert!(!schedules.run(id).await, "there is no such environment");
-    let listed = failed(&daemon).await;
-    assert_eq!(
-        (listed[0].reason.as_str(), listed[0].passing),
-        ("request", false)
-    );
-    assert_eq!(listed[0].again, None);
-    assert!(
-        listed[0]
-            .why_not
-            .as_ref()
-            .unwrap()
-            .contains("would not help")
-    );
+    let one = failed(&daemon).await.remove(0);
+    assert_eq!((&*one.reason, one.passing), ("request", false));
+    assert_eq!(one.again, None);
+    assert!(one.why_not.unwrap().contains("would not help"));
     assert!(daemon.terminate().success());
     // It is mended; nothing is asked for by itself all the same.
     schedules.change(id, |schedule| schedule.form = None);
@@ -132,7 +111,7 @@ async fn what_would_fail_again_is_not_asked_for_until_a_person_says_so() {
     let admin = daemon.admin.to_string();
     let ask = |arguments: &[&str]| run(arguments, &[("ADMIN_URL", &admin)]);
     assert_eq!(calls(&world, "run_once"), 0);
-    let (code, out, err) = ask(&["ask-again", &listed[0].id]);
+    let (code, out, err) = ask(&["ask-again", &one.id]);
     assert_eq!(code, Some(0), "{out}{err}");
     stands(&daemon, "Wide", "done").await;
     all_arrive(&world, &daemon, &[wide]).await;
@@ -163,21 +142,24 @@ async fn a_schedule_that_is_gone_or_off_is_said_and_asked_for_no_more() {
         }
         schedules.change(id, |schedule| schedule.enabled = id != off);
     }
-    let one = stands(&daemon, "Gone", "given_up").await;
-    assert!(one.again.unwrap().why.unwrap().contains("gone in Looker"));
-    let one = stands(&daemon, "Off", "called_off").await;
-    assert!(one.again.unwrap().why.unwrap().contains("disabled"));
-    let one = stands(&daemon, "Foreign", "given_up").await;
-    assert!(one.again.unwrap().why.unwrap().contains("only an admin"));
+    for (title, state, words) in [
+        ("Gone", "given_up", "gone in Looker"),
+        ("Off", "called_off", "disabled"),
+        ("Foreign", "given_up", "only an admin"),
+    ] {
+        let why = why(&stands(&daemon, title, state).await);
+        assert!(why.contains(words), "{title}: {why}");
+    }
     assert_eq!(schedules.copies(off) + schedules.copies(foreign), 0);
-    let overview: Overview = daemon.get("/api/v1/overview").await;
-    assert_eq!(overview.ask_again.given_up, 2);
-    assert!(
-        overview.ask_again.lookers[0]
-            .blind
-            .as_ref()
-            .is_none_or(|why| why.contains("see_system_activity"))
-    );
+    let again = daemon.overview().await.ask_again;
+    assert_eq!(again.given_up, 2);
+    let blind = again.lookers[0].blind.as_ref();
+    assert!(blind.is_none_or(|why| why.contains("see_system_activity")));
+}
+
+/// Why what is done about a failed delivery stands as it does.
+fn why(one: &FailedDelivery) -> String {
+    one.again.clone().unwrap().why.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,26 +178,16 @@ async fn a_wrong_key_is_said_once_and_not_stormed_with() {
     daemon.says("refuses the API key").await;
     sleep(Duration::from_secs(2)).await;
     assert!(calls(&world, "login") <= 2, "{:?}", world.api.calls());
-    let overview: Overview = daemon.get("/api/v1/overview").await;
-    let trouble = overview.ask_again.lookers[0].trouble.clone().unwrap();
+    let again = daemon.overview().await.ask_again;
+    let trouble = again.lookers[0].trouble.clone().unwrap();
     assert!(trouble.contains("client_secret"), "{trouble}");
-    assert_eq!(overview.ask_again.open["waiting"], 5);
+    assert_eq!(again.open["waiting"], 5);
     let one = stands(&daemon, "Job 0", "waiting").await;
-    assert!(
-        one.again
-            .unwrap()
-            .why
-            .unwrap()
-            .contains("refuses the API key")
-    );
-    assert_eq!(
-        daemon
-            .log()
-            .matches("Looker cannot be asked again now")
-            .count(),
-        1
-    );
-    assert!(!daemon.log().contains("not-the-secret"));
+    assert!(why(&one).contains("refuses the API key"));
+    let log = daemon.log();
+    let said = log.matches("Looker cannot be asked again now").count();
+    assert_eq!(said, 1, "{log}");
+    assert!(!log.contains("not-the-secret"));
     // With the right one all come.
     assert!(daemon.terminate().success());
     let daemon = start(&world, home.path(), &[]);
@@ -229,9 +201,9 @@ async fn the_key_is_tried_and_tags_are_without_a_daemon() {
     let home = tempfile::tempdir().unwrap();
     let outbox = home.path().join("outbox").display().to_string();
     let url = world.looker.base().to_string();
-    let with = |secret: &'static str, arguments: &'static [&'static str]| {
+    let with = async |secret: &'static str, line: &'static str| {
         let (url, outbox) = (url.clone(), outbox.clone());
-        tokio::task::spawn_blocking(move || {
+        let ran = tokio::task::spawn_blocking(move || {
             let settings = [
                 ("INTAKE__SECRET", "0123456789abcdef0123456789abcdef"),
                 ("OUTBOX__PATH", outbox.as_str()),
@@ -239,52 +211,38 @@ async fn the_key_is_tried_and_tags_are_without_a_daemon() {
                 ("LOOKER__API__CLIENT_ID", "client-of-the-feed"),
                 ("LOOKER__API__CLIENT_SECRET", secret),
             ];
-            run(arguments, &settings)
-        })
+            run_line(line, &settings)
+        });
+        ran.await.unwrap()
     };
     let good = "secret-of-the-client";
-    let look = world
-        .api
-        .schedules()
-        .add(Schedule::new("Look", shape(70, 50), 42));
-    for arguments in [
-        &["looker", "status"] as &[&str],
-        &["check-config", "--online"],
-    ] {
-        let (code, out, err) = with(good, arguments).await.unwrap();
+    let schedules = world.api.schedules();
+    let look = schedules.add(Schedule::new("Look", shape(70, 50), 42));
+    for line in ["looker status", "check-config --online"] {
+        let (code, out, err) = with(good, line).await;
         assert_eq!(code, Some(0), "{out}{err}");
         assert!(out.contains("logged in as"), "{out}");
-        let (code, out, err) = with("wrong-secret", arguments).await.unwrap();
+        let (code, out, err) = with("wrong-secret", line).await;
         assert_eq!(code, Some(1), "{out}{err}");
         assert!(out.contains("refuses the API key"), "{out}");
         assert!(!(out + &err).contains("wrong-secret"));
     }
-    let of_look = &["preview", "--look", "42", "--data-type", "event", "--json"];
-    let of_query = &[
-        "preview",
-        "--query",
-        "slug42",
-        "--data-type",
-        "event",
-        "--json",
-    ];
-    for arguments in [of_look, of_query] {
-        let (code, out, err) = with(good, arguments).await.unwrap();
+    let of_look = "preview --look 42 --data-type event --json";
+    let of_query = "preview --query slug42 --data-type event --json";
+    for line in [of_look, of_query] {
+        let (code, out, err) = with(good, line).await;
         assert_eq!(code, Some(0), "{out}{err}");
         let report: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(report["counts"]["rows"], 50, "{out}");
     }
-    let gone = &["preview", "--look", "41", "--data-type", "event"];
-    let (code, _, err) = with(good, gone).await.unwrap();
+    let (code, _, err) = with(good, "preview --look 41 --data-type event").await;
     assert_eq!(code, Some(1));
     assert!(err.contains("does not know"), "{err}");
     // What is misspelt is an error.
-    let (code, out, err) = with(good, &["preview", "--explore", "shop/orders"])
-        .await
-        .unwrap();
+    let (code, out, err) = with(good, "preview --explore shop/orders").await;
     assert_eq!(code, Some(1), "{out}{err}");
     assert!(out.contains("did you mean mp_user_attribute?"), "{out}");
-    assert_eq!(world.api.schedules().copies(look), 0);
+    assert_eq!(schedules.copies(look), 0);
     assert_eq!(calls(&world, "login"), calls(&world, "logout") + 2);
 }
 
@@ -331,11 +289,7 @@ async fn lost_late_and_refused_answers_double_nothing() {
 async fn a_person_who_sends_it_by_hand_calls_it_off() {
     let world = World::new(None).await;
     let home = tempfile::tempdir().unwrap();
-    let slow = [
-        ("LOOKER__API__PAUSE", "60s"),
-        ("LOOKER__API__PAUSE_MAX", "60s"),
-    ];
-    let daemon = start(&world, home.path(), &slow);
+    let daemon = start(&world, home.path(), &paused("60s"));
     let schedules = world.api.schedules();
     let daily = shape(40, 800);
     let id = schedules.add(cut("Daily", daily.clone(), 1));
@@ -347,22 +301,14 @@ async fn a_person_who_sends_it_by_hand_calls_it_off() {
     assert!(!schedules.run(other).await);
     assert!(schedules.send_by_hand(id).await);
     let off = stands(&daemon, "Daily", "called_off").await;
-    assert!(
-        off.again
-            .unwrap()
-            .why
-            .unwrap()
-            .contains("came in by itself")
-    );
+    assert!(why(&off).contains("came in by itself"));
     all_arrive(&world, &daemon, std::slice::from_ref(&daily)).await;
     let waiting = stands(&daemon, "Daily", "waiting").await;
     assert_ne!(waiting.id, off.id);
     assert_eq!(calls(&world, "run_once"), 0);
     let admin = daemon.admin.to_string();
-    let (code, out, _) = run(
-        &["ask-again", "--stop", &waiting.id],
-        &[("ADMIN_URL", &admin)],
-    );
+    let stop = ["ask-again", "--stop", &waiting.id];
+    let (code, out, _) = run(&stop, &[("ADMIN_URL", &admin)]);
     assert_eq!(code, Some(0), "{out}");
     stands(&daemon, "Daily", "called_off").await;
     assert_eq!(schedules.copies(other), 0);
@@ -379,13 +325,11 @@ async fn what_failed_while_the_daemon_was_away_is_found_and_asked_for() {
     assert!(schedules.run(before).await);
     assert!(daemon.terminate().success());
     let shapes: Vec<_> = (51..54).map(|seed| shape(seed, 300)).collect();
-    let ids: Vec<_> = shapes
-        .iter()
-        .map(|shape| {
-            let title = format!("Missed {}", shape.seed);
-            schedules.add(Schedule::new(&title, shape.clone(), shape.seed))
-        })
-        .collect();
+    let schedule = |shape: &Shape| {
+        let title = format!("Missed {}", shape.seed);
+        schedules.add(Schedule::new(&title, shape.clone(), shape.seed))
+    };
+    let ids: Vec<_> = shapes.iter().map(schedule).collect();
     for id in &ids {
         assert!(!schedules.run(*id).await, "nobody is there");
     }
@@ -399,12 +343,7 @@ async fn what_failed_while_the_daemon_was_away_is_found_and_asked_for() {
     assert_eq!(schedules.copies(before), 0);
     all_arrive(&world, &daemon, &[fine]).await;
     // It looks again and again, and finds nothing new.
-    let seen = calls(&world, "queries/run");
-    let deadline = Instant::now() + PATIENCE;
-    while calls(&world, "queries/run") < seen + 2 {
-        assert!(Instant::now() < deadline, "it does not look again");
-        sleep(Duration::from_millis(50)).await;
-    }
+    looks_again(&world, &daemon).await;
     assert_eq!(failed(&daemon).await.len(), 3);
 }
 
@@ -435,9 +374,7 @@ async fn a_repeat_is_the_schedules_own_for_what_only_changes_are_held_against() 
     stands(&daemon, "Audience", "done").await;
     let deliveries = daemon.settled().await;
     assert_eq!(deliveries.len(), 2);
-    let repeat = deliveries
-        .iter()
-        .find(|one| one.repeat_of.is_some())
-        .unwrap();
+    let repeat = deliveries.iter().find(|one| one.repeat_of.is_some());
+    let repeat = repeat.unwrap();
     assert_eq!(repeat.rows.unchanged, repeat.rows_in, "{repeat:?}");
 }

@@ -7,11 +7,11 @@ mod server;
 mod shared;
 mod support;
 
-use looker_feed::control::view::{Delivery, Level, Overview, Standing};
+use looker_feed::control::view::{Delivery, Level, Standing};
 use looker_feed::looker::Shape;
 use looker_feed::model::DataType;
 use shared::Shared;
-use support::{Daemon, World, from_url, run};
+use support::{Daemon, World, run};
 
 async fn send(world: &World, daemon: &Daemon, rows: u64, seed: u64) {
     let shape = Shape {
@@ -21,12 +21,7 @@ async fn send(world: &World, daemon: &Daemon, rows: u64, seed: u64) {
         ..Shape::default()
     };
     let url = world.looker.publish(shape);
-    assert!(
-        daemon
-            .execute(from_url(url, DataType::Event))
-            .await
-            .is_success()
-    );
+    daemon.accepts(url, DataType::Event).await;
 }
 
 /// The one that is held.
@@ -64,57 +59,38 @@ async fn is_held_until_released(backend: &[(&str, &str)]) {
     send(&world, &daemon, 2_000, 6).await;
     let one = held(&daemon).await.expect("it is held");
     assert_eq!((one.rows.waiting, one.standing), (2_000, Standing::Held));
-    assert!(
-        one.notes[0].starts_with("Held: 2000 rows, where 150 to 450"),
-        "{:?}",
-        one.notes
-    );
+    let words = "Held: 2000 rows, where 150 to 450";
+    assert!(one.notes[0].starts_with(words), "{:?}", one.notes);
     // The next one goes on.
     send(&world, &daemon, 310, 7).await;
-    let sent = async |rows: u64| {
-        let wait = async {
-            loop {
-                let all = daemon.deliveries().await;
-                if all
-                    .iter()
-                    .any(|one| one.rows_in == rows && one.rows.delivered == rows)
-                {
-                    return;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(support::PATIENCE, wait).await.unwrap();
+    let sent = async || {
+        let all = daemon.deliveries().await;
+        all.into_iter()
+            .find(|one| one.rows_in == 310 && one.rows.delivered == 310)
     };
-    sent(310).await;
+    daemon.until("it is sent", sent).await;
     let between = world.batches().len();
     assert!(between > before);
-    let overview: Overview = daemon.get("/api/v1/overview").await;
-    assert_eq!(overview.health.level, Level::Attention);
-    assert_eq!(overview.health.issues[0].title, "1 delivery is held.");
+    let health = daemon.overview().await.health;
+    assert_eq!(health.level, Level::Attention);
+    assert_eq!(health.issues[0].title, "1 delivery is held.");
     assert!(daemon.terminate().success());
 
     let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
     assert_eq!(held(&daemon).await.map(|one| one.id), Some(one.id.clone()));
     let (_, metrics) = daemon.call("GET", "/metrics", "").await;
     let metrics = String::from_utf8(metrics.to_vec()).unwrap();
-    assert!(
-        metrics.contains("looker_feed_held_deliveries 1"),
-        "{metrics}"
-    );
+    let series = "looker_feed_held_deliveries 1";
+    assert!(metrics.contains(series), "{metrics}");
     assert_eq!(world.batches().len(), between);
     let admin = daemon.admin.to_string();
     let ask = |arguments: &[&str]| run(arguments, &[("ADMIN_URL", &admin)]);
     let (code, said, error) = ask(&["status"]);
-    assert!(
-        code == Some(0) && said.contains("1 delivery is held."),
-        "{said}{error}"
-    );
+    assert_eq!(code, Some(0), "{said}{error}");
+    assert!(said.contains("1 delivery is held."), "{said}");
     let (code, said, error) = ask(&["release", &one.id]);
-    assert!(
-        code == Some(0) && said.starts_with("Released"),
-        "{said}{error}"
-    );
+    assert_eq!(code, Some(0), "{said}{error}");
+    assert!(said.starts_with("Released"), "{said}");
     assert_eq!(ask(&["release", &one.id]).0, Some(3));
     let settled = daemon.settled().await;
     let one = settled.iter().find(|other| other.id == one.id).unwrap();

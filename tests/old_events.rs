@@ -80,8 +80,7 @@ fn expected() -> Vec<(String, bool, Vec<String>, Option<String>)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_older_than_thirty_days_go_to_their_own_address_and_nothing_is_dropped_there() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
+    let daemon = world.daemon(&[]);
     let text = document("UTC", &COLUMNS, &rows()).to_string();
     let (success, message) = execute(&world, &daemon, text, form("event_data", json!({}))).await;
     assert!(success, "{message}\n{}", daemon.log());
@@ -131,7 +130,7 @@ async fn a_resend_after_a_crash_and_a_replayed_dead_letter_go_to_the_same_addres
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
     let deliveries = daemon.settled().await;
     assert_eq!(deliveries[0].rows.dead, 1);
-    world.mparticle.set_faults(Faults::default()).unwrap();
+    world.faults([]);
     let (status, body) = daemon
         .call("POST", "/api/v1/dead-letters/replay", r#"{"all": true}"#)
         .await;
@@ -149,9 +148,8 @@ async fn a_resend_after_a_crash_and_a_replayed_dead_letter_go_to_the_same_addres
 #[tokio::test(flavor = "multi_thread")]
 async fn what_would_be_dropped_is_rejected_when_all_events_are_to_be_historical() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
     let settings = [("MPARTICLE__HISTORICAL_EVENTS", "always")];
-    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    let daemon = world.daemon(&settings);
     let mut rows = rows();
     rows.push(vec![json!("young"), days_ago(2), json!("two"), json!("d")]);
     rows.push(vec![json!("four"), days_ago(4), json!("four"), json!("e")]);

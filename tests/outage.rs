@@ -13,7 +13,7 @@ use looker_feed::model::DataType;
 use looker_feed::sandbox::{self, Accepted, Fault, Faults, Handle, Rule, Sandbox};
 use looker_feed::shutdown::{self, Trigger};
 use serde_json::json;
-use support::{Daemon, PATIENCE, World, from_url};
+use support::{Daemon, World, down, from_url, refuses};
 use tokio::net::TcpSocket;
 
 fn shape(rows: u64, seed: u64) -> Shape {
@@ -22,19 +22,6 @@ fn shape(rows: u64, seed: u64) -> Shape {
         users: rows / 5,
         seed,
         ..Shape::default()
-    }
-}
-
-fn faults(rules: Vec<Rule>) -> Faults {
-    Faults { seed: 1, rules }
-}
-
-fn status(status: u16) -> Fault {
-    Fault::Status {
-        status,
-        retry_after: None,
-        exceeded: None,
-        body: None,
     }
 }
 
@@ -64,23 +51,13 @@ fn arrived_in_order(mparticle: &Handle, shapes: &[Shape]) {
 
 /// Reads the overview until it is as wanted.
 async fn overview(daemon: &Daemon, wanted: impl Fn(&Overview) -> bool) -> Overview {
-    let wait = async {
-        loop {
-            let overview: Overview = daemon.get("/api/v1/overview").await;
-            if wanted(&overview) {
-                return overview;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    let found = tokio::time::timeout(PATIENCE, wait).await;
-    found.unwrap_or_else(|_| panic!("it did not come to that in time\n{}", daemon.log()))
+    let look = async || Some(daemon.overview().await).filter(&wanted);
+    daemon.until("it comes to that", look).await
 }
 
 async fn accepted(daemon: &Daemon, looker: &Publisher, shape: &Shape) {
     let url = looker.publish(shape.clone());
-    let answer = daemon.execute(from_url(url, DataType::Event)).await;
-    assert!(answer.is_success(), "{answer:?}");
+    daemon.accepts(url, DataType::Event).await;
 }
 
 /// An mParticle that can begin to exist later, at an address that is kept for it.
@@ -97,13 +74,10 @@ impl Late {
     async fn new() -> Self {
         let place = TcpSocket::new_v4().expect("a socket");
         place.set_reuseaddr(true).expect("an option");
-        place
-            .bind(([127, 0, 0, 1], 0).into())
-            .expect("a port for mParticle");
+        let local = ([127, 0, 0, 1], 0).into();
+        place.bind(local).expect("a port for mParticle");
         let (trigger, stop) = shutdown::channel();
-        let looker = Looker::bind(([127, 0, 0, 1], 0).into())
-            .await
-            .expect("a port for Looker");
+        let looker = Looker::bind(local).await.expect("a port for Looker");
         let late = Self {
             looker: looker.publisher(),
             address: place.local_addr().expect("an address"),
@@ -145,17 +119,16 @@ async fn while_mparticle_is_away_intake_goes_on_and_at_its_return_all_arrives_in
     let daemon = Daemon::start(home.path(), &world.endpoint(), &settings);
     let shapes: Vec<Shape> = (1..=4).map(|n| shape(1_000 + 100 * n, n)).collect();
     accepted(&daemon, &world.looker, &shapes[0]).await;
-    let down = overview(&daemon, |seen| {
-        seen.destinations.iter().any(|one| one.state == "down")
-    });
-    let down = down.await;
-    let why = down.destinations[0].why.clone().unwrap_or_default();
+    let is_down = |seen: &Overview| seen.destinations.iter().any(|one| one.state == "down");
+    let seen = overview(&daemon, is_down).await;
+    let one = &seen.destinations[0];
+    let why = one.why.clone().unwrap_or_default();
     assert!(why.contains("efused"), "{why}");
-    assert!(down.destinations[0].next_try.is_some());
-    assert!(down.ready, "{:?}", down.not_ready);
+    assert!(one.next_try.is_some());
+    assert!(seen.ready, "{:?}", seen.not_ready);
 
     // The outage lasts for a while.
-    let before = down.destinations[0].requests_sent;
+    let before = one.requests_sent;
     for shape in &shapes[1..3] {
         accepted(&daemon, &world.looker, shape).await;
     }
@@ -169,8 +142,8 @@ async fn while_mparticle_is_away_intake_goes_on_and_at_its_return_all_arrives_in
 
     // Something answers, but only to say that it cannot.
     let mparticle = world.open(None).await;
-    let ill = faults(vec![Rule::always(status(503))]);
-    mparticle.set_faults(ill).unwrap();
+    let rules = vec![Rule::always(down())];
+    mparticle.set_faults(Faults { seed: 1, rules }).unwrap();
     accepted(&daemon, &world.looker, &shapes[3]).await;
     let told = overview(&daemon, |seen| {
         let why = seen.destinations[0].why.as_deref();
@@ -199,9 +172,8 @@ async fn refused_credentials_pause_the_destination_until_a_delivery_brings_new_o
     const NEW: &str = "a secret that is good";
     let world = Late::new().await;
     let key = "key-of-the-account";
-    let mparticle = world
-        .open(Some(vec![(key.to_owned(), NEW.to_owned())]))
-        .await;
+    let credentials = vec![(key.to_owned(), NEW.to_owned())];
+    let mparticle = world.open(Some(credentials)).await;
     let home = tempfile::tempdir().unwrap();
     let shapes = [shape(1_000, 1), shape(500, 2)];
     let send = async |daemon: &Daemon, shape: &Shape, secret: &str| {
@@ -229,10 +201,8 @@ async fn refused_credentials_pause_the_destination_until_a_delivery_brings_new_o
     let (code, metrics) = daemon.call("GET", "/metrics", "").await;
     assert_eq!(code, 200);
     let metrics = String::from_utf8_lossy(&metrics).into_owned();
-    let gauge = metrics
-        .lines()
-        .find(|line| line.contains("paused") && line.ends_with(" 1"));
-    assert!(gauge.is_some(), "{metrics}");
+    let is_gauge = |line: &str| line.contains("paused") && line.ends_with(" 1");
+    assert!(metrics.lines().any(is_gauge), "{metrics}");
     let log = daemon.log();
     let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
     assert_eq!(errors.len(), 1, "{log}");
@@ -261,17 +231,7 @@ async fn a_batch_that_is_refused_stands_alone_among_the_dead_letters_until_a_per
     let shape = shape(1_000, 3);
     // Two users whose batches mParticle will not have.
     let (mended, given_up) = (shape.row(17).customer_id, shape.row(92).customer_id);
-    let refuse = |markers: &[&String]| {
-        let rules = markers.iter().map(|marker| {
-            Rule::always(Fault::RejectMarker {
-                marker: (*marker).clone(),
-                status: 400,
-            })
-        });
-        faults(rules.collect())
-    };
-    let both = refuse(&[&mended, &given_up]);
-    world.mparticle.set_faults(both).unwrap();
+    world.faults([refuses(&mended), refuses(&given_up)]);
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
     accepted(&daemon, &world.looker, &shape).await;
     let delivery = daemon.settled().await.remove(0);
@@ -299,14 +259,12 @@ async fn a_batch_that_is_refused_stands_alone_among_the_dead_letters_until_a_per
         assert!(letter.attempts > 1, "{letter:?}");
         assert!(letter.reason.contains("status 400"), "{letter:?}");
         assert!(letter.first_try <= letter.last_try, "{letter:?}");
-        let one: DeadLetter = daemon
-            .get(&format!("/api/v1/dead-letters/{}", letter.id))
-            .await;
+        let path = format!("/api/v1/dead-letters/{}", letter.id);
+        let one: DeadLetter = daemon.get(&path).await;
         let batch = one.batch.expect("the batch itself");
         let text = batch.0.get();
-        let whose = [&mended, &given_up]
-            .into_iter()
-            .find(|user| holds(text.as_bytes(), user));
+        let mut both = [&mended, &given_up].into_iter();
+        let whose = both.find(|user| holds(text.as_bytes(), user));
         let batch: serde_json::Value = serde_json::from_str(text).unwrap();
         let request = batch["source_request_id"].as_str().unwrap().to_owned();
         ids.push((whose.unwrap().clone(), letter.id.clone(), request));
@@ -332,7 +290,7 @@ async fn a_batch_that_is_refused_stands_alone_among_the_dead_letters_until_a_per
     let again = again.expect("the one that died again").id;
 
     // One is mended and replayed, the other discarded.
-    world.mparticle.set_faults(refuse(&[&given_up])).unwrap();
+    world.faults([refuses(&given_up)]);
     assert_eq!(act("replay", &again).await.changed, 1);
     assert_eq!(act("discard", second).await.changed, 1);
     let delivery = daemon.settled().await.remove(0);
@@ -357,21 +315,18 @@ fn told(daemon: &Daemon, arguments: &[&str]) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_mparticle_that_rejects_everything_pauses_itself_and_no_backlog_dies_of_it() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let incident = Fault::Status {
+    world.faults([Fault::Status {
         status: 400,
         retry_after: None,
         exceeded: None,
         body: Some("something on the way is broken".to_owned()),
-    };
-    let ill = faults(vec![Rule::always(incident)]);
-    world.mparticle.set_faults(ill).unwrap();
+    }]);
     let settings = [
         ("MPARTICLE__PAUSE_AFTER_REJECTED", "7"),
         ("MPARTICLE__BACKOFF_INITIAL", "20ms"),
         ("MPARTICLE__PAUSED_PROBE", "100ms"),
     ];
-    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    let daemon = world.daemon(&settings);
     let shapes = [shape(2_000, 1), shape(1_000, 2)];
     for shape in &shapes {
         accepted(&daemon, &world.looker, shape).await;
@@ -399,7 +354,7 @@ async fn an_mparticle_that_rejects_everything_pauses_itself_and_no_backlog_dies_
     assert!(!log.contains("is broken"), "the server's words: {log}");
 
     // The incident ends, and it goes on by itself; what had died of it is replayed.
-    world.mparticle.set_faults(Faults::default()).unwrap();
+    world.faults([]);
     let settled = daemon.settled().await;
     assert_eq!(dead(&settled), 7 * 5);
     told(&daemon, &["dead-letters", "replay", "--all"]);
@@ -422,23 +377,18 @@ async fn an_mparticle_that_rejects_everything_pauses_itself_and_no_backlog_dies_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_that_is_wrong_as_a_whole_waits_to_be_resumed_or_cancelled() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
     let (wrong, good) = (shape(2_000, 1), shape(1_000, 2));
     // The mark that all customer ids of this shape begin with.
     let user = wrong.row(0).customer_id;
     let mark = user.split('-').next().unwrap();
-    let refuse = Rule::always(Fault::RejectMarker {
-        marker: format!("\"{mark}-"),
-        status: 400,
-    });
-    world.mparticle.set_faults(faults(vec![refuse])).unwrap();
+    world.faults([refuses(format!("\"{mark}-"))]);
     let settings = [
         ("MPARTICLE__PAUSE_AFTER_REJECTED", "10"),
         ("MPARTICLE__PAUSED_PROBE", "24h"),
         ("MPARTICLE__BACKOFF_INITIAL", "24h"),
         ("MPARTICLE__BACKOFF_MAX", "24h"),
     ];
-    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    let daemon = world.daemon(&settings);
     accepted(&daemon, &world.looker, &wrong).await;
     accepted(&daemon, &world.looker, &good).await;
     let paused = async || {
@@ -464,11 +414,8 @@ async fn a_delivery_that_is_wrong_as_a_whole_waits_to_be_resumed_or_cancelled() 
     told(&daemon, &["cancel", &first]);
     let settled = daemon.settled().await;
     let rows = |rows_in: u64| {
-        settled
-            .iter()
-            .find(|one| one.rows_in == rows_in)
-            .unwrap()
-            .rows
+        let one = settled.iter().find(|one| one.rows_in == rows_in);
+        one.unwrap().rows
     };
     let left = rows(wrong.rows);
     assert!(left.dead <= 20 * 5, "{left:?}");
@@ -518,8 +465,7 @@ async fn an_operators_pause_outlives_a_restart_and_a_crash_and_resuming_does_too
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_outbox_refuses_before_the_url_is_spent_and_goes_on_sending() {
     let world = World::new(None).await;
-    let ill = faults(vec![Rule::always(status(503))]);
-    world.mparticle.set_faults(ill).unwrap();
+    world.faults([down()]);
     let home = tempfile::tempdir().unwrap();
     let shapes = [shape(40_000, 1), shape(1_000, 2)];
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
@@ -560,11 +506,10 @@ async fn a_full_outbox_refuses_before_the_url_is_spent_and_goes_on_sending() {
     assert_eq!(code, 503);
 
     // What is there is sent all the same, and makes room.
-    world.mparticle.set_faults(Faults::default()).unwrap();
+    world.faults([]);
     daemon.settled().await;
     overview(&daemon, |seen| seen.ready).await;
-    let answer = daemon.execute(from_url(url, DataType::Event)).await;
-    assert!(answer.is_success(), "{answer:?}");
+    daemon.accepts(url, DataType::Event).await;
     daemon.settled().await;
     arrived_in_order(&world.mparticle, &shapes);
 }

@@ -9,11 +9,11 @@ mod shared;
 mod support;
 
 use looker_feed::control::people::Lookup;
-use looker_feed::control::view::{Action, Listing, Overview};
+use looker_feed::control::view::{Action, Listing};
 use looker_feed::looker::{Shape, document};
 use looker_feed::model::DataType;
 use shared::Shared;
-use support::{Daemon, PATIENCE, World, from_url, run};
+use support::{Daemon, World, from_url, run};
 
 fn shape(seed: u64) -> Shape {
     Shape {
@@ -26,8 +26,7 @@ fn shape(seed: u64) -> Shape {
 
 /// The daemon's destination, paused.
 async fn pause(daemon: &Daemon) -> String {
-    let overview: Overview = daemon.get("/api/v1/overview").await;
-    let id = overview.destinations[0].id.clone();
+    let id = daemon.overview().await.destinations.remove(0).id;
     let path = format!("/api/v1/destinations/{id}/pause");
     assert_eq!(daemon.call("POST", &path, "{}").await.0, 200);
     id
@@ -35,23 +34,15 @@ async fn pause(daemon: &Daemon) -> String {
 
 /// Waits until the newest search or erasure has ended.
 async fn ended(daemon: &Daemon) -> Lookup {
-    let wait = async {
-        loop {
-            let all: Vec<Lookup> = daemon.get("/api/v1/people/lookups").await;
-            if let Some(one) = all.into_iter().next().filter(|one| one.finished.is_some()) {
-                return one;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+    let newest = async || {
+        let all: Vec<Lookup> = daemon.get("/api/v1/people/lookups").await;
+        all.into_iter().next().filter(|one| one.finished.is_some())
     };
-    let ended = tokio::time::timeout(PATIENCE, wait).await;
-    ended.unwrap_or_else(|_| panic!("it does not end\n{}", daemon.log()))
+    daemon.until("it ends", newest).await
 }
 
 fn speaks_of(batch: &[u8], word: &str) -> bool {
-    batch
-        .windows(word.len())
-        .any(|part| part == word.as_bytes())
+    memchr::memmem::find(batch, word.as_bytes()).is_some()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -74,12 +65,7 @@ async fn is_found_and_erased(backend: &[(&str, &str)]) {
     let daemon = Daemon::start(home.path(), &world.endpoint, backend);
     let send = async |daemon: &Daemon, seed| {
         let url = world.looker.publish(shape(seed));
-        assert!(
-            daemon
-                .execute(from_url(url, DataType::Event))
-                .await
-                .is_success()
-        );
+        daemon.accepts(url, DataType::Event).await;
     };
     send(&daemon, 1).await;
     daemon.settled().await;
@@ -94,10 +80,8 @@ async fn is_found_and_erased(backend: &[(&str, &str)]) {
     let (code, said, error) = ask(&["find", "--email", &row.email.to_uppercase()]);
     assert_eq!(code, Some(0), "{said}{error}");
     assert!(said.contains("Found in one delivery."), "{said}");
-    assert_eq!(
-        ask(&["find", "--customer-id", "nobody-has-this"]).0,
-        Some(3)
-    );
+    let nobody = ask(&["find", "--customer-id", "nobody-has-this"]);
+    assert_eq!(nobody.0, Some(3));
     assert_eq!(ask(&["find"]).0, Some(64));
     let (code, _, error) = ask(&["find", "--identity", "shoe_size=44"]);
     assert!(code == Some(1) && error.contains("shoe_size"), "{error}");
@@ -105,24 +89,15 @@ async fn is_found_and_erased(backend: &[(&str, &str)]) {
     let place = &found[1].places[0];
     assert!(place.waiting > 0 && place.dead == 0, "{place:?}");
 
-    let whom = [
-        "--customer-id",
-        &row.customer_id,
-        "--reference",
-        "request 17",
-    ];
-    let refused = ask(&[&["erase"], &whom[..]].concat());
-    assert!(
-        refused.0 == Some(1) && refused.2.contains("--yes"),
-        "{refused:?}"
-    );
+    let id = &row.customer_id;
+    let whom = ["--customer-id", id, "--reference", "request 17"];
+    let (code, _, error) = ask(&[&["erase"], &whom[..]].concat());
+    assert!(code == Some(1) && error.contains("--yes"), "{error}");
     let erase = [&["erase", "--yes"], &whom[..]].concat();
     let (code, said, error) = ask(&erase);
     assert_eq!(code, Some(0), "{said}{error}");
-    assert!(
-        said.contains(&format!("Erased: {} rows that waited", place.waiting)),
-        "{said}"
-    );
+    let words = format!("Erased: {} rows that waited", place.waiting);
+    assert!(said.contains(&words), "{said}");
     assert_eq!(ask(&["find", "--email", &row.email]).0, Some(3));
     let deliveries = daemon.deliveries().await;
     let waits = deliveries.iter().find(|one| one.rows.waiting > 0).unwrap();
@@ -142,19 +117,15 @@ async fn is_found_and_erased(backend: &[(&str, &str)]) {
 
     // On record, without the person.
     let audit: Listing<Action> = daemon.get("/api/v1/audit?limit=50").await;
-    let over = audit
-        .items
-        .iter()
-        .find(|one| one.call.starts_with("erasure "));
+    let mut actions = audit.items.iter();
+    let over = actions.find(|one| one.call.starts_with("erasure "));
     let over = over.expect("the end of the erasure is on record");
     assert!(over.said.contains("request 17"), "{over:?}");
     assert!(daemon.terminate().success());
     for file in ["outbox.audit", "log"] {
         let text = std::fs::read_to_string(home.path().join(file)).unwrap();
-        assert!(
-            !text.contains(&row.email) && !text.contains(&row.customer_id),
-            "{file}"
-        );
+        assert!(!text.contains(&row.email), "{file}");
+        assert!(!text.contains(&row.customer_id), "{file}");
     }
     assert!(!home.path().join("outbox/erasing").exists());
 }
@@ -177,12 +148,7 @@ async fn goes_on_after_a_kill(shared: Option<&Shared>) {
     let backend = shared.map_or(Vec::new(), Shared::settings);
     let daemon = Daemon::start(home.path(), &world.endpoint, &backend);
     let url = world.looker.publish(shape(1));
-    assert!(
-        daemon
-            .execute(from_url(url, DataType::Event))
-            .await
-            .is_success()
-    );
+    daemon.accepts(url, DataType::Event).await;
     daemon.settled().await;
     pause(&daemon).await;
     // One that is being received keeps an erasure waiting for it.
@@ -195,23 +161,10 @@ async fn goes_on_after_a_kill(shared: Option<&Shared>) {
         let execute = from_url(url, DataType::Event);
         looker_feed::looker::execute(&hub, &token, execute).await
     });
-    let wait = async {
-        loop {
-            let overview: Overview = daemon.get("/api/v1/overview").await;
-            if !overview.receiving.is_empty() {
-                return;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap();
+    let received = async || daemon.overview().await.receiving.pop();
+    daemon.until("it is received", received).await;
     let url = world.looker.publish(shape(2));
-    assert!(
-        daemon
-            .execute(from_url(url, DataType::Event))
-            .await
-            .is_success()
-    );
+    daemon.accepts(url, DataType::Event).await;
     let row = shape(2).row(7);
     let body = serde_json::json!({ "identities": { "email": row.email } }).to_string();
     let (status, _) = daemon.call("POST", "/api/v1/people/erase", &body).await;

@@ -4,7 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::form::{arrived, document, execute, form};
-use support::{Daemon, World, run};
+use support::{World, run};
 
 const COLUMNS: [(&str, &str); 3] = [
     ("e.user", "mp_customer_id"),
@@ -37,9 +37,8 @@ fn text() -> String {
 async fn a_delivery_with_more_event_names_than_mparticle_takes_is_refused_before_anything_is_sent()
 {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
     let limit = [("MPARTICLE__MAX_EVENT_NAMES", "29")];
-    let daemon = Daemon::start(home.path(), &world.endpoint, &limit);
+    let daemon = world.daemon(&limit);
     let (success, message) = execute(&world, &daemon, text(), form("event_data", json!({}))).await;
     assert!(!success);
     assert!(
@@ -54,9 +53,8 @@ async fn a_delivery_with_more_event_names_than_mparticle_takes_is_refused_before
 #[tokio::test(flavor = "multi_thread")]
 async fn the_notes_of_a_delivery_tell_of_names_and_placeholders() {
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
     let limit = [("MPARTICLE__MAX_EVENT_NAMES", "300")];
-    let daemon = Daemon::start(home.path(), &world.endpoint, &limit);
+    let daemon = world.daemon(&limit);
     let rows = [text(), text()];
     for text in rows {
         let (success, message) =

@@ -16,7 +16,6 @@ use looker_feed::control::view;
 use looker_feed::looker::Shape;
 use looker_feed::model::{DataType, DestinationId};
 use looker_feed::outbox::{AttemptEnd, MAX_ABOUT, NewAttempt, Outbox, Settings};
-use looker_feed::sandbox::Faults;
 use looker_feed::seal::{Key, Keyring};
 use support::{Daemon, World, down, from_url, spawn_by};
 
@@ -62,7 +61,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// A directory with deliveries of which nothing has been sent.
 async fn filled(world: &World, home: &Path) {
-    world.mparticle.set_faults(down()).unwrap();
+    world.faults([down()]);
     let daemon = Daemon::start(home, &world.endpoint, &[]);
     for seed in [1, 2] {
         let shape = Shape {
@@ -72,12 +71,11 @@ async fn filled(world: &World, home: &Path) {
             ..Shape::default()
         };
         let url = world.looker.publish(shape);
-        let answer = daemon.execute(from_url(url, DataType::Event)).await;
-        assert!(answer.is_success(), "{answer:?}");
+        daemon.accepts(url, DataType::Event).await;
     }
     daemon.kill();
     std::fs::remove_file(home.join("log")).unwrap();
-    world.mparticle.set_faults(Faults::default()).unwrap();
+    world.faults([]);
 }
 
 /// The real daemon with the library before it, which does as the file `failing` in its home says.

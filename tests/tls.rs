@@ -5,7 +5,6 @@ mod support;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use looker_feed::config::Secret;
 use looker_feed::intake;
@@ -63,15 +62,12 @@ impl Authority {
     /// Opens TLS in front of a plain server; returns where.
     async fn in_front_of(&self, plain: SocketAddr) -> SocketAddr {
         let (certificate, key) = self.server();
-        let config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-            )
-            .unwrap();
+        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_provider(provider());
+        let config = config.with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth();
+        let config = config.with_single_cert(vec![certificate], key).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -104,9 +100,8 @@ impl Authority {
             .with_no_client_auth();
         let stream = TcpStream::connect(address).await?;
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect(name, stream).await
     }
 }
 
@@ -137,23 +132,16 @@ async fn rows_come_and_go_over_tls_under_an_authority_of_ones_own() {
     let authority = Authority::new();
     let world = World::new(None).await;
     let published = world.looker.publish(shape());
-    let looker = authority
-        .in_front_of(plain_address(published.as_str()))
-        .await;
+    let looker = plain_address(published.as_str());
+    let looker = authority.in_front_of(looker).await;
     let mparticle = authority.in_front_of(plain_address(&world.endpoint)).await;
     let home = tempfile::tempdir().unwrap();
     let endpoint = format!("https://{mparticle}/v2");
     let file = text(&authority.file);
-    let daemon = Daemon::start(
-        home.path(),
-        &endpoint,
-        &[("LOOKER__CA_FILE", &file), ("MPARTICLE__CA_FILE", &file)],
-    );
+    let settings = ["LOOKER__CA_FILE", "MPARTICLE__CA_FILE"].map(|key| (key, &*file));
+    let daemon = Daemon::start(home.path(), &endpoint, &settings);
     let url = format!("https://{looker}{}", published.path());
-    let answer = daemon
-        .execute(from_url(url.parse().unwrap(), DataType::Event))
-        .await;
-    assert!(answer.is_success(), "{answer:?}\n{}", daemon.log());
+    daemon.accepts(url.parse().unwrap(), DataType::Event).await;
     daemon.settled().await;
     let batches = world.batches();
     let rows = audit(&shape(), batches.iter().map(|batch| &batch[..]));
@@ -166,13 +154,11 @@ async fn a_certificate_that_nobody_vouches_for_is_not_trusted() {
     let world = World::new(None).await;
     let published = world.looker.publish(shape());
     let looker = theirs.in_front_of(plain_address(published.as_str())).await;
-    let home = tempfile::tempdir().unwrap();
     let file = text(&ours.file);
-    let daemon = Daemon::start(home.path(), &world.endpoint, &[("LOOKER__CA_FILE", &file)]);
+    let daemon = world.daemon(&[("LOOKER__CA_FILE", &file)]);
     let url = format!("https://{looker}{}", published.path());
-    let answer = daemon
-        .execute(from_url(url.parse().unwrap(), DataType::Event))
-        .await;
+    let execute = from_url(url.parse().unwrap(), DataType::Event);
+    let answer = daemon.execute(execute).await;
     let message = answer.message().unwrap();
     assert!(!answer.is_success(), "{message}");
     assert!(message.contains("could not connect to Looker"), "{message}");
@@ -191,13 +177,11 @@ async fn a_callback_goes_to_an_address_under_an_authority_of_ones_own() {
     tokio::spawn(async move { axum::serve(listener, router).await });
     let url = format!("https://{}/hook", ours.in_front_of(plain).await);
     for (authority, trusted) in [(&theirs, false), (&ours, true)] {
-        let home = tempfile::tempdir().unwrap();
         let file = text(&authority.file);
         let settings = [("NOTIFY__WEBHOOK_URL", &*url), ("NOTIFY__CA_FILE", &*file)];
-        let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+        let daemon = world.daemon(&settings);
         let document = world.looker.publish(shape());
-        let answer = daemon.execute(from_url(document, DataType::Event)).await;
-        assert!(answer.is_success(), "{answer:?}");
+        daemon.accepts(document, DataType::Event).await;
         if trusted {
             let message = tokio::time::timeout(PATIENCE, heard.recv()).await;
             let message = message.expect("it comes").expect("it is told");
@@ -217,12 +201,7 @@ async fn the_hub_serves_tls_and_takes_a_new_certificate_without_a_restart() {
     let cert = text(&authority.write("cert.pem", &certificate));
     let key = text(&authority.write("key.pem", &key));
     let world = World::new(None).await;
-    let home = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(
-        home.path(),
-        &world.endpoint,
-        &[("INTAKE__TLS_CERT", &cert), ("INTAKE__TLS_KEY", &key)],
-    );
+    let daemon = world.daemon(&[("INTAKE__TLS_CERT", &cert), ("INTAKE__TLS_KEY", &key)]);
     assert_eq!(daemon.hub.scheme(), "https");
     let address = daemon.hub.socket_addrs(|| None).unwrap()[0];
 
@@ -259,41 +238,27 @@ async fn the_hub_serves_tls_and_takes_a_new_certificate_without_a_restart() {
     }
 
     let shown = async || {
-        let stream = authority
-            .connect(address, rustls::ALL_VERSIONS)
-            .await
-            .unwrap();
+        let stream = authority.connect(address, rustls::ALL_VERSIONS).await;
+        let stream = stream.unwrap();
         stream.get_ref().1.peer_certificates().unwrap()[0].clone()
     };
     let until = async |wanted: &str| {
         let wanted = CertificateDer::from_pem_slice(wanted.as_bytes()).unwrap();
-        let seen = async {
-            while shown().await != wanted {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, seen)
-            .await
-            .expect("the new certificate is shown");
+        let seen = async || (shown().await == wanted).then_some(());
+        daemon.until("the new certificate is shown", seen).await;
     };
     until(&certificate).await;
     // A new certificate whose key has not come yet is not taken.
     let (next, next_key) = authority.server();
     authority.write("cert.pem", &next);
-    let noted = async {
-        while !daemon.log().contains("the one before stays in use") {
-            assert!(
-                authority
-                    .connect(address, rustls::ALL_VERSIONS)
-                    .await
-                    .is_ok()
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    let noted = async || {
+        shown().await;
+        daemon
+            .log()
+            .contains("the one before stays in use")
+            .then_some(())
     };
-    tokio::time::timeout(PATIENCE, noted)
-        .await
-        .expect("a warning");
+    daemon.until("it is noted", noted).await;
     until(&certificate).await;
     authority.write("key.pem", &next_key);
     until(&next).await;
@@ -307,17 +272,12 @@ fn files_that_are_no_certificates_are_named_at_the_start() {
     let junk = text(&junk);
     let outbox = text(&directory.path().join("outbox"));
     let none = text(&directory.path().join("none.pem"));
+    let key = ("INTAKE__TLS_KEY", &*junk);
     let cases: [(&[(&str, &str)], &str); 4] = [
         (&[("LOOKER__CA_FILE", &none)], "looker.ca_file"),
         (&[("MPARTICLE__CA_FILE", &junk)], "mparticle.ca_file"),
-        (
-            &[("INTAKE__TLS_CERT", &junk), ("INTAKE__TLS_KEY", &junk)],
-            "intake.tls_cert",
-        ),
-        (
-            &[("INTAKE__TLS_CERT", &none), ("INTAKE__TLS_KEY", &junk)],
-            "intake.tls_cert",
-        ),
+        (&[("INTAKE__TLS_CERT", &junk), key], "intake.tls_cert"),
+        (&[("INTAKE__TLS_CERT", &none), key], "intake.tls_cert"),
     ];
     for (settings, wanted) in cases {
         let base = [
@@ -331,10 +291,8 @@ fn files_that_are_no_certificates_are_named_at_the_start() {
         let (code, out, err) = support::run(&["serve"], &all);
         assert_eq!(code, Some(64), "{err}");
         let (_, file) = settings[0];
-        assert!(
-            err.contains(wanted) && err.contains(file),
-            "{wanted}: {err}"
-        );
+        assert!(err.contains(wanted), "{wanted}: {err}");
+        assert!(err.contains(file), "{file}: {err}");
         assert!(out.is_empty(), "{out}");
         assert!(!Path::new(&outbox).exists(), "nothing was begun");
         let (code, out, checked) = support::run(&["check-config"], &all);
@@ -357,9 +315,7 @@ async fn send_says_at_once_that_a_certificate_is_not_trusted() {
     let (code, _, err) = support::run(&arguments, &settings);
     assert_eq!(code, Some(1), "{err}");
     let start = format!("looker-feed: the certificate of the hub at {hub}");
-    assert!(
-        err.starts_with(&start) && err.contains("UnknownIssuer"),
-        "{err}"
-    );
+    assert!(err.starts_with(&start), "{err}");
+    assert!(err.contains("UnknownIssuer"), "{err}");
     assert!(!err.contains("no hub answers"), "{err}");
 }

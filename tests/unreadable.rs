@@ -12,7 +12,7 @@ use looker_feed::control::view;
 use looker_feed::looker::Shape;
 use looker_feed::model::DataType;
 use looker_feed::sandbox::{Fault, Faults, Rule};
-use support::{Daemon, World, down, from_url, run, spawn_by};
+use support::{Daemon, World, down, run, spawn_by};
 
 /// Dead letters that [`with_dead_letters`] makes.
 const DEAD: usize = 5;
@@ -60,10 +60,9 @@ async fn with_dead_letters(world: &World, daemon: &Daemon) -> Shape {
     };
     world.mparticle.set_faults(faults).unwrap();
     let url = world.looker.publish(shape.clone());
-    let answer = daemon.execute(from_url(url, DataType::Event)).await;
-    assert!(answer.is_success(), "{answer:?}");
+    daemon.accepts(url, DataType::Event).await;
     daemon.settled().await;
-    world.mparticle.set_faults(Faults::default()).unwrap();
+    world.faults([]);
     shape
 }
 
@@ -119,8 +118,7 @@ async fn dead_letters_that_cannot_be_read_are_there_when_they_can_be_again() {
     assert_eq!(overview.outbox.dead_letters as usize, dead);
     // Deliveries are taken and sent meanwhile.
     let url = world.looker.publish(Shape { seed: 4, ..shape });
-    let answer = daemon.execute(from_url(url, DataType::Event)).await;
-    assert!(answer.is_success(), "{answer:?}");
+    daemon.accepts(url, DataType::Event).await;
     let said = daemon
         .log()
         .matches("the outbox cannot be read; nothing is lost")
@@ -164,10 +162,9 @@ async fn a_process_out_of_descriptors_loses_nothing() {
     let dead = letters(&daemon).await;
     let address = format!("127.0.0.1:{}", daemon.hub.port().unwrap());
     // What is to be sent waits, so that the segments are read while nothing can be opened.
-    world.mparticle.set_faults(down()).unwrap();
+    world.faults([down()]);
     let url = world.looker.publish(Shape { seed: 4, ..shape });
-    let answer = daemon.execute(from_url(url, DataType::Event)).await;
-    assert!(answer.is_success(), "{answer:?}");
+    daemon.accepts(url, DataType::Event).await;
 
     let mut idle = Vec::new();
     for _ in 0..260 {
@@ -177,7 +174,7 @@ async fn a_process_out_of_descriptors_loses_nothing() {
         }
     }
     assert!(idle.len() > 100, "{} connections", idle.len());
-    world.mparticle.set_faults(Faults::default()).unwrap();
+    world.faults([]);
     for path in ["/api/v1/dead-letters", "/api/v1/dead-letters/replay"] {
         for _ in 0..4 {
             let method = if path.ends_with("replay") {
@@ -217,7 +214,7 @@ async fn check_and_salvage_agree_on_what_was_given_up_and_it_comes_back() {
     let world = World::new(None).await;
     let home = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
-    world.mparticle.set_faults(down()).unwrap();
+    world.faults([down()]);
     let shape = Shape {
         rows: 2_000,
         users: 400,
@@ -225,8 +222,7 @@ async fn check_and_salvage_agree_on_what_was_given_up_and_it_comes_back() {
         ..Shape::default()
     };
     let url = world.looker.publish(shape.clone());
-    let answer = daemon.execute(from_url(url, DataType::Event)).await;
-    assert!(answer.is_success(), "{answer:?}");
+    daemon.accepts(url, DataType::Event).await;
     daemon.kill();
     let outbox = home.path().join("outbox");
     let segment = files(outbox.join("segments")).remove(0);
@@ -236,7 +232,7 @@ async fn check_and_salvage_agree_on_what_was_given_up_and_it_comes_back() {
         std::fs::write(file, bytes).unwrap();
     };
     flip(&segment);
-    world.mparticle.set_faults(Faults::default()).unwrap();
+    world.faults([]);
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
     let lost = daemon.settled().await.remove(0).rows.damaged;
     assert!(lost > 0 && lost < 2_000);

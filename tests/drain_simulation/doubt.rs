@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use fastrand::Rng;
-
-use crate::world::{Batch, SECOND, Server, Station, accepted, at, rejected, run, settings};
+use crate::world::{
+    Batch, SECOND, Server, Station, accepted, at, finish, rejected, run, settings, wait,
+};
 use looker_feed::drain::notice::Notice;
 use looker_feed::drain::{Reply, Standing};
 
@@ -31,9 +31,8 @@ fn doubts(station: &Station) -> Vec<&Notice> {
 
 /// Runs one station until it is paused; fails if it never is.
 fn until_paused(stations: &mut [Station], server: &mut impl Server, now: Duration) -> Duration {
-    let mut rng = Rng::with_seed(9);
     let end = now + HOUR;
-    let now = run(stations, server, &mut rng, now, end, |stations, now| {
+    let now = run(stations, server, now, end, |stations, now| {
         paused(&stations[0], now)
     });
     assert!(now < end, "it was not paused");
@@ -50,20 +49,12 @@ fn a_server_that_rejects_everything_costs_a_hundred_dead_letters_and_its_return_
         let mut server = |now: Duration, _, _: &[Batch]| reply(!(begin..end).contains(&now));
         let now = until_paused(&mut stations, &mut server, Duration::ZERO);
         assert!(now < begin + 10 * 60 * SECOND, "{now:?}");
-        let mut rng = Rng::with_seed(seed);
         // What was in flight lands.
-        let now = run(
-            &mut stations,
-            &mut server,
-            &mut rng,
-            now,
-            now + SECOND,
-            |_, _| false,
-        );
+        let now = wait(&mut stations, &mut server, now, now + SECOND);
         assert_eq!(stations[0].lane.snapshot(at(now)).record.dead_letters, 100);
         stations[0].most_open = 0;
         let before = stations[0].sent.len();
-        run(&mut stations, &mut server, &mut rng, now, end, |_, _| false);
+        wait(&mut stations, &mut server, now, end);
         let station = &stations[0];
         assert_eq!(station.lane.snapshot(at(end)).record.dead_letters, 100);
         assert!(paused(station, end));
@@ -72,14 +63,7 @@ fn a_server_that_rejects_everything_costs_a_hundred_dead_letters_and_its_return_
         assert!((20..=70).contains(&probes), "{probes} probes");
         assert_eq!(doubts(station), [&Notice::Doubted { batches: 100 }]);
 
-        let done = run(
-            &mut stations,
-            &mut server,
-            &mut rng,
-            end,
-            end + HOUR,
-            |stations, _| stations[0].is_done(),
-        );
+        let done = finish(&mut stations, &mut server, end, end + HOUR);
         assert!(done < end + HOUR, "it goes on by itself");
         stations[0].check_all_settled();
         assert_eq!(stations[0].dead.len(), 100);
@@ -97,15 +81,7 @@ fn a_delivery_that_is_bad_as_a_whole_waits_for_a_person_and_each_resume_lets_as_
     let mut now = Duration::ZERO;
     for round in 1..=3 {
         now = until_paused(&mut stations, &mut server, now);
-        let mut rng = Rng::with_seed(round);
-        now = run(
-            &mut stations,
-            &mut server,
-            &mut rng,
-            now,
-            now + HOUR,
-            |_, _| false,
-        );
+        now = wait(&mut stations, &mut server, now, now + HOUR);
         let dead = stations[0].lane.snapshot(at(now)).record.dead_letters;
         assert_eq!(dead, 100 * round);
         if round < 3 {
@@ -140,15 +116,7 @@ fn bad_batches_among_good_ones_never_pause_the_destination() {
             stations[0].deliver(Duration::ZERO, requests);
         }
         let mut server = |_, _, sent: &[Batch]| reply(!sent.iter().any(is_bad));
-        let mut rng = Rng::with_seed(1);
-        run(
-            &mut stations,
-            &mut server,
-            &mut rng,
-            Duration::ZERO,
-            HOUR,
-            |stations, _| stations[0].is_done(),
-        );
+        finish(&mut stations, &mut server, Duration::ZERO, HOUR);
         stations[0].check_all_settled();
         assert!(!stations[0].dead.is_empty());
         assert!(stations[0].dead.keys().all(is_bad), "only the bad ones");
@@ -166,15 +134,7 @@ fn probes_take_turns_so_that_a_bad_batch_at_the_front_does_not_keep_it_paused() 
         reply(now >= end && !batches.iter().any(|batch| batch.slice % 2 == 0))
     };
     let now = until_paused(&mut stations, &mut server, Duration::ZERO);
-    let mut rng = Rng::with_seed(1);
-    let done = run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        now,
-        end + 4 * HOUR,
-        |stations, _| stations[0].is_done(),
-    );
+    let done = finish(&mut stations, &mut server, now, end + 4 * HOUR);
     assert!(done < end + 2 * HOUR, "{done:?}");
     stations[0].check_all_settled();
     let spoiled = stations[0].dead.keys().filter(|batch| batch.slice % 2 == 1);
@@ -189,15 +149,7 @@ fn without_a_bound_everything_that_is_rejected_goes_to_the_dead_letters() {
     let mut stations = [Station::new(settings, 1)];
     stations[0].deliver(Duration::ZERO, [100; 5]);
     let mut server = |_, _, _: &[Batch]| reply(false);
-    let mut rng = Rng::with_seed(1);
-    run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        Duration::ZERO,
-        HOUR,
-        |stations, _| stations[0].is_done(),
-    );
+    finish(&mut stations, &mut server, Duration::ZERO, HOUR);
     stations[0].check_all_settled();
     assert_eq!(stations[0].dead.len(), 500);
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use fastrand::Rng;
 use looker_feed::clock::UnixMillis;
 use looker_feed::control::speeds::Speeds;
 use looker_feed::control::view::{Destination, Overview};
@@ -39,7 +38,6 @@ fn told(
     cost: usize,
     mut server: impl Server,
 ) -> Vec<(Duration, f64, f64)> {
-    let mut rng = Rng::with_seed(1);
     let mut stations = [Station::new(settings(in_flight, 270), 1)];
     stations[0].deliver(Duration::ZERO, vec![cost; requests]);
     let all = (requests * cost) as u64;
@@ -49,7 +47,6 @@ fn told(
     let end = run(
         &mut stations,
         &mut server,
-        &mut rng,
         Duration::ZERO,
         3_600 * SECOND,
         |stations, now| {

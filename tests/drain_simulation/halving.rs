@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fastrand::Rng;
 use proptest::prelude::*;
 
-use crate::world::{Batch, SECOND, Station, accepted, rejected, run, settings};
+use crate::world::{Batch, SECOND, Station, accepted, finish, rejected, settings, wait};
 use looker_feed::drain::Reply;
 
 /// Sends one entry of `size` slices, of which these are bad. Returns the requests it took.
@@ -17,15 +16,7 @@ fn isolate(size: usize, bad: &BTreeSet<usize>, complaint: impl Fn() -> Reply) ->
         let spoiled = batches.iter().any(|batch| bad.contains(&batch.slice));
         (SECOND / 10, if spoiled { complaint() } else { accepted() })
     };
-    let mut rng = Rng::with_seed(1);
-    run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        Duration::ZERO,
-        SECOND * 3600,
-        |stations, _| stations[0].is_done(),
-    );
+    finish(&mut stations, &mut server, Duration::ZERO, SECOND * 3600);
     stations[0].check_all_settled();
     let dead: BTreeSet<_> = stations[0].dead.keys().map(|batch| batch.slice).collect();
     assert_eq!(&dead, bad, "exactly the bad ones are dead");
@@ -78,15 +69,7 @@ fn a_dead_letter_has_the_servers_words() {
         };
         (SECOND, reply)
     };
-    let mut rng = Rng::with_seed(1);
-    run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        Duration::ZERO,
-        SECOND * 60,
-        |_, _| false,
-    );
+    wait(&mut stations, &mut server, Duration::ZERO, SECOND * 60);
     let reasons: Vec<_> = stations[0].dead.values().collect();
     assert_eq!(
         reasons,

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use fastrand::Rng;
-
-use crate::world::{Batch, SECOND, Station, accepted, at, run, settings, unavailable};
+use crate::world::{
+    Batch, SECOND, Station, accepted, at, finish, run, settings, unavailable, wait,
+};
 use looker_feed::drain::notice::Notice;
 use looker_feed::drain::{Reply, Standing};
 
@@ -21,15 +21,7 @@ fn two_hours_of_outage_cost_few_probes_little_memory_and_few_log_lines() {
             let away = (BEGIN..end).contains(&now);
             (SECOND / 10, if away { unavailable() } else { accepted() })
         };
-        let mut rng = Rng::with_seed(seed);
-        let now = run(
-            &mut stations,
-            &mut server,
-            &mut rng,
-            Duration::ZERO,
-            BEGIN * 2,
-            |_, _| false,
-        );
+        let now = wait(&mut stations, &mut server, Duration::ZERO, BEGIN * 2);
         let station = &mut stations[0];
         assert!(matches!(
             station.lane.snapshot(at(now)).state,
@@ -40,7 +32,7 @@ fn two_hours_of_outage_cost_few_probes_little_memory_and_few_log_lines() {
         for _ in 0..50 {
             station.deliver(now, [20; 10]);
         }
-        run(&mut stations, &mut server, &mut rng, now, end, |_, _| false);
+        wait(&mut stations, &mut server, now, end);
 
         let station = &stations[0];
         assert!(station.most_open <= 1, "{} entries held", station.most_open);
@@ -55,7 +47,6 @@ fn two_hours_of_outage_cost_few_probes_little_memory_and_few_log_lines() {
         let back = run(
             &mut stations,
             &mut server,
-            &mut rng,
             end,
             end + HOUR,
             |stations, _| {
@@ -67,7 +58,6 @@ fn two_hours_of_outage_cost_few_probes_little_memory_and_few_log_lines() {
         let full = run(
             &mut stations,
             &mut server,
-            &mut rng,
             back,
             back + HOUR,
             |stations, now| stations[0].lane.snapshot(at(now)).rate == Some(270.0),
@@ -88,14 +78,7 @@ fn two_hours_of_outage_cost_few_probes_little_memory_and_few_log_lines() {
             "a ramp, not a jump: {first} batches in the first second"
         );
 
-        let done = run(
-            &mut stations,
-            &mut server,
-            &mut rng,
-            full,
-            full + HOUR,
-            |stations, _| stations[0].is_done(),
-        );
+        let done = finish(&mut stations, &mut server, full, full + HOUR);
         assert!(done < full + HOUR);
         stations[0].check_all_settled();
     }
@@ -112,15 +95,7 @@ fn refused_credentials_are_probed_slowly_and_new_ones_are_tried_at_once() {
         };
         (SECOND / 10, if account == 0 { refused } else { accepted() })
     };
-    let mut rng = Rng::with_seed(5);
-    let now = run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        Duration::ZERO,
-        6 * HOUR,
-        |_, _| false,
-    );
+    let now = wait(&mut stations, &mut server, Duration::ZERO, 6 * HOUR);
     let station = &mut stations[0];
     assert!(
         (60..=90).contains(&station.sent.len()),
@@ -142,36 +117,15 @@ fn refused_credentials_are_probed_slowly_and_new_ones_are_tried_at_once() {
         panic!("paused")
     };
     let probe_at = now + Duration::from_millis(probe_at.0 - at(now).wall.0);
-    let now = run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        now,
-        probe_at - SECOND / 1000,
-        |_, _| false,
-    );
+    let now = wait(&mut stations, &mut server, now, probe_at - SECOND / 1000);
     assert_eq!(stations[0].sent.len(), requests);
-    let now = run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        now,
-        probe_at + SECOND,
-        |_, _| false,
-    );
+    let now = wait(&mut stations, &mut server, now, probe_at + SECOND);
     assert_eq!(stations[0].sent.len(), requests + 1);
 
     // A new account: well before the next probe.
     stations[0].account = 1;
     stations[0].changed();
-    let done = run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        now,
-        now + HOUR,
-        |stations, _| stations[0].is_done(),
-    );
+    let done = finish(&mut stations, &mut server, now, now + HOUR);
     assert!(done < now + 90 * SECOND, "{:?}", done - now);
     let first = stations[0].sent[requests + 1].at;
     assert!(first <= now + 6 * SECOND);
@@ -183,25 +137,10 @@ fn an_operators_pause_stops_everything_and_resume_goes_on() {
     let mut stations = [Station::new(settings(8, 270), 6)];
     stations[0].deliver(Duration::ZERO, [20; 300]);
     let mut server = |_, _, _: &[Batch]| (SECOND / 10, accepted());
-    let mut rng = Rng::with_seed(6);
-    let now = run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        Duration::ZERO,
-        5 * SECOND,
-        |_, _| false,
-    );
+    let now = wait(&mut stations, &mut server, Duration::ZERO, 5 * SECOND);
     stations[0].lane.pause(at(now));
     let sent = stations[0].sent.len();
-    run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        now,
-        now + HOUR,
-        |_, _| false,
-    );
+    wait(&mut stations, &mut server, now, now + HOUR);
     assert_eq!(stations[0].sent.len(), sent);
     let snapshot = stations[0].lane.snapshot(at(now));
     assert!(matches!(
@@ -211,14 +150,7 @@ fn an_operators_pause_stops_everything_and_resume_goes_on() {
     assert_eq!(snapshot.in_flight, 0, "what was in flight has landed");
     let now = now + HOUR;
     stations[0].lane.resume(at(now));
-    let done = run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        now,
-        now + HOUR,
-        |stations, _| stations[0].is_done(),
-    );
+    let done = finish(&mut stations, &mut server, now, now + HOUR);
     assert!(done < now + 60 * SECOND);
     stations[0].check_all_settled();
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use crate::world::{Batch, SECOND, Server, Station, accepted, run, settings};
+use crate::world::{Batch, SECOND, Server, Station, accepted, finish, settings, wait};
 use looker_feed::drain::{Exceeded, Reply};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -88,14 +88,7 @@ fn alone_at_the_same_limit_98_percent_of_it_is_used_without_complaints() {
             .collect();
         stations[0].deliver(Duration::ZERO, costs);
         let mut server = Bucket::new(270, seed);
-        run(
-            &mut stations,
-            &mut server,
-            &mut rng,
-            Duration::ZERO,
-            5 * MINUTE,
-            |_, _| false,
-        );
+        wait(&mut stations, &mut server, Duration::ZERO, 5 * MINUTE);
         let least = server.least_in_a_minute(15);
         assert!(
             least as f64 >= 0.98 * 270.0 * 60.0,
@@ -109,20 +102,12 @@ fn alone_at_the_same_limit_98_percent_of_it_is_used_without_complaints() {
 #[test]
 fn a_lower_limit_is_found_and_kept_without_being_told() {
     for (seed, tells_share) in [(1, true), (2, false)] {
-        let mut rng = Rng::with_seed(seed);
         let mut stations = [Station::new(settings(8, 270), seed)];
         stations[0].deliver(Duration::ZERO, [20; 270 * 60]);
         let mut server = Bucket::new(120, seed);
         server.tells_share = tells_share;
         server.throttled_from = MINUTE;
-        run(
-            &mut stations,
-            &mut server,
-            &mut rng,
-            Duration::ZERO,
-            20 * MINUTE,
-            |_, _| false,
-        );
+        wait(&mut stations, &mut server, Duration::ZERO, 20 * MINUTE);
         let used: usize = server.accepted[60..].iter().sum();
         let share = used as f64 / (120.0 * 19.0 * 60.0);
         let throttled = server.throttled as f64 / server.requests as f64;
@@ -140,7 +125,6 @@ fn two_senders_share_a_limit_without_a_storm() {
         (3, 100, true),
         (4, 100, false),
     ] {
-        let mut rng = Rng::with_seed(seed);
         let mut stations = [
             Station::new(settings(8, 270), seed),
             Station::new(settings(8, 270), seed + 100),
@@ -150,24 +134,10 @@ fn two_senders_share_a_limit_without_a_storm() {
         let mut server = Bucket::new(270, seed);
         server.tells_share = tells_share;
         // The second comes when the first is at full speed.
-        let now = run(
-            &mut stations,
-            &mut server,
-            &mut rng,
-            Duration::ZERO,
-            MINUTE,
-            |_, _| false,
-        );
+        let now = wait(&mut stations, &mut server, Duration::ZERO, MINUTE);
         stations[1].deliver(now, vec![cost; entries]);
         server.throttled_from = now;
-        run(
-            &mut stations,
-            &mut server,
-            &mut rng,
-            now,
-            31 * MINUTE,
-            |_, _| false,
-        );
+        wait(&mut stations, &mut server, now, 31 * MINUTE);
 
         let used: usize = server.accepted[60..].iter().sum();
         let share = used as f64 / (270.0 * 30.0 * 60.0);
@@ -192,16 +162,8 @@ fn a_short_delivery_at_a_low_rate_still_arrives() {
     let mut stations = [Station::new(settings(1, 1), 1)];
     stations[0].deliver(Duration::ZERO, [100, 3, 100]);
     let mut server = |_, _, _: &[Batch]| (SECOND, accepted());
-    let mut rng = Rng::with_seed(1);
     let end = 1_000 * SECOND;
-    let done = run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        Duration::ZERO,
-        end,
-        |stations, _| stations[0].is_done(),
-    );
+    let done = finish(&mut stations, &mut server, Duration::ZERO, end);
     // The first request does not wait for its permits; the other two need 103.
     assert!(done > 103 * SECOND && done < 112 * SECOND, "{done:?}");
     stations[0].check_all_settled();

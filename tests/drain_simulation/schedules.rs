@@ -6,7 +6,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use crate::world::{
-    Batch, SECOND, Server, Station, accepted, at, rejected, run, settings, unavailable,
+    Batch, SECOND, Server, Station, accepted, at, finish, rejected, settings, unavailable, wait,
 };
 use looker_feed::drain::{Exceeded, Reply, Standing};
 
@@ -131,15 +131,7 @@ fn check(seed: u64) {
     arrivals.sort_unstable();
     let mut now = Duration::ZERO;
     for arrival in arrivals {
-        now = run(
-            &mut stations,
-            &mut server,
-            &mut rng,
-            now,
-            arrival,
-            |_, _| false,
-        )
-        .max(arrival);
+        now = wait(&mut stations, &mut server, now, arrival).max(arrival);
         let entries = rng.usize(1..12);
         let slices: Vec<_> = (0..entries).map(|_| rng.usize(1..30)).collect();
         stations[0].deliver(now, slices);
@@ -149,14 +141,7 @@ fn check(seed: u64) {
     }
     let end = now + 24 * 3_600 * SECOND;
     while now < end && !stations[0].is_done() {
-        now = run(
-            &mut stations,
-            &mut server,
-            &mut rng,
-            now,
-            now + 300 * SECOND,
-            |stations, _| stations[0].is_done(),
-        );
+        now = finish(&mut stations, &mut server, now, now + 300 * SECOND);
         // An operator looks at it now and then, and finds that what was rejected is to go on.
         let standing = stations[0].lane.snapshot(at(now)).state;
         if matches!(standing, Standing::Paused { why, .. } if why.contains("in a row")) {
@@ -189,26 +174,11 @@ fn what_is_too_old_goes_to_the_dead_letters_and_the_rest_goes_on() {
         };
         (SECOND / 10, reply)
     };
-    let mut rng = Rng::with_seed(3);
-    let half = run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        Duration::ZERO,
-        3_500 * SECOND,
-        |_, _| false,
-    );
+    let half = wait(&mut stations, &mut server, Duration::ZERO, 3_500 * SECOND);
     assert!(stations[0].dead.is_empty());
     stations[0].deliver(half, [10; 20]);
     let end = 3 * 3_600 * SECOND;
-    run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        half,
-        end,
-        |stations, _| stations[0].is_done(),
-    );
+    finish(&mut stations, &mut server, half, end);
     stations[0].check_all_settled();
     // Both deliveries: the second became too old at 7,100 s, still within the outage.
     assert_eq!(stations[0].dead.len(), 2_200);
@@ -218,13 +188,6 @@ fn what_is_too_old_goes_to_the_dead_letters_and_the_rest_goes_on() {
         "{reason}"
     );
     stations[0].deliver(end, [10; 20]);
-    run(
-        &mut stations,
-        &mut server,
-        &mut rng,
-        end,
-        end * 2,
-        |stations, _| stations[0].is_done(),
-    );
+    finish(&mut stations, &mut server, end, end * 2);
     assert_eq!(stations[0].dead.len(), 2_200);
 }

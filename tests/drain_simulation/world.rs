@@ -158,20 +158,16 @@ pub struct Station {
     pub notices: Vec<(Duration, Notice)>,
     pub most_open: usize,
     exhausted: bool,
+    /// How long the outbox takes.
+    rng: Rng,
 }
 
 impl Station {
     pub fn new(settings: LaneSettings, seed: u64) -> Self {
         let destination = DestinationId([seed as u8; 16]);
-        let rng = Rng::with_seed(seed);
+        let (begin, mut rng) = (at(Duration::ZERO), Rng::with_seed(seed));
         Self {
-            lane: Lane::new(
-                settings,
-                destination,
-                "test".into(),
-                at(Duration::ZERO),
-                rng,
-            ),
+            lane: Lane::new(settings, destination, "test".into(), begin, rng.fork()),
             settings,
             account: 0,
             deliveries: BTreeMap::new(),
@@ -192,21 +188,20 @@ impl Station {
             notices: Vec::new(),
             most_open: 0,
             exhausted: false,
+            rng,
         }
     }
 
     /// Commits a delivery whose entries have so many slices.
     pub fn deliver(&mut self, now: Duration, entries: impl IntoIterator<Item = usize>) -> u64 {
-        let entries = entries.into_iter().map(|slices| Entry {
-            slices,
-            place: Place::Waiting,
-        });
         let delivery = self.next_delivery;
         self.next_delivery += 1;
+        let place = Place::Waiting;
+        let entries = entries.into_iter().map(|slices| Entry { slices, place });
         let entries: Vec<_> = entries.collect();
         self.unsettled.insert(delivery, entries.len());
-        self.waiting
-            .extend((0..entries.len() as u64).map(|entry| (delivery, entry)));
+        let waiting = 0..entries.len() as u64;
+        self.waiting.extend(waiting.map(|entry| (delivery, entry)));
         self.deliveries.insert(delivery, entries);
         self.received.insert(delivery, now);
         self.changed();
@@ -233,10 +228,8 @@ impl Station {
         let settled = |entry: &Entry| entry.place == Place::Settled;
         assert!(self.deliveries.values().flatten().all(settled), "lost");
         for batch in self.dead.keys() {
-            assert!(
-                !self.accepted.contains(batch),
-                "{batch:?} is dead and delivered"
-            );
+            let delivered = self.accepted.contains(batch);
+            assert!(!delivered, "{batch:?} is dead and delivered");
         }
         assert_eq!(self.accepted.len() + self.dead.len(), self.batches());
         assert!(self.lane.is_empty());
@@ -282,10 +275,10 @@ impl Station {
     }
 
     /// All that happens without time passing. Returns when the lane wants to be asked again.
-    fn step(&mut self, now: Duration, server: &mut impl Server, rng: &mut Rng) -> Option<Duration> {
+    fn step(&mut self, now: Duration, server: &mut impl Server) -> Option<Duration> {
         self.land(now);
-        self.settle(now, rng);
-        self.claim_some(now, rng);
+        self.settle(now);
+        self.claim_some(now);
         let next = loop {
             let standing = self.lane.snapshot(at(now)).state;
             match self.lane.next(at(now)) {
@@ -305,7 +298,7 @@ impl Station {
         next
     }
 
-    fn claim_some(&mut self, now: Duration, rng: &mut Rng) {
+    fn claim_some(&mut self, now: Duration) {
         if let Some((done, _)) = &self.claiming
             && *done <= now
             && let Some((_, claims)) = self.claiming.take()
@@ -329,7 +322,7 @@ impl Station {
         let wanted = self.lane.wanted(at(now));
         if wanted > 0 {
             self.outdated = false;
-            let takes = Duration::from_millis(rng.u64(1..10));
+            let takes = Duration::from_millis(self.rng.u64(1..10));
             self.claiming = Some((now + takes, self.claim(wanted)));
         }
     }
@@ -348,14 +341,10 @@ impl Station {
         let head = self.head();
         for batch in &batches {
             assert_eq!(Some(batch.delivery), head, "a delivery was overtaken");
-            assert!(
-                !self.accepted.contains(batch),
-                "{batch:?} was sent after its 202"
-            );
-            assert!(
-                !self.flying.iter().any(|f| f.batches.contains(batch)),
-                "sent twice at once"
-            );
+            let accepted = self.accepted.contains(batch);
+            assert!(!accepted, "{batch:?} was sent after its 202");
+            let flies = self.flying.iter().any(|f| f.batches.contains(batch));
+            assert!(!flies, "sent twice at once");
         }
         let probe = matches!(standing, Standing::Down { .. } | Standing::Paused { .. });
         if probe {
@@ -387,19 +376,15 @@ impl Station {
         } = self.settings.pace;
         self.window.push_back((now, cost));
         self.in_window += cost;
-        while self
-            .window
-            .front()
-            .is_some_and(|&(sent, _)| sent + SECOND <= now)
+        while let Some(&(sent, cost)) = self.window.front()
+            && sent + SECOND <= now
         {
-            self.in_window -= self.window.pop_front().unwrap().1;
+            self.in_window -= cost;
+            self.window.pop_front();
         }
-        let most = (batches_per_second + burst) as usize;
-        assert!(
-            batches_per_second == 0 || self.in_window <= most,
-            "{} batches in one second",
-            self.in_window
-        );
+        let (most, sent) = ((batches_per_second + burst) as usize, self.in_window);
+        let in_pace = batches_per_second == 0 || sent <= most;
+        assert!(in_pace, "{sent} batches in one second");
     }
 
     fn land(&mut self, now: Duration) {
@@ -416,7 +401,7 @@ impl Station {
         }
     }
 
-    fn settle(&mut self, now: Duration, rng: &mut Rng) {
+    fn settle(&mut self, now: Duration) {
         if let Some((done, _, _)) = &self.settling
             && *done <= now
             && let Some((_, fails, batch)) = self.settling.take()
@@ -424,9 +409,9 @@ impl Station {
             if fails {
                 self.lane.unsettled(batch);
             } else {
-                batch
-                    .iter()
-                    .for_each(|settlement| self.check_settlement(now, settlement));
+                for settlement in &batch {
+                    self.check_settlement(now, settlement);
+                }
                 self.lane.settled(&batch);
                 self.exhausted = false;
                 self.outdated = true;
@@ -435,8 +420,8 @@ impl Station {
         if self.settling.is_none() {
             let batch = self.lane.take_settlements();
             if !batch.is_empty() {
-                let takes = Duration::from_millis(rng.u64(0..20));
-                self.settling = Some((now + takes, rng.u8(..) < 10, batch));
+                let takes = Duration::from_millis(self.rng.u64(0..20));
+                self.settling = Some((now + takes, self.rng.u8(..) < 10, batch));
             }
         }
     }
@@ -461,18 +446,12 @@ impl Station {
         for dead in &settlement.dead {
             let batch = batch(dead.slice);
             assert!(dead.slice < slices && dead.first_try <= dead.last_try);
-            let expired = self
-                .settings
-                .max_age
-                .is_some_and(|age| now - received > age);
-            assert!(
-                self.condemned.contains(&batch) || expired,
-                "{batch:?} died for nothing"
-            );
-            assert!(
-                self.dead.insert(batch, dead.reason.clone()).is_none(),
-                "died twice"
-            );
+            let max_age = self.settings.max_age;
+            let expired = max_age.is_some_and(|age| now - received > age);
+            let condemned = self.condemned.contains(&batch);
+            assert!(condemned || expired, "{batch:?} died for nothing");
+            let before = self.dead.insert(batch, dead.reason.clone());
+            assert_eq!(before, None, "died twice");
         }
         for slice in 0..slices {
             let batch = batch(slice);
@@ -484,10 +463,8 @@ impl Station {
     fn next_event(&self) -> Option<Duration> {
         let landing = self.flying.iter().map(|flight| flight.lands);
         let claim = self.claiming.as_ref().map(|(done, _)| *done);
-        landing
-            .chain(claim)
-            .chain(self.settling.as_ref().map(|(done, _, _)| *done))
-            .min()
+        let settling = self.settling.as_ref().map(|(done, ..)| *done);
+        landing.chain(claim).chain(settling).min()
     }
 }
 
@@ -495,31 +472,26 @@ impl Station {
 pub fn run(
     stations: &mut [Station],
     server: &mut impl Server,
-    rng: &mut Rng,
     mut now: Duration,
     end: Duration,
     mut until: impl FnMut(&mut [Station], Duration) -> bool,
 ) -> Duration {
-    let mut steps_in_second = (0, 0);
+    let (mut second, mut steps) = (0, 0);
     loop {
         let mut next: Option<Duration> = None;
         for station in stations.iter_mut() {
-            let asked = station.step(now, server, rng);
-            next = next
-                .into_iter()
-                .chain(asked)
-                .chain(station.next_event())
-                .min();
+            let asked = station.step(now, server);
+            let events = next.into_iter().chain(asked);
+            next = events.chain(station.next_event()).min();
         }
         if now >= end || until(stations, now) {
             return now;
         }
-        steps_in_second = if steps_in_second.0 == now.as_secs() {
-            (steps_in_second.0, steps_in_second.1 + 1)
-        } else {
-            (now.as_secs(), 0)
-        };
-        assert!(steps_in_second.1 < 20_000, "a busy loop");
+        if second != now.as_secs() {
+            (second, steps) = (now.as_secs(), 0);
+        }
+        steps += 1;
+        assert!(steps < 20_000, "a busy loop");
         let Some(next) = next else {
             return now;
         };
@@ -527,6 +499,28 @@ pub fn run(
         let millis = next.as_nanos().div_ceil(1_000_000) as u64;
         now = Duration::from_millis(millis).max(now).min(end);
     }
+}
+
+/// The same until that time.
+pub fn wait(
+    stations: &mut [Station],
+    server: &mut impl Server,
+    now: Duration,
+    end: Duration,
+) -> Duration {
+    run(stations, server, now, end, |_, _| false)
+}
+
+/// The same until the first station is done.
+pub fn finish(
+    stations: &mut [Station],
+    server: &mut impl Server,
+    now: Duration,
+    end: Duration,
+) -> Duration {
+    run(stations, server, now, end, |stations, _| {
+        stations[0].is_done()
+    })
 }
 
 pub fn at(tick: Duration) -> Moment {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use looker_feed::control::view::Overview;
 use looker_feed::looker::{ApiFault, Failure, Schedule};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
-use crate::scene::{all_arrive, arrived, calls, failed, half, receives, shape, stands, start};
+use crate::scene::{
+    all_arrive, arrived, calls, failed, half, looks_again, paused, receives, shape, stands, start,
+    state_of,
+};
 use crate::support::{Daemon, PATIENCE, World};
 
 /// When the daemon is killed.
@@ -96,10 +98,7 @@ async fn killed_at_each_step_what_was_scheduled_arrives_once() {
             let late = ApiFault::Slow(Duration::from_secs(20));
             world.api.fail_next("run_once", late);
         }
-        let patient = [
-            ("LOOKER__API__PAUSE", "2s"),
-            ("LOOKER__API__PAUSE_MAX", "2s"),
-        ];
+        let patient = paused("2s");
         let settings: &[_] = match moment {
             Moment::Waiting => &patient,
             _ => &[],
@@ -147,12 +146,7 @@ async fn what_was_accepted_is_not_asked_for_though_looker_never_heard_of_it() {
     // Neither the daemon that accepted it nor the next one takes Looker's word for it.
     for daemon in [Some(daemon), None] {
         let daemon = daemon.unwrap_or_else(|| start(&world, home.path(), &[]));
-        let seen = calls(&world, "queries/run");
-        let deadline = Instant::now() + PATIENCE;
-        while calls(&world, "queries/run") < seen + 2 {
-            assert!(Instant::now() < deadline, "{}", daemon.log());
-            sleep(Duration::from_millis(50)).await;
-        }
+        looks_again(&world, &daemon).await;
         assert!(failed(&daemon).await.is_empty());
         daemon.kill();
     }
@@ -202,46 +196,22 @@ async fn after_any_kill_every_schedules_rows_arrive_once_without_a_hand() {
     }
     let daemon = start(&world, home.path(), &[]);
     for run in runs {
-        timeout(PATIENCE, run)
-            .await
-            .expect("a run ends")
-            .expect("no panic");
+        let ran = timeout(PATIENCE, run).await.expect("a run ends");
+        ran.expect("no panic");
     }
     all_arrive(&world, &daemon, &shapes).await;
     // And stay so, when all that was asked for has had its time.
-    let wait = async {
-        loop {
-            let overview: Overview = daemon.get("/api/v1/overview").await;
-            if overview.ask_again.open.values().sum::<u64>() == 0 {
-                return;
-            }
-            sleep(Duration::from_millis(100)).await;
-        }
+    let closed = async || {
+        let open = daemon.overview().await.ask_again.open;
+        (open.values().sum::<u64>() == 0).then_some(())
     };
-    let closed = timeout(PATIENCE, wait).await;
-    assert!(
-        closed.is_ok(),
-        "{:?}\n{}",
-        failed(&daemon).await,
-        daemon.log()
-    );
+    daemon.until("nothing is asked for", closed).await;
     daemon.settled().await;
     for shape in &shapes {
-        assert_eq!(
-            arrived(&world, shape),
-            Ok(shape.rows),
-            "seed {}",
-            shape.seed
-        );
+        let rows = arrived(&world, shape);
+        assert_eq!(rows, Ok(shape.rows), "seed {}", shape.seed);
     }
-    let given_up: Vec<_> = failed(&daemon)
-        .await
-        .into_iter()
-        .filter(|one| {
-            one.again
-                .as_ref()
-                .is_some_and(|again| again.state == "given_up")
-        })
-        .collect();
+    let mut given_up = failed(&daemon).await;
+    given_up.retain(|one| state_of(one) == Some("given_up"));
     assert!(given_up.is_empty(), "{given_up:?}");
 }

@@ -1,20 +1,16 @@
 //! What an operator sees of deliveries that failed, and how they take them off the list.
 
-use std::time::Duration;
-
-use looker_feed::control::view::{Level, Overview};
+use looker_feed::control::view::Level;
 use looker_feed::looker::{ApiFault, Schedule};
-use tokio::time::{sleep, timeout};
 
-use crate::scene::{all_arrive, calls, cut, failed, shape, stands, start};
-use crate::support::{Daemon, PATIENCE, World, run, token};
+use crate::scene::{all_arrive, calls, cut, failed, paused, shape, stands, start};
+use crate::support::{Daemon, World, run, token};
 
 /// Level and kinds of the roll-up.
 async fn health(daemon: &Daemon) -> (Level, Vec<&'static str>) {
-    let overview: Overview = daemon.get("/api/v1/overview").await;
-    let issues = overview.health.issues.iter();
-    let kinds = issues.map(|issue| issue.kind.name()).collect();
-    (overview.health.level, kinds)
+    let health = daemon.overview().await.health;
+    let kinds = health.issues.iter().map(|issue| issue.kind.name());
+    (health.level, kinds.collect())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,10 +27,8 @@ async fn what_failed_is_trouble_until_somebody_or_something_mends_it() {
     let trouble = (Level::Attention, vec!["deliveries_failed"]);
     assert_eq!(health(&daemon).await, trouble);
     let (_, probe) = daemon.call("GET", "/readyz", "").await;
-    assert!(
-        String::from_utf8_lossy(&probe).contains("attention: deliveries_failed"),
-        "{probe:?}"
-    );
+    let probe = String::from_utf8_lossy(&probe);
+    assert!(probe.contains("attention: deliveries_failed"), "{probe}");
     let admin = daemon.admin.to_string();
     let ask = |arguments: &[&str]| run(arguments, &[("ADMIN_URL", &admin)]);
     let (_, out, _) = ask(&["status"]);
@@ -56,11 +50,7 @@ async fn what_failed_is_trouble_until_somebody_or_something_mends_it() {
     assert_eq!(health(&daemon).await, (Level::Ok, vec![]));
     // It is so after a restart; and what is asked for is no trouble, but told.
     assert!(daemon.terminate().success());
-    let patient = [
-        ("LOOKER__API__PAUSE", "60s"),
-        ("LOOKER__API__PAUSE_MAX", "60s"),
-    ];
-    let daemon = start(&world, home.path(), &patient);
+    let daemon = start(&world, home.path(), &paused("60s"));
     assert_eq!(health(&daemon).await, (Level::Ok, vec![]));
     let id = schedules.add(cut("Other", shape(81, 400), 1));
     assert!(!schedules.run(id).await);
@@ -79,18 +69,12 @@ async fn while_lookers_api_gives_pages_of_html_it_is_said_once_and_asked_when_it
     let nightly = shape(82, 400);
     let id = schedules.add(cut("Nightly", nightly.clone(), 1));
     assert!(!schedules.run(id).await);
-    let told = async {
-        loop {
-            let one = stands(&daemon, "Nightly", "waiting").await;
-            let why = one.again.and_then(|again| again.why).unwrap_or_default();
-            if why.contains("did not answer as Looker's API does") {
-                return;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
+    let told = async || {
+        let one = stands(&daemon, "Nightly", "waiting").await;
+        let why = one.again.and_then(|again| again.why);
+        why.filter(|why| why.contains("did not answer as Looker's API does"))
     };
-    let told = timeout(PATIENCE, told).await;
-    assert!(told.is_ok(), "{}", daemon.log());
+    daemon.until("it is told", told).await;
     let (level, kinds) = health(&daemon).await;
     assert_eq!(level, Level::Waiting);
     assert_eq!(kinds, ["deliveries_failed", "looker_api"]);
@@ -99,11 +83,9 @@ async fn while_lookers_api_gives_pages_of_html_it_is_said_once_and_asked_when_it
     stands(&daemon, "Nightly", "done").await;
     all_arrive(&world, &daemon, &[nightly]).await;
     assert_eq!(schedules.copies(id), 1);
-    let said = daemon
-        .log()
-        .matches("Looker cannot be asked again now")
-        .count();
-    assert_eq!(said, 1, "{}", daemon.log());
+    let log = daemon.log();
+    let said = log.matches("Looker cannot be asked again now").count();
+    assert_eq!(said, 1, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use looker_feed::control::view::{FailedDelivery, Listing, Overview};
+use looker_feed::control::view::{FailedDelivery, Listing};
 use looker_feed::looker::{Failure, Schedule, Shape, audit, document};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::support::{Daemon, PATIENCE, World, token};
 
@@ -52,6 +52,18 @@ pub fn start(world: &World, home: &Path, more: &[(&str, &str)]) -> Daemon {
     daemon
 }
 
+/// Settings by which Looker is asked after this pause.
+pub fn paused(pause: &str) -> [(&str, &str); 2] {
+    ["LOOKER__API__PAUSE", "LOOKER__API__PAUSE_MAX"].map(|key| (key, pause))
+}
+
+/// Waits until the daemon has looked twice for what it missed.
+pub async fn looks_again(world: &World, daemon: &Daemon) {
+    let seen = calls(world, "queries/run");
+    let again = async || (calls(world, "queries/run") >= seen + 2).then_some(());
+    daemon.until("it looks again", again).await;
+}
+
 pub async fn failed(daemon: &Daemon) -> Vec<FailedDelivery> {
     let listing: Listing<FailedDelivery> = daemon.get("/api/v1/failed-deliveries?limit=500").await;
     listing.items
@@ -59,7 +71,7 @@ pub async fn failed(daemon: &Daemon) -> Vec<FailedDelivery> {
 
 /// Waits until what is done about the newest failed delivery of a title stands so.
 pub async fn stands(daemon: &Daemon, title: &str, state: &str) -> FailedDelivery {
-    found(daemon, &format!("{title} is not {state}"), |one| {
+    found(daemon, &format!("{title} is {state}"), |one| {
         one.title == title && one.repeat_of.is_none() && state_of(one) == Some(state)
     })
     .await
@@ -73,28 +85,19 @@ pub fn state_of(one: &FailedDelivery) -> Option<&str> {
 /// Waits for a failed delivery that is so; of several, the newest.
 pub async fn found(
     daemon: &Daemon,
-    missing: &str,
+    wanted: &str,
     is_so: impl Fn(&FailedDelivery) -> bool,
 ) -> FailedDelivery {
-    let wait = async {
-        loop {
-            if let Some(one) = failed(daemon).await.into_iter().find(&is_so) {
-                return one;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    match timeout(PATIENCE, wait).await {
-        Ok(found) => found,
-        Err(_) => panic!("{missing}: {:?}\n{}", failed(daemon).await, daemon.log()),
-    }
+    let look = async || failed(daemon).await.into_iter().find(&is_so);
+    daemon.until(wanted, look).await
 }
 
 /// Whether a delivery is coming in, with so many rows by now.
 pub async fn receives(daemon: &Daemon, title: &str, rows: u64) -> bool {
-    let overview: Overview = daemon.get("/api/v1/overview").await;
-    let mut all = overview.receiving.iter();
-    all.any(|one| one.title == title && one.rows >= rows)
+    let receiving = daemon.overview().await.receiving;
+    receiving
+        .iter()
+        .any(|one| one.title == title && one.rows >= rows)
 }
 
 /// That all rows of a shape arrived once, among those of others.

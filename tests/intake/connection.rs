@@ -35,16 +35,11 @@ async fn a_body_that_stops_coming_ends_its_request() {
         settings.looker.idle_timeout = Duration::from_millis(100);
     })
     .await;
-    let mut stream = feed
-        .raw_execute("connection: close\r\ncontent-length: 1000\r\n")
-        .await;
+    let mut stream = feed.raw_sized(1000).await;
     stream.write_all(b"{\"type\":").await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(
-        answer.contains(r#""message":"Looker stopped sending its request for 100ms.""#),
-        "{answer}"
-    );
+    let answer = rest(&mut stream).await;
+    let told = r#""message":"Looker stopped sending its request for 100ms.""#;
+    assert!(answer.contains(told), "{answer}");
 }
 
 #[tokio::test]
@@ -52,30 +47,23 @@ async fn at_shutdown_a_delivery_that_is_under_way_finishes_and_no_other_begins()
     let feed = feed(Script::held()).await;
     let looker = Looker::with(r#"{"data":[{}]}"#).await;
     let body = order_with(&looker.url()).to_string();
-    let mut stream = feed
-        .raw_execute(&format!("content-length: {}\r\n", body.len()))
-        .await;
+    let length = format!("content-length: {}\r\n", body.len());
+    let mut stream = feed.raw_execute(&length).await;
     stream.write_all(body.as_bytes()).await.unwrap();
     feed.script.begun.notified().await;
     // A second connection that has sent half a request when the shutdown begins.
-    let mut late = feed
-        .raw_execute(&format!("content-length: {}\r\n", body.len()))
-        .await;
+    let mut late = feed.raw_execute(&length).await;
     late.write_all(&body.as_bytes()[..10]).await.unwrap();
     read_until(&mut late, "\r\n\r\n").await;
 
     feed.trigger.pull();
     late.write_all(&body.as_bytes()[10..]).await.unwrap();
     feed.script.gate.add_permits(4);
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.contains(r#""success":true"#), "{answer}");
-    answer.clear();
-    late.read_to_string(&mut answer).await.unwrap();
-    assert!(
-        answer.contains(r#""success":true"#),
-        "it had begun: {answer}"
-    );
+    for stream in [&mut stream, &mut late] {
+        // The late one had begun.
+        let answer = rest(stream).await;
+        assert!(answer.contains(r#""success":true"#), "{answer}");
+    }
 
     let address = feed.address;
     let script = feed.stop().await;
@@ -91,20 +79,16 @@ async fn what_has_not_finished_by_the_deadline_is_given_up_and_its_client_is_tol
     .await;
     let looker = Looker::with(r#"{"data":[{}]}"#).await;
     let body = order_with(&looker.url()).to_string();
-    let mut stream = feed
-        .raw_execute(&format!("content-length: {}\r\n", body.len()))
-        .await;
+    let length = format!("content-length: {}\r\n", body.len());
+    let mut stream = feed.raw_execute(&length).await;
     stream.write_all(body.as_bytes()).await.unwrap();
     feed.script.begun.notified().await;
 
     feed.trigger.pull();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let answer = rest(&mut stream).await;
     assert!(answer.contains(r#""success":false"#), "{answer}");
-    assert!(
-        answer.contains("The feed was stopped before the delivery was complete."),
-        "{answer}"
-    );
+    let words = "The feed was stopped before the delivery was complete.";
+    assert!(answer.contains(words), "{answer}");
     let script = feed.stop().await;
     script.ended.notified().await;
     assert_eq!(script.accepted().len(), 0);
@@ -134,9 +118,8 @@ async fn a_client_that_does_not_read_its_answers_is_cut_off() {
     let mut stream = TcpStream::connect(feed.address).await.unwrap();
     let requests = b"GET /status HTTP/1.1\r\nhost: x\r\n\r\n".repeat(100);
     let asking = async { while stream.write_all(&requests).await.is_ok() {} };
-    timeout(Duration::from_secs(60), asking)
-        .await
-        .expect("the connection is closed");
+    let closed = timeout(Duration::from_secs(60), asking).await;
+    closed.expect("the connection is closed");
     let line = first_line(&feed, "GET /status HTTP/1.1\r\nhost: x\r\n\r\n").await;
     assert!(line.starts_with("HTTP/1.1 "), "{line}");
     feed.stop().await;

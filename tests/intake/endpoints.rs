@@ -1,11 +1,9 @@
 //! What the hub says of itself, and to whom.
 
+use super::support::*;
 use bytes::Bytes;
 use looker_feed::config::FormKind;
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt;
-
-use super::support::*;
 
 fn action(base: &str, format: &str, icon: &Value) -> Value {
     json!({
@@ -38,11 +36,7 @@ fn action(base: &str, format: &str, icon: &Value) -> Value {
 
 async fn ask(feed: &Feed, method: &str, path: &str) -> Value {
     let body = json!({"type": "query", "data": {"apiKey": "x"}}).to_string();
-    let request = feed.request(method, path).body(body.into()).unwrap();
-    let response = feed.send(request).await;
-    assert_eq!(response.status(), 200);
-    assert_eq!(response.headers()["content-type"], "application/json");
-    serde_json::from_str(&text(response).await).unwrap()
+    feed.ask(method, path, body).await
 }
 
 #[tokio::test]
@@ -52,18 +46,12 @@ async fn the_listing_and_the_action_are_as_lookers_own_hub_has_them() {
     for method in ["POST", "GET"] {
         let found = ask(&feed, method, "/actions/mparticle").await;
         let icon = &found["icon_data_uri"];
-        assert!(
-            icon.as_str()
-                .unwrap()
-                .starts_with("data:image/svg+xml;base64,")
-        );
+        let text = icon.as_str().unwrap();
+        assert!(text.starts_with("data:image/svg+xml;base64,"));
         let expect = action(&base, "json_detail_lite_stream", icon);
         assert_eq!(found, expect);
-        let listing = ask(&feed, method, "/").await;
-        assert_eq!(
-            listing,
-            json!({"label": "looker-feed", "integrations": [expect]})
-        );
+        let listing = json!({"label": "looker-feed", "integrations": [expect]});
+        assert_eq!(ask(&feed, method, "/").await, listing);
     }
 }
 
@@ -76,32 +64,25 @@ async fn a_base_url_and_a_label_of_ones_own_are_passed_on() {
     .await;
     let listing = ask(&feed, "POST", "/").await;
     assert_eq!(listing["label"], "Ours");
-    assert_eq!(
-        listing["integrations"][0]["url"],
-        "https://feed.example.com/hub/actions/mparticle/execute"
-    );
+    let url = "https://feed.example.com/hub/actions/mparticle/execute";
+    assert_eq!(listing["integrations"][0]["url"], url);
 }
 
 #[tokio::test]
 async fn an_old_looker_is_offered_the_older_format() {
     let feed = feed(Script::default()).await;
-    for (agent, format) in [
-        (
-            Some("LookerOutgoingWebhook/7.3.00004561"),
-            "json_detail_lite_stream",
-        ),
-        (Some("LookerOutgoingWebhook/6.1.9"), "json_detail"),
+    for (version, format) in [
+        (Some("7.3.00004561"), "json_detail_lite_stream"),
+        (Some("6.1.9"), "json_detail"),
         (None, "json_detail"),
     ] {
-        let mut request = feed
-            .request("POST", "/actions/mparticle")
-            .body(Bytes::new())
-            .unwrap();
+        let request = feed.request("POST", "/actions/mparticle");
+        let mut request = request.body(Bytes::new()).unwrap();
         request.headers_mut().remove("user-agent");
-        if let Some(agent) = agent {
-            request
-                .headers_mut()
-                .insert("user-agent", agent.parse().unwrap());
+        let agent = version.map(|version| format!("LookerOutgoingWebhook/{version}"));
+        if let Some(agent) = &agent {
+            let agent = agent.parse().unwrap();
+            request.headers_mut().insert("user-agent", agent);
         }
         let found: Value = serde_json::from_str(&text(feed.send(request).await).await).unwrap();
         assert_eq!(found["supported_formats"], json!([format]), "{agent:?}");
@@ -200,18 +181,14 @@ async fn the_form_asks_for_data_type_and_environment_and_offers_more() {
 /// The form as Looker asks for it when these fields are filled in.
 async fn filled(feed: &Feed, form_params: Value) -> Value {
     let body = json!({"type": "query", "data": {"apiKey": "k", "apiSecret": "s"}, "form_params": form_params});
-    let request = feed.request("POST", "/actions/mparticle/form");
-    let response = feed
-        .send(request.body(body.to_string().into()).unwrap())
-        .await;
-    assert_eq!(response.status(), 200);
-    serde_json::from_str(&text(response).await).unwrap()
+    feed.ask("POST", FORM, body.to_string()).await
 }
 
+const FORM: &str = "/actions/mparticle/form";
+
 fn names(form: &Value) -> Vec<&str> {
-    let fields = form["fields"].as_array().unwrap();
+    let fields = form["fields"].as_array().unwrap().iter();
     fields
-        .iter()
         .map(|field| field["name"].as_str().unwrap())
         .collect()
 }
@@ -225,76 +202,44 @@ fn field<'a>(form: &'a Value, name: &str) -> &'a Value {
 async fn the_form_shows_what_matters_for_the_choices_made() {
     let feed = feed(Script::default()).await;
     let before = ["data_type", "environment"];
-    let after = [
-        "more_columns",
-        "untagged",
-        "pivoted_measures",
-        "null_attributes",
-        "attribute_types",
-        "html",
-    ];
-    let last = ["pod", "plan_id", "plan_version"];
-    let all = |parts: &[&[&'static str]]| parts.concat();
-    let changes: [&str; 4] = [
-        "only_changes",
-        "full_refresh_days",
-        "audience_attribute",
-        "audience_may_leave",
-    ];
+    let after = "more_columns untagged pivoted_measures null_attributes attribute_types html";
+    let last = "pod plan_id plan_version";
+    let changes = "only_changes full_refresh_days audience_attribute audience_may_leave";
+    let users = format!("only_changes {after} {last}");
     for (form_params, want) in [
-        (
-            json!({"data_type": "user_data"}),
-            all(&[&before, &changes[..1], &after, &last]),
-        ),
+        (json!({"data_type": "user_data"}), &users),
         (
             json!({"data_type": "user_data", "only_changes": "yes"}),
-            all(&[&before, &changes, &after, &last]),
+            &format!("{changes} {after} {last}"),
         ),
         (
             json!({"data_type": "event_data", "environment": "production", "plan_id": "p"}),
-            all(&[
-                &before,
-                &["skip_sent"],
-                &after,
-                &["historical_events"],
-                &last,
-            ]),
+            &format!("skip_sent {after} historical_events {last}"),
         ),
         // What is hidden and does no harm stays hidden.
         (
             json!({"data_type": "user_data", "skip_sent": "yes", "historical_events": "never"}),
-            all(&[&before, &changes[..1], &after, &last]),
+            &users,
         ),
         (
             json!({"data_type": "", "environment": null}),
-            all(&[
-                &before,
-                &["skip_sent"],
-                &changes,
-                &after,
-                &["historical_events"],
-                &last,
-            ]),
+            &format!("skip_sent {changes} {after} historical_events {last}"),
         ),
     ] {
         let form = filled(&feed, form_params.clone()).await;
-        assert_eq!(names(&form), want, "{form_params}");
+        let want = format!("{} {want}", before.join(" "));
+        assert_eq!(names(&form).join(" "), want, "{form_params}");
         assert_eq!(form.get("error"), None, "{form}");
         for field in form["fields"].as_array().unwrap() {
             let name = field["name"].as_str().unwrap();
-            assert!(
-                !field["description"].as_str().unwrap().is_empty(),
-                "{field}"
-            );
+            let description = field["description"].as_str().unwrap();
+            assert!(!description.is_empty(), "{field}");
             // What was filled in so far stays; where nothing was, nothing is guessed of the first two.
             let given = form_params[name].as_str().filter(|text| !text.is_empty());
+            let is_set = field["default"].is_string();
             match given {
                 Some(given) => assert_eq!(field["default"], given, "{field}"),
-                None => assert_eq!(
-                    field["default"].is_string(),
-                    !before.contains(&name),
-                    "{field}"
-                ),
+                None => assert_eq!(is_set, !before.contains(&name), "{field}"),
             }
         }
     }
@@ -306,14 +251,10 @@ async fn the_form_shows_what_matters_for_the_choices_made() {
         let form = filled(&feed, json!({"data_type": data_type, "untagged": other})).await;
         let untagged = field(&form, "untagged");
         let options = untagged["options"].as_array().unwrap();
-        assert!(
-            options.iter().all(|option| option["name"] != other),
-            "{untagged}"
-        );
-        assert_eq!(
-            (options.len(), &untagged["default"]),
-            (3, &json!("configured"))
-        );
+        assert_eq!(options.len(), 3);
+        let offered = options.iter().any(|option| option["name"] == other);
+        assert!(!offered, "{untagged}");
+        assert_eq!(untagged["default"], "configured");
     }
 }
 
@@ -324,74 +265,26 @@ async fn the_form_says_what_cannot_work_and_keeps_the_fields_to_mend_it() {
         ..Script::default()
     })
     .await;
-    for (form_params, error, kept) in [
-        (
-            json!({"data_type": "event_data", "only_changes": "yes"}),
-            "works for User Profiles only",
-            "only_changes",
-        ),
-        (
-            json!({"data_type": "user_data", "audience_attribute": "VIP"}),
-            "needs \"Send Only Changes\"",
-            "audience_attribute",
-        ),
-        (
-            json!({"data_type": "user_data", "only_changes": "yes", "full_refresh_days": "weekly"}),
-            "not a whole number from 1",
-            "full_refresh_days",
-        ),
-        (
-            json!({"data_type": "user_data", "more_columns": "calc: mp_event_name"}),
-            "which is for Events, and the data type is User Profiles",
-            "more_columns",
-        ),
-        (
-            json!({"more_columns": "calc: mp_user_atribute"}),
-            "Did you mean mp_user_attribute?",
-            "more_columns",
-        ),
-        (
-            json!({"more_columns": "calc"}),
-            "Line 1 of \"More Columns\"",
-            "more_columns",
-        ),
-        (
-            json!({"plan_version": "2"}),
-            "without a data plan id",
-            "plan_version",
-        ),
-        (
-            json!({"html": "shout"}),
-            "Unknown choice \"shout\" for HTML in Values",
-            "html",
-        ),
-        (
-            json!({"environment": "Production"}),
-            "Unknown environment",
-            "environment",
-        ),
-        (
-            json!({"data_type": "rows"}),
-            "Unknown data type",
-            "data_type",
-        ),
+    // What was filled in, the field that is kept, and what is said.
+    for case in [
+        r#"{"data_type": "event_data", "only_changes": "yes"} only_changes: works for User Profiles only"#,
+        r#"{"data_type": "user_data", "audience_attribute": "VIP"} audience_attribute: needs "Send Only Changes""#,
+        r#"{"data_type": "user_data", "only_changes": "yes", "full_refresh_days": "weekly"} full_refresh_days: not a whole number from 1"#,
+        r#"{"data_type": "user_data", "more_columns": "calc: mp_event_name"} more_columns: which is for Events, and the data type is User Profiles"#,
+        r#"{"more_columns": "calc: mp_user_atribute"} more_columns: Did you mean mp_user_attribute?"#,
+        r#"{"more_columns": "calc"} more_columns: Line 1 of "More Columns""#,
+        r#"{"plan_version": "2"} plan_version: without a data plan id"#,
+        r#"{"html": "shout"} html: Unknown choice "shout" for HTML in Values"#,
+        r#"{"environment": "Production"} environment: Unknown environment"#,
+        r#"{"data_type": "rows"} data_type: Unknown data type"#,
         // Said by what stands behind the hub.
-        (
-            json!({"data_type": "user_data", "pod": "eu1"}),
-            "one fixed address",
-            "pod",
-        ),
-        (
-            json!({"html": 5}),
-            "is not what an action hub expects",
-            "html",
-        ),
-        (
-            json!(["user_data"]),
-            "is not what an action hub expects",
-            "data_type",
-        ),
+        r#"{"data_type": "user_data", "pod": "eu1"} pod: one fixed address"#,
+        r#"{"html": 5} html: is not what an action hub expects"#,
+        r#"["user_data"] data_type: is not what an action hub expects"#,
     ] {
+        let end = case.rfind(['}', ']']).unwrap() + 1;
+        let form_params: Value = serde_json::from_str(&case[..end]).unwrap();
+        let (kept, error) = case[end + 1..].split_once(": ").unwrap();
         let form = filled(&feed, form_params.clone()).await;
         let told = form["error"].as_str().unwrap_or_default();
         assert!(told.contains(error), "{form_params}: {form}");
@@ -404,23 +297,13 @@ async fn the_form_says_what_cannot_work_and_keeps_the_fields_to_mend_it() {
     let form = filled(&feed, json!({"data_type": "user_data"})).await;
     assert!(!names(&form).contains(&"pod"));
     for body in ["[]", "{", "nonsense", "{\"form_params\": "] {
-        let request = feed.request("POST", "/actions/mparticle/form");
-        let response = feed.send(request.body(body.into()).unwrap()).await;
-        assert_eq!(response.status(), 200);
-        let form: Value = serde_json::from_str(&text(response).await).unwrap();
-        assert!(
-            form["error"]
-                .as_str()
-                .unwrap()
-                .contains("request for the form"),
-            "{form}"
-        );
+        let form = feed.ask("POST", FORM, body).await;
+        let told = form["error"].as_str().unwrap();
+        assert!(told.contains("request for the form"), "{form}");
         assert!(names(&form).len() > 10);
     }
     for body in ["", " \n", "{}", "{\"form_params\": null}"] {
-        let request = feed.request("POST", "/actions/mparticle/form");
-        let response = feed.send(request.body(body.into()).unwrap()).await;
-        let form: Value = serde_json::from_str(&text(response).await).unwrap();
+        let form = feed.ask("POST", FORM, body).await;
         assert_eq!(form.get("error"), None, "{body}");
     }
 }
@@ -444,35 +327,16 @@ async fn the_plain_form_and_the_listing_of_lookers_own_action_are_one_key_away_e
          "type": "select", "required": true,
          "options": [option("production", "Production"), option("development", "Test/Development")]},
     ]});
-    assert_eq!(
-        filled(
-            &feed,
-            json!({"data_type": "event_data", "only_changes": "yes"})
-        )
-        .await,
-        plain
-    );
+    let changes = json!({"data_type": "event_data", "only_changes": "yes"});
+    assert_eq!(filled(&feed, changes).await, plain);
     let action = ask(&feed, "POST", "/actions/mparticle").await;
     assert_eq!(action["required_fields"], json!([]));
-    let attributes: Vec<_> = action["params"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|param| {
-            (
-                &param["name"],
-                &param["user_attribute_name"],
-                &param["required"],
-            )
-        })
-        .collect();
-    let yes = json!(true);
+    let params = action["params"].as_array().unwrap().iter();
+    let of =
+        |param: &Value| ["name", "user_attribute_name", "required"].map(|key| param[key].clone());
     assert_eq!(
-        attributes,
-        [
-            (&json!("apiKey"), &json!("mp_key"), &yes),
-            (&json!("apiSecret"), &json!("mp_secret"), &yes),
-        ]
+        json!(params.map(of).collect::<Vec<_>>()),
+        json!([["apiKey", "mp_key", true], ["apiSecret", "mp_secret", true]])
     );
 }
 
@@ -485,10 +349,8 @@ async fn the_status_needs_no_key_and_tells_whether_deliveries_are_taken() {
         request.headers_mut().remove("authorization");
         let status: Value = serde_json::from_str(&text(feed.send(request).await).await).unwrap();
         let version = env!("CARGO_PKG_VERSION");
-        assert_eq!(
-            status,
-            json!({"name": "looker-feed", "version": version, "ready": full.is_none()})
-        );
+        let want = json!({"name": "looker-feed", "version": version, "ready": full.is_none()});
+        assert_eq!(status, want);
     }
 }
 
@@ -516,43 +378,30 @@ async fn every_other_path_needs_a_valid_key() {
             let mut request = feed.request("POST", path).body(Bytes::from("{}")).unwrap();
             request.headers_mut().remove("authorization");
             if let Some(value) = value {
-                request
-                    .headers_mut()
-                    .insert("authorization", value.parse().unwrap());
+                let value = value.parse().unwrap();
+                request.headers_mut().insert("authorization", value);
             }
             let response = feed.send(request).await;
             assert_eq!(response.status(), 403, "{path} {value:?}");
-            assert_eq!(
-                text(response).await,
-                r#"{"error":"Invalid 'Authorization' header.","success":false}"#
-            );
+            let want = r#"{"error":"Invalid 'Authorization' header.","success":false}"#;
+            assert_eq!(text(response).await, want);
         }
     }
     let feed = feed(Script::default()).await;
     // Two of them: a proxy may look at one and the hub at the other.
-    let two = feed
-        .request("POST", "/")
-        .header("authorization", "Token token=\"a/b\"")
-        .body(Bytes::new())
-        .unwrap();
-    assert_eq!(feed.send(two).await.status(), 403);
-    let bytes = feed
-        .request("POST", "/")
-        .header("authorization", &b"Token \xff"[..])
-        .body(Bytes::new())
-        .unwrap();
-    assert_eq!(feed.send(bytes).await.status(), 403);
+    for second in [&b"Token token=\"a/b\""[..], b"Token \xff"] {
+        let two = feed.request("POST", "/").header("authorization", second);
+        let two = two.body(Bytes::new()).unwrap();
+        assert_eq!(feed.send(two).await.status(), 403);
+    }
 }
 
 #[tokio::test]
 async fn the_key_is_checked_before_the_body_is_read() {
     let mut feed = feed(Script::default()).await;
     feed.key = "wrong/key".to_owned();
-    let mut stream = feed
-        .raw_execute("transfer-encoding: chunked\r\nexpect: 100-continue\r\n")
-        .await;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let headers = "transfer-encoding: chunked\r\nexpect: 100-continue\r\n";
+    let answer = rest(&mut feed.raw_execute(headers).await).await;
     assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
 }
 

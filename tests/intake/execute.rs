@@ -7,7 +7,6 @@ use looker_feed::intake::NotReserved;
 use looker_feed::model::FailureKind;
 use looker_feed::model::{DataType, Environment};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
 use super::support::*;
@@ -52,39 +51,27 @@ async fn a_delivery_in_url_mode_reaches_the_receiver_whole() {
         panic!("{} downloads", heads.len());
     };
     assert!(head.starts_with("GET /downloads/dddd"), "{head}");
-    assert!(
-        head.contains(&format!("\r\nhost: {}\r\n", looker_server.address)),
-        "{head}"
-    );
-    assert!(
-        !head.contains("hunter2") && !head.contains(&feed.key),
-        "{head}"
-    );
+    let host = format!("\r\nhost: {}\r\n", looker_server.address);
+    assert!(head.contains(&host), "{head}");
+    assert!(!head.contains("hunter2"), "{head}");
+    assert!(!head.contains(&feed.key), "{head}");
 }
 
 #[tokio::test]
 async fn a_schedule_without_results_is_a_success_of_no_rows() {
     let feed = feed(Script::default()).await;
+    let none = |data: Value| json!({"mimetype": "a/b", "extension": "json", "data": data});
     for (plan, attachment) in [
         (json!(null), json!(null)),
         (json!({"title": "x"}), json!({})),
-        (
-            json!({"download_url": null}),
-            json!({"mimetype": "a/b", "extension": "json", "data": null}),
-        ),
-        (
-            json!({"download_url": ""}),
-            json!({"mimetype": "a/b", "extension": "json", "data": ""}),
-        ),
+        (json!({"download_url": null}), none(json!(null))),
+        (json!({"download_url": ""}), none(json!(""))),
     ] {
         let mut body = order_with("");
         body["scheduled_plan"] = plan;
         body["attachment"] = attachment;
-        let answer = feed.execute(&body).await;
-        assert_eq!(
-            message(&answer, true),
-            "0 rows: the schedule had no results."
-        );
+        let told = message(&feed.execute(&body).await, true);
+        assert_eq!(told, "0 rows: the schedule had no results.");
     }
     assert_eq!(feed.script.begun_count(), 0);
 }
@@ -93,55 +80,22 @@ async fn a_schedule_without_results_is_a_success_of_no_rows() {
 async fn what_is_wrong_with_a_request_is_said_and_the_url_is_not_spent() {
     let feed = feed(Script::default()).await;
     let looker_server = Looker::with(DOCUMENT).await;
-    for (pointer, value, expect) in [
-        (
-            "/type",
-            json!("dashboard"),
-            r#"This action supports type "query" only (a Look or an Explore), but the request is of type "dashboard"."#,
-        ),
-        (
-            "/data",
-            json!(null),
-            r#"Required setting "API Key" not specified in action settings."#,
-        ),
-        (
-            "/data/apiSecret",
-            json!(null),
-            r#"Required setting "API Secret" not specified in action settings."#,
-        ),
-        (
-            "/form_params",
-            json!(null),
-            "Missing data type (user|event).",
-        ),
-        (
-            "/form_params/data_type",
-            json!(""),
-            "Missing data type (user|event).",
-        ),
-        (
-            "/form_params/data_type",
-            json!("users"),
-            r#"Unknown data type "users": it must be "user_data" or "event_data"."#,
-        ),
-        (
-            "/form_params/environment",
-            json!(null),
-            "Missing environment (production|development).",
-        ),
-        (
-            "/form_params/environment",
-            json!("staging"),
-            r#"Unknown environment "staging": it must be "production" or "development"."#,
-        ),
-        (
-            "/scheduled_plan/download_url",
-            json!(["x"]),
-            "The `scheduled_plan` section of Looker's request is not what an action hub expects.",
-        ),
+    // A place in the request, what stands there, and what is said of it.
+    for case in [
+        r#"/type = "dashboard": This action supports type "query" only (a Look or an Explore), but the request is of type "dashboard"."#,
+        r#"/data = null: Required setting "API Key" not specified in action settings."#,
+        r#"/data/apiSecret = null: Required setting "API Secret" not specified in action settings."#,
+        r#"/form_params = null: Missing data type (user|event)."#,
+        r#"/form_params/data_type = "": Missing data type (user|event)."#,
+        r#"/form_params/data_type = "users": Unknown data type "users": it must be "user_data" or "event_data"."#,
+        r#"/form_params/environment = null: Missing environment (production|development)."#,
+        r#"/form_params/environment = "staging": Unknown environment "staging": it must be "production" or "development"."#,
+        r#"/scheduled_plan/download_url = ["x"]: The `scheduled_plan` section of Looker's request is not what an action hub expects."#,
     ] {
+        let (place, expect) = case.split_once(": ").unwrap();
+        let (pointer, value) = place.split_once(" = ").unwrap();
         let mut body = order_with(&looker_server.url());
-        *body.pointer_mut(pointer).unwrap() = value;
+        *body.pointer_mut(pointer).unwrap() = serde_json::from_str(value).unwrap();
         assert_eq!(feed.refusal(&body).await, expect);
     }
     assert_eq!(looker_server.hits(), 0);
@@ -152,6 +106,7 @@ async fn what_is_wrong_with_a_request_is_said_and_the_url_is_not_spent() {
 async fn a_body_that_is_no_execute_request_is_a_failure_with_a_sentence() {
     let feed = feed(Script::default()).await;
     let complete = order_with("").to_string();
+    let twice = r#"{"type": "query", "type": "query"}"#;
     for (body, part) in [
         ("", "empty"),
         ("[]", "not a JSON object"),
@@ -159,10 +114,7 @@ async fn a_body_that_is_no_execute_request_is_a_failure_with_a_sentence() {
         (&complete[..complete.len() - 1], "cut off"),
         (r#"{"type": "query" "data": {}}"#, "not valid JSON"),
         (&format!("{complete}x"), "something follows"),
-        (
-            r#"{"type": "query", "type": "query"}"#,
-            "two `type` sections",
-        ),
+        (twice, "two `type` sections"),
     ] {
         let answer = feed.execute_chunked(None, body, 5).await;
         let sentence = message(&looker(&answer), false);
@@ -177,18 +129,13 @@ async fn a_webhook_that_was_committed_is_a_success_without_a_second_delivery() {
     let looker_server = Looker::with(DOCUMENT).await;
     let body = order_with(&looker_server.url()).to_string();
     *feed.script.webhook.lock().unwrap() = Some(NotReserved::Committed { rows: 41 });
-    let answer = feed.execute_chunked(Some("abc"), &body, 1000).await;
-    assert_eq!(
-        message(&looker(&answer), true),
-        "41 rows were accepted before."
-    );
+    let told = feed.told(Some("abc"), &body, true).await;
+    assert_eq!(told, "41 rows were accepted before.");
 
     *feed.script.webhook.lock().unwrap() = Some(NotReserved::Receiving);
-    let answer = feed.execute_chunked(Some("abc"), &body, 1000).await;
-    assert_eq!(
-        message(&looker(&answer), false),
-        "This delivery is already being received; this second request for it was ignored."
-    );
+    let told = feed.told(Some("abc"), &body, false).await;
+    let words = "This delivery is already being received; this second request for it was ignored.";
+    assert_eq!(told, words);
     assert_eq!((looker_server.hits(), feed.script.begun_count()), (0, 0));
     assert!(feed.script.failed.lock().unwrap().is_empty());
 }
@@ -208,14 +155,16 @@ async fn whatever_fails_before_its_rows_come_is_written_down_once() {
         feed.refusal(body).await;
     }
     let failed = feed.script.failed.lock().unwrap().clone();
-    let told: Vec<_> = failed
+    let told = failed
         .iter()
-        .map(|(title, reserved, kind, _)| (title.as_str(), *reserved, *kind))
-        .collect();
+        .map(|(title, reserved, kind, _)| (&**title, *reserved, *kind));
+    let told: Vec<_> = told.collect();
     assert_eq!(told.len(), 3, "{failed:?}");
-    assert_eq!(told[0].0, "Nightly");
-    assert!(told[0].1, "its url was tried");
-    assert_eq!(told[0].2, FailureKind::Looker);
+    assert_eq!(
+        told[0],
+        ("Nightly", true, FailureKind::Looker),
+        "its url was tried"
+    );
     assert_eq!(told[1], ("Elsewhere", true, FailureKind::Address));
     assert_eq!((told[2].1, told[2].2), (false, FailureKind::Request));
     assert!(failed[2].3.contains("API Key"), "{failed:?}");
@@ -228,43 +177,38 @@ async fn a_webhook_that_is_being_received_is_refused_and_one_that_failed_may_com
     let looker_server = Looker::with(DOCUMENT).await;
     let body = order_with(&looker_server.url()).to_string();
     *feed.script.plan.lock().unwrap() = Plan::Refuse("No room.");
-    let first = feed.execute_chunked(Some("abc"), &body, 1000);
+    let first = feed.told(Some("abc"), &body, false);
     let second = async {
         feed.script.begun.notified().await;
-        let answer = feed.execute_chunked(Some("abc"), &body, 1000).await;
+        let told = feed.told(Some("abc"), &body, false).await;
         feed.script.gate.add_permits(1);
-        answer
+        told
     };
     let (first, second) = tokio::join!(first, second);
-    assert_eq!(message(&looker(&first), false), "No room.");
-    assert!(message(&looker(&second), false).contains("already being received"));
+    assert_eq!(first, "No room.");
+    assert!(second.contains("already being received"));
     assert_eq!(looker_server.hits(), 1);
 
     *feed.script.plan.lock().unwrap() = Plan::Accept;
     feed.script.gate.add_permits(2);
-    let again = feed.execute_chunked(Some("abc"), &body, 1000).await;
-    assert_eq!(message(&looker(&again), true), accepted());
+    let again = feed.told(Some("abc"), &body, true).await;
+    assert_eq!(again, accepted());
+}
+
+/// A receiver that gives nobody a turn.
+fn without_turns() -> Script {
+    Script {
+        turns: Semaphore::new(0),
+        ..Script::default()
+    }
 }
 
 #[tokio::test]
 async fn a_delivery_waits_for_its_turn_with_newlines_and_its_url_unspent() {
-    let feed = feed_with(
-        Script {
-            turns: Semaphore::new(0),
-            ..Script::default()
-        },
-        fast,
-    )
-    .await;
+    let feed = feed_with(without_turns(), fast).await;
     let looker_server = Looker::with(DOCUMENT).await;
     let body = order_with(&looker_server.url()).to_string();
-    let mut stream = feed
-        .raw_execute(&format!(
-            "connection: close\r\ncontent-length: {}\r\n",
-            body.len()
-        ))
-        .await;
-    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut stream = feed.raw_whole(&body).await;
     read_until(&mut stream, "\r\n\r\n").await;
     feed.script.queued.notified().await;
     for _ in 0..3 {
@@ -272,19 +216,14 @@ async fn a_delivery_waits_for_its_turn_with_newlines_and_its_url_unspent() {
     }
     assert_eq!(looker_server.hits(), 0);
     feed.script.turns.add_permits(1);
-    let mut rest = String::new();
-    stream.read_to_string(&mut rest).await.unwrap();
+    let rest = rest(&mut stream).await;
     assert!(rest.contains(r#""success":true"#), "{rest}");
     assert_eq!(looker_server.hits(), 1);
 }
 
 #[tokio::test]
 async fn a_delivery_whose_turn_does_not_come_is_refused_before_its_url_is_spent() {
-    let feed = feed(Script {
-        turns: Semaphore::new(0),
-        ..Script::default()
-    })
-    .await;
+    let feed = feed(without_turns()).await;
     let looker_server = Looker::with(DOCUMENT).await;
     let body = order_with(&looker_server.url());
     let refusal = feed.refusal(&body);
@@ -322,13 +261,7 @@ async fn a_full_outbox_refuses_before_the_url_is_spent() {
 /// receiver is held, then lets it go on and returns the rest of the answer.
 async fn answer_after_newlines(feed: &Feed, url: &str, newlines: usize) -> String {
     let body = order_with(url).to_string();
-    let mut stream = feed
-        .raw_execute(&format!(
-            "connection: close\r\ncontent-length: {}\r\n",
-            body.len()
-        ))
-        .await;
-    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut stream = feed.raw_whole(&body).await;
     let head = read_until(&mut stream, "\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
     assert!(head.contains("transfer-encoding: chunked"), "{head}");
@@ -337,8 +270,7 @@ async fn answer_after_newlines(feed: &Feed, url: &str, newlines: usize) -> Strin
         assert_eq!(read_until(&mut stream, "\n\r\n").await, "1\r\n\n\r\n");
     }
     feed.script.gate.add_permits(2);
-    let mut rest = String::new();
-    stream.read_to_string(&mut rest).await.unwrap();
+    let rest = rest(&mut stream).await;
     assert!(rest.ends_with("\r\n0\r\n\r\n"), "{rest:?}");
     rest
 }
@@ -361,10 +293,8 @@ async fn a_failure_after_the_first_newline_still_ends_the_answer() {
     let looker_server = Looker::with(DOCUMENT).await;
     *feed.script.plan.lock().unwrap() = Plan::Refuse("The rows have no identity.");
     let rest = answer_after_newlines(&feed, &looker_server.url(), 2).await;
-    assert!(
-        rest.contains(r#""message":"The rows have no identity.""#),
-        "{rest}"
-    );
+    let told = r#""message":"The rows have no identity.""#;
+    assert!(rest.contains(told), "{rest}");
     assert!(rest.contains(r#""success":false"#), "{rest}");
 }
 
@@ -389,10 +319,7 @@ async fn a_client_that_goes_away_does_not_end_its_delivery() {
     let feed = feed(Script::held()).await;
     let looker_server = Looker::with(DOCUMENT).await;
     let body = order_with(&looker_server.url()).to_string();
-    let mut stream = feed
-        .raw_execute(&format!("content-length: {}\r\n", body.len()))
-        .await;
-    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut stream = feed.raw_whole(&body).await;
     read_until(&mut stream, "\r\n\r\n").await;
     feed.script.begun.notified().await;
     drop(stream);

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use looker_feed::seal::Space;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use super::support::*;
 
@@ -16,29 +16,19 @@ const DOCUMENT: &str = r#"{"fields":{"dimensions":[]},"data":[{"a":{"value":"é 
 
 /// The attachment in each of the three ways that Looker has.
 fn attachments(document: &str) -> [(&'static str, String); 3] {
-    let base64: Vec<u8> = STANDARD
-        .encode(document)
-        .into_bytes()
-        .chunks(60)
-        .flat_map(|line| [line, b"\n"].concat())
-        .collect();
-    let base64 = String::from_utf8(base64).unwrap();
+    let base64 = STANDARD.encode(document).into_bytes();
+    let lines = base64.chunks(60).flat_map(|line| [line, b"\n"].concat());
+    let base64 = json!(String::from_utf8(lines.collect()).unwrap());
+    let attachment = |mimetype: &str, data: &str| {
+        format!(r#"{{"mimetype": "{mimetype}", "extension": "json", "data": {data}}}"#)
+    };
+    let escaped = json!(document).to_string();
     [
-        (
-            "escaped",
-            json!({"mimetype": "application/json", "extension": "json", "data": document})
-                .to_string(),
-        ),
-        (
-            "inline",
-            format!(
-                r#"{{"mimetype": "application/json", "extension": "json", "data": {document}}}"#
-            ),
-        ),
+        ("escaped", attachment("application/json", &escaped)),
+        ("inline", attachment("application/json", document)),
         (
             "base64",
-            json!({"mimetype": "application/json;base64", "extension": "json", "data": base64})
-                .to_string(),
+            attachment("application/json;base64", &base64.to_string()),
         ),
     ]
 }
@@ -56,11 +46,9 @@ fn sections(attachment: &str) -> [(&'static str, String); 5] {
 }
 
 fn envelope<'a>(sections: impl IntoIterator<Item = &'a (&'static str, String)>) -> String {
-    let members: Vec<_> = sections
-        .into_iter()
-        .map(|(key, json)| format!("{key:?}: {json}"))
-        .collect();
-    format!("{{{}}}", members.join(", "))
+    let sections = sections.into_iter();
+    let members = sections.map(|(key, json)| format!("{key:?}: {json}"));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
 }
 
 /// All orders of five things.
@@ -84,11 +72,7 @@ async fn a_pushed_document_arrives_unchanged_in_every_style_and_any_order_of_key
         for (number, order) in orders().into_iter().enumerate() {
             let body = envelope(order.map(|place| &sections[place]));
             let answer = feed.execute_chunked(None, &body, 1 + number).await;
-            assert_eq!(
-                looker(&answer)["success"],
-                json!(true),
-                "{style} {order:?}: {answer}"
-            );
+            message(&looker(&answer), true);
             let accepted = feed.script.accepted();
             let (seen, document) = accepted.last().unwrap();
             assert_eq!(accepted.len(), 1);
@@ -106,17 +90,11 @@ async fn a_push_whose_settings_came_first_is_received_while_it_arrives() {
     let [type_, plan, attachment, data, form] = sections(&attachments(DOCUMENT)[0].1);
     let body = envelope([&type_, &data, &form, &attachment, &plan]);
     let half = body.find("value").unwrap() + 20;
-    let mut stream = feed
-        .raw_execute(&format!(
-            "connection: close\r\ncontent-length: {}\r\n",
-            body.len()
-        ))
-        .await;
+    let mut stream = feed.raw_sized(body.len()).await;
     stream.write_all(&body.as_bytes()[..half]).await.unwrap();
     feed.script.bytes.notified().await;
     stream.write_all(&body.as_bytes()[half..]).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let answer = rest(&mut stream).await;
     assert!(answer.contains(r#""success":true"#), "{answer}");
     assert_eq!(feed.script.accepted()[0].1, DOCUMENT.as_bytes());
 }
@@ -135,9 +113,7 @@ async fn a_push_that_is_cut_anywhere_is_never_accepted() {
             let answer = feed.execute_chunked(None, &body[..at], 50).await;
             assert_eq!(looker(&answer)["success"], json!(false), "{at}: {answer}");
             // The connection is closed under it.
-            let mut stream = feed
-                .raw_execute(&format!("content-length: {}\r\n", body.len()))
-                .await;
+            let mut stream = feed.raw_sized(body.len()).await;
             stream.write_all(&body.as_bytes()[..at]).await.unwrap();
         }
         let spool = feed.spool.path().to_owned();
@@ -152,30 +128,27 @@ async fn what_comes_after_the_rows_still_counts() {
     let feed = feed(Script::default()).await;
     let [type_, plan, attachment, data, form] = sections(&attachments(DOCUMENT)[0].1);
     let cell = ("type", "\"cell\"".to_owned());
-    let unknown = (
-        "form_params",
-        r#"{"data_type": "user_data", "environment": "x"}"#.to_owned(),
-    );
-    for (body, part) in [
+    let nowhere = r#"{"data_type": "user_data", "environment": "x"}"#;
+    let unknown = ("form_params", nowhere.to_owned());
+    for (sections, part) in [
         (
-            envelope([&plan, &attachment, &data, &form, &cell]),
+            [&plan, &attachment, &data, &form, &cell],
             "of type \"cell\"",
         ),
         (
-            envelope([&plan, &data, &form, &attachment, &cell]),
+            [&plan, &data, &form, &attachment, &cell],
             "of type \"cell\"",
         ),
         (
-            envelope([&type_, &plan, &attachment, &data, &unknown]),
+            [&type_, &plan, &attachment, &data, &unknown],
             "Unknown environment \"x\"",
         ),
         (
-            envelope([&type_, &data, &form, &attachment, &form]),
+            [&type_, &data, &form, &attachment, &form],
             "two `form_params` sections",
         ),
     ] {
-        let answer = feed.execute_chunked(None, &body, 1000).await;
-        let sentence = message(&looker(&answer), false);
+        let sentence = feed.told(None, &envelope(sections), false).await;
         assert!(sentence.contains(part), "{sentence}");
     }
     assert_eq!(feed.script.accepted().len(), 0);
@@ -209,11 +182,9 @@ async fn a_spool_that_cannot_be_written_is_a_failure_with_a_sentence() {
     .await;
     let [type_, plan, attachment, data, form] = sections(&attachments(DOCUMENT)[0].1);
     let body = envelope([&type_, &plan, &attachment, &data, &form]);
-    let answer = feed.execute_chunked(None, &body, 1000).await;
-    assert_eq!(
-        message(&looker(&answer), false),
-        "The feed could not store the delivery in its directory."
-    );
+    let told = feed.told(None, &body, false).await;
+    let words = "The feed could not store the delivery in its directory.";
+    assert_eq!(told, words);
 }
 
 #[tokio::test]
@@ -255,17 +226,13 @@ async fn a_client_that_asks_before_it_sends_is_told_to_go_on() {
     let feed = feed(Script::default()).await;
     let [type_, plan, attachment, data, form] = sections(&attachments(DOCUMENT)[0].1);
     let body = envelope([&type_, &plan, &attachment, &data, &form]);
-    let mut stream = feed
-        .raw_execute(&format!(
-            "connection: close\r\nexpect: 100-continue\r\ncontent-length: {}\r\n",
-            body.len()
-        ))
-        .await;
+    let headers = "connection: close\r\nexpect: 100-continue\r\n";
+    let headers = format!("{headers}content-length: {}\r\n", body.len());
+    let mut stream = feed.raw_execute(&headers).await;
     let go_on = read_until(&mut stream, "\r\n\r\n").await;
     assert!(go_on.starts_with("HTTP/1.1 100 "), "{go_on}");
     stream.write_all(body.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
+    let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert!(answer.contains(r#""success":true"#), "{answer}");
 }

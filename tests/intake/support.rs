@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Body, Frame};
 use hyper::{Request, Response, body::Incoming};
 use hyper_util::rt::TokioIo;
 use looker_feed::config;
@@ -177,12 +177,8 @@ impl Receiver for Script {
         kind: FailureKind,
         message: &str,
     ) {
-        let failed = (
-            caller.title.clone(),
-            reservation.is_some(),
-            kind,
-            message.to_owned(),
-        );
+        let (title, message) = (caller.title.clone(), message.to_owned());
+        let failed = (title, reservation.is_some(), kind, message);
         self.failed.lock().unwrap().push(failed);
     }
 
@@ -206,9 +202,7 @@ impl Receiver for Script {
         match plan {
             Plan::Accept => {}
             Plan::Panic => panic!("the script says so"),
-            Plan::Refuse(message) => {
-                return Err(refusal(message));
-            }
+            Plan::Refuse(message) => return Err(refusal(message)),
         }
         let mut document = Vec::new();
         while let Some(chunk) = source.next().await {
@@ -310,20 +304,34 @@ impl Feed {
     }
 
     pub async fn send(&self, request: Request<Bytes>) -> Response<Incoming> {
+        self.send_body(request.map(Full::new)).await
+    }
+
+    async fn send_body<B>(&self, request: Request<B>) -> Response<Incoming>
+    where
+        B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+    {
         let stream = TcpStream::connect(self.address).await.unwrap();
-        let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .unwrap();
+        let made = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, driver) = made.unwrap();
         tokio::spawn(driver);
-        sender.send_request(request.map(Full::new)).await.unwrap()
+        sender.send_request(request).await.unwrap()
+    }
+
+    /// Sends a body with a valid key; the answer is JSON.
+    pub async fn ask(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Value {
+        let request = self.request(method, path).body(body.into()).unwrap();
+        let response = self.send(request).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "application/json");
+        serde_json::from_str(&text(response).await).unwrap()
     }
 
     /// Posts an execute request in chunks of `chunk` bytes and returns the answer's body.
     pub async fn execute_chunked(&self, webhook: Option<&str>, body: &str, chunk: usize) -> String {
-        let chunks: Vec<_> = body
-            .as_bytes()
-            .chunks(chunk)
-            .map(|chunk| Ok::<_, io::Error>(Frame::data(Bytes::copy_from_slice(chunk))))
+        let chunks = body.as_bytes().chunks(chunk).map(Bytes::copy_from_slice);
+        let frames: Vec<_> = chunks
+            .map(|chunk| io::Result::Ok(Frame::data(chunk)))
             .collect();
         let mut request = self.request("POST", "/actions/mparticle/execute");
         if let Some(webhook) = webhook {
@@ -331,14 +339,9 @@ impl Feed {
         }
         let request = request
             .header("x-looker-instance", "instance-1")
-            .body(StreamBody::new(futures::stream::iter(chunks)))
+            .body(StreamBody::new(futures::stream::iter(frames)))
             .unwrap();
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .unwrap();
-        tokio::spawn(driver);
-        let response = sender.send_request(request).await.unwrap();
+        let response = self.send_body(request).await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "application/json");
         text(response).await
@@ -346,15 +349,19 @@ impl Feed {
 
     /// Posts an execute request and returns `looker` out of the answer.
     pub async fn execute(&self, body: &Value) -> Value {
-        let text = self
-            .execute_chunked(None, &body.to_string(), 64 << 10)
-            .await;
-        looker(&text)
+        let body = body.to_string();
+        looker(&self.execute_chunked(None, &body, 64 << 10).await)
     }
 
     /// Posts an execute request that must fail, and returns its message.
     pub async fn refusal(&self, body: &Value) -> String {
         message(&self.execute(body).await, false)
+    }
+
+    /// The same with a body and a webhook id, whether it fails or not.
+    pub async fn told(&self, webhook: Option<&str>, body: &str, success: bool) -> String {
+        let answer = self.execute_chunked(webhook, body, 1000).await;
+        message(&looker(&answer), success)
     }
 
     /// Ends the hub and waits until nothing of it runs.
@@ -374,6 +381,26 @@ impl Feed {
         stream.write_all(head.as_bytes()).await.unwrap();
         stream
     }
+
+    /// The same for a body of so many bytes; the connection ends with the answer.
+    pub async fn raw_sized(&self, length: usize) -> TcpStream {
+        let headers = format!("connection: close\r\ncontent-length: {length}\r\n");
+        self.raw_execute(&headers).await
+    }
+
+    /// A whole execute request on a connection of its own, and its answer is to follow.
+    pub async fn raw_whole(&self, body: &str) -> TcpStream {
+        let mut stream = self.raw_sized(body.len()).await;
+        stream.write_all(body.as_bytes()).await.unwrap();
+        stream
+    }
+}
+
+/// What is left of an answer whose connection ends with it.
+pub async fn rest(stream: &mut TcpStream) -> String {
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).await.unwrap();
+    rest
 }
 
 pub async fn text(response: Response<Incoming>) -> String {

@@ -327,7 +327,7 @@ async fn header_tiles_and_deliveries_tell_the_truth_while_a_destination_is_down(
     let path = file(home.path(), 300);
     send(&daemon, "Churn risk scores", &path, "user");
     daemon.settled().await;
-    world.mparticle.set_faults(down()).expect("good faults");
+    world.faults([down()]);
     let events = generated(home.path(), 500, 500, DataType::Event);
     send(&daemon, "Purchases of yesterday", &events, "event");
     browser.visit(&daemon, "/").await;

@@ -5,7 +5,7 @@
 pub mod form;
 pub mod terminal;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -28,16 +28,20 @@ pub const SECRET: &str = "a secret for tests";
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// mParticle answers every request with a 503.
-pub fn down() -> Faults {
-    let status = Fault::Status {
+pub fn down() -> Fault {
+    Fault::Status {
         status: 503,
         retry_after: None,
         exceeded: None,
         body: None,
-    };
-    Faults {
-        seed: 1,
-        rules: vec![Rule::always(status)],
+    }
+}
+
+/// mParticle answers batches that hold this text with a 400.
+pub fn refuses(marker: impl Into<String>) -> Fault {
+    Fault::RejectMarker {
+        marker: marker.into(),
+        status: 400,
     }
 }
 
@@ -76,6 +80,21 @@ impl World {
         world
     }
 
+    /// What mParticle does to every request from now on; none of them: it is well.
+    pub fn faults(&self, faults: impl IntoIterator<Item = Fault>) {
+        let rules = faults.into_iter().map(Rule::always).collect();
+        let set = self.mparticle.set_faults(Faults { seed: 1, rules });
+        set.expect("good faults");
+    }
+
+    /// A daemon between the stand-ins, with a directory that goes when it does.
+    pub fn daemon(&self, settings: &[(&str, &str)]) -> Daemon {
+        let home = tempfile::tempdir().expect("a directory");
+        let mut daemon = Daemon::start(home.path(), &self.endpoint, settings);
+        daemon.home = Some(home);
+        daemon
+    }
+
     /// Everything that mParticle accepted, once each.
     pub fn batches(&self) -> Vec<Bytes> {
         let ledger = self.mparticle.ledger();
@@ -87,6 +106,8 @@ impl World {
 pub struct Daemon {
     child: Child,
     _stdout: Option<BufReader<ChildStdout>>,
+    /// Its directory, if it is its own.
+    home: Option<tempfile::TempDir>,
     log: PathBuf,
     pub hub: Url,
     pub admin: Url,
@@ -180,6 +201,7 @@ impl Daemon {
         Self {
             child,
             _stdout: Some(stdout),
+            home: None,
             log,
             hub,
             admin,
@@ -199,6 +221,12 @@ impl Daemon {
         self.try_execute(execute)
             .await
             .unwrap_or_else(|error| panic!("no answer to the delivery: {error:?}\n{}", self.log()))
+    }
+
+    /// Has Looker execute a delivery of the document at `url`, which is taken.
+    pub async fn accepts(&self, url: Url, data_type: DataType) {
+        let answer = self.execute(from_url(url, data_type)).await;
+        assert!(answer.is_success(), "{answer:?}\n{}", self.log());
     }
 
     pub async fn try_execute(&self, execute: Execute) -> Result<Answer, looker::ExecuteError> {
@@ -238,6 +266,10 @@ impl Daemon {
         Some((status, body.to_bytes()))
     }
 
+    pub async fn overview(&self) -> view::Overview {
+        self.get("/api/v1/overview").await
+    }
+
     pub async fn deliveries(&self) -> Vec<view::Delivery> {
         let listing: view::Listing<view::Delivery> = self.get("/api/v1/deliveries").await;
         listing.items
@@ -245,27 +277,35 @@ impl Daemon {
 
     /// Waits until nothing is left to send, and checks the books of every delivery on the way.
     pub async fn settled(&self) -> Vec<view::Delivery> {
+        self.until("all is settled", async || {
+            let deliveries = self.deliveries().await;
+            for delivery in &deliveries {
+                let total = delivery.rows.total();
+                assert_eq!(total, delivery.rows_in, "the books balance: {delivery:?}");
+            }
+            let open = |delivery: &view::Delivery| {
+                delivery.rows.waiting + delivery.rows.in_flight > 0
+                    || delivery.state == "sending"
+                    || delivery.state == "waiting"
+            };
+            (!deliveries.iter().any(open)).then_some(deliveries)
+        })
+        .await
+    }
+
+    /// Looks again and again until there is something.
+    pub async fn until<T>(&self, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
         let wait = async {
             loop {
-                let deliveries = self.deliveries().await;
-                for delivery in &deliveries {
-                    let total = delivery.rows.total();
-                    assert_eq!(total, delivery.rows_in, "the books balance: {delivery:?}");
-                }
-                let open = |delivery: &view::Delivery| {
-                    delivery.rows.waiting + delivery.rows.in_flight > 0
-                        || delivery.state == "sending"
-                        || delivery.state == "waiting"
-                };
-                if !deliveries.iter().any(open) {
-                    return deliveries;
+                if let Some(found) = look().await {
+                    return found;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         tokio::time::timeout(PATIENCE, wait)
             .await
-            .unwrap_or_else(|_| panic!("not settled in time\n{}", self.log()))
+            .unwrap_or_else(|_| panic!("not in time: {what}\n{}", self.log()))
     }
 
     /// SIGHUP.
@@ -276,14 +316,8 @@ impl Daemon {
 
     /// Waits until the log says `words`.
     pub async fn says(&self, words: &str) {
-        let wait = async {
-            while !self.log().contains(words) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
-            panic!("the log does not say {words:?}\n{}", self.log());
-        }
+        let said = async || self.log().contains(words).then_some(());
+        self.until(&format!("the log says {words:?}"), said).await;
     }
 
     /// SIGKILL.
@@ -322,26 +356,40 @@ pub fn from_url(url: Url, data_type: DataType) -> Execute {
     execute
 }
 
-/// Runs the binary to its end; exit code, standard output, standard error.
-pub fn run(arguments: &[&str], settings: &[(&str, &str)]) -> (Option<i32>, String, String) {
+/// Exit code, standard output, standard error.
+pub type Ran = (Option<i32>, String, String);
+
+/// Runs the binary to its end.
+pub fn run(arguments: &[&str], settings: &[(&str, &str)]) -> Ran {
+    run_with(b"", arguments, settings)
+}
+
+/// The same with arguments that stand in one line, without spaces in them.
+pub fn run_line(line: &str, settings: &[(&str, &str)]) -> Ran {
+    run(&line.split_whitespace().collect::<Vec<_>>(), settings)
+}
+
+/// The same with something on standard input.
+pub fn run_with(input: &[u8], arguments: &[&str], settings: &[(&str, &str)]) -> Ran {
+    let settings = settings.iter();
     let mut child = command()
         .args(arguments)
-        .envs(
-            settings
-                .iter()
-                .map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)),
-        )
-        .stdin(Stdio::null())
+        .envs(settings.map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)))
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the binary starts");
-    let mut out = String::new();
-    let mut err = String::new();
-    let stdout = child.stdout.as_mut().expect("its output");
-    stdout.read_to_string(&mut out).expect("text");
-    let stderr = child.stderr.as_mut().expect("its errors");
-    stderr.read_to_string(&mut err).expect("text");
-    let status = child.wait().expect("it ends");
-    (status.code(), out, err)
+    let mut stdin = child.stdin.take().expect("its input");
+    let input = input.to_vec();
+    // A command that fails early does not read all of it.
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().expect("it ends");
+    let _ = writer.join().expect("the writer ends");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
 }

@@ -1,21 +1,26 @@
 //! Who may ask for what, as a table over real requests, and the headers of every answer.
 
-use super::scripted::{DESTINATION, LOOKING, Running, TOKEN};
+use super::scripted::{LOOKING, Running, TOKEN};
 use crate::control::{Proxy, Token};
 
-type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], u16);
-
-async fn check(admin: &Running, cases: &[Case<'_>]) {
-    for (method, target, headers, want) in cases {
+/// Makes requests and compares their status. A line is `status METHOD target | header: value | …`.
+async fn check(admin: &Running, cases: &str) {
+    for case in cases.lines().map(str::trim).filter(|case| !case.is_empty()) {
+        let mut parts = case.split(" | ");
+        let line: Vec<_> = parts.next().unwrap().split(' ').collect();
+        let [want, method, target] = line[..] else {
+            panic!("{case}");
+        };
+        let headers: Vec<_> = parts
+            .map(|header| header.split_once(": ").unwrap())
+            .collect();
         // Streams are not read to their end.
-        let response = admin.open(method, target, headers, "").await;
-        assert_eq!(
-            response.status().as_u16(),
-            *want,
-            "{method} {target} {headers:?}"
-        );
+        let response = admin.open(method, target, &headers, "").await;
+        assert_eq!(response.status().as_str(), want, "{case}");
     }
 }
+
+const PAUSE: &str = "/api/v1/destinations/d0000000000000000000000000000001/pause";
 
 #[tokio::test]
 async fn without_a_token_only_loopback_names_are_answered() {
@@ -30,11 +35,7 @@ async fn without_a_token_only_loopback_names_are_answered() {
         "feed.example.com",
     ] {
         for host in [host.to_owned(), format!("{host}:{port}")] {
-            check(
-                &admin,
-                &[("GET", "/api/v1/overview", &[("host", &host)], 200)],
-            )
-            .await;
+            check(&admin, &format!("200 GET /api/v1/overview | host: {host}")).await;
         }
     }
     for host in [
@@ -51,109 +52,54 @@ async fn without_a_token_only_loopback_names_are_answered() {
         "0x7f000001",
     ] {
         for target in ["/", "/livez", "/metrics", "/api/v1/overview", "/nowhere"] {
-            check(&admin, &[("GET", target, &[("host", host)], 421)]).await;
+            let response = admin.open("GET", target, &[("host", host)], "").await;
+            assert_eq!(response.status(), 421, "{target} {host}");
         }
     }
-    let twice = [("host", "localhost"), ("host", "evil.example")];
-    let absolute = "http://evil.example/api/v1/overview";
-    check(
-        &admin,
-        &[
-            ("GET", "/api/v1/overview", &twice, 421),
-            ("GET", absolute, &[("host", "localhost")], 421),
-        ],
-    )
-    .await;
+    let cases = "
+        421 GET /api/v1/overview | host: localhost | host: evil.example
+        421 GET http://evil.example/api/v1/overview | host: localhost";
+    check(&admin, cases).await;
     admin.stop().await;
 }
 
 #[tokio::test]
 async fn a_foreign_page_can_neither_read_nor_steer() {
     let admin = Running::start().await;
-    let own = format!("http://{}", admin.addr);
-    let pause = format!("/api/v1/destinations/{DESTINATION}/pause");
-    let pause = pause.as_str();
-    let mark = ("x-looker-feed", "1");
-    let json = ("content-type", "application/json; charset=utf-8");
-    check(
-        &admin,
-        &[
-            // A program: no browser's headers.
-            ("POST", pause, &[mark], 200),
-            ("POST", pause, &[json], 200),
-            ("POST", pause, &[], 403),
-            ("POST", pause, &[("x-looker-feed", "0")], 403),
-            ("POST", pause, &[("content-type", "text/plain")], 403),
-            (
-                "POST",
-                pause,
-                &[("content-type", "application/x-www-form-urlencoded")],
-                403,
-            ),
-            // Our own page.
-            (
-                "POST",
-                pause,
-                &[mark, ("origin", &own), ("sec-fetch-site", "same-origin")],
-                200,
-            ),
-            ("POST", pause, &[mark, ("origin", &own)], 200),
-            ("POST", pause, &[("origin", &own)], 403),
-            // Others.
-            (
-                "POST",
-                pause,
-                &[mark, ("origin", "http://evil.example")],
-                403,
-            ),
-            ("POST", pause, &[mark, ("origin", "null")], 403),
-            ("POST", pause, &[mark, ("origin", "http://127.0.0.1")], 403),
-            (
-                "POST",
-                pause,
-                &[mark, ("origin", &format!("{own}.evil.example"))],
-                403,
-            ),
-            (
-                "POST",
-                pause,
-                &[mark, ("origin", &format!("ftp://{}", admin.addr))],
-                403,
-            ),
-            (
-                "POST",
-                pause,
-                &[json, ("sec-fetch-site", "cross-site")],
-                403,
-            ),
-            ("POST", pause, &[json, ("sec-fetch-site", "same-site")], 403),
-            ("POST", pause, &[json, ("sec-fetch-site", "none")], 403),
-            ("OPTIONS", pause, &[("origin", "http://evil.example")], 403),
-            // Reading.
-            (
-                "GET",
-                "/api/v1/overview",
-                &[("sec-fetch-site", "cross-site")],
-                403,
-            ),
-            (
-                "GET",
-                "/api/v1/events",
-                &[("sec-fetch-site", "cross-site")],
-                403,
-            ),
-            ("GET", "/metrics", &[("sec-fetch-site", "same-site")], 403),
-            (
-                "GET",
-                "/api/v1/overview",
-                &[("sec-fetch-site", "none")],
-                200,
-            ),
-            // A link to the page may stand anywhere.
-            ("GET", "/", &[("sec-fetch-site", "cross-site")], 200),
-        ],
-    )
-    .await;
+    let addr = admin.addr;
+    let cases = [
+        // A program: no browser's headers.
+        "200 POST PAUSE | x-looker-feed: 1",
+        "200 POST PAUSE | JSON",
+        "403 POST PAUSE",
+        "403 POST PAUSE | x-looker-feed: 0",
+        "403 POST PAUSE | content-type: text/plain",
+        "403 POST PAUSE | content-type: application/x-www-form-urlencoded",
+        // Our own page.
+        "200 POST PAUSE | x-looker-feed: 1 | origin: http://OWN | sec-fetch-site: same-origin",
+        "200 POST PAUSE | x-looker-feed: 1 | origin: http://OWN",
+        "403 POST PAUSE | origin: http://OWN",
+        // Others.
+        "403 POST PAUSE | x-looker-feed: 1 | origin: http://evil.example",
+        "403 POST PAUSE | x-looker-feed: 1 | origin: null",
+        "403 POST PAUSE | x-looker-feed: 1 | origin: http://127.0.0.1",
+        "403 POST PAUSE | x-looker-feed: 1 | origin: http://OWN.evil.example",
+        "403 POST PAUSE | x-looker-feed: 1 | origin: ftp://OWN",
+        "403 POST PAUSE | JSON | sec-fetch-site: cross-site",
+        "403 POST PAUSE | JSON | sec-fetch-site: same-site",
+        "403 POST PAUSE | JSON | sec-fetch-site: none",
+        "403 OPTIONS PAUSE | origin: http://evil.example",
+        // Reading.
+        "403 GET /api/v1/overview | sec-fetch-site: cross-site",
+        "403 GET /api/v1/events | sec-fetch-site: cross-site",
+        "403 GET /metrics | sec-fetch-site: same-site",
+        "200 GET /api/v1/overview | sec-fetch-site: none",
+        // A link to the page may stand anywhere.
+        "200 GET / | sec-fetch-site: cross-site",
+    ];
+    let cases = cases.join("\n").replace("PAUSE", PAUSE);
+    let cases = cases.replace("JSON", "content-type: application/json; charset=utf-8");
+    check(&admin, &cases.replace("OWN", &addr.to_string())).await;
     let calls = admin.daemon.script().calls.clone();
     assert_eq!(calls.len(), 4, "{calls:?}");
     admin.stop().await;
@@ -162,11 +108,7 @@ async fn a_foreign_page_can_neither_read_nor_steer() {
 #[tokio::test]
 async fn with_a_token_all_that_shows_or_changes_something_needs_it() {
     let admin = Running::with(Some(TOKEN)).await;
-    let right = format!("Bearer {TOKEN}");
-    let auth = ("authorization", right.as_str());
-    let pause = format!("/api/v1/destinations/{DESTINATION}/pause");
-    let pause = pause.as_str();
-    let mark = ("x-looker-feed", "1");
+    let auth = format!("authorization: Bearer {TOKEN}");
     for target in [
         "/metrics",
         "/api/v1/overview",
@@ -177,68 +119,35 @@ async fn with_a_token_all_that_shows_or_changes_something_needs_it() {
         "/api/v1/dead-letters/export",
         "/api/v1/dead-letters/17-0",
     ] {
-        check(
-            &admin,
-            &[
-                ("GET", target, &[], 401),
-                ("GET", target, &[("authorization", "Bearer wrong")], 401),
-                ("GET", target, &[("authorization", TOKEN)], 401),
-                (
-                    "GET",
-                    target,
-                    &[("authorization", &format!("{right}x"))],
-                    401,
-                ),
-                (
-                    "GET",
-                    target,
-                    &[("authorization", &format!("Basic {TOKEN}"))],
-                    401,
-                ),
-                ("GET", target, &[auth], 200),
-                (
-                    "GET",
-                    target,
-                    &[auth, ("host", "feed.anywhere.example")],
-                    200,
-                ),
-                (
-                    "GET",
-                    target,
-                    &[auth, ("sec-fetch-site", "cross-site")],
-                    403,
-                ),
-            ],
-        )
-        .await;
+        let cases = format!(
+            "
+            401 GET {target}
+            401 GET {target} | authorization: Bearer wrong
+            401 GET {target} | authorization: {TOKEN}
+            401 GET {target} | {auth}x
+            401 GET {target} | authorization: Basic {TOKEN}
+            200 GET {target} | {auth}
+            200 GET {target} | {auth} | host: feed.anywhere.example
+            403 GET {target} | {auth} | sec-fetch-site: cross-site"
+        );
+        check(&admin, &cases).await;
     }
-    for target in [
-        "/",
-        "/deliveries/x",
-        "/assets/main.js",
-        "/livez",
-        "/readyz",
-        "/api/v1/openapi.json",
-    ] {
-        check(&admin, &[("GET", target, &[], 200)]).await;
-    }
-    check(
-        &admin,
-        &[
-            ("GET", "/nowhere", &[], 401),
-            ("POST", pause, &[mark], 401),
-            ("POST", "/", &[mark], 401),
-            ("POST", pause, &[auth], 403),
-            (
-                "POST",
-                pause,
-                &[auth, mark, ("origin", "http://evil.example")],
-                403,
-            ),
-            ("POST", pause, &[auth, mark], 200),
-        ],
-    )
-    .await;
+    let cases = format!(
+        "
+        200 GET /
+        200 GET /deliveries/x
+        200 GET /assets/main.js
+        200 GET /livez
+        200 GET /readyz
+        200 GET /api/v1/openapi.json
+        401 GET /nowhere
+        401 POST {PAUSE} | x-looker-feed: 1
+        401 POST / | x-looker-feed: 1
+        403 POST {PAUSE} | {auth}
+        403 POST {PAUSE} | {auth} | x-looker-feed: 1 | origin: http://evil.example
+        200 POST {PAUSE} | {auth} | x-looker-feed: 1"
+    );
+    check(&admin, &cases).await;
     admin.stop().await;
 }
 
@@ -294,94 +203,66 @@ async fn a_proxy_says_who_somebody_is_and_nobody_else_can() {
         addresses: vec![address.parse().unwrap()],
         may_act,
     };
-    let pause = &format!("/api/v1/destinations/{DESTINATION}/pause");
-    let mark = ("x-looker-feed", "1");
-    let user = ("x-forwarded-user", "zoe@example.com");
-    let host = ("host", "feed.example.com");
+    let user = "x-forwarded-user: zoe@example.com | host: feed.example.com";
     // With a token beside it, and without one.
     for token in [Some(TOKEN), None] {
         let admin = Running::behind(token, Some(proxy("127.0.0.1", true))).await;
-        check(
-            &admin,
-            &[
-                ("GET", "/api/v1/overview", &[user, host], 200),
-                ("POST", pause, &[user, host, mark], 200),
-                ("POST", pause, &[user, host], 403),
-            ],
-        )
-        .await;
-        let log = admin.ask("GET", "/api/v1/audit", &[user, host], "").await.1;
+        let cases = format!(
+            "
+            200 GET /api/v1/overview | {user}
+            200 POST {PAUSE} | {user} | x-looker-feed: 1
+            403 POST {PAUSE} | {user}"
+        );
+        check(&admin, &cases).await;
+        let headers = [
+            ("x-forwarded-user", "zoe@example.com"),
+            ("host", "feed.example.com"),
+        ];
+        let log = admin.ask("GET", "/api/v1/audit", &headers, "").await.1;
         assert!(log.contains("\"who\":\"zoe@example.com\""), "{log}");
         admin.stop().await;
     }
     let admin = Running::behind(Some(TOKEN), Some(proxy("127.0.0.1", false))).await;
     let long = "x".repeat(65);
-    check(
-        &admin,
-        &[
-            ("GET", "/api/v1/overview", &[user, host], 200),
-            ("POST", pause, &[user, host, mark], 403),
-            ("POST", "/api/v1/people/erase", &[user, host, mark], 403),
-            // Not a name of ours: a page whose name was rebound could send the header too.
-            (
-                "GET",
-                "/api/v1/overview",
-                &[user, ("host", "evil.example")],
-                401,
-            ),
-            (
-                "GET",
-                "/api/v1/overview",
-                &[("x-forwarded-user", " "), host],
-                401,
-            ),
-            (
-                "GET",
-                "/api/v1/overview",
-                &[("x-forwarded-user", &long), host],
-                401,
-            ),
-            ("GET", "/api/v1/overview", &[user, user, host], 401),
-            ("GET", "/api/v1/overview", &[host], 401),
-        ],
-    )
-    .await;
+    // A host that is no name of ours: a page whose name was rebound could send the header too.
+    let cases = format!(
+        "
+        200 GET /api/v1/overview | {user}
+        403 POST {PAUSE} | {user} | x-looker-feed: 1
+        403 POST /api/v1/people/erase | {user} | x-looker-feed: 1
+        401 GET /api/v1/overview | x-forwarded-user: zoe@example.com | host: evil.example
+        401 GET /api/v1/overview | x-forwarded-user:   | host: feed.example.com
+        401 GET /api/v1/overview | x-forwarded-user: {long} | host: feed.example.com
+        401 GET /api/v1/overview | x-forwarded-user: zoe@example.com | {user}
+        401 GET /api/v1/overview | host: feed.example.com"
+    );
+    check(&admin, &cases).await;
     admin.stop().await;
     // From another address the header means nothing.
     let admin = Running::behind(Some(TOKEN), Some(proxy("192.0.2.7", true))).await;
-    check(&admin, &[("GET", "/api/v1/overview", &[user, host], 401)]).await;
+    check(&admin, &format!("401 GET /api/v1/overview | {user}")).await;
     admin.stop().await;
 }
 
 #[tokio::test]
 async fn refused_attempts_are_on_record_and_cannot_flood_it() {
     let admin = Running::with(Some(TOKEN)).await;
-    let pause = "/api/v1/destinations/d0000000000000000000000000000001/pause";
-    let wrong = ("authorization", "Bearer wrong-horse-battery");
-    let looking = format!("Bearer {LOOKING}");
-    check(
-        &admin,
-        &[
-            // The page asks before it has a token: that is no attempt.
-            ("GET", "/api/v1/overview", &[], 401),
-            ("POST", pause, &[wrong, ("x-looker-feed", "1")], 401),
-            ("GET", "/api/v1/overview", &[wrong], 401),
-            (
-                "POST",
-                pause,
-                &[("authorization", &looking), ("x-looker-feed", "1")],
-                403,
-            ),
-        ],
-    )
-    .await;
+    // The page asks before it has a token: that is no attempt.
+    let cases = format!(
+        "
+        401 GET /api/v1/overview
+        401 POST {PAUSE} | authorization: Bearer wrong-horse-battery | x-looker-feed: 1
+        401 GET /api/v1/overview | authorization: Bearer wrong-horse-battery
+        403 POST {PAUSE} | authorization: Bearer {LOOKING} | x-looker-feed: 1"
+    );
+    check(&admin, &cases).await;
     let auth = format!("Bearer {TOKEN}");
     let log = admin
         .ask("GET", "/api/v1/audit", &[("authorization", &auth)], "")
         .await
         .1;
     assert_eq!(log.matches("somebody who was refused").count(), 1, "{log}");
-    assert!(log.contains(pause) && log.contains("401"), "{log}");
+    assert!(log.contains(PAUSE) && log.contains("401"), "{log}");
     assert!(!log.contains("wrong-horse"), "{log}");
     admin.stop().await;
 }

@@ -26,9 +26,7 @@ async fn the_history_is_read_by_filter_and_what_is_no_filter_is_refused() {
         script.part = 500;
     }
     let listed = async |query: &str| -> usize {
-        let (status, text) = admin.get(&format!("/api/v1/deliveries?{query}")).await;
-        assert_eq!(status, 200, "{query}: {text}");
-        let listing: Listing<Delivery> = serde_json::from_str(&text).unwrap();
+        let listing: Listing<Delivery> = admin.read(&format!("/api/v1/deliveries?{query}")).await;
         listing.items.len()
     };
     for (query, want) in [
@@ -54,8 +52,7 @@ async fn the_history_is_read_by_filter_and_what_is_no_filter_is_refused() {
         let (status, text) = admin.get(&format!("/api/v1/deliveries?{wrong}")).await;
         assert_eq!(status, 400, "{wrong}: {text}");
     }
-    let (_, text) = admin.get("/api/v1/schedules").await;
-    let found: Schedules = serde_json::from_str(&text).unwrap();
+    let found: Schedules = admin.read("/api/v1/schedules").await;
     assert_eq!((found.schedules.len(), found.left_out), (9, 0));
     admin.stop().await;
 }
@@ -129,12 +126,8 @@ async fn dead_letters_of_one_reason_are_seen_and_replayed_together() {
         }
         script.letters[2].reason = "another reason".into();
     }
-    let groups = async || -> Groups {
-        let (status, text) = admin.get("/api/v1/dead-letters/groups").await;
-        assert_eq!(status, 200, "{text}");
-        serde_json::from_str(&text).unwrap()
-    };
-    let seen = groups().await;
+    let groups = "/api/v1/dead-letters/groups";
+    let seen: Groups = admin.read(groups).await;
     assert!(!seen.partial);
     let counts: Vec<_> = seen
         .groups
@@ -149,19 +142,16 @@ async fn dead_letters_of_one_reason_are_seen_and_replayed_together() {
     let (status, text) = admin.post("/api/v1/dead-letters/replay", &body).await;
     assert_eq!(status, 200, "{text}");
     assert_eq!(serde_json::from_str::<Done>(&text).unwrap().changed, 2);
-    assert_eq!(groups().await.groups.len(), 1);
+    assert_eq!(admin.read::<Groups>(groups).await.groups.len(), 1);
     for wrong in [
         r#"{"reason":"a","all":true}"#,
         r#"{"reason":"a","delivery":"b"}"#,
     ] {
-        assert_eq!(
-            admin.post("/api/v1/dead-letters/replay", wrong).await.0,
-            400
-        );
+        let (status, _) = admin.post("/api/v1/dead-letters/replay", wrong).await;
+        assert_eq!(status, 400, "{wrong}");
     }
 
-    let (_, text) = admin.get("/api/v1/rejected-rows/groups").await;
-    let rejected: Groups = serde_json::from_str(&text).unwrap();
+    let rejected: Groups = admin.read("/api/v1/rejected-rows/groups").await;
     assert_eq!((rejected.groups.len(), rejected.groups[0].count), (1, 3));
     assert_eq!(rejected.groups[0].deliveries[0].0, DELIVERY);
     admin.stop().await;
@@ -187,12 +177,8 @@ async fn who_changed_what_is_on_record_and_who_may_only_look_changes_nothing() {
     assert_eq!(post(&cancel, &ann, "").await.0, 200);
     let gone = "/api/v1/destinations/nowhere/pause";
     assert_eq!(post(gone, &ann, "").await.0, 404);
-    assert_eq!(
-        post("/api/v1/dead-letters/replay", &ann, r#"{"all":true}"#)
-            .await
-            .0,
-        200
-    );
+    let replay = "/api/v1/dead-letters/replay";
+    assert_eq!(post(replay, &ann, r#"{"all":true}"#).await.0, 200);
 
     let read = async |query: &str| -> Listing<Action> {
         let headers = [("authorization", leo.as_str())];
@@ -202,38 +188,25 @@ async fn who_changed_what_is_on_record_and_who_may_only_look_changes_nothing() {
         serde_json::from_str(&text).unwrap()
     };
     let all = read("").await;
-    let told: Vec<_> = all
-        .items
-        .iter()
-        .map(|action| (&*action.who, &*action.call, action.status, &*action.said))
-        .collect();
+    let told = all.items.iter().map(|action| {
+        let Action {
+            who,
+            call,
+            status,
+            said,
+            ..
+        } = action;
+        format!("{who} {call} {status} {said}")
+    });
     assert_eq!(
-        told,
+        told.collect::<Vec<_>>(),
         [
-            (
-                "ann",
-                "POST /api/v1/dead-letters/replay",
-                200,
-                "3 batches: replay."
-            ),
-            (
-                "ann",
-                &*format!("POST {gone}"),
-                404,
-                "There is no such destination."
-            ),
-            (
-                "ann",
-                &*format!("POST {cancel}"),
-                200,
-                "1000 rows: cancelled."
-            ),
-            (
-                "leo",
-                &*format!("POST {cancel}"),
-                403,
-                "You may look but not change anything (the role in `admin.tokens`, or in \
-                 `admin.user_header_role`, is `look`)."
+            format!("ann POST {replay} 200 3 batches: replay."),
+            format!("ann POST {gone} 404 There is no such destination."),
+            format!("ann POST {cancel} 200 1000 rows: cancelled."),
+            format!(
+                "leo POST {cancel} 403 You may look but not change anything (the role in \
+                 `admin.tokens`, or in `admin.user_header_role`, is `look`)."
             ),
         ]
     );

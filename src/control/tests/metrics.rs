@@ -187,191 +187,90 @@ async fn alerts_and_dashboard_use_only_series_that_exist() {
 #[test]
 fn alerts_are_raised_when_they_should_be_and_not_before() {
     let alerts = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/alerts.yml");
-    let all_at = |alert: &str, series: &[(&str, &str)], minute: u32, raised: bool| {
-        let expect = match raised {
-            true => "1",
-            false => "0",
-        };
+    // An alert, whether it is raised, in which minute, and series with their values in each minute.
+    let case = |alert: &str, raised: u8, minute: u32, series: &[(&str, &str)]| {
         let series: String = series
             .iter()
             .map(|(series, values)| {
                 let labelled = series.replace('}', ",label=\"here\"}");
-                format!("      - series: '{labelled}'\n        values: '{values}'\n")
+                format!("      - series: 'looker_feed_{labelled}'\n        values: '{values}'\n")
             })
             .collect();
         format!(
             "  - interval: 1m\n    input_series:\n{series}    promql_expr_test:\n      - expr: \
-             'count(ALERTS{{alertname=\"{alert}\",alertstate=\"firing\"}}) or vector(0)'\n        \
-             eval_time: {minute}m\n        exp_samples:\n          - labels: '{{}}'\n            \
-             value: {expect}\n"
+             'count(ALERTS{{alertname=\"LookerFeed{alert}\",alertstate=\"firing\"}}) or \
+             vector(0)'\n        eval_time: {minute}m\n        exp_samples:\n          - labels: \
+             '{{}}'\n            value: {raised}\n"
         )
     };
-    let at = |alert: &str, series: &str, values: &str, minute: u32, raised: bool| {
-        all_at(alert, &[(series, values)], minute, raised)
+    let one = |alert: &str, raised, minute, name: &str, values: &str| {
+        let series = format!("{name}{{instance=\"i\"}}");
+        case(alert, raised, minute, &[(&series, values)])
     };
-    let scheduled = |deliveries: &str, minute: u32, raised: bool| {
-        let of = |name: &str| {
-            format!(
-                "looker_feed_schedule_{name}{{instance=\"i\",schedule=\"A \\\"daily\\\" one\"}}"
-            )
-        };
+    let paused = |raised, minute, state: &str, values: &str| {
+        let series = format!("destination_state{{destination=\"d\",state=\"{state}\"}}");
+        case("DestinationPaused", raised, minute, &[(&series, values)])
+    };
+    let ended = |raised, outcome: &str| {
+        let series = format!("ask_again_ended_total{{instance=\"i\",outcome=\"{outcome}\"}}");
+        case("DeliveryGivenUp", raised, 8, &[(&series, "0 0 1x60")])
+    };
+    let silent = |raised, minute, deliveries: &str| {
+        let labels = "{instance=\"i\",schedule=\"A \\\"daily\\\" one\"}";
+        let last = format!("schedule_last_delivery_timestamp_seconds{labels}");
+        let count = format!("schedule_deliveries{labels}");
+        let series = [(&*last, "0x1700"), (&*count, deliveries)];
+        case("ScheduleSilent", raised, minute, &series)
+    };
+    let failed = |raised, minute, for_a_person: &str| {
         let series = [
-            (&*of("last_delivery_timestamp_seconds"), "0x1700"),
-            (&*of("deliveries"), deliveries),
+            (
+                "failed_deliveries_total{instance=\"i\",reason=\"busy\"}",
+                "0x60",
+            ),
+            (
+                "failed_deliveries_total{instance=\"i\",reason=\"cut\"}",
+                "0 0 2x60",
+            ),
+            (
+                "failed_deliveries_for_a_person{instance=\"i\"}",
+                for_a_person,
+            ),
         ];
-        all_at("LookerFeedScheduleSilent", &series, minute, raised)
+        case("DeliveryFailed", raised, minute, &series)
     };
-    let state = |state: &str| {
-        format!("looker_feed_destination_state{{destination=\"d\",state=\"{state}\"}}")
-    };
-    let plain = |name: &str| format!("looker_feed_{name}{{instance=\"i\"}}");
-    let ended = |outcome: &str| {
-        format!("looker_feed_ask_again_ended_total{{instance=\"i\",outcome=\"{outcome}\"}}")
-    };
-    let failed = |busy: &str, cut: &str, alone: &str, minute: u32, raised: bool| {
-        let of = |reason: &str| {
-            format!("looker_feed_failed_deliveries_total{{instance=\"i\",reason=\"{reason}\"}}")
-        };
-        let series = [
-            (&*of("busy"), busy),
-            (&*of("cut"), cut),
-            (&*plain("failed_deliveries_for_a_person"), alone),
-        ];
-        all_at("LookerFeedDeliveryFailed", &series, minute, raised)
-    };
+    let newest = "last_delivery_timestamp_seconds";
     let cases = [
-        at(
-            "LookerFeedDestinationPaused",
-            &state("paused"),
-            "0 0 1x30",
-            4,
-            false,
-        ),
-        at(
-            "LookerFeedDestinationPaused",
-            &state("paused"),
-            "0 0 1x30",
-            10,
-            true,
-        ),
-        at(
-            "LookerFeedDestinationPaused",
-            &state("flowing"),
-            "1x30",
-            20,
-            false,
-        ),
-        at(
-            "LookerFeedDeadLetters",
-            &plain("dead_letters"),
-            "0x30",
-            20,
-            false,
-        ),
-        at(
-            "LookerFeedDeadLetters",
-            &plain("dead_letters"),
-            "0 3x30",
-            5,
-            true,
-        ),
-        at(
-            "LookerFeedBacklogOld",
-            &plain("backlog_age_seconds"),
-            "14000x30",
-            25,
-            false,
-        ),
-        at(
-            "LookerFeedBacklogOld",
-            &plain("backlog_age_seconds"),
-            "15000x30",
-            25,
-            true,
-        ),
-        at(
-            "LookerFeedRefusingWrites",
-            &plain("outbox_refusing_writes"),
-            "0 1x9",
-            5,
-            true,
-        ),
-        at(
-            "LookerFeedOutboxUnreadable",
-            &plain("outbox_unreadable"),
-            "0 1x9",
-            9,
-            true,
-        ),
-        at(
-            "LookerFeedDiskNearlyFull",
-            &plain("disk_free_bytes"),
-            "1e9x30",
-            25,
-            true,
-        ),
-        at(
-            "LookerFeedDiskNearlyFull",
-            &plain("disk_free_bytes"),
-            "9e9x30",
-            25,
-            false,
-        ),
-        at("LookerFeedNotReady", &plain("ready"), "1x30", 25, false),
-        at("LookerFeedNotReady", &plain("ready"), "0x30", 25, true),
-        at("LookerFeedDown", &plain("dead_letters"), "0x30", 25, true),
-        at("LookerFeedDown", &plain("ready"), "1x30", 25, false),
+        paused(0, 4, "paused", "0 0 1x30"),
+        paused(1, 10, "paused", "0 0 1x30"),
+        paused(0, 20, "flowing", "1x30"),
+        one("DeadLetters", 0, 20, "dead_letters", "0x30"),
+        one("DeadLetters", 1, 5, "dead_letters", "0 3x30"),
+        one("BacklogOld", 0, 25, "backlog_age_seconds", "14000x30"),
+        one("BacklogOld", 1, 25, "backlog_age_seconds", "15000x30"),
+        one("RefusingWrites", 1, 5, "outbox_refusing_writes", "0 1x9"),
+        one("OutboxUnreadable", 1, 9, "outbox_unreadable", "0 1x9"),
+        one("DiskNearlyFull", 1, 25, "disk_free_bytes", "1e9x30"),
+        one("DiskNearlyFull", 0, 25, "disk_free_bytes", "9e9x30"),
+        one("NotReady", 0, 25, "ready", "1x30"),
+        one("NotReady", 1, 25, "ready", "0x30"),
+        one("Down", 1, 25, "dead_letters", "0x30"),
+        one("Down", 0, 25, "ready", "1x30"),
         // The clock of the test begins in 1970.
-        at(
-            "LookerFeedNoDeliveries",
-            &plain("last_delivery_timestamp_seconds"),
-            "0x1700",
-            1500,
-            false,
-        ),
-        at(
-            "LookerFeedNoDeliveries",
-            &plain("last_delivery_timestamp_seconds"),
-            "0x1700",
-            1600,
-            true,
-        ),
-        failed("0x60", "0 0 2x60", "0 0 1x60", 8, true),
-        failed("0x60", "0 0 2x60", "0x60", 8, false),
+        one("NoDeliveries", 0, 1500, newest, "0x1700"),
+        one("NoDeliveries", 1, 1600, newest, "0x1700"),
+        failed(1, 8, "0 0 1x60"),
+        failed(0, 8, "0x60"),
         // Old news.
-        failed("0x60", "0 0 2x60", "0 0 1x60", 40, false),
-        at(
-            "LookerFeedDeliveryGivenUp",
-            &ended("given_up"),
-            "0 0 1x60",
-            8,
-            true,
-        ),
-        at(
-            "LookerFeedDeliveryGivenUp",
-            &ended("called_off"),
-            "0 0 1x60",
-            8,
-            false,
-        ),
-        at(
-            "LookerFeedLookerApiDown",
-            &plain("looker_api_up"),
-            "0x60",
-            25,
-            false,
-        ),
-        at(
-            "LookerFeedLookerApiDown",
-            &plain("looker_api_up"),
-            "0x60",
-            35,
-            true,
-        ),
-        scheduled("3x1700", 1500, false),
-        scheduled("3x1700", 1600, true),
+        failed(0, 40, "0 0 1x60"),
+        ended(1, "given_up"),
+        ended(0, "called_off"),
+        one("LookerApiDown", 0, 25, "looker_api_up", "0x60"),
+        one("LookerApiDown", 1, 35, "looker_api_up", "0x60"),
+        silent(0, 1500, "3x1700"),
+        silent(1, 1600, "3x1700"),
         // What a person sent once or twice is no schedule.
-        scheduled("2x1700", 1600, false),
+        silent(0, 1600, "2x1700"),
     ];
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("tests.yml");

@@ -34,9 +34,7 @@ async fn an_address_that_others_reach_is_refused_without_a_token() {
 #[tokio::test]
 async fn lists_and_entries_come_as_the_daemon_has_them() {
     let admin = Running::start().await;
-    let (status, text) = admin.get("/api/v1/overview").await;
-    let mut overview: Overview = serde_json::from_str(&text).unwrap();
-    assert_eq!(status, 200);
+    let mut overview: Overview = admin.read("/api/v1/overview").await;
     // What the admin side adds: the roll-up, which is that of what the daemon said.
     let mut said = admin.daemon.script().overview.clone();
     assert_eq!(overview.health, Health::of(&said));
@@ -46,15 +44,13 @@ async fn lists_and_entries_come_as_the_daemon_has_them() {
     said.destinations[0].seconds_left = None;
     assert_eq!(overview, said);
 
-    let (_, text) = admin.get("/api/v1/deliveries").await;
-    let mut listing: Listing<Delivery> = serde_json::from_str(&text).unwrap();
+    let mut listing: Listing<Delivery> = admin.read("/api/v1/deliveries").await;
     assert_eq!(listing.items[0].standing, Standing::Sending);
     listing.items[0].standing = Standing::default();
     listing.items[0].seconds_left = None;
     assert_eq!(listing.items, admin.daemon.script().deliveries);
 
-    let (_, text) = admin.get(&format!("/api/v1/deliveries/{DELIVERY}")).await;
-    let delivery: Delivery = serde_json::from_str(&text).unwrap();
+    let delivery: Delivery = admin.read(&format!("/api/v1/deliveries/{DELIVERY}")).await;
     assert_eq!(delivery.title, HOSTILE);
     assert_eq!(delivery.rows.total(), delivery.rows_in);
 
@@ -62,31 +58,26 @@ async fn lists_and_entries_come_as_the_daemon_has_them() {
     let mut rows = Vec::new();
     loop {
         let target = format!("/api/v1/deliveries/{DELIVERY}/rejected?limit=2{after}");
-        let (_, text) = admin.get(&target).await;
-        let listing: Listing<RejectedRow> = serde_json::from_str(&text).unwrap();
+        let listing: Listing<RejectedRow> = admin.read(&target).await;
         rows.extend(listing.items);
         let Some(next) = listing.next else { break };
         after = format!("&after={next}");
     }
     assert_eq!(rows, admin.daemon.script().rejected);
 
-    let (_, text) = admin
-        .get(&format!("/api/v1/dead-letters?delivery={DELIVERY}"))
+    let listing: Listing<DeadLetter> = admin
+        .read(&format!("/api/v1/dead-letters?delivery={DELIVERY}"))
         .await;
-    let listing: Listing<DeadLetter> = serde_json::from_str(&text).unwrap();
     assert_eq!(listing.items.len(), 2);
     assert_eq!(listing.next.as_deref(), Some("2"));
 
-    let (_, text) = admin.get("/api/v1/failed-deliveries").await;
-    let listing: Listing<FailedDelivery> = serde_json::from_str(&text).unwrap();
+    let listing: Listing<FailedDelivery> = admin.read("/api/v1/failed-deliveries").await;
     assert_eq!(listing.items, admin.daemon.script().failed[..2]);
     let id = listing.items[1].id.clone();
-    let (_, text) = admin.get(&format!("/api/v1/failed-deliveries/{id}")).await;
-    let one: FailedDelivery = serde_json::from_str(&text).unwrap();
+    let one: FailedDelivery = admin.read(&format!("/api/v1/failed-deliveries/{id}")).await;
     assert_eq!(one, listing.items[1]);
 
-    let (_, text) = admin.get("/api/v1/dead-letters/17-1").await;
-    let letter: DeadLetter = serde_json::from_str(&text).unwrap();
+    let letter: DeadLetter = admin.read("/api/v1/dead-letters/17-1").await;
     assert_eq!(letter.batch.unwrap().0.get(), EXACT);
     admin.stop().await;
 }
@@ -94,52 +85,30 @@ async fn lists_and_entries_come_as_the_daemon_has_them() {
 #[tokio::test]
 async fn changing_calls_reach_the_daemon_and_say_what_they_did() {
     let admin = Running::start().await;
-    for (target, body, call, changed) in [
-        (
-            "/api/v1/dead-letters/replay".to_owned(),
-            r#"{"ids":["17-0","gone"]}"#,
-            format!(
-                "replay {:?}",
-                Which::Ids(vec!["17-0".into(), "gone".into()])
-            ),
-            1,
-        ),
-        (
-            "/api/v1/dead-letters/discard".to_owned(),
-            r#"{"delivery":"nobody"}"#,
-            format!("discard {:?}", Which::Delivery("nobody".into())),
-            0,
-        ),
-        (
-            "/api/v1/dead-letters/discard".to_owned(),
-            r#"{"all":true}"#,
-            format!("discard {:?}", Which::All),
-            2,
-        ),
-        (
-            format!("/api/v1/destinations/{DESTINATION}/pause"),
-            "",
-            format!("pause {DESTINATION}"),
-            1,
-        ),
-        (
-            format!("/api/v1/destinations/{DESTINATION}/resume"),
-            "",
-            format!("resume {DESTINATION}"),
-            1,
-        ),
-        (
-            format!("/api/v1/destinations/{DESTINATION}/retry"),
-            "",
-            format!("retry {DESTINATION}"),
-            1,
-        ),
-    ] {
-        let (status, text) = admin.post(&target, body).await;
+    let check = async |target: &str, body: &str, call: String, changed: u64| {
+        let (status, text) = admin.post(&format!("/api/v1/{target}"), body).await;
         assert_eq!(status, 200, "{target}: {text}");
         let done: Done = serde_json::from_str(&text).unwrap();
         assert_eq!(done.changed, changed, "{target} {body}");
         assert_eq!(admin.daemon.script().calls.last(), Some(&call));
+    };
+    let some = Which::Ids(vec!["17-0".into(), "gone".into()]);
+    for (verb, body, which, changed) in [
+        ("replay", r#"{"ids":["17-0","gone"]}"#, some, 1),
+        (
+            "discard",
+            r#"{"delivery":"nobody"}"#,
+            Which::Delivery("nobody".into()),
+            0,
+        ),
+        ("discard", r#"{"all":true}"#, Which::All, 2),
+    ] {
+        let target = format!("dead-letters/{verb}");
+        check(&target, body, format!("{verb} {which:?}"), changed).await;
+    }
+    for verb in ["pause", "resume", "retry"] {
+        let target = format!("destinations/{DESTINATION}/{verb}");
+        check(&target, "", format!("{verb} {DESTINATION}"), 1).await;
     }
     admin.stop().await;
 }
@@ -158,13 +127,11 @@ async fn an_edited_batch_reaches_the_daemon_to_the_letter() {
     let foreign = [("x-looker-feed", "1"), ("origin", "https://evil.example")];
     assert_eq!(put(target, &foreign, &body).await.0, 403);
     assert_eq!(put(target, &[], &body).await.0, 403);
+    let large = format!("{{\"batch\":{{\"a\":\"{}\"}}}}", "a".repeat(1 << 20));
     for (wrong, want) in [
         ("{}", 400),
         (r#"{"batch":{},"more":1}"#, 400),
-        (
-            &*format!("{{\"batch\":{{\"a\":\"{}\"}}}}", "a".repeat(1 << 20)),
-            413,
-        ),
+        (&*large, 413),
     ] {
         assert_eq!(put(target, &marked, wrong).await.0, want, "{wrong:.40}");
     }
@@ -176,11 +143,8 @@ async fn an_edited_batch_reaches_the_daemon_to_the_letter() {
     assert_eq!((edited.changed, &*edited.id), (1, "18-17-1"));
     let call = format!("edit 17-1 {batch} false");
     assert_eq!(admin.daemon.script().calls.last(), Some(&call));
-    assert_eq!(
-        put(target, &marked, &body).await.0,
-        404,
-        "it has another id"
-    );
+    let (status, _) = put(target, &marked, &body).await;
+    assert_eq!(status, 404, "it has another id");
     let body = format!("{{\"batch\":{EXACT},\"may_double\":true}}");
     let (_, text) = put("/api/v1/dead-letters/17-2", &marked, &body).await;
     let edited: Edited = serde_json::from_str(&text).unwrap();
@@ -256,11 +220,8 @@ async fn problems_of_the_daemon_have_a_status_and_a_sentence() {
             "/api/v1/dead-letters/x",
             "/api/v1/dead-letters/export",
         ] {
-            assert_eq!(
-                admin.get(target).await,
-                (want, sentence.clone()),
-                "{target}"
-            );
+            let answer = admin.get(target).await;
+            assert_eq!(answer, (want, sentence.clone()), "{target}");
         }
         let target = format!("/api/v1/destinations/{DESTINATION}/pause");
         assert_eq!(admin.post(&target, "").await, (want, sentence));
@@ -276,23 +237,16 @@ async fn probes_say_whether_deliveries_are_taken_and_why_not() {
     let admin = Running::start().await;
     assert_eq!(admin.get("/livez").await, (200, "ok\n".into()));
     // The roll-up stands below; no account is named, since probes have no token.
-    assert_eq!(
-        admin.get("/readyz").await,
-        (200, "ready\nattention: dead_letters\n".into())
-    );
+    let said = "ready\nattention: dead_letters\n";
+    assert_eq!(admin.get("/readyz").await, (200, said.into()));
     {
         let overview = &mut admin.daemon.script().overview;
         overview.ready = false;
         overview.not_ready = Some("The disk is full.".into());
     }
     assert_eq!(admin.get("/livez").await.0, 200);
-    assert_eq!(
-        admin.get("/readyz").await,
-        (
-            503,
-            "The disk is full.\nfailing: not_ready\nattention: dead_letters\n".into()
-        )
-    );
+    let said = "The disk is full.\nfailing: not_ready\nattention: dead_letters\n";
+    assert_eq!(admin.get("/readyz").await, (503, said.into()));
     admin.stop().await;
 }
 
@@ -338,29 +292,20 @@ async fn downloads_are_whole_and_one_entry_is_one_line() {
         .split_terminator('\n')
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    assert_eq!(
-        letters
-            .iter()
-            .map(|letter| letter.id.as_str())
-            .collect::<Vec<_>>(),
-        ["17-0", "17-1", "17-2"]
-    );
-    assert!(letters.iter().all(|letter| letter.reason.contains(HOSTILE)));
-    assert!(
-        letters
-            .iter()
-            .all(|letter| letter.batch.as_ref().unwrap().0.get() == EXACT)
-    );
+    let ids: Vec<_> = letters.iter().map(|letter| &letter.id).collect();
+    assert_eq!(ids, ["17-0", "17-1", "17-2"]);
+    for letter in &letters {
+        assert!(letter.reason.contains(HOSTILE));
+        assert_eq!(letter.batch.as_ref().unwrap().0.get(), EXACT);
+    }
 
     let target = format!("/api/v1/deliveries/{DELIVERY}/rejected/export");
     let (_, text) = admin.get(&target).await;
     assert_eq!(text.lines().count(), 3);
 
     admin.daemon.script().letters.clear();
-    assert_eq!(
-        admin.get("/api/v1/dead-letters/export").await,
-        (200, String::new())
-    );
+    let answer = admin.get("/api/v1/dead-letters/export").await;
+    assert_eq!(answer, (200, String::new()));
     admin.stop().await;
 }
 
@@ -405,10 +350,8 @@ async fn the_description_holds_every_route_and_no_other() {
             assert_ne!(response.status().as_u16(), 405, "{method} {path}");
         }
     }
-    assert_eq!(
-        admin.get("/api/v1/openapi.json").await,
-        (200, OPENAPI.into())
-    );
+    let answer = admin.get("/api/v1/openapi.json").await;
+    assert_eq!(answer, (200, OPENAPI.into()));
     admin.stop().await;
 }
 
@@ -417,39 +360,36 @@ async fn answers_hold_what_their_schema_says() {
     let mut description: Value = serde_json::from_str(OPENAPI).unwrap();
     let admin = Running::start().await;
     let schemas = description["components"]["schemas"].take();
+    let delivery = format!("deliveries/{DELIVERY}");
+    let rejected = format!("deliveries/{DELIVERY}/rejected");
+    let failed = format!("failed-deliveries/{}", admin.daemon.script().failed[1].id);
     for (target, name) in [
-        ("/api/v1/overview".to_owned(), "Overview"),
-        ("/api/v1/history".to_owned(), "History"),
-        ("/api/v1/history?range=7d".to_owned(), "History"),
-        ("/api/v1/dead-letters/groups".to_owned(), "Groups"),
-        ("/api/v1/rejected-rows/groups".to_owned(), "Groups"),
-        ("/api/v1/schedules".to_owned(), "Schedules"),
-        ("/api/v1/configuration".to_owned(), "Setting"),
-        ("/api/v1/audit".to_owned(), "Actions"),
-        ("/api/v1/people/lookups".to_owned(), "Lookup"),
-        ("/api/v1/people/lookups/aa".to_owned(), "Lookup"),
-        ("/api/v1/deliveries".to_owned(), "Deliveries"),
-        (format!("/api/v1/deliveries/{DELIVERY}"), "Delivery"),
-        (
-            format!("/api/v1/deliveries/{DELIVERY}/rejected"),
-            "RejectedRows",
-        ),
-        ("/api/v1/failed-deliveries".to_owned(), "FailedDeliveries"),
-        (
-            "/api/v1/failed-deliveries/0198f0c00000000000000000000000f1".to_owned(),
-            "FailedDelivery",
-        ),
-        ("/api/v1/dead-letters".to_owned(), "DeadLetters"),
-        ("/api/v1/dead-letters/17-0".to_owned(), "DeadLetter"),
-        ("/nowhere".to_owned(), "Error"),
+        ("overview", "Overview"),
+        ("history", "History"),
+        ("history?range=7d", "History"),
+        ("dead-letters/groups", "Groups"),
+        ("rejected-rows/groups", "Groups"),
+        ("schedules", "Schedules"),
+        ("configuration", "Setting"),
+        ("audit", "Actions"),
+        ("people/lookups", "Lookup"),
+        ("people/lookups/aa", "Lookup"),
+        ("deliveries", "Deliveries"),
+        (&delivery, "Delivery"),
+        (&rejected, "RejectedRows"),
+        ("failed-deliveries", "FailedDeliveries"),
+        (&failed, "FailedDelivery"),
+        ("dead-letters", "DeadLetters"),
+        ("dead-letters/17-0", "DeadLetter"),
+        ("nowhere", "Error"),
     ] {
+        let target = format!("/api/v1/{target}");
         let schema = serde_json::json!({
             "$ref": format!("#/components/schemas/{name}"),
             "components": { "schemas": schemas },
         });
         let schema = jsonschema::validator_for(&schema).unwrap();
-        let (_, text) = admin.get(&target).await;
-        let mut answer: Value = serde_json::from_str(&text).unwrap();
+        let mut answer: Value = admin.read(&target).await;
         // A list without parts: one of it stands for all.
         if let Some(list) = answer.as_array_mut() {
             answer = list.remove(0);

@@ -257,10 +257,7 @@ impl Scripted {
     fn called(&self, call: String) -> Result<MutexGuard<'_, Script>, Problem> {
         let mut script = self.script();
         script.calls.push(call);
-        match script.problem.clone() {
-            Some(problem) => Err(problem),
-            None => Ok(script),
-        }
+        script.problem.clone().map_or(Ok(script), Err)
     }
 
     fn letters(&self, verb: &str, which: &Which) -> Result<Done, Problem> {
@@ -273,22 +270,24 @@ impl Scripted {
             Which::All => false,
         });
         let changed = (before - script.letters.len()) as u64;
-        Ok(Done {
-            changed,
-            message: format!("{changed} batches: {verb}."),
-        })
+        done(changed, format!("{changed} batches: {verb}."))
     }
 
     fn steer(&self, verb: &str, destination: &str) -> Result<Done, Problem> {
         drop(self.called(format!("{verb} {destination}"))?);
         if destination != DESTINATION {
-            return Err(Problem::Unknown("There is no such destination.".into()));
+            return Err(no_such("destination"));
         }
-        Ok(Done {
-            changed: 1,
-            message: format!("Done: {verb}."),
-        })
+        done(1, format!("Done: {verb}."))
     }
+}
+
+fn done(changed: u64, message: String) -> Result<Done, Problem> {
+    Ok(Done { changed, message })
+}
+
+fn no_such(what: &str) -> Problem {
+    Problem::Unknown(format!("There is no such {what}."))
 }
 
 impl Daemon for Scripted {
@@ -300,10 +299,7 @@ impl Daemon for Scripted {
         if let Some(stuck) = stuck {
             let _ = stuck.recv();
         }
-        match self.script().problem.clone() {
-            Some(problem) => Err(problem),
-            None => Ok(()),
-        }
+        self.script().problem.clone().map_or(Ok(()), Err)
     }
 
     fn overview(&self) -> Overview {
@@ -335,27 +331,19 @@ impl Daemon for Scripted {
     fn failed_delivery(&self, id: &str) -> Result<FailedDelivery, Problem> {
         let script = self.called(format!("failed_delivery {id}"))?;
         let found = script.failed.iter().find(|one| one.id == id);
-        found
-            .cloned()
-            .ok_or_else(|| Problem::Unknown("There is no such delivery.".into()))
+        found.cloned().ok_or_else(|| no_such("delivery"))
     }
 
     fn ask_again(&self, id: &str) -> Result<Done, Problem> {
         drop(self.called(format!("ask_again {id}"))?);
         self.failed_delivery(id)?;
-        Ok(Done {
-            changed: 1,
-            message: "Looker is asked.".into(),
-        })
+        done(1, "Looker is asked.".into())
     }
 
     fn do_not_ask(&self, id: &str) -> Result<Done, Problem> {
         drop(self.called(format!("do_not_ask {id}"))?);
         self.failed_delivery(id)?;
-        Ok(Done {
-            changed: 1,
-            message: "Looker is not asked.".into(),
-        })
+        done(1, "Looker is not asked.".into())
     }
 
     fn schedules(&self) -> Result<Vec<Schedule>, Problem> {
@@ -371,9 +359,7 @@ impl Daemon for Scripted {
     fn delivery(&self, id: &str) -> Result<Delivery, Problem> {
         let script = self.called(format!("delivery {id}"))?;
         let found = script.deliveries.iter().find(|delivery| delivery.id == id);
-        found
-            .cloned()
-            .ok_or_else(|| Problem::Unknown("There is no such delivery.".into()))
+        found.cloned().ok_or_else(|| no_such("delivery"))
     }
 
     fn rejected(&self, delivery: &str, page: &Page) -> Result<Listing<RejectedRow>, Problem> {
@@ -401,9 +387,7 @@ impl Daemon for Scripted {
             return Err(problem.clone());
         }
         let found = script.letters.iter().find(|letter| letter.id == id);
-        let mut letter = found
-            .cloned()
-            .ok_or_else(|| Problem::Unknown("There is no such dead letter.".into()))?;
+        let mut letter = found.cloned().ok_or_else(|| no_such("dead letter"))?;
         letter.batch = Some(Batch::from_text(EXACT.into()).unwrap());
         Ok(letter)
     }
@@ -411,7 +395,7 @@ impl Daemon for Scripted {
     fn edit(&self, id: &str, batch: &str, take_chance: bool) -> Result<Edited, Problem> {
         let mut script = self.called(format!("edit {id} {batch} {take_chance}"))?;
         let found = script.letters.iter_mut().find(|letter| letter.id == id);
-        let letter = found.ok_or_else(|| Problem::Unknown("There is no such letter.".into()))?;
+        let letter = found.ok_or_else(|| no_such("letter"))?;
         if batch == EXACT {
             return Ok(Edited {
                 changed: 0,
@@ -438,24 +422,18 @@ impl Daemon for Scripted {
     fn cancel(&self, delivery: &str) -> Result<Done, Problem> {
         let mut script = self.called(format!("cancel {delivery}"))?;
         let found = script.deliveries.iter_mut().find(|one| one.id == delivery);
-        let one = found.ok_or_else(|| Problem::Unknown("There is no such delivery.".into()))?;
+        let one = found.ok_or_else(|| no_such("delivery"))?;
         let changed = std::mem::take(&mut one.rows.waiting);
         one.rows.cancelled += changed;
-        Ok(Done {
-            changed,
-            message: format!("{changed} rows: cancelled."),
-        })
+        done(changed, format!("{changed} rows: cancelled."))
     }
 
     fn release(&self, delivery: &str) -> Result<Done, Problem> {
         let mut script = self.called(format!("release {delivery}"))?;
         let found = script.deliveries.iter_mut().find(|one| one.id == delivery);
-        let one = found.ok_or_else(|| Problem::Unknown("There is no such delivery.".into()))?;
+        let one = found.ok_or_else(|| no_such("delivery"))?;
         let changed = u64::from(std::mem::take(&mut one.held));
-        Ok(Done {
-            changed,
-            message: format!("{changed} released."),
-        })
+        done(changed, format!("{changed} released."))
     }
 
     fn find(&self, person: &Person) -> Result<Lookup, Problem> {
@@ -610,6 +588,13 @@ impl Running {
 
     pub async fn get(&self, target: &str) -> (u16, String) {
         self.ask("GET", target, &[], "").await
+    }
+
+    /// An answer of 200 to a `GET`.
+    pub async fn read<T: serde::de::DeserializeOwned>(&self, target: &str) -> T {
+        let (status, text) = self.get(target).await;
+        assert_eq!(status, 200, "{target}: {text}");
+        serde_json::from_str(&text).unwrap()
     }
 
     /// A changing call as a program makes it.
