@@ -115,9 +115,6 @@ fn nanos(time: Duration) -> u64 {
 }
 
 /// A new delivery id: `now` in front, so that ids sort by time, and 80 random bits behind.
-///
-/// # Errors
-/// The operating system gives no random bytes.
 pub fn new_delivery_id(now: UnixMillis) -> Result<DeliveryId, getrandom::Error> {
     let mut id = [0; 16];
     getrandom::fill(&mut id[6..])?;

@@ -98,9 +98,6 @@ impl Grouper {
     }
 
     /// Adds a record. Rows must come in ascending order.
-    ///
-    /// # Errors
-    /// The temporary file failed.
     pub fn push(&mut self, record: &Record) -> Result<(), GroupError> {
         let size = self.filling.size_with(record);
         if size > self.room() && !self.filling.is_empty() {
@@ -118,9 +115,6 @@ impl Grouper {
     }
 
     /// All records are there: they are sorted, or lie in the temporary file and take no memory.
-    ///
-    /// # Errors
-    /// The temporary file failed.
     pub fn end(mut self) -> Result<Grouped, GroupError> {
         if self.spiller.is_some() {
             self.spill()?;
@@ -152,9 +146,6 @@ impl Grouper {
     }
 
     /// [`Grouper::end`] and [`Grouped::visit`].
-    ///
-    /// # Errors
-    /// Those of either.
     pub fn finish<E: From<GroupError>>(
         self,
         visit: impl FnMut(RecordView<'_>) -> Result<(), E>,
@@ -204,9 +195,6 @@ impl Grouped {
 
     /// Hands every record to `visit`, sorted by [`Record::user`] and, within it, by row. Returns the
     /// temporary file, which is of no use any more.
-    ///
-    /// # Errors
-    /// The temporary file failed, or `visit` did.
     pub fn visit<E: From<GroupError>>(
         mut self,
         mut visit: impl FnMut(RecordView<'_>) -> Result<(), E>,

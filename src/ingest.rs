@@ -292,9 +292,6 @@ enum Feed {
 /// byte comes, and until there is a place then, the stream is all that is held of it.
 ///
 /// Dropping the future gives the delivery up.
-///
-/// # Errors
-/// See [`IngestError`].
 pub async fn receive<S>(
     incoming: Incoming,
     mut stream: S,
@@ -370,9 +367,6 @@ where
 /// document's bytes, part by part, until `None`. Blocks, on `next` and on a processor.
 ///
 /// Whether the daemon would accept the document is for [`Worked::check`] to say.
-///
-/// # Errors
-/// See [`IngestError`].
 pub fn rehearse<S: Store>(
     task: &Task,
     mut next: impl FnMut() -> io::Result<Option<Bytes>>,

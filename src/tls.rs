@@ -59,9 +59,6 @@ pub enum TlsError {
 }
 
 /// A client that trusts Mozilla's authorities.
-///
-/// # Errors
-/// rustls refuses its own defaults.
 pub fn public() -> Result<ClientConfig, rustls::Error> {
     trusting(public_roots())
 }
@@ -82,9 +79,6 @@ fn trusting(roots: RootCertStore) -> Result<ClientConfig, rustls::Error> {
 
 /// Whom a client trusts: Mozilla's authorities, and those in `ca_file`, which the key `what` of the
 /// configuration names.
-///
-/// # Errors
-/// The file cannot be read or holds no certificate.
 pub fn client(what: &'static str, ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
     let mut roots = public_roots();
     if let Some(path) = ca_file {

@@ -77,9 +77,6 @@ pub(super) struct Reserved {
 
 impl Failures {
     /// Counts what the last process has left without an end, too.
-    ///
-    /// # Errors
-    /// The outbox does not say what that was.
     pub fn new(
         outbox: Outbox,
         readiness: Arc<Readiness>,

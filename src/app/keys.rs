@@ -28,9 +28,6 @@ fn key_file(config: &Config) -> PathBuf {
 
 /// Reads the keys; makes the current one if there is none and no file of the outbox needs it, and says
 /// whether it has.
-///
-/// # Errors
-/// A key is missing or of no use.
 pub(crate) fn load(config: &Config) -> Result<(Arc<Keyring>, bool), StartError> {
     let previous = config.seal.previous_key_files.iter();
     let previous: Vec<Key> = previous

@@ -218,9 +218,6 @@ pub struct App {
 
 impl App {
     /// Opens the outbox and the ports. Nothing is accepted and nothing sent before [`App::run`].
-    ///
-    /// # Errors
-    /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let secret = config.require_secret()?.clone();
         let started = UnixMillis::now();

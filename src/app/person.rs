@@ -42,8 +42,6 @@ const IDENTITIES: [Identity; 22] = [
 pub(super) struct Meant(Vec<(Identity, String)>);
 
 impl Meant {
-    /// # Errors
-    /// A sentence: a name is none of an identity.
     pub fn new(person: &Person) -> Result<Self, String> {
         let known = person.identities.iter().map(|(name, value)| {
             let identity = IDENTITIES.into_iter().find(|one| is_called(*one, name));

@@ -27,42 +27,36 @@ impl Reloader {
     pub fn reload(&mut self, new: Config) -> Result<(), ConfigError> {
         let secret = new.require_secret()?.clone();
         let old = &self.config;
-        let mut changed = Vec::new();
-        let mut taken = |key: &'static str, differs: bool| {
-            if differs {
-                tracing::info!(key, "the new value holds from now on");
-                changed.push(key);
-            }
-        };
         let text = |secrets: &[Secret]| -> Vec<String> {
             let texts = secrets.iter().map(|secret| secret.expose().to_owned());
             texts.collect()
         };
-        taken(
-            "intake.secret",
-            old.intake.secret.as_ref().map(Secret::expose) != Some(secret.expose()),
-        );
-        taken(
-            "intake.previous_secrets",
-            text(&old.intake.previous_secrets) != text(&new.intake.previous_secrets),
-        );
-        taken(
-            "intake.revoked_keys",
-            old.intake.revoked_keys != new.intake.revoked_keys,
-        );
-        taken(
-            "looker.allowed_hosts",
-            old.looker.allowed_hosts != new.looker.allowed_hosts,
-        );
-        taken(
-            "mparticle.batches_per_second",
-            old.mparticle.batches_per_second != new.mparticle.batches_per_second,
-        );
-        taken(
-            "mparticle.max_in_flight",
-            old.mparticle.max_in_flight != new.mparticle.max_in_flight,
-        );
-        taken("log.level", old.log.level != new.log.level);
+        let own = old.intake.secret.as_ref().map(Secret::expose) != Some(secret.expose());
+        let previous = text(&old.intake.previous_secrets) != text(&new.intake.previous_secrets);
+        let revoked = old.intake.revoked_keys != new.intake.revoked_keys;
+        let hosts = old.looker.allowed_hosts != new.looker.allowed_hosts;
+        let rate = old.mparticle.batches_per_second != new.mparticle.batches_per_second;
+        let in_flight = old.mparticle.max_in_flight != new.mparticle.max_in_flight;
+        let changed = [
+            ("intake.secret", own),
+            ("intake.previous_secrets", previous),
+            ("intake.revoked_keys", revoked),
+            ("looker.allowed_hosts", hosts),
+            ("mparticle.batches_per_second", rate),
+            ("mparticle.max_in_flight", in_flight),
+            ("log.level", old.log.level != new.log.level),
+        ];
+        let changed = changed.into_iter().filter(|(_, differs)| *differs);
+        let changed: Vec<_> = changed.map(|(key, _)| key).collect();
+        self.intake
+            .change(&secret, &new.intake, new.looker.allowed_hosts.clone());
+        if rate || in_flight {
+            let new = &new.mparticle;
+            self.drain.adjust(new.max_in_flight, new.batches_per_second);
+        }
+        for key in &changed {
+            tracing::info!(key, "the new value holds from now on");
+        }
         let fixed = needs_restart(old, &new);
         for section in &fixed {
             tracing::warn!(
@@ -83,16 +77,6 @@ impl Reloader {
         self.audit.record(WHO, "reload", &said);
         if changed.is_empty() && fixed.is_empty() {
             tracing::info!("the configuration was read again, and nothing in it has changed");
-        }
-        self.intake
-            .change(&secret, &new.intake, new.looker.allowed_hosts.clone());
-        if old.mparticle.batches_per_second != new.mparticle.batches_per_second
-            || old.mparticle.max_in_flight != new.mparticle.max_in_flight
-        {
-            self.drain.adjust(
-                new.mparticle.max_in_flight,
-                new.mparticle.batches_per_second,
-            );
         }
         // What is in force, so that the next reload tells the same of what still is not.
         self.config.intake.secret = Some(secret);

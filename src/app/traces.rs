@@ -199,36 +199,20 @@ mod tests {
                 b"{\"email\":\"who@example.com\"}",
             )],
         };
+        let rejected = Reply::Rejected {
+            status: 400,
+            words: words.clone(),
+        };
+        let unauthorized = Reply::Unauthorized {
+            status: 0,
+            words: words.clone(),
+        };
+        let accepted = Reply::Accepted { percent_used: None };
         for (reply, status, outcome) in [
-            (
-                Reply::Accepted { percent_used: None },
-                Some(202),
-                "accepted",
-            ),
-            (
-                Reply::Rejected {
-                    status: 400,
-                    words: words.clone(),
-                },
-                Some(400),
-                "rejected",
-            ),
-            (
-                Reply::Unauthorized {
-                    status: 0,
-                    words: words.clone(),
-                },
-                None,
-                "unauthorized",
-            ),
-            (
-                Reply::Unavailable {
-                    what: words.clone(),
-                    retry_after: None,
-                },
-                None,
-                "unavailable",
-            ),
+            (accepted, Some(202), "accepted"),
+            (rejected, Some(400), "rejected"),
+            (unauthorized, None, "unauthorized"),
+            (Reply::unavailable(&words), None, "unavailable"),
         ] {
             let span = Draft::of(&request).ended(TraceId::random(), &reply);
             let text = format!("{span:?}");

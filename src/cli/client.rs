@@ -107,9 +107,6 @@ pub struct Client {
 
 impl Client {
     /// The daemon that the command line and the environment name.
-    ///
-    /// # Errors
-    /// The address or the token cannot be used.
     pub fn new(argument: &DaemonArgument) -> Result<Self, ClientError> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let address = argument.admin.clone().or_else(|| variable(URL_VARIABLE));
@@ -120,9 +117,6 @@ impl Client {
     }
 
     /// The daemon at `address`.
-    ///
-    /// # Errors
-    /// The address or the token cannot be used.
     pub fn of(address: &str, token: Option<&str>) -> Result<Self, ClientError> {
         let wrong = || ClientError::Address(address.to_owned());
         let base = absolute(address).map_err(|_| wrong())?;

@@ -91,9 +91,6 @@ impl Document {
 
     /// The next bytes; `None` at the end. Every part but the last has the same length, a multiple
     /// of 3.
-    ///
-    /// # Errors
-    /// The file cannot be read.
     pub fn next(&mut self) -> io::Result<Option<Bytes>> {
         if self.ended {
             return Ok(None);

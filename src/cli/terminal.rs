@@ -49,9 +49,6 @@ pub struct Size {
 
 impl Terminal {
     /// Takes the terminal of standard output, and standard input's keys if that is one too.
-    ///
-    /// # Errors
-    /// The terminal does not obey.
     pub fn take() -> io::Result<Self> {
         let input = io::stdin();
         let input = input
@@ -116,9 +113,6 @@ impl Terminal {
     }
 
     /// Shows these lines and no others, in one write. They must hold nothing that a terminal obeys but colours.
-    ///
-    /// # Errors
-    /// The terminal is gone.
     pub fn draw(&mut self, lines: &[String]) -> io::Result<()> {
         let mut text = String::from("\x1b[H");
         for (at, line) in lines.iter().enumerate() {

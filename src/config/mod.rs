@@ -83,9 +83,6 @@ pub struct Config {
 
 impl Config {
     /// The hub's secret, for those who cannot go on without it.
-    ///
-    /// # Errors
-    /// [`ConfigError::NoSecret`], which says how to make one.
     pub fn require_secret(&self) -> Result<&Secret, ConfigError> {
         self.intake.secret.as_ref().ok_or(ConfigError::NoSecret)
     }

@@ -62,9 +62,6 @@ impl Audit {
     }
 
     /// Writes a record down.
-    ///
-    /// # Errors
-    /// The disk failed.
     pub fn record(&self, action: &Action) -> io::Result<()> {
         let mut line = serde_json::to_vec(action)?;
         line.push(b'\n');
@@ -83,9 +80,6 @@ impl Audit {
 
     /// The newest records, newest first, at most `limit` after leaving out `skip`; and whether there
     /// are more.
-    ///
-    /// # Errors
-    /// The disk failed.
     pub fn newest(&self, skip: usize, limit: usize) -> io::Result<(Vec<Action>, bool)> {
         let mut all = read(&self.older())?;
         all.extend(read(&self.file)?);

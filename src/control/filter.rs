@@ -122,97 +122,34 @@ mod tests {
     #[test]
     fn each_condition_holds_alone_and_all_hold_together() {
         let one = delivery();
-        let none = Filter::default();
-        assert!(none.admits(&one));
-        let text = |text: &str| Some(text.to_owned());
-        let at = |millis| Some(UnixMillis(millis));
-        for (filter, wanted) in [
+        assert!(Filter::default().admits(&one));
+        fn text(text: &str) -> Option<String> {
+            Some(text.to_owned())
+        }
+        fn at(millis: u64) -> Option<UnixMillis> {
+            Some(UnixMillis(millis))
+        }
+        type Set = fn(&mut Filter);
+        let cases: [(Set, bool); 12] = [
+            (|f| f.schedule = text("Customers, EU (Daily)"), true),
+            (|f| f.schedule = text("Customers"), false),
+            (|f| f.destination = text("d1"), true),
+            (|f| f.destination = text("d2"), false),
+            (|f| f.from = at(1_000), true),
+            (|f| f.from = at(1_001), false),
+            (|f| f.until = at(1_001), true),
+            (|f| f.until = at(1_000), false),
+            (|f| f.search = text(" eu (dAILY"), true),
+            (|f| f.search = text("0198F0C"), true),
+            (|f| f.search = text("98f0c"), false),
             (
-                Filter {
-                    schedule: text("Customers, EU (Daily)"),
-                    ..none.clone()
-                },
-                true,
-            ),
-            (
-                Filter {
-                    schedule: text("Customers"),
-                    ..none.clone()
-                },
+                |f| (f.search, f.destination) = (text("eu"), text("d2")),
                 false,
             ),
-            (
-                Filter {
-                    destination: text("d1"),
-                    ..none.clone()
-                },
-                true,
-            ),
-            (
-                Filter {
-                    destination: text("d2"),
-                    ..none.clone()
-                },
-                false,
-            ),
-            (
-                Filter {
-                    from: at(1_000),
-                    ..none.clone()
-                },
-                true,
-            ),
-            (
-                Filter {
-                    from: at(1_001),
-                    ..none.clone()
-                },
-                false,
-            ),
-            (
-                Filter {
-                    until: at(1_001),
-                    ..none.clone()
-                },
-                true,
-            ),
-            (
-                Filter {
-                    until: at(1_000),
-                    ..none.clone()
-                },
-                false,
-            ),
-            (
-                Filter {
-                    search: text(" eu (dAILY"),
-                    ..none.clone()
-                },
-                true,
-            ),
-            (
-                Filter {
-                    search: text("0198F0C"),
-                    ..none.clone()
-                },
-                true,
-            ),
-            (
-                Filter {
-                    search: text("98f0c"),
-                    ..none.clone()
-                },
-                false,
-            ),
-            (
-                Filter {
-                    search: text("eu"),
-                    destination: text("d2"),
-                    ..none.clone()
-                },
-                false,
-            ),
-        ] {
+        ];
+        for (set, wanted) in cases {
+            let mut filter = Filter::default();
+            set(&mut filter);
             assert_eq!(filter.admits(&one), wanted, "{filter:?}");
             let failed = FailedDelivery {
                 id: one.id.clone(),

@@ -113,9 +113,6 @@ pub enum TokenError {
 
 impl Token {
     /// Makes a token of its text.
-    ///
-    /// # Errors
-    /// See [`TokenError`].
     pub fn new(text: &str) -> Result<Self, TokenError> {
         if text.len() < TOKEN_LENGTH {
             return Err(TokenError::Short);

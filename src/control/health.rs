@@ -515,49 +515,32 @@ mod tests {
             let standing = Standing::of(&delivery, Some(&destination));
             (standing, standing.level(&delivery, Some(&destination)))
         };
-        let rows = Rows {
+        let sent = || Rows {
             delivered: 238,
             ..Rows::default()
         };
-        let dead = Rows { dead: 62, ..rows };
-        let rejected = Rows {
-            rejected: 1,
-            ..rows
+        let with = |change: fn(&mut Rows)| {
+            let mut rows = sent();
+            change(&mut rows);
+            rows
         };
-        let open = Rows { waiting: 9, ..rows };
-        let flying = Rows {
-            in_flight: 9,
-            ..rows
-        };
+        let dead = with(|rows| rows.dead = 62);
+        let rejected = with(|rows| rows.rejected = 1);
+        let open = with(|rows| rows.waiting = 9);
+        let flying = with(|rows| rows.in_flight = 9);
+        use Level::{Attention, Waiting};
+        use Standing::{Blocked, Cancelled, Delivered, Incomplete, Queued, Sending};
         for (state, rows, at, want, level) in [
-            ("done", rows, "idle", Standing::Delivered, Level::Ok),
-            ("done", dead, "idle", Standing::Incomplete, Level::Attention),
-            (
-                "done",
-                rejected,
-                "idle",
-                Standing::Incomplete,
-                Level::Waiting,
-            ),
-            ("sending", open, "flowing", Standing::Sending, Level::Ok),
-            ("sending", open, "down", Standing::Blocked, Level::Waiting),
-            (
-                "sending",
-                open,
-                "waiting",
-                Standing::Blocked,
-                Level::Waiting,
-            ),
-            ("sending", flying, "waiting", Standing::Sending, Level::Ok),
-            (
-                "waiting",
-                open,
-                "paused",
-                Standing::Blocked,
-                Level::Attention,
-            ),
-            ("waiting", open, "flowing", Standing::Queued, Level::Ok),
-            ("cancelled", rows, "idle", Standing::Cancelled, Level::Ok),
+            ("done", sent(), "idle", Delivered, Level::Ok),
+            ("done", dead, "idle", Incomplete, Attention),
+            ("done", rejected, "idle", Incomplete, Waiting),
+            ("sending", open, "flowing", Sending, Level::Ok),
+            ("sending", open, "down", Blocked, Waiting),
+            ("sending", open, "waiting", Blocked, Waiting),
+            ("sending", flying, "waiting", Sending, Level::Ok),
+            ("waiting", open, "paused", Blocked, Attention),
+            ("waiting", open, "flowing", Queued, Level::Ok),
+            ("cancelled", sent(), "idle", Cancelled, Level::Ok),
         ] {
             assert_eq!(of(state, rows, at), (want, level), "{state} {at}");
         }

@@ -29,9 +29,6 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Kept>> {
 }
 
 /// Puts it in the place of what was kept before, whole or not at all.
-///
-/// # Errors
-/// The disk failed.
 pub(super) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");

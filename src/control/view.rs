@@ -385,9 +385,6 @@ pub struct Batch(pub Box<RawValue>);
 
 impl Batch {
     /// Takes JSON text over.
-    ///
-    /// # Errors
-    /// It is not JSON.
     pub fn from_text(text: String) -> Result<Self, serde_json::Error> {
         RawValue::from_string(text).map(Self)
     }

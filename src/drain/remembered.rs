@@ -47,9 +47,6 @@ impl Paused {
     }
 
     /// The same of one destination; `None`: it is not paused.
-    ///
-    /// # Errors
-    /// The outbox does not answer.
     pub fn of(
         outbox: &Outbox,
         destination: DestinationId,

@@ -31,9 +31,6 @@ impl Buffer {
     }
 
     /// Adds a record.
-    ///
-    /// # Errors
-    /// [`GroupError::RowTooLarge`].
     pub fn push(&mut self, record: &Record) -> Result<(), GroupError> {
         let start = u32::try_from(self.bytes.len())
             .ok()

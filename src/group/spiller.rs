@@ -24,9 +24,6 @@ pub struct Spiller {
 impl Spiller {
     /// Makes the temporary file and starts the thread. `memory` is what the delivery has
     /// at this moment.
-    ///
-    /// # Errors
-    /// The file cannot be made, or the system gives no thread.
     pub fn start(space: &Space, memory: usize) -> io::Result<Self> {
         let spill = Spill::create(space, memory)?;
         // A buffer is handed over only when the thread takes it, so no third one is ever needed.
@@ -61,9 +58,6 @@ impl Spiller {
     }
 
     /// Waits until all is written; returns the file and its runs.
-    ///
-    /// # Errors
-    /// The file failed.
     pub fn finish(mut self) -> Written {
         self.join()
     }

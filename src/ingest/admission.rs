@@ -84,18 +84,12 @@ impl Admission {
     }
 
     /// Waits until a delivery that begins now would find a place. It does not have it then.
-    ///
-    /// # Errors
-    /// [`IngestError::Busy`], [`IngestError::Stopped`].
     pub async fn free(&self) -> Result<(), IngestError> {
         let place = self.stopping.run_until_cancelled(self.enter()).await;
         place.ok_or(IngestError::Stopped)?.map(drop)
     }
 
     /// Waits for a place, in the order in which they are asked for.
-    ///
-    /// # Errors
-    /// [`IngestError::Busy`].
     pub async fn enter(&self) -> Result<Place, IngestError> {
         let place = Arc::clone(&self.places).acquire_owned();
         match timeout(self.within, place).await {

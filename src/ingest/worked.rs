@@ -33,9 +33,6 @@ pub struct Worked {
 
 impl Worked {
     /// Whether it is a delivery: of many rows that all were refused nothing would arrive.
-    ///
-    /// # Errors
-    /// [`IngestError::NothingToSend`].
     pub fn check(&self) -> Result<(), IngestError> {
         if self.rows == 0 || self.rejected < self.rows {
             return Ok(());

@@ -45,9 +45,6 @@ pub struct Feeder<'a> {
 
 /// Runs `make` with a [`Feeder`] whose requests go to `store` on a thread of their own. Returns when
 /// all of them are there. Rows that no batch can hold are counted.
-///
-/// # Errors
-/// The store's, else those of `make`.
 pub fn write<S: Store, T>(
     store: &mut S,
     session: Option<&mut Session>,

@@ -194,9 +194,6 @@ pub(super) struct Form {
 
 impl Form {
     /// The fields of a form that was filled in.
-    ///
-    /// # Errors
-    /// It is not a form.
     pub(super) fn of(filled: &Value) -> Result<Self, RequestError> {
         // An array would pass for a struct with serde, member by member.
         if !filled.is_object() {

@@ -23,9 +23,6 @@ pub(super) struct Filled(Map<String, Value>);
 
 impl Filled {
     /// Reads the request's body.
-    ///
-    /// # Errors
-    /// It is not what Looker sends.
     pub(super) fn read(body: &[u8]) -> Result<Self, RequestError> {
         #[derive(serde::Deserialize)]
         struct Request {

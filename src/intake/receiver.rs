@@ -20,16 +20,10 @@ pub trait Receiver: Send + Sync + 'static {
     /// Whether a delivery that came now would be taken (room on the disk, health of the outbox).
     /// Asked before a download url is spent, again and again while a push is spooled, and for
     /// `GET /status`. Must not block.
-    ///
-    /// # Errors
-    /// The sentence that Looker is to be told.
     fn admit(&self) -> Result<(), Refusal>;
 
     /// Whether a delivery with these choices would be taken, as far as they decide. Asked while a person
     /// fills in the form. Must not block.
-    ///
-    /// # Errors
-    /// The sentence that the person is to be told.
     fn allows(&self, _choices: &Choices) -> Result<(), Refusal> {
         Ok(())
     }
@@ -59,9 +53,6 @@ pub trait Receiver: Send + Sync + 'static {
     /// Waits until a delivery that begins now would be worked on at once, and not without end. Asked
     /// before a download url is spent: it is valid for an hour. In [`Receiver::receive`] a delivery may
     /// have to wait again, once its first bytes have come: those that are silent keep nobody waiting.
-    ///
-    /// # Errors
-    /// The sentence that Looker is to be told.
     fn turn(&self) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// Carries one delivery to where it is durable: `Ok` means committed and on the disk. Must read

@@ -228,84 +228,34 @@ mod tests {
 
     #[test]
     fn each_fault_has_its_own_sentence() {
-        for (sections, message) in [
-            (
-                vec![("type", r#""cell""#), PLAN, DATA, FORM],
-                r#"This action supports type "query" only (a Look or an Explore), but the request is of type "cell"."#,
-            ),
-            (
-                vec![PLAN, DATA, FORM],
-                r#"This action supports type "query" only (a Look or an Explore), but the request is of type unknown."#,
-            ),
-            (
-                vec![KIND, FORM],
-                r#"Required setting "API Key" not specified in action settings."#,
-            ),
-            (
-                vec![KIND, ("data", "null"), FORM],
-                r#"Required setting "API Key" not specified in action settings."#,
-            ),
-            (
-                vec![KIND, ("data", r#"{"apiKey": "k", "apiSecret": ""}"#), FORM],
-                r#"Required setting "API Secret" not specified in action settings."#,
-            ),
-            (vec![KIND, DATA], "Missing data type (user|event)."),
-            (
-                vec![KIND, DATA, ("form_params", r#"{"data_type": null}"#)],
-                "Missing data type (user|event).",
-            ),
-            (
-                vec![KIND, DATA, ("form_params", r#"{"data_type": "rows"}"#)],
-                r#"Unknown data type "rows": it must be "user_data" or "event_data"."#,
-            ),
-            (
-                vec![KIND, DATA, ("form_params", r#"{"data_type": "user_data"}"#)],
-                "Missing environment (production|development).",
-            ),
-            (
-                vec![
-                    KIND,
-                    DATA,
-                    (
-                        "form_params",
-                        r#"{"data_type": "user_data", "environment": "Production"}"#,
-                    ),
-                ],
-                r#"Unknown environment "Production": it must be "production" or "development"."#,
-            ),
-            (
-                vec![
-                    KIND,
-                    ("scheduled_plan", r#"{"download_url": 5}"#),
-                    DATA,
-                    FORM,
-                ],
-                "The `scheduled_plan` section of Looker's request is not what an action hub expects.",
-            ),
-            (
-                vec![KIND, ("scheduled_plan", "[]"), DATA, FORM],
-                "The `scheduled_plan` section of Looker's request is not what an action hub expects.",
-            ),
-            (
-                vec![KIND, ("data", r#"["k", "s"]"#), FORM],
-                "The `data` section of Looker's request is not what an action hub expects.",
-            ),
-            (
-                vec![
-                    KIND,
-                    ("data", r#"{"apiKey": "k", "apiSecret": {"hunter2": 1}}"#),
-                    FORM,
-                ],
-                "The `data` section of Looker's request is not what an action hub expects.",
-            ),
-            (
-                vec![KIND, DATA, DATA, FORM],
-                "Looker's request has two `data` sections.",
-            ),
-        ] {
+        // The section, what stands in it, if it is there, and what is said.
+        let cases = r#"
+            type|"cell"|This action supports type "query" only (a Look or an Explore), but the request is of type "cell".
+            type||This action supports type "query" only (a Look or an Explore), but the request is of type unknown.
+            data||Required setting "API Key" not specified in action settings.
+            data|null|Required setting "API Key" not specified in action settings.
+            data|{"apiKey": "k", "apiSecret": ""}|Required setting "API Secret" not specified in action settings.
+            form_params||Missing data type (user|event).
+            form_params|{"data_type": null}|Missing data type (user|event).
+            form_params|{"data_type": "rows"}|Unknown data type "rows": it must be "user_data" or "event_data".
+            form_params|{"data_type": "user_data"}|Missing environment (production|development).
+            form_params|{"data_type": "user_data", "environment": "Production"}|Unknown environment "Production": it must be "production" or "development".
+            scheduled_plan|{"download_url": 5}|The `scheduled_plan` section of Looker's request is not what an action hub expects.
+            scheduled_plan|[]|The `scheduled_plan` section of Looker's request is not what an action hub expects.
+            data|["k", "s"]|The `data` section of Looker's request is not what an action hub expects.
+            data|{"apiKey": "k", "apiSecret": {"hunter2": 1}}|The `data` section of Looker's request is not what an action hub expects."#;
+        for case in cases.lines().skip(1) {
+            let mut parts = case.trim().splitn(3, '|');
+            let [name, json, message] = std::array::from_fn(|_| parts.next().unwrap());
+            let mut sections = vec![KIND, PLAN, DATA, FORM];
+            sections.retain(|(own, _)| *own != name);
+            sections.extend((!json.is_empty()).then_some((name, json)));
             let error = request(&sections).map(|_| "accepted").unwrap_err();
             assert_eq!(error.to_string(), message);
         }
+        let twice = request(&[KIND, DATA, DATA, FORM]).map(|_| "accepted");
+        let message = "Looker's request has two `data` sections.";
+        assert_eq!(twice.unwrap_err().to_string(), message);
     }
 
     fn choices(optional: &str) -> Result<Choices, RequestError> {
@@ -359,37 +309,18 @@ mod tests {
 
     #[test]
     fn a_choice_that_the_form_does_not_offer_is_refused() {
-        for (optional, message) in [
-            (
-                r#", "skip_sent": "true""#,
-                r#"Unknown choice "true" for Skip Events Already Sent: it must be "no" or "yes"."#,
-            ),
-            (
-                r#", "pod": "EU1""#,
-                r#"Unknown choice "EU1" for Data Center: it must be "us1" or "us2" or "eu1" or "au1"."#,
-            ),
-            (
-                r#", "plan_version": "2""#,
-                "A data plan version was given without a data plan id.",
-            ),
-            (
-                r#", "plan_id": "p", "plan_version": "v2""#,
-                r#"The data plan version "v2" is not a whole number from 1 on."#,
-            ),
-            (
-                r#", "plan_id": "p", "plan_version": 0"#,
-                r#"The data plan version "0" is not a whole number from 1 on."#,
-            ),
-            (
-                r#", "more_columns": "double""#,
-                "Line 1 of \"More Columns\", \"double\", is not a column and its tag, such as calculation_1: mp_user_attribute.",
-            ),
-            (
-                r#", "untagged": 5"#,
-                "The `form_params` section of Looker's request is not what an action hub expects.",
-            ),
-        ] {
-            assert_eq!(choices(optional).unwrap_err().to_string(), message);
+        let cases = r#"
+            "skip_sent": "true"|Unknown choice "true" for Skip Events Already Sent: it must be "no" or "yes".
+            "pod": "EU1"|Unknown choice "EU1" for Data Center: it must be "us1" or "us2" or "eu1" or "au1".
+            "plan_version": "2"|A data plan version was given without a data plan id.
+            "plan_id": "p", "plan_version": "v2"|The data plan version "v2" is not a whole number from 1 on.
+            "plan_id": "p", "plan_version": 0|The data plan version "0" is not a whole number from 1 on.
+            "more_columns": "double"|Line 1 of "More Columns", "double", is not a column and its tag, such as calculation_1: mp_user_attribute.
+            "untagged": 5|The `form_params` section of Looker's request is not what an action hub expects."#;
+        for case in cases.lines().skip(1) {
+            let (optional, message) = case.trim().split_once('|').unwrap();
+            let error = choices(&format!(", {optional}")).unwrap_err();
+            assert_eq!(error.to_string(), message);
         }
     }
 

@@ -62,9 +62,6 @@ impl Intake {
     /// Serves until the shutdown. Then no connection and no delivery is begun any more, and what is
     /// under way has `settings.deadline` to finish; what has not finished by then is given up, its
     /// client told so. Returns when nothing of it runs any more.
-    ///
-    /// # Errors
-    /// None today: what goes wrong with one connection ends that connection only.
     pub async fn run<R: Receiver>(
         self,
         receiver: Arc<R>,

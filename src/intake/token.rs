@@ -14,9 +14,6 @@ use crate::config::Secret;
 const NONCE_BYTES: usize = 32;
 
 /// A new key for `secret`, to be entered in Looker. It is as good as a password.
-///
-/// # Errors
-/// The operating system gives no random bytes.
 pub fn new_key(secret: &Secret) -> Result<String, getrandom::Error> {
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce)?;

@@ -15,9 +15,6 @@ pub struct Mismatch {
 
 /// Checks that `batches` (the JSON of each, as a receiver kept it) hold every row of `shape`
 /// exactly once, with the values of the row, its user and its device. Returns the rows.
-///
-/// # Errors
-/// The first difference: a row that is missing, doubled, foreign or changed.
 pub fn audit<'a>(
     shape: &Shape,
     batches: impl IntoIterator<Item = &'a [u8]>,

@@ -196,9 +196,6 @@ impl FormField {
 impl Dialog {
     /// Opens the dialog for a query: asks the hub for its listing, and, if Looker would offer the action,
     /// for its form.
-    ///
-    /// # Errors
-    /// See [`DialogError`].
     pub async fn open(hub: &Url, token: &str, person: &Person) -> Result<Self, DialogError> {
         let listing: Listing = read(ask(hub, token, None).await?.json())?;
         let mut actions = listing.integrations.into_iter();

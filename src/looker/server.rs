@@ -29,9 +29,6 @@ pub struct Looker {
 
 impl Looker {
     /// Opens the port (0 picks a free one). Must be called inside a tokio runtime.
-    ///
-    /// # Errors
-    /// The address cannot be bound.
     pub async fn bind(addr: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
@@ -67,9 +64,6 @@ impl Looker {
 
     /// Serves until `shutdown`; downloads in progress then have 2 seconds to end. No connection
     /// is left open when it returns.
-    ///
-    /// # Errors
-    /// None today: what goes wrong on one connection ends that connection only.
     pub async fn run(self, shutdown: Shutdown) -> io::Result<()> {
         let (publisher, api) = (self.publisher, self.api);
         serve(self.listener, shutdown, CLOSE_WITHIN, move |request| {

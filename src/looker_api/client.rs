@@ -143,9 +143,6 @@ impl LookerApi {
     }
 
     /// Logs in, if need be.
-    ///
-    /// # Errors
-    /// See [`ApiError`].
     pub async fn log_in(&self) -> Result<(), ApiError> {
         self.token(None).await.map(|_| ())
     }

@@ -48,18 +48,12 @@ struct Raw {
 
 impl LookerApi {
     /// Runs a Look; at most `rows` rows come back, as a `json_detail` document.
-    ///
-    /// # Errors
-    /// See [`ApiError`].
     pub async fn run_look(&self, id: &str, rows: u64) -> Result<Bytes, ApiError> {
         let path = ["looks", id, "run", FORMAT];
         self.run(&path, rows, &format!("the Look {id}")).await
     }
 
     /// Runs a query, named by its id or by its slug (the `qid` of an Explore's address).
-    ///
-    /// # Errors
-    /// See [`ApiError`].
     pub async fn run_query(&self, name: &str, rows: u64) -> Result<Bytes, ApiError> {
         let what = format!("the query {name}");
         let id = match name.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -91,9 +85,6 @@ impl LookerApi {
     }
 
     /// The fields of an Explore, with their tags.
-    ///
-    /// # Errors
-    /// See [`ApiError`].
     pub async fn explore(&self, model: &str, explore: &str) -> Result<Vec<ExploreField>, ApiError> {
         let path = ["lookml_models", model, "explores", explore];
         let names = format!("the Explore {model}/{explore}");

@@ -65,9 +65,6 @@ impl LookerApi {
 
     /// `POST /scheduled_plans/{id}/run_once`: Looker copies the schedule into a new one that runs
     /// once, at once, and returns the new one's id.
-    ///
-    /// # Errors
-    /// See [`ApiError`].
     pub async fn run_once(&self, id: &str) -> Result<String, ApiError> {
         let path = ["scheduled_plans", checked(id)?, "run_once"];
         let call = Call::post(

@@ -84,9 +84,6 @@ impl Standing {
 
 impl LookerApi {
     /// Logs in and says as whom, and what that user may do.
-    ///
-    /// # Errors
-    /// See [`ApiError`].
     pub async fn standing(&self) -> Result<Standing, ApiError> {
         let fields = [("fields", "id,display_name")];
         let call = Call {

@@ -50,9 +50,6 @@ impl BatchColumns {
     }
 
     /// Puts a column into an object, under this name with quotes and colon.
-    ///
-    /// # Errors
-    /// Another column has the name.
     pub(super) fn put(
         &mut self,
         object: Object,

@@ -88,9 +88,6 @@ pub(super) fn write_screen(
 
 impl CommerceColumns {
     /// Gives a column its place; the path of its values in a batch, and all columns of that place.
-    ///
-    /// # Errors
-    /// Why it can have none.
     pub(super) fn place(
         &mut self,
         tag: CommerceTag,

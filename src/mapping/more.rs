@@ -124,9 +124,6 @@ impl MoreColumns {
 
     /// Whether all tags have a meaning for this type of data. (In LookML, which serves both, a tag
     /// that has none is passed over; here it was chosen for this very schedule.)
-    ///
-    /// # Errors
-    /// [`MoreColumnsError::OfEvents`]
     pub fn check(&self, data_type: DataType) -> Result<(), MoreColumnsError> {
         let wrong = match data_type {
             DataType::Event => None,
@@ -142,9 +139,6 @@ impl MoreColumns {
     }
 
     /// The header as if its columns had these tags before those of LookML, so that these count.
-    ///
-    /// # Errors
-    /// [`MoreColumnsError::Column`]
     pub fn apply<'a>(&self, header: &'a Header) -> Result<Cow<'a, Header>, MoreColumnsError> {
         let mut header = Cow::Borrowed(header);
         for more in self.0.iter() {

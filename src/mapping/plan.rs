@@ -114,9 +114,6 @@ impl Plan {
 
     /// What each column would be for, also where the columns together make no plan, so that a
     /// person sees what is missing.
-    ///
-    /// # Errors
-    /// [`PlanError::Pivoted`].
     pub fn preview(header: &Header, settings: &Settings) -> Result<Vec<ColumnFate>, PlanError> {
         Ok(Self::place_all(header, settings, [0; 16])?.fates)
     }
@@ -190,9 +187,6 @@ impl Plan {
     }
 
     /// Whether the rows so far make a delivery.
-    ///
-    /// # Errors
-    /// [`PlanError::TooManyEventNames`].
     #[inline]
     pub fn check(&self, tally: &Tally) -> Result<(), PlanError> {
         if !tally.event_names().is_beyond() {

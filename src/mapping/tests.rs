@@ -17,7 +17,7 @@ fn field(name: &str, tags: &[&str]) -> Field {
     }
 }
 
-fn header(fields: &[(&str, &[&str])]) -> Header {
+fn header_of(fields: &[(&str, &[&str])]) -> Header {
     Header {
         fields: fields
             .iter()
@@ -53,8 +53,25 @@ const fn settings_of(data_type: DataType, skip_sent: bool) -> Settings {
 const EVENTS: Settings = settings_of(DataType::Event, false);
 const USERS: Settings = settings_of(DataType::User, false);
 
-fn plan(fields: &[(&str, &[&str])], settings: Settings) -> Plan {
-    Plan::new(&header(fields), &settings, [7; 16]).unwrap()
+fn plan_of(fields: &[(&str, &[&str])], settings: Settings) -> Plan {
+    Plan::new(&header_of(fields), &settings, [7; 16]).unwrap()
+}
+
+/// A header of columns in a text: `name: tag tag, name: tag`.
+fn header(columns: &str) -> Header {
+    let columns = columns.split(',').map(|column| {
+        let (name, tags) = column.split_once(':').unwrap();
+        let tags: Vec<_> = tags.split_whitespace().collect();
+        field(name.trim(), &tags)
+    });
+    Header {
+        fields: columns.collect(),
+        ..Header::default()
+    }
+}
+
+fn plan(columns: &str, settings: Settings) -> Plan {
+    Plan::new(&header(columns), &settings, [7; 16]).unwrap()
 }
 
 /// A row from JSON literals; `""` is an absent cell.
@@ -129,16 +146,31 @@ fn members(plan: &Plan, record: &Record) -> (Mark, String) {
     (mark, String::from_utf8(out).unwrap())
 }
 
+/// Settings of a section as text: names and their literals.
+fn named<'a>(names: &'a [Box<str>], section: &'a [u8]) -> impl Iterator<Item = (&'a str, &'a str)> {
+    settings(section).map(|(slot, literal)| {
+        let literal = std::str::from_utf8(literal).unwrap();
+        (&*names[slot as usize], literal)
+    })
+}
+
 fn attributes(plan: &Plan, literals: &[&str]) -> Vec<(String, String)> {
     let record = map(plan, literals).0.unwrap();
-    settings(record.view().attributes)
-        .map(|(slot, literal)| {
-            (
-                plan.names().attributes[slot as usize].to_string(),
-                String::from_utf8(literal.to_vec()).unwrap(),
-            )
-        })
+    let named = named(&plan.names().attributes, record.view().attributes);
+    named
+        .map(|(name, literal)| (name.to_owned(), literal.to_owned()))
         .collect()
+}
+
+/// The device's settings, written one after the other.
+fn device(plan: &Plan, literals: &[&str]) -> (String, Tally) {
+    let (record, tally) = map(plan, literals);
+    let record = record.unwrap();
+    let named = named(&plan.names().device, record.view().device);
+    let pairs: Vec<_> = named
+        .map(|(name, literal)| format!("{name}{literal}"))
+        .collect();
+    (pairs.join(","), tally)
 }
 
 #[test]
@@ -167,52 +199,38 @@ fn every_identity_tag_goes_to_its_wire_name() {
         ("mp_alias", "alias", "alias"),
     ];
     for (tag, current, legacy) in names {
-        let plan_now = plan(&[("a.x", &[tag])], USERS);
-        assert_eq!(
-            identities(&plan_now, &["\"v\""]),
-            format!("\"{current}\":\"v\"")
-        );
-        let plan_then = plan(
-            &[("a.x", &[tag])],
-            Settings {
-                identity_names: IdentityNames::Legacy,
+        for (identity_names, name) in [
+            (IdentityNames::Current, current),
+            (IdentityNames::Legacy, legacy),
+        ] {
+            let settings = Settings {
+                identity_names,
                 ..USERS
-            },
-        );
-        assert_eq!(
-            identities(&plan_then, &["\"v\""]),
-            format!("\"{legacy}\":\"v\"")
-        );
+            };
+            let plan = plan(&format!("a.x: {tag}"), settings);
+            let want = format!("\"{name}\":\"v\"");
+            assert_eq!(identities(&plan, &["\"v\""]), want);
+        }
     }
 }
 
 #[test]
 fn identities_are_strings_in_one_order_and_one_spelling() {
-    let plan = plan(
-        &[("a.mail", &["mp_email"]), ("a.id", &["mp_customer_id"])],
-        USERS,
-    );
+    let plan = plan("a.mail: mp_email, a.id: mp_customer_id", USERS);
     let want = r#""customer_id":"12345678901234567890","email":"a/b@c.d""#;
-    assert_eq!(
-        identities(&plan, &[r#""a\/b@c.d""#, "12345678901234567890"]),
-        want
-    );
-    assert_eq!(
-        identities(&plan, &[r#""\u0061/b@c.d""#, "\"12345678901234567890\""]),
-        want
-    );
-    assert_eq!(
-        identities(&plan, &["null", "true"]),
-        r#""customer_id":"true""#
-    );
+    for literals in [
+        [r#""a\/b@c.d""#, "12345678901234567890"],
+        [r#""\u0061/b@c.d""#, "\"12345678901234567890\""],
+    ] {
+        assert_eq!(identities(&plan, &literals), want);
+    }
+    let want = r#""customer_id":"true""#;
+    assert_eq!(identities(&plan, &["null", "true"]), want);
 }
 
 #[test]
 fn users_with_the_same_first_identity_stay_together() {
-    let plan = plan(
-        &[("a.mail", &["mp_email"]), ("a.id", &["mp_customer_id"])],
-        USERS,
-    );
+    let plan = plan("a.mail: mp_email, a.id: mp_customer_id", USERS);
     let user = |literals: &[&str]| map(&plan, literals).0.unwrap().user;
     assert_eq!(user(&["\"a\"", "1"]), user(&["\"b\"", "\"1\""]));
     assert_ne!(user(&["\"a\"", "1"]), user(&["\"a\"", "2"]));
@@ -221,10 +239,7 @@ fn users_with_the_same_first_identity_stay_together() {
 
 #[test]
 fn a_row_without_an_identity_is_rejected_and_the_columns_are_named() {
-    let plan = plan(
-        &[("a.mail", &["mp_email"]), ("a.id", &["mp_customer_id"])],
-        USERS,
-    );
+    let plan = plan("a.mail: mp_email, a.id: mp_customer_id", USERS);
     for literals in [
         ["null", "null"],
         ["\"\"", "null"],
@@ -241,7 +256,7 @@ fn a_row_without_an_identity_is_rejected_and_the_columns_are_named() {
 
 #[test]
 fn the_first_of_two_columns_with_one_identity_that_is_not_null_wins() {
-    let plan = plan(&[("a.x", &["mp_email"]), ("a.y", &["mp_email"])], USERS);
+    let plan = plan("a.x: mp_email, a.y: mp_email", USERS);
     assert_eq!(identities(&plan, &["\"x\"", "\"y\""]), r#""email":"x""#);
     assert_eq!(identities(&plan, &["null", "\"y\""]), r#""email":"y""#);
     assert!(
@@ -252,8 +267,7 @@ fn the_first_of_two_columns_with_one_identity_that_is_not_null_wins() {
 
 #[test]
 fn a_delivery_without_an_identity_column_fails_in_the_words_of_the_old_action() {
-    let error =
-        Plan::new(&header(&[("a.x", &["mp_user_attribute"])]), &USERS, [0; 16]).unwrap_err();
+    let error = Plan::new(&header("a.x: mp_user_attribute"), &USERS, [0; 16]).unwrap_err();
     assert!(
         error
             .to_string()
@@ -263,10 +277,7 @@ fn a_delivery_without_an_identity_column_fails_in_the_words_of_the_old_action() 
 
 #[test]
 fn a_tagged_pivoted_measure_fails_the_delivery_and_an_untagged_one_does_not() {
-    let mut head = header(&[
-        ("a.id", &["mp_customer_id"]),
-        ("a.count", &["mp_user_attribute"]),
-    ]);
+    let mut head = header("a.id: mp_customer_id, a.count: mp_user_attribute");
     head.fields[1].kind = FieldKind::Measure;
     head.pivots = vec!["a.month".to_owned()];
     let error = Plan::new(&head, &USERS, [0; 16]).unwrap_err();
@@ -278,12 +289,8 @@ fn a_tagged_pivoted_measure_fails_the_delivery_and_an_untagged_one_does_not() {
 #[test]
 fn user_attributes_keep_their_type_their_digits_and_their_lists() {
     let plan = plan(
-        &[
-            ("u.id", &["mp_customer_id"]),
-            ("u.a", &["mp_user_attribute"]),
-            ("u.b", &["mp_user_attribute"]),
-            ("calc", &["mp_user_attribute"]),
-        ],
+        "u.id: mp_customer_id, u.a: mp_user_attribute, u.b: mp_user_attribute, \
+         calc: mp_user_attribute",
         USERS,
     );
     assert_eq!(
@@ -307,16 +314,10 @@ fn user_attributes_keep_their_type_their_digits_and_their_lists() {
 
 #[test]
 fn event_fields_have_their_defaults_types_and_places() {
-    let fields: &[(&str, &[&str])] = &[
-        ("e.id", &["mp_customer_id"]),
-        ("e.name", &["mp_event_name"]),
-        ("e.type", &["mp_custom_event_type"]),
-        ("e.eid", &["mp_event_id"]),
-        ("e.at", &["mp_timestamp_unixtime_ms"]),
-        ("e.sid", &["mp_session_id"]),
-        ("e.uuid", &["mp_session_uuid"]),
-        ("e.shoe", &["mp_custom_attribute"]),
-    ];
+    let fields = "e.id: mp_customer_id, e.name: mp_event_name, \
+         e.type: mp_custom_event_type, e.eid: mp_event_id, \
+         e.at: mp_timestamp_unixtime_ms, e.sid: mp_session_id, \
+         e.uuid: mp_session_uuid, e.shoe: mp_custom_attribute";
     let plan = plan(fields, EVENTS);
     let uuid = "\"84E1B361-A282-4ADF-8A6D-1D31E6DD5A9E\"";
     let (full, _) = event(
@@ -381,13 +382,7 @@ fn event_fields_have_their_defaults_types_and_places() {
 
 #[test]
 fn an_event_whose_time_cannot_be_read_is_rejected() {
-    let plan = plan(
-        &[
-            ("e.id", &["mp_email"]),
-            ("e.at", &["mp_timestamp_unixtime_ms"]),
-        ],
-        EVENTS,
-    );
+    let plan = plan("e.id: mp_email, e.at: mp_timestamp_unixtime_ms", EVENTS);
     for time in [
         "\"2026-11-31\"",
         "\"2026-11\"",
@@ -403,32 +398,17 @@ fn an_event_whose_time_cannot_be_read_is_rejected() {
 #[test]
 fn device_fields_are_known_typed_and_checked() {
     let plan = plan(
-        &[
-            ("d.id", &["mp_customer_id"]),
-            ("d.brand", &["mp_device_info"]),
-            ("d.screen_width", &["mp_device_info"]),
-            ("d.is_tablet", &["mp_device_info"]),
-            ("d.platform", &["mp_device_info"]),
-            ("d.ios_idfv", &["mp_device_info"]),
-            ("d.colour", &["mp_device_info"]),
-        ],
+        "d.id: mp_customer_id, d.brand: mp_device_info, \
+         d.screen_width: mp_device_info, d.is_tablet: mp_device_info, \
+         d.platform: mp_device_info, d.ios_idfv: mp_device_info, \
+         d.colour: mp_device_info",
         EVENTS,
     );
     assert!(
         plan.remarks()
             .any(|told| told.contains("no field named colour"))
     );
-    let device = |literals: &[&str]| {
-        let (record, tally) = map(&plan, literals);
-        let record = record.unwrap();
-        let pairs: Vec<_> = settings(record.view().device)
-            .map(|(slot, literal)| {
-                let name = &plan.names().device[slot as usize];
-                format!("{name}{}", std::str::from_utf8(literal).unwrap())
-            })
-            .collect();
-        (pairs.join(","), tally)
-    };
+    let device = |literals: &[&str]| device(&plan, literals);
     let uuid = "\"84E1B361-A282-4ADF-8A6D-1D31E6DD5A9E\"";
     let (good, _) = device(&["1", "12", "\"640\"", "\"Yes\"", "\"IOS\"", uuid]);
     assert_eq!(
@@ -452,13 +432,11 @@ fn device_fields_are_known_typed_and_checked() {
 #[test]
 fn the_101st_custom_attribute_of_an_event_is_left_out_and_counted() {
     let names: Vec<_> = (0..102).map(|at| format!("e.a{at}")).collect();
-    let mut fields: Vec<(&str, &[&str])> = vec![("e.id", &["mp_customer_id"])];
-    fields.extend(
-        names
-            .iter()
-            .map(|name| (name.as_str(), &["mp_custom_attribute"][..])),
-    );
-    let plan = plan(&fields, EVENTS);
+    let columns: String = names
+        .iter()
+        .map(|name| format!(", {name}: mp_custom_attribute"))
+        .collect();
+    let plan = plan(&format!("e.id: mp_customer_id{columns}"), EVENTS);
     let mut literals = vec!["1"; 103];
     literals[5] = "null";
     let (event, tally) = event(&plan, &literals);
@@ -469,7 +447,7 @@ fn the_101st_custom_attribute_of_an_event_is_left_out_and_counted() {
 
 #[test]
 fn only_the_first_mp_tag_counts_and_the_person_is_told() {
-    let plan = plan(
+    let plan = plan_of(
         &[
             ("a.id", &["primary", " mp_customer_id ", "mp_email"]),
             ("a.typo", &["mp_emial"]),
@@ -478,15 +456,10 @@ fn only_the_first_mp_tag_counts_and_the_person_is_told() {
         ],
         USERS,
     );
-    let fates: Vec<_> = plan
-        .fates()
-        .iter()
-        .map(|fate| fate.goes_to.as_deref())
-        .collect();
-    assert_eq!(
-        fates,
-        [Some("user_identities.customer_id"), None, None, None]
-    );
+    let fates = plan.fates().iter().map(|fate| fate.goes_to.as_deref());
+    let fates: Vec<_> = fates.collect();
+    let id = Some("user_identities.customer_id");
+    assert_eq!(fates, [id, None, None, None]);
     let remarks: Vec<_> = plan.remarks().collect();
     assert_eq!(remarks.len(), 3);
     assert!(remarks[0].contains("only the first, mp_customer_id, counts"));
@@ -496,7 +469,7 @@ fn only_the_first_mp_tag_counts_and_the_person_is_told() {
 
 #[test]
 fn untagged_columns_are_sent_only_when_asked_for_and_only_in_user_mode() {
-    let fields: &[(&str, &[&str])] = &[("a.id", &["mp_customer_id"]), ("a.free", &[])];
+    let fields = "a.id: mp_customer_id, a.free:";
     let old = |data_type| Settings {
         data_type,
         untagged: Untagged::UserAttribute,

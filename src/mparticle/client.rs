@@ -128,9 +128,6 @@ impl Client {
     /// A client without connections yet. `open_account` undoes the seal of a request's account; when
     /// it fails the destination is treated like one with refused credentials, since a person has to
     /// bring the key back. Its error must not hold secrets.
-    ///
-    /// # Errors
-    /// rustls knows no cipher to use.
     pub fn new<E: fmt::Display>(
         settings: ClientSettings,
         open_account: impl Fn(&[u8]) -> Result<Account, E> + Send + Sync + 'static,

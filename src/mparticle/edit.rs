@@ -54,9 +54,6 @@ pub enum EditError {
 
 /// The edited text as a batch of at most `most` bytes, without white space between its parts and
 /// otherwise to the letter, under its new id. `None`: nothing but white space has changed.
-///
-/// # Errors
-/// See [`EditError`].
 pub fn edited(old: &[u8], new: &str, most: usize) -> Result<Option<String>, EditError> {
     let old: Batch<'_> = serde_json::from_slice(old).map_err(|_| EditError::Strange)?;
     let new: Batch<'_> = serde_json::from_str(new).map_err(EditError::Malformed)?;

@@ -131,9 +131,6 @@ impl Encoder {
     }
 
     /// Adds a record.
-    ///
-    /// # Errors
-    /// The sink's.
     pub fn push<S: Sink>(&mut self, record: RecordView<'_>, sink: &mut S) -> Result<(), S::Error> {
         if self.users.writer.names().purchases {
             return self.purchases.push(record, &mut self.users, sink);
@@ -142,9 +139,6 @@ impl Encoder {
     }
 
     /// Writes what is still held and returns how much was made in all.
-    ///
-    /// # Errors
-    /// The sink's.
     pub fn finish<S: Sink>(mut self, sink: &mut S) -> Result<Made, S::Error> {
         self.purchases.end(&mut self.users, sink)?;
         self.users.finish(sink)

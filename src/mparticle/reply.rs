@@ -194,80 +194,31 @@ mod tests {
 
     #[test]
     fn each_status_has_its_reply() {
+        let reply = |status| read(status, &HeaderMap::new(), b"no", NOW);
         let words = || "no".to_owned();
-        for (status, want) in [
-            (202, Reply::Accepted { percent_used: None }),
-            (
-                200,
-                Reply::Unexpected {
-                    status: 200,
-                    words: words(),
-                },
-            ),
-            (
-                204,
-                Reply::Unexpected {
-                    status: 204,
-                    words: words(),
-                },
-            ),
-            (
-                301,
-                Reply::Unexpected {
-                    status: 301,
-                    words: words(),
-                },
-            ),
-            (
-                404,
-                Reply::Unexpected {
-                    status: 404,
-                    words: words(),
-                },
-            ),
-            (
-                400,
-                Reply::Rejected {
-                    status: 400,
-                    words: words(),
-                },
-            ),
-            (
-                422,
-                Reply::Rejected {
-                    status: 422,
-                    words: words(),
-                },
-            ),
-            (
-                401,
-                Reply::Unauthorized {
-                    status: 401,
-                    words: words(),
-                },
-            ),
-            (
-                403,
-                Reply::Unauthorized {
-                    status: 403,
-                    words: words(),
-                },
-            ),
-            (413, Reply::TooLarge { words: words() }),
-            (
-                429,
-                Reply::Throttled {
-                    retry_after: None,
-                    exceeded: None,
-                },
-            ),
-            (408, Reply::unavailable("status 408")),
-            (500, Reply::unavailable("status 500")),
-            (503, Reply::unavailable("status 503")),
-            (599, Reply::unavailable("status 599")),
-        ] {
-            assert_eq!(read(status, &HeaderMap::new(), b"no", NOW), want);
+        for status in [200, 204, 301, 404] {
+            let words = words();
+            assert_eq!(reply(status), Reply::Unexpected { status, words });
         }
+        for status in [400, 422] {
+            let words = words();
+            assert_eq!(reply(status), Reply::Rejected { status, words });
+        }
+        for status in [401, 403] {
+            let words = words();
+            assert_eq!(reply(status), Reply::Unauthorized { status, words });
+        }
+        for status in [408, 500, 503, 599] {
+            let unavailable = Reply::unavailable(format!("status {status}"));
+            assert_eq!(reply(status), unavailable);
+        }
+        assert_eq!(reply(202), Reply::Accepted { percent_used: None });
+        assert_eq!(reply(413), Reply::TooLarge { words: words() });
+        let throttled = Reply::Throttled {
+            retry_after: None,
+            exceeded: None,
+        };
+        assert_eq!(reply(429), throttled);
     }
 
     #[test]

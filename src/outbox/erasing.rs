@@ -20,9 +20,6 @@ impl Outbox {
 
     /// Begins an erasure: writes down `what` is to be erased, in the caller's own form, which is given
     /// back after a crash. Durable on return. `false`: another daemon has begun one, and it has not ended.
-    ///
-    /// # Errors
-    /// The outbox refuses writes, or the disk failed.
     pub fn begin_erasure(&self, what: &[u8]) -> Result<bool, Error> {
         match &self.backend {
             Backend::Local(local) => local::erase::begin(local, what).map(|()| true),
@@ -31,9 +28,6 @@ impl Outbox {
     }
 
     /// What an erasure that has not ended is to erase.
-    ///
-    /// # Errors
-    /// It cannot be read.
     pub fn pending_erasure(&self) -> Result<Option<Vec<u8>>, Error> {
         match &self.backend {
             Backend::Local(local) => local::erase::pending(local),
@@ -77,9 +71,6 @@ impl Outbox {
     }
 
     /// Ends an erasure. Durable on return.
-    ///
-    /// # Errors
-    /// The disk failed.
     pub fn end_erasure(&self) -> Result<(), Error> {
         match &self.backend {
             Backend::Local(local) => local::erase::end(local),

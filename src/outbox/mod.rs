@@ -123,9 +123,6 @@ impl Outbox {
     }
 
     /// The same on a disk whose every change a test can watch and fail.
-    ///
-    /// # Errors
-    /// As for [`Outbox::open`].
     pub fn open_on(settings: Settings, disk: Disk) -> Result<Self, OpenError> {
         Ok(Self {
             backend: Backend::Local(local::open(settings, disk)?),
@@ -192,9 +189,6 @@ impl Outbox {
     }
 
     /// Deliveries that failed, newest first: at most `limit`, of those that began before `before`.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn failed(&self, before: Option<DeliveryId>, limit: usize) -> Result<Vec<Attempt>, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::reservation::failed(local, before, limit)),
@@ -203,9 +197,6 @@ impl Outbox {
     }
 
     /// A delivery that has begun and is not committed.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn attempt(&self, id: DeliveryId) -> Result<Option<Attempt>, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::reservation::attempt(local, id)),
@@ -255,9 +246,6 @@ impl Outbox {
     }
 
     /// What is known of a webhook id.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn webhook(&self, id: &str) -> Result<WebhookState, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::webhook(local, id)),
@@ -266,9 +254,6 @@ impl Outbox {
     }
 
     /// The right to send what waits for a destination; `None`: another daemon holds it.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn lease(&self, destination: DestinationId) -> Result<Option<Lease>, Error> {
         match &self.backend {
             Backend::Local(local) => {
@@ -348,9 +333,6 @@ impl Outbox {
     }
 
     /// Throws dead letters away. Durable on return. Blocks on the disk.
-    ///
-    /// # Errors
-    /// As for [`Outbox::replay`].
     pub fn discard(&self, ids: &[LetterId]) -> Result<Moved, Error> {
         match &self.backend {
             Backend::Local(local) => local::letters::discard(local, ids),
@@ -374,9 +356,6 @@ impl Outbox {
 
     /// Rows of a delivery that could not be mapped: at most `limit`, from `after` on, which is what the
     /// page before has said. `None`: the delivery is not listed. Blocks on the disk.
-    ///
-    /// # Errors
-    /// The file that holds them cannot be read.
     pub fn rejected(
         &self,
         delivery: DeliveryId,
@@ -390,9 +369,6 @@ impl Outbox {
     }
 
     /// Destinations with something to do, in the order of their ids.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn destinations(&self) -> Result<Vec<DestinationState>, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::destinations(local)),
@@ -402,9 +378,6 @@ impl Outbox {
 
     /// Deliveries in the order of their commit, the newest first: at most `limit`, from behind
     /// `after` on.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn deliveries(
         &self,
         after: Option<DeliveryCursor>,
@@ -417,9 +390,6 @@ impl Outbox {
     }
 
     /// One delivery, while it is listed.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryState>, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::delivery(local, id)),
@@ -429,9 +399,6 @@ impl Outbox {
 
     /// The titles of listed deliveries, in alphabetical order. A schedule is known for as long as one
     /// of its deliveries is listed.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn titles(&self) -> Result<Vec<Title>, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::titles(local)),
@@ -440,9 +407,6 @@ impl Outbox {
     }
 
     /// How a delivery ended.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn ending(&self, id: DeliveryId) -> Result<Ending, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::ending::ending(local, id)),
@@ -451,9 +415,6 @@ impl Outbox {
     }
 
     /// The deliveries of these dead letters, as far as they are there.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn deliveries_of(&self, letters: &[LetterId]) -> Result<Vec<DeliveryId>, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::ending::deliveries_of(local, letters)),
@@ -471,9 +432,6 @@ impl Outbox {
     }
 
     /// How large the outbox is.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn usage(&self) -> Result<Usage, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::usage(local)),
@@ -512,9 +470,6 @@ impl Outbox {
     }
 
     /// Every note that there is, in the order of destinations and topics.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn notes(&self) -> Result<Vec<Note>, Error> {
         match &self.backend {
             Backend::Local(local) => Ok(local::status::notes(local)),

@@ -185,9 +185,6 @@ pub struct MovedOutbox {
 
 /// Moves the outbox in the directory `from`, which nobody has open, into a shared one: whole or not at
 /// all. What is sealed stays as it is, so `settings.keys` must open it. Blocks for as long as it takes.
-///
-/// # Errors
-/// See [`MoveError`].
 pub fn move_outbox(
     from: &Path,
     settings: postgres::Settings,
@@ -425,9 +422,6 @@ fn from_counted(counted: Counted) -> Holdings {
 
 /// Moves a shared outbox that no daemon uses into a directory that is not there yet: whole or not at all.
 /// A run that is broken off is made again from the beginning. Blocks for as long as it takes.
-///
-/// # Errors
-/// See [`MoveError`].
 pub fn move_back(
     settings: postgres::Settings,
     to: &Path,

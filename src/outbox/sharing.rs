@@ -37,9 +37,6 @@ impl Outbox {
 
     /// The daemons that share the outbox and have been heard of within the last minute, by their names;
     /// none where it is one process's.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn daemons(&self) -> Result<Vec<Daemon>, Error> {
         match &self.backend {
             Backend::Local(_) => Ok(Vec::new()),
@@ -48,9 +45,6 @@ impl Outbox {
     }
 
     /// What the server of a shared outbox says of itself now; `None`: there is none.
-    ///
-    /// # Errors
-    /// It does not answer.
     pub fn server(&self) -> Result<Option<ServerFacts>, Error> {
         match &self.backend {
             Backend::Local(_) => Ok(None),
@@ -68,9 +62,6 @@ impl Outbox {
 
     /// The keys that something in a shared outbox is sealed under, and how many deliveries and letters
     /// need each; `None`: it is a directory's, see [`needed_keys`].
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn shared_keys(&self) -> Result<Option<BTreeMap<KeyId, u64>>, Error> {
         match &self.backend {
             Backend::Local(_) => Ok(None),
@@ -80,9 +71,6 @@ impl Outbox {
 
     /// Deletes now what nobody needs any more, which a shared outbox does every ten seconds by itself
     /// and the embedded one at once.
-    ///
-    /// # Errors
-    /// The backend does not answer.
     pub fn sweep(&self) -> Result<(), Error> {
         match &self.backend {
             Backend::Local(_) => Ok(()),

@@ -56,9 +56,6 @@ impl Staging {
 
     /// Keeps a row that could not be mapped; beyond
     /// [`Settings::rejected_rows`](super::Settings::rejected_rows) it is only counted.
-    ///
-    /// # Errors
-    /// As for [`Staging::append`].
     pub fn reject(&mut self, row: RejectedRow<'_>) -> Result<(), Error> {
         match &mut self.backend {
             Backend::Local(staging) => staging.reject(row),

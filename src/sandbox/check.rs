@@ -432,77 +432,36 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_place_and_what_is_wanted() {
-        for (batch, want) in [
-            (r#"{}"#, "environment is required"),
-            (r#"5"#, "must be an object, not a number"),
-            (
-                r#"{"environment":"test"}"#,
-                "environment must be one of development, production",
-            ),
-            (
-                r#"{"schema_version":2}"#,
-                "schema_version is output only: leave it out",
-            ),
-            (
-                r#"{"environment":"production","environment":"production"}"#,
-                "environment occurs twice",
-            ),
-            (
-                r#"{"user_identities":{"customerid":"1"}}"#,
-                "user_identities.customerid is not a known property",
-            ),
-            (
-                r#"{"user_identities":{"email":null}}"#,
-                "user_identities.email must be a string, not null",
-            ),
-            (
-                r#"{"user_attributes":{"a":1,"b":2,"\u0061":3}}"#,
-                "user_attributes.a occurs twice",
-            ),
-            (
-                r#"{"user_attributes":{"a":["x",{}]}}"#,
-                "user_attributes.a[1] must be a string, number or boolean, not an object",
-            ),
-            (
-                r#"{"events":[{"event_type":"pre_attribution","data":{}}]}"#,
-                "events[0].event_type must be the type of an event that can be sent",
-            ),
-            (
-                r#"{"events":[{"event_type":7,"data":{}}]}"#,
-                "events[0].event_type must be a string",
-            ),
-            (
-                r#"{"events":[{"data":{}}]}"#,
-                "events[0].event_type is required",
-            ),
-            (
-                r#"{"events":[{"event_type":"uninstall"}]}"#,
-                "events[0].data is required",
-            ),
-            (
-                r#"{"events":[{"event_type":"uninstall","data":{}},{"data":{"url":5},"event_type":"network_performance"}]}"#,
-                "events[1].data.url must be a string, not a number",
-            ),
-            (
-                r#"{"device_info":{"ios_idfv":"nonsense"}}"#,
-                "device_info.ios_idfv must be a UUID",
-            ),
-            (
-                r#"{"device_info":{"screen_dpi":1.0}}"#,
-                "device_info.screen_dpi must be an integer of at most 64 bits, \
-                 not a number with a fraction, an exponent or too many digits",
-            ),
+        for case in [
+            r#"{} => environment is required"#,
+            r#"5 => must be an object, not a number"#,
+            r#"{"environment":"test"} => environment must be one of development, production"#,
+            r#"{"schema_version":2} => schema_version is output only: leave it out"#,
+            r#"{"environment":"production","environment":"production"} => environment occurs twice"#,
+            r#"{"user_identities":{"customerid":"1"}} => user_identities.customerid is not a known property"#,
+            r#"{"user_identities":{"email":null}} => user_identities.email must be a string, not null"#,
+            r#"{"user_attributes":{"a":1,"b":2,"\u0061":3}} => user_attributes.a occurs twice"#,
+            r#"{"user_attributes":{"a":["x",{}]}} => user_attributes.a[1] must be a string, number or boolean, not an object"#,
+            r#"{"events":[{"event_type":"pre_attribution","data":{}}]} => events[0].event_type must be the type of an event that can be sent"#,
+            r#"{"events":[{"event_type":7,"data":{}}]} => events[0].event_type must be a string"#,
+            r#"{"events":[{"data":{}}]} => events[0].event_type is required"#,
+            r#"{"events":[{"event_type":"uninstall"}]} => events[0].data is required"#,
+            r#"{"events":[{"event_type":"uninstall","data":{}},{"data":{"url":5},"event_type":"network_performance"}]} => events[1].data.url must be a string, not a number"#,
+            r#"{"device_info":{"ios_idfv":"nonsense"}} => device_info.ios_idfv must be a UUID"#,
+            r#"{"device_info":{"screen_dpi":1.0}} => device_info.screen_dpi must be an integer of at most 64 bits, not a number with a fraction, an exponent or too many digits"#,
         ] {
+            let (batch, want) = case.split_once(" => ").unwrap();
             assert_eq!(refusal(batch), want, "{batch}");
         }
-        assert_eq!(
-            refusal(&event(r#""timestamp_unixtime_ms":"1""#)),
-            "events[0].data.timestamp_unixtime_ms must be an integer of at most 64 bits, not a string"
-        );
-        assert_eq!(
-            refusal(&event(r#""timestamp":1"#)),
-            "events[0].data.timestamp is not a known property"
-        );
+        for (data, want) in [
+            (
+                r#""timestamp_unixtime_ms":"1""#,
+                "timestamp_unixtime_ms must be an integer of at most 64 bits, not a string",
+            ),
+            (r#""timestamp":1"#, "timestamp is not a known property"),
+        ] {
+            assert_eq!(refusal(&event(data)), format!("events[0].data.{want}"));
+        }
     }
 
     #[test]

@@ -65,9 +65,6 @@ pub struct Checked {
 }
 
 /// Checks one batch, as JSON text, against mParticle's documented contract, `now`.
-///
-/// # Errors
-/// Where it breaks it, and how, in the words of a reply.
 pub fn check_batch(batch: &str, now: UnixMillis) -> Result<Checked, String> {
     match check::check(batch, service::old_before(now)) {
         Ok(facts) => Ok(Checked {
@@ -152,9 +149,6 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// Opens the port. Must be called inside a tokio runtime.
-    ///
-    /// # Errors
-    /// The address cannot be bound.
     pub async fn bind(settings: Settings) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await?;
         let addr = listener.local_addr()?;
@@ -184,9 +178,6 @@ impl Sandbox {
 
     /// Serves until `shutdown`, then lets requests in progress finish within
     /// [`Settings::close_within`]. No connection is left open when it returns.
-    ///
-    /// # Errors
-    /// None today: what goes wrong on one connection ends that connection only.
     pub async fn run(self, shutdown: Shutdown) -> io::Result<()> {
         let close_within = self.shared.settings.close_within;
         let shared = self.shared;

@@ -112,9 +112,6 @@ impl Key {
     }
 
     /// A new key.
-    ///
-    /// # Errors
-    /// The operating system gives no random bytes.
     pub fn random() -> Result<Self, KeyError> {
         let mut bytes = Zeroizing::new([0; KEY]);
         getrandom::fill(&mut *bytes).map_err(KeyError::Random)?;
@@ -122,9 +119,6 @@ impl Key {
     }
 
     /// The key in `path`.
-    ///
-    /// # Errors
-    /// See [`KeyError`].
     pub fn load(path: &Path) -> Result<Self, KeyError> {
         let file = File::open(path).map_err(io_error(path))?;
         let meta = file.metadata().map_err(io_error(path))?;
@@ -150,9 +144,6 @@ impl Key {
 
     /// The key in `path`; makes the file, readable by its owner only, when there is none. Returns
     /// whether it was made.
-    ///
-    /// # Errors
-    /// See [`KeyError`].
     pub fn load_or_create(path: &Path) -> Result<(Self, bool), KeyError> {
         match Self::load(path) {
             Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {

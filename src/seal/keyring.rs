@@ -40,9 +40,6 @@ impl Keyring {
     }
 
     /// With a key that lives as long as the process.
-    ///
-    /// # Errors
-    /// The operating system gives no random bytes.
     pub fn ephemeral() -> Result<Self, KeyError> {
         Ok(Self::new(Key::random()?, Vec::new()))
     }
@@ -65,17 +62,11 @@ impl Keyring {
     }
 
     /// For one new file, or for what one process adds to a file.
-    ///
-    /// # Errors
-    /// The operating system gives no random bytes.
     pub fn sealer(&self) -> Result<Sealer, KeyError> {
         Sealer::new(&self.current)
     }
 
     /// Opens in place what a [`Sealer`] has sealed for `context`; `sealed` ends with the tag.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
     pub fn open<'a>(
         &self,
         stamp: &[u8; STAMP],
@@ -92,9 +83,6 @@ impl Keyring {
     }
 
     /// Seals a short text for `context`, with which alone it opens.
-    ///
-    /// # Errors
-    /// The operating system gives no random bytes.
     pub fn seal_text(&self, plain: &[u8], context: &[u8]) -> Result<Vec<u8>, KeyError> {
         let salt = new_salt()?;
         let key = self.current.derive(Purpose::Texts, &salt);
@@ -109,9 +97,6 @@ impl Keyring {
     }
 
     /// Opens what [`Keyring::seal_text`] has sealed for `context`.
-    ///
-    /// # Errors
-    /// See [`OpenError`].
     pub fn open_text(
         &self,
         sealed: &[u8],

@@ -81,9 +81,6 @@ impl fmt::Debug for Scratch {
 
 impl Scratch {
     /// An empty one.
-    ///
-    /// # Errors
-    /// The system makes no file, or gives no random bytes.
     pub fn create(space: &Space) -> io::Result<Self> {
         Self::create_packing(space, PACK_ABOVE)
     }
@@ -138,9 +135,6 @@ impl Scratch {
     }
 
     /// The same in memory only. Returns whether it is time to [`flush`](Self::flush).
-    ///
-    /// # Errors
-    /// The cipher refused.
     pub fn keep(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
         loop {
             let room = BLOCK.saturating_sub(self.buffer.len() - self.open);
@@ -156,9 +150,6 @@ impl Scratch {
     }
 
     /// Writes the blocks that are full.
-    ///
-    /// # Errors
-    /// The file cannot be written.
     pub fn flush(&mut self) -> io::Result<()> {
         let sealed = self.buffer.get(..self.open).unwrap_or_default();
         self.file.write_at(sealed, self.written)?;
@@ -169,9 +160,6 @@ impl Scratch {
     }
 
     /// Ends the current stretch; the next write begins another.
-    ///
-    /// # Errors
-    /// The file cannot be written.
     pub fn end_stretch(&mut self) -> io::Result<Stretch> {
         if self.buffer.len() > self.open {
             self.seal_block()?;
@@ -193,9 +181,6 @@ impl Scratch {
     }
 
     /// Ends the stretch at hand and reads it.
-    ///
-    /// # Errors
-    /// The file cannot be written.
     pub fn into_reader(mut self) -> io::Result<Reader> {
         let stretch = self.end_stretch()?;
         self.buffer = Vec::new();
@@ -256,9 +241,6 @@ fn frame(length: usize, compressed: bool) -> [u8; FRAME] {
 impl Stretch {
     /// Appends the next plain bytes of it to `out`: at least `wanted` and less than a block more, or
     /// all that is left. Returns whether it was anything.
-    ///
-    /// # Errors
-    /// The file cannot be read, or is not what was written.
     pub fn read(
         &mut self,
         scratch: &Scratch,
@@ -394,9 +376,6 @@ pub struct Reader {
 
 impl Reader {
     /// The next bytes, some hundred thousand at a time; `None` at the end.
-    ///
-    /// # Errors
-    /// The file cannot be read, or is not what was written.
     pub fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut plain = Vec::new();
         let more = self.stretch.read(&self.scratch, &mut plain, BUFFER)?;

@@ -78,9 +78,6 @@ impl OneSeal<'_> {
     }
 
     /// Seals `plain` in place for `context`, and returns the tag, which belongs behind it.
-    ///
-    /// # Errors
-    /// It is longer than 64 GiB.
     pub fn seal(self, context: &[u8], plain: &mut [u8]) -> Result<[u8; TAG], KeyError> {
         let tag = self
             .key

@@ -102,9 +102,6 @@ impl SpaceFile {
     }
 
     /// Appends to `out` what the file holds from `offset` on, until `out` has this length.
-    ///
-    /// # Errors
-    /// The file cannot be read, or ends before.
     pub fn read_at(&self, offset: u64, out: &mut Vec<u8>, length: usize) -> io::Result<()> {
         let before = out.len();
         while out.len() < length {

@@ -328,8 +328,13 @@ impl Feed {
     }
 
     /// Posts an execute request in chunks of `chunk` bytes and returns the answer's body.
-    pub async fn execute_chunked(&self, webhook: Option<&str>, body: &str, chunk: usize) -> String {
-        let chunks = body.as_bytes().chunks(chunk).map(Bytes::copy_from_slice);
+    pub async fn execute_chunked(
+        &self,
+        webhook: Option<&str>,
+        body: impl AsRef<[u8]>,
+        chunk: usize,
+    ) -> String {
+        let chunks = body.as_ref().chunks(chunk).map(Bytes::copy_from_slice);
         let frames: Vec<_> = chunks
             .map(|chunk| io::Result::Ok(Frame::data(chunk)))
             .collect();

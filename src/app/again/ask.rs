@@ -89,9 +89,6 @@ pub(in crate::app) struct Repeat {
 
 impl AskAgain {
     /// Takes up what the last process has left.
-    ///
-    /// # Errors
-    /// The outbox does not say what that is.
     pub fn new(
         outbox: Outbox,
         keys: Arc<Keyring>,
@@ -210,9 +207,6 @@ impl AskAgain {
     }
 
     /// Whether a delivery of the schedule of a failed one has come in since. Blocks on the outbox.
-    ///
-    /// # Errors
-    /// The outbox cannot be read.
     pub(super) fn has_come(&self, id: DeliveryId) -> Result<bool, outbox::Error> {
         let from = self.ledger().entries.get(&id).map(Entry::from);
         let Some(from) = from else {

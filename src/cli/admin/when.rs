@@ -24,9 +24,6 @@ pub(super) struct Choice {
 
 impl Choice {
     /// As parameters of an address, with the times that are meant.
-    ///
-    /// # Errors
-    /// No time lies between them.
     pub fn at(&self, now: UnixMillis) -> Result<Vec<(&'static str, String)>, Failure> {
         let from = self.since.map(|moment| moment.at(now));
         let until = self.until.map(|moment| moment.at(now));

@@ -144,9 +144,6 @@ pub struct Hub {
 impl Hub {
     /// The hub at `url`, which writes a newline every `keep_alive` while it works. Whose authority is in
     /// the file `ca` is trusted as public ones are.
-    ///
-    /// # Errors
-    /// It is no address, the key cannot stand in a header, or the file is of no use.
     pub fn new(
         url: Url,
         key: &str,

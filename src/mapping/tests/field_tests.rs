@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn typed(fields: &[(&str, &[&str], &str)]) -> Header {
-    let mut header = header(&[]);
+    let mut header = Header::default();
     for (name, tags, lookml) in fields {
         header.fields.push(Field {
             lookml_type: Some((*lookml).to_owned()),
@@ -32,7 +32,7 @@ fn a_number_becomes_the_same_text_wherever_it_becomes_a_text() {
             ("mp_mobile_number", "mobile_number"),
             ("mp_alias", "alias"),
         ] {
-            let plan = plan(&[("a.x", &[tag])], USERS);
+            let plan = plan(&format!("a.x: {tag}"), USERS);
             let want = format!("\"{name}\":\"{want}\"");
             assert_eq!(identities(&plan, &[literal]), want, "{literal}");
         }
@@ -47,7 +47,7 @@ fn a_number_becomes_the_same_text_wherever_it_becomes_a_text() {
             ("a.size", &["mp_product_custom_attribute"]),
             ("a.ltv", &["mp_user_attribute"]),
         ];
-        let plan = plan(fields, EVENTS);
+        let plan = plan_of(fields, EVENTS);
         let mut literals = vec![literal; fields.len()];
         literals[3] = "\"commerce_event\"";
         let record = map(&plan, &literals).0.unwrap();
@@ -72,12 +72,8 @@ fn a_number_becomes_the_same_text_wherever_it_becomes_a_text() {
 
 #[test]
 fn integers_are_read_in_every_spelling_of_a_number() {
-    let fields: &[(&str, &[&str])] = &[
-        ("a.id", &["mp_mpid"]),
-        ("a.event", &["mp_event_id"]),
-        ("a.session", &["mp_session_id"]),
-        ("a.screen_width", &["mp_device_info"]),
-    ];
+    let fields = "a.id: mp_mpid, a.event: mp_event_id, a.session: mp_session_id, \
+         a.screen_width: mp_device_info";
     let plan = plan(fields, EVENTS);
     let (record, _) = map(&plan, &["7.0", "3.241201784E9", "1e3", "640.0"]);
     let record = record.unwrap();
@@ -91,10 +87,7 @@ fn integers_are_read_in_every_spelling_of_a_number() {
 
 #[test]
 fn a_row_whose_identity_is_no_number_is_rejected() {
-    let plan = plan(
-        &[("a.id", &["mp_customer_id"]), ("a.mail", &["mp_email"])],
-        USERS,
-    );
+    let plan = plan("a.id: mp_customer_id, a.mail: mp_email", USERS);
     for literals in [["1e400", "\"a@b.c\""], ["7", "-1e999"]] {
         let error = map(&plan, &literals).0.unwrap_err();
         assert!(matches!(error, Rejection::IdentityTooLarge(_)), "{error}");
@@ -103,33 +96,30 @@ fn a_row_whose_identity_is_no_number_is_rejected() {
 
 #[test]
 fn a_list_stays_a_list_however_long_and_an_attribute_keeps_its_type() {
-    let fields: &[(&str, &[&str])] = &[
-        ("u.id", &["mp_customer_id"]),
-        ("u.skus", &["mp_user_attribute"]),
-    ];
+    let fields = "u.id: mp_customer_id, u.skus: mp_user_attribute";
     let plan = plan(fields, USERS);
     let long: Vec<_> = (0..300).map(|at| format!("SKU-{at:016}")).collect();
     let long = serde_json::json!(long).to_string();
     assert!(long.len() > 4096);
     let deep = format!("[[{}]]", vec!["\"x\""; 2000].join(","));
     let object = format!("{{\"a\":{}}}", &deep);
-    for (rows, want, note) in [
-        (vec![long.as_str()], vec![Some(long.as_str())], None),
+    let (flat, nested) = (r#"["a"]"#, r#"[["a"]]"#);
+    let (flat_text, nested_text) = (r#""[\"a\"]""#, r#""[[\"a\"]]""#);
+    for (rows, note) in [
+        (vec![(&*long, Some(&*long))], None),
         (
-            vec![r#"["a"]"#, r#"[["a"]]"#],
-            vec![Some(r#"["a"]"#), None],
+            vec![(flat, Some(flat)), (nested, None)],
             Some(Note::MixedLists),
         ),
         (
-            vec![r#"[["a"]]"#, r#"["a"]"#],
-            vec![Some(r#""[[\"a\"]]""#), Some(r#""[\"a\"]""#)],
+            vec![(nested, Some(nested_text)), (flat, Some(flat_text))],
             Some(Note::SentAsText),
         ),
-        (vec![deep.as_str()], vec![None], Some(Note::TooLong)),
-        (vec![object.as_str()], vec![None], Some(Note::TooLong)),
+        (vec![(&deep, None)], Some(Note::TooLong)),
+        (vec![(&object, None)], Some(Note::TooLong)),
     ] {
         let mut tally = Tally::new(2);
-        for (literal, want) in rows.iter().zip(want) {
+        for (literal, want) in rows {
             let record = map_into(&plan, &["1", literal], &mut tally).unwrap();
             let sent = settings(record.view().attributes).next();
             let sent = sent.map(|(_, literal)| std::str::from_utf8(literal).unwrap());
@@ -145,13 +135,7 @@ fn a_list_stays_a_list_however_long_and_an_attribute_keeps_its_type() {
 
 #[test]
 fn of_an_event_a_long_list_is_left_out_and_not_cut() {
-    let plan = plan(
-        &[
-            ("e.id", &["mp_customer_id"]),
-            ("e.list", &["mp_custom_attribute"]),
-        ],
-        EVENTS,
-    );
+    let plan = plan("e.id: mp_customer_id, e.list: mp_custom_attribute", EVENTS);
     let long = format!("[{}]", vec!["\"entry\""; 1000].join(","));
     let (sent, tally) = event(&plan, &["1", &long]);
     assert_eq!(sent.get("custom_attributes"), None);
@@ -162,11 +146,7 @@ fn of_an_event_a_long_list_is_left_out_and_not_cut() {
 
 #[test]
 fn a_placeholder_is_no_identity_unless_it_is_wanted() {
-    let fields: &[(&str, &[&str])] = &[
-        ("a.id", &["mp_customer_id"]),
-        ("a.mail", &["mp_email"]),
-        ("a.partner", &["mp_partner_identity"]),
-    ];
+    let fields = "a.id: mp_customer_id, a.mail: mp_email, a.partner: mp_partner_identity";
     let common = plan(fields, Settings::new(DataType::User));
     for text in [
         "null",
@@ -199,16 +179,13 @@ fn a_placeholder_is_no_identity_unless_it_is_wanted() {
         placeholders: Placeholders::new(["0"]),
         ..USERS
     };
-    assert!(
-        map(&plan(fields, zero), &["0.0", "null", "null"])
-            .0
-            .is_err()
-    );
+    let (record, _) = map(&plan(fields, zero), &["0.0", "null", "null"]);
+    assert!(record.is_err());
 }
 
 #[test]
 fn an_identity_that_very_many_rows_share_is_told_of() {
-    let fields: &[(&str, &[&str])] = &[("a.id", &["mp_customer_id"]), ("a.mail", &["mp_email"])];
+    let fields = "a.id: mp_customer_id, a.mail: mp_email";
     let plan = plan(fields, USERS);
     let told = |shared: u64, rows: u64| {
         let mut tally = Tally::new(2);
@@ -223,17 +200,13 @@ fn an_identity_that_very_many_rows_share_is_told_of() {
     };
     assert!(told(100, 1_000).is_empty());
     assert!(told(101, 20_000).is_empty());
-    assert_eq!(
-        told(500, 1_000),
-        [
-            "Column a.mail: one identity is that of 500 of 1000 rows, first in row 4: is it a placeholder (mparticle.placeholder_identities)?"
-        ]
-    );
+    let want = "Column a.mail: one identity is that of 500 of 1000 rows, first in row 4: is it a placeholder (mparticle.placeholder_identities)?";
+    assert_eq!(told(500, 1_000), [want]);
 }
 
 #[test]
 fn white_space_around_an_identity_gets_a_hint() {
-    let fields: &[(&str, &[&str])] = &[("a.id", &["mp_customer_id"])];
+    let fields = "a.id: mp_customer_id";
     for (literal, is_untrimmed) in [
         ("\"7\"", false),
         ("\" 7\"", true),
@@ -260,26 +233,18 @@ fn white_space_around_an_identity_gets_a_hint() {
 
 #[test]
 fn what_nobody_can_be_and_what_nobody_can_see_is_refused() {
-    let mpid = plan(&[("a.id", &["mp_mpid"]), ("a.mail", &["mp_email"])], USERS);
+    let mpid = plan("a.id: mp_mpid, a.mail: mp_email", USERS);
     let (record, tally) = map(&mpid, &["0", "\"a@b.c\""]);
     assert_eq!(record.unwrap().view().identities, b"\"email\":\"a@b.c\"");
     assert_eq!(tally.count(Note::ZeroMpid, 0), 1);
     assert!(map(&mpid, &["0.0", "null"]).0.is_err());
-    let name = plan(
-        &[
-            ("e.id", &["mp_customer_id"]),
-            ("e.name", &["mp_event_name"]),
-        ],
-        EVENTS,
-    );
+    let name = plan("e.id: mp_customer_id, e.name: mp_event_name", EVENTS);
     for blank in ["\"  \"", r#""\t""#, "\"\u{a0}\""] {
         let error = map(&name, &["1", blank]).0.unwrap_err();
         assert_eq!(error, Rejection::BlankEventName("e.name".to_owned()));
     }
-    assert_eq!(
-        event(&name, &["1", "\"\""]).0["event_name"],
-        "looker_custom_event"
-    );
+    let (empty, _) = event(&name, &["1", "\"\""]);
+    assert_eq!(empty["event_name"], "looker_custom_event");
     let (record, tally) = map(&mpid, &["null", r#""a\ud83d@b.c""#]);
     assert!(record.is_ok());
     assert_eq!(tally.count(Note::Replaced, 1), 1);
@@ -297,62 +262,36 @@ fn values_get_the_type_of_their_column_only_when_asked_for() {
             ("u.text", &["mp_user_attribute"], "string"),
         ])
     };
-    for (literals, typed, notes) in [
+    // What Looker sends of vip, at, ltv and text, and the same by the types of their columns.
+    for (given, typed, notes) in [
         (
-            [
-                "7",
-                "\"Yes\"",
-                "\"2026-11-20 13:05:00\"",
-                "\"12.50\"",
-                "\"12.50\"",
-            ],
-            [
-                "true",
-                "\"2026-11-20T13:05:00+01:00\"",
-                "12.50",
-                "\"12.50\"",
-            ],
+            r#""Yes" | "2026-11-20 13:05:00" | "12.50" | "12.50""#,
+            r#"true | "2026-11-20T13:05:00+01:00" | 12.50 | "12.50""#,
             0,
         ),
         (
-            [
-                "7",
-                "\"No\"",
-                "\"2026-07-20 13:05:00.25\"",
-                "\"-1e3\"",
-                "\"Yes\"",
-            ],
-            [
-                "false",
-                "\"2026-07-20T13:05:00.25+02:00\"",
-                "-1e3",
-                "\"Yes\"",
-            ],
+            r#""No" | "2026-07-20 13:05:00.25" | "-1e3" | "Yes""#,
+            r#"false | "2026-07-20T13:05:00.25+02:00" | -1e3 | "Yes""#,
             0,
         ),
         // A day has no offset; what has one keeps it.
         (
-            ["7", "true", "\"2026-11-20\"", "12.50", "\"x\""],
-            ["true", "\"2026-11-20\"", "12.50", "\"x\""],
+            r#"true | "2026-11-20" | 12.50 | "x""#,
+            r#"true | "2026-11-20" | 12.50 | "x""#,
             0,
         ),
         (
-            [
-                "7",
-                "\"y\"",
-                "\"2026-11-20 13:05:00 -0700\"",
-                "\"7\"",
-                "\"x\"",
-            ],
-            ["true", "\"2026-11-20T13:05:00-07:00\"", "7", "\"x\""],
+            r#""y" | "2026-11-20 13:05:00 -0700" | "7" | "x""#,
+            r#"true | "2026-11-20T13:05:00-07:00" | 7 | "x""#,
             0,
         ),
         (
-            ["7", "\"perhaps\"", "\"2026-11\"", "\"1,000\"", "\"x\""],
-            ["\"perhaps\"", "\"2026-11\"", "\"1,000\"", "\"x\""],
+            r#""perhaps" | "2026-11" | "1,000" | "x""#,
+            r#""perhaps" | "2026-11" | "1,000" | "x""#,
             2,
         ),
     ] {
+        let literals: Vec<_> = ["7"].into_iter().chain(given.split(" | ")).collect();
         for attribute_types in [AttributeTypes::Typed, AttributeTypes::AsIs] {
             let settings = Settings {
                 attribute_types,
@@ -362,13 +301,12 @@ fn values_get_the_type_of_their_column_only_when_asked_for() {
             let sent = attributes(&plan, &literals);
             let sent: Vec<_> = sent.iter().map(|(_, literal)| literal.as_str()).collect();
             let is_typed = attribute_types == AttributeTypes::Typed;
-            let want = if is_typed { &typed[..] } else { &literals[1..] };
-            assert_eq!(sent, want);
+            let want = if is_typed { typed } else { given };
+            assert_eq!(sent.join(" | "), want);
             let tally = map(&plan, &literals).1;
-            let count: u64 = (0..5)
-                .map(|slot| tally.count(Note::NotOfItsType, slot))
-                .sum();
-            assert_eq!(count, if is_typed { notes } else { 0 }, "{literals:?}");
+            let counts = (0..5).map(|slot| tally.count(Note::NotOfItsType, slot));
+            let want = if is_typed { notes } else { 0 };
+            assert_eq!(counts.sum::<u64>(), want, "{literals:?}");
         }
     }
 }
@@ -382,7 +320,7 @@ fn a_tag_that_is_nearly_one_is_named_with_the_one_that_is_meant() {
         ("u.zip", &["mp-user-attribute"]),
         ("u.other", &["email", "primary_key"]),
     ];
-    let remarks: Vec<_> = plan(fields, USERS).remarks().collect();
+    let remarks: Vec<_> = plan_of(fields, USERS).remarks().collect();
     let want = [
         ("u.id", "MP_Customer_ID", "mp_customer_id"),
         ("u.city", "mp_user_attributes", "mp_user_attribute"),
@@ -397,7 +335,7 @@ fn a_tag_that_is_nearly_one_is_named_with_the_one_that_is_meant() {
     for (remark, want) in remarks.iter().zip(want) {
         assert_eq!(remark.trim_end_matches('.'), want.trim_end_matches('.'));
     }
-    let error = Plan::new(&header(&fields[..1]), &USERS, [0; 16]).unwrap_err();
+    let error = Plan::new(&header_of(&fields[..1]), &USERS, [0; 16]).unwrap_err();
     let error = error.to_string();
     assert!(error.starts_with("Each row must specify at least 1 identity tag."));
     assert!(error.contains("u.id") && error.contains("did you mean mp_customer_id?"));
@@ -410,11 +348,8 @@ fn more_names_of_events_than_may_be_refuse_the_delivery() {
         ..EVENTS
     };
     let plan = plan(
-        &[
-            ("e.id", &["mp_customer_id"]),
-            ("e.name", &["mp_event_name"]),
-            ("e.at", &["mp_timestamp_unixtime_ms"]),
-        ],
+        "e.id: mp_customer_id, e.name: mp_event_name, \
+         e.at: mp_timestamp_unixtime_ms",
         settings,
     );
     let mut tally = Tally::new(3);
@@ -427,12 +362,8 @@ fn more_names_of_events_than_may_be_refuse_the_delivery() {
     assert!(map_into(&plan, &["1", "\"c\"", "\"soon\""], &mut tally).is_err());
     assert_eq!(plan.check(&tally), Ok(()));
     map_into(&plan, &["1", "\"c\"", "null"], &mut tally).unwrap();
-    let error = plan.check(&tally).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("more than 3 different names (column e.name)")
-    );
+    let error = plan.check(&tally).unwrap_err().to_string();
+    assert!(error.contains("more than 3 different names (column e.name)"));
 }
 
 proptest! {
@@ -443,7 +374,7 @@ proptest! {
         trim in any::<bool>(),
     ) {
         let settings = Settings { trim_identities: trim, ..Settings::new(DataType::User) };
-        let plan = plan(&[("a.id", &["mp_customer_id"]), ("a.n", &["mp_other"])], settings);
+        let plan = plan("a.id: mp_customer_id, a.n: mp_other", settings);
         let number = serde_json::Value::from(number).to_string();
         let literal = serde_json::Value::from(text.as_str()).to_string();
         if let Ok(record) = map(&plan, &[&literal, &number]).0 {

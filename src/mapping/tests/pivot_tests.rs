@@ -4,7 +4,7 @@ use super::*;
 
 /// A profile's id, a pivoted measure and a calculation over pivots, with these tags.
 fn pivoted(count: &str, calculation: &str) -> Header {
-    let mut head = header(&[
+    let mut head = header_of(&[
         ("u.id", &["mp_customer_id"]),
         ("o.count", &[count]),
         ("share", &[calculation]),
@@ -38,7 +38,10 @@ fn rows(head: &Header, settings: &Settings, rows: &[[&str; 3]]) -> (Vec<String>,
         let selected: Vec<_> = selected.collect();
         let (record, tally) = map_mut(&mut plan, &selected);
         let record = record.unwrap();
-        let set = settings_of(&plan, &record);
+        let set = named(&plan.names().attributes, record.view().attributes);
+        let set: Vec<_> = set
+            .map(|(name, literal)| format!("{name}{literal}"))
+            .collect();
         let text = match settings.data_type {
             DataType::User => format!("{{{}}}", set.join(",")),
             DataType::Event => {
@@ -53,15 +56,6 @@ fn rows(head: &Header, settings: &Settings, rows: &[[&str; 3]]) -> (Vec<String>,
     (said, noted.sentences(plan.columns()).collect())
 }
 
-fn settings_of(plan: &Plan, record: &Record) -> Vec<String> {
-    let set = settings(record.view().attributes);
-    set.map(|(slot, literal)| {
-        let name = &plan.names().attributes[usize::from(slot)];
-        format!("{name}{}", String::from_utf8_lossy(literal))
-    })
-    .collect()
-}
-
 const MONTHS: &str = r#"<{"2026-01":{"value":3,"rendered":"3","links":[]},"2026-02":{"value":null},"$$$_row_total_$$$":{"value":3}}"#;
 
 #[test]
@@ -70,11 +64,8 @@ fn each_pivot_value_makes_an_attribute_of_its_own() {
     let choice = with(PivotedMeasures::Attributes, USERS);
     let later =
         r#"<{"2026-02":{"value":"a \"b\""},"2026-01":{"value":4.50},"a|FIELD|b":{"value":true}}"#;
-    let (said, noted) = rows(
-        &head,
-        &choice,
-        &[["1", MONTHS, "0.5"], ["2", later, "null"], ["3", "<{}", ""]],
-    );
+    let three = [["1", MONTHS, "0.5"], ["2", later, "null"], ["3", "<{}", ""]];
+    let (said, noted) = rows(&head, &choice, &three);
     assert_eq!(
         said,
         [
@@ -91,30 +82,18 @@ fn each_pivot_value_makes_an_attribute_of_its_own() {
         ..choice.clone()
     };
     let (said, _) = rows(&head, &nulls, &[["1", MONTHS, "null"]]);
-    assert_eq!(
-        said,
-        [
-            r#"{"looker_o.count.2026-01":3,"looker_o.count.2026-02":-,"looker_o.count.row_total":3,"looker_share":-}"#
-        ]
-    );
+    let want = r#"{"looker_o.count.2026-01":3,"looker_o.count.2026-02":-,"looker_o.count.row_total":3,"looker_share":-}"#;
+    assert_eq!(said, [want]);
 }
 
 #[test]
 fn all_pivot_values_make_the_text_of_one_object() {
     let head = pivoted("mp_user_attribute", "");
     let choice = with(PivotedMeasures::Json, USERS);
-    let (said, _) = rows(
-        &head,
-        &choice,
-        &[["1", MONTHS, ""], ["2", r#"<{"a":{"value":null}}"#, ""]],
-    );
-    assert_eq!(
-        said,
-        [
-            r#"{"looker_o.count":"{\"2026-01\":3,\"row_total\":3}"}"#,
-            "{}"
-        ]
-    );
+    let two = [["1", MONTHS, ""], ["2", r#"<{"a":{"value":null}}"#, ""]];
+    let (said, _) = rows(&head, &choice, &two);
+    let first = r#"{"looker_o.count":"{\"2026-01\":3,\"row_total\":3}"}"#;
+    assert_eq!(said, [first, "{}"]);
     let nulls = Settings {
         nulls: Nulls::Null,
         ..choice.clone()
@@ -132,30 +111,21 @@ fn all_pivot_values_make_the_text_of_one_object() {
 fn attributes_of_events_take_pivots_too() {
     let head = pivoted("mp_custom_attribute", "mp_custom_attribute");
     let at = |how| rows(&head, &with(how, EVENTS), &[["1", MONTHS, "7"]]).0;
-    assert_eq!(
-        at(PivotedMeasures::Attributes),
-        [r#"{"looker_o.count.2026-01":3,"looker_o.count.row_total":3,"looker_share":7}"#]
-    );
-    assert_eq!(
-        at(PivotedMeasures::Json),
-        [r#"{"looker_o.count":"{\"2026-01\":3,\"row_total\":3}","looker_share":7}"#]
-    );
-    let many: Vec<_> = (0..150)
-        .map(|at| format!(r#""p{at}":{{"value":{at}}}"#))
-        .collect();
-    let many = format!("<{{{}}}", many.join(","));
-    let (said, noted) = rows(
-        &head,
-        &with(PivotedMeasures::Attributes, EVENTS),
-        &[["1", &many, "7"]],
-    );
+    let want = r#"{"looker_o.count.2026-01":3,"looker_o.count.row_total":3,"looker_share":7}"#;
+    assert_eq!(at(PivotedMeasures::Attributes), [want]);
+    let want = r#"{"looker_o.count":"{\"2026-01\":3,\"row_total\":3}","looker_share":7}"#;
+    assert_eq!(at(PivotedMeasures::Json), [want]);
+    let choice = with(PivotedMeasures::Attributes, EVENTS);
+    let (said, noted) = rows(&head, &choice, &[["1", &values(150), "7"]]);
     assert_eq!(said[0].matches("looker_").count(), 100);
-    assert!(
-        noted
-            .iter()
-            .any(|note| note.contains("100 attributes already")),
-        "{noted:?}"
-    );
+    let noted = noted.join("\n");
+    assert!(noted.contains("100 attributes already"), "{noted}");
+}
+
+/// A pivoted cell of so many values.
+fn values(count: usize) -> String {
+    let values = (0..count).map(|at| format!(r#""p{at}":{{"value":{at}}}"#));
+    format!("<{{{}}}", values.collect::<Vec<_>>().join(","))
 }
 
 #[test]
@@ -173,14 +143,7 @@ fn what_cannot_be_an_attribute_is_noted() {
         let (said, noted) = rows(&head, &choice, &[["1", odd, ""]]);
         assert_eq!((&*said[0], noted.len()), ("{}", 1), "{odd}");
     }
-    let many: Vec<_> = (0..1500)
-        .map(|at| format!(r#""p{at}":{{"value":{at}}}"#))
-        .collect();
-    let (said, noted) = rows(
-        &head,
-        &choice,
-        &[["1", &format!("<{{{}}}", many.join(",")), ""]],
-    );
+    let (said, noted) = rows(&head, &choice, &[["1", &values(1500), ""]]);
     assert_eq!(said[0].matches("looker_").count(), 1000);
     assert!(noted[0].contains("(500 rows"), "{noted:?}");
 }
@@ -207,64 +170,38 @@ fn only_attributes_take_pivots() {
             let refused = refused || (how == PivotedMeasures::Refuse && tag != "mp_nothing");
             assert_eq!(made.is_err(), refused, "{tag} {how:?}");
             if let Err(error) = made {
-                assert!(
-                    error.to_string().contains("\"Pivoted Measures\""),
-                    "{error}"
-                );
+                let error = error.to_string();
+                assert!(error.contains("\"Pivoted Measures\""), "{error}");
             }
         }
     }
-    let fates = Plan::preview(
-        &pivoted("mp_user_attribute", "mp_custom_attribute"),
-        &with(PivotedMeasures::Attributes, USERS),
-    )
-    .unwrap();
-    let goes_to = fates[1].goes_to.as_deref();
-    assert_eq!(
-        goes_to,
-        Some("user_attributes.\"looker_o.count.<pivot value>\"")
-    );
-    assert!(
-        fates[1]
-            .remark
-            .as_deref()
-            .unwrap()
-            .contains("pivots on o.month")
-    );
+    let head = pivoted("mp_user_attribute", "mp_custom_attribute");
+    let fates = Plan::preview(&head, &with(PivotedMeasures::Attributes, USERS)).unwrap();
+    let place = "user_attributes.\"looker_o.count.<pivot value>\"";
+    assert_eq!(fates[1].goes_to.as_deref(), Some(place));
+    let remark = fates[1].remark.as_deref().unwrap();
+    assert!(remark.contains("pivots on o.month"));
     assert_eq!(fates[2].goes_to, None);
 }
 
 #[test]
 fn columns_without_a_tag_go_where_it_was_chosen() {
-    let head = header(&[
-        ("a.id", &["mp_other"]),
-        ("a.x", &[]),
-        ("a.y", &["primary_key"]),
-    ]);
+    let head = header("a.id: mp_other, a.x:, a.y: primary_key");
+    let user = Some("user_attributes.\"looker_a.x\"");
+    let event = Some("events[].data.custom_attributes.\"looker_a.x\"");
     for (untagged, settings, want) in [
         (Untagged::Ignore, USERS, None),
         (Untagged::Ignore, EVENTS, None),
-        (
-            Untagged::UserAttribute,
-            USERS,
-            Some("user_attributes.\"looker_a.x\""),
-        ),
+        (Untagged::UserAttribute, USERS, user),
         (Untagged::UserAttribute, EVENTS, None),
         (Untagged::EventAttribute, USERS, None),
-        (
-            Untagged::EventAttribute,
-            EVENTS,
-            Some("events[].data.custom_attributes.\"looker_a.x\""),
-        ),
+        (Untagged::EventAttribute, EVENTS, event),
     ] {
-        let fates = Plan::preview(
-            &head,
-            &Settings {
-                untagged,
-                ..settings
-            },
-        )
-        .unwrap();
+        let settings = Settings {
+            untagged,
+            ..settings
+        };
+        let fates = Plan::preview(&head, &settings).unwrap();
         assert_eq!(fates[1].goes_to.as_deref(), want);
         assert_eq!(fates[2].goes_to.is_some(), want.is_some());
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn timed(column: &str, lookml: Option<&str>, zone: &str) -> Plan {
-    let mut head = header(&[
+    let mut head = header_of(&[
         ("e.id", &["mp_customer_id"]),
         (column, &["mp_timestamp_unixtime_ms"]),
     ]);
@@ -200,10 +200,7 @@ fn a_day_as_digits_is_read_where_the_column_says_so() {
 
 #[test]
 fn the_window_of_plausible_times_can_be_moved() {
-    let head = header(&[
-        ("e.id", &["mp_customer_id"]),
-        ("e.at", &["mp_timestamp_unixtime_ms"]),
-    ]);
+    let head = header("e.id: mp_customer_id, e.at: mp_timestamp_unixtime_ms");
     let settings = Settings {
         plausible: Plausible {
             earliest: 0,

@@ -8,7 +8,6 @@ use std::convert::Infallible;
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::text::push_display;
 use super::*;
 use crate::mparticle::route::Route;
 use crate::record::{FIRST_ATTRIBUTE, Mark, Record, Section, begin_setting, end_setting};
@@ -47,48 +46,87 @@ fn given() -> impl Strategy<Value = Given> {
         })
 }
 
-fn record(row: u64, given: &Given, data_type: DataType) -> Record {
+/// Adds a setting to a section.
+fn put(record: &mut Record, section: Section, slot: u16, literal: &str) {
+    let bytes = record.section(section);
+    let start = begin_setting(bytes, slot);
+    bytes.extend_from_slice(literal.as_bytes());
+    end_setting(bytes, start);
+}
+
+/// Adds text to a section.
+fn say(record: &mut Record, section: Section, text: &str) {
+    record.section(section).extend_from_slice(text.as_bytes());
+}
+
+/// The beginning of a row of somebody with a device.
+fn row_of(row: u64, customer: u8, email: u8, device: u8) -> Record {
     let mut record = Record::default();
     record.begin(row);
+    let identities = format!("\"customer_id\":\"{customer}\",\"email\":\"{email}\"");
+    say(&mut record, Section::Identities, &identities);
+    put(&mut record, Section::Device, 0, &format!("\"{device}\""));
+    record
+}
+
+fn record(row: u64, given: &Given, data_type: DataType) -> Record {
+    let mut record = row_of(row, given.customer, given.email, given.device);
     record.user = u64::from(given.customer);
-    let identities = record.section(Section::Identities);
-    push_display(
-        identities,
-        format_args!(
-            "\"customer_id\":\"{}\",\"email\":\"{}\"",
-            given.customer, given.email
-        ),
-    );
-    let device = record.section(Section::Device);
-    let start = begin_setting(device, 0);
-    push_display(device, format_args!("\"{}\"", given.device));
-    end_setting(device, start);
-    let attributes = record.section(Section::Attributes);
     for (slot, value) in &given.attributes {
-        let start = begin_setting(attributes, *slot);
-        push_display(attributes, format_args!("\"{value}\""));
-        end_setting(attributes, start);
+        put(
+            &mut record,
+            Section::Attributes,
+            *slot,
+            &format!("\"{value}\""),
+        );
     }
     if data_type == DataType::Event {
         if given.old {
-            record.section(Section::Event).push(
-                Mark {
-                    old: true,
-                    ..Mark::default()
-                }
-                .byte(),
-            );
+            let mark = Mark {
+                old: true,
+                ..Mark::default()
+            };
+            record.section(Section::Event).push(mark.byte());
         }
-        push_display(
-            record.section(Section::Event),
-            format_args!(
-                "\"event_name\":\"n\",\"custom_event_type\":\"other\",\"custom_attributes\":{{\"note\":\"{}\"}}",
-                given.note
-            ),
+        let event = format!(
+            "\"event_name\":\"n\",\"custom_event_type\":\"other\",\"custom_attributes\":{{\"note\":\"{}\"}}",
+            given.note
         );
+        say(&mut record, Section::Event, &event);
     }
     record.end();
     record
+}
+
+/// A delivery of this id with the attributes and the device of [`record`].
+fn delivery(id: u8, data_type: DataType) -> Delivery {
+    Delivery {
+        id: DeliveryId([id; 16]),
+        data_type,
+        environment: Environment::Development,
+        names: Names {
+            attributes: (0..4).map(|slot| format!("\"a{slot}\":").into()).collect(),
+            device: vec!["\"brand\":".into()],
+            ..Names::default()
+        },
+    }
+}
+
+/// Encodes records to the end.
+fn encoded(mut encoder: Encoder, records: &[Record]) -> (Kept, Made) {
+    let mut kept = Kept::default();
+    for record in records {
+        encoder.push(record.view(), &mut kept).unwrap();
+    }
+    let made = encoder.finish(&mut kept).unwrap();
+    (kept, made)
+}
+
+/// The same records as the grouping gives them.
+fn grouped(records: impl Iterator<Item = Record>) -> Vec<Record> {
+    let mut records: Vec<_> = records.collect();
+    records.sort_by_key(|record| (record.user, record.row));
+    records
 }
 
 #[derive(Default)]
@@ -104,14 +142,11 @@ impl Sink for Kept {
 
     fn request(&mut self, route: Route, batches: &mut Batches) -> Result<(), Infallible> {
         self.routes.push(route);
-        let parsed = batches
-            .iter()
-            .map(|batch| {
-                let json = serde_json::from_slice(batch.json).unwrap();
-                (json, batch.json.len(), batch.rows)
-            })
-            .collect();
-        self.requests.push(parsed);
+        let parsed = batches.iter().map(|batch| {
+            let json = serde_json::from_slice(batch.json).unwrap();
+            (json, batch.json.len(), batch.rows)
+        });
+        self.requests.push(parsed.collect());
         Ok(())
     }
 
@@ -122,78 +157,44 @@ impl Sink for Kept {
 }
 
 fn encode(rows: &[Given], data_type: DataType, settings: Settings) -> (Kept, Made) {
-    let delivery = Delivery {
-        id: DeliveryId([9; 16]),
-        data_type,
-        environment: Environment::Development,
-        names: Names {
-            attributes: (0..4).map(|slot| format!("\"a{slot}\":").into()).collect(),
-            device: vec!["\"brand\":".into()],
-            ..Names::default()
-        },
-    };
-    let mut records: Vec<_> = rows
-        .iter()
-        .enumerate()
-        .map(|(row, given)| record(row as u64, given, data_type))
-        .collect();
-    records.sort_by_key(|record| (record.user, record.row));
-    let mut encoder = Encoder::new(settings, delivery);
-    let mut kept = Kept::default();
-    for record in &records {
-        encoder.push(record.view(), &mut kept).unwrap();
-    }
-    let made = encoder.finish(&mut kept).unwrap();
-    (kept, made)
+    let records = (0..)
+        .zip(rows)
+        .map(|(row, given)| record(row, given, data_type));
+    let encoder = Encoder::new(settings, delivery(9, data_type));
+    encoded(encoder, &grouped(records))
 }
 
 #[test]
 fn events_by_slot_fill_batches_up_to_the_limit_with_their_names_counted() {
-    let names: Vec<Box<str>> = (0..3)
-        .map(|slot| format!("\"{}{slot}\":", "n".repeat(200)).into())
-        .collect();
-    let delivery = Delivery {
-        id: DeliveryId([9; 16]),
-        data_type: DataType::Event,
-        environment: Environment::Development,
-        names: Names {
-            event: Some(names),
-            ..Names::default()
-        },
+    let name = |slot| format!("\"{}{slot}\":", "n".repeat(200)).into();
+    let mut delivery = delivery(9, DataType::Event);
+    delivery.names = Names {
+        event: Some((0..3).map(name).collect()),
+        ..Names::default()
     };
     let settings = Settings {
         max_batch_bytes: 3_000,
         ..Settings::default()
     };
-    let mut encoder = Encoder::new(settings, delivery);
-    let mut kept = Kept::default();
     // Each event has one of the three names only, so that a bound with all of them is too high.
-    for row in 0..40u64 {
+    let records = (0..40u16).map(|row| {
         let mut record = Record::default();
-        record.begin(row);
-        let identities = record.section(Section::Identities);
-        identities.extend_from_slice(b"\"customer_id\":\"1\"");
-        let event = record.section(Section::Event);
-        event.push(Mark::default().byte());
-        for (slot, literal) in [(0, "\"seen\""), (FIRST_ATTRIBUTE + row as u16 % 3, "1")] {
-            let start = begin_setting(event, slot);
-            event.extend_from_slice(literal.as_bytes());
-            end_setting(event, start);
-        }
+        record.begin(row.into());
+        say(&mut record, Section::Identities, "\"customer_id\":\"1\"");
+        record.section(Section::Event).push(Mark::default().byte());
+        put(&mut record, Section::Event, 0, "\"seen\"");
+        put(&mut record, Section::Event, FIRST_ATTRIBUTE + row % 3, "1");
         record.end();
-        encoder.push(record.view(), &mut kept).unwrap();
-    }
-    let made = encoder.finish(&mut kept).unwrap();
+        record
+    });
+    let records: Vec<_> = records.collect();
+    let (kept, made) = encoded(Encoder::new(settings, delivery), &records);
     check_limits(&kept, &made, &settings);
     let batches: Vec<_> = kept.requests.iter().flatten().collect();
-    let events = |batch: &Value| batch["events"].as_array().map_or(0, Vec::len);
-    assert_eq!(
-        batches
-            .iter()
-            .map(|(batch, ..)| events(batch))
-            .sum::<usize>(),
-        40
-    );
+    let events = batches
+        .iter()
+        .map(|(batch, ..)| batch["events"].as_array().map_or(0, Vec::len));
+    assert_eq!(events.sum::<usize>(), 40);
     // Some 320 bytes an event, and 128 more that are set aside for each.
     assert_eq!(batches.len(), 6);
     let attribute = &batches[0].0["events"][1]["data"]["custom_attributes"];
@@ -216,28 +217,23 @@ fn check_limits(kept: &Kept, made: &Made, settings: &Settings) {
     for request in &kept.requests {
         assert!(!request.is_empty());
         assert!(request.len() <= settings.max_batches_per_request);
-        let events: usize = request
+        let events = request
             .iter()
-            .map(|(batch, ..)| batch["events"].as_array().map_or(0, Vec::len))
-            .sum();
-        assert!(events <= settings.max_events_per_request);
+            .map(|(batch, ..)| batch["events"].as_array().map_or(0, Vec::len));
+        assert!(events.sum::<usize>() <= settings.max_events_per_request);
         let bytes: usize = request.iter().map(|(_, bytes, _)| bytes + 1).sum();
         assert!(bytes < settings.max_request_bytes);
         for (batch, bytes, _) in request {
             assert!(*bytes <= settings.max_batch_bytes, "{bytes}");
             assert_eq!(batch["environment"], "development");
-            assert!(
-                ids.insert(batch["source_request_id"].to_string()),
-                "id used twice"
-            );
+            let id = batch["source_request_id"].to_string();
+            assert!(ids.insert(id), "id used twice");
             batches += 1;
             total += bytes;
         }
     }
-    assert_eq!(
-        (made.batches, made.requests, made.bytes),
-        (batches, kept.requests.len() as u64, total as u64)
-    );
+    assert_eq!((made.batches, made.bytes), (batches, total as u64));
+    assert_eq!(made.requests, kept.requests.len() as u64);
 }
 
 fn all(kept: &Kept) -> impl Iterator<Item = &(Value, usize, u32)> {
@@ -264,8 +260,8 @@ fn want_attributes(rows: &[Given], kept: &Kept) -> BTreeMap<(String, String), St
         }
         let user = serde_json::json!({
             "customer_id": given.customer.to_string(), "email": given.email.to_string()
-        })
-        .to_string();
+        });
+        let user = user.to_string();
         for (slot, value) in &given.attributes {
             last.insert((user.clone(), format!("a{slot}")), format!("\"{value}\""));
         }
@@ -364,38 +360,21 @@ fn a_user_with_more_events_than_a_request_takes_needs_the_fewest_batches() {
 fn attributes_beyond_what_a_batch_takes_go_out_in_batches_of_their_own() {
     let mut record = Record::default();
     record.begin(0);
-    record
-        .section(Section::Identities)
-        .extend_from_slice(b"\"email\":\"a\"");
-    let bytes = record.section(Section::Attributes);
+    say(&mut record, Section::Identities, "\"email\":\"a\"");
     for slot in 0..250 {
-        let start = begin_setting(bytes, slot);
-        push_display(bytes, format_args!("{slot}"));
-        end_setting(bytes, start);
+        put(&mut record, Section::Attributes, slot, &slot.to_string());
     }
     record.end();
     for data_type in [DataType::User, DataType::Event] {
-        let delivery = Delivery {
-            id: DeliveryId([0; 16]),
-            data_type,
-            environment: Environment::Production,
-            names: Names {
-                attributes: (0..250)
-                    .map(|slot| format!("\"a{slot}\":").into())
-                    .collect(),
-                ..Names::default()
-            },
-        };
-        let mut encoder = Encoder::new(Settings::default(), delivery);
-        let mut kept = Kept::default();
+        let mut delivery = delivery(0, data_type);
+        let name = |slot| format!("\"a{slot}\":").into();
+        delivery.names.attributes = (0..250).map(name).collect();
         if data_type == DataType::Event {
-            record
-                .section(Section::Event)
-                .extend_from_slice(b"\"event_name\":\"n\"");
+            say(&mut record, Section::Event, "\"event_name\":\"n\"");
             record.end();
         }
-        encoder.push(record.view(), &mut kept).unwrap();
-        encoder.finish(&mut kept).unwrap();
+        let encoder = Encoder::new(Settings::default(), delivery);
+        let (kept, _) = encoded(encoder, std::slice::from_ref(&record));
         let mut names = BTreeSet::new();
         for (batch, ..) in all(&kept) {
             let attributes = batch["user_attributes"].as_object();

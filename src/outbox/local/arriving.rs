@@ -51,9 +51,6 @@ struct DeadFile {
 
 impl Arriving {
     /// In a directory that is not there yet.
-    ///
-    /// # Errors
-    /// The system refuses.
     pub fn new(path: &Path, keys: Arc<Keyring>) -> Result<Self, OpenError> {
         let settings = Settings::new(path, keys);
         let (disk, layout) = (Disk::default(), Layout::new(path));

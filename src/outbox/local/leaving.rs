@@ -32,9 +32,6 @@ pub(in crate::outbox) struct Leaving {
 
 impl Leaving {
     /// Brings the outbox in order as a start would, and forgets nothing.
-    ///
-    /// # Errors
-    /// As for [`Outbox::open`](crate::outbox::Outbox::open).
     pub fn open(path: &Path, keys: Arc<Keyring>) -> Result<Self, OpenError> {
         let settings = Settings {
             reserve_bytes: 0,
@@ -162,9 +159,6 @@ impl Leaving {
     }
 
     /// The record of a letter as it is sealed, once it has been opened, and under which key.
-    ///
-    /// # Errors
-    /// It cannot be read, or is damaged.
     pub fn letter(&self, id: u64) -> Result<(Vec<u8>, KeyId), Error> {
         let shared = &self.local.shared;
         let what = || format!("dead letter {id}");

@@ -102,9 +102,6 @@ pub(in crate::outbox) fn replay(local: &Local, ids: &[LetterId]) -> Result<Moved
 }
 
 /// Throws dead letters away. Durable on return. Blocks on the disk.
-///
-/// # Errors
-/// As for [`Outbox::replay`].
 pub(in crate::outbox) fn discard(local: &Local, ids: &[LetterId]) -> Result<Moved, Error> {
     move_all(local, ids, Command::Discard)
 }

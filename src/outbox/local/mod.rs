@@ -175,9 +175,6 @@ use crate::outbox::settings::Settings;
 const COMMANDS: usize = 512;
 
 /// Opens the directory, makes it if it is not there, and mends what a crash has left.
-///
-/// # Errors
-/// See [`Outbox::open`](crate::outbox::Outbox::open).
 pub(in crate::outbox) fn open(settings: Settings, disk: Disk) -> Result<Local, OpenError> {
     settings.check()?;
     let layout = Layout::new(&settings.path);
@@ -187,9 +184,6 @@ pub(in crate::outbox) fn open(settings: Settings, disk: Disk) -> Result<Local, O
 }
 
 /// Opens a directory that is there to move what is in it elsewhere, which may have begun before.
-///
-/// # Errors
-/// As for [`open`].
 pub(in crate::outbox) fn open_to_move(settings: Settings, disk: Disk) -> Result<Local, OpenError> {
     let layout = Layout::new(&settings.path);
     drop(layout.enter_to_read(&disk)?);

@@ -155,9 +155,6 @@ impl Reservation {
 
     /// Adds to what is known of the delivery; durable with its end. One that is too long changes
     /// nothing.
-    ///
-    /// # Errors
-    /// It is too long.
     pub fn describe(&self, title: &str, about: &[u8]) -> Result<(), Error> {
         bounded("what is said of a delivery", about, MAX_ABOUT)?;
         let mut index = self.local.shared.index();

@@ -120,9 +120,6 @@ impl Staging {
 
     /// Keeps a row that could not be mapped; beyond
     /// [`Settings::rejected_rows`](super::Settings::rejected_rows) it is only counted.
-    ///
-    /// # Errors
-    /// As for [`Staging::append`].
     pub fn reject(&mut self, row: RejectedRow<'_>) -> Result<(), Error> {
         self.check_usable()?;
         let rejected = self.try_reject(row);

@@ -122,9 +122,6 @@ pub(in crate::outbox) fn delivery(local: &Local, id: DeliveryId) -> Option<Deliv
 
 /// Rows of a delivery that could not be mapped: at most `limit`, leaving out the first
 /// `skip`. `None`: the delivery is not listed. Blocks on the disk.
-///
-/// # Errors
-/// The file that holds them cannot be read.
 pub(in crate::outbox) fn rejected(
     local: &Local,
     delivery: DeliveryId,

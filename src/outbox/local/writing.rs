@@ -37,9 +37,6 @@ impl Writing {
 
     /// Makes, syncs and removes the file `probe`, unless that was done just now. One caller does it;
     /// the others meanwhile get the last answer, and no answer is an error after a while.
-    ///
-    /// # Errors
-    /// A step failed, or the disk does not answer.
     pub fn attempt(&self, disk: &Disk, probe: &Path) -> Result<(), Error> {
         let now = self.clock.instant();
         {

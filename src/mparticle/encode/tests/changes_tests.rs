@@ -55,28 +55,16 @@ fn run(
     attribute: Option<&str>,
     settings: Settings,
 ) -> (Remembers, Made) {
-    let delivery = Delivery {
-        id: DeliveryId([id; 16]),
-        data_type: DataType::User,
-        environment: Environment::Development,
-        names: Names {
-            attributes: (0..4).map(|slot| format!("\"a{slot}\":").into()).collect(),
-            device: vec!["\"brand\":".into()],
-            ..Names::default()
-        },
-    };
+    let delivery = delivery(id, DataType::User);
     let mut encoder = Encoder::new(settings, delivery).sending_changes([4; 16], attribute);
-    let mut records: Vec<Record> = rows
-        .iter()
-        .enumerate()
-        .map(|(row, given)| record(row as u64, given, DataType::User))
-        .collect();
-    records.sort_by_key(|record| (record.user, record.row));
+    let records = (0..)
+        .zip(rows)
+        .map(|(row, given)| record(row, given, DataType::User));
     let mut sink = Remembers {
         known: known.clone(),
         ..Remembers::default()
     };
-    for record in &records {
+    for record in &grouped(records) {
         encoder.push(record.view(), &mut sink).unwrap();
     }
     let made = encoder.finish(&mut sink).unwrap();
@@ -85,9 +73,8 @@ fn run(
 
 fn fingerprints(sink: &Remembers) -> BTreeMap<u64, u128> {
     let asked = sink.asked.iter();
-    asked
-        .filter_map(|(user, fingerprint, _)| Some((*user, (*fingerprint)?)))
-        .collect()
+    let known = asked.filter_map(|(user, fingerprint, _)| Some((*user, (*fingerprint)?)));
+    known.collect()
 }
 
 fn small() -> Settings {
@@ -155,27 +142,15 @@ proptest! {
 
 fn one(customer: u8, email: u8) -> Given {
     Given {
-        customer,
-        email,
-        device: 0,
         attributes: vec![(0, "x".to_owned())],
-        note: String::new(),
-        old: false,
+        ..plain(customer, email)
     }
 }
 
 #[test]
 fn of_an_audience_all_are_in_and_those_who_left_are_told_so() {
-    let mut sink = {
-        let (sink, _) = run(
-            1,
-            &[one(1, 1)],
-            &BTreeMap::new(),
-            Some("big \"spender\""),
-            small(),
-        );
-        sink
-    };
+    let (nobody, name) = (BTreeMap::new(), Some("big \"spender\""));
+    let (mut sink, _) = run(1, &[one(1, 1)], &nobody, name, small());
     let (batch, ..) = all(&sink.kept).next().unwrap();
     assert_eq!(batch["user_attributes"]["big \"spender\""], true);
     assert_eq!(batch["user_attributes"]["a0"], "x");
@@ -188,23 +163,18 @@ fn of_an_audience_all_are_in_and_those_who_left_are_told_so() {
         ..Remembers::default()
     };
     let delivery = Delivery {
-        id: DeliveryId([9; 16]),
-        data_type: DataType::User,
         environment: Environment::Production,
-        names: Names::default(),
+        ..delivery(9, DataType::User)
     };
     let plan = DataPlan {
         id: "p".to_owned(),
         version: None,
     };
     let encoder = Encoder::new(Settings::default(), delivery).with_data_plan(&plan);
-    let made = encoder
-        .sending_changes([4; 16], Some("in"))
-        .finish(&mut sink)
-        .unwrap();
-    let batches: Vec<_> = all(&sink.kept)
-        .map(|(batch, _, rows)| (batch.clone(), *rows))
-        .collect();
+    let encoder = encoder.sending_changes([4; 16], Some("in"));
+    let made = encoder.finish(&mut sink).unwrap();
+    let batches = all(&sink.kept).map(|(batch, _, rows)| (batch.clone(), *rows));
+    let batches: Vec<_> = batches.collect();
     let id = "09".repeat(16);
     let want = |n: usize, identities: Value| {
         serde_json::json!({
@@ -225,22 +195,18 @@ fn of_an_audience_all_are_in_and_those_who_left_are_told_so() {
 
 #[test]
 fn people_who_are_too_many_to_be_held_at_once_are_sent_and_never_compared() {
-    let rows: Vec<Given> = (0..=255)
-        .map(|email| one(1, email))
-        .chain([one(2, 0)])
-        .collect();
+    let crowd = (0..=255).map(|email| one(1, email));
+    let rows: Vec<Given> = crowd.chain([one(2, 0)]).collect();
     let (sink, made) = run(1, &rows, &BTreeMap::new(), None, small());
     let crowd: Vec<_> = sink.asked.iter().filter(|(user, ..)| *user == 1).collect();
+    assert!(crowd.len() > 1);
     assert!(
-        crowd.len() > 1
-            && crowd
-                .iter()
-                .all(|(_, fingerprint, _)| fingerprint.is_none())
+        crowd
+            .iter()
+            .all(|(_, fingerprint, _)| fingerprint.is_none())
     );
-    assert_eq!(
-        crowd.iter().map(|(.., sets)| sets.len()).sum::<usize>(),
-        256
-    );
+    let sets: usize = crowd.iter().map(|(.., sets)| sets.len()).sum();
+    assert_eq!(sets, 256);
     assert!(sink.asked.last().unwrap().1.is_some());
     assert_eq!(sink.placed.len(), 1);
     assert_eq!(made.batches, 257);
@@ -261,8 +227,6 @@ fn who_cannot_be_sent_is_in_the_result_all_the_same() {
 fn a_change_of_the_fingerprint_is_a_decision() {
     // With another one, each schedule sends all its users once more.
     let (sink, _) = run(1, &[one(1, 1)], &BTreeMap::new(), None, small());
-    assert_eq!(
-        sink.asked[0].1,
-        Some(240_607_494_824_302_988_237_785_749_955_481_889_528)
-    );
+    let fingerprint = 240_607_494_824_302_988_237_785_749_955_481_889_528;
+    assert_eq!(sink.asked[0].1, Some(fingerprint));
 }

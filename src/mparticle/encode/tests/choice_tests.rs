@@ -4,43 +4,25 @@ use super::*;
 use crate::mapping::{DELETED, EVENT_BITS};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-fn delivery(data_type: DataType, names: Names) -> Delivery {
-    Delivery {
-        id: DeliveryId([9; 16]),
-        data_type,
-        environment: Environment::Development,
-        names,
-    }
-}
-
-fn names() -> Names {
-    Names {
-        attributes: vec!["\"a0\":".into(), "\"a1\":".into()],
-        device: vec![
-            "\"brand\":".into(),
-            "\"ip\":".into(),
-            "\"location\":".into(),
-        ],
+/// An encoder of a delivery whose rows have an address and a place.
+fn encoder(data_type: DataType) -> Encoder {
+    let mut delivery = delivery(9, data_type);
+    delivery.names = Names {
+        device: ["brand", "ip", "location"]
+            .map(|name| format!("\"{name}\":").into())
+            .into(),
         ip: Some(1),
         location: Some(2),
-        ..Names::default()
-    }
-}
-
-fn put(record: &mut Record, section: Section, slot: u16, literal: &[u8]) {
-    let bytes = record.section(section);
-    let start = begin_setting(bytes, slot);
-    bytes.extend_from_slice(literal);
-    end_setting(bytes, start);
+        ..delivery.names
+    };
+    Encoder::new(Settings::default(), delivery)
 }
 
 /// Identities, device settings and attribute settings of row `row`.
-fn row(row: u64, identities: &str, device: &[(u16, &[u8])], set: &[(u16, &[u8])]) -> Record {
+fn row(row: u64, identities: &str, device: &[(u16, &str)], set: &[(u16, &str)]) -> Record {
     let mut record = Record::default();
     record.begin(row);
-    record
-        .section(Section::Identities)
-        .extend_from_slice(identities.as_bytes());
+    say(&mut record, Section::Identities, identities);
     for (slot, literal) in device {
         put(&mut record, Section::Device, *slot, literal);
     }
@@ -51,13 +33,15 @@ fn row(row: u64, identities: &str, device: &[(u16, &[u8])], set: &[(u16, &[u8])]
     record
 }
 
+/// Makes a row that of an event.
+fn with_event(mut record: Record) -> Record {
+    say(&mut record, Section::Event, "\"event_name\":\"n\"");
+    record.end();
+    record
+}
+
 fn batches(encoder: Encoder, records: &[Record]) -> Vec<Value> {
-    let mut encoder = encoder;
-    let mut kept = Kept::default();
-    for record in records {
-        encoder.push(record.view(), &mut kept).unwrap();
-    }
-    encoder.finish(&mut kept).unwrap();
+    let (kept, _) = encoded(encoder, records);
     all(&kept).map(|(batch, ..)| batch.clone()).collect()
 }
 
@@ -65,16 +49,13 @@ const MAIL: &str = "\"email\":\"a\"";
 
 #[test]
 fn mparticles_own_id_is_a_member_of_the_batch() {
+    let mail = serde_json::json!({"email": "a"});
     for (identities, mpid, others) in [
         ("\"mpid\":-5", -5, serde_json::json!({})),
-        (
-            "\"mpid\":7,\"email\":\"a\"",
-            7,
-            serde_json::json!({"email": "a"}),
-        ),
+        ("\"mpid\":7,\"email\":\"a\"", 7, mail),
     ] {
-        let encoder = Encoder::new(Settings::default(), delivery(DataType::User, names()));
-        let made = batches(encoder, &[row(0, identities, &[], &[])]);
+        let row = row(0, identities, &[], &[]);
+        let made = batches(encoder(DataType::User), &[row]);
         assert_eq!(made[0]["mpid"], mpid);
         assert_eq!(made[0]["user_identities"], others);
     }
@@ -82,48 +63,39 @@ fn mparticles_own_id_is_a_member_of_the_batch() {
 
 #[test]
 fn of_setting_and_deleting_an_attribute_the_later_row_wins() {
+    let deleted = std::str::from_utf8(DELETED).unwrap();
     for data_type in [DataType::User, DataType::Event] {
-        let mut records = vec![
-            row(0, MAIL, &[], &[(0, b"1"), (1, DELETED)]),
-            row(1, MAIL, &[], &[(0, DELETED), (1, b"2")]),
+        let mut records = [
+            row(0, MAIL, &[], &[(0, "1"), (1, deleted)]),
+            row(1, MAIL, &[], &[(0, deleted), (1, "2")]),
         ];
         if data_type == DataType::Event {
-            for record in &mut records {
-                record
-                    .section(Section::Event)
-                    .extend_from_slice(b"\"event_name\":\"n\"");
-                record.end();
-            }
+            records = records.map(with_event);
         }
-        let encoder = Encoder::new(Settings::default(), delivery(data_type, names()));
-        let made = batches(encoder, &records);
+        let made = batches(encoder(data_type), &records);
         assert_eq!(made.len(), 1);
         assert_eq!(made[0]["user_attributes"], serde_json::json!({"a1": 2}));
         let deleted = &made[0]["deleted_user_attributes"];
         assert_eq!(*deleted, serde_json::json!(["a0"]));
     }
-    let encoder = Encoder::new(Settings::default(), delivery(DataType::User, names()));
-    let made = batches(encoder, &[row(0, MAIL, &[], &[(0, DELETED), (1, DELETED)])]);
+    let row = row(0, MAIL, &[], &[(0, deleted), (1, deleted)]);
+    let made = batches(encoder(DataType::User), &[row]);
     assert!(made[0].get("user_attributes").is_none());
-    assert_eq!(
-        made[0]["deleted_user_attributes"],
-        serde_json::json!(["a0", "a1"])
-    );
+    let deleted = &made[0]["deleted_user_attributes"];
+    assert_eq!(*deleted, serde_json::json!(["a0", "a1"]));
 }
 
 #[test]
 fn place_and_data_plan_share_the_context() {
-    let place = b"{\"latitude\":1,\"longitude\":2}";
+    let place = "{\"latitude\":1,\"longitude\":2}";
     let location = serde_json::json!({"latitude": 1, "longitude": 2});
     let plan = serde_json::json!({"plan_id": "p\"q", "plan_version": 3});
     for data_type in [DataType::User, DataType::Event] {
         for with_plan in [false, true] {
             for with_place in [false, true] {
-                let device: &[(u16, &[u8])] = match with_place {
-                    true => &[(0, b"\"x\""), (1, b"\"::1\""), (2, place)],
-                    false => &[(0, b"\"x\"")],
-                };
-                let mut encoder = Encoder::new(Settings::default(), delivery(data_type, names()));
+                let device = [(0, "\"x\""), (1, "\"::1\""), (2, place)];
+                let device = &device[..if with_place { 3 } else { 1 }];
+                let mut encoder = encoder(data_type);
                 if with_plan {
                     encoder = encoder.with_data_plan(&DataPlan {
                         id: "p\"q".to_owned(),
@@ -132,10 +104,7 @@ fn place_and_data_plan_share_the_context() {
                 }
                 let mut record = row(0, MAIL, device, &[]);
                 if data_type == DataType::Event {
-                    record
-                        .section(Section::Event)
-                        .extend_from_slice(b"\"event_name\":\"n\"");
-                    record.end();
+                    record = with_event(record);
                 }
                 let made = batches(encoder, &[record]);
                 let batch = &made[0];
@@ -150,52 +119,30 @@ fn place_and_data_plan_share_the_context() {
             }
         }
     }
-    let encoder = Encoder::new(Settings::default(), delivery(DataType::User, names()));
-    let latest = encoder.with_data_plan(&DataPlan {
+    let latest = encoder(DataType::User).with_data_plan(&DataPlan {
         id: "p".to_owned(),
         version: None,
     });
     let made = batches(latest, &[row(0, MAIL, &[], &[])]);
-    assert_eq!(
-        made[0]["context"],
-        serde_json::json!({"data_plan": {"plan_id": "p"}})
-    );
+    let want = serde_json::json!({"data_plan": {"plan_id": "p"}});
+    assert_eq!(made[0]["context"], want);
 }
 
 /// A delivery that skips what was sent, from rows in this order.
 fn send(rows: &[Given], account: u8, environment: Environment) -> (Kept, Made) {
-    let mut records: Vec<_> = rows
-        .iter()
-        .enumerate()
-        .map(|(row, given)| {
-            let mut record = record(row as u64, given, DataType::Event);
-            let mut hasher = DefaultHasher::new();
-            let view = record.view();
-            (view.identities, view.device, view.event).hash(&mut hasher);
-            let content = hasher.finish();
-            record.user = (u64::from(given.customer) << 24) | (content & EVENT_BITS);
-            record
-        })
-        .collect();
-    records.sort_by_key(|record| (record.user, record.row));
-    let names = Names {
-        attributes: (0..4).map(|slot| format!("\"a{slot}\":").into()).collect(),
-        device: vec!["\"brand\":".into()],
-        ..Names::default()
-    };
-    let delivery = Delivery {
-        id: DeliveryId(fastrand::u128(..).to_be_bytes()),
-        data_type: DataType::Event,
-        environment,
-        names,
-    };
-    let mut encoder = Encoder::new(Settings::default(), delivery).skipping_sent([account; 16]);
-    let mut kept = Kept::default();
-    for record in &records {
-        encoder.push(record.view(), &mut kept).unwrap();
-    }
-    let made = encoder.finish(&mut kept).unwrap();
-    (kept, made)
+    let records = (0..).zip(rows).map(|(row, given)| {
+        let mut record = record(row, given, DataType::Event);
+        let mut hasher = DefaultHasher::new();
+        let view = record.view();
+        (view.identities, view.device, view.event).hash(&mut hasher);
+        let content = hasher.finish();
+        record.user = (u64::from(given.customer) << 24) | (content & EVENT_BITS);
+        record
+    });
+    let mut delivery = delivery(fastrand::u8(..), DataType::Event);
+    delivery.environment = environment;
+    let encoder = Encoder::new(Settings::default(), delivery).skipping_sent([account; 16]);
+    encoded(encoder, &grouped(records))
 }
 
 #[test]
@@ -205,14 +152,11 @@ fn an_event_that_has_grown_old_since_has_the_id_that_it_had() {
         old: true,
         ..young.clone()
     };
-    let ids: Vec<_> = [young, old]
-        .into_iter()
-        .map(|event| {
-            let (kept, _) = send(&[event], 1, Environment::Development);
-            let (batch, ..) = &kept.requests[0][0];
-            (kept.routes[0], batch["source_request_id"].clone())
-        })
-        .collect();
+    let ids = [young, old].map(|event| {
+        let (kept, _) = send(&[event], 1, Environment::Development);
+        let (batch, ..) = &kept.requests[0][0];
+        (kept.routes[0], batch["source_request_id"].clone())
+    });
     assert_eq!(ids[0].1, ids[1].1);
     assert_eq!((ids[0].0, ids[1].0), (Route::Current, Route::Historical));
 }
@@ -234,10 +178,11 @@ fn arrived(deliveries: &[&Kept]) -> BTreeMap<String, Value> {
     ledger
 }
 
-/// What tells events apart, counted.
-fn counted<'a>(
-    events: impl Iterator<Item = (String, String, String, String)> + 'a,
-) -> BTreeMap<(String, String, String, String), usize> {
+/// What tells an event apart.
+type Content = [String; 4];
+
+/// How often each is there.
+fn counted(events: impl Iterator<Item = Content>) -> BTreeMap<Content, usize> {
     let mut counts = BTreeMap::new();
     for event in events {
         *counts.entry(event).or_default() += 1;
@@ -245,23 +190,20 @@ fn counted<'a>(
     counts
 }
 
-fn of_batch(batch: &Value) -> (String, String, String, String) {
+fn of_batch(batch: &Value) -> Content {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    (
+    [
         text(&batch["user_identities"]["customer_id"]),
         text(&batch["user_identities"]["email"]),
         text(&batch["device_info"]["brand"]),
         text(&batch["events"][0]["data"]["custom_attributes"]["note"]),
-    )
+    ]
 }
 
-fn of_row(given: &Given) -> (String, String, String, String) {
-    (
-        given.customer.to_string(),
-        given.email.to_string(),
-        given.device.to_string(),
-        given.note.clone(),
-    )
+fn of_row(given: &Given) -> Content {
+    let [customer, email, device] =
+        [given.customer, given.email, given.device].map(|n| n.to_string());
+    [customer, email, device, given.note.clone()]
 }
 
 fn few() -> impl Strategy<Value = Given> {

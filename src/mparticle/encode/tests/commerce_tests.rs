@@ -16,7 +16,8 @@ struct Line {
 }
 
 fn line() -> impl Strategy<Value = Line> {
-    (0..3u8, 0..2u8, 0..4u8, 0..2u8, "[a-z]{0,80}", any::<bool>()).prop_map(
+    let all = (0..3u8, 0..2u8, 0..4u8, 0..2u8, "[a-z]{0,80}", any::<bool>());
+    all.prop_map(
         |(user, mail, transaction, device, product, attribute)| Line {
             user,
             mail,
@@ -29,26 +30,11 @@ fn line() -> impl Strategy<Value = Line> {
 }
 
 fn record(row: u64, line: &Line) -> Record {
-    let mut record = Record::default();
-    record.begin(row);
+    let mut record = row_of(row, line.user, line.mail, line.device);
     // Two transactions share an order key, as two may by accident.
     record.user = (u64::from(line.user) << 24) | u64::from(line.transaction.div_ceil(2));
-    push_display(
-        record.section(Section::Identities),
-        format_args!(
-            "\"customer_id\":\"{}\",\"email\":\"{}\"",
-            line.user, line.mail
-        ),
-    );
-    let device = record.section(Section::Device);
-    let start = begin_setting(device, 0);
-    push_display(device, format_args!("\"{}\"", line.device));
-    end_setting(device, start);
     if line.attribute {
-        let attributes = record.section(Section::Attributes);
-        let start = begin_setting(attributes, 0);
-        push_display(attributes, format_args!("{row}"));
-        end_setting(attributes, start);
+        put(&mut record, Section::Attributes, 0, &row.to_string());
     }
     let event = record.section(Section::Event);
     let mark = Mark {
@@ -57,53 +43,32 @@ fn record(row: u64, line: &Line) -> Record {
     };
     event.push(mark.byte());
     let mut writer = PurchaseWriter::begin(event);
-    if line.transaction > 0 {
-        push_display(event, format_args!("T{}", line.transaction));
+    let (transaction, product) = (line.transaction, &line.product);
+    if transaction > 0 {
+        event.extend(format!("T{transaction}").bytes());
     }
     writer.end_key(event);
-    push_display(
-        event,
-        format_args!(
-            ",\"product_action\":{{\"action\":\"purchase\",\"transaction_id\":\"{}\"",
-            line.transaction
-        ),
-    );
+    let head = ",\"product_action\":{\"action\":\"purchase\",\"transaction_id\":";
+    event.extend(format!("{head}\"{transaction}\"").bytes());
     writer.end_head(event);
-    push_display(
-        event,
-        format_args!("{{\"id\":\"{row}\",\"name\":\"{}\"}}", line.product),
-    );
+    event.extend(format!("{{\"id\":\"{row}\",\"name\":\"{product}\"}}").bytes());
     record.end();
     record
 }
 
+fn purchases(id: u8) -> Delivery {
+    let mut delivery = delivery(id, DataType::Event);
+    delivery.names.purchases = true;
+    delivery
+}
+
 fn encode(lines: &[Line], settings: Settings, skip: bool) -> (Kept, Made) {
-    let delivery = Delivery {
-        id: DeliveryId([9; 16]),
-        data_type: DataType::Event,
-        environment: Environment::Development,
-        names: Names {
-            attributes: vec!["\"a0\":".into()],
-            device: vec!["\"brand\":".into()],
-            purchases: true,
-            ..Names::default()
-        },
-    };
-    let mut records: Vec<_> = (0u64..)
-        .zip(lines)
-        .map(|(row, line)| record(row, line))
-        .collect();
-    records.sort_by_key(|record| (record.user, record.row));
-    let mut encoder = Encoder::new(settings, delivery);
+    let records = (0u64..).zip(lines).map(|(row, line)| record(row, line));
+    let mut encoder = Encoder::new(settings, purchases(9));
     if skip {
         encoder = encoder.skipping_sent([1; 16]);
     }
-    let mut kept = Kept::default();
-    for record in &records {
-        encoder.push(record.view(), &mut kept).unwrap();
-    }
-    let made = encoder.finish(&mut kept).unwrap();
-    (kept, made)
+    encoded(encoder, &grouped(records))
 }
 
 /// The rows of each event, by what their products are called.
@@ -185,24 +150,10 @@ fn a_purchase_is_the_same_in_whatever_order_its_rows_come() {
     };
     // Products are told apart by their rows here, so only their names are compared.
     let ids = |lines: &[Line]| {
-        let mut lines = lines.to_vec();
-        let records: Vec<_> = lines.drain(..).map(|line| record(7, &line)).collect();
-        let delivery = Delivery {
-            id: DeliveryId(fastrand::u128(..).to_be_bytes()),
-            data_type: DataType::Event,
-            environment: Environment::Development,
-            names: Names {
-                device: vec!["\"brand\":".into()],
-                purchases: true,
-                ..Names::default()
-            },
-        };
-        let mut encoder = Encoder::new(Settings::default(), delivery).skipping_sent([1; 16]);
-        let mut kept = Kept::default();
-        for record in &records {
-            encoder.push(record.view(), &mut kept).unwrap();
-        }
-        encoder.finish(&mut kept).unwrap();
+        let records: Vec<_> = lines.iter().map(|line| record(7, line)).collect();
+        let delivery = purchases(fastrand::u8(..));
+        let encoder = Encoder::new(Settings::default(), delivery).skipping_sent([1; 16]);
+        let (kept, _) = encoded(encoder, &records);
         let batches: Vec<_> = all(&kept).map(|(batch, ..)| batch.clone()).collect();
         assert_eq!(batches.len(), 1);
         batches[0].clone()

@@ -21,9 +21,6 @@ pub type KeyUse = BTreeMap<KeyId, u64>;
 
 /// The keys under which files of the outbox at `path` are sealed; none, when there is no outbox.
 /// Files in `damaged/` are not counted: no daemon reads them again.
-///
-/// # Errors
-/// The system refuses to list the files.
 pub fn needed_keys(path: &Path) -> Result<KeyUse, OpenError> {
     needed(&Disk::default(), &Layout::new(path)).map_err(|error| error.at(path))
 }

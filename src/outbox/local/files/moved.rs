@@ -27,9 +27,6 @@ pub(in crate::outbox) struct Mark {
 impl Mark {
     /// The mark of a directory, if it has one. One that is damaged is a move that has begun, of no
     /// known name.
-    ///
-    /// # Errors
-    /// It cannot be read.
     pub fn read(disk: &Disk, layout: &Layout) -> Result<Option<Self>, Unreadable> {
         let file = ReadFile::open(disk, &layout.moved());
         let Some(bytes) = sound(file.and_then(|file| file.whole()))? else {
@@ -44,9 +41,6 @@ impl Mark {
     }
 
     /// Puts the mark on a directory, in the place of an earlier one. Durable on return.
-    ///
-    /// # Errors
-    /// The disk refuses.
     pub fn write(&self, disk: &Disk, layout: &Layout) -> io::Result<()> {
         let path = layout.moved();
         let fresh = path.with_extension("new");
@@ -59,9 +53,6 @@ impl Mark {
     }
 
     /// Takes the mark off: the directory is an outbox as before.
-    ///
-    /// # Errors
-    /// The disk refuses.
     pub fn remove(disk: &Disk, layout: &Layout) -> io::Result<()> {
         disk.remove(&layout.moved())?;
         disk.sync_directory(layout.root())

@@ -69,9 +69,6 @@ pub(in crate::outbox) fn sound<T>(read: Result<T, ReadError>) -> Result<Option<T
 }
 
 /// The files and directories in a directory, in no order.
-///
-/// # Errors
-/// It is not there, or cannot be listed.
 pub(in crate::outbox) fn list(disk: &Disk, directory: &Path) -> Result<Vec<PathBuf>, Unreadable> {
     (|| {
         disk.check(Op::List(directory))?;
@@ -88,9 +85,6 @@ pub(in crate::outbox) fn list(disk: &Disk, directory: &Path) -> Result<Vec<PathB
 }
 
 /// How long a file is; `None`: it is gone from a directory that can be listed.
-///
-/// # Errors
-/// The system does not say.
 pub(in crate::outbox) fn length_of(disk: &Disk, path: &Path) -> Result<Option<u64>, Unreadable> {
     let asked = disk
         .check(Op::Length(path))
@@ -105,9 +99,6 @@ pub(in crate::outbox) fn length_of(disk: &Disk, path: &Path) -> Result<Option<u6
 }
 
 /// Whether there is something of this name.
-///
-/// # Errors
-/// The system does not say.
 pub(in crate::outbox) fn exists(disk: &Disk, path: &Path) -> Result<bool, Unreadable> {
     length_of(disk, path).map(|length| length.is_some())
 }

@@ -290,9 +290,6 @@ pub(in crate::outbox) struct SegmentFile {
 impl SegmentFile {
     /// Opens the segment of `delivery` that holds the `entries` ordinals from `first` on. One that
     /// is damaged is searched for what can still be read.
-    ///
-    /// # Errors
-    /// It cannot be opened or read, or it is gone.
     pub fn open(
         disk: &Disk,
         path: &Path,
@@ -345,9 +342,6 @@ impl SegmentFile {
     }
 
     /// An entry's bytes as they lie there.
-    ///
-    /// # Errors
-    /// They cannot be read, or the file ends before.
     pub fn bytes(&self, place: Place) -> Result<Vec<u8>, ReadError> {
         self.file
             .read(u64::from(place.offset), place.length as usize)
@@ -365,9 +359,6 @@ impl SegmentFile {
     }
 
     /// Reads one entry as it is sealed, and opens it to see that it is sound.
-    ///
-    /// # Errors
-    /// As for [`Self::read`].
     pub fn read_sealed(&self, ordinal: u32, keys: &Keyring) -> Result<Vec<u8>, ReadError> {
         let (place, name) = self.named(ordinal)?;
         let offset = u64::from(place.offset);
@@ -416,9 +407,6 @@ fn surviving(
     Ok(places)
 }
 /// Reads the record of known place and length, which must be the one of this name.
-///
-/// # Errors
-/// It cannot be read, or is damaged.
 pub(in crate::outbox) fn read_record(
     file: &ReadFile,
     offset: u64,
@@ -431,9 +419,6 @@ pub(in crate::outbox) fn read_record(
 }
 
 /// The record of known place, length and name as it is sealed, once it has been opened.
-///
-/// # Errors
-/// It cannot be read, or is damaged.
 pub(in crate::outbox) fn read_sealed(
     file: &ReadFile,
     offset: u64,
@@ -447,9 +432,6 @@ pub(in crate::outbox) fn read_sealed(
 }
 
 /// Whether the record of known place, length and name is sound by its checksum.
-///
-/// # Errors
-/// It cannot be read, or is damaged.
 pub(in crate::outbox) fn check_framed(
     file: &ReadFile,
     offset: u64,
@@ -470,9 +452,6 @@ fn framed(bytes: &[u8], name: Name) -> Result<Frame<'_>, Malformed> {
 }
 
 /// The header.
-///
-/// # Errors
-/// It cannot be read, or is damaged.
 pub(in crate::outbox) fn read_header(file: &ReadFile) -> Result<Header, ReadError> {
     let length = file.length()?.min(MAX_HEADER as u64);
     let bytes = file.read(0, length as usize)?;

@@ -65,9 +65,6 @@ pub struct Fault {
 
 /// Reads everything in an outbox that is locked, and changes nothing; the second value is what the
 /// state says, if it is sound. Without `keys` what is sealed is held against its checksums only.
-///
-/// # Errors
-/// Something cannot be read now, so that nothing can be said of it.
 pub(in crate::outbox) fn look(
     disk: &Disk,
     layout: &Layout,
@@ -99,9 +96,6 @@ pub(in crate::outbox) fn look(
 }
 
 /// What of the rejected rows of listed deliveries is damaged or gone.
-///
-/// # Errors
-/// As for [`look`].
 pub(in crate::outbox) fn faults_of_rejected(
     disk: &Disk,
     layout: &Layout,

@@ -18,9 +18,6 @@ use crate::outbox::record::{self, Frame, Kind, Record};
 use crate::seal::Keyring;
 
 /// Searches `damaged/` for what was given up and is sound, each once.
-///
-/// # Errors
-/// A file cannot be read now.
 pub(in crate::outbox) fn given_up(
     disk: &Disk,
     layout: &Layout,

@@ -92,9 +92,6 @@ pub fn inspect(path: &Path, keys: Option<&Keyring>) -> Result<Inspection, OpenEr
 }
 
 /// The same on a disk whose every read a test can watch and fail.
-///
-/// # Errors
-/// As for [`inspect`].
 pub fn inspect_on(
     disk: &Disk,
     path: &Path,

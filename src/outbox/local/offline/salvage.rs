@@ -99,9 +99,6 @@ pub fn salvage_into(
 }
 
 /// The same with `from` on a disk whose every read a test can watch and fail.
-///
-/// # Errors
-/// As for [`salvage_into`].
 pub fn salvage_into_on(
     disk: &Disk,
     from: &Path,

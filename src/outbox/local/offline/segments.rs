@@ -8,9 +8,6 @@ use crate::outbox::local::files::layout::{Layout, SegmentName, parse_segment_nam
 use crate::outbox::local::files::read::{Unreadable, list};
 
 /// All segments, in the order of delivery and number.
-///
-/// # Errors
-/// They cannot be listed.
 pub(in crate::outbox) fn segments(
     disk: &Disk,
     layout: &Layout,

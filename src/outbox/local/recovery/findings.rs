@@ -137,9 +137,6 @@ struct Search<'a> {
 
 impl Findings {
     /// Reads them.
-    ///
-    /// # Errors
-    /// Something cannot be read now.
     pub fn read(
         disk: &Disk,
         layout: &Layout,

@@ -45,9 +45,6 @@ pub(in crate::outbox) struct EntryLetters {
 
 impl Tail {
     /// Reads what lies behind the first `known` bytes; `None`: the file has gone.
-    ///
-    /// # Errors
-    /// It cannot be read now.
     pub fn read(
         disk: &Disk,
         path: &Path,

@@ -33,9 +33,6 @@ pub(in crate::outbox) struct Listing {
 
 impl Listing {
     /// Lists all but the files of the deliveries in `live`.
-    ///
-    /// # Errors
-    /// A directory cannot be listed.
     pub fn read(
         disk: &Disk,
         layout: &Layout,

@@ -82,9 +82,6 @@ fn open_checked(path: &Path, disk: &Disk, limit: u64) -> Result<Store, StateErro
 }
 
 /// What a copy of the state shows. The copy is of no use afterwards.
-///
-/// # Errors
-/// It is damaged, or the system refuses.
 pub(in crate::outbox) fn peek(copy: &Path, disk: &Disk) -> Result<Digest, StateError> {
     let store = Store::open_trial(copy, disk)?;
     load(&store)?;
@@ -93,9 +90,6 @@ pub(in crate::outbox) fn peek(copy: &Path, disk: &Disk) -> Result<Digest, StateE
 
 /// Copies the files of a state, all of them read whole, to another disk or the same one; returns a
 /// checksum of their bytes.
-///
-/// # Errors
-/// They cannot be read, or the copy cannot be written.
 pub(in crate::outbox) fn copy(
     from: &Path,
     to: &Path,
