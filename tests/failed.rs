@@ -193,3 +193,36 @@ async fn what_was_being_received_when_the_daemon_was_killed_is_found_at_its_star
     assert_eq!(daemon.settled().await.len(), 1, "the one that was accepted");
     assert_eq!(daemon.overview().await.totals.failed["interrupted"], 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_without_room_is_named_with_its_numbers_and_what_to_do_wherever_one_looks() {
+    let world = World::new(None).await;
+    let home = tempfile::tempdir().unwrap();
+    let settings = [("OUTBOX__RESERVE_BYTES", "900TiB")];
+    let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
+    let url = world.looker.publish(shape(10));
+    let answer = daemon.execute(from_url(url, DataType::Event)).await;
+    let told = answer.message().unwrap();
+    let parts = [
+        "989560.5 GB are to stay free",
+        "(outbox.reserve_bytes): make room on it; what was accepted is safe",
+    ];
+    let failed = failed(&daemon).await;
+    let (status, ready) = daemon.call("GET", "/readyz", "").await;
+    assert_eq!(status, 503);
+    let ready = String::from_utf8(ready.to_vec()).unwrap();
+    let admin = daemon.admin.to_string();
+    let (_, status, _) = run(&["status"], &[("ADMIN_URL", &admin)]);
+    let log = daemon.log();
+    for part in parts {
+        for place in [&told, &failed[0].message, &ready, &status, &log] {
+            assert!(place.contains(part), "{part}: {place}");
+        }
+    }
+    assert!(status.contains("New deliveries are not taken"), "{status}");
+    let line = log.lines().find(|line| line.contains("delivery refused"));
+    assert!(
+        line.is_some_and(|line| line.contains("kind=\"disk\"")),
+        "{log}"
+    );
+}

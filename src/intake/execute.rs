@@ -357,8 +357,15 @@ fn report(done: Done) -> Outcome {
 }
 
 fn log_failure(failure: &Failure) {
-    if let Failure::Refused(_) = failure {
-        tracing::warn!("delivery refused; Looker was told why");
+    if let Failure::Refused(refusal) = failure {
+        let kind = refusal.kind.name();
+        // These are our own affairs: their sentences quote nothing of the delivery.
+        if refusal.kind.is_ours() {
+            let reason = &refusal.message;
+            tracing::warn!(kind, reason, "delivery refused; Looker was told why");
+        } else {
+            tracing::warn!(kind, "delivery refused; Looker was told why");
+        }
         return;
     }
     tracing::warn!(reason = %with_causes(failure), "delivery refused");

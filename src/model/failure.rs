@@ -92,6 +92,14 @@ impl FailureKind {
         }
     }
 
+    /// Whether it is an affair of this daemon and its disk, whatever the delivery holds.
+    pub fn is_ours(self) -> bool {
+        matches!(
+            self,
+            Self::Disk | Self::Refusing | Self::Busy | Self::Stopping
+        )
+    }
+
     /// Whether the same delivery may well succeed another time, with nothing changed by anybody.
     pub fn is_passing(self) -> bool {
         match self {

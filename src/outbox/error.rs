@@ -110,12 +110,23 @@ fn moved(path: &Path, to: &str, done: bool) -> String {
     }
 }
 
+/// For people: `4.1 MB`.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
 /// A call on an open outbox failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// [`Settings::max_bytes`](super::Settings::max_bytes) is reached.
     #[error(
-        "the outbox holds {used} bytes and may hold {limit}; it takes new deliveries again when it has drained"
+        "the outbox holds {} and may hold {} (outbox.max_bytes); it takes new deliveries again when some of it \
+         has been sent",
+        size(*used),
+        size(*limit)
     )]
     Full {
         /// Bytes held.
@@ -125,7 +136,10 @@ pub enum Error {
     },
     /// [`Settings::reserve_bytes`](super::Settings::reserve_bytes) is touched.
     #[error(
-        "the disk of the outbox has {free} bytes free and {reserve} are to stay free; make room on it"
+        "the disk that outbox.path is on has {} free, and {} are to stay free (outbox.reserve_bytes): make room \
+         on it; what was accepted is safe",
+        size(*free),
+        size(*reserve)
     )]
     DiskLow {
         /// Bytes free.

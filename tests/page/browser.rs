@@ -278,6 +278,14 @@ pub fn axe() -> Option<String> {
 }
 
 impl Browser {
+    /// Where an element ends, from the top of the page.
+    pub async fn bottom(&self, selector: &str) -> f64 {
+        let script = format!(
+            "return document.querySelector('{selector}').getBoundingClientRect().bottom + scrollY;"
+        );
+        self.eval(&script).await.as_f64().expect("a length")
+    }
+
     /// Presses the first element that a selector names, once it is there.
     pub async fn press(&self, selector: &str) {
         self.until(&format!("document.querySelector(`{selector}`)"))

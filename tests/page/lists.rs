@@ -114,6 +114,10 @@ async fn ten_thousand_deliveries_are_found_by_filter_and_read_page_by_page() {
             .await;
         let stood = browser.eval("return Math.round(performance.now());").await;
         println!("{path} stood after {stood} ms with {ALL} deliveries");
+        assert!(
+            browser.bottom("footer").await < 5_000.0,
+            "{path} is too long"
+        );
         let name = path.trim_start_matches('/').replace('/', "-");
         browser
             .screenshot(&format!("history-{name}"), 1280, "light")
@@ -225,8 +229,19 @@ async fn the_pages_fit_wide_and_narrow_in_light_and_dark_and_axe_finds_nothing()
             .await;
         assert_eq!(small, json!([]), "{name}");
     }
-    // A chart tells its values to whoever points at it, and to the keyboard.
+    // Is everything fine, what is stuck, when will it be done, what must I do: in one screen, on a phone too.
     browser.visit(&daemon, "/").await;
+    browser.until("document.querySelector('.tiles')").await;
+    for (width, screen) in [(390, 844.0), (1280, 900.0)] {
+        browser.screenshot("one-screen", width, "light").await;
+        let bottom = browser.bottom(".tiles").await;
+        assert!(bottom < screen, "{width}: the tiles end at {bottom}");
+    }
+    assert!(
+        browser.bottom("footer").await < 5_000.0,
+        "the overview is too long"
+    );
+    // A chart tells its values to whoever points at it, and to the keyboard.
     browser
         .until("document.querySelector('#charts .line')?.getAttribute('d').includes('L')")
         .await;

@@ -56,7 +56,7 @@ export function bar(delivery) {
   const parts = KINDS.filter(([kind]) => of[kind] > 0);
   const text = parts.map(([kind, name]) => `${number(of[kind])} ${name}`).join(', ') || 'no rows';
   return h('div', { class: 'stack', role: 'img', 'aria-label': text, title: text },
-    parts.filter(([kind]) => kind !== 'waiting').map(([kind]) => h('span', { key: kind, class: kind, styles: { flex: `0 0 max(3px, ${(100 * of[kind] / all).toFixed(2)}%)` } })));
+    parts.filter(([kind]) => kind !== 'waiting').map(([kind]) => h('span', { key: kind, class: kind, styles: { flex: `0 1 ${(100 * of[kind] / all).toFixed(2)}%` } })));
 }
 
 // What the colours mean; for one delivery, those that its bar has.
