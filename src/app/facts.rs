@@ -1,6 +1,7 @@
 //! What the admin side is told, gathered from the other rooms' snapshots.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::again::AskAgain;
@@ -65,6 +66,10 @@ impl Daemon for Facts {
         Ok(())
     }
 
+    fn now(&self) -> UnixMillis {
+        UnixMillis::now()
+    }
+
     fn overview(&self) -> view::Overview {
         self.look()
     }
@@ -103,13 +108,24 @@ impl Daemon for Facts {
         }
     }
 
-    fn on_record(&self) -> Result<Vec<view::Delivery>, Problem> {
-        let states = self.outbox.deliveries(None, usize::MAX).map_err(failed)?;
-        Ok(states
-            .deliveries
-            .into_iter()
-            .map(|state| delivery(state, None))
-            .collect())
+    fn on_record(
+        &self,
+        visit: &mut dyn FnMut(view::Delivery) -> Result<ControlFlow<()>, Problem>,
+    ) -> Result<(), Problem> {
+        let mut after = None;
+        loop {
+            let found = self.outbox.deliveries(after, LISTED_AT_ONCE);
+            let found = found.map_err(failed)?;
+            for state in found.deliveries {
+                if visit(delivery(state, None))?.is_break() {
+                    return Ok(());
+                }
+            }
+            if found.next.is_none() {
+                return Ok(());
+            }
+            after = found.next;
+        }
     }
 
     fn failed_deliveries(

@@ -1,6 +1,8 @@
 //! What the admin side asks of the daemon. The composition root implements it; this room knows
 //! nothing else of the others.
 
+use std::ops::ControlFlow;
+
 use super::filter::Filter;
 use super::people::{Lookup, Person};
 use super::view;
@@ -14,6 +16,9 @@ pub trait Daemon: Send + Sync + 'static {
     /// # Errors
     /// [`Problem::Failed`]: only a restart helps.
     fn alive(&self) -> Result<(), Problem>;
+
+    /// What time it is.
+    fn now(&self) -> UnixMillis;
 
     /// Everything at a glance.
     fn overview(&self) -> view::Overview;
@@ -34,8 +39,12 @@ pub trait Daemon: Send + Sync + 'static {
         page: &Page,
     ) -> Result<view::Listing<view::Delivery>, Problem>;
 
-    /// All committed deliveries on record, newest first, without their links.
-    fn on_record(&self) -> Result<Vec<view::Delivery>, Problem>;
+    /// Hands the committed deliveries on record to `visit`, newest first and without their links, until
+    /// it breaks off.
+    fn on_record(
+        &self,
+        visit: &mut dyn FnMut(view::Delivery) -> Result<ControlFlow<()>, Problem>,
+    ) -> Result<(), Problem>;
 
     /// Deliveries that failed and that the filter admits, newest first.
     fn failed_deliveries(

@@ -1,6 +1,7 @@
 //! Lists over the whole history: deliveries by filter, the runs of schedules, and dead letters and
 //! rejected rows by reason.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::extract::State as Of;
@@ -170,11 +171,15 @@ pub(super) async fn audit(Of(shared): Of<Arc<Shared>>, query: Params<Part>) -> A
 
 /// `GET /api/v1/schedules`.
 pub(super) async fn schedules(Of(shared): Of<Arc<Shared>>) -> Answer {
-    let asked = shared
-        .calls
-        .ask(|daemon| Ok((daemon.overview().now, daemon.on_record()?)));
-    let (now, all) = asked.await?;
-    json(&runs::schedules(&all, now))
+    let asked = shared.calls.ask(|daemon| {
+        let mut runs = runs::Runs::default();
+        daemon.on_record(&mut |delivery| {
+            runs.add(delivery);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(runs.ended(daemon.now()))
+    });
+    json(&asked.await?)
 }
 
 #[derive(Deserialize)]
@@ -215,12 +220,13 @@ pub(super) async fn rejected_groups(Of(shared): Of<Arc<Shared>>) -> Answer {
     let asked = shared.calls.ask(|daemon| {
         let mut groups = groups::Groups::default();
         let (mut files, mut seen, mut partial) = (0, 0, false);
-        let rejecting = daemon.on_record()?;
-        let rejecting = rejecting.iter().filter(|one| one.rows.rejected > 0);
-        for delivery in rejecting {
+        daemon.on_record(&mut |delivery| {
+            if delivery.rows.rejected == 0 {
+                return Ok(ControlFlow::Continue(()));
+            }
             if files == FILES || seen >= ROWS {
                 partial = true;
-                break;
+                return Ok(ControlFlow::Break(()));
             }
             files += 1;
             let mut after = None;
@@ -241,7 +247,8 @@ pub(super) async fn rejected_groups(Of(shared): Of<Arc<Shared>>) -> Answer {
                     break;
                 }
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(Groups {
             groups: groups.ended(),
             partial,

@@ -26,67 +26,88 @@ const GRACE_MILLIS: u64 = 10 * 60_000;
 /// A row count is unusual when it differs from the middle of the runs before by more than this.
 const UNUSUAL: f64 = 0.5;
 
-/// The schedules among `newest_first`, those whose newest run is the newest first. Schedules are
-/// told apart by title and destination.
-pub(super) fn schedules(newest_first: &[Delivery], now: UnixMillis) -> Schedules {
-    let mut order: Vec<(&str, &str)> = Vec::new();
-    let mut by_name: HashMap<(&str, &str), Vec<&Delivery>> = HashMap::new();
-    for delivery in newest_first {
-        let name = (delivery.title.as_str(), delivery.destination.as_str());
-        let runs = by_name.entry(name).or_insert_with(|| {
-            order.push(name);
-            Vec::new()
-        });
-        runs.push(delivery);
+/// The schedules among deliveries that are added one by one, the newest first; of each only what is
+/// shown of it is kept. Schedules are told apart by title and destination.
+#[derive(Default)]
+pub(super) struct Runs {
+    /// The place in `told` of each; `None`: it is not told of.
+    names: HashMap<(String, String), Option<usize>>,
+    told: Vec<Told>,
+}
+
+/// A schedule that is told of.
+struct Told {
+    newest: Delivery,
+    deliveries: u64,
+    /// At most one more than is shown.
+    runs: Vec<Run>,
+}
+
+impl Runs {
+    /// Adds a delivery that is not newer than those before.
+    pub fn add(&mut self, delivery: Delivery) {
+        let name = (delivery.title.clone(), delivery.destination.clone());
+        let next = (self.told.len() < MOST).then_some(self.told.len());
+        let Some(place) = *self.names.entry(name).or_insert(next) else {
+            return;
+        };
+        let run = shown(&delivery);
+        match self.told.get_mut(place) {
+            Some(told) => {
+                told.deliveries += 1;
+                if told.runs.len() <= SHOWN {
+                    told.runs.push(run);
+                }
+            }
+            None => self.told.push(Told {
+                newest: delivery,
+                deliveries: 1,
+                runs: vec![run],
+            }),
+        }
     }
-    let of = |name| {
-        let runs = by_name.remove(name)?;
-        schedule(&runs, now)
-    };
-    let left_out = order.len().saturating_sub(MOST) as u64;
-    Schedules {
-        schedules: order.iter().take(MOST).filter_map(of).collect(),
-        left_out,
+
+    /// The schedules, those whose newest run is the newest first.
+    pub fn ended(self, now: UnixMillis) -> Schedules {
+        let left_out = self.names.len().saturating_sub(self.told.len()) as u64;
+        Schedules {
+            schedules: self.told.into_iter().map(|told| told.ended(now)).collect(),
+            left_out,
+        }
     }
 }
 
-fn schedule(newest_first: &[&Delivery], now: UnixMillis) -> Option<ScheduleRuns> {
-    let newest = newest_first.first()?;
-    let usual = usual_interval(newest_first);
-    let next = usual.map(|millis| UnixMillis(newest.received.0 + millis));
-    let late = usual.zip(next).is_some_and(|(millis, next)| {
-        let grace = ((millis as f64 * LATE) as u64).max(GRACE_MILLIS);
-        now.0 > next.0 + grace
-    });
-    let before: Vec<u64> = newest_first
-        .iter()
-        .skip(1)
-        .take(SHOWN)
-        .map(|run| run.rows_in)
-        .collect();
-    let usual_rows = (before.len() + 1 >= ENOUGH)
-        .then(|| middle(before))
-        .flatten();
-    let unusual = usual_rows.is_some_and(|usual| {
-        let (usual, rows) = (usual as f64, newest.rows_in as f64);
-        (rows - usual).abs() > usual * UNUSUAL
-    });
-    Some(ScheduleRuns {
-        title: newest.title.clone(),
-        destination: newest.destination.clone(),
-        destination_label: newest.destination_label.clone(),
-        deliveries: newest_first.len() as u64,
-        usual_rows,
-        usual_seconds: usual.map(|millis| millis / 1000),
-        next_expected: next,
-        late,
-        unusual,
-        runs: newest_first
-            .iter()
-            .take(SHOWN)
-            .map(|run| shown(run))
-            .collect(),
-    })
+impl Told {
+    fn ended(mut self, now: UnixMillis) -> ScheduleRuns {
+        let newest = self.newest;
+        let usual = usual_interval(&self.runs);
+        let next = usual.map(|millis| UnixMillis(newest.received.0 + millis));
+        let late = usual.zip(next).is_some_and(|(millis, next)| {
+            let grace = ((millis as f64 * LATE) as u64).max(GRACE_MILLIS);
+            now.0 > next.0 + grace
+        });
+        let before: Vec<u64> = self.runs.iter().skip(1).map(|run| run.rows_in).collect();
+        let usual_rows = (before.len() + 1 >= ENOUGH)
+            .then(|| middle(before))
+            .flatten();
+        let unusual = usual_rows.is_some_and(|usual| {
+            let (usual, rows) = (usual as f64, newest.rows_in as f64);
+            (rows - usual).abs() > usual * UNUSUAL
+        });
+        self.runs.truncate(SHOWN);
+        ScheduleRuns {
+            title: newest.title,
+            destination: newest.destination,
+            destination_label: newest.destination_label,
+            deliveries: self.deliveries,
+            usual_rows,
+            usual_seconds: usual.map(|millis| millis / 1000),
+            next_expected: next,
+            late,
+            unusual,
+            runs: self.runs,
+        }
+    }
 }
 
 fn shown(delivery: &Delivery) -> Run {
@@ -101,12 +122,11 @@ fn shown(delivery: &Delivery) -> Run {
 }
 
 /// The middle of the intervals, when they are regular.
-fn usual_interval(newest_first: &[&Delivery]) -> Option<u64> {
-    let seen = &newest_first[..newest_first.len().min(SHOWN + 1)];
-    if seen.len() < ENOUGH {
+fn usual_interval(newest_first: &[Run]) -> Option<u64> {
+    if newest_first.len() < ENOUGH {
         return None;
     }
-    let intervals: Vec<u64> = seen
+    let intervals: Vec<u64> = newest_first
         .windows(2)
         .map(|pair| pair[0].received.0.saturating_sub(pair[1].received.0))
         .collect();
@@ -126,6 +146,12 @@ mod tests {
     use super::*;
 
     const DAY: u64 = 86_400_000;
+
+    fn schedules(newest_first: &[Delivery], now: UnixMillis) -> Schedules {
+        let mut runs = Runs::default();
+        newest_first.iter().cloned().for_each(|one| runs.add(one));
+        runs.ended(now)
+    }
 
     fn run(title: &str, day: u64, rows_in: u64) -> Delivery {
         Delivery {

@@ -1,6 +1,7 @@
 //! A daemon that says what a test tells it to, an admin side in front of it, and a client.
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -302,6 +303,10 @@ impl Daemon for Scripted {
         self.script().problem.clone().map_or(Ok(()), Err)
     }
 
+    fn now(&self) -> UnixMillis {
+        self.script().overview.now
+    }
+
     fn overview(&self) -> Overview {
         self.script().overview.clone()
     }
@@ -313,8 +318,17 @@ impl Daemon for Scripted {
         script.part_of(&admitted, page)
     }
 
-    fn on_record(&self) -> Result<Vec<Delivery>, Problem> {
-        Ok(self.called("on_record".into())?.deliveries.clone())
+    fn on_record(
+        &self,
+        visit: &mut dyn FnMut(Delivery) -> Result<ControlFlow<()>, Problem>,
+    ) -> Result<(), Problem> {
+        let all = self.called("on_record".into())?.deliveries.clone();
+        for delivery in all {
+            if visit(delivery)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn failed_deliveries(

@@ -9,7 +9,7 @@ use crate::outbox::delivery::{Info, Tally};
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::format::{Commit, Footer, Header};
 use crate::outbox::local::files::layout::Layout;
-use crate::outbox::local::files::read::{ReadFile, Unreadable, length_of, sound};
+use crate::outbox::local::files::read::{ReadFile, Unreadable, sound};
 use crate::outbox::local::files::segment::{
     Places, SegmentFile, Summary, read_footer, read_header,
 };
@@ -128,8 +128,8 @@ struct Search<'a> {
     disk: &'a Disk,
     layout: &'a Layout,
     index: &'a Index,
-    /// Of each file in `segments/` and `dead/` that is there.
-    lengths: HashMap<PathBuf, u64>,
+    /// Of each file in `segments/` that is there.
+    lengths: BTreeMap<(DeliveryId, u32), u64>,
     accepted: HashMap<DeliveryId, Accepted>,
     /// Where the entries lie in the segment that was asked for last.
     last: Option<(PathBuf, Option<Places>)>,
@@ -149,11 +149,10 @@ impl Findings {
             disk,
             layout,
             index,
-            lengths: HashMap::new(),
+            lengths: files.segments,
             accepted: HashMap::new(),
             last: None,
         };
-        search.measure(&files)?;
         let mut found = Self {
             cancelled: files.cancelled,
             held: files.held,
@@ -165,39 +164,41 @@ impl Findings {
         if files.erasing {
             search.rewritten(&files.rejected, &mut found)?;
         }
-        let mut segments = files.segments;
+        let mut withdrawn = HashSet::new();
         for (id, mark) in files.aborted {
-            let files = segments.remove(&id).unwrap_or_default();
-            found
-                .withdrawn
-                .push((id, mark, files.into_values().collect()));
+            withdrawn.insert(id);
+            found.withdrawn.push((id, mark, search.files_of(id)));
         }
         let mut rejected = files.rejected;
         rejected.retain(|id, _| !index.by_id.contains_key(id));
-        for (id, paths) in segments {
-            match index.delivery(id) {
-                Some((_, delivery)) => {
-                    let settled = |number: &u32| !delivery.segments.contains_key(number);
-                    let paths = paths.into_iter().filter(|(number, _)| settled(number));
-                    found.settled.extend(paths.map(|(_, path)| path));
-                }
-                None => found
-                    .unaccepted
-                    .extend(search.unknown(id, paths, &mut rejected)?),
+        let mut unknown = Vec::new();
+        for &(id, number) in search.lengths.keys() {
+            if withdrawn.contains(&id) {
+                continue;
             }
+            match index.delivery(id) {
+                Some((_, delivery)) if delivery.segments.contains_key(&number) => {}
+                Some(_) => found.settled.push(layout.segment(id, number)),
+                None if unknown.last() == Some(&id) => {}
+                None => unknown.push(id),
+            }
+        }
+        for id in unknown {
+            let unaccepted = search.unknown(id, &mut rejected)?;
+            found.unaccepted.extend(unaccepted);
         }
         found.unaccepted.sort_by_key(|one| one.id);
         let mut letters = Vec::new();
-        for (&number, path) in &files.dead {
+        for (&number, &length) in &files.dead {
+            let path = layout.dead(number);
             let known = index.dead_files.get(&number);
             // One that the state does not know at all is taken in even if it is empty, so that it goes.
             let unknown = known.is_none();
             let known = known.map_or(0, |file| file.row.length);
-            let length = search.lengths.get(path).copied().unwrap_or(0);
             if (length > known || unknown)
-                && let Some(tail) = Tail::read(disk, path, keys, number, known)?
+                && let Some(tail) = Tail::read(disk, &path, keys, number, known)?
             {
-                found.tails.push((number, path.clone(), tail.length));
+                found.tails.push((number, path, tail.length));
                 found.shut.extend(tail.shut);
                 letters.extend(tail.letters);
             }
@@ -211,14 +212,13 @@ impl Findings {
             found.heads.extend(head.map(|head| (*id, head)));
         }
         found.rejected = rejected;
-        let withdrawn = found.withdrawn.iter().map(|(id, ..)| id);
-        found.short = search.short(&live.iter().chain(withdrawn).copied().collect())?;
+        found.short = search.short(&live.union(&withdrawn).copied().collect())?;
         let rewritten = |one: &ShortSegment| {
             let mut all = found.rewritten.iter();
             all.any(|other| (other.position, other.number) == (one.position, one.number))
         };
         found.short.retain(|one| !rewritten(one));
-        found.cut_letters = search.cut_letters();
+        found.cut_letters = search.cut_letters(&files.dead);
         let numbers = files.dead.keys().chain(index.dead_files.keys());
         found.next_dead_file = numbers.max().map_or(0, |last| last.saturating_add(1));
         found.accepted = search.accepted.into_values().collect();
@@ -230,14 +230,16 @@ impl Findings {
 }
 
 impl Search<'_> {
-    fn measure(&mut self, files: &Listing) -> Result<(), Unreadable> {
-        let segments = files.segments.values().flat_map(BTreeMap::values);
-        for path in segments.chain(files.dead.values()) {
-            if let Some(length) = length_of(self.disk, path)? {
-                self.lengths.insert(path.clone(), length);
-            }
-        }
-        Ok(())
+    /// The segments of a delivery that are there.
+    fn numbers(&self, id: DeliveryId) -> impl Iterator<Item = u32> {
+        let all = self.lengths.range((id, 0)..=(id, u32::MAX));
+        all.map(|((_, number), _)| *number)
+    }
+
+    /// Their paths.
+    fn files_of(&self, id: DeliveryId) -> Vec<PathBuf> {
+        let path = |number| self.layout.segment(id, number);
+        self.numbers(id).map(path).collect()
     }
 
     /// Looks at the segments of a delivery that the state does not know. One that was accepted is
@@ -245,13 +247,13 @@ impl Search<'_> {
     fn unknown(
         &mut self,
         id: DeliveryId,
-        paths: BTreeMap<u32, PathBuf>,
         rejected: &mut BTreeMap<DeliveryId, PathBuf>,
     ) -> Result<Option<Unaccepted>, Unreadable> {
         let mut parts = BTreeMap::new();
-        for (number, path) in &paths {
-            if let Some(part) = Part::read(self.disk, path, id)? {
-                parts.insert(*number, part);
+        for number in self.numbers(id) {
+            let path = self.layout.segment(id, number);
+            if let Some(part) = Part::read(self.disk, &path, id)? {
+                parts.insert(number, part);
             }
         }
         let commit = parts
@@ -266,7 +268,7 @@ impl Search<'_> {
                 Some(commit) => commit.totals.rows_in,
                 None => parts.values().map(|part| part.tally().rows).sum(),
             };
-            let files = paths.into_values().chain(rejected.remove(&id));
+            let files = self.files_of(id).into_iter().chain(rejected.remove(&id));
             return Ok(Some(Unaccepted {
                 id,
                 commit: commit.is_some(),
@@ -346,7 +348,7 @@ impl Search<'_> {
                 let file = SegmentFile::open(self.disk, &path, id, summary.first, summary.entries);
                 let file = sound(file)?.filter(|file| file.sound);
                 let anew = file.filter(|file| file.places().weight() != summary.tally);
-                if let (Some(file), Some(&bytes)) = (anew, self.lengths.get(&path)) {
+                if let (Some(file), Some(&bytes)) = (anew, self.lengths.get(&(id, number))) {
                     found.rewritten.push(RewrittenSegment {
                         position,
                         number,
@@ -379,7 +381,7 @@ impl Search<'_> {
             }
             for (&number, segment) in &delivery.segments {
                 let summary = segment.row.summary;
-                let length = self.lengths.get(&self.layout.segment(id, number)).copied();
+                let length = self.lengths.get(&(id, number)).copied();
                 if length != Some(summary.bytes) && !segment.row.is_settled() {
                     short.push(ShortSegment {
                         position,
@@ -393,11 +395,12 @@ impl Search<'_> {
         Ok(short)
     }
 
-    fn cut_letters(&self) -> Vec<u64> {
+    /// `lengths` are those of the dead-letter files that are there.
+    fn cut_letters(&self, lengths: &BTreeMap<u32, u64>) -> Vec<u64> {
         let letters = self.index.letters.iter();
         let cut = letters.filter(|(_, letter)| {
             let end = letter.offset.saturating_add(u64::from(letter.length));
-            let length = self.lengths.get(&self.layout.dead(letter.file));
+            let length = lengths.get(&letter.file);
             length.is_none_or(|length| *length < end)
         });
         cut.map(|(id, _)| *id).collect()

@@ -512,7 +512,8 @@ impl Change {
     pub fn close(&mut self, index: &Index, now: Option<UnixMillis>) {
         for (position, counters) in &mut self.counters {
             let known = self.added.get(position);
-            let Some(delivery) = known.or_else(|| index.deliveries.get(position)) else {
+            let Some(delivery) = known.or_else(|| index.deliveries.get(position).map(|one| &**one))
+            else {
                 continue;
             };
             if counters.settled() == delivery.row.totals.mapped() {

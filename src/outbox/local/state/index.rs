@@ -21,7 +21,8 @@ use crate::outbox::webhook::WebhookKey;
 /// Everything in memory. Changed by the owner's durable changes, and by claims.
 #[derive(Debug, Default)]
 pub(in crate::outbox) struct Index {
-    pub deliveries: BTreeMap<u64, Delivery>,
+    /// Boxed: the map has room for half as many again, and some are large.
+    pub deliveries: BTreeMap<u64, Box<Delivery>>,
     pub by_id: HashMap<DeliveryId, u64>,
     pub queues: HashMap<DestinationId, BTreeMap<u64, Work>>,
     pub accounts: HashMap<DestinationId, Account>,
@@ -214,7 +215,8 @@ impl Index {
     }
 
     fn delivery_mut(&mut self, id: DeliveryId) -> Option<&mut Delivery> {
-        self.deliveries.get_mut(self.by_id.get(&id)?)
+        let delivery = self.deliveries.get_mut(self.by_id.get(&id)?)?;
+        Some(delivery)
     }
 
     pub fn segment_mut(&mut self, position: u64, number: u32) -> Option<&mut Segment> {
@@ -269,7 +271,7 @@ impl Index {
         }
     }
 
-    pub fn insert_delivery(&mut self, position: u64, delivery: Delivery) {
+    pub fn insert_delivery(&mut self, position: u64, delivery: Box<Delivery>) {
         if !delivery.segments.is_empty() {
             self.queues
                 .entry(delivery.row.info.destination)

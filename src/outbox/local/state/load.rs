@@ -1,7 +1,7 @@
 //! The index, read from the state. Rows that do not hold together mean that the state cannot be
 //! trusted, and then all of it is rebuilt from the files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::outbox::attempt_row::AttemptRow;
@@ -15,15 +15,29 @@ use crate::outbox::local::state::rows::{
 };
 use crate::outbox::local::state::store::Store;
 
+/// Rows as they come, in the order of their keys: bits and counters before the deliveries that they
+/// belong to, segments and letters after.
 #[derive(Default)]
 struct Rows {
     meta: Option<Meta>,
-    deliveries: BTreeMap<u64, DeliveryRow>,
-    counters: BTreeMap<u64, Counters>,
-    segments: BTreeMap<(u64, u32), SegmentRow>,
-    bits: Vec<(u64, u32, u32, Vec<u8>)>,
-    letters: BTreeMap<u64, Letter>,
+    bits: HashMap<(u64, u32), Chunks>,
+    counters: VecDeque<(u64, Counters)>,
     index: Index,
+}
+
+/// Parts of a segment's bits, each with its number.
+type Chunks = Vec<(u32, Vec<u8>)>;
+
+/// Why a row cannot be taken.
+enum Wrong {
+    Malformed,
+    Inconsistent(&'static str),
+}
+
+impl From<Malformed> for Wrong {
+    fn from(Malformed: Malformed) -> Self {
+        Self::Malformed
+    }
 }
 
 /// The index that the state describes; `None`: the state is new.
@@ -33,90 +47,45 @@ struct Rows {
 pub(in crate::outbox) fn load(store: &Store) -> Result<Option<Index>, StateError> {
     let mut rows = Rows::default();
     store.scan(|key, value| {
-        rows.take(key, value).map_err(|Malformed| {
-            let name = String::from_utf8_lossy(key.get(..1).unwrap_or_default()).into_owned();
-            StateError::Inconsistent(format!("a row of kind {name:?} is malformed"))
+        rows.take(key, value).map_err(|wrong| match wrong {
+            Wrong::Malformed => {
+                let name = String::from_utf8_lossy(key.get(..1).unwrap_or_default()).into_owned();
+                StateError::Inconsistent(format!("a row of kind {name:?} is malformed"))
+            }
+            Wrong::Inconsistent(what) => inconsistent(what),
         })
     })?;
-    rows.assemble()
+    rows.end()
 }
 
 impl Rows {
-    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Malformed> {
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), Wrong> {
+        let index = &mut self.index;
         match Key::decode(key)? {
             Key::Meta => self.meta = Some(Meta::decode(value)?),
             Key::Delivery(at) => {
-                self.deliveries.insert(at, DeliveryRow::decode(value)?);
+                let mut delivery = Delivery::new(DeliveryRow::decode(value)?);
+                let counters = self.counters.pop_front().filter(|(of, _)| *of == at);
+                let counters = counters.ok_or(Wrong::Inconsistent(
+                    "a delivery and its counters are not both there",
+                ))?;
+                delivery.counters = counters.1;
+                index.deliveries.insert(at, Box::new(delivery));
             }
-            Key::Counters(at) => {
-                self.counters.insert(at, Counters::decode(value)?);
-            }
+            Key::Counters(at) => self.counters.push_back((at, Counters::decode(value)?)),
             Key::Segment(at, number) => {
                 let row = SegmentRow::decode(number, value)?;
-                self.segments.insert((at, number), row);
-            }
-            Key::Bits(at, number, chunk) => {
-                self.bits.push((at, number, chunk, decode_bytes(value)?));
-            }
-            Key::Account(id) => {
-                self.index.accounts.insert(id, Account::decode(value)?);
-            }
-            Key::Note(id, topic) => {
-                let text = decode_bytes(value)?.into();
-                self.index.notes.insert((id, topic), text);
-            }
-            Key::Webhook(key) => {
-                self.index.webhooks.insert(key, Webhook::decode(value)?);
-            }
-            Key::Attempt(id) => {
-                let row = AttemptRow::decode(id, value)?;
-                self.index.attempts.insert(id, Arc::new(row));
-            }
-            Key::Letter(id) => {
-                self.letters.insert(id, Letter::decode(value)?);
-            }
-            Key::DeadFile(number) => {
-                let row = DeadFileRow::decode(value)?;
-                let file = DeadFile { row, letters: 0 };
-                self.index.dead_files.insert(number, file);
-            }
-            Key::LostEntry(at, ordinal) => {
-                self.index.lost_entries.insert((at, ordinal));
-            }
-            Key::LostLetter(id) => {
-                self.index.lost_letters.insert(id, Letter::decode(value)?);
-            }
-        }
-        Ok(())
-    }
-
-    fn assemble(mut self) -> Result<Option<Index>, StateError> {
-        let Some(meta) = self.meta else {
-            let others = self.deliveries.len()
-                + self.counters.len()
-                + self.segments.len()
-                + self.letters.len();
-            return if others == 0 {
-                Ok(None)
-            } else {
-                Err(inconsistent("its counters are missing"))
-            };
-        };
-        let mut bits = self.assemble_bits()?;
-        let mut index = self.index;
-        let mut segments = self.segments.into_iter().peekable();
-        for (position, row) in self.deliveries {
-            let counters = self.counters.remove(&position);
-            let counters = counters.ok_or_else(|| inconsistent("a delivery has no counters"))?;
-            let mut delivery = Delivery::new(row);
-            delivery.counters = counters;
-            // Both come in the order of positions; one that belongs to no delivery is left over.
-            while let Some(((at, number), row)) = segments.next_if(|((at, _), _)| *at == position) {
-                let settled = bits.remove(&(at, number));
-                let count = settled.as_ref().map_or(0, Bits::count);
-                if count != row.settled_entries {
-                    return Err(inconsistent("a segment's entries do not match their count"));
+                let settled = self.bits.remove(&(at, number));
+                let settled = settled.map(|chunks| bits(&row, chunks)).transpose()?;
+                if settled.as_ref().map_or(0, Bits::count) != row.settled_entries {
+                    return Err(Wrong::Inconsistent(
+                        "a segment's entries do not match their count",
+                    ));
                 }
+                let delivery = index.deliveries.get_mut(&at);
+                let delivery = delivery.ok_or(Wrong::Inconsistent(
+                    "rows of a delivery are there and itself is not",
+                ))?;
                 let segment = Segment {
                     row,
                     settled,
@@ -124,47 +93,92 @@ impl Rows {
                 };
                 delivery.segments.insert(number, Box::new(segment));
             }
-            if position >= meta.next_position || index.by_id.contains_key(&delivery.row.info.id) {
-                return Err(inconsistent("two deliveries share a name or place"));
+            Key::Bits(at, number, chunk) => {
+                let chunks = self.bits.entry((at, number)).or_default();
+                chunks.push((chunk, decode_bytes(value)?));
             }
-            index.insert_delivery(position, delivery);
+            Key::Account(id) => {
+                index.accounts.insert(id, Account::decode(value)?);
+            }
+            Key::Note(id, topic) => {
+                let text = decode_bytes(value)?.into();
+                index.notes.insert((id, topic), text);
+            }
+            Key::Webhook(key) => {
+                index.webhooks.insert(key, Webhook::decode(value)?);
+            }
+            Key::Attempt(id) => {
+                let row = AttemptRow::decode(id, value)?;
+                index.attempts.insert(id, Arc::new(row));
+            }
+            Key::Letter(id) => {
+                let letter = Letter::decode(value)?;
+                if !index.deliveries.contains_key(&letter.position) {
+                    return Err(Wrong::Inconsistent("a dead letter has no delivery"));
+                }
+                if !index.dead_files.contains_key(&letter.file) {
+                    return Err(Wrong::Inconsistent("a dead letter has no file"));
+                }
+                index.insert_letter(id, letter);
+            }
+            Key::DeadFile(number) => {
+                let row = DeadFileRow::decode(value)?;
+                let file = DeadFile { row, letters: 0 };
+                index.dead_files.insert(number, file);
+            }
+            Key::LostEntry(at, ordinal) => {
+                index.lost_entries.insert((at, ordinal));
+            }
+            Key::LostLetter(id) => {
+                index.lost_letters.insert(id, Letter::decode(value)?);
+            }
         }
-        if !self.counters.is_empty() || segments.next().is_some() || !bits.is_empty() {
+        Ok(())
+    }
+
+    fn end(self) -> Result<Option<Index>, StateError> {
+        if !self.counters.is_empty() || !self.bits.is_empty() {
             return Err(inconsistent(
                 "rows of a delivery are there and itself is not",
             ));
         }
-        for (id, letter) in self.letters {
-            if !index.deliveries.contains_key(&letter.position) || id >= meta.next_letter {
-                return Err(inconsistent("a dead letter has no delivery"));
+        let mut index = self.index;
+        let Some(meta) = self.meta else {
+            return match index.deliveries.is_empty() {
+                true => Ok(None),
+                false => Err(inconsistent("its counters are missing")),
+            };
+        };
+        if index.next_letter > meta.next_letter {
+            return Err(inconsistent(
+                "a dead letter has a number that is not given out yet",
+            ));
+        }
+        for (position, delivery) in std::mem::take(&mut index.deliveries) {
+            if position >= meta.next_position || index.by_id.contains_key(&delivery.row.info.id) {
+                return Err(inconsistent("two deliveries share a name or place"));
             }
-            if !index.dead_files.contains_key(&letter.file) {
-                return Err(inconsistent("a dead letter has no file"));
-            }
-            index.insert_letter(id, letter);
+            index.insert_delivery(position, delivery);
         }
         check_sums(&index)?;
         index.next_position = meta.next_position;
         index.next_letter = meta.next_letter;
         Ok(Some(index))
     }
+}
 
-    fn assemble_bits(&mut self) -> Result<HashMap<(u64, u32), Bits>, StateError> {
-        let mut bits: HashMap<(u64, u32), Bits> = HashMap::new();
-        for (at, number, chunk, bytes) in self.bits.drain(..) {
-            let segment = self.segments.get(&(at, number));
-            let segment = segment.ok_or_else(|| inconsistent("bits belong to no segment"))?;
-            let count = segment.summary.entries;
-            if u64::from(chunk) * u64::from(CHUNK) >= u64::from(count) {
-                return Err(inconsistent("bits lie beyond their segment"));
-            }
-            bits.entry((at, number))
-                .or_insert_with(|| Bits::none(count))
-                .put_chunk(chunk, &bytes)
-                .map_err(|_| inconsistent("bits have the wrong size"))?;
+/// Which entries of a segment have settled.
+fn bits(row: &SegmentRow, chunks: Chunks) -> Result<Bits, Wrong> {
+    let count = row.summary.entries;
+    let mut bits = Bits::none(count);
+    for (chunk, bytes) in chunks {
+        if u64::from(chunk) * u64::from(CHUNK) >= u64::from(count) {
+            return Err(Wrong::Inconsistent("bits lie beyond their segment"));
         }
-        Ok(bits)
+        bits.put_chunk(chunk, &bytes)
+            .map_err(|_| Wrong::Inconsistent("bits have the wrong size"))?;
     }
+    Ok(bits)
 }
 
 /// What waits by the counters must be what waits in the segments and among the replayed letters.

@@ -118,7 +118,7 @@ impl Change {
         for (position, delivery) in self.added {
             index.receiving.remove(&delivery.row.info.id);
             effects.wake = true;
-            index.insert_delivery(position, delivery);
+            index.insert_delivery(position, Box::new(delivery));
         }
         for (position, counters) in self.counters {
             if let Some(delivery) = index.deliveries.get_mut(&position) {
