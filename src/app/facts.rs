@@ -75,7 +75,10 @@ impl Daemon for Facts {
     }
 
     fn destinations(&self) -> (UnixMillis, Vec<view::Destination>) {
-        let waiting = self.outbox.destinations().unwrap_or_default();
+        let waiting = match self.outbox.is_at_rest() {
+            true => Vec::new(),
+            false => self.outbox.destinations().unwrap_or_default(),
+        };
         (UnixMillis::now(), self.destination_views(waiting))
     }
 

@@ -35,6 +35,15 @@ impl Outbox {
         }
     }
 
+    /// Whether no destination of a shared outbox had anything to do a second ago: who only looks need not
+    /// ask. Answers from memory.
+    pub fn is_at_rest(&self) -> bool {
+        match &self.backend {
+            Backend::Local(_) => false,
+            Backend::Postgres(shared) => shared.is_at_rest(),
+        }
+    }
+
     /// The daemons that share the outbox and have been heard of within the last minute, by their names;
     /// none where it is one process's.
     pub fn daemons(&self) -> Result<Vec<Daemon>, Error> {

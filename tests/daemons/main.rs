@@ -8,6 +8,7 @@
 mod balancer;
 mod books;
 mod fleet;
+mod idle;
 mod kills;
 #[path = "../postgres/own.rs"]
 #[allow(dead_code)] // Each test program uses its own part of this.

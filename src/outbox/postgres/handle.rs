@@ -52,6 +52,11 @@ impl SharedOutbox {
         self.inner.changed.subscribe()
     }
 
+    /// See [`Outbox::is_at_rest`](crate::outbox::Outbox::is_at_rest).
+    pub fn is_at_rest(&self) -> bool {
+        self.inner.is_at_rest()
+    }
+
     /// Not after [`SharedOutbox::close`].
     pub fn is_alive(&self) -> bool {
         !self.inner.is_closed()

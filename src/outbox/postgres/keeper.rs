@@ -1,5 +1,5 @@
 //! What a daemon does by itself as long as the outbox is open: it is heard of and renews its leases,
-//! and looks twice a second for work and for what people have asked.
+//! and looks twice a second for work and for what people have asked, or once while there is no work.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use super::session::Tries;
 use crate::model::DestinationId;
 use crate::outbox::error::Error;
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(500);
+/// Between two looks, while there is work, and while there is none.
+const LOOK: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
 
 /// Is heard of, and renews the leases, three times in a lease.
 pub(super) async fn beat(inner: Arc<Inner>) {
@@ -53,7 +53,8 @@ pub(super) async fn beat(inner: Arc<Inner>) {
 pub(super) async fn look(inner: Arc<Inner>) {
     let mut seen = Seen::default();
     loop {
-        let jitter = LOOK.mul_f64(0.9 + fastrand::f64() / 5.0);
+        let is_at_rest = inner.is_at_rest() && inner.held().is_empty();
+        let jitter = LOOK[usize::from(is_at_rest)].mul_f64(0.9 + fastrand::f64() / 5.0);
         // Whether it was the time or a nudge makes no difference.
         let _ = timeout(jitter, inner.nudge.notified()).await;
         // All that fails here is met again at the next look; the beat says that the server is away.

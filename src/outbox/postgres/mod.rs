@@ -27,7 +27,7 @@
 //!
 //! **Nothing here needs what not every server of this protocol has**: no advisory locks, no LISTEN, no
 //! SKIP LOCKED. Every statement may be refused for the sake of another (40001, 40P01) and is tried
-//! again. The daemons look for work twice a second.
+//! again. The daemons look for work twice a second, or once while there is none.
 //!
 //! Calls block: a caller on tokio uses `spawn_blocking`.
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
@@ -17,6 +17,8 @@ use crate::outbox::error::Error;
 
 /// Between two sweeps, about.
 const EVERY: Duration = Duration::from_secs(10);
+/// The same for what nobody is in a hurry for, while nothing happens.
+const AT_REST: Duration = Duration::from_secs(60);
 /// A daemon that has been silent for so many leases is taken for dead: what it was taking in is
 /// aborted.
 const DEAD_AFTER: f64 = 4.0;
@@ -29,12 +31,27 @@ pub(super) fn silence(inner: &Inner) -> f64 {
 }
 
 pub(super) async fn sweep(inner: Arc<Inner>) {
+    let mut rested = None;
     loop {
-        if let Err(error) = once(&inner).await {
+        if let Err(error) = turn(&inner, &mut rested).await {
             tracing::debug!(%error, "the outbox could not be swept; it is tried again");
         }
         sleep(EVERY.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
     }
+}
+
+/// Where nothing has happened since the last sweep, most of it waits for [`AT_REST`]. `rested`: when that
+/// was, and at which version of the outbox.
+async fn turn(inner: &Inner, rested: &mut Option<(Instant, u64)>) -> Result<(), Error> {
+    let version = *inner.changed.borrow();
+    let is_at_rest = inner.is_at_rest()
+        && rested.is_some_and(|(since, at)| at == version && since.elapsed() < AT_REST);
+    let mut swept = take_from_the_dead(inner).await?;
+    if !is_at_rest || swept > 0 {
+        swept += tidy(inner).await?;
+        *rested = (swept == 0).then(|| (Instant::now(), version));
+    }
+    look(inner).await
 }
 
 /// Begun by a daemon that is not heard of, and without an end. $2: how they ended.
@@ -115,29 +132,45 @@ const USED: &str = "SELECT coalesce(sum(d.bytes), 0)::int8 AS bytes FROM looker_
 
 /// Sweeps all that can be swept now.
 pub(super) async fn once(inner: &Inner) -> Result<(), Error> {
+    take_from_the_dead(inner).await?;
+    tidy(inner).await?;
+    look(inner).await
+}
+
+/// What daemons were taking in that are not heard of.
+async fn take_from_the_dead(inner: &Inner) -> Result<usize, Error> {
     let silent = silence(inner);
-    delete(inner, ORPHANS, &[&silent]).await?;
     let interrupted = i16::from(INTERRUPTED);
-    delete(inner, INTERRUPTED_ATTEMPTS, &[&silent, &interrupted]).await?;
-    aborted(inner).await?;
+    let orphans = delete(inner, ORPHANS, &[&silent]).await?;
+    Ok(orphans + delete(inner, INTERRUPTED_ATTEMPTS, &[&silent, &interrupted]).await?)
+}
+
+/// Deletes what nobody needs any more; how much that was.
+async fn tidy(inner: &Inner) -> Result<usize, Error> {
+    let mut swept = aborted(inner).await?;
     for sql in [PASSED, SETTLED, CLEARED] {
-        while delete(inner, sql, &[&PART]).await? as i64 == PART {}
+        swept += delete_all(inner, sql, &[&PART]).await?;
     }
     let history = i64::try_from(inner.settings.history).unwrap_or(i64::MAX);
     for sql in [HISTORY, ATTEMPTS] {
-        while delete(inner, sql, &[&history, &PART]).await? as i64 == PART {}
+        swept += delete_all(inner, sql, &[&history, &PART]).await?;
     }
     let memory = inner.settings.webhook_memory.as_millis() as i64;
     let since = inner.settings.clock.now().0 as i64 - memory;
-    while delete(inner, WEBHOOKS, &[&since, &PART]).await? as i64 == PART {}
+    swept += delete_all(inner, WEBHOOKS, &[&since, &PART]).await?;
     for sql in [REQUESTS, DAEMONS, DAMAGES] {
-        delete(inner, sql, &[]).await?;
+        swept += delete(inner, sql, &[]).await?;
     }
     for row in inner.read(DOING, UNNEEDED, &[]).await? {
         let id: &[u8] = super::columns::column(&row, "id")?;
         let position = count(&row, "next_position")? as i64;
-        delete(inner, ACCOUNTS, &[&position, &id]).await?;
+        swept += delete(inner, ACCOUNTS, &[&position, &id]).await?;
     }
+    Ok(swept)
+}
+
+/// Takes note of what others have done.
+async fn look(inner: &Inner) -> Result<(), Error> {
     if let Some(row) = inner.read(DOING, USED, &[]).await?.first() {
         inner.used.store(count(row, "bytes")?, Ordering::Relaxed);
     }
@@ -146,12 +179,13 @@ pub(super) async fn once(inner: &Inner) -> Result<(), Error> {
     inner.look_at_server().await
 }
 
-/// Removes what was aborted.
-pub(super) async fn aborted(inner: &Inner) -> Result<(), Error> {
+/// Removes what was aborted; how much that was.
+pub(super) async fn aborted(inner: &Inner) -> Result<usize, Error> {
+    let mut swept = 0;
     for sql in [ABORTED_BLOCKS, ABORTED_REJECTS, ABORTED] {
-        while delete(inner, sql, &[&PART]).await? as i64 == PART {}
+        swept += delete_all(inner, sql, &[&PART]).await?;
     }
-    Ok(())
+    Ok(swept)
 }
 
 const DOING: &str = "the outbox could not be swept";
@@ -161,7 +195,24 @@ async fn delete(inner: &Inner, sql: &'static str, params: Params<'_>) -> Result<
     Ok(rows.len())
 }
 
+/// Part after part.
+async fn delete_all(inner: &Inner, sql: &'static str, params: Params<'_>) -> Result<usize, Error> {
+    let mut all = 0;
+    loop {
+        let part = delete(inner, sql, params).await?;
+        all += part;
+        if (part as i64) < PART {
+            return Ok(all);
+        }
+    }
+}
+
 impl Inner {
+    /// Whether no destination had anything to do when it was looked last.
+    pub fn is_at_rest(&self) -> bool {
+        lock(&self.active).is_empty()
+    }
+
     /// How the server replicates may change while it runs: a standby is promoted and has none itself.
     async fn look_at_server(&self) -> Result<(), Error> {
         let now = ServerFacts::ask(&self.sessions, self.settings.within).await?;

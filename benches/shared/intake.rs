@@ -1,0 +1,224 @@
+//! Deliveries through the real daemon until Looker hears of success, beside a plain client that writes the
+//! same blocks; and what is left on the disk when they have been sent.
+
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::SinkExt;
+use looker_feed::looker::document;
+use looker_feed::sandbox::{Fault, Faults, Rule};
+use tokio_postgres::{Config, NoTls};
+
+use crate::kit::{self, Bound, Verdict, number};
+use crate::server::{Database, Server};
+use crate::world::World;
+use crate::{UNPACED, fresh, start, until};
+
+/// What a plain client sends with one statement.
+const STATEMENT: usize = 4 << 20;
+/// Deliveries over which the space may not grow.
+const DELIVERIES: u64 = 50;
+
+/// What was seen of one delivery.
+struct Seen {
+    took: Duration,
+    plain: Duration,
+    memory: u64,
+    /// Bytes of all tables when it was durable, and when it had been sent.
+    peak: u64,
+    after: u64,
+}
+
+pub fn measure(server: &Server, rows: u64, runs: usize) -> Vec<Verdict> {
+    let seen: Vec<Seen> = (0..runs).map(|_| run(server, rows)).collect();
+    let median = |of: fn(&Seen) -> f64| kit::median_of(seen.iter().map(of));
+    let many = number(rows as f64);
+    let took = median(|seen| seen.took.as_secs_f64());
+    let mut verdicts = vec![
+        Verdict::new(
+            format!("rows/s, {many} rows, socket to durable"),
+            (rows as f64 / took).round(),
+            Bound::AtLeast(250_000.0),
+        ),
+        Verdict::new(
+            format!("of a plain client's rate with the same blocks, {many} rows"),
+            median(|seen| seen.plain.as_secs_f64() / seen.took.as_secs_f64()),
+            Bound::AtLeast(0.5),
+        ),
+        Verdict::new(
+            format!("MB resident, {many} rows"),
+            median(|seen| seen.memory as f64 / 1e6).round(),
+            Bound::AtMost(80.0),
+        ),
+        Verdict::new(
+            format!("of the space at most, once all is sent and vacuumed, {many} rows"),
+            median(|seen| seen.after as f64 / seen.peak as f64),
+            Bound::AtMost(0.1),
+        ),
+    ];
+    if rows >= 10_000_000 {
+        let what = format!("s until {many} rows are durable");
+        verdicts.push(Verdict::new(what, took, Bound::AtMost(25.0)));
+    } else {
+        verdicts.push(flat(server, rows / 20));
+    }
+    verdicts
+}
+
+fn run(server: &Server, rows: u64) -> Seen {
+    let database = fresh(server);
+    let world = World::new(None);
+    let home = tempfile::tempdir().expect("a directory");
+    let shape = kit::shape(rows);
+    // Made before the clock runs: Looker has other processors than the daemon.
+    let made = document(&shape).collect();
+    // Nothing is sent while it is measured.
+    down(&world, true);
+    let daemon = start(home.path(), &world.endpoint, &database, UNPACED);
+    let begin = Instant::now();
+    let answer = daemon.execute(world.publish_made(&made));
+    world.runtime.block_on(answer);
+    let took = begin.elapsed();
+    let memory = daemon.peak_memory();
+    let peak = size(&database);
+    let plain = world.runtime.block_on(plain(&database));
+    down(&world, false);
+    world.runtime.block_on(async {
+        let delivery = daemon.delivery().await;
+        let path = format!("/api/v1/destinations/{}/retry", delivery.destination);
+        daemon.post(&path).await;
+        daemon.sent().await;
+    });
+    swept(&database);
+    let after = size(&database);
+    println!(
+        "  {} rows: durable in {took:.2?}, plain {plain:.2?}, {} MB resident, {} MB of tables, {} MB when sent",
+        number(rows as f64),
+        memory / 1_000_000,
+        peak / 1_000_000,
+        after / 1_000_000,
+    );
+    Seen {
+        took,
+        plain,
+        memory,
+        peak,
+        after,
+    }
+}
+
+/// How much the space has grown after fifty deliveries that were sent, beside ten.
+fn flat(server: &Server, rows: u64) -> Verdict {
+    let database = fresh(server);
+    let world = World::new(None);
+    let home = tempfile::tempdir().expect("a directory");
+    let daemon = start(home.path(), &world.endpoint, &database, UNPACED);
+    let mut ten = 0;
+    for number in 1..=DELIVERIES {
+        let shape = kit::shape(rows);
+        let answer = daemon.execute(world.publish(&shape));
+        world.runtime.block_on(answer);
+        if number == 10 || number == DELIVERIES {
+            swept(&database);
+        }
+        if number == 10 {
+            ten = size(&database);
+        }
+    }
+    Verdict::new(
+        format!(
+            "times the space after 10 deliveries of {} rows, after {DELIVERIES}",
+            number(rows as f64)
+        ),
+        size(&database) as f64 / ten as f64,
+        Bound::AtMost(1.2),
+    )
+}
+
+/// mParticle refuses everything, or nothing.
+pub fn down(world: &World, is_down: bool) {
+    let status = Fault::Status {
+        status: 503,
+        retry_after: None,
+        exceeded: None,
+        body: None,
+    };
+    let rules = match is_down {
+        true => vec![Rule::always(status)],
+        false => Vec::new(),
+    };
+    let faults = Faults { seed: 1, rules };
+    world.mparticle.set_faults(faults).expect("good faults");
+}
+
+/// Waits until what was sent has been deleted, and has the server give its room back.
+fn swept(database: &Database) {
+    let none = || database.psql("SELECT count(*) FROM looker_feed.block") == "0";
+    until("nothing is left", none);
+    database.psql("VACUUM");
+}
+
+/// Bytes of the outbox's tables, with their indexes.
+fn size(database: &Database) -> u64 {
+    let sql = "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c
+         JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE n.nspname = 'looker_feed' AND c.relkind = 'r'";
+    database.psql(sql).parse().expect("a number")
+}
+
+/// Writes the blocks that there are once more, as fast as a client can that does nothing else.
+async fn plain(database: &Database) -> Duration {
+    let (client, connection) = Config::new()
+        .host_path(&database.directory)
+        .user("postgres")
+        .dbname(&database.name)
+        .connect(NoTls)
+        .await
+        .expect("it takes connections");
+    let driver = tokio::spawn(connection);
+    client
+        .batch_execute(
+            "CREATE TABLE plain (body bytea); ALTER TABLE plain ALTER COLUMN body SET STORAGE EXTERNAL",
+        )
+        .await
+        .expect("a table");
+    let rows = client.query("SELECT body FROM looker_feed.block", &[]);
+    let rows = rows.await.expect("the blocks");
+    let blocks: Vec<Bytes> = rows
+        .iter()
+        .map(|row| Bytes::copy_from_slice(row.get::<_, &[u8]>(0)))
+        .collect();
+    drop(rows);
+    let begin = Instant::now();
+    let mut left = &blocks[..];
+    while !left.is_empty() {
+        let mut bytes = 0;
+        let count = left.iter().take_while(|block| {
+            let fits = bytes < STATEMENT;
+            bytes += block.len();
+            fits
+        });
+        let (now, later) = left.split_at(count.count());
+        let mut text = BytesMut::from(&b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0"[..]);
+        for block in now {
+            text.put_i16(1);
+            text.put_i32(block.len() as i32);
+            text.put_slice(block);
+        }
+        text.put_i16(-1);
+        let copy = client.copy_in("COPY plain FROM STDIN (FORMAT binary)");
+        let mut sink = Box::pin(copy.await.expect("it takes rows"));
+        sink.send(text.freeze()).await.expect("it takes rows");
+        sink.close().await.expect("they are stored");
+        left = later;
+    }
+    let took = begin.elapsed();
+    client
+        .batch_execute("DROP TABLE plain")
+        .await
+        .expect("gone");
+    drop(client);
+    // It has ended with its client.
+    let _ = driver.await;
+    took
+}
