@@ -113,7 +113,12 @@ impl Daemon {
 
     /// The same for one whose rows may not come.
     pub async fn try_execute(&self, url: Url) -> Result<Answer, ExecuteError> {
-        let mut execute = Execute::new(Source::Url(url), "key", "secret");
+        self.execute_for("key", url).await
+    }
+
+    /// The same for the account of this key.
+    pub async fn execute_for(&self, key: &str, url: Url) -> Result<Answer, ExecuteError> {
+        let mut execute = Execute::new(Source::Url(url), key, "secret");
         execute.timeout = PATIENCE;
         let secret = Secret::new(SECRET.to_owned());
         let token = intake::new_key(&secret).expect("random bytes");
@@ -134,6 +139,22 @@ impl Daemon {
     /// Where its pages are.
     pub fn admin(&self) -> &Url {
         &self.admin
+    }
+
+    /// Has the admin side do something, if there is anything to do.
+    pub async fn post(&self, path: &str) {
+        let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+        let request = hyper::Request::post(self.admin.join(path).expect("a path").as_str())
+            .header("content-type", "application/json")
+            .header("x-looker-feed", "1")
+            .body(Empty::new());
+        let reply = client.request(request.expect("a request")).await;
+        let reply = reply.expect("the admin side answers");
+        let status = reply.status();
+        assert!(
+            status.is_success() || status == hyper::StatusCode::NOT_FOUND,
+            "{path}: {status}"
+        );
     }
 
     /// The one delivery that it has.

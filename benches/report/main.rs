@@ -13,9 +13,11 @@ mod history;
 mod kit;
 
 mod backlog;
+#[allow(dead_code)] // Each bench uses its own part of this.
 mod daemon;
 mod intake;
 mod interactive;
+mod lines;
 mod many;
 mod page;
 mod small;

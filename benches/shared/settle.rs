@@ -12,14 +12,19 @@ use looker_feed::outbox::postgres::{Server, Settings};
 use looker_feed::outbox::{Entry, NewDelivery, Outbox, Settlement, Slice, Totals};
 use looker_feed::seal::{Key, Keyring};
 
-use crate::line;
+use crate::kit::{Bound, Verdict};
 use crate::server::{Database, bin};
 
 /// Requests a second of each destination.
 const RATE: u32 = 3;
 
-/// Settles for `time` and prints how long a settlement takes; `pinned`: with an old snapshot held open.
-pub fn measure(database: &Database, destinations: u16, time: Duration, pinned: bool) {
+/// Settles for `time`: how long a settlement takes. `pinned`: with an old snapshot held open.
+pub fn measure(
+    database: &Database,
+    destinations: u16,
+    time: Duration,
+    pinned: bool,
+) -> Vec<Verdict> {
     let outboxes = [open(database, "one"), open(database, "two")];
     let requests = u64::from(RATE) * (time.as_secs() + 5);
     for n in 0..destinations {
@@ -62,16 +67,20 @@ pub fn measure(database: &Database, destinations: u16, time: Duration, pinned: b
     let mut all: Vec<Duration> = taken.iter().collect();
     all.sort();
     let at = |share: f64| all[((all.len() - 1) as f64 * share) as usize];
-    let what = match pinned {
-        true => "with a snapshot pinned",
-        false => "two daemons",
+    let (what, most) = match pinned {
+        true => ("with a snapshot pinned", 200.0),
+        false => ("two daemons", 50.0),
     };
-    line(
-        &format!("settlement, {destinations} destinations × {RATE}/s, {what}"),
-        &format!("p50 {:.0?}, p99 {:.0?}", at(0.5), at(0.99)),
-        if pinned { "p99 200 ms" } else { "p99 50 ms" },
-    );
+    println!("  {} settlements, p50 {:.0?}", all.len(), at(0.5));
     outboxes.iter().for_each(Outbox::close);
+    vec![Verdict::new(
+        format!(
+            "ms of a settlement, p99, {destinations} destinations × {RATE}/s for {} s, {what}",
+            time.as_secs()
+        ),
+        at(0.99).as_secs_f64() * 1e3,
+        Bound::AtMost(most),
+    )]
 }
 
 fn open(database: &Database, name: &str) -> Outbox {

@@ -124,7 +124,7 @@ impl SharedOutbox {
             inner.write_ends().await?;
             let before = before.map(|id| id.0);
             let before = before.as_ref().map(|id| &id[..]);
-            let rows = inner.read(READING, FAILED, &[&before, &limit]).await?;
+            let rows = inner.show(READING, FAILED, &[&before, &limit]).await?;
             let rows = rows.iter().map(|row| read(&inner, row));
             rows.map(|row| row.map(|row| row.attempt)).collect()
         })

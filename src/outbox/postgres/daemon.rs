@@ -107,16 +107,24 @@ impl Inner {
         sql: &'static str,
         params: Params<'_>,
     ) -> Result<Vec<Row>, Error> {
+        let run = self.sessions.read(sql, params, self.settings.within).await;
+        run.map_err(|fault| database(doing, &fault))
+    }
+
+    /// The same for somebody who looks, and is not kept waiting when it is known that there is no answer.
+    pub async fn show(
+        &self,
+        doing: &'static str,
+        sql: &'static str,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, Error> {
         tokio::select! {
-            read = self.sessions.read(sql, params, self.settings.within) => {
-                read.map_err(|fault| database(doing, &fault))
-            }
+            read = self.read(doing, sql, params) => read,
             why = self.away() => Err(Error::Database { doing, why }),
         }
     }
 
-    /// Returns when it has been known for a moment that the server does not answer: who reads is not kept
-    /// waiting then.
+    /// Returns when it has been known for a moment that the server does not answer.
     async fn away(&self) -> Arc<str> {
         loop {
             tokio::time::sleep(AWAY).await;

@@ -112,7 +112,7 @@ async fn page(
     let mut from = after.map_or(0, |after| after.letter as i64);
     loop {
         let rows = inner
-            .read(READING, PAGE, &[&from, &delivery, &destination, &PART])
+            .show(READING, PAGE, &[&from, &delivery, &destination, &PART])
             .await?;
         for row in &rows {
             let (id, letter) = (count(row, "letter")?, Letter::read(row)?);

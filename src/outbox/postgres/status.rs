@@ -109,7 +109,7 @@ impl SharedOutbox {
     pub fn destinations(&self) -> Result<Vec<DestinationState>, Error> {
         let inner = Arc::clone(&self.inner);
         self.run(async move {
-            let rows = inner.read(READING, DESTINATIONS, &[]).await?;
+            let rows = inner.show(READING, DESTINATIONS, &[]).await?;
             rows.iter().map(|row| destination(&inner, row)).collect()
         })
     }
@@ -128,7 +128,7 @@ impl SharedOutbox {
                 (after.place as i64, after.id.0)
             });
             let rows = inner
-                .read(READING, NEWEST, &[&place, &&id[..], &wanted])
+                .show(READING, NEWEST, &[&place, &&id[..], &wanted])
                 .await?;
             let mut deliveries = rows
                 .iter()
@@ -160,7 +160,7 @@ impl SharedOutbox {
     pub fn titles(&self) -> Result<Vec<Title>, Error> {
         let inner = Arc::clone(&self.inner);
         self.run(async move {
-            let rows = inner.read(READING, TITLES, &[]).await?;
+            let rows = inner.show(READING, TITLES, &[]).await?;
             let mut titles = rows
                 .iter()
                 .map(|row| {
@@ -184,7 +184,7 @@ impl SharedOutbox {
     pub fn usage(&self) -> Result<Usage, Error> {
         let inner = Arc::clone(&self.inner);
         self.run(async move {
-            let rows = inner.read(READING, USAGE, &[]).await?;
+            let rows = inner.show(READING, USAGE, &[]).await?;
             let Some(row) = rows.first() else {
                 return Ok(Usage::default());
             };
@@ -237,7 +237,7 @@ impl SharedOutbox {
                         AND t.lease_until > clock_timestamp()) AS destinations
                  FROM looker_feed.daemon m
                  WHERE m.beat > clock_timestamp() - interval '1 minute' ORDER BY m.name, m.id";
-            let rows = inner.read(READING, sql, &[]).await?;
+            let rows = inner.show(READING, sql, &[]).await?;
             rows.iter()
                 .map(|row| {
                     let ids: Vec<&[u8]> = column(row, "destinations")?;
