@@ -1,7 +1,6 @@
 //! Where an outbox is kept, and who has it open: the same for every backend.
 
 use std::collections::HashMap;
-use std::fs;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
@@ -13,7 +12,9 @@ use looker_feed::outbox::{
     Claim, DeliveryState, Error, Lease, OpenError, Outbox, Settled, Settlement,
 };
 
-use crate::kit::{check_route, delivered, destination_id, home, keys, settings, size_of, state};
+use crate::kit::{
+    check_route, delivered, destination_id, files_below, home, keys, settings, size_of, state,
+};
 use crate::server::{Database, Isolation, database};
 
 /// Makes each of these functions a test on every backend.
@@ -137,7 +138,10 @@ impl Place {
     pub fn check_drained(&self, daemon: &Daemon) {
         daemon.sweep().unwrap();
         match self {
-            Self::Directory(home) => assert_eq!(files(&home.path().join("segments")), []),
+            Self::Directory(home) => {
+                let left = files_below(&home.path().join("segments"));
+                assert!(left.is_empty(), "{:?}", left.keys());
+            }
             Self::Database(database) => {
                 let blocks = database.psql("SELECT count(*) FROM looker_feed.block");
                 assert_eq!(blocks, "0");
@@ -159,7 +163,10 @@ impl Place {
     /// Everything that is stored, by names of files or tables. A table's bytes are hexadecimal digits.
     pub fn stored(&self) -> Vec<(String, Vec<u8>)> {
         match self {
-            Self::Directory(home) => files(home.path()),
+            Self::Directory(home) => files_below(home.path())
+                .into_iter()
+                .map(|(path, bytes)| (path.display().to_string(), bytes))
+                .collect(),
             Self::Database(database) => {
                 let tables = database.psql(
                     "SELECT table_name FROM information_schema.tables
@@ -184,19 +191,6 @@ fn open_directory(settings: looker_feed::outbox::Settings) -> Outbox {
             opened => return opened.unwrap(),
         }
     }
-}
-
-/// Everything below a directory.
-fn files(path: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => found.push((path.display().to_string(), fs::read(&path).unwrap())),
-        }
-    }
-    found
 }
 
 /// Who has an outbox open, with the leases that it needs.

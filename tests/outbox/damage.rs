@@ -97,18 +97,8 @@ fn dead_letters(outbox: &Outbox) -> BTreeSet<Vec<u8>> {
         .collect()
 }
 
-fn files_below(path: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(files_below(&path));
-        } else {
-            files.push(path);
-        }
-    }
-    files.sort();
-    files
+fn paths_below(path: &Path) -> Vec<PathBuf> {
+    files_below(path).into_keys().collect()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -233,7 +223,7 @@ fn try_all(fill: fn(&Outbox), name: &str) {
     let home = home();
     let path = home.path().join("outbox");
     let before = before(&path, fill);
-    let files = files_below(&path);
+    let files = paths_below(&path);
     assert!(files.len() > 5, "{files:?}");
     for file in files {
         let length = file.metadata().unwrap().len();
@@ -287,7 +277,7 @@ fn what_is_damaged_is_kept() {
     let outbox = open(&path);
     backlog(&outbox);
     outbox.close();
-    let segment = files_below(&path.join("segments")).remove(0);
+    let segment = paths_below(&path.join("segments")).remove(0);
     do_harm(&segment, Harm::Flip(300));
     do_harm(&path.join("state").join("conf"), Harm::Flip(3));
     let outbox = open(&path);
@@ -306,7 +296,7 @@ fn what_is_damaged_is_kept() {
         "{kept:?}"
     );
     // Counted, when it is set aside and at the next opening, until a person removes it.
-    let files = files_below(&path.join("damaged"));
+    let files = paths_below(&path.join("damaged"));
     let bytes = files.iter().map(|file| file.metadata().unwrap().len());
     let sum = SetAside {
         files: files.len() as u64,
@@ -335,7 +325,7 @@ fn a_check_changes_nothing_and_names_what_is_damaged() {
         assert!(error.to_string().contains("another process"), "{error}");
         outbox.close();
         let files = |path: &Path| -> Vec<(PathBuf, Vec<u8>)> {
-            let all = files_below(path).into_iter();
+            let all = paths_below(path).into_iter();
             all.map(|file| (file.clone(), fs::read(file).unwrap()))
                 .collect()
         };
@@ -384,7 +374,7 @@ fn a_check_of_what_is_no_outbox_is_refused_and_makes_nothing() {
     assert!(!path.exists());
     fs::create_dir(&path).unwrap();
     look(&path, Some(&keys())).unwrap_err();
-    assert_eq!(files_below(&path), Vec::<PathBuf>::new());
+    assert_eq!(paths_below(&path), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -394,9 +384,9 @@ fn a_salvage_finds_beforehand_what_the_drain_would_have_met() {
     let outbox = open(&path);
     half_drained(&outbox);
     outbox.close();
-    let segments = files_below(&path.join("segments"));
+    let segments = paths_below(&path.join("segments"));
     do_harm(&segments[1], Harm::Flip(600));
-    do_harm(&files_below(&path.join("dead"))[0], Harm::Flip(60));
+    do_harm(&paths_below(&path.join("dead"))[0], Harm::Flip(60));
     let damage = {
         let outbox = open(&path);
         outbox.verify().unwrap();
@@ -429,7 +419,7 @@ fn a_loss_is_named_once_and_not_again_at_the_next_open() {
     let outbox = open(&path);
     backlog(&outbox);
     outbox.close();
-    let segment = &files_below(&path.join("segments"))[0];
+    let segment = &paths_below(&path.join("segments"))[0];
     let length = segment.metadata().unwrap().len();
     do_harm(segment, Harm::Cut(length / 2));
     for (opened, named) in [(1, true), (2, false), (3, false)] {

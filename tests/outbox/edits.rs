@@ -1,11 +1,10 @@
 //! Dead letters whose payload a person has mended.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use looker_feed::outbox::{DeadFilter, DeadLetter, Disk, Error, Outbox};
+use looker_feed::outbox::{DeadFilter, DeadLetter, Error, Outbox};
 
 use crate::kit::*;
 
@@ -65,17 +64,9 @@ fn a_letter_is_the_old_or_the_mended_one_when_the_disk_fails_at_any_change() {
     let mut failures = 0;
     for nth in 0.. {
         let directory = home();
-        let (armed, calls) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicUsize::new(0)),
-        );
-        let (armed_too, calls_too) = (Arc::clone(&armed), Arc::clone(&calls));
-        let disk = Disk::with_hook(move |_| {
-            if armed_too.load(Relaxed) && calls_too.fetch_add(1, Relaxed) == nth {
-                return Err(io::Error::from_raw_os_error(28));
-            }
-            Ok(())
-        });
+        let armed = Arc::new(AtomicBool::new(false));
+        let at = Arc::clone(&armed);
+        let (disk, calls) = failing(move |_| at.load(Relaxed), nth, 1, 28);
         let outbox = Outbox::open_on(settings(directory.path()), disk).unwrap();
         fill(&outbox);
         let id = letters(&outbox)[1].0.id;

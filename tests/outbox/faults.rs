@@ -1,13 +1,11 @@
 //! Every change on the disk fails once, for the n-th of them, for every n; and every read.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use looker_feed::outbox::{DeadFilter, Disk, Error, Health, Op, Outbox, RejectedRow, Settings};
+use looker_feed::outbox::{DeadFilter, Error, Health, Op, Outbox, RejectedRow, Settings};
 
 use crate::kit::*;
 
@@ -174,29 +172,11 @@ pub fn is_read(op: &Op<'_>) -> bool {
     )
 }
 
-/// A disk on which the changes from the `nth` on, as many as `times`, fail.
-fn failing(nth: usize, times: usize, code: i32) -> (Disk, Arc<AtomicUsize>) {
-    let calls = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&calls);
-    let disk = Disk::with_hook(move |op| {
-        if is_read(op) {
-            return Ok(());
-        }
-        let call = counter.fetch_add(1, Relaxed);
-        if (nth..nth.saturating_add(times)).contains(&call) {
-            Err(io::Error::from_raw_os_error(code))
-        } else {
-            Ok(())
-        }
-    });
-    (disk, calls)
-}
-
 fn try_all(times: usize, code: i32, step: usize, history: usize) {
     let mut nth = 0;
     loop {
         let directory = home();
-        let (disk, calls) = failing(nth, times, code);
+        let (disk, calls) = failing(|op| !is_read(op), nth, times, code);
         let mut ledger = Ledger::default();
         let settings = Settings {
             history,
@@ -249,7 +229,7 @@ fn a_disk_that_fails_for_a_while_loses_nothing_that_was_accepted() {
 fn a_disk_that_fails_for_good_is_said_and_what_was_accepted_is_there_after_it() {
     for nth in (0..).step_by(11) {
         let directory = home();
-        let (disk, calls) = failing(nth, usize::MAX, EIO);
+        let (disk, calls) = failing(|op| !is_read(op), nth, usize::MAX, EIO);
         let Ok(outbox) = Outbox::open_on(settings(directory.path()), disk) else {
             continue;
         };

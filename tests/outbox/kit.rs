@@ -1,13 +1,16 @@
 //! What the tests of the outbox share.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use looker_feed::clock::UnixMillis;
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{
-    self, Attempt, AttemptEnd, CheckReport, Claim, Dead, DeliveryState, Entry, Error, Lease,
-    Matcher, NewAttempt, NewDelivery, OpenError, Receipt, Settings, Settlement, Slice, Staging,
+    self, Attempt, AttemptEnd, CheckReport, Claim, Dead, DeliveryState, Disk, Entry, Error, Lease,
+    Matcher, NewAttempt, NewDelivery, Op, OpenError, Receipt, Settings, Settlement, Slice, Staging,
     Totals,
 };
 use looker_feed::seal::{Key, Keyring};
@@ -252,6 +255,45 @@ pub fn size_of(path: &Path) -> u64 {
             }
         })
         .sum()
+}
+
+/// Every file below a directory, with its bytes.
+pub fn files_below(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in std::fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else {
+            let bytes = std::fs::read(&path).unwrap();
+            files.insert(path, bytes);
+        }
+    }
+    files
+}
+
+/// No code of the system: the read brings less than it should.
+pub const SHORT: i32 = 0;
+
+/// A disk on which the steps that are meant fail, from the `nth` on, as many as `times`; and how many of them
+/// there have been.
+pub fn failing(
+    meant: impl Fn(&Op<'_>) -> bool + Send + Sync + 'static,
+    nth: usize,
+    times: usize,
+    code: i32,
+) -> (Disk, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    let disk = Disk::with_hook(move |op| {
+        let fails = nth..nth.saturating_add(times);
+        match meant(op) && fails.contains(&counter.fetch_add(1, Relaxed)) {
+            true if code == SHORT => Err(io::ErrorKind::UnexpectedEof.into()),
+            true => Err(io::Error::from_raw_os_error(code)),
+            false => Ok(()),
+        }
+    });
+    (disk, calls)
 }
 
 /// Copies a directory with all that is in it.

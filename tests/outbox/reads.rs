@@ -1,9 +1,8 @@
 //! A read that fails is not damage: whatever read fails, once or for a while, nothing is lost, and
 //! looking changes nothing.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -16,33 +15,6 @@ use crate::kit::*;
 const EIO: i32 = 5;
 const EACCES: i32 = 13;
 const EMFILE: i32 = 24;
-/// No code of the system: the read brings less than it should.
-const SHORT: i32 = 0;
-
-fn error(code: i32) -> io::Error {
-    match code {
-        SHORT => io::ErrorKind::UnexpectedEof.into(),
-        code => io::Error::from_raw_os_error(code),
-    }
-}
-
-/// A disk on which the reads from the `nth` on, as many as `times`, fail.
-fn failing(nth: usize, times: usize, code: i32) -> (Disk, Arc<AtomicUsize>) {
-    let calls = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&calls);
-    let disk = Disk::with_hook(move |op| {
-        if !is_read(op) {
-            return Ok(());
-        }
-        let call = counter.fetch_add(1, Relaxed);
-        match (nth..nth.saturating_add(times)).contains(&call) {
-            true => Err(error(code)),
-            false => Ok(()),
-        }
-    });
-    (disk, calls)
-}
-
 /// A disk on which what `which` names cannot be read while the switch is on.
 fn away(which: impl Fn(&Path) -> bool + Send + Sync + 'static) -> (Disk, Arc<AtomicBool>) {
     let off = Arc::new(AtomicBool::new(false));
@@ -51,25 +23,11 @@ fn away(which: impl Fn(&Path) -> bool + Send + Sync + 'static) -> (Disk, Arc<Ato
         Op::Open(path) | Op::Length(path) | Op::List(path) | Op::Read { path, .. }
             if switch.load(Relaxed) && which(path) =>
         {
-            Err(error(EACCES))
+            Err(io::Error::from_raw_os_error(EACCES))
         }
         _ => Ok(()),
     });
     (disk, off)
-}
-
-fn files_below(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut files = BTreeMap::new();
-    for entry in std::fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            files.extend(files_below(&path));
-        } else {
-            let bytes = std::fs::read(&path).unwrap();
-            files.insert(path, bytes);
-        }
-    }
-    files
 }
 
 /// What the tests of changes do, and then what only looks.
@@ -91,7 +49,7 @@ fn script(outbox: &Outbox, ledger: &mut Ledger) {
 fn try_all(times: usize, code: i32, first: usize, step: usize) {
     for nth in (first..).step_by(step) {
         let directory = home();
-        let (disk, calls) = failing(nth, times, code);
+        let (disk, calls) = failing(is_read, nth, times, code);
         let mut ledger = Ledger::default();
         match Outbox::open_on(settings(directory.path()), disk) {
             Ok(outbox) => {
@@ -166,7 +124,7 @@ fn a_start_with_a_read_that_fails_is_refused_or_finds_everything() {
     for nth in 0.. {
         let again = home.path().join("again");
         copy_all(&path, &again);
-        let (disk, calls) = failing(nth, 1, EIO);
+        let (disk, calls) = failing(is_read, nth, 1, EIO);
         match Outbox::open_on(settings(&again), disk) {
             Ok(outbox) => {
                 assert_eq!(columns(&outbox), before, "read {nth}");
@@ -276,7 +234,9 @@ fn what_can_be_read_of_a_delivery_is_sent_while_a_part_of_it_cannot() {
     let one = Arc::new(AtomicUsize::new(usize::MAX));
     let offset = Arc::clone(&one);
     let disk = Disk::with_hook(move |op| match op {
-        Op::Read { offset: at, .. } if *at == offset.load(Relaxed) as u64 => Err(error(EIO)),
+        Op::Read { offset: at, .. } if *at == offset.load(Relaxed) as u64 => {
+            Err(io::Error::from_raw_os_error(EIO))
+        }
         _ => Ok(()),
     });
     let settings = Settings {
@@ -457,11 +417,11 @@ fn a_look_and_a_salvage_with_a_read_that_fails_say_so_or_find_everything() {
     let before = files_below(&path);
     for code in [EIO, EMFILE] {
         for nth in 0.. {
-            let (disk, calls) = failing(nth, 1, code);
+            let (disk, calls) = failing(is_read, nth, 1, code);
             if let Ok(found) = outbox::inspect_on(&disk, &path, Some(&keys())) {
                 assert_eq!(found.report.faults, [], "read {nth}");
             }
-            let (disk, more) = failing(nth, 1, code);
+            let (disk, more) = failing(is_read, nth, 1, code);
             let to = home.path().join("to");
             if let Ok(salvaged) = outbox::salvage_into_on(&disk, &path, &to, keys()) {
                 assert_eq!(

@@ -51,19 +51,6 @@ fn fill(outbox: &Outbox) {
     lease(outbox, 1).settle(dead).unwrap();
 }
 
-fn files(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(path).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            found.insert(path.clone(), fs::read(path).unwrap());
-        }
-    }
-    found
-}
-
 fn ring(current: u8, previous: &[u8]) -> Arc<Keyring> {
     let key = |byte: u8| Key::new([byte; 32]);
     let previous = previous.iter().map(|byte| key(*byte)).collect();
@@ -113,13 +100,16 @@ fn without_the_right_key_an_outbox_does_not_open_and_nothing_in_it_is_touched() 
     fill(&outbox);
     outbox.close();
     // The key can be told although the header of a file is damaged.
-    let segment = files(&path.join("segments")).into_keys().next().unwrap();
+    let segment = files_below(&path.join("segments"))
+        .into_keys()
+        .next()
+        .unwrap();
     let mut bytes = fs::read(&segment).unwrap();
     bytes[20] ^= 1;
     fs::write(&segment, bytes).unwrap();
     needs(&path, &[(1, 3)]);
 
-    let before = files(&path);
+    let before = files_below(&path);
     let error = try_open(&path, ring(2, &[3])).unwrap_err();
     let text = error.to_string();
     for part in [
@@ -146,7 +136,7 @@ fn without_the_right_key_an_outbox_does_not_open_and_nothing_in_it_is_touched() 
     let refused = outbox::salvage_into(&path, &elsewhere, ring(2, &[])).unwrap_err();
     assert!(refused.to_string().contains("--key-file"), "{refused}");
     assert!(!elsewhere.exists());
-    assert_eq!(files(&path), before, "nothing was changed");
+    assert_eq!(files_below(&path), before, "nothing was changed");
 
     // What checksums tell can be told without any key.
     let report = look(&path, None).unwrap();
@@ -213,7 +203,7 @@ fn what_was_changed_by_hand_is_named_and_the_rest_goes_on() {
     fill(&outbox);
     deliver(&outbox, 2, 2, 3).unwrap();
     outbox.close();
-    let before = files(&path);
+    let before = files_below(&path);
     let changed: Vec<&PathBuf> = before
         .keys()
         .filter(|file| {
@@ -271,7 +261,7 @@ fn records_that_were_put_in_anothers_place_are_not_sent() {
     deliver(&outbox, 1, 1, 1).unwrap();
     deliver(&outbox, 2, 2, 1).unwrap();
     outbox.close();
-    let segments: Vec<_> = files(&path.join("segments")).into_iter().collect();
+    let segments: Vec<_> = files_below(&path.join("segments")).into_iter().collect();
     let [(first, one), (second, other)] = &segments[..] else {
         panic!("two segments: {segments:?}");
     };

@@ -375,3 +375,47 @@ fn what_another_daemon_replays_reaches_the_holder_within_the_call() {
         check_sums(&two);
     });
 }
+
+/// A failover to a standby that was behind may bring back who had a destination before, and hand out an
+/// epoch for the second time.
+#[test]
+fn of_owners_that_a_failover_has_forgotten_none_passes_the_fence() {
+    on_both(|database| {
+        let (one, two, three) = (deaf(database, "1"), deaf(database, "2"), open(database));
+        deliver(&one, 1, 1, 6).unwrap();
+        let first = lease(&one, 1);
+        let before = first.claim(2).unwrap();
+        database.psql(
+            "CREATE TABLE destination_before AS TABLE looker_feed.destination;
+             CREATE TABLE progress_before AS TABLE looker_feed.progress",
+        );
+        expire(database);
+        let second = lease(&two, 1);
+        let forgotten = second.claim(3).unwrap();
+        second.settle(delivered(&forgotten[..1])).unwrap();
+        database.psql(
+            "DELETE FROM looker_feed.progress;
+             INSERT INTO looker_feed.progress TABLE progress_before;
+             UPDATE looker_feed.destination t
+             SET owner = b.owner, epoch = b.epoch, lease_until = b.lease_until
+             FROM destination_before b WHERE b.id = t.id",
+        );
+        // Both believe to have it.
+        let late = second.settle(delivered(&forgotten[1..2]));
+        assert!(matches!(late, Err(Error::LeaseLost)), "{late:?}");
+        assert_eq!(first.settle(delivered(&before[..1])).unwrap().entries, 1);
+        expire(database);
+        let third = lease(&three, 1);
+        assert_eq!(third.epoch(), second.epoch());
+        let rest = third.claim(9).unwrap();
+        for (lease, claims) in [(&first, &before), (&second, &forgotten)] {
+            let late = lease.settle(delivered(&claims[1..]));
+            assert!(matches!(late, Err(Error::LeaseLost)), "{late:?}");
+        }
+        let ordinals: Vec<u64> = rest.iter().map(|claim| claim.ordinal).collect();
+        assert_eq!(ordinals, [1, 2, 3, 4, 5]);
+        third.settle(delivered(&rest)).unwrap();
+        check_sums(&three);
+        assert!(three.delivery(delivery_id(1)).unwrap().unwrap().settled);
+    });
+}
