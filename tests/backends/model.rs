@@ -68,6 +68,7 @@ enum Step {
     /// Erases a fifth of all batches there are.
     Erase {
         which: u8,
+        by: By,
     },
     Reopen,
     /// Another daemon takes over from one that is stopped: a new one, or the one that was stopped before.
@@ -108,7 +109,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (any::<usize>(), by()).prop_map(|(which, by)| Step::Edit { which, by }),
         1 => (any::<u8>(), by()).prop_map(|(which, by)| Step::Cancel { which, by }),
         1 => (any::<u8>(), by()).prop_map(|(which, by)| Step::LetGo { which, by }),
-        1 => any::<u8>().prop_map(|which| Step::Erase { which }),
+        1 => (any::<u8>(), by()).prop_map(|(which, by)| Step::Erase { which, by }),
         2 => Just(Step::Reopen),
         2 => any::<bool>().prop_map(|back| Step::Stop { back }),
         1 => Just(Step::SettleLate),
@@ -488,7 +489,9 @@ impl<'a> Run<'a> {
                 let held = self.model.held.remove(&delivery);
                 assert_eq!(let_go, known.then_some(held));
             }
-            Step::Erase { which } => self.erase(which),
+            // Another daemon waits for what flies to land.
+            Step::Erase { which, by } if self.claims.is_empty() => self.erase(which, by),
+            Step::Erase { which, .. } => self.erase(which, By::Sender),
             Step::Reopen => self.reopen(),
             Step::Stop { back } if self.place.is_shared() => self.stop(back),
             // A directory is one process's.
@@ -531,7 +534,7 @@ impl<'a> Run<'a> {
     }
 
     /// Erases a fifth of all batches there are.
-    fn erase(&mut self, which: u8) {
+    fn erase(&mut self, which: u8, by: By) {
         let fifth = |name: &[u8]| name.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 5;
         let meant = |name: &[u8]| fifth(name) == u32::from(which % 5);
         let held = RefCell::new(std::mem::take(&mut self.claims));
@@ -548,10 +551,8 @@ impl<'a> Run<'a> {
             }
         };
         let scan = Scan::default();
-        let erased = self
-            .outbox
-            .erase(&Meant(&meant), &scan, &give_back)
-            .unwrap();
+        let asked = self.asked(by);
+        let erased = asked.erase(&Meant(&meant), &scan, &give_back).unwrap();
         assert_eq!(self.outbox.find(&Meant(&meant), &scan).unwrap(), []);
         self.claims = held.into_inner();
         for name in given.into_inner().iter().flat_map(|claim| &claim.slices) {
