@@ -82,6 +82,9 @@ fn a_journal_is_changed_only_by_the_daemon_that_knows_what_it_says() {
         assert!(one.put_journal(id, b"", b"first").unwrap());
         assert!(!two.put_journal(id, b"", b"other").unwrap());
         assert!(two.put_journal(id, b"first", b"second").unwrap());
+        // It has found out by itself that the same delivery failed, a little later.
+        two.record_failure(&attempt(6), end(KIND)).unwrap();
+        kinds(&two);
         let found = one.attempt(id).unwrap().unwrap();
         assert_eq!(*found.journal, *b"second");
     });
