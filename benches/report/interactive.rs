@@ -33,7 +33,7 @@ pub type Pages = Option<Vec<(&'static str, Duration)>>;
 pub fn verdicts(pages: &Pages) -> Vec<Verdict> {
     let verdict = |(path, time): &(&str, Duration)| {
         let what = format!(
-            "ms until the page {path} can be used, {} deliveries in the history",
+            "ms until {path} can be used, {} deliveries before",
             number(DELIVERIES as f64)
         );
         Verdict::new(

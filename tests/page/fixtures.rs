@@ -25,13 +25,25 @@ pub fn unlucky() -> Faults {
 
 /// `looker-feed send`, so that a delivery has a title.
 pub fn send(daemon: &Daemon, title: &str, file: &Path, data_type: &str) {
+    let (code, said) = send_to(daemon, title, file, data_type, "us1-3f9c2b7d41e8a605");
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// The same to the account of a key, however it ends: the exit code, and what was printed.
+pub fn send_to(
+    daemon: &Daemon,
+    title: &str,
+    file: &Path,
+    data_type: &str,
+    key: &str,
+) -> (Option<i32>, String) {
     let arguments = [
         "send",
         file.to_str().expect("a path"),
         "--title",
         title,
         "--api-key",
-        "us1-3f9c2b7d41e8a605",
+        key,
         "--hub",
         daemon.hub.as_str(),
         "--data-type",
@@ -39,7 +51,7 @@ pub fn send(daemon: &Daemon, title: &str, file: &Path, data_type: &str) {
     ];
     let settings = [("INTAKE__SECRET", SECRET), ("API_SECRET", "account-secret")];
     let (code, out, err) = run(&arguments, &settings);
-    assert_eq!(code, Some(0), "{out}\n{err}");
+    (code, format!("{out}\n{err}"))
 }
 
 /// `users` rows, each of a user of its own; the one in the middle is unlucky, the last has no

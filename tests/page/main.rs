@@ -10,5 +10,6 @@ mod fixtures;
 mod history;
 mod lists;
 mod metrics;
+mod stuck;
 #[path = "../support/mod.rs"]
 mod support;
