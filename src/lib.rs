@@ -52,7 +52,7 @@
 //! `group`, `again`, `mparticle::encode`, and of the drain `drain::lane`, `drain::entry`, `drain::policy`,
 //! `drain::pace`, `drain::circuit`, `drain::notice`, `drain::latency`. They are told the time.
 //!
-//! The wall clock is read in `clock`, `control`, `notify`, `app`, `cli`, `sandbox`, `looker`.
+//! The wall clock is read in `clock`, `app`, `cli`, `sandbox`, `looker`.
 //! The steady clock, by which waits are bounded, is read in `clock`, `tls`, `intake`, `control`, `drain`,
 //! `looker_api`, `mparticle::client`, `outbox::postgres`, `app`, `cli`, `sandbox`, `looker`. All others are
 //! given a [`clock::Clock`].

@@ -24,17 +24,14 @@ fn loaded(file: &Path, variables: &[(String, String)]) -> Config {
     let secret = home.path().join("secret");
     std::fs::write(&secret, "0123456789abcdef0123456789abcdef").unwrap();
     let variables = variables.iter().cloned().map(|(name, value)| {
-        let opened = [
-            "INTAKE__SECRET_FILE",
-            "ADMIN__TOKEN_FILE",
-            "OUTBOX__PASSWORD_FILE",
-        ];
-        match opened.iter().any(|opened| name.ends_with(opened)) {
+        let mut opened = ["INTAKE__SECRET", "ADMIN__TOKEN", "OUTBOX__PASSWORD"].iter();
+        match opened.any(|opened| name.ends_with(&format!("{opened}_FILE"))) {
             true => (name, secret.display().to_string()),
             false => (name, value),
         }
     });
-    config::load(Some(file), variables).unwrap()
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    config::load(Some(&file), variables).unwrap()
 }
 
 /// Names and values of a container's variables.
@@ -42,23 +39,17 @@ fn variables(manifest: &str) -> Vec<(String, String)> {
     let of = after(manifest, "- name: LOOKER_FEED_");
     let values = manifest.split("- name: LOOKER_FEED_").skip(1);
     let values = values.map(|rest| after(rest, "value: ").first().copied().unwrap_or_default());
-    of.into_iter()
-        .zip(values)
-        .map(|(name, value)| {
-            (
-                format!("LOOKER_FEED_{name}"),
-                value.trim_matches('"').to_owned(),
-            )
-        })
-        .collect()
+    let pairs = of.into_iter().zip(values).map(|(name, value)| {
+        let value = value.trim_matches('"').to_owned();
+        (format!("LOOKER_FEED_{name}"), value)
+    });
+    pairs.collect()
 }
 
 fn seconds(manifest: &str, key: &str) -> u64 {
     let found = after(manifest, key);
-    found
-        .first()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or_else(|| panic!("{key}"))
+    let first = found.first().and_then(|text| text.parse().ok());
+    first.unwrap_or_else(|| panic!("{key}"))
 }
 
 #[test]
@@ -67,29 +58,20 @@ fn the_manifests_for_kubernetes_agree_with_the_daemon() {
     let set = read(&format!("{base}/statefulset.yaml"));
     let variables = variables(&set);
     assert!(variables.len() >= 4, "{variables:?}");
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join(base)
-        .join("looker-feed.toml");
-    let config = loaded(&file, &variables);
+    let file = format!("{base}/looker-feed.toml");
+    let config = loaded(Path::new(&file), &variables);
     assert!(config.require_secret().is_ok());
 
     // Ports, which services and policy name too.
-    let ports = [
-        ("hub", config.intake.listen),
-        ("admin", config.admin.listen),
-    ];
-    for (name, listen) in ports {
+    let (hub, admin) = (config.intake.listen, config.admin.listen);
+    for (name, listen) in [("hub", hub), ("admin", admin)] {
         assert!(listen.ip().is_unspecified(), "{name}");
-        let port = format!(
-            "- name: {name}\n              containerPort: {}\n",
-            listen.port()
-        );
+        let number = listen.port();
+        let port = format!("- name: {name}\n              containerPort: {number}\n");
         assert!(set.contains(&port), "{port}");
-        let service = format!("port: {}\n      targetPort: {name}\n", listen.port());
-        assert!(
-            read(&format!("{base}/services.yaml")).contains(&service),
-            "{service}"
-        );
+        let service = format!("port: {number}\n      targetPort: {name}\n");
+        let services = read(&format!("{base}/services.yaml"));
+        assert!(services.contains(&service), "{service}");
         assert!(read(&format!("{base}/networkpolicy.yaml")).contains(&format!("- port: {name}\n")));
     }
     // Probes answer without the token that an address for others needs.
@@ -138,10 +120,8 @@ fn the_overlay_for_a_shared_outbox_agrees_with_the_daemon() {
     let base_set = read(&format!("{base}/statefulset.yaml"));
     let mut variables = variables(&base_set);
     variables.extend(self::variables(&set));
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join(base)
-        .join("looker-feed.toml");
-    let config = loaded(&file, &variables);
+    let file = format!("{base}/looker-feed.toml");
+    let config = loaded(Path::new(&file), &variables);
     assert_eq!(config.outbox.backend, config::OutboxBackend::Postgres);
     assert!(config.outbox.password.is_some());
 
@@ -169,24 +149,17 @@ fn the_unit_and_the_debian_package_agree_with_each_other() {
         .map(|(name, value)| (name.to_owned(), value.replace("%d", "/run/credentials")))
         .collect();
     assert_eq!(variables.len(), 3);
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/looker-feed.toml");
-    let config = loaded(&file, &variables);
+    let config = loaded(Path::new("config/looker-feed.toml"), &variables);
     let state = format!("/var/lib/{}", after(&unit, "\nStateDirectory=")[0]);
     assert!(config.outbox.path.starts_with(&state));
-    assert!(
-        after(&unit, "\nExecStart=")[0].ends_with("--config /etc/looker-feed/looker-feed.toml")
-    );
+    let start = after(&unit, "\nExecStart=")[0];
+    assert!(start.ends_with("--config /etc/looker-feed/looker-feed.toml"));
     let stop = after(&unit, "\nTimeoutStopSec=")[0];
     assert!(humantime::parse_duration(stop).unwrap() > 2 * config.shutdown.deadline);
 
     // Every file of the package is there or is made by the script that builds it.
-    let assets = cargo
-        .split("assets = [")
-        .nth(1)
-        .unwrap()
-        .split("\n]")
-        .next()
-        .unwrap();
+    let assets = cargo.split("assets = [").nth(1).unwrap();
+    let assets = assets.split("\n]").next().unwrap();
     let made = read("packaging/build");
     let mut seen = 0;
     for asset in after(assets, "[\"") {
@@ -207,12 +180,7 @@ fn the_unit_and_the_debian_package_agree_with_each_other() {
         let (name, path) = credential.split_once(':').unwrap();
         assert_eq!(path, format!("/etc/looker-feed/{name}"));
         let names = after(&install, "for name in ")[0];
-        assert!(
-            names
-                .trim_end_matches("; do")
-                .split(' ')
-                .any(|made| made == name),
-            "{name}"
-        );
+        let mut names = names.trim_end_matches("; do").split(' ');
+        assert!(names.any(|made| made == name), "{name}");
     }
 }

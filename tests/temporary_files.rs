@@ -26,12 +26,11 @@ const MEMORY: usize = 16 << 10;
 
 /// Rows before their columns, so that they lie in a temporary file until these are known.
 fn document() -> Bytes {
-    let rows: Vec<_> = (0..ROWS)
-        .map(|row| {
-            let (user, text) = (row % 20, "x".repeat(200));
-            format!(r#"{{"u.id":{{"value":"{user}"}},"e.text":{{"value":"{row} {text}"}}}}"#)
-        })
-        .collect();
+    let row = |row| {
+        let (user, text) = (row % 20, "x".repeat(200));
+        format!(r#"{{"u.id":{{"value":"{user}"}},"e.text":{{"value":"{row} {text}"}}}}"#)
+    };
+    let rows: Vec<_> = (0..ROWS).map(row).collect();
     let fields = r#"{"dimensions":[{"name":"u.id","tags":["mp_customer_id"]},{"name":"e.text","tags":["mp_custom_attribute"]}]}"#;
     format!(r#"{{"data":[{}],"fields":{fields}}}"#, rows.join(",")).into()
 }
@@ -73,16 +72,20 @@ async fn receive(
     ingest::receive(order, document, outbox.clone(), settings, progress).await
 }
 
+fn fresh() -> (tempfile::TempDir, Outbox) {
+    let home = tempfile::tempdir().unwrap();
+    let keys = Arc::new(Keyring::ephemeral().unwrap());
+    let settings = Settings {
+        reserve_bytes: 0,
+        ..Settings::new(home.path(), keys)
+    };
+    (home, Outbox::open(settings).unwrap())
+}
+
 /// Runs a delivery for each step that fails as `fault` says, beside one whose files are sound, until no
 /// step is left to fail. Returns how many there are.
 async fn every_step_fails(fault: fn(SpaceOp) -> Option<io::Error>) -> usize {
-    let home = tempfile::tempdir().unwrap();
-    let keys = Arc::new(Keyring::ephemeral().unwrap());
-    let outbox = Outbox::open(Settings {
-        reserve_bytes: 0,
-        ..Settings::new(home.path(), keys)
-    });
-    let outbox = outbox.unwrap();
+    let (home, outbox) = fresh();
     let mut number = 0;
     for nth in 0.. {
         let steps = Arc::new(AtomicUsize::new(0));
@@ -112,10 +115,8 @@ async fn every_step_fails(fault: fn(SpaceOp) -> Option<io::Error>) -> usize {
         if all_went_well {
             outbox.verify().unwrap();
             let (deliveries, kept) = (nth + 2, files(&home.path().join("segments")));
-            assert_eq!(
-                kept, deliveries,
-                "of a delivery that failed nothing is left"
-            );
+            // Of a delivery that failed nothing is left.
+            assert_eq!(kept, deliveries);
             let listed = outbox.deliveries(None, deliveries + 1).unwrap();
             assert_eq!(listed.deliveries.len(), deliveries);
             outbox.close();
@@ -168,13 +169,7 @@ async fn a_read_that_fails_or_ends_too_soon_fails_its_delivery_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_that_do_less_than_they_were_asked_for_are_gone_on_with() {
-    let home = tempfile::tempdir().unwrap();
-    let keys = Arc::new(Keyring::ephemeral().unwrap());
-    let outbox = Outbox::open(Settings {
-        reserve_bytes: 0,
-        ..Settings::new(home.path(), keys)
-    });
-    let outbox = outbox.unwrap();
+    let (home, outbox) = fresh();
     let steps = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&steps);
     let space = Space::with_hook(home.path(), move |_| {

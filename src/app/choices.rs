@@ -65,16 +65,13 @@ impl Settings {
 
 /// The mapping of a schedule that makes these choices, where this one is configured.
 pub fn chosen(choices: &Choices, configured: mapping::Settings) -> mapping::Settings {
+    let (pivots, types) = (choices.pivoted_measures, choices.attribute_types);
     mapping::Settings {
         untagged: choices.untagged.unwrap_or(configured.untagged),
-        pivoted_measures: choices
-            .pivoted_measures
-            .unwrap_or(configured.pivoted_measures),
+        pivoted_measures: pivots.unwrap_or(configured.pivoted_measures),
         nulls: choices.null_attributes.unwrap_or(configured.nulls),
         skip_sent: choices.skip_sent,
-        attribute_types: choices
-            .attribute_types
-            .unwrap_or(configured.attribute_types),
+        attribute_types: types.unwrap_or(configured.attribute_types),
         strip_html: choices.strip_html.unwrap_or(configured.strip_html),
         historical: choices.historical_events.unwrap_or(configured.historical),
         ..configured
@@ -93,7 +90,7 @@ pub fn chosen_plan(choices: &Choices, configured: Option<&DataPlan>) -> Option<D
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::{AttributeTypes, Historical, Nulls, Pod, Untagged};
     use crate::group;
@@ -127,11 +124,12 @@ mod tests {
         }
     }
 
-    fn request(choices: Choices) -> DeliveryRequest {
+    /// A request of which only this matters.
+    pub fn request(data_type: DataType, choices: Choices) -> DeliveryRequest {
         DeliveryRequest {
             api_key: "k".to_owned(),
             api_secret: crate::config::Secret::new("s".to_owned()),
-            data_type: DataType::Event,
+            data_type,
             environment: crate::model::Environment::Production,
             webhook_id: None,
             title: String::new(),
@@ -161,14 +159,12 @@ mod tests {
     #[test]
     fn what_a_schedule_does_not_choose_is_as_it_is_configured() {
         let settings = settings(true);
-        let kept = settings.mapping_of(&request(Choices::default()));
+        let kept = settings.mapping_of(&request(DataType::Event, Choices::default()));
         assert_eq!(kept.data_type, DataType::Event);
         assert_eq!(kept.untagged, Untagged::UserAttribute);
         assert_eq!((kept.nulls, kept.skip_sent), (Nulls::Omit, false));
-        assert_eq!(
-            settings.data_plan_of(&Choices::default()),
-            settings.data_plan
-        );
+        let plan = settings.data_plan_of(&Choices::default());
+        assert_eq!(plan, settings.data_plan);
 
         let choices = Choices {
             untagged: Some(Untagged::Ignore),
@@ -179,7 +175,7 @@ mod tests {
             plan_id: Some("theirs".to_owned()),
             ..Choices::default()
         };
-        let chosen = settings.mapping_of(&request(choices.clone()));
+        let chosen = settings.mapping_of(&request(DataType::Event, choices.clone()));
         assert_eq!(chosen.untagged, Untagged::Ignore);
         assert_eq!((chosen.nulls, chosen.skip_sent), (Nulls::Delete, true));
         assert_eq!(kept.attribute_types, AttributeTypes::AsIs);
@@ -187,13 +183,7 @@ mod tests {
         assert_eq!(kept.historical, Historical::Auto);
         assert_eq!(chosen.historical, Historical::Never);
         assert!(chosen.trim_identities);
-        let plan = settings.data_plan_of(&choices);
-        assert_eq!(
-            plan,
-            Some(DataPlan {
-                id: "theirs".to_owned(),
-                version: None,
-            })
-        );
+        let plan = settings.data_plan_of(&choices).unwrap();
+        assert_eq!((&*plan.id, plan.version), ("theirs", None));
     }
 }

@@ -68,13 +68,11 @@ fn check(old: &[u8], new: &str, route: Option<Route>) -> Result<(), Problem> {
         Ok(checked) => checked,
         Err(why) => {
             let broke = str::from_utf8(old).map(|old| sandbox::check_batch(old, now));
-            return if broke == Ok(Err(why.clone())) {
-                Ok(())
-            } else {
-                Err(Problem::Refused(format!(
-                    "mParticle would not take the edited batch: {why}."
-                )))
-            };
+            if broke == Ok(Err(why.clone())) {
+                return Ok(());
+            }
+            let why = format!("mParticle would not take the edited batch: {why}.");
+            return Err(Problem::Refused(why));
         }
     };
     let kept = checked.old_events > 0 && checked.old_events == checked.events;
@@ -118,23 +116,15 @@ mod tests {
     fn a_batch_for_old_events_keeps_only_old_ones() {
         let id = "\"customer_id\":\"1\"";
         let old = batch(id, ",\"timestamp_unixtime_ms\":1500000000000");
-        for (new, route, fine) in [
-            (batch(id, ""), Route::Historical, false),
-            (
-                batch(
-                    id,
-                    &format!(",\"timestamp_unixtime_ms\":{}", UnixMillis::now().0),
-                ),
-                Route::Historical,
-                false,
-            ),
-            (
-                batch(id, ",\"timestamp_unixtime_ms\":1400000000000"),
-                Route::Historical,
-                true,
-            ),
-            (batch(id, ""), Route::Current, true),
+        let now = format!(",\"timestamp_unixtime_ms\":{}", UnixMillis::now().0);
+        let long_ago = ",\"timestamp_unixtime_ms\":1400000000000";
+        for (time, route, fine) in [
+            ("", Route::Historical, false),
+            (&now, Route::Historical, false),
+            (long_ago, Route::Historical, true),
+            ("", Route::Current, true),
         ] {
+            let new = batch(id, time);
             let checked = check(old.as_bytes(), &new, Some(route));
             assert_eq!(checked.is_ok(), fine, "{route:?} {new}: {checked:?}");
         }

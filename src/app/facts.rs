@@ -205,14 +205,11 @@ impl Daemon for Facts {
             destination: None,
         };
         let after = page.after.as_deref().map(letter_id).transpose()?;
-        let found = self
-            .outbox
-            .dead_letters(filter, after, page.limit)
-            .map_err(failed)?;
+        let found = self.outbox.dead_letters(filter, after, page.limit);
+        let found = found.map_err(failed)?;
+        let letters = found.letters.into_iter();
         Ok(view::Listing {
-            items: found
-                .letters
-                .into_iter()
+            items: letters
                 .map(|letter| self.dead_letter_view(letter))
                 .collect(),
             next: found.next.map(|next| next.to_string()),
@@ -244,24 +241,17 @@ impl Daemon for Facts {
             }
             self.outbox.replay(ids).map_err(failed)
         })?;
-        Ok(done(
-            moved.letters,
-            format!(
-                "{} batches ({} rows) are sent again, behind what waits now.",
-                moved.letters, moved.rows
-            ),
-        ))
+        let outbox::Moved { letters, rows } = moved;
+        let text =
+            format!("{letters} batches ({rows} rows) are sent again, behind what waits now.");
+        Ok(done(letters, text))
     }
 
     fn discard(&self, which: &Which) -> Result<view::Done, Problem> {
         let moved = self.move_letters(which, |ids| self.outbox.discard(ids).map_err(failed))?;
-        Ok(done(
-            moved.letters,
-            format!(
-                "{} batches ({} rows) were discarded.",
-                moved.letters, moved.rows
-            ),
-        ))
+        let outbox::Moved { letters, rows } = moved;
+        let text = format!("{letters} batches ({rows} rows) were discarded.");
+        Ok(done(letters, text))
     }
 
     fn cancel(&self, delivery: &str) -> Result<view::Done, Problem> {
@@ -315,14 +305,14 @@ impl Daemon for Facts {
         let id = self.known_destination(destination)?;
         Ok(match self.drain.resume(id) {
             Ok(known) => done(u64::from(known), "Resumed.".to_owned()),
-            Err(error) => done(
-                1,
-                format!(
+            Err(error) => {
+                let why = with_causes(&error);
+                let text = format!(
                     "Resumed. That could not be written down, so if it was paused by a person, it \
-                     is again after a restart: {}.",
-                    with_causes(&error)
-                ),
-            ),
+                     is again after a restart: {why}."
+                );
+                done(1, text)
+            }
         })
     }
 
@@ -386,23 +376,17 @@ impl Facts {
     fn known_destination(&self, text: &str) -> Result<DestinationId, Problem> {
         let unknown = || Problem::Unknown(format!("There is no destination {text}."));
         let id: DestinationId = text.parse().map_err(|_| unknown())?;
-        let known = self.drain.snapshot(id).is_some()
-            || self
-                .outbox
-                .destinations()
-                .map_err(failed)?
-                .iter()
-                .any(|state| state.id == id);
+        if self.drain.snapshot(id).is_some() {
+            return Ok(id);
+        }
+        let waiting = self.outbox.destinations().map_err(failed)?;
+        let known = waiting.iter().any(|state| state.id == id);
         known.then_some(id).ok_or_else(unknown)
     }
 
     fn dead_letter_view(&self, letter: DeadLetter) -> view::DeadLetter {
-        let title = self
-            .outbox
-            .delivery(letter.delivery)
-            .ok()
-            .flatten()
-            .map_or_else(String::new, |delivery| delivery.title);
+        let delivery = self.outbox.delivery(letter.delivery).ok().flatten();
+        let title = delivery.map_or_else(String::new, |delivery| delivery.title);
         view::DeadLetter {
             id: letter.id.to_string(),
             delivery: letter.delivery.to_string(),
@@ -426,12 +410,9 @@ impl Facts {
     ) -> Result<outbox::Moved, Problem> {
         let filter = match which {
             Which::Ids(ids) => {
-                let ids = ids
-                    .iter()
-                    .map(|id| letter_id(id))
-                    .collect::<Result<BTreeSet<_>, _>>()?;
-                let ids: Vec<_> = ids.into_iter().collect();
-                return act(&ids);
+                let ids = ids.iter().map(|id| letter_id(id));
+                let ids: BTreeSet<_> = ids.collect::<Result<_, _>>()?;
+                return act(&Vec::from_iter(ids));
             }
             Which::Delivery(id) => DeadFilter {
                 delivery: Some(delivery_id(id)?),
@@ -447,10 +428,8 @@ impl Facts {
         let mut ids = Vec::new();
         let mut after = None;
         loop {
-            let page = self
-                .outbox
-                .dead_letters(filter, after, MOVED_AT_ONCE)
-                .map_err(failed)?;
+            let page = self.outbox.dead_letters(filter, after, MOVED_AT_ONCE);
+            let page = page.map_err(failed)?;
             let letters = page.letters.iter().filter(|letter| wanted(letter));
             ids.extend(letters.map(|letter| letter.id));
             after = page.next;

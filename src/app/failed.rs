@@ -150,10 +150,12 @@ impl Failures {
         self.counts.add(kind);
         match written {
             Ok(attempt) => self.again.failed(&attempt),
-            Err(error) => tracing::warn!(
-                error,
-                "that a delivery was refused could not be written down"
-            ),
+            Err(error) => {
+                tracing::warn!(
+                    error,
+                    "that a delivery was refused could not be written down"
+                );
+            }
         }
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::StartError;
 use super::about::About;
+use super::{StartError, beside};
 use crate::config::{Config, OutboxBackend};
 use crate::outbox::{self, MAX_LINK, Outbox};
 use crate::seal::{Key, Keyring};
@@ -19,11 +19,8 @@ const LINK_CONTEXT: &[u8] = b"looker-feed link v1";
 
 /// Beside the outbox and not in it, so that a copy of the outbox holds no key.
 fn key_file(config: &Config) -> PathBuf {
-    config.seal.key_file.clone().unwrap_or_else(|| {
-        let mut name = config.outbox.path.clone().into_os_string();
-        name.push(".key");
-        PathBuf::from(name)
-    })
+    let named = config.seal.key_file.clone();
+    named.unwrap_or_else(|| beside(&config.outbox.path, ".key"))
 }
 
 /// Reads the keys; makes the current one if there is none and no file of the outbox needs it, and says
@@ -98,12 +95,8 @@ pub(super) fn renew(outbox: &Outbox, config: &Config, keys: &Keyring) -> Result<
         None => outbox::needed_keys(&config.outbox.path)?,
     };
     // The current key is the first.
-    for (path, key) in config
-        .seal
-        .previous_key_files
-        .iter()
-        .zip(keys.ids().skip(1))
-    {
+    let previous = config.seal.previous_key_files.iter();
+    for (path, key) in previous.zip(keys.ids().skip(1)) {
         match needed.get(&key).filter(|_| key != keys.current()) {
             Some(pieces) => tracing::info!(
                 path = %path.display(), %key, pieces,

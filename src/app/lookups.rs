@@ -209,13 +209,8 @@ impl Lookups {
 
     /// All of which something is known, the newest first.
     pub fn all(&self) -> Vec<Lookup> {
-        self.0
-            .jobs()
-            .all
-            .iter()
-            .rev()
-            .map(|job| job.view())
-            .collect()
+        let jobs = self.0.jobs();
+        jobs.all.iter().rev().map(|job| job.view()).collect()
     }
 
     /// One of them.
@@ -310,13 +305,9 @@ impl Inner {
             let why = match self.erase_once(job, meant) {
                 Ok(message) => {
                     let call = format!("erasure {}", job.id);
-                    let named = job
-                        .reference
-                        .iter()
-                        .map(|text| format!(" Reference: {text}."));
-                    let said = std::iter::once(message.clone())
-                        .chain(named)
-                        .collect::<String>();
+                    let named = job.reference.as_deref();
+                    let named = named.map(|text| format!(" Reference: {text}."));
+                    let said = message.clone() + &named.unwrap_or_default();
                     self.audit.record("looker-feed", &call, &said);
                     tracing::info!(erasure = job.id, message, "an erasure is done");
                     return job.end("done", message, Vec::new());

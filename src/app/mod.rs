@@ -51,7 +51,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::changes::Changes;
-use crate::clock::UnixMillis;
+use crate::clock::{Clock, UnixMillis};
 use crate::config::{self, Config, OutboxBackend};
 use crate::control::{self, Admin, AuditLog, NamedToken, Proxy, Token, TokenError, view};
 use crate::drain::Drain;
@@ -223,14 +223,12 @@ impl App {
         let started = UnixMillis::now();
         // First what a person has to mend in the configuration: nothing has been made then.
         let certificates = Certificates::load(&config)?;
-        let audit = AuditLog::new(beside(&config.outbox.path, ".audit"));
+        let audit = AuditLog::new(beside(&config.outbox.path, ".audit"), Clock::default());
         let (outbox, keys) = open_outbox(&config, audit.clone()).await?;
         let changes = Changes::new(schedules::settings(&config), Arc::clone(&keys));
         // Before anything is accepted or forgotten.
         let (settling, ledger) = (changes.clone(), outbox.clone());
-        tokio::task::spawn_blocking(move || settling.settle(&ledger))
-            .await
-            .map_err(|_| StartError::Panicked)?;
+        aside(move || settling.settle(&ledger)).await?;
 
         let endpoint = Url::parse(&config.mparticle.base_address())?;
         let opener = Arc::clone(&keys);
@@ -248,23 +246,17 @@ impl App {
         let (telemetry, exporter) = settings::open_telemetry(&config, certificates.telemetry);
         let client = Arc::new(Traced::new(client, telemetry.clone()));
         let (how, kept) = (settings::drain_settings(&config), outbox.clone());
-        let drain = tokio::task::spawn_blocking(move || Drain::new(how, kept, client))
-            .await
-            .map_err(|_| StartError::Panicked)?
-            .map_err(StartError::Drain)?;
+        let drain = aside(move || Drain::new(how, kept, client)).await?;
+        let drain = drain.map_err(StartError::Drain)?;
 
         let callbacks = settings::notify_settings(&config, certificates.notify)?;
         let notifier = (!callbacks.targets.is_empty()).then(|| Notifier::new(callbacks));
 
         let listen = |what| move |source| StartError::Listen { what, source };
-        let intake = Intake::bind(settings::intake_settings(
-            &config,
-            secret,
-            certificates.looker,
-            certificates.identity,
-        ))
-        .await
-        .map_err(listen("Looker (intake.listen)"))?;
+        let (trust, identity) = (certificates.looker, certificates.identity);
+        let hub = settings::intake_settings(&config, secret, trust, identity);
+        let intake = Intake::bind(hub).await;
+        let intake = intake.map_err(listen("Looker (intake.listen)"))?;
         let admin = Admin::bind(control::AdminSettings {
             listen: config.admin.listen,
             tokens: admin_tokens(&config.admin)?,
@@ -274,6 +266,7 @@ impl App {
             audit: Some(audit.clone()),
             proxy: proxy(&config.admin),
             configuration: configuration(&config),
+            clock: Clock::default(),
         })
         .await
         .map_err(listen("the status page (admin.listen)"))?;
@@ -289,11 +282,9 @@ impl App {
         let readiness = Arc::new(Readiness::new(outbox.clone()));
         let arrivals = Arc::new(Arrivals::default());
         let (kept, ready, known) = (outbox.clone(), Arc::clone(&readiness), Arc::clone(&keys));
-        let (asking, lookers) = (
-            settings::again_settings(&config, &hub_url),
-            lookers(&config, certificates.looker_apis),
-        );
-        let looked_up = tokio::task::spawn_blocking(move || {
+        let asking = settings::again_settings(&config, &hub_url);
+        let lookers = lookers(&config, certificates.looker_apis);
+        let looked_up = aside(move || {
             let counts = Arc::new(FailureCounts::default());
             let again = Arc::new(AskAgain::new(
                 kept.clone(),
@@ -307,10 +298,7 @@ impl App {
             let failures = Failures::new(kept, ready, counts, Arc::clone(&again), started)?;
             Ok((again, Arc::new(failures)))
         });
-        let (again, failures) = looked_up
-            .await
-            .map_err(|_| StartError::Panicked)?
-            .map_err(StartError::Failures)?;
+        let (again, failures) = looked_up.await?.map_err(StartError::Failures)?;
         let lookups = Lookups::new(
             outbox.clone(),
             changes.clone(),
@@ -525,7 +513,7 @@ async fn open_outbox(
     audit: AuditLog,
 ) -> Result<(Outbox, Arc<Keyring>), StartError> {
     let config = config.clone();
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = aside(move || {
         let (keys, made) = keys::load(&config)?;
         let outbox = match config.outbox.backend {
             OutboxBackend::Embedded => {
@@ -544,11 +532,8 @@ async fn open_outbox(
         private::close(&config.outbox.path)?;
         private::close(&schedules::settings(&config).directory)?;
         if made {
-            audit.record(
-                "looker-feed",
-                "key",
-                &format!("The key {} was made.", keys.current()),
-            );
+            let said = format!("The key {} was made.", keys.current());
+            audit.record("looker-feed", "key", &said);
         }
         let renewed = keys::renew(&outbox, &config, &keys)?;
         if renewed > 0 {
@@ -560,7 +545,15 @@ async fn open_outbox(
         }
         Ok((outbox, keys))
     });
-    opened.await.map_err(|_| StartError::Panicked)?
+    opened.await?
+}
+
+/// Does on a thread of its own, while the daemon starts, what blocks.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StartError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| StartError::Panicked)
 }
 
 /// Who may look and act on the admin side.
@@ -589,7 +582,7 @@ fn proxy(admin: &config::AdminSettings) -> Option<Proxy> {
 }
 
 /// The name of the outbox's directory with something at its end.
-fn beside(outbox: &Path, end: &str) -> PathBuf {
+pub(crate) fn beside(outbox: &Path, end: &str) -> PathBuf {
     let mut name = outbox.as_os_str().to_owned();
     name.push(end);
     PathBuf::from(name)

@@ -8,35 +8,17 @@ use serde_json::{Map, Value};
 
 use crate::changes::Who;
 use crate::control::people::Person;
-use crate::mapping::{EVENT_BITS, Identity, IdentityNames, user_of};
+use crate::mapping::{EVENT_BITS, Identity, IdentityNames, TAGS, Tag, user_of};
 use crate::outbox::Matcher;
 use crate::record;
 
 /// Every identity that a person can be looked for by.
-const IDENTITIES: [Identity; 22] = [
-    Identity::Mpid,
-    Identity::CustomerId,
-    Identity::Email,
-    Identity::Facebook,
-    Identity::Google,
-    Identity::Microsoft,
-    Identity::Twitter,
-    Identity::Yahoo,
-    Identity::Other,
-    Identity::Other2,
-    Identity::Other3,
-    Identity::Other4,
-    Identity::Other5,
-    Identity::Other6,
-    Identity::Other7,
-    Identity::Other8,
-    Identity::Other9,
-    Identity::Other10,
-    Identity::MobileNumber,
-    Identity::PhoneNumber2,
-    Identity::PhoneNumber3,
-    Identity::Alias,
-];
+fn identities() -> impl Iterator<Item = Identity> {
+    TAGS.iter().filter_map(|(_, tag)| match tag {
+        Tag::Identity(identity) => Some(*identity),
+        _ => None,
+    })
+}
 
 /// Whoever has one of these identities.
 pub(super) struct Meant(Vec<(Identity, String)>);
@@ -44,17 +26,14 @@ pub(super) struct Meant(Vec<(Identity, String)>);
 impl Meant {
     pub fn new(person: &Person) -> Result<Self, String> {
         let known = person.identities.iter().map(|(name, value)| {
-            let identity = IDENTITIES.into_iter().find(|one| is_called(*one, name));
-            identity
-                .map(|identity| (identity, value.clone()))
-                .ok_or_else(|| {
-                    let names = IDENTITIES.map(|one| one.wire_name(IdentityNames::Current));
-                    format!(
-                        "There is no identity `{}`. It is one of: {}.",
-                        name.escape_debug(),
-                        names.join(", ")
-                    )
-                })
+            let identity = identities().find(|one| is_called(*one, name));
+            let known = identity.map(|identity| (identity, value.clone()));
+            known.ok_or_else(|| {
+                let name = name.escape_debug();
+                let names = identities().map(|one| one.wire_name(IdentityNames::Current));
+                let names = names.collect::<Vec<_>>().join(", ");
+                format!("There is no identity `{name}`. It is one of: {names}.")
+            })
         });
         known.collect::<Result<_, _>>().map(Self)
     }

@@ -73,16 +73,11 @@ impl DeliveryReceiver {
             data: Some(data_of(request)),
             ..About::default()
         };
-        let account = Account::new(
-            endpoint.clone(),
-            request.api_key.clone(),
-            request.api_secret.expose().to_owned(),
-        )
-        .map_err(|error| refusal(FailureKind::Request, &error.to_string()))?;
-        let sealed = self
-            .keys
-            .seal_text(&account.encode(), ACCOUNT_CONTEXT)
-            .map_err(failed)?;
+        let secret = request.api_secret.expose().to_owned();
+        let account = Account::new(endpoint.clone(), request.api_key.clone(), secret)
+            .map_err(|error| refusal(FailureKind::Request, &error.to_string()))?;
+        let sealed = self.keys.seal_text(&account.encode(), ACCOUNT_CONTEXT);
+        let sealed = sealed.map_err(failed)?;
         Ok(NewDelivery {
             id,
             destination: destination(&endpoint, &request.api_key),
@@ -115,10 +110,11 @@ impl Receiver for DeliveryReceiver {
         if self.readiness.is_stopping() {
             return Err(NotReserved::Refused(not_ready(NotReady::Stopping)));
         }
-        let now = UnixMillis::now();
-        let id = clock::new_delivery_id(now).map_err(|error| {
+        let broken = |error: &dyn std::fmt::Display| {
             NotReserved::Refused(refusal(FailureKind::Program, &error.to_string()))
-        })?;
+        };
+        let now = UnixMillis::now();
+        let id = clock::new_delivery_id(now).map_err(|error| broken(&error))?;
         let data = request.map(data_of);
         let repeat = self.again.correlate(caller, data.as_deref()).await;
         let mut about = About::of(caller);
@@ -159,10 +155,7 @@ impl Receiver for DeliveryReceiver {
                 Err(NotReserved::Committed { rows })
             }
             Ok(Err(error)) => Err(NotReserved::Refused(not_ready(NotReady::Outbox(error)))),
-            Err(_) => Err(NotReserved::Refused(refusal(
-                FailureKind::Program,
-                &IngestError::Panicked.to_string(),
-            ))),
+            Err(_) => Err(broken(&IngestError::Panicked)),
         }
     }
 
@@ -308,9 +301,7 @@ fn label(endpoint: &Url, api_key: &str) -> String {
         let id: String = id.chars().take(KEY_CHARACTERS_SHOWN).collect();
         return format!("{host}, a short key, destination {id}…");
     }
-    let shown: String = api_key
-        .chars()
-        .skip(characters - KEY_CHARACTERS_SHOWN)
-        .collect();
+    let shown = api_key.chars().skip(characters - KEY_CHARACTERS_SHOWN);
+    let shown: String = shown.collect();
     format!("{host}, key …{shown}")
 }

@@ -98,9 +98,7 @@ fn schedule_key(request: &DeliveryRequest, id: &str, destination: DestinationId)
         hash.update(part);
     }
     let mut key = [0; 16];
-    key.iter_mut()
-        .zip(hash.finalize())
-        .for_each(|(to, from)| *to = from);
+    key.copy_from_slice(&hash.finalize()[..16]);
     ScheduleKey(key)
 }
 
@@ -109,10 +107,8 @@ pub(super) async fn follow(changes: Changes, outbox: Outbox, mut stop: Shutdown)
     let mut changed = outbox.subscribe();
     loop {
         let (changes, outbox) = (changes.clone(), outbox.clone());
-        if tokio::task::spawn_blocking(move || changes.settle(&outbox))
-            .await
-            .is_err()
-        {
+        let settled = tokio::task::spawn_blocking(move || changes.settle(&outbox));
+        if settled.await.is_err() {
             tracing::error!("taking up what became of deliveries has failed");
         }
         tokio::select! {
@@ -134,23 +130,12 @@ pub(super) async fn follow(changes: Changes, outbox: Outbox, mut stop: Shutdown)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
+    use crate::app::choices::tests::request;
     use crate::intake::Choices;
 
     #[test]
     fn another_schedule_place_environment_or_looker_is_another_key() {
-        let request = || DeliveryRequest {
-            api_key: "k".to_owned(),
-            api_secret: Secret::new("s".to_owned()),
-            data_type: DataType::User,
-            environment: Environment::Production,
-            webhook_id: None,
-            title: String::new(),
-            link: None,
-            instance: None,
-            schedule_id: None,
-            choices: Choices::default(),
-        };
+        let request = || request(DataType::User, Choices::default());
         let here = DestinationId([1; 16]);
         let test = DeliveryRequest {
             environment: Environment::Development,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::{GRACE, StartError, WRITE_TIMEOUT, choices};
+use crate::clock::Clock;
 use crate::config::{self, Config, Secret};
 use crate::looker_api::{self, LookerApi};
 use crate::model::DataType;
@@ -193,29 +194,22 @@ pub(super) fn notify_settings(
 ) -> Result<notify::Settings, StartError> {
     let settings = &config.notify;
     let (json, slack) = (notify::Form::Json, notify::Form::Slack);
-    let targets = [
-        (
-            &settings.webhook_url,
-            json,
-            settings.webhook_good_deliveries,
-        ),
-        (&settings.slack_url, slack, settings.slack_good_deliveries),
-    ];
+    let (told, slack_told) = (
+        settings.webhook_good_deliveries,
+        settings.slack_good_deliveries,
+    );
+    let webhook = (&settings.webhook_url, json, told);
+    let targets = [webhook, (&settings.slack_url, slack, slack_told)];
     let good = |choice| match choice {
         config::GoodDeliveries::Each => notify::Good::Each,
         config::GoodDeliveries::Digest => notify::Good::Digest,
         config::GoodDeliveries::Nothing => notify::Good::Nothing,
     };
-    let targets = targets
-        .into_iter()
-        .filter_map(|(url, form, choice)| {
-            Some(notify::Target::new(
-                url.as_ref()?.expose(),
-                form,
-                good(choice),
-            ))
-        })
-        .collect::<Result<_, _>>()?;
+    let targets = targets.into_iter().filter_map(|(url, form, choice)| {
+        let url = url.as_ref()?.expose();
+        Some(notify::Target::new(url, form, good(choice)))
+    });
+    let targets = targets.collect::<Result<_, _>>()?;
     Ok(notify::Settings {
         targets,
         patience: notify::Patience {
@@ -226,6 +220,7 @@ pub(super) fn notify_settings(
         schedules: settings.schedules.clone(),
         page: settings.page_url.clone(),
         trust,
+        clock: Clock::default(),
     })
 }
 

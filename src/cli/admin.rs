@@ -32,9 +32,9 @@ use serde_json::json;
 
 use super::client::{Client, ClientError, DaemonArgument};
 use crate::causes::with_causes;
-use crate::control::view::{DeadLetter, Done, RejectedRow};
+use crate::control::view::Done;
 use crate::harmless::harmless;
-use list::{ListArguments, csv, list};
+use list::{ListArguments, show};
 use meant::{destination_of, id_of, whole_id, whole_ids};
 use outcome::{Failure, Found, tell};
 use screen::{Screen, escaped};
@@ -281,26 +281,11 @@ async fn execute(
         Command::Rejected(arguments) => {
             let delivery = whole_id(client, &arguments.delivery).await?;
             let path = ["deliveries", &delivery, "rejected"];
-            if arguments.list.csv {
-                return csv::<RejectedRow>(client, screen, &path, &[], arguments.list).await;
-            }
-            let (items, text) = list::<RejectedRow>(client, &path, &[], arguments.list).await?;
-            if arguments.list.json {
-                screen.json(&text)?;
-            } else {
-                print::rejected(screen, &items)?;
-            }
-            Ok(Found::of(items.len() as u64))
+            show(client, screen, &path, &[], arguments.list, print::rejected).await
         }
         Command::Find(arguments) => people::find(client, screen, arguments).await,
         Command::Erase(arguments) => people::erase(client, screen, arguments).await,
-        Command::Cancel(arguments) => {
-            let delivery = whole_id(client, &arguments.delivery).await?;
-            let path = ["deliveries", &delivery, "cancel"];
-            let done: Done = client.post(&path, &json!({})).await?;
-            tell(screen, &done, arguments.json)?;
-            Ok(Found::of(done.changed))
-        }
+        Command::Cancel(arguments) => end(client, screen, arguments, "cancel").await,
         Command::AskAgain(arguments) => {
             let verb = match arguments.stop {
                 true => "do-not-ask",
@@ -308,18 +293,9 @@ async fn execute(
             };
             let list = "failed-deliveries";
             let delivery = id_of(client, list, &arguments.delivery).await?;
-            let path = [list, &delivery, verb];
-            let done: Done = client.post(&path, &json!({})).await?;
-            tell(screen, &done, arguments.json)?;
-            Ok(Found::of(done.changed))
+            act(client, screen, &[list, &delivery, verb], arguments.json).await
         }
-        Command::Release(arguments) => {
-            let delivery = whole_id(client, &arguments.delivery).await?;
-            let path = ["deliveries", &delivery, "release"];
-            let done: Done = client.post(&path, &json!({})).await?;
-            tell(screen, &done, arguments.json)?;
-            Ok(Found::of(done.changed))
-        }
+        Command::Release(arguments) => end(client, screen, arguments, "release").await,
         Command::Pause(arguments) => steer(client, screen, arguments, "pause").await,
         Command::Resume(arguments) => steer(client, screen, arguments, "resume").await,
         Command::Retry(arguments) => steer(client, screen, arguments, "retry").await,
@@ -338,18 +314,8 @@ async fn dead_letters(
         } => {
             let delivery = whole_ids(client, delivery.as_deref()).await?;
             let query: Vec<_> = delivery.iter().map(|id| ("delivery", &**id)).collect();
-            if arguments.csv {
-                let path = ["dead-letters"];
-                return csv::<DeadLetter>(client, screen, &path, &query, *arguments).await;
-            }
-            let (items, text) =
-                list::<DeadLetter>(client, &["dead-letters"], &query, *arguments).await?;
-            if arguments.json {
-                screen.json(&text)?;
-            } else {
-                print::letters(screen, &items)?;
-            }
-            Ok(Found::of(items.len() as u64))
+            let path = ["dead-letters"];
+            show(client, screen, &path, &query, *arguments, print::letters).await
         }
         Action::Show { id, json } => {
             let text = client.text(&["dead-letters", id], &[]).await?;
@@ -468,7 +434,29 @@ async fn steer(
 ) -> Result<Found, Failure> {
     let destination = destination_of(client, &arguments.destination).await?;
     let path = ["destinations", &destination, verb];
-    let done: Done = client.post(&path, &json!({})).await?;
-    tell(screen, &done, arguments.json)?;
+    act(client, screen, &path, arguments.json).await
+}
+
+/// Cancels or releases a delivery.
+async fn end(
+    client: &Client,
+    screen: &mut Screen<'_>,
+    arguments: &Cancel,
+    verb: &str,
+) -> Result<Found, Failure> {
+    let delivery = whole_id(client, &arguments.delivery).await?;
+    let path = ["deliveries", &delivery, verb];
+    act(client, screen, &path, arguments.json).await
+}
+
+/// A changing call without more to say, and what it did.
+async fn act(
+    client: &Client,
+    screen: &mut Screen<'_>,
+    path: &[&str],
+    as_json: bool,
+) -> Result<Found, Failure> {
+    let done: Done = client.post(path, &json!({})).await?;
+    tell(screen, &done, as_json)?;
     Ok(Found::of(done.changed))
 }

@@ -35,10 +35,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         [why] => return Err(Failure::Usage(why.clone())),
         several => {
             let lines: Vec<_> = several.iter().map(|why| format!("\n- {why}")).collect();
-            return Err(Failure::Usage(format!(
-                "`serve` cannot start with this configuration:{}",
-                lines.concat()
-            )));
+            let lines = lines.concat();
+            let said = format!("`serve` cannot start with this configuration:{lines}");
+            return Err(Failure::Usage(said));
         }
     }
     println!(
@@ -112,10 +111,8 @@ fn against(config: &Config) -> Vec<String> {
         against.push(with_causes(&error));
     }
     if let Some(Err(error)) = server(config) {
-        against.push(format!(
-            "`outbox.url` cannot be used: {}",
-            with_causes(&error)
-        ));
+        let why = with_causes(&error);
+        against.push(format!("`outbox.url` cannot be used: {why}"));
     }
     if let Err(why) = can_keep_files(&config.outbox.path) {
         against.push(format!(

@@ -110,10 +110,11 @@ impl Client {
     pub fn new(argument: &DaemonArgument) -> Result<Self, ClientError> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let address = argument.admin.clone().or_else(|| variable(URL_VARIABLE));
-        Self::of(
+        let (address, token) = (
             address.as_deref().unwrap_or(USUAL),
-            variable(TOKEN_VARIABLE).as_deref(),
-        )
+            variable(TOKEN_VARIABLE),
+        );
+        Self::of(address, token.as_deref())
     }
 
     /// The daemon at `address`.
@@ -127,15 +128,11 @@ impl Client {
         {
             return Err(wrong());
         }
-        let authorization = match token {
-            Some(token) => {
-                let value = HeaderValue::from_str(&format!("Bearer {token}"));
-                let mut value = value.map_err(|_| ClientError::Token)?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-            None => None,
-        };
+        let bearer = token.map(|token| HeaderValue::from_str(&format!("Bearer {token}")));
+        let mut authorization = bearer.transpose().map_err(|_| ClientError::Token)?;
+        if let Some(value) = &mut authorization {
+            value.set_sensitive(true);
+        }
         Ok(Self {
             base,
             authorization,

@@ -64,20 +64,15 @@ impl Daemon {
         let directory = tempfile::tempdir().map_err(failed)?;
         let log = std::fs::File::create(directory.path().join("log")).map_err(failed)?;
         let secret = format!("{:032x}{:032x}", fastrand::u128(..), fastrand::u128(..));
+        let (outbox, limit) = (directory.path().join("outbox"), batches_per_second);
         let mut settings = vec![
             ("INTAKE__LISTEN", "127.0.0.1:0".to_owned()),
             ("INTAKE__SECRET", secret.clone()),
             ("LOOKER__ALLOWED_HOSTS", "127.0.0.1".to_owned()),
-            (
-                "OUTBOX__PATH",
-                directory.path().join("outbox").display().to_string(),
-            ),
+            ("OUTBOX__PATH", outbox.display().to_string()),
             ("OUTBOX__RESERVE_BYTES", "16MiB".to_owned()),
             ("MPARTICLE__ENDPOINT", endpoint.to_owned()),
-            (
-                "MPARTICLE__BATCHES_PER_SECOND",
-                batches_per_second.to_string(),
-            ),
+            ("MPARTICLE__BATCHES_PER_SECOND", limit.to_string()),
             ("ADMIN__LISTEN", "127.0.0.1:0".to_owned()),
         ];
         if let Some(looker) = looker {
@@ -94,15 +89,12 @@ impl Daemon {
         // Variables of ours that the person may have set are for their own daemon.
         let inherited = std::env::vars_os()
             .filter(|(name, _)| !name.to_string_lossy().starts_with("LOOKER_FEED_"));
+        let settings = settings.into_iter();
         let mut child = Command::new(std::env::current_exe().map_err(failed)?)
             .arg("serve")
             .env_clear()
             .envs(inherited)
-            .envs(
-                settings
-                    .into_iter()
-                    .map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)),
-            )
+            .envs(settings.map(|(name, value)| (format!("LOOKER_FEED_{name}"), value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -110,17 +102,12 @@ impl Daemon {
             .map_err(failed)?;
         let output = child.stdout.take();
         let lines = tokio::task::spawn_blocking(move || {
-            let Some(output) = output else {
-                return Vec::new();
-            };
-            BufReader::new(output)
-                .lines()
-                .take(2)
-                .map_while(Result::ok)
-                .collect()
-        })
-        .await
-        .unwrap_or_default();
+            let lines = output
+                .into_iter()
+                .flat_map(|out| BufReader::new(out).lines());
+            lines.take(2).map_while(Result::ok).collect::<Vec<_>>()
+        });
+        let lines = lines.await.unwrap_or_default();
         let secret = Secret::new(secret);
         let token = intake::new_key(&secret).map_err(|error| Failure::of(&error))?;
         let url = |at: usize| lines.get(at)?.rsplit(' ').next()?.parse::<Url>().ok();
@@ -130,12 +117,10 @@ impl Daemon {
             let failure = Failure::Other("The daemon did not start.".to_owned());
             return Err(explain(failure, directory.path()));
         };
+        let trust = tls::public().map_err(|error| Failure::of(&error))?;
         Ok(Self {
             child,
-            client: web(
-                PATIENCE,
-                tls::public().map_err(|error| Failure::of(&error))?,
-            ),
+            client: web(PATIENCE, trust),
             directory,
             hub,
             admin,
@@ -146,42 +131,30 @@ impl Daemon {
     /// Asks the admin side.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let failed = |what: String| Failure::Other(format!("The daemon's status: {what}"));
-        let url = self
-            .admin
-            .join(path)
-            .map_err(|error| failed(error.to_string()))?;
-        let uri = url
-            .as_str()
-            .parse()
-            .map_err(|_| failed("no address".to_owned()))?;
+        let url = self.admin.join(path);
+        let url = url.map_err(|error| failed(error.to_string()))?;
+        let uri = url.as_str().parse();
+        let uri = uri.map_err(|_| failed("no address".to_owned()))?;
         let answer = tokio::time::timeout(PATIENCE, async {
-            let reply = self
-                .client
-                .get(uri)
-                .await
-                .map_err(|error| error.to_string())?;
+            let reply = self.client.get(uri).await;
+            let reply = reply.map_err(|error| error.to_string())?;
             let status = reply.status();
-            let body = Limited::new(reply.into_body(), ANSWER_BYTES)
-                .collect()
-                .await;
-            let body = body.map_err(|error| error.to_string())?.to_bytes();
+            let body = Limited::new(reply.into_body(), ANSWER_BYTES).collect();
+            let body = body.await.map_err(|error| error.to_string())?.to_bytes();
             if !status.is_success() {
                 return Err(format!("{status}: {}", String::from_utf8_lossy(&body)));
             }
             serde_json::from_slice(&body).map_err(|error| error.to_string())
         });
-        answer
-            .await
-            .unwrap_or_else(|_| Err("no answer".to_owned()))
-            .map_err(failed)
+        let silent = |_| Err("no answer".to_owned());
+        answer.await.unwrap_or_else(silent).map_err(failed)
     }
 
     /// The most memory that the daemon has held at once, in bytes; Linux only.
     pub fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let mut lines = status.lines();
+        let line = lines.find_map(|line| line.strip_prefix("VmHWM:"))?;
         let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
         Some(kibibytes * 1024)
     }
@@ -202,13 +175,12 @@ impl Daemon {
                 _ => break None,
             }
         };
-        match ended {
-            Some(status) if status.success() => Ok(()),
-            Some(status) => {
-                Err(self.explain(Failure::Other(format!("The daemon ended with {status}."))))
-            }
-            None => Err(self.explain(Failure::Other("The daemon does not stop.".to_owned()))),
-        }
+        let said = match ended {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => format!("The daemon ended with {status}."),
+            None => "The daemon does not stop.".to_owned(),
+        };
+        Err(self.explain(Failure::Other(said)))
     }
 
     /// Adds the end of the daemon's log to a failure.
@@ -232,8 +204,6 @@ fn explain(failure: Failure, directory: &Path) -> Failure {
     if end.is_empty() {
         return failure;
     }
-    Failure::Other(format!(
-        "{failure}\nThe end of its log:\n{}",
-        end.join("\n")
-    ))
+    let end = end.join("\n");
+    Failure::Other(format!("{failure}\nThe end of its log:\n{end}"))
 }

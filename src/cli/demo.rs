@@ -68,13 +68,11 @@ struct Outcome {
 
 /// Runs the demonstration. Fails unless every row is accounted for.
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let users = arguments
-        .users
-        .unwrap_or(arguments.rows.div_ceil(20))
-        .min(arguments.rows);
+    let rows = arguments.rows;
+    let users = arguments.users.unwrap_or(rows.div_ceil(20));
     let shape = Shape {
-        rows: arguments.rows,
-        users,
+        rows,
+        users: users.min(rows),
         seed: 7,
         ..Shape::default()
     };
@@ -93,16 +91,16 @@ async fn play(shape: &Shape, arguments: &Arguments) -> Result<(), Failure> {
         move |error: std::io::Error| Failure::Other(format!("{what}: {error}"))
     };
     let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let looker = Looker::bind(local)
-        .await
-        .map_err(other("The stand-in for Looker"))?;
+    let looker = Looker::bind(local).await;
+    let looker = looker.map_err(other("The stand-in for Looker"))?;
     let mparticle = Sandbox::bind(sandbox::Settings {
         listen: local,
         batches_per_second: Some(BATCHES_PER_SECOND),
         ..sandbox::Settings::default()
-    })
-    .await
-    .map_err(other("The stand-in for mParticle"))?;
+    });
+    let mparticle = mparticle
+        .await
+        .map_err(other("The stand-in for mParticle"))?;
     let endpoint = format!("http://{}/v2", mparticle.addr());
     let ledger = mparticle.handle();
     let download = looker.publish(shape.clone());
@@ -122,21 +120,14 @@ async fn play(shape: &Shape, arguments: &Arguments) -> Result<(), Failure> {
     };
     let more = server.as_ref().map(Server::settings).unwrap_or_default();
     let mut daemon = Daemon::start(&endpoint, BATCHES_PER_SECOND, Some(&looker_at), more).await?;
+    let (rows, users, watch) = (thousands(shape.rows), thousands(shape.users), &daemon.admin);
     println!(
-        "A delivery of {} rows, {} users, goes from Looker through looker-feed to mParticle,",
-        thousands(shape.rows),
-        thousands(shape.users)
+        "A delivery of {rows} rows, {users} users, goes from Looker through looker-feed to mParticle,"
     );
-    println!(
-        "which takes {BATCHES_PER_SECOND} batches a second. Watch: {}\n",
-        daemon.admin
-    );
+    println!("which takes {BATCHES_PER_SECOND} batches a second. Watch: {watch}\n");
 
     let outcome = deliver(shape, &daemon, download, &ledger).await;
-    let outcome = match outcome {
-        Ok(outcome) => outcome,
-        Err(failure) => return Err(daemon.explain(failure)),
-    };
+    let outcome = outcome.map_err(|failure| daemon.explain(failure))?;
     tell(shape, &outcome);
     let whole = match check(shape, &outcome) {
         Ok(()) => {
@@ -157,12 +148,8 @@ async fn play(shape: &Shape, arguments: &Arguments) -> Result<(), Failure> {
     }
     daemon.stop().await?;
     trigger.pull();
-    match stand_ins.await {
-        Ok((looker, mparticle)) => {
-            looker.and(mparticle).map_err(other("A stand-in"))?;
-        }
-        Err(error) => return Err(Failure::Other(format!("A stand-in failed: {error}"))),
-    }
+    let (looker, mparticle) = stand_ins.await.map_err(|error| Failure::of(&error))?;
+    looker.and(mparticle).map_err(other("A stand-in"))?;
     whole
 }
 
@@ -193,9 +180,8 @@ async fn deliver(
     let received_in = begin.elapsed();
     if !answer.is_success() {
         let message = answer.message().unwrap_or_default();
-        return Err(Failure::Other(format!(
-            "The delivery was refused: {message}"
-        )));
+        let said = format!("The delivery was refused: {message}");
+        return Err(Failure::Other(said));
     }
     bars.show(&bars.received, shape.rows);
     bars.received.finish();
@@ -215,11 +201,9 @@ async fn deliver(
             break delivery;
         }
         if last.1.elapsed() > STALLED {
-            return Err(Failure::Other(format!(
-                "Nothing was sent for {}; {settled} of {} rows are settled.",
-                time(STALLED),
-                shape.rows
-            )));
+            let (long, all) = (time(STALLED), shape.rows);
+            let said = format!("Nothing was sent for {long}; {settled} of {all} rows are settled.");
+            return Err(Failure::Other(said));
         }
     };
     bars.sent.finish();
@@ -288,45 +272,35 @@ fn tell(shape: &Shape, outcome: &Outcome) {
     let rate = shape.rows as f64 / outcome.received_in.as_secs_f64().max(0.001);
     let throttled = outcome.counts.statuses.get(&429).copied().unwrap_or(0);
     let alone = Duration::from_secs_f64(shape.rows as f64 / f64::from(BATCHES_PER_SECOND));
+    let batches = format!(
+        "{}  ({:.1} rows in each; one row a batch would take {})",
+        thousands(delivery.batches),
+        shape.rows as f64 / delivery.batches.max(1) as f64,
+        time(alone)
+    );
+    let safe = format!(
+        "{}  ({} rows/s; Looker hears \"success\" now)",
+        time(outcome.received_in),
+        thousands(rate as u64)
+    );
+    let sending = (outcome.delivered_in - outcome.received_in).as_secs_f64();
+    let sent = format!(
+        "{}  ({:.0} batches/s of {BATCHES_PER_SECOND}, {throttled} refused as too fast)",
+        time(outcome.delivered_in),
+        delivery.batches as f64 / sending.max(0.001),
+    );
+    let memory = outcome.peak_memory.map_or("unknown".to_owned(), bytes);
     let lines = [
         ("rows in", thousands(delivery.rows_in)),
         ("users", thousands(delivery.users)),
-        (
-            "batches",
-            format!(
-                "{}  ({:.1} rows in each; one row a batch would take {})",
-                thousands(delivery.batches),
-                shape.rows as f64 / delivery.batches.max(1) as f64,
-                time(alone)
-            ),
-        ),
+        ("batches", batches),
         ("requests", thousands(delivery.requests)),
         ("delivered", thousands(delivery.rows.delivered)),
         ("rejected", thousands(delivery.rows.rejected)),
         ("dead letters", thousands(delivery.rows.dead)),
-        (
-            "safe on disk in",
-            format!(
-                "{}  ({} rows/s; Looker hears \"success\" now)",
-                time(outcome.received_in),
-                thousands(rate as u64)
-            ),
-        ),
-        (
-            "all sent in",
-            format!(
-                "{}  ({:.0} batches/s of {BATCHES_PER_SECOND}, {throttled} refused as too fast)",
-                time(outcome.delivered_in),
-                delivery.batches as f64
-                    / (outcome.delivered_in - outcome.received_in)
-                        .as_secs_f64()
-                        .max(0.001),
-            ),
-        ),
-        (
-            "peak memory",
-            outcome.peak_memory.map_or("unknown".to_owned(), bytes),
-        ),
+        ("safe on disk in", safe),
+        ("all sent in", sent),
+        ("peak memory", memory),
     ];
     println!();
     for (name, value) in lines {
@@ -337,10 +311,8 @@ fn tell(shape: &Shape, outcome: &Outcome) {
 /// Whether every row is accounted for, by the daemon's books and by what arrived.
 fn check(shape: &Shape, outcome: &Outcome) -> Result<(), Failure> {
     let delivery = &outcome.delivery;
-    let audited = outcome
-        .audited
-        .as_ref()
-        .map_err(|mismatch| Failure::Other(mismatch.what.clone()))?;
+    let audited = outcome.audited.as_ref();
+    let audited = audited.map_err(|mismatch| Failure::Other(mismatch.what.clone()))?;
     let books = delivery.rows_in == shape.rows
         && delivery.rows.total() == shape.rows
         && delivery.rows.delivered == *audited;

@@ -36,12 +36,7 @@ impl DocumentArgument {
 
     /// A document that is there already.
     pub fn held(name: String, bytes: Bytes) -> Document {
-        Document {
-            name,
-            from: Box::new(io::Cursor::new(bytes)),
-            bar: ProgressBar::hidden(),
-            ended: false,
-        }
+        Document::of(&name, Box::new(io::Cursor::new(bytes)))
     }
 
     /// Opens it. `verb` says what is being done with it: `read`.
@@ -159,12 +154,7 @@ mod tests {
     fn parts_are_full_however_the_bytes_come() {
         for length in [0, 1, PART - 1, PART, PART + 1, 3 * PART] {
             let bytes: Vec<u8> = (0..length).map(|at| at as u8).collect();
-            let mut document = Document {
-                name: "test".to_owned(),
-                from: Box::new(Trickle(bytes.clone(), false)),
-                bar: ProgressBar::hidden(),
-                ended: false,
-            };
+            let mut document = Document::of("test", Box::new(Trickle(bytes.clone(), false)));
             let mut parts = Vec::new();
             while let Some(part) = document.next().unwrap() {
                 parts.push(part);

@@ -94,10 +94,8 @@ impl FormArguments {
             form.insert("skip_sent".to_owned(), json!("yes"));
         }
         if !self.more_columns.is_empty() {
-            form.insert(
-                "more_columns".to_owned(),
-                json!(self.more_columns.join("\n")),
-            );
+            let lines = self.more_columns.join("\n");
+            form.insert("more_columns".to_owned(), json!(lines));
         }
         for (name, given) in [
             ("pivoted_measures", &self.pivoted_measures),

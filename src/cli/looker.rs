@@ -45,30 +45,24 @@ pub fn apis(config: &Config) -> Result<Vec<LookerApi>, Failure> {
 
 /// The one Looker that is meant: by its section's name or its host, or the only one.
 pub fn one(config: &Config, wanted: Option<&str>) -> Result<LookerApi, Failure> {
-    let names = config
-        .looker
-        .api
-        .instances
-        .iter()
-        .map(|one| one.name.clone());
+    let names = config.looker.api.instances.iter();
+    let names = names.map(|one| one.name.clone());
     let all: Vec<_> = names.zip(apis(config)?).collect();
     let hosts: Vec<_> = all.iter().map(|(_, api)| api.host().to_owned()).collect();
     let mut fitting = all.into_iter().filter(|(name, api)| match wanted {
         None => true,
         Some(wanted) => name == wanted || api.is_at(wanted),
     });
-    match (fitting.next(), fitting.next()) {
-        (Some((_, api)), None) => Ok(api),
-        (None, _) if hosts.is_empty() => Err(Failure::Usage(none_configured())),
-        (None, _) => Err(Failure::Usage(format!(
-            "There is no such Looker in [looker.api]; there are {}.",
-            hosts.join(", ")
-        ))),
-        (Some(_), Some(_)) => Err(Failure::Usage(format!(
-            "There are several Lookers in [looker.api]: choose one of {} with --looker.",
-            hosts.join(", ")
-        ))),
-    }
+    let hosts = hosts.join(", ");
+    let said = match (fitting.next(), fitting.next()) {
+        (Some((_, api)), None) => return Ok(api),
+        (None, _) if hosts.is_empty() => none_configured(),
+        (None, _) => format!("There is no such Looker in [looker.api]; there are {hosts}."),
+        (Some(_), Some(_)) => format!(
+            "There are several Lookers in [looker.api]: choose one of {hosts} with --looker."
+        ),
+    };
+    Err(Failure::Usage(said))
 }
 
 /// Asks each and prints a paragraph of each. Whether all could be asked.
@@ -77,12 +71,9 @@ pub async fn check(apis: &[LookerApi]) -> bool {
     for api in apis {
         match api.standing().await {
             Ok(standing) => {
-                println!(
-                    "{}: logged in as {} (user {}).",
-                    api.host(),
-                    harmless(&standing.user.name),
-                    harmless(&standing.user.id)
-                );
+                let user = &standing.user;
+                let (name, id) = (harmless(&user.name), harmless(&user.id));
+                println!("{}: logged in as {name} (user {id}).", api.host());
                 for sentence in standing.shortcomings() {
                     println!("  {sentence}");
                 }

@@ -7,7 +7,7 @@ use clap::Command;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use crate::cli::Failure;
+use crate::cli::{Failure, written};
 
 /// Arguments of `looker-feed completions`.
 #[derive(Debug, clap::Args)]
@@ -90,10 +90,8 @@ fn page(mut command: Command) -> io::Result<Vec<u8>> {
 
 /// Each command with its arguments, and those below it.
 fn commands(parent: &Command, path: &str, page: &mut Vec<u8>) -> io::Result<()> {
-    let own = parent
-        .get_subcommands()
-        .filter(|command| command.get_name() != "help" && !command.is_hide_set());
-    for command in own {
+    let shown = |command: &&Command| command.get_name() != "help" && !command.is_hide_set();
+    for command in parent.get_subcommands().filter(shown) {
         let path = format!("{path} {}", command.get_name());
         writeln!(page, ".SS \"{}\"", roff(&path))?;
         let about = command.get_long_about().or(command.get_about());
@@ -109,20 +107,15 @@ fn commands(parent: &Command, path: &str, page: &mut Vec<u8>) -> io::Result<()> 
             let help = argument.get_long_help().or(argument.get_help());
             let help = help.map(ToString::to_string).unwrap_or_default();
             writeln!(page, "{}", roff(&help))?;
-            let words: Vec<_> = argument
-                .get_possible_values()
-                .iter()
-                .filter(|_| argument.get_action().takes_values())
-                .map(|word| word.get_name().to_owned())
-                .collect();
+            if !argument.get_action().takes_values() {
+                continue;
+            }
+            let words = argument.get_possible_values();
+            let words: Vec<_> = words.iter().map(|word| word.get_name()).collect();
             if !words.is_empty() {
                 writeln!(page, ".br\nOne of: {}.", roff(&words.join(", ")))?;
             }
-            let defaults = argument.get_default_values();
-            if let Some(default) = defaults
-                .first()
-                .filter(|_| argument.get_action().takes_values())
-            {
+            if let Some(default) = argument.get_default_values().first() {
                 writeln!(page, ".br\nDefault: {}.", roff(&default.to_string_lossy()))?;
             }
         }
@@ -136,12 +129,9 @@ fn form(argument: &clap::Arg) -> String {
     let mut names = Vec::new();
     names.extend(argument.get_short().map(|short| format!("-{short}")));
     names.extend(argument.get_long().map(|long| format!("--{long}")));
-    let value = argument
-        .get_value_names()
-        .and_then(|names| names.first())
-        .map(|name| format!("<{name}>"))
-        .filter(|_| argument.get_action().takes_values())
-        .unwrap_or_default();
+    let value = argument.get_value_names().and_then(|names| names.first());
+    let value = value.filter(|_| argument.get_action().takes_values());
+    let value = value.map_or_else(String::new, |name| format!("<{name}>"));
     let names = names.join(", ");
     match (names.is_empty(), value.is_empty()) {
         (true, _) => value,
@@ -176,12 +166,7 @@ fn roff(text: &str) -> String {
 
 fn print(text: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Other(format!(
-            "Standard output cannot be written: {error}"
-        ))),
-        _ => Ok(()),
-    }
+    written(out.write_all(text).and_then(|()| out.flush()))
 }
 
 #[cfg(test)]

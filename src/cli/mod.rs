@@ -164,6 +164,17 @@ fn done(result: Result<(), Failure>) -> Result<ExitCode, Failure> {
     result.map(|()| ExitCode::SUCCESS)
 }
 
+/// What was written to standard output; the reader of a pipe may have seen enough.
+fn written(done: std::io::Result<()>) -> Result<(), Failure> {
+    match done {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let said = format!("Standard output cannot be written: {error}");
+            Err(Failure::Other(said))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn load(argument: &ConfigArgument) -> Result<Config, ConfigError> {
     config::load(argument.config.as_deref(), environment())
 }
@@ -171,14 +182,11 @@ fn load(argument: &ConfigArgument) -> Result<Config, ConfigError> {
 /// The environment's variables that can be configuration; one that is not UTF-8 cannot be a key
 /// of ours.
 fn environment() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| {
-            Some((
-                name.into_string().ok()?,
-                value.to_string_lossy().into_owned(),
-            ))
-        })
-        .filter(|(name, _)| !COMMAND_VARIABLES.contains(&name.as_str()))
+    let all = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        Some((name, value.to_string_lossy().into_owned()))
+    });
+    all.filter(|(name, _)| !COMMAND_VARIABLES.contains(&name.as_str()))
 }
 
 fn token(argument: &ConfigArgument) -> Result<(), Failure> {

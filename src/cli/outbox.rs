@@ -22,7 +22,7 @@ use crate::outbox::{
     self, Damage, DeliveryState, Found, Inspected, Inspection, Salvaged, Standing,
 };
 use crate::seal::Keyring;
-use keys::{Keys, beside};
+use keys::{Keys, key_file};
 use text::{counted, json_text, say};
 
 /// A check could not look, which is not the same as finding damage.
@@ -119,23 +119,20 @@ fn check(arguments: &Check) -> Result<ExitCode, Failure> {
     } else {
         inspection_text(&arguments.path, &found, arguments.all)
     })?;
-    let faults = found.report.faults.len() as u64;
-    let salvageable = found.report.salvageable_batches;
-    if faults == 0 && salvageable > 0 {
-        return Err(Failure::Other(format!(
-            "{} of {} were given up as damaged and can be read after all; `looker-feed outbox salvage --to` takes them in again.",
-            counted(salvageable, "batch"),
-            arguments.path.display()
-        )));
-    }
-    if faults == 0 {
-        return Ok(ExitCode::SUCCESS);
-    }
-    Err(Failure::Other(format!(
-        "{} in {}; `looker-feed outbox salvage` brings what can be read to another directory.",
-        counted(faults, "damaged place"),
-        arguments.path.display()
-    )))
+    let (report, path) = (&found.report, arguments.path.display());
+    let faults = counted(report.faults.len() as u64, "damaged place");
+    let batches = counted(report.salvageable_batches, "batch");
+    Err(Failure::Other(
+        match (report.faults.is_empty(), report.salvageable_batches) {
+            (true, 0) => return Ok(ExitCode::SUCCESS),
+            (true, _) => format!(
+                "{batches} of {path} were given up as damaged and can be read after all; `looker-feed outbox salvage --to` takes them in again."
+            ),
+            (false, _) => format!(
+                "{faults} in {path}; `looker-feed outbox salvage` brings what can be read to another directory."
+            ),
+        },
+    ))
 }
 
 fn salvage(arguments: &Salvage) -> Result<(), Failure> {
@@ -146,26 +143,25 @@ fn salvage(arguments: &Salvage) -> Result<(), Failure> {
         let written = write_lines(&arguments.path, &keys, file)?;
         answer["batches_written"] = json!(written.batches);
         answer["state_read"] = json!(written.state_read);
-        text += &format!(
-            "{} written to {}. They hold user data.\n",
+        let (batches, file) = (
             counted(written.batches, "undelivered batch"),
-            file.display()
+            file.display(),
         );
+        text += &format!("{batches} written to {file}. They hold user data.\n");
         if !written.state_read {
             text +=
                 "The state cannot be read: batches that were delivered already are among them.\n";
         }
     }
     if let Some(to) = &arguments.target.to {
-        let salvaged =
-            outbox::salvage_into(&arguments.path, to, keys).map_err(|error| Failure::of(&error))?;
+        let salvaged = outbox::salvage_into(&arguments.path, to, keys);
+        let salvaged = salvaged.map_err(|error| Failure::of(&error))?;
         answer["salvaged"] = salvaged_json(&salvaged);
         text += &salvaged_text(&arguments.path, to, &salvaged);
     }
-    say(&if arguments.json {
-        json_text(&answer)
-    } else {
-        text
+    say(&match arguments.json {
+        true => json_text(&answer),
+        false => text,
     })
 }
 
@@ -196,9 +192,8 @@ fn write_lines(path: &Path, keys: &Keyring, file: &Path) -> Result<Written, Fail
         return Err(cannot(error));
     }
     let state_read = read.map_err(|error| Failure::of(&error))?;
-    let file = out
-        .into_inner()
-        .map_err(|error| cannot(error.into_error()))?;
+    let file = out.into_inner();
+    let file = file.map_err(|error| cannot(error.into_error()))?;
     file.sync_all().map_err(cannot)?;
     Ok(Written {
         batches,
@@ -249,51 +244,42 @@ fn inspection_text(path: &Path, found: &Inspection, all: bool) -> String {
             passed_over += 1;
             continue;
         }
+        let (rows, requests) = (
+            |rows| counted(rows, "row"),
+            |requests| counted(requests, "request"),
+        );
         text += &format!(
             "Delivery {} {:?} to {}: {}; {} in {}",
             delivery.id,
             delivery.title,
             harmless(&delivery.destination),
             standing(delivery.standing).1,
-            counted(delivery.rows, "row"),
-            counted(delivery.entries, "request"),
+            rows(delivery.rows),
+            requests(delivery.entries),
         );
         if delivery.entries_left > 0 {
-            text += &format!(
-                ", of which {} in {} wait",
-                counted(delivery.rows_left, "row"),
-                counted(delivery.entries_left, "request")
-            );
+            let (rows, requests) = (rows(delivery.rows_left), requests(delivery.entries_left));
+            text += &format!(", of which {rows} in {requests} wait");
         }
         if delivery.rows_dead > 0 {
-            text += &format!(
-                ", {} in the dead letters",
-                counted(delivery.rows_dead, "row")
-            );
+            text += &format!(", {} in the dead letters", rows(delivery.rows_dead));
         }
         if delivery.rows_lost > 0 {
-            text += &format!(
-                ", {} lost to earlier damage",
-                counted(delivery.rows_lost, "row")
-            );
+            text += &format!(", {} lost to earlier damage", rows(delivery.rows_lost));
         }
         text += ".\n";
         if is_damaged(delivery) {
-            text += &format!(
-                "  DAMAGED: {} cannot be read, {} of it undelivered.\n",
-                counted(delivery.damaged_records, "record"),
-                counted(delivery.damaged_rows, "row")
-            );
+            let records = counted(delivery.damaged_records, "record");
+            let rows = rows(delivery.damaged_rows);
+            text += &format!("  DAMAGED: {records} cannot be read, {rows} of it undelivered.\n");
         }
     }
     if passed_over > 0 {
-        text += &format!(
-            "{} settled and sound, and not listed (--all lists them).\n",
-            match passed_over {
-                1 => "1 delivery is".to_owned(),
-                many => format!("{} are", counted(many, "delivery")),
-            }
-        );
+        let are = match passed_over {
+            1 => "1 delivery is".to_owned(),
+            many => format!("{} are", counted(many, "delivery")),
+        };
+        text += &format!("{are} settled and sound, and not listed (--all lists them).\n");
     }
     for fault in &report.faults {
         text += &format!("Damage in {}: {}", fault.file.display(), fault.what);
@@ -308,7 +294,7 @@ fn inspection_text(path: &Path, found: &Inspection, all: bool) -> String {
     if !report.opened && !report.keys.is_empty() {
         text += &format!(
             "Nothing was opened, since {} is not there and no --key-file was given: damage by the disk is found, a change by hand is not.\n",
-            beside(path).display()
+            key_file(path).display()
         );
     }
     if report.salvageable_batches > 0 {
@@ -320,13 +306,11 @@ fn inspection_text(path: &Path, found: &Inspection, all: bool) -> String {
         );
     }
     let lost: u64 = found.deliveries.iter().map(|one| one.rows_lost).sum();
+    let rows = counted(lost, "row");
     if report.faults.is_empty() {
         text += &match lost {
             0 => "Nothing is damaged.\n".to_owned(),
-            lost => format!(
-                "Nothing is damaged apart from what was given up earlier ({}).\n",
-                counted(lost, "row")
-            ),
+            _ => format!("Nothing is damaged apart from what was given up earlier ({rows}).\n"),
         };
     }
     text
@@ -364,10 +348,8 @@ fn inspection_json(found: &Inspection) -> Value {
             "damaged_rows": delivery.damaged_rows,
         })
     });
-    let keys = report
-        .keys
-        .iter()
-        .map(|(key, files)| json!({ "id": key.to_string(), "files": files }));
+    let keys = report.keys.iter();
+    let keys = keys.map(|(key, files)| json!({ "id": key.to_string(), "files": files }));
     let faults = report.faults.iter().map(|fault| {
         json!({
             "file": fault.file.display().to_string(),
@@ -416,21 +398,15 @@ fn salvaged_text(from: &Path, to: &Path, salvaged: &Salvaged) -> String {
         counted(salvaged.deliveries.len() as u64, "delivery")
     );
     if salvaged.unreadable > 0 {
-        text += &format!(
-            "The disk did not give {}.\n",
-            counted(salvaged.unreadable, "byte")
-        );
+        let bytes = counted(salvaged.unreadable, "byte");
+        text += &format!("The disk did not give {bytes}.\n");
     }
     for delivery in salvaged.deliveries.iter().rev() {
         let (waiting, lost) = (delivery.waiting.rows, delivery.damaged.rows);
         if waiting > 0 || lost > 0 {
-            text += &format!(
-                "Delivery {} {:?}: {} to be sent, {} lost.\n",
-                delivery.id,
-                delivery.title,
-                counted(waiting, "row"),
-                counted(lost, "row")
-            );
+            let (id, title) = (delivery.id, &delivery.title);
+            let (waiting, lost) = (counted(waiting, "row"), counted(lost, "row"));
+            text += &format!("Delivery {id} {title:?}: {waiting} to be sent, {lost} lost.\n");
         }
     }
     for damage in &salvaged.damage {
@@ -458,19 +434,16 @@ fn salvaged_text(from: &Path, to: &Path, salvaged: &Salvaged) -> String {
     text + &format!(
         "What is in it stays sealed: start the daemon with outbox.path = {:?}, and with the key of the old one (a copy of {:?} as {:?}, unless seal.key_file is set).\n",
         to.display().to_string(),
-        beside(from).display().to_string(),
-        beside(to).display().to_string()
+        key_file(from).display().to_string(),
+        key_file(to).display().to_string()
     )
 }
 
 fn damage_text(damage: &Damage) -> String {
+    let (rows, what) = (counted(damage.rows, "row"), &damage.what);
     match damage.delivery {
-        Some(id) => format!(
-            "Lost or in doubt: {} of delivery {id}: {}.\n",
-            counted(damage.rows, "row"),
-            damage.what
-        ),
-        None => format!("Lost or in doubt: {}.\n", damage.what),
+        Some(id) => format!("Lost or in doubt: {rows} of delivery {id}: {what}.\n"),
+        None => format!("Lost or in doubt: {what}.\n"),
     }
 }
 
@@ -492,16 +465,15 @@ fn salvaged_json(salvaged: &Salvaged) -> Value {
             "what": damage.what,
         })
     });
+    let faults = salvaged.rejected.iter();
+    let faults =
+        faults.map(|fault| json!({ "file": fault.file.display().to_string(), "what": fault.what }));
     json!({
         "bytes": salvaged.bytes,
         "unreadable_bytes": salvaged.unreadable,
         "deliveries": deliveries.collect::<Vec<_>>(),
         "damage": damage.collect::<Vec<_>>(),
         "brought_back": { "batches": salvaged.brought_back.letters, "rows": salvaged.brought_back.rows },
-        "rejected_faults": salvaged
-            .rejected
-            .iter()
-            .map(|fault| json!({ "file": fault.file.display().to_string(), "what": fault.what }))
-            .collect::<Vec<_>>(),
+        "rejected_faults": faults.collect::<Vec<_>>(),
     })
 }

@@ -19,7 +19,7 @@ use crate::app;
 use crate::causes::with_causes;
 use crate::cli::document::{Document, DocumentArgument};
 use crate::cli::form::FormArguments;
-use crate::cli::{ConfigArgument, Failure, load, looker, runtime};
+use crate::cli::{ConfigArgument, Failure, load, looker, runtime, written};
 use crate::clock::UnixMillis;
 use crate::config::Config;
 use crate::ingest::{self, IngestError, Progress, Store, Task};
@@ -124,13 +124,11 @@ fn explore(arguments: &Arguments, config: &Config, wanted: &str) -> Result<ExitC
         true => serde_json::to_string_pretty(&tagged).map_err(|error| Failure::of(&error))? + "\n",
         false => tagged.text(),
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Other(format!(
-            "Standard output cannot be written: {error}"
-        ))),
-        _ if tagged.misspelt.is_empty() && tagged.has_identity() => Ok(ExitCode::SUCCESS),
-        _ => Ok(ExitCode::FAILURE),
-    }
+    written(io::stdout().write_all(text.as_bytes()))?;
+    Ok(match tagged.misspelt.is_empty() && tagged.has_identity() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
 }
 
 /// Works the document through and prints what became of it. The exit code is 0 if the daemon would
@@ -178,20 +176,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     report.kept(kept.reasons, kept.batches.into_values(), worked.is_ok());
     report.error.clone_from(&failed);
 
-    let written = if arguments.json {
-        print::json(&report)
-    } else {
-        print::text(&report)
-    };
-    match written {
-        // The reader of a pipe has seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(Failure::Other(format!(
-                "Standard output cannot be written: {error}"
-            )));
-        }
-        _ => {}
-    }
+    written(match arguments.json {
+        true => print::json(&report),
+        false => print::text(&report),
+    })?;
     match failed {
         None => Ok(ExitCode::SUCCESS),
         Some(_) if arguments.json => Ok(ExitCode::FAILURE),

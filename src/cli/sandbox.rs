@@ -26,17 +26,16 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let settings = Settings {
         listen: arguments.listen,
         batches_per_second: (rate > 0).then_some(rate),
-        ledger: if arguments.counts_only {
-            LedgerMode::Counts
-        } else {
-            LedgerMode::Full
+        ledger: match arguments.counts_only {
+            true => LedgerMode::Counts,
+            false => LedgerMode::Full,
         },
         ..Settings::default()
     };
     runtime()?.block_on(async {
-        let sandbox = Sandbox::bind(settings).await.map_err(|error| {
-            Failure::Other(format!("Cannot listen at {}: {error}", arguments.listen))
-        })?;
+        let at = arguments.listen;
+        let failed = |error| Failure::Other(format!("Cannot listen at {at}: {error}"));
+        let sandbox = Sandbox::bind(settings).await.map_err(failed)?;
         let address = sandbox.addr();
         println!("A stand-in for mParticle listens at http://{address}/v2");
         println!(

@@ -86,12 +86,11 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             None => "standard input".to_owned(),
         }
     });
-    let hub = Hub::new(url, &key, config.intake.keep_alive, arguments.ca.as_deref()).map_err(
-        |error| match error {
-            HubError::Tls(_) => Failure::Usage(with_causes(&error)),
-            error => Failure::of(&error),
-        },
-    )?;
+    let hub = Hub::new(url, &key, config.intake.keep_alive, arguments.ca.as_deref());
+    let hub = hub.map_err(|error| match error {
+        HubError::Tls(_) => Failure::Usage(with_causes(&error)),
+        error => Failure::of(&error),
+    })?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
         let request = Request {
@@ -100,10 +99,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             api_secret: &api_secret,
             form: arguments.form.params(),
         };
-        let answer = hub
-            .execute(&request, document)
-            .await
-            .map_err(|error| Failure::of(&error))?;
+        let answer = hub.execute(&request, document).await;
+        let answer = answer.map_err(|error| Failure::of(&error))?;
         if !answer.success {
             return Err(Failure::Other(answer.message));
         }

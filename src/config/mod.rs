@@ -150,10 +150,7 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             keep_alive: of.key("intake.keep_alive", duration(millis(10)..=hours(1)))?,
         },
         action: ActionSettings {
-            form: of.key(
-                "action.form",
-                word(&[("full", FormKind::Full), ("plain", FormKind::Plain)]),
-            )?,
+            form: of.key("action.form", word(FORMS))?,
             require_identity_tag: of.key("action.require_identity_tag", truth)?,
             api_key_attribute: of.maybe("action.api_key_attribute", user_attribute)?,
             api_secret_attribute: of.maybe("action.api_secret_attribute", user_attribute)?,
@@ -180,13 +177,7 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             },
         },
         outbox: OutboxSettings {
-            backend: of.key(
-                "outbox.backend",
-                word(&[
-                    ("embedded", OutboxBackend::Embedded),
-                    ("postgres", OutboxBackend::Postgres),
-                ]),
-            )?,
+            backend: of.key("outbox.backend", word(BACKENDS))?,
             url: of.hidden_text("outbox.url")?,
             password: of.secret_file("outbox.password_file")?,
             pool: of.key("outbox.pool", whole(2..=1000))?,
@@ -204,15 +195,7 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             history: of.key("outbox.history", whole(1..=1_000_000))?,
         },
         mparticle: MparticleSettings {
-            pod: of.key(
-                "mparticle.pod",
-                word(&[
-                    ("us1", Pod::Us1),
-                    ("us2", Pod::Us2),
-                    ("eu1", Pod::Eu1),
-                    ("au1", Pod::Au1),
-                ]),
-            )?,
+            pod: of.key("mparticle.pod", word(PODS))?,
             endpoint: of.maybe("mparticle.endpoint", endpoint)?,
             ca_file: of.maybe("mparticle.ca_file", path)?,
             batches_per_second: of.key("mparticle.batches_per_second", whole(1..=1_000_000))?,
@@ -226,55 +209,15 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
                 bytes(256..=REQUEST_BYTES_LIMIT),
             )?,
             max_batch_bytes: of.key("mparticle.max_batch_bytes", bytes(256..=BATCH_BYTES_LIMIT))?,
-            identity_names: of.key(
-                "mparticle.identity_names",
-                word(&[
-                    ("current", IdentityNames::Current),
-                    ("legacy", IdentityNames::Legacy),
-                ]),
-            )?,
-            untagged: of.key(
-                "mparticle.untagged",
-                word(&[
-                    ("ignore", Untagged::Ignore),
-                    ("user_attribute", Untagged::UserAttribute),
-                    ("event_attribute", Untagged::EventAttribute),
-                ]),
-            )?,
-            pivoted_measures: of.key(
-                "mparticle.pivoted_measures",
-                word(&[
-                    ("refuse", PivotedMeasures::Refuse),
-                    ("attributes", PivotedMeasures::Attributes),
-                    ("json", PivotedMeasures::Json),
-                ]),
-            )?,
-            historical_events: of.key(
-                "mparticle.historical_events",
-                word(&[
-                    ("auto", Historical::Auto),
-                    ("never", Historical::Never),
-                    ("always", Historical::Always),
-                ]),
-            )?,
-            null_attributes: of.key(
-                "mparticle.null_attributes",
-                word(&[
-                    ("omit", Nulls::Omit),
-                    ("null", Nulls::Null),
-                    ("delete", Nulls::Delete),
-                ]),
-            )?,
+            identity_names: of.key("mparticle.identity_names", word(IDENTITY_NAMES))?,
+            untagged: of.key("mparticle.untagged", word(UNTAGGED))?,
+            pivoted_measures: of.key("mparticle.pivoted_measures", word(PIVOTED))?,
+            historical_events: of.key("mparticle.historical_events", word(HISTORICAL))?,
+            null_attributes: of.key("mparticle.null_attributes", word(NULLS))?,
             trim_identities: of.key("mparticle.trim_identities", truth)?,
             lowercase_email: of.key("mparticle.lowercase_email", truth)?,
             strip_html: of.key("mparticle.strip_html", truth)?,
-            attribute_types: of.key(
-                "mparticle.attribute_types",
-                word(&[
-                    ("as_is", AttributeTypes::AsIs),
-                    ("typed", AttributeTypes::Typed),
-                ]),
-            )?,
+            attribute_types: of.key("mparticle.attribute_types", word(TYPES))?,
             placeholder_identities: of.key("mparticle.placeholder_identities", placeholders)?,
             earliest_event: of.key("mparticle.earliest_event", day)?,
             latest_event_ahead: of.key(
@@ -332,20 +275,8 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
             ca_file: of.maybe("telemetry.ca_file", path)?,
         },
         log: LogSettings {
-            format: of.key(
-                "log.format",
-                word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
-            )?,
-            level: of.key(
-                "log.level",
-                word(&[
-                    ("error", tracing::Level::ERROR),
-                    ("warn", tracing::Level::WARN),
-                    ("info", tracing::Level::INFO),
-                    ("debug", tracing::Level::DEBUG),
-                    ("trace", tracing::Level::TRACE),
-                ]),
-            )?,
+            format: of.key("log.format", word(FORMATS))?,
+            level: of.key("log.level", word(LEVELS))?,
         },
         shutdown: ShutdownSettings {
             notice: of.key("shutdown.notice", duration(millis(0)..=hours(1)))?,
@@ -359,6 +290,54 @@ fn typed(layers: &mut Layers) -> Result<Config, ConfigError> {
     })
 }
 
+// The words that keys take.
+const FORMS: &[(&str, FormKind)] = &[("full", FormKind::Full), ("plain", FormKind::Plain)];
+const BACKENDS: &[(&str, OutboxBackend)] = &[
+    ("embedded", OutboxBackend::Embedded),
+    ("postgres", OutboxBackend::Postgres),
+];
+const PODS: &[(&str, Pod)] = &[
+    ("us1", Pod::Us1),
+    ("us2", Pod::Us2),
+    ("eu1", Pod::Eu1),
+    ("au1", Pod::Au1),
+];
+const IDENTITY_NAMES: &[(&str, IdentityNames)] = &[
+    ("current", IdentityNames::Current),
+    ("legacy", IdentityNames::Legacy),
+];
+const UNTAGGED: &[(&str, Untagged)] = &[
+    ("ignore", Untagged::Ignore),
+    ("user_attribute", Untagged::UserAttribute),
+    ("event_attribute", Untagged::EventAttribute),
+];
+const PIVOTED: &[(&str, PivotedMeasures)] = &[
+    ("refuse", PivotedMeasures::Refuse),
+    ("attributes", PivotedMeasures::Attributes),
+    ("json", PivotedMeasures::Json),
+];
+const HISTORICAL: &[(&str, Historical)] = &[
+    ("auto", Historical::Auto),
+    ("never", Historical::Never),
+    ("always", Historical::Always),
+];
+const NULLS: &[(&str, Nulls)] = &[
+    ("omit", Nulls::Omit),
+    ("null", Nulls::Null),
+    ("delete", Nulls::Delete),
+];
+const TYPES: &[(&str, AttributeTypes)] = &[
+    ("as_is", AttributeTypes::AsIs),
+    ("typed", AttributeTypes::Typed),
+];
+const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+const LEVELS: &[(&str, tracing::Level)] = &[
+    ("error", tracing::Level::ERROR),
+    ("warn", tracing::Level::WARN),
+    ("info", tracing::Level::INFO),
+    ("debug", tracing::Level::DEBUG),
+    ("trace", tracing::Level::TRACE),
+];
 /// What may be told of a delivery that arrived whole.
 const GOOD: &[(&str, GoodDeliveries)] = &[
     ("each", GoodDeliveries::Each),
@@ -397,7 +376,7 @@ impl Keys<'_> {
         match url {
             Some(url) if !is_callback(url.expose()) => Err(ConfigError::Relation {
                 key,
-                value: "something else (not shown)".to_owned(),
+                value: HIDDEN.to_owned(),
                 rule: "it takes an https url, or plain http to a loopback host, without user name \
                        and fragment"
                     .to_owned(),
@@ -410,17 +389,7 @@ impl Keys<'_> {
     fn hidden_text(&mut self, key: &'static str) -> Result<Option<Secret>, ConfigError> {
         let entry = self.0.optional(key);
         self.0.hide(key);
-        entry
-            .map(|Entry { raw, origin }| match raw {
-                Raw::Text(text) if !text.trim().is_empty() => Ok(Secret::new(text)),
-                _ => Err(ConfigError::Value {
-                    key,
-                    origin,
-                    found: "something else (not shown)".to_owned(),
-                    accepted: "text that is not empty".to_owned(),
-                }),
-            })
-            .transpose()
+        entry.map(|entry| hidden_text(key, entry)).transpose()
     }
 
     /// A secret given by the name of a file that holds nothing else.
@@ -440,7 +409,7 @@ impl Keys<'_> {
         parse(&raw).map_err(|accepted| ConfigError::Value {
             key,
             origin,
-            found: "something else (not shown)".to_owned(),
+            found: HIDDEN.to_owned(),
             accepted,
         })
     }
@@ -461,15 +430,7 @@ impl Keys<'_> {
                 value: file.display().to_string(),
                 rule: format!("`{key}` is set too; one of them must go"),
             }),
-            (Some(Entry { raw, origin }), None) => match raw {
-                Raw::Text(text) if !text.trim().is_empty() => Ok(Some(Secret::new(text))),
-                _ => Err(ConfigError::Value {
-                    key,
-                    origin,
-                    found: "something else (not shown)".to_owned(),
-                    accepted: "text that is not empty".to_owned(),
-                }),
-            },
+            (Some(entry), None) => hidden_text(key, entry).map(Some),
             (None, Some(file)) => secret_of(&file, file_key).map(Some),
         }
     }
@@ -496,6 +457,21 @@ impl Keys<'_> {
             lookers.extend(looker_api::instance(&name, entries)?);
         }
         Ok(lookers)
+    }
+}
+
+/// Stands for a value that may be a secret.
+const HIDDEN: &str = "something else (not shown)";
+
+fn hidden_text(key: &'static str, Entry { raw, origin }: Entry) -> Result<Secret, ConfigError> {
+    match raw {
+        Raw::Text(text) if !text.trim().is_empty() => Ok(Secret::new(text)),
+        _ => Err(ConfigError::Value {
+            key,
+            origin,
+            found: HIDDEN.to_owned(),
+            accepted: "text that is not empty".to_owned(),
+        }),
     }
 }
 

@@ -91,9 +91,8 @@ pub(super) fn json(value: &impl Serialize) -> Result<Response<Body>, Failure> {
 /// A body of a type.
 pub(super) fn content(kind: &'static str, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    let kind = HeaderValue::from_static(kind);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
 

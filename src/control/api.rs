@@ -14,13 +14,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{Failure, JSON, content, json, protect, told};
-use super::daemon::{Daemon, Page, Which};
+use super::daemon::{Daemon, Page, Problem, Which};
 use super::filter::Filter;
 use super::history::Range;
 use super::issue::Health;
 use super::request::{Answer, Format, Name, Params, bad, body, checked, name, page_of, params};
-use super::shared::{Shared, action};
-use super::{events, export, lists, lookups, metrics, page, people, schedules};
+use super::shared::Shared;
+use super::{events, export, lists, lookups, metrics, page, people, schedules, view};
 use crate::clock::UnixMillis;
 use crate::net::Peer;
 
@@ -123,9 +123,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response<Body> {
     let peer = request.extensions().get::<Arc<Peer>>();
     let from = peer.map(|peer| peer.address);
-    let admitted = shared
-        .guard
-        .check(request.method(), request.uri(), request.headers(), from);
+    let (method, headers) = (request.method(), request.headers());
+    let admitted = shared.guard.check(method, request.uri(), headers, from);
     let looks = matches!(*request.method(), Method::GET | Method::HEAD);
     match admitted {
         Ok(caller) => {
@@ -137,7 +136,7 @@ async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
             }
             let call = format!("{} {}", request.method(), request.uri().path());
             let response = next.run(request).await;
-            let action = action(caller.name, &call, &response);
+            let action = shared.action(caller.name, &call, &response);
             shared.record(action).await;
             response
         }
@@ -149,7 +148,7 @@ async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
             let response = Failure::from(refusal).into_response();
             if attempt {
                 let who = owner.unwrap_or_else(|| "somebody who was refused".to_owned());
-                let attempt = action(Some(who), &call, &response);
+                let attempt = shared.action(Some(who), &call, &response);
                 shared.record_refused(attempt).await;
             }
             response
@@ -187,13 +186,11 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response<Body> {
             let on = on.map_or_else(String::new, |database| format!("; outbox on {database}"));
             return content(TEXT, format!("ready{on}\n{}", issues(&overview.health)));
         }
-        Ok(overview) => format!(
-            "{}\n{}",
-            overview
-                .not_ready
-                .unwrap_or_else(|| "New deliveries are not taken.".into()),
-            issues(&overview.health)
-        ),
+        Ok(overview) => {
+            let why = overview.not_ready.as_deref();
+            let why = why.unwrap_or("New deliveries are not taken.");
+            format!("{why}\n{}", issues(&overview.health))
+        }
         Err(problem) => format!("{problem}\n"),
     };
     let mut response = content(TEXT, reason);
@@ -211,27 +208,17 @@ fn issues(health: &Health) -> String {
 }
 
 async fn scrape(State(shared): State<Arc<Shared>>) -> Answer {
-    let newest = Page {
-        after: None,
-        limit: 1,
-    };
-    let (mut overview, newest, schedules) = shared
-        .calls
-        .ask(move |daemon| {
-            let newest = daemon.deliveries(&Filter::default(), &newest);
-            Ok((daemon.overview(), newest, daemon.schedules()))
-        })
-        .await?;
+    let asked = shared.calls.ask(move |daemon| {
+        let newest = daemon.deliveries(&Filter::default(), &Page::first(1));
+        Ok((daemon.overview(), newest, daemon.schedules()))
+    });
+    let (mut overview, newest, schedules) = asked.await?;
     shared.complete(&mut overview);
     // Without the lists the other series still count.
-    let newest = newest
-        .ok()
-        .and_then(|listing| listing.items.into_iter().next());
-    let text = metrics::text(
-        &overview,
-        newest.map(|delivery| delivery.received),
-        &schedules::shown(schedules.unwrap_or_default()),
-    );
+    let newest = newest.unwrap_or_default().items.into_iter().next();
+    let newest = newest.map(|delivery| delivery.received);
+    let schedules = schedules::shown(schedules.unwrap_or_default());
+    let text = metrics::text(&overview, newest, &schedules);
     Ok(content(metrics::CONTENT_TYPE, text))
 }
 
@@ -290,34 +277,22 @@ async fn failed_delivery(State(shared): State<Arc<Shared>>, id: Name) -> Answer 
 async fn ask_again(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
     let id = name(id)?;
     tracing::info!(delivery = ?id, "an operator has Looker asked for a failed delivery");
-    let done = shared
-        .calls
-        .ask(move |daemon| daemon.ask_again(&id))
-        .await?;
-    told(&done, &done.message)
+    done(&shared, move |daemon| daemon.ask_again(&id)).await
 }
 
 async fn do_not_ask(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
     let id = name(id)?;
     tracing::info!(delivery = ?id, "an operator says that Looker is not to be asked again");
-    let done = shared
-        .calls
-        .ask(move |daemon| daemon.do_not_ask(&id))
-        .await?;
-    told(&done, &done.message)
+    done(&shared, move |daemon| daemon.do_not_ask(&id)).await
 }
 
 async fn rejected(State(shared): State<Arc<Shared>>, id: Name, query: Params<Part>) -> Answer {
     let (id, query) = (name(id)?, params(query)?);
     let page = page_of(query.after, query.limit)?;
-    if query.format == Format::Csv {
-        let part = (page.after, query.limit);
-        let file = "looker-feed-rejected-rows.csv";
-        let read = move |daemon: &dyn Daemon, page: &Page| daemon.rejected(&id, page);
-        return export::csv(shared, part, export::ROWS, file, read).await;
-    }
-    let listing = shared.calls.ask(move |daemon| daemon.rejected(&id, &page));
-    json(&listing.await?)
+    let part = (page, query.limit, query.format);
+    let file = "looker-feed-rejected-rows.csv";
+    let read = move |daemon: &dyn Daemon, page: &Page| daemon.rejected(&id, page);
+    export::list(shared, part, export::ROWS, file, read).await
 }
 
 async fn rejected_export(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
@@ -328,17 +303,11 @@ async fn dead_letters(State(shared): State<Arc<Shared>>, query: Params<Letters>)
     let query = params(query)?;
     let delivery = query.delivery.map(checked).transpose()?;
     let page = page_of(query.after, query.limit)?;
-    if query.format == Format::Csv {
-        let part = (page.after, query.limit);
-        let file = "looker-feed-dead-letters.csv";
-        let read =
-            move |daemon: &dyn Daemon, page: &Page| daemon.dead_letters(delivery.as_deref(), page);
-        return export::csv(shared, part, export::ENTRIES, file, read).await;
-    }
-    let listing = shared
-        .calls
-        .ask(move |daemon| daemon.dead_letters(delivery.as_deref(), &page));
-    json(&listing.await?)
+    let part = (page, query.limit, query.format);
+    let file = "looker-feed-dead-letters.csv";
+    let read =
+        move |daemon: &dyn Daemon, page: &Page| daemon.dead_letters(delivery.as_deref(), page);
+    export::list(shared, part, export::ENTRIES, file, read).await
 }
 
 #[derive(Deserialize)]
@@ -378,68 +347,59 @@ async fn edit(State(shared): State<Arc<Shared>>, id: Name, request: Request) -> 
     let id = name(id)?;
     let edit: Edit = body(request, EDIT).await?;
     tracing::warn!(letter = ?id, may_double = edit.may_double, "an operator edits a dead letter");
-    let done = shared
-        .calls
-        .ask(move |daemon| daemon.edit(&id, edit.batch.get(), edit.may_double))
-        .await?;
+    let asked = move |daemon: &dyn Daemon| daemon.edit(&id, edit.batch.get(), edit.may_double);
+    let done = shared.calls.ask(asked).await?;
     told(&done, &done.message)
 }
 
 async fn replay(State(shared): State<Arc<Shared>>, request: Request) -> Answer {
     let which = which(request).await?;
     tracing::info!(which = %brief(&which), "an operator replays dead letters");
-    let done = shared
-        .calls
-        .ask(move |daemon| daemon.replay(&which))
-        .await?;
-    told(&done, &done.message)
+    done(&shared, move |daemon| daemon.replay(&which)).await
 }
 
 async fn discard(State(shared): State<Arc<Shared>>, request: Request) -> Answer {
     let which = which(request).await?;
     tracing::warn!(which = %brief(&which), "an operator discards dead letters");
-    let done = shared
-        .calls
-        .ask(move |daemon| daemon.discard(&which))
-        .await?;
-    told(&done, &done.message)
+    done(&shared, move |daemon| daemon.discard(&which)).await
 }
 
 async fn cancel(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
     let id = name(id)?;
     tracing::warn!(delivery = ?id, "an operator cancels a delivery");
-    let done = shared.calls.ask(move |daemon| daemon.cancel(&id)).await?;
-    told(&done, &done.message)
+    done(&shared, move |daemon| daemon.cancel(&id)).await
 }
 
 async fn release(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
     let id = name(id)?;
     tracing::info!(delivery = ?id, "an operator releases a delivery");
-    let done = shared.calls.ask(move |daemon| daemon.release(&id)).await?;
-    told(&done, &done.message)
+    done(&shared, move |daemon| daemon.release(&id)).await
 }
 
 async fn pause(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
     let id = name(id)?;
     tracing::warn!(destination = ?id, "an operator pauses a destination");
-    let done = shared.calls.ask(move |daemon| daemon.pause(&id)).await?;
-    told(&done, &done.message)
+    done(&shared, move |daemon| daemon.pause(&id)).await
 }
 
 async fn resume(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
     let id = name(id)?;
     tracing::info!(destination = ?id, "an operator resumes a destination");
-    let done = shared.calls.ask(move |daemon| daemon.resume(&id)).await?;
-    told(&done, &done.message)
+    done(&shared, move |daemon| daemon.resume(&id)).await
 }
 
 async fn retry(State(shared): State<Arc<Shared>>, id: Name) -> Answer {
     let id = name(id)?;
     tracing::info!(destination = ?id, "an operator ends the wait of a destination");
-    let done = shared
-        .calls
-        .ask(move |daemon| daemon.retry_now(&id))
-        .await?;
+    done(&shared, move |daemon| daemon.retry_now(&id)).await
+}
+
+/// Has the daemon do something, and says what it did.
+async fn done(
+    shared: &Shared,
+    act: impl FnOnce(&dyn Daemon) -> Result<view::Done, Problem> + Send + 'static,
+) -> Answer {
+    let done = shared.calls.ask(act).await?;
     told(&done, &done.message)
 }
 

@@ -134,6 +134,13 @@ pub struct Page {
     pub limit: usize,
 }
 
+impl Page {
+    /// The first so many.
+    pub fn first(limit: usize) -> Self {
+        Self { after: None, limit }
+    }
+}
+
 /// Which dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {

@@ -16,22 +16,18 @@ pub(super) fn destinations(overview: &mut Overview, speeds: &Speeds) {
 /// from the newest on: what waits in a destination, less what came after a delivery, is what must
 /// be sent until it is done.
 pub(super) fn deliveries(overview: &Overview, speeds: &Speeds, newest_first: &mut [Delivery]) {
-    let mut ahead: Vec<(&str, u64, Outlook)> = overview
-        .destinations
-        .iter()
-        .map(|destination| {
-            let outlook = speeds.outlook(destination, overview.now);
-            (destination.id.as_str(), destination.batches, outlook)
-        })
-        .collect();
+    let ahead = overview.destinations.iter().map(|destination| {
+        let outlook = speeds.outlook(destination, overview.now);
+        (destination.id.as_str(), destination.batches, outlook)
+    });
+    let mut ahead: Vec<(&str, u64, Outlook)> = ahead.collect();
     for delivery in newest_first {
         let left = batches_left(delivery);
         if left == 0 {
             continue;
         }
-        let place = ahead
-            .iter_mut()
-            .find(|(id, ..)| *id == delivery.destination);
+        let mut places = ahead.iter_mut();
+        let place = places.find(|(id, ..)| *id == delivery.destination);
         if let Some((_, batches, outlook)) = place {
             delivery.seconds_left = whole(outlook.seconds((*batches).max(left)));
             *batches = batches.saturating_sub(left);

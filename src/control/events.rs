@@ -20,7 +20,6 @@ use super::issue::Standing;
 use super::shared::{LISTENERS, Shared};
 use super::view::{Delivery, Overview, Pulse};
 use super::{history, kept};
-use crate::clock::UnixMillis;
 use crate::shutdown::Shutdown;
 
 /// How often a live page hears.
@@ -100,7 +99,7 @@ async fn remember(shared: &Shared, file: &Path) {
     let path = file.to_owned();
     let read = tokio::task::spawn_blocking(move || kept::read(&path)).await;
     match read {
-        Ok(Ok(Some(kept))) => shared.recorder().go_on(kept, UnixMillis::now()),
+        Ok(Ok(Some(kept))) => shared.recorder().go_on(kept, shared.clock.now()),
         Ok(Ok(None)) => {}
         Ok(Err(error)) => {
             tracing::warn!(file = %file.display(), %error, "the charts start over: their file cannot be read");
@@ -179,21 +178,14 @@ async fn event(shared: &Shared) -> Bytes {
 }
 
 async fn pulse(shared: &Shared) -> Pulse {
-    let looked = shared
-        .calls
-        .ask(move |daemon| {
-            let newest = Page {
-                after: None,
-                limit: RECENT,
-            };
-            let overview = daemon.overview();
-            let newest = daemon.deliveries(&Filter::default(), &newest);
-            let open = open(daemon, &overview);
-            let newest = newest.and_then(|newest| with_over(daemon, newest.items, &open));
-            Ok((overview, newest, open))
-        })
-        .await;
-    let (mut overview, deliveries, open) = match looked {
+    let looked = shared.calls.ask(move |daemon| {
+        let overview = daemon.overview();
+        let newest = daemon.deliveries(&Filter::default(), &Page::first(RECENT));
+        let open = open(daemon, &overview);
+        let newest = newest.and_then(|newest| with_over(daemon, newest.items, &open));
+        Ok((overview, newest, open))
+    });
+    let (mut overview, deliveries, open) = match looked.await {
         Ok(looked) => looked,
         Err(problem) => {
             return Pulse {
@@ -267,13 +259,9 @@ fn with_over(
         state: Some(State::Done),
         ..Filter::default()
     };
-    let page = Page {
-        after: None,
-        limit: OVER,
-    };
-    let over = daemon.deliveries(&filter, &page)?.items.into_iter();
+    let over = daemon.deliveries(&filter, &Page::first(OVER))?.items;
     let mut all = newest;
     let known: HashSet<String> = all.iter().map(|one| one.id.clone()).collect();
-    all.extend(over.filter(|one| !known.contains(&one.id)));
+    all.extend(over.into_iter().filter(|one| !known.contains(&one.id)));
     Ok(all)
 }

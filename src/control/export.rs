@@ -12,9 +12,10 @@ use axum::http::header::{CONTENT_DISPOSITION, HeaderValue};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::answer::{Failure, content};
+use super::answer::{Failure, content, json};
 use super::csv::{self, Record};
 use super::daemon::{Daemon, Page, Problem};
+use super::request::Format;
 use super::shared::Shared;
 use super::view::Listing;
 
@@ -68,6 +69,24 @@ pub(super) async fn rejected(
         lines(&daemon.rejected(&delivery, &page)?)
     };
     stream(shared, read, None, JSONL, "looker-feed-rejected-rows.jsonl").await
+}
+
+/// A list as it is asked for: the JSON of a page, or CSV from there on. See [`csv`].
+pub(super) async fn list<T, R>(
+    shared: Arc<Shared>,
+    (page, limit, format): (Page, Option<usize>, Format),
+    at_once: usize,
+    file: &'static str,
+    read: R,
+) -> Result<Response<Body>, Failure>
+where
+    T: Record + Serialize + Send,
+    R: Fn(&dyn Daemon, &Page) -> Result<Listing<T>, Problem> + Clone + Send + Sync + 'static,
+{
+    if format == Format::Csv {
+        return csv(shared, (page.after, limit), at_once, file, read).await;
+    }
+    json(&shared.calls.ask(move |daemon| read(daemon, &page)).await?)
 }
 
 /// A list as CSV: from `after` on, `limit` entries, or all of them, `at_once` in a part.
@@ -156,10 +175,6 @@ fn lines<T: Serialize>(listing: &Listing<T>) -> Result<Part, Problem> {
         line.push(b'\n');
         Ok(Bytes::from(line))
     };
-    let lines = listing
-        .items
-        .iter()
-        .map(line)
-        .collect::<Result<_, Problem>>()?;
-    Ok((lines, listing.next.clone()))
+    let lines: Result<_, Problem> = listing.items.iter().map(line).collect();
+    Ok((lines?, listing.next.clone()))
 }

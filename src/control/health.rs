@@ -22,20 +22,14 @@ impl Health {
         let dead = overview.outbox.dead_letters;
         if dead > 0 {
             let wait = if dead == 1 { "waits" } else { "wait" };
-            issues.push(Issue {
-                kind: Kind::DeadLetters,
-                level: Level::Attention,
-                title: format!(
-                    "{} {wait} for you.",
-                    count(dead, "dead letter", "dead letters")
-                ),
-                text:
-                    "Each was refused by mParticle for good, with the reason. Mend the cause, then \
-                       replay; or discard."
-                        .to_owned(),
-                since: None,
-                destination: None,
-            });
+            let letters = count(dead, "dead letter", "dead letters");
+            issues.push(Issue::new(
+                Kind::DeadLetters,
+                Level::Attention,
+                format!("{letters} {wait} for you."),
+                "Each was refused by mParticle for good, with the reason. Mend the cause, then \
+                 replay; or discard.",
+            ));
         }
         let held = overview.outbox.held_deliveries;
         if held > 0 {
@@ -49,14 +43,9 @@ impl Health {
                     "Nothing of them is sent, since their sizes are unusual. Release them, or cancel them.",
                 ),
             };
-            issues.push(Issue {
-                kind: Kind::DeliveriesHeld,
-                level: Level::Attention,
-                title: format!("{} {wait} held.", count(held, "delivery", "deliveries")),
-                text: text.to_owned(),
-                since: None,
-                destination: None,
-            });
+            let title = format!("{} {wait} held.", count(held, "delivery", "deliveries"));
+            let (kind, level) = (Kind::DeliveriesHeld, Level::Attention);
+            issues.push(Issue::new(kind, level, title, text));
         }
         issues.sort_by_key(|issue| {
             let rank = Kind::ALL.iter().position(|kind| *kind == issue.kind);
@@ -97,14 +86,7 @@ impl Health {
 fn outbox(overview: &Overview, issues: &mut Vec<Issue>) {
     let outbox = &overview.outbox;
     let mut add = |kind, level, title: &str, text: String| {
-        issues.push(Issue {
-            kind,
-            level,
-            title: title.to_owned(),
-            text,
-            since: None,
-            destination: None,
-        });
+        issues.push(Issue::new(kind, level, title, text));
     };
     // Refused writes are the reason then, and one thing is counted once.
     if let (Some(why), Some(_)) = (&outbox.refusing, &outbox.database) {
@@ -159,53 +141,35 @@ fn outbox(overview: &Overview, issues: &mut Vec<Issue>) {
 /// Deliveries that failed, and whether somebody or something mends them.
 fn failed(overview: &Overview, issues: &mut Vec<Issue>) {
     let failures = &overview.failures;
-    let mut add = |kind, level, title: String, text: String, since| {
-        issues.push(Issue {
-            kind,
-            level,
-            title,
-            text,
-            since,
-            destination: None,
-        });
-    };
     let alone = failures.for_a_person;
     if alone > 0 {
-        let title = format!(
-            "{} of late.",
-            count(alone, "delivery failed", "deliveries failed")
-        );
-        let (it, whom) = if alone == 1 {
-            ("it", "it")
-        } else {
-            ("them", "each")
+        let title = count(alone, "delivery failed", "deliveries failed") + " of late.";
+        let (it, whom) = match alone {
+            1 => ("it", "it"),
+            _ => ("them", "each"),
         };
         let text = format!(
             "Nothing of {it} was sent, and nobody asks Looker for {it} again. See the reason; then send {whom} \
              again from Looker, or have Looker asked, or dismiss {whom}."
         );
-        let (kind, level) = (Kind::DeliveriesFailed, Level::Attention);
-        add(kind, level, title, text, failures.since);
+        issues.push(Issue {
+            since: failures.since,
+            ..Issue::new(Kind::DeliveriesFailed, Level::Attention, title, text)
+        });
     }
     let asked: u64 = overview.ask_again.open.values().sum();
     if asked > 0 {
-        let title = format!(
-            "{} and {} asked for again.",
-            count(asked, "delivery failed", "deliveries failed"),
-            if asked == 1 { "is" } else { "are" }
-        );
+        let title = count(asked, "delivery failed and is", "deliveries failed and are");
         let it = if asked == 1 { "it" } else { "them" };
         let text = format!(
             "Nothing of {it} was sent, and there is nothing to do: Looker is asked to run {it} again."
         );
-        add(Kind::DeliveriesFailed, Level::Waiting, title, text, None);
+        let (kind, level) = (Kind::DeliveriesFailed, Level::Waiting);
+        issues.push(Issue::new(kind, level, title + " asked for again.", text));
     }
     for looker in &overview.ask_again.lookers {
-        let Some(trouble) = looker
-            .trouble
-            .as_deref()
-            .filter(|_| asked > 0 || looker.refused)
-        else {
+        let trouble = looker.trouble.as_deref();
+        let Some(trouble) = trouble.filter(|_| asked > 0 || looker.refused) else {
             continue;
         };
         let (level, then) = match looker.refused {
@@ -218,12 +182,12 @@ fn failed(overview: &Overview, issues: &mut Vec<Issue>) {
         };
         let title = format!("Looker at {} cannot be asked again.", looker.host);
         let text = format!("{} {then}", sentence(trouble));
-        add(Kind::LookerApi, level, title, text, None);
+        issues.push(Issue::new(Kind::LookerApi, level, title, text));
     }
 }
 
 fn standing_of(destination: &Destination) -> Option<Issue> {
-    let why = destination.why.as_deref().unwrap_or_default();
+    let why = sentence(destination.why.as_deref().unwrap_or_default());
     let label = &destination.label;
     let (kind, level, title, text) = match destination.state.as_str() {
         "paused" => (
@@ -232,11 +196,10 @@ fn standing_of(destination: &Destination) -> Option<Issue> {
             format!("Nothing is sent to {label}: it is paused."),
             // One that a person has paused is not tried by itself.
             match destination.next_try {
-                None => format!("{} Nothing is lost. Resume it to go on.", sentence(why)),
+                None => format!("{why} Nothing is lost. Resume it to go on."),
                 Some(_) => format!(
-                    "{} Nothing is lost. Correct the credentials in Looker's action (the next delivery brings \
-                     them), or cancel the delivery that is wrong; resume to try at once.",
-                    sentence(why)
+                    "{why} Nothing is lost. Correct the credentials in Looker's action (the next delivery brings \
+                     them), or cancel the delivery that is wrong; resume to try at once."
                 ),
             },
         ),
@@ -245,19 +208,15 @@ fn standing_of(destination: &Destination) -> Option<Issue> {
             Level::Waiting,
             format!("{label} does not answer."),
             format!(
-                "{} Nothing is lost, and there is nothing to do: it is tried again by itself.",
-                sentence(why)
+                "{why} Nothing is lost, and there is nothing to do: it is tried again by itself."
             ),
         ),
         _ => return None,
     };
     Some(Issue {
-        kind,
-        level,
-        title,
-        text,
         since: destination.since,
         destination: Some(destination.id.clone()),
+        ..Issue::new(kind, level, title, text)
     })
 }
 
@@ -319,13 +278,11 @@ pub(super) fn deliveries(overview: &Overview, deliveries: &mut [Delivery]) {
 fn blocked(destination: &Destination) -> String {
     let why = destination.why.as_deref().unwrap_or("it is not known why");
     let clause = why.trim_end_matches('.');
+    let label = &destination.label;
     match destination.state.as_str() {
-        "paused" => format!("Waits until {} is resumed: {clause}.", destination.label),
-        "down" => format!(
-            "Waits for {}, which does not answer: {clause}.",
-            destination.label
-        ),
-        _ => format!("Waits for {}: {clause}.", destination.label),
+        "paused" => format!("Waits until {label} is resumed: {clause}."),
+        "down" => format!("Waits for {label}, which does not answer: {clause}."),
+        _ => format!("Waits for {label}: {clause}."),
     }
 }
 
@@ -409,10 +366,8 @@ mod tests {
         assert_eq!(health.for_a_person(), 3);
         let kinds: Vec<_> = health.issues.iter().map(|issue| issue.kind).collect();
         let paused = Kind::DestinationPaused;
-        assert_eq!(
-            kinds,
-            [paused, paused, Kind::DeadLetters, Kind::DestinationDown]
-        );
+        let want = [paused, paused, Kind::DeadLetters, Kind::DestinationDown];
+        assert_eq!(kinds, want);
 
         // The disk that fails is the reason that nothing is taken: one thing.
         overview.ready = false;
@@ -483,22 +438,15 @@ mod tests {
         for issue in &health.issues {
             for text in [&issue.title, &issue.text] {
                 assert!(text.ends_with('.') && !text.contains(".."), "{text}");
-                assert!(
-                    !text.starts_with(char::is_lowercase) || text.starts_with("label"),
-                    "{text}"
-                );
+                let small = text.starts_with(char::is_lowercase);
+                assert!(!small || text.starts_with("label"), "{text}");
             }
         }
-        let down = health
-            .issues
-            .iter()
-            .find(|one| one.kind == Kind::DestinationDown);
+        let mut issues = health.issues.iter();
+        let down = issues.find(|one| one.kind == Kind::DestinationDown);
         let down = down.expect("it is there");
-        assert!(
-            down.text.starts_with("Status 503. Nothing is lost"),
-            "{}",
-            down.text
-        );
+        let words = "Status 503. Nothing is lost";
+        assert!(down.text.starts_with(words), "{}", down.text);
         assert_eq!(down.since, Some(UnixMillis(7)));
     }
 

@@ -89,15 +89,10 @@ impl Recorder {
         let ring = &self.rings[at];
         // The one that is being made is shown too: the newest is what a person looks for.
         let making = ring.making.map(|(sample, _)| sample);
+        let samples = ring.samples.iter().copied().chain(making);
         History {
             every_seconds: RINGS[at].0 / 1000,
-            samples: ring
-                .samples
-                .iter()
-                .copied()
-                .chain(making)
-                .filter(|sample| sample.at > since)
-                .collect(),
+            samples: samples.filter(|sample| sample.at > since).collect(),
         }
     }
 
@@ -196,10 +191,8 @@ impl Counters {
     fn of(overview: &Overview) -> Self {
         let destinations = overview.destinations.iter().map(|destination| {
             let throttled = destination.replies.get("throttled").copied();
-            (
-                destination.id.clone(),
-                (destination.batches_accepted, throttled.unwrap_or_default()),
-            )
+            let counts = (destination.batches_accepted, throttled.unwrap_or_default());
+            (destination.id.clone(), counts)
         });
         Self {
             at: overview.now,

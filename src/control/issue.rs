@@ -121,6 +121,25 @@ pub struct Issue {
     pub destination: Option<String>,
 }
 
+impl Issue {
+    /// One that is about no destination, and of which nobody knows since when.
+    pub(super) fn new(
+        kind: Kind,
+        level: Level,
+        title: impl Into<String>,
+        text: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            level,
+            title: title.into(),
+            text: text.into(),
+            since: None,
+            destination: None,
+        }
+    }
+}
+
 /// The roll-up: `health` in `GET /api/v1/overview`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {

@@ -82,10 +82,9 @@ pub(super) async fn deliveries(Of(shared): Of<Arc<Shared>>, query: Params<Wanted
         return export::csv(shared, part, export::ENTRIES, file, read).await;
     }
     let ahead = page.after.is_none() && filter.holds_all_open();
-    let (mut overview, mut listing) = shared
-        .calls
-        .ask(move |daemon| Ok((daemon.overview(), daemon.deliveries(&filter, &page)?)))
-        .await?;
+    let both =
+        move |daemon: &dyn Daemon| Ok((daemon.overview(), daemon.deliveries(&filter, &page)?));
+    let (mut overview, mut listing) = shared.calls.ask(both).await?;
     shared.complete(&mut overview);
     shared.complete_deliveries(&overview, &mut listing.items, ahead);
     json(&listing)
@@ -99,13 +98,8 @@ pub(super) async fn failed(Of(shared): Of<Arc<Shared>>, query: Params<Wanted>) -
         return Err(bad(why.to_owned()));
     }
     let read = move |daemon: &dyn Daemon, page: &Page| daemon.failed_deliveries(&filter, page);
-    if format == Format::Csv {
-        let part = (page.after, limit);
-        let file = "looker-feed-failed-deliveries.csv";
-        return export::csv(shared, part, export::ENTRIES, file, read).await;
-    }
-    let listing = shared.calls.ask(move |daemon| read(daemon, &page));
-    json(&listing.await?)
+    let (part, file) = ((page, limit, format), "looker-feed-failed-deliveries.csv");
+    export::list(shared, part, export::ENTRIES, file, read).await
 }
 
 fn bounded(text: String, most: usize) -> Result<String, Failure> {
@@ -148,11 +142,7 @@ fn behind_others(daemon: &dyn Daemon, delivery: &Delivery) -> Result<Vec<Deliver
         destination: Some(delivery.destination.clone()),
         ..Filter::default()
     };
-    let page = Page {
-        after: None,
-        limit: PART,
-    };
-    Ok(daemon.deliveries(&filter, &page)?.items)
+    Ok(daemon.deliveries(&filter, &Page::first(PART))?.items)
 }
 
 #[derive(Deserialize)]

@@ -41,21 +41,18 @@ async fn person(request: Request) -> Result<Person, Failure> {
     for (name, value) in asked.identities {
         let value = value.trim().to_owned();
         if value.is_empty() || value.len() > LONGEST || value.chars().any(char::is_control) {
-            return Err(bad(format!(
-                "The identity `{}` has 1 to {LONGEST} visible characters.",
-                name.escape_debug()
-            )));
+            let name = name.escape_debug();
+            let said = format!("The identity `{name}` has 1 to {LONGEST} visible characters.");
+            return Err(bad(said));
         }
         identities.push((name, value));
     }
     let reference = asked.reference.filter(|text| !text.trim().is_empty());
-    if reference
-        .as_ref()
-        .is_some_and(|text| text.chars().count() > REFERENCE || text.chars().any(char::is_control))
-    {
-        return Err(bad(format!(
-            "`reference` has at most {REFERENCE} visible characters."
-        )));
+    let is_odd =
+        |text: &String| text.chars().count() > REFERENCE || text.chars().any(char::is_control);
+    if reference.as_ref().is_some_and(is_odd) {
+        let said = format!("`reference` has at most {REFERENCE} visible characters.");
+        return Err(bad(said));
     }
     Ok(Person {
         identities,
@@ -72,10 +69,8 @@ pub(super) async fn find(State(shared): State<Arc<Shared>>, request: Request) ->
 pub(super) async fn erase(State(shared): State<Arc<Shared>>, request: Request) -> Answer {
     let person = person(request).await?;
     tracing::warn!("an operator erases a person");
-    let begun = shared
-        .calls
-        .ask(move |daemon| daemon.erase(&person))
-        .await?;
+    let asked = shared.calls.ask(move |daemon| daemon.erase(&person));
+    let begun = asked.await?;
     told(&begun, &begun.message)
 }
 

@@ -56,6 +56,7 @@ pub use daemon::{Daemon, Page, Problem, Which};
 pub use filter::{Filter, State};
 pub use guard::{NamedToken, Proxy, Token, TokenError};
 
+use crate::clock::Clock;
 use crate::net::{self, Limits};
 use crate::shutdown::Shutdown;
 
@@ -89,6 +90,8 @@ pub struct AdminSettings {
     pub audit: Option<AuditLog>,
     /// A proxy that says who somebody is; `None`: nobody is believed.
     pub proxy: Option<Proxy>,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// The admin side, bound and not yet answering.
@@ -101,6 +104,7 @@ pub struct Admin {
     history: Option<PathBuf>,
     configuration: Vec<view::Setting>,
     audit: Option<AuditLog>,
+    clock: Clock,
 }
 
 impl Admin {
@@ -111,19 +115,15 @@ impl Admin {
     pub async fn bind(settings: AdminSettings) -> io::Result<Self> {
         let listen = settings.listen;
         if settings.tokens.is_empty() && !listen.ip().to_canonical().is_loopback() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!(
-                    "the admin address {listen} can be reached from other machines and there is no \
-                     admin token: set `admin.token`, or listen on 127.0.0.1"
-                ),
-            ));
+            let said = format!(
+                "the admin address {listen} can be reached from other machines and there is no \
+                 admin token: set `admin.token`, or listen on 127.0.0.1"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, said));
         }
         let listener = TcpListener::bind(listen).await.map_err(|error| {
-            io::Error::new(
-                error.kind(),
-                format!("the admin address {listen} cannot be bound: {error}"),
-            )
+            let said = format!("the admin address {listen} cannot be bound: {error}");
+            io::Error::new(error.kind(), said)
         })?;
         Ok(Self {
             addr: listener.local_addr()?,
@@ -133,6 +133,7 @@ impl Admin {
             history: settings.history,
             configuration: settings.configuration,
             audit: settings.audit,
+            clock: settings.clock,
         })
     }
 
@@ -149,6 +150,7 @@ impl Admin {
             self.guard,
             self.configuration,
             self.audit,
+            self.clock,
             shutdown.clone(),
         );
         let shared = Arc::new(shared);

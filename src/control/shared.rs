@@ -1,5 +1,6 @@
 //! What the routes and the sampler of the admin side share.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use super::history::Recorder;
 use super::issue::Health;
 use super::speeds::Speeds;
 use super::view::{Action, Delivery, Listing, Overview, Setting};
-use crate::clock::UnixMillis;
+use crate::clock::Clock;
 use crate::shutdown::Shutdown;
 
 /// Live pages at once, well below the bound on connections, so that probes always get through.
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     pub listeners: Arc<Semaphore>,
     pub shutdown: Shutdown,
     pub configuration: Vec<Setting>,
+    pub clock: Clock,
     audit: Option<Arc<Audit>>,
     refused: Mutex<Refused>,
     recorder: Mutex<Recorder>,
@@ -62,6 +64,7 @@ impl Shared {
         guard: Guard,
         configuration: Vec<Setting>,
         audit: Option<AuditLog>,
+        clock: Clock,
         shutdown: Shutdown,
     ) -> Self {
         Self {
@@ -72,6 +75,7 @@ impl Shared {
             shutdown,
             configuration,
             audit: audit.map(|log| log.0),
+            clock,
             refused: Mutex::default(),
             recorder: Mutex::default(),
             speeds: Mutex::default(),
@@ -111,10 +115,8 @@ impl Shared {
             return;
         };
         let written = tokio::task::spawn_blocking(move || audit.record(&action)).await;
-        match written {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the audit log could not be written"),
-            Err(error) => tracing::error!(%error, "the audit log could not be written"),
+        if let Err(error) = written.map_err(io::Error::other).flatten() {
+            tracing::error!(%error, "the audit log could not be written");
         }
     }
 
@@ -146,12 +148,10 @@ impl Shared {
         let skip =
             skip.map_err(|_| Problem::Refused("`after` is not what a list gave.".to_owned()))?;
         let read = tokio::task::spawn_blocking(move || audit.newest(skip, page.limit)).await;
-        let failed = |error: &dyn std::fmt::Display| {
-            Problem::Failed(format!("The audit log cannot be read: {error}."))
-        };
         let (items, more) = read
-            .map_err(|error| failed(&error))?
-            .map_err(|error| failed(&error))?;
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(|error| Problem::Failed(format!("The audit log cannot be read: {error}.")))?;
         let next = more.then(|| (skip + items.len()).to_string());
         Ok(Listing { items, next })
     }
@@ -162,16 +162,16 @@ impl Shared {
         self.complete(&mut overview);
         Ok(overview)
     }
-}
 
-/// A changing call, as the audit log has it.
-pub(super) fn action(who: Option<String>, call: &str, response: &Response<Body>) -> Action {
-    let said = response.extensions().get::<Said>();
-    Action {
-        at: UnixMillis::now(),
-        who: who.unwrap_or_else(|| "somebody on this machine".to_owned()),
-        call: call.chars().take(LONGEST).collect(),
-        status: response.status().as_u16(),
-        said: said.map_or_else(String::new, |said| said.0.chars().take(LONGEST).collect()),
+    /// A changing call, as the audit log has it.
+    pub fn action(&self, who: Option<String>, call: &str, response: &Response<Body>) -> Action {
+        let said = response.extensions().get::<Said>();
+        Action {
+            at: self.clock.now(),
+            who: who.unwrap_or_else(|| "somebody on this machine".to_owned()),
+            call: call.chars().take(LONGEST).collect(),
+            status: response.status().as_u16(),
+            said: said.map_or_else(String::new, |said| said.0.chars().take(LONGEST).collect()),
+        }
     }
 }

@@ -394,10 +394,10 @@ impl Circuit {
         self.throttles = self.throttles.saturating_add(1);
         let wait = match retry_after {
             Some(asked) => obeyed(asked, self.settings.retry_after_max, &mut self.rng),
-            None => self
-                .settings
-                .backoff
-                .full_jitter(self.throttles, &mut self.rng),
+            None => {
+                let backoff = &self.settings.backoff;
+                backoff.full_jitter(self.throttles, &mut self.rng)
+            }
         };
         self.enter(State::Waiting {
             until: now.tick + wait,
@@ -490,9 +490,8 @@ impl Circuit {
     }
 
     fn slow_probe(&mut self) -> Duration {
-        self.settings
-            .paused_probe
-            .mul_f64(0.9 + 0.2 * self.rng.f64())
+        let share = 0.9 + 0.2 * self.rng.f64();
+        self.settings.paused_probe.mul_f64(share)
     }
 
     /// Begins a new round: replies to what is still in flight are stale from now on.

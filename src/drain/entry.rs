@@ -100,7 +100,7 @@ impl Entry {
     }
 
     /// A piece goes to the dead letters. Returns whether the entry is decided.
-    pub fn bury(&mut self, piece: &Piece, reason: &str, now: UnixMillis) -> bool {
+    pub fn make_dead(&mut self, piece: &Piece, reason: &str, now: UnixMillis) -> bool {
         self.dead.extend(piece.slices.clone().map(|slice| Dead {
             slice,
             reason: reason.to_owned(),

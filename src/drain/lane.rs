@@ -161,8 +161,8 @@ impl Lane {
             if expired || pieces.is_empty() {
                 let reason = too_old(&self.why());
                 for piece in &pieces {
-                    entry.bury(piece, &reason, now.wall);
-                    self.history.buried(now, piece);
+                    entry.make_dead(piece, &reason, now.wall);
+                    self.history.dead_letters(now, piece);
                 }
                 self.settlements.push(entry.settlement(key));
             } else {
@@ -315,10 +315,10 @@ impl Lane {
             Fate::Delivered => self.held.deliver(&piece),
             Fate::Dead(reason) => {
                 self.expiring |= expired && self.circuit.shut();
-                self.history.buried(now, &piece);
+                self.history.dead_letters(now, &piece);
                 self.history
                     .complain(now, format!("A batch went to the dead letters: {reason}."));
-                self.held.bury(&piece, &reason, now.wall)
+                self.held.make_dead(&piece, &reason, now.wall)
             }
             // While there is doubt, probes come soon to a single batch, and the next ones to
             // another: this one may really be bad.

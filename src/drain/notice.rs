@@ -57,7 +57,7 @@ pub struct Notices {
     pending: Vec<Notice>,
     throttled: Gate,
     down: Gate,
-    buried: Gate,
+    dead_letters: Gate,
 }
 
 impl Notices {
@@ -102,8 +102,8 @@ impl Notices {
     }
 
     /// Batches went to the dead letters.
-    pub fn buried(&mut self, now: Moment, delivery: DeliveryId, batches: usize) {
-        let batches = self.buried.count(now, batches as u64, OFTEN);
+    pub fn dead_letters(&mut self, now: Moment, delivery: DeliveryId, batches: usize) {
+        let batches = self.dead_letters.count(now, batches as u64, OFTEN);
         self.pending
             .extend(batches.map(|batches| Notice::DeadLetters { delivery, batches }));
     }

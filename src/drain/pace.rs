@@ -329,24 +329,16 @@ impl Pace {
                 }
             }
             _ => {
-                let near = self
-                    .ceiling
-                    .is_some_and(|ceiling| self.rate >= ceiling * NEAR);
-                let share = if near || others {
-                    GENTLE_INCREASE
-                } else {
-                    INCREASE
+                let near = |ceiling| self.rate >= ceiling * NEAR;
+                let share = match others || self.ceiling.is_some_and(near) {
+                    true => GENTLE_INCREASE,
+                    false => INCREASE,
                 };
                 self.rate += self.limit * share * self.growth * seconds;
             }
         }
         self.rate = self.rate.min(self.limit);
-        if self
-            .ceiling
-            .is_some_and(|ceiling| self.rate > ceiling * PAST)
-        {
-            self.ceiling = None;
-        }
+        self.ceiling = self.ceiling.filter(|ceiling| self.rate <= ceiling * PAST);
     }
 
     fn floor(&self) -> f64 {

@@ -187,13 +187,11 @@ mod tests {
     };
     const ALONE: PieceState = PieceState {
         batches: 1,
-        expired: false,
-        doubted: false,
+        ..WHOLE
     };
     const OLD: PieceState = PieceState {
-        batches: 100,
         expired: true,
-        doubted: false,
+        ..WHOLE
     };
     const DOUBTED: PieceState = PieceState {
         doubted: true,
@@ -264,7 +262,9 @@ mod tests {
         let sealed = "the credentials were refused: no such key";
         let lost = "the endpoint gave an unexpected answer with status 404";
         let old = |why: &str| dead(&too_old(why));
+        let slow = "the rate limit was exceeded each time";
         let bad = "rejected with status 400: no such key";
+        let wrong = "rejected with status 422: no such key";
         let large = "too large even when sent alone, with status 413: no such key";
         let rejects = |alone, why: &str| Signal::Rejects {
             alone,
@@ -277,12 +277,7 @@ mod tests {
             (accepted(), OLD, Fate::Delivered, accepts()),
             (throttled(), WHOLE, Fate::Again, throttles()),
             (throttled(), ALONE, Fate::Again, throttles()),
-            (
-                throttled(),
-                OLD,
-                old("the rate limit was exceeded each time"),
-                throttles(),
-            ),
+            (throttled(), OLD, old(slow), throttles()),
             (unavailable(), WHOLE, Fate::Again, fails()),
             (unavailable(), ALONE, Fate::Again, fails()),
             (unavailable(), OLD, old("connection refused"), fails()),
@@ -297,12 +292,7 @@ mod tests {
             (rejected(400), ALONE, dead(bad), rejects(true, bad)),
             (rejected(400), DOUBTED, Fate::Again, rejects(true, bad)),
             (rejected(400), OLD_DOUBTED, old(bad), rejects(true, bad)),
-            (
-                rejected(422),
-                ALONE,
-                dead("rejected with status 422: no such key"),
-                rejects(true, "rejected with status 422: no such key"),
-            ),
+            (rejected(422), ALONE, dead(wrong), rejects(true, wrong)),
             (too_large(), WHOLE, Fate::Halve, rejects(false, large)),
             (too_large(), ALONE, dead(large), rejects(true, large)),
             (too_large(), DOUBTED, Fate::Again, rejects(true, large)),

@@ -28,22 +28,20 @@ impl Paused {
     pub fn all(outbox: &Outbox, now: UnixMillis) -> Result<Vec<(DestinationId, Self)>, Error> {
         let notes = outbox.notes()?.into_iter();
         let paused = notes.filter(|((_, topic), _)| *topic == PAUSED);
-        let read = paused
-            .map(|((destination, _), text)| {
-                let read = Self::decode(&text).unwrap_or_else(|| {
-                    tracing::warn!(
-                        %destination,
-                        "what is written of an operator's pause cannot be read; it stays paused until it is resumed",
-                    );
-                    Self {
-                        since: now,
-                        label: String::new(),
-                    }
-                });
-                (destination, read)
-            })
-            .collect();
-        Ok(read)
+        let read = paused.map(|((destination, _), text)| {
+            let read = Self::decode(&text).unwrap_or_else(|| {
+                tracing::warn!(
+                    %destination,
+                    "what is written of an operator's pause cannot be read; it stays paused until it is resumed",
+                );
+                Self {
+                    since: now,
+                    label: String::new(),
+                }
+            });
+            (destination, read)
+        });
+        Ok(read.collect())
     }
 
     /// The same of one destination; `None`: it is not paused.
@@ -52,11 +50,9 @@ impl Paused {
         destination: DestinationId,
         now: UnixMillis,
     ) -> Result<Option<Self>, Error> {
-        let all = Self::all(outbox, now)?.into_iter();
-        Ok(all
-            .filter(|(id, _)| *id == destination)
-            .map(|(_, paused)| paused)
-            .next())
+        let mut all = Self::all(outbox, now)?.into_iter();
+        let found = all.find(|(id, _)| *id == destination);
+        Ok(found.map(|(_, paused)| paused))
     }
 
     /// Writes down that a destination is paused; nothing if `standing` says that it is not.

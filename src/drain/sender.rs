@@ -271,11 +271,9 @@ impl<T: Transport> Sender<T> {
                         })
                     };
                     let landing = AssertUnwindSafe(sending).catch_unwind().map(move |reply| {
-                        let panicked = "what sends the request has panicked".to_owned();
-                        (
-                            ticket,
-                            reply.unwrap_or_else(|_| Reply::unavailable(panicked)),
-                        )
+                        let panicked =
+                            |_| Reply::unavailable("what sends the request has panicked");
+                        (ticket, reply.unwrap_or_else(panicked))
                     });
                     work.flights.push(landing.boxed());
                 }
@@ -311,10 +309,9 @@ impl<T: Transport> Sender<T> {
         if changed || !releases.is_empty() {
             work.outbox_changed();
         }
-        let wanted = if work.exhausted || work.stop_at.is_some() {
-            0
-        } else {
-            lane.wanted(self.stopwatch.now())
+        let wanted = match work.exhausted || work.stop_at.is_some() {
+            true => 0,
+            false => lane.wanted(self.stopwatch.now()),
         };
         drop(lane);
         if wanted == 0 && releases.is_empty() {
@@ -578,9 +575,8 @@ impl Patience {
 }
 
 fn is_over(lease: &Lease) -> bool {
-    lease
-        .until()
-        .is_some_and(|until| until <= Instant::now().into_std())
+    let now = Instant::now().into_std();
+    lease.until().is_some_and(|until| until <= now)
 }
 
 fn release(lease: &Lease, mut keys: Vec<EntryKey>) -> Result<(), Error> {

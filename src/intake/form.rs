@@ -112,11 +112,7 @@ pub(super) fn form(
     allowed: impl Fn(&Choices) -> Result<(), Refusal>,
 ) -> Value {
     if kind == FormKind::Plain {
-        let fields: Vec<_> = plain()
-            .into_iter()
-            .map(|field| shown(field, None))
-            .collect();
-        return json!({"fields": fields});
+        return json!({"fields": plain().map(|field| shown(field, None))});
     }
     let (filled, unreadable) = match filled {
         Ok(filled) => (filled, None),
@@ -125,11 +121,11 @@ pub(super) fn form(
     let (data_type, error) = filled.check(&allowed);
     let error = unreadable.or(error);
     let only_changes = filled.text(ONLY_CHANGES.name).as_deref() == Some("yes");
-    let pods = allowed(&Choices {
+    let pod = Choices {
         pod: Some(Pod::Us1),
         ..Choices::default()
-    })
-    .is_ok();
+    };
+    let pods = allowed(&pod).is_ok();
     let matters = |of: Of| match of {
         Of::All => true,
         Of::Users => data_type != Some(DataType::Event),

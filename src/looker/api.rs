@@ -20,18 +20,10 @@ use crate::sandbox::serve::{Body, HangUp, whole};
 /// Calls of `run_once` in a second.
 const RUNS_A_SECOND: usize = 10;
 /// Fields of the Explore of System Activity that are in public use.
-const FIELDS: [&str; 10] = [
-    "scheduled_plan.id",
-    "scheduled_plan.name",
-    "scheduled_plan.run_once",
-    "scheduled_job.id",
-    "scheduled_job.name",
-    "scheduled_job.status",
-    "scheduled_job.status_detail",
-    "scheduled_job.created_time",
-    "scheduled_job.finalized_time",
-    "scheduled_plan.destination_addresses",
-];
+const FIELDS: &str = "scheduled_plan.id scheduled_plan.name scheduled_plan.run_once scheduled_job.id \
+    scheduled_job.name scheduled_job.status scheduled_job.status_detail \
+    scheduled_job.created_time scheduled_job.finalized_time \
+    scheduled_plan.destination_addresses";
 
 /// A user with an API key.
 #[derive(Clone, Debug)]
@@ -365,13 +357,13 @@ impl Api {
         if !user.may("see_system_activity") {
             return refuse(403, "Forbidden.");
         }
-        let fields: Vec<&str> = body["fields"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        if fields.is_empty() || fields.iter().any(|field| !FIELDS.contains(field)) {
+        let fields = body["fields"].as_array().into_iter().flatten();
+        let fields: Vec<&str> = fields.filter_map(Value::as_str).collect();
+        if fields.is_empty()
+            || fields
+                .iter()
+                .any(|field| !FIELDS.split(' ').any(|known| known == *field))
+        {
             return refuse(422, "There is no such field.");
         }
         let window = body["filters"]["scheduled_job.created_date"].as_str();
@@ -388,10 +380,8 @@ impl Api {
         let jobs = self.schedules.jobs().into_iter().rev();
         let seen = jobs.filter(|job| job.created.0 >= oldest && job.created.0 <= known);
         let rows = seen.map(|job| {
-            let title = self
-                .schedules
-                .known(job.plan)
-                .map(|known| known.schedule.title);
+            let known_plan = self.schedules.known(job.plan);
+            let title = known_plan.map(|plan| plan.schedule.title);
             let ended = job.ended.filter(|(at, _)| at.0 <= known);
             let status = match ended {
                 None => "in_progress",
@@ -407,9 +397,8 @@ impl Api {
                 "scheduled_job.finalized_time": ended.map(|(at, _)| time(at)),
                 "scheduled_plan.destination_addresses": format!("{hub}::mparticle"),
             });
-            let asked = fields
-                .iter()
-                .map(|field| ((*field).to_owned(), all[*field].clone()));
+            let asked = fields.iter();
+            let asked = asked.map(|field| ((*field).to_owned(), all[*field].clone()));
             Value::Object(asked.collect())
         });
         reply(&Value::Array(rows.collect()))
@@ -494,12 +483,7 @@ fn refuse(status: u16, message: &str) -> Answer {
 }
 
 fn answer(status: u16, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(whole(body));
-    *answer.status_mut() =
-        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    answer.headers_mut().insert(
-        CONTENT_TYPE,
-        hyper::header::HeaderValue::from_static("application/json"),
-    );
-    answer
+    let status = StatusCode::from_u16(status);
+    let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    super::publish::reply(status, "application/json", whole(body))
 }

@@ -113,9 +113,8 @@ impl Publisher {
     }
 
     fn add(&self, content: Content, failure: Option<Failure>) -> Url {
-        let token: String = iter::repeat_with(fastrand::alphanumeric)
-            .take(TOKEN)
-            .collect();
+        let letters = iter::repeat_with(fastrand::alphanumeric);
+        let token: String = letters.take(TOKEN).collect();
         let mut url = self.base.clone();
         url.set_path(&format!("{DOWNLOADS}{token}"));
         let download = Download { content, failure };
@@ -124,19 +123,16 @@ impl Publisher {
     }
 
     fn downloads(&self) -> MutexGuard<'_, HashMap<String, Download>> {
-        self.downloads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        let downloads = self.downloads.lock();
+        downloads.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn answer(&self, request: &Request<Incoming>) -> Result<Response<Body>, HangUp> {
         let path = request.uri().path();
         if request.method() != Method::GET {
-            return Ok(reply(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "text/plain",
-                whole("Only GET is known here.\n"),
-            ));
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            let said = whole("Only GET is known here.\n");
+            return Ok(reply(status, "text/plain", said));
         }
         let token = path.strip_prefix(DOWNLOADS);
         let Some(download) = token.and_then(|token| self.downloads().remove(token)) else {
@@ -238,7 +234,7 @@ fn slow(
         })
 }
 
-fn reply(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
+pub(super) fn reply(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -286,43 +286,18 @@ fn header(shape: &Shape) -> String {
     }});
     let explore = json!({"description": null, "label": "Events and Users", "name": "events"});
     let sql = "SELECT\n    users.id AS users_customer_id,\n    -- and so on\n    1\nFROM events";
-    let keys = [
-        ("added_params", json!(null)),
-        ("aggregate_table_used_info", json!(null)),
-        ("applied_column_limit", json!(null)),
-        ("applied_filter_expression", json!(null)),
-        ("applied_filters", filter),
-        ("applied_limit", json!(null)),
-        ("cache_key", json!(null)),
-        ("cached_derived_tables", json!(null)),
-        ("can_see_sql", json!(null)),
-        ("column_truncated", json!(null)),
-        ("description", json!(null)),
-        ("errors", json!(null)),
-        ("expired", json!(null)),
-        ("explore", explore),
-        ("fields", fields),
-        ("fill_fields", json!([])),
-        ("from_cache", json!(null)),
-        ("has_row_totals", json!(false)),
-        ("has_totals", json!(false)),
-        ("name", json!(null)),
-        ("number_format", json!(null)),
-        ("null_sort_treatment", json!(null)),
-        ("pivot_hack_undone", json!(null)),
-        ("ran_at", json!(null)),
-        ("runtime", json!("")),
-        ("sql", json!(sql)),
-        ("sql_explain", json!(null)),
-        ("sql_error", json!(null)),
-        ("supports_pivot_in_db", json!(null)),
-        ("timezone", json!("UTC")),
-        ("totals_data", json!(null)),
-        ("truncated", json!(null)),
-        ("warnings", json!(null)),
-    ];
+    let keys = "added_params aggregate_table_used_info applied_column_limit applied_filter_expression \
+        applied_filters applied_limit cache_key cached_derived_tables can_see_sql column_truncated \
+        description errors expired explore fields fill_fields from_cache has_row_totals has_totals \
+        name number_format null_sort_treatment pivot_hack_undone ran_at runtime sql sql_explain \
+        sql_error supports_pivot_in_db timezone totals_data truncated warnings";
+    let mut values = json!({
+        "applied_filters": filter, "explore": explore, "fields": fields, "fill_fields": [],
+        "has_row_totals": false, "has_totals": false, "runtime": "", "sql": sql, "timezone": "UTC",
+    });
     let mut text = String::from("{");
-    for (key, value) in keys {
+    for key in keys.split(' ') {
+        let value = values[key].take();
         if shape.pretty {
             text += &format!("\n  \"{key}\": {value:#},");
         } else {

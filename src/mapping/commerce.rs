@@ -69,15 +69,8 @@ pub(super) fn write_screen(
     tally: &mut Tally,
 ) -> Result<(), Rejection> {
     let start = out.len();
-    text_member(
-        out,
-        row,
-        "screen_name",
-        slots,
-        MOST_NAME_CHARACTERS,
-        spelling,
-        tally,
-    );
+    let name = ("screen_name", slots, MOST_NAME_CHARACTERS);
+    text_member(out, row, name, spelling, tally);
     if out.len() == start {
         return Err(Rejection::NoScreenName);
     }
@@ -155,16 +148,8 @@ impl CommerceColumns {
             canonical: true,
             ..Spelling::default()
         };
-        let most = MOST_VALUE_CHARACTERS;
-        text_member(
-            out,
-            row,
-            "transaction_id",
-            &self.transaction,
-            most,
-            spelling,
-            tally,
-        );
+        let id = ("transaction_id", &*self.transaction, MOST_VALUE_CHARACTERS);
+        text_member(out, row, id, spelling, tally);
         if out.len() == end {
             out.truncate(start);
         }
@@ -191,19 +176,13 @@ impl CommerceColumns {
     ) -> Range<usize> {
         let most = MOST_NAME_CHARACTERS;
         let start = out.len() + ",\"event_name\":".len();
-        text_member(out, row, "event_name", name, most, spelling, tally);
+        text_member(out, row, ("event_name", name, most), spelling, tally);
         let name = start..out.len();
-        text_member(out, row, "screen_name", &self.screen, most, spelling, tally);
+        let screen = ("screen_name", &*self.screen, most);
+        text_member(out, row, screen, spelling, tally);
         let most = MOST_VALUE_CHARACTERS;
-        text_member(
-            out,
-            row,
-            "currency_code",
-            &self.currency,
-            most,
-            spelling,
-            tally,
-        );
+        let currency = ("currency_code", &*self.currency, most);
+        text_member(out, row, currency, spelling, tally);
         out.extend_from_slice(b",\"product_action\":{\"action\":\"");
         out.extend_from_slice(begun.action.as_bytes());
         out.push(b'"');
@@ -212,7 +191,8 @@ impl CommerceColumns {
         for (name, slots) in AMOUNTS.into_iter().zip(&self.amounts) {
             number_member(out, row, name, slots, tally);
         }
-        text_member(out, row, "coupon_code", &self.coupon, most, spelling, tally);
+        let coupon = ("coupon_code", &*self.coupon, most);
+        text_member(out, row, coupon, spelling, tally);
         begun.writer.end_head(out);
         self.write_product(row, out, spelling, tally);
         name
@@ -229,15 +209,8 @@ impl CommerceColumns {
         let start = out.len();
         for (at, (name, slots)) in PRODUCT.into_iter().zip(&self.product).enumerate() {
             if at < PRODUCT_TEXTS {
-                text_member(
-                    out,
-                    row,
-                    name,
-                    slots,
-                    MOST_VALUE_CHARACTERS,
-                    spelling,
-                    tally,
-                );
+                let text = (name, slots.as_slice(), MOST_VALUE_CHARACTERS);
+                text_member(out, row, text, spelling, tally);
             } else {
                 number_member(out, row, name, slots, tally);
             }
@@ -323,13 +296,11 @@ fn first_word<T>(
     })
 }
 
-/// Writes `,"name":"…"` from the first of the columns that is not null or empty.
+/// Writes `,"name":"…"`, of so many characters at most, from the first of the columns that is not null or empty.
 fn text_member(
     out: &mut Vec<u8>,
     row: &Row<'_>,
-    name: &str,
-    slots: &[usize],
-    most: usize,
+    (name, slots, most): (&str, &[usize], usize),
     spelling: Spelling,
     tally: &mut Tally,
 ) {

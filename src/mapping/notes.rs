@@ -4,44 +4,63 @@
 use super::event_names::EventNames;
 use super::shared::SharedValues;
 
-/// Why a value was not sent as it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Note {
-    Absent,
-    Failed,
-    Pivoted,
-    Placeholder,
-    ZeroMpid,
-    Untrimmed,
-    NotAnInteger,
-    NotABoolean,
-    NotAUuid,
-    NotAKnownWord,
-    UnknownEventType,
-    NotASingleValue,
-    Cut,
-    TooLong,
-    EntriesCut,
-    EntriesLeftOut,
-    MixedLists,
-    TooMany,
-    FromDateAsUtc,
-    NotATime,
-    NotAnIp,
-    NotAPlace,
-    NotANumber,
-    ConsentWithoutTime,
-    PivotLeftOut,
-    Replaced,
-    NotOfItsType,
-    SentAsText,
-    HtmlTakenOut,
-    FromDate,
-    FromDay,
-    FromSeconds,
-    FromMicros,
-    FromNanos,
+macro_rules! notes {
+    ($($name:ident = $what:literal,)+) => {
+        /// Why a value was not sent as it was.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum Note {
+            $($name,)+
+        }
+
+        impl Note {
+            const ALL: [Self; NOTES] = [$(Self::$name,)+];
+
+            fn what(self) -> &'static str {
+                match self {
+                    $(Self::$name => $what,)+
+                }
+            }
+        }
+    };
+}
+
+// From `SentAsText` on: those that are expected.
+notes! {
+    Absent = "the row has no such cell, so nothing was sent for it",
+    Failed = "Looker could not compute the cell, which holds an error, so nothing was sent for it",
+    Pivoted = "the cell is pivoted (it has no single value) and was not sent",
+    Placeholder = "the identity is a placeholder such as \"null\" and counts as empty (mparticle.placeholder_identities)",
+    ZeroMpid = "0 is nobody's mpid and was not sent",
+    Untrimmed = "the identity has white space around it and was sent with it (mparticle.trim_identities sends it without)",
+    NotAnInteger = "the value is not a whole number and was not sent",
+    NotABoolean = "the value is not true or false and was not sent",
+    NotAUuid = "the value is not a UUID and was not sent",
+    NotAKnownWord = "the value is not one of those that mParticle knows and was not sent",
+    UnknownEventType = "mParticle has no such custom event type, so `other` was sent",
+    NotASingleValue = "the value is a list or an object and was not sent",
+    Cut = "the value was longer than mParticle takes and was cut",
+    TooLong = "the list or object was longer than mParticle takes and was not sent: half of it would be wrong",
+    EntriesCut = "entries of the list were longer than mParticle takes and were cut",
+    EntriesLeftOut = "the list had more than 1,000 entries, or too large a number, and was sent without what mParticle does not take",
+    MixedLists = "the list holds lists or objects, which can be sent as text only, and was not sent, since other rows have lists",
+    TooMany = "the event had 100 attributes already, the most that mParticle takes, so the value was not sent",
+    FromDateAsUtc = "the value is a date without an offset and was read as UTC, since Looker named no known time zone before the rows",
+    NotATime = "the value is not a plausible time and was not sent",
+    NotAnIp = "the value is not an IP address and was not sent",
+    NotAPlace = "latitude and longitude are not both there and within the bounds of the globe, so neither was sent",
+    NotANumber = "the value is not a number, or too large a one, and was not sent",
+    ConsentWithoutTime = "the row has no usable time of the consent, which mParticle needs, so it was not sent",
+    PivotLeftOut = "of the values by pivot value one could not be sent: it is not a value, its name or the text of all would be longer than mParticle takes or is taken, or there are more than 1,000",
+    Replaced = "the text held half a character (a lone surrogate), which was replaced by U+FFFD",
+    NotOfItsType = "the value is none of the type that its column has in Looker and was sent as text",
+    SentAsText = "the value is a list or an object and was sent as its JSON text",
+    HtmlTakenOut = "the value held HTML, and its text alone was sent",
+    FromDate = "the value is a date and was turned into milliseconds since 1970",
+    FromDay = "the value is a day as yyyymmdd and was turned into milliseconds since 1970",
+    FromSeconds = "the value was taken for seconds since 1970 (as milliseconds it would lie in the early 1970s) and was turned into milliseconds",
+    FromMicros = "the value was taken for microseconds since 1970 and was turned into milliseconds",
+    FromNanos = "the value was taken for nanoseconds since 1970 and was turned into milliseconds",
 }
 
 /// How many there are.
@@ -50,124 +69,10 @@ const NOTES: usize = 34;
 const MOST_COLUMNS: usize = 3;
 
 impl Note {
-    const ALL: [Self; NOTES] = [
-        Self::Absent,
-        Self::Failed,
-        Self::Pivoted,
-        Self::Placeholder,
-        Self::ZeroMpid,
-        Self::Untrimmed,
-        Self::NotAnInteger,
-        Self::NotABoolean,
-        Self::NotAUuid,
-        Self::NotAKnownWord,
-        Self::UnknownEventType,
-        Self::NotASingleValue,
-        Self::Cut,
-        Self::TooLong,
-        Self::EntriesCut,
-        Self::EntriesLeftOut,
-        Self::MixedLists,
-        Self::TooMany,
-        Self::FromDateAsUtc,
-        Self::NotATime,
-        Self::NotAnIp,
-        Self::NotAPlace,
-        Self::NotANumber,
-        Self::ConsentWithoutTime,
-        Self::PivotLeftOut,
-        Self::Replaced,
-        Self::NotOfItsType,
-        Self::SentAsText,
-        Self::HtmlTakenOut,
-        Self::FromDate,
-        Self::FromDay,
-        Self::FromSeconds,
-        Self::FromMicros,
-        Self::FromNanos,
-    ];
-
     /// Whether the value arrives as the person who tagged the column means it, in another form. Others
     /// are worth a look.
     pub fn is_expected(self) -> bool {
         self as usize >= Self::SentAsText as usize
-    }
-
-    fn what(self) -> &'static str {
-        match self {
-            Self::Absent => "the row has no such cell, so nothing was sent for it",
-            Self::Failed => {
-                "Looker could not compute the cell, which holds an error, so nothing was sent for it"
-            }
-            Self::Pivoted => "the cell is pivoted (it has no single value) and was not sent",
-            Self::Placeholder => {
-                "the identity is a placeholder such as \"null\" and counts as empty (mparticle.placeholder_identities)"
-            }
-            Self::ZeroMpid => "0 is nobody's mpid and was not sent",
-            Self::Untrimmed => {
-                "the identity has white space around it and was sent with it (mparticle.trim_identities sends it without)"
-            }
-            Self::NotAnInteger => "the value is not a whole number and was not sent",
-            Self::NotABoolean => "the value is not true or false and was not sent",
-            Self::NotAUuid => "the value is not a UUID and was not sent",
-            Self::NotAKnownWord => {
-                "the value is not one of those that mParticle knows and was not sent"
-            }
-            Self::UnknownEventType => {
-                "mParticle has no such custom event type, so `other` was sent"
-            }
-            Self::NotASingleValue => "the value is a list or an object and was not sent",
-            Self::Cut => "the value was longer than mParticle takes and was cut",
-            Self::TooLong => {
-                "the list or object was longer than mParticle takes and was not sent: half of it would be wrong"
-            }
-            Self::EntriesCut => "entries of the list were longer than mParticle takes and were cut",
-            Self::EntriesLeftOut => {
-                "the list had more than 1,000 entries, or too large a number, and was sent without what mParticle does not take"
-            }
-            Self::MixedLists => {
-                "the list holds lists or objects, which can be sent as text only, and was not sent, since other rows have lists"
-            }
-            Self::TooMany => {
-                "the event had 100 attributes already, the most that mParticle takes, so the value was not sent"
-            }
-            Self::FromDateAsUtc => {
-                "the value is a date without an offset and was read as UTC, since Looker named no known time zone before the rows"
-            }
-            Self::NotATime => "the value is not a plausible time and was not sent",
-            Self::NotAnIp => "the value is not an IP address and was not sent",
-            Self::NotAPlace => {
-                "latitude and longitude are not both there and within the bounds of the globe, so neither was sent"
-            }
-            Self::NotANumber => "the value is not a number, or too large a one, and was not sent",
-            Self::ConsentWithoutTime => {
-                "the row has no usable time of the consent, which mParticle needs, so it was not sent"
-            }
-            Self::Replaced => {
-                "the text held half a character (a lone surrogate), which was replaced by U+FFFD"
-            }
-            Self::NotOfItsType => {
-                "the value is none of the type that its column has in Looker and was sent as text"
-            }
-            Self::SentAsText => "the value is a list or an object and was sent as its JSON text",
-            Self::HtmlTakenOut => "the value held HTML, and its text alone was sent",
-            Self::FromDate => "the value is a date and was turned into milliseconds since 1970",
-            Self::FromDay => {
-                "the value is a day as yyyymmdd and was turned into milliseconds since 1970"
-            }
-            Self::FromSeconds => {
-                "the value was taken for seconds since 1970 (as milliseconds it would lie in the early 1970s) and was turned into milliseconds"
-            }
-            Self::FromMicros => {
-                "the value was taken for microseconds since 1970 and was turned into milliseconds"
-            }
-            Self::PivotLeftOut => {
-                "of the values by pivot value one could not be sent: it is not a value, its name or the text of all would be longer than mParticle takes or is taken, or there are more than 1,000"
-            }
-            Self::FromNanos => {
-                "the value was taken for nanoseconds since 1970 and was turned into milliseconds"
-            }
-        }
     }
 }
 

@@ -211,50 +211,23 @@ pub const TAGS: [(&str, Tag); 55] = [
     ("mp_custom_attribute", Tag::CustomAttribute),
     ("mp_event_type", Tag::EventType),
     ("mp_screen_name", Tag::ScreenName),
-    ("mp_product_action", Tag::Commerce(CommerceTag::Action)),
-    (
-        "mp_transaction_id",
-        Tag::Commerce(CommerceTag::TransactionId),
-    ),
-    ("mp_total_amount", Tag::Commerce(CommerceTag::TotalAmount)),
-    ("mp_tax_amount", Tag::Commerce(CommerceTag::TaxAmount)),
-    (
-        "mp_shipping_amount",
-        Tag::Commerce(CommerceTag::ShippingAmount),
-    ),
-    ("mp_coupon_code", Tag::Commerce(CommerceTag::CouponCode)),
-    ("mp_currency_code", Tag::Commerce(CommerceTag::CurrencyCode)),
-    (
-        "mp_product_id",
-        Tag::Commerce(CommerceTag::Product(ProductField::Id)),
-    ),
-    (
-        "mp_product_name",
-        Tag::Commerce(CommerceTag::Product(ProductField::Name)),
-    ),
-    (
-        "mp_product_brand",
-        Tag::Commerce(CommerceTag::Product(ProductField::Brand)),
-    ),
-    (
-        "mp_product_category",
-        Tag::Commerce(CommerceTag::Product(ProductField::Category)),
-    ),
-    (
-        "mp_product_variant",
-        Tag::Commerce(CommerceTag::Product(ProductField::Variant)),
-    ),
-    (
-        "mp_product_price",
-        Tag::Commerce(CommerceTag::Product(ProductField::Price)),
-    ),
-    (
-        "mp_product_quantity",
-        Tag::Commerce(CommerceTag::Product(ProductField::Quantity)),
-    ),
+    ("mp_product_action", commerce(CommerceTag::Action)),
+    ("mp_transaction_id", commerce(CommerceTag::TransactionId)),
+    ("mp_total_amount", commerce(CommerceTag::TotalAmount)),
+    ("mp_tax_amount", commerce(CommerceTag::TaxAmount)),
+    ("mp_shipping_amount", commerce(CommerceTag::ShippingAmount)),
+    ("mp_coupon_code", commerce(CommerceTag::CouponCode)),
+    ("mp_currency_code", commerce(CommerceTag::CurrencyCode)),
+    ("mp_product_id", product(ProductField::Id)),
+    ("mp_product_name", product(ProductField::Name)),
+    ("mp_product_brand", product(ProductField::Brand)),
+    ("mp_product_category", product(ProductField::Category)),
+    ("mp_product_variant", product(ProductField::Variant)),
+    ("mp_product_price", product(ProductField::Price)),
+    ("mp_product_quantity", product(ProductField::Quantity)),
     (
         "mp_product_custom_attribute",
-        Tag::Commerce(CommerceTag::ProductAttribute),
+        commerce(CommerceTag::ProductAttribute),
     ),
     ("mp_device_info", Tag::DeviceInfo),
     ("mp_partner_identity", Tag::PartnerIdentity),
@@ -266,11 +239,18 @@ pub const TAGS: [(&str, Tag); 55] = [
     ("mp_longitude", Tag::Longitude),
 ];
 
+const fn commerce(tag: CommerceTag) -> Tag {
+    Tag::Commerce(tag)
+}
+
+const fn product(field: ProductField) -> Tag {
+    commerce(CommerceTag::Product(field))
+}
+
 /// Looks a tag up; `None` for one that is not understood.
 pub fn tag(text: &str) -> Option<Tag> {
-    TAGS.iter()
-        .find(|(name, _)| *name == text)
-        .map(|(_, tag)| *tag)
+    let found = TAGS.iter().find(|(name, _)| *name == text);
+    found.map(|(_, tag)| *tag)
 }
 
 /// The tags of identities: a delivery needs a column with one of them.

@@ -29,26 +29,9 @@ pub(super) enum Type {
 }
 
 /// Types of LookML whose values are numbers, beside those of durations.
-const NUMERIC: [&str; 18] = [
-    "number",
-    "int",
-    "count",
-    "count_distinct",
-    "sum",
-    "sum_distinct",
-    "average",
-    "average_distinct",
-    "median",
-    "median_distinct",
-    "min",
-    "max",
-    "percentile",
-    "percentile_distinct",
-    "running_total",
-    "percent_of_total",
-    "percent_of_previous",
-    "period_over_period",
-];
+const NUMERIC: &str = "number int count count_distinct sum sum_distinct average average_distinct median \
+    median_distinct min max percentile percentile_distinct running_total percent_of_total \
+    percent_of_previous period_over_period";
 
 impl Type {
     /// That of a column with this type in LookML.
@@ -57,7 +40,8 @@ impl Type {
             "yesno" => Self::Boolean,
             "time" | "datetime" => Self::Time,
             lookml if lookml.starts_with("date") => Self::Time,
-            lookml if NUMERIC.contains(&lookml) || lookml.starts_with("duration") => Self::Number,
+            lookml if lookml.starts_with("duration") => Self::Number,
+            lookml if NUMERIC.split(' ').any(|numeric| numeric == lookml) => Self::Number,
             _ => Self::Text,
         }
     }

@@ -46,34 +46,11 @@ pub enum What {
     /// Deliveries of which nothing is left to send and nothing was lost, together.
     Digest(Digest),
     /// Nothing goes to a destination any more.
-    Paused {
-        /// Its id.
-        destination: String,
-        /// Its label.
-        label: String,
-        /// Why.
-        why: Option<String>,
-    },
+    Paused(Trouble),
     /// A destination has not answered for a while.
-    Down {
-        /// Its id.
-        destination: String,
-        /// Its label.
-        label: String,
-        /// Why.
-        why: Option<String>,
-        /// Since when.
-        since: UnixMillis,
-    },
+    Down(Trouble),
     /// Requests go to it again.
-    Back {
-        /// Its id.
-        destination: String,
-        /// Its label.
-        label: String,
-        /// When it was paused or went down.
-        since: UnixMillis,
-    },
+    Back(Trouble),
     /// New deliveries are refused, since nothing can be written down.
     Refusing {
         /// Why.
@@ -81,6 +58,19 @@ pub enum What {
     },
     /// The outbox writes again.
     Writing,
+}
+
+/// A destination to which nothing goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Its id.
+    pub destination: String,
+    /// Its label.
+    pub label: String,
+    /// Why.
+    pub why: Option<String>,
+    /// When it was paused or went down.
+    pub since: UnixMillis,
 }
 
 /// Good deliveries of some time.
@@ -149,15 +139,10 @@ impl Event {
     pub fn severity(&self) -> Severity {
         match &self.what {
             What::Finished(delivery) if is_good(delivery) => Severity::Info,
-            What::AskedAgain(_) | What::Digest(_) | What::Back { .. } | What::Writing => {
-                Severity::Info
-            }
-            What::Finished(_)
-            | What::Failed(_)
-            | What::Held(_)
-            | What::DeadLetters { .. }
-            | What::Down { .. } => Severity::Warning,
-            What::GivenUp(_) | What::Paused { .. } | What::Refusing { .. } => Severity::Critical,
+            What::AskedAgain(_) | What::Digest(_) | What::Back(_) | What::Writing => Severity::Info,
+            What::GivenUp(_) | What::Paused(_) | What::Refusing { .. } => Severity::Critical,
+            What::Finished(_) | What::Failed(_) | What::Held(_) => Severity::Warning,
+            What::DeadLetters { .. } | What::Down(_) => Severity::Warning,
         }
     }
 
@@ -182,9 +167,7 @@ impl Event {
                 "failed-deliveries".to_owned()
             }
             What::DeadLetters { .. } => "dead-letters".to_owned(),
-            What::Paused { .. } | What::Down { .. } | What::Back { .. } => {
-                "destinations".to_owned()
-            }
+            What::Paused(_) | What::Down(_) | What::Back(_) => "destinations".to_owned(),
             What::Refusing { .. } | What::Writing => String::new(),
         };
         let mut link = page.clone();
@@ -209,9 +192,9 @@ impl Event {
             What::GivenUp(_) => "delivery_given_up",
             What::DeadLetters { .. } => "dead_letters",
             What::Digest(_) => "deliveries_digest",
-            What::Paused { .. } => "destination_paused",
-            What::Down { .. } => "destination_down",
-            What::Back { .. } => "destination_back",
+            What::Paused(_) => "destination_paused",
+            What::Down(_) => "destination_down",
+            What::Back(_) => "destination_back",
             What::Refusing { .. } => "outbox_refusing_writes",
             What::Writing => "outbox_writes_again",
         }
@@ -232,38 +215,23 @@ impl Event {
                 ("delivery", failure(delivery))
             }
             What::DeadLetters { new, all } => ("dead_letters", json!({ "new": new, "all": all })),
-            What::Paused {
-                destination,
-                label,
-                why,
-            } => (
-                "destination",
-                json!({ "id": destination, "label": label, "why": why }),
-            ),
-            What::Digest(digest) => (
+            What::Paused(one) | What::Down(one) | What::Back(one) => {
+                let mut facts = json!({ "id": one.destination, "label": one.label });
+                if !matches!(self.what, What::Back(_)) {
+                    facts["why"] = json!(one.why);
+                }
+                if !matches!(self.what, What::Paused(_)) {
+                    facts["since"] = json!(one.since);
+                }
+                ("destination", facts)
+            }
+            What::Digest(Digest {
+                since,
+                deliveries,
+                rows,
+            }) => (
                 "digest",
-                json!({
-                    "since": digest.since,
-                    "deliveries": digest.deliveries,
-                    "rows": digest.rows,
-                }),
-            ),
-            What::Down {
-                destination,
-                label,
-                why,
-                since,
-            } => (
-                "destination",
-                json!({ "id": destination, "label": label, "why": why, "since": since }),
-            ),
-            What::Back {
-                destination,
-                label,
-                since,
-            } => (
-                "destination",
-                json!({ "id": destination, "label": label, "since": since }),
+                json!({ "since": since, "deliveries": deliveries, "rows": rows }),
             ),
             What::Refusing { why } => ("outbox", json!({ "why": why })),
             What::Writing => ("outbox", json!({})),
@@ -329,24 +297,22 @@ impl Event {
                 count(*new, "batch", "batches"),
                 count(*all, "dead letter waits", "dead letters wait"),
             ),
-            What::Paused { label, why, .. } => format!(
+            What::Paused(one) => format!(
                 "looker-feed: sending to {} is paused until somebody acts. {}",
-                short(label),
-                reason(why.as_deref())
+                short(&one.label),
+                reason(one.why.as_deref())
             ),
-            What::Down {
-                label, why, since, ..
-            } => format!(
+            What::Down(one) => format!(
                 "looker-feed: {} has not answered for {}; nothing is lost, and it is tried again \
                  by itself. {}",
-                short(label),
-                span(*since, self.at),
-                reason(why.as_deref())
+                short(&one.label),
+                span(one.since, self.at),
+                reason(one.why.as_deref())
             ),
-            What::Back { label, since, .. } => format!(
+            What::Back(one) => format!(
                 "looker-feed: sending to {} goes on, after {}.",
-                short(label),
-                span(*since, self.at)
+                short(&one.label),
+                span(one.since, self.at)
             ),
             What::Refusing { why } => format!(
                 "looker-feed: the outbox cannot write, and new deliveries are refused. {}",
@@ -508,35 +474,25 @@ mod tests {
             at: UnixMillis(3_600_000),
             what,
         };
-        let (destination, label) = ("d".to_owned(), "us1, key …a605".to_owned());
-        let since = UnixMillis(2_880_000);
-        let why = Some("status 503".to_owned());
+        let trouble = Trouble {
+            destination: "d".to_owned(),
+            label: "us1, key …a605".to_owned(),
+            why: Some("status 503".to_owned()),
+            since: UnixMillis(2_880_000),
+        };
         for (event, text, severity) in [
             (
-                at(What::Down {
-                    destination: destination.clone(),
-                    label: label.clone(),
-                    why: why.clone(),
-                    since,
-                }),
+                at(What::Down(trouble.clone())),
                 "looker-feed: us1, key …a605 has not answered for 12 minutes; nothing is lost, and it is tried again by itself. Status 503.",
                 Severity::Warning,
             ),
             (
-                at(What::Back {
-                    destination: destination.clone(),
-                    label: label.clone(),
-                    since,
-                }),
+                at(What::Back(trouble.clone())),
                 "looker-feed: sending to us1, key …a605 goes on, after 12 minutes.",
                 Severity::Info,
             ),
             (
-                at(What::Paused {
-                    destination,
-                    label,
-                    why,
-                }),
+                at(What::Paused(trouble)),
                 "looker-feed: sending to us1, key …a605 is paused until somebody acts. Status 503.",
                 Severity::Critical,
             ),

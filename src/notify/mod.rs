@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use url::{Host, Url};
 
-use crate::clock::UnixMillis;
+use crate::clock::Clock;
 use crate::control::Daemon;
 use crate::shutdown::Shutdown;
 pub use event::Event;
@@ -55,6 +55,8 @@ pub struct Settings {
     pub page: Option<Url>,
     /// Whom to trust on the way to them.
     pub trust: rustls::ClientConfig,
+    /// What time it is.
+    pub clock: Clock,
 }
 
 /// An address that is told. Its path and query are as good as a password and are never printed.
@@ -143,6 +145,7 @@ pub struct Notifier {
     patience: Patience,
     poster: Poster,
     look: Duration,
+    clock: Clock,
 }
 
 impl Notifier {
@@ -163,6 +166,7 @@ impl Notifier {
             patience: settings.patience,
             poster: Poster::new(settings.trust, settings.page),
             look: LOOK,
+            clock: settings.clock,
         }
     }
 
@@ -177,6 +181,7 @@ impl Notifier {
             every: self.look,
             patience: self.patience,
             wanted: self.wanted,
+            clock: self.clock,
         };
         tokio::join!(look(daemon, queue, looking, shutdown), sender);
     }
@@ -206,6 +211,7 @@ struct Looking {
     every: Duration,
     patience: Patience,
     wanted: Wanted,
+    clock: Clock,
 }
 
 async fn look(
@@ -224,14 +230,13 @@ async fn look(
             _ = ticks.tick() => false,
         };
         // A look that hangs keeps the watcher; the next one starts over, without old news.
-        let mut at_work = watcher
-            .take()
-            .unwrap_or_else(|| Watcher::new(looking.patience));
-        let daemon = Arc::clone(&daemon);
+        let at_work = watcher.take();
+        let mut at_work = at_work.unwrap_or_else(|| Watcher::new(looking.patience));
+        let (daemon, now) = (Arc::clone(&daemon), looking.clock.now());
         let looked = tokio::task::spawn_blocking(move || {
             let mut events = at_work.look(&*daemon);
             if last {
-                events.extend(at_work.rest(UnixMillis::now()));
+                events.extend(at_work.rest(now));
             }
             (at_work, events)
         });
@@ -239,10 +244,8 @@ async fn look(
         match timeout(within, looked).await {
             Ok(Ok((at_work, events))) => {
                 watcher = Some(at_work);
-                for event in events
-                    .into_iter()
-                    .filter(|event| looking.wanted.admits(event))
-                {
+                let wanted = |event: &Event| looking.wanted.admits(event);
+                for event in events.into_iter().filter(wanted) {
                     if queue.try_send(event).is_err() {
                         dropped += 1;
                         tracing::warn!(dropped, "callbacks cannot keep up; one was dropped");
@@ -261,6 +264,7 @@ async fn look(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::UnixMillis;
 
     #[test]
     fn only_https_and_this_machine_are_told_and_no_address_is_printed() {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::event::{Digest, Event, What, is_good};
+use super::event::{Digest, Event, Trouble, What, is_good};
 use crate::clock::UnixMillis;
 use crate::control::view::{Delivery, FailedDelivery, Failures, Overview};
 use crate::control::{Daemon, Filter, Page};
@@ -32,14 +32,6 @@ impl Default for Patience {
     }
 }
 
-/// A destination that was told of.
-#[derive(Debug)]
-struct Trouble {
-    label: String,
-    since: UnixMillis,
-    paused: bool,
-}
-
 /// What was seen last.
 #[derive(Debug, Default)]
 pub struct Watcher {
@@ -51,8 +43,8 @@ pub struct Watcher {
     held: HashSet<String>,
     /// Finished ones at the head of the list.
     finished: HashSet<String>,
-    /// By id: those that were told of.
-    troubled: HashMap<String, Trouble>,
+    /// By id: destinations that were told of, and whether they were paused.
+    troubled: HashMap<String, (Trouble, bool)>,
     /// Good deliveries that were not told of together yet.
     digest: Option<Digest>,
     refusing: bool,
@@ -142,53 +134,29 @@ impl Watcher {
             let known = before.remove(&one.id);
             let paused = one.state == "paused";
             let since = one.since.unwrap_or(overview.now);
-            let (destination, label, why) = (one.id.clone(), one.label.clone(), one.why.clone());
+            let trouble = Trouble {
+                destination: one.id.clone(),
+                label: one.label.clone(),
+                why: one.why.clone(),
+                since,
+            };
             let long = overview.now.0.saturating_sub(since.0) >= self.patience.down_millis;
             match known {
-                None if paused => news.push(What::Paused {
-                    destination,
-                    label,
-                    why,
-                }),
-                None if one.state == "down" && long => news.push(What::Down {
-                    destination,
-                    label,
-                    why,
-                    since,
-                }),
+                None if paused => news.push(What::Paused(trouble.clone())),
+                None if one.state == "down" && long => news.push(What::Down(trouble.clone())),
                 None => continue,
                 // A probe that fails, or a pause that follows an outage.
-                Some(known) if paused && !known.paused => news.push(What::Paused {
-                    destination,
-                    label,
-                    why,
-                }),
+                Some((_, false)) if paused => news.push(What::Paused(trouble.clone())),
                 Some(_) if paused || one.state == "down" => {}
-                Some(known) => {
-                    let since = known.since;
-                    news.push(What::Back {
-                        destination,
-                        label,
-                        since,
-                    });
+                Some((Trouble { since, .. }, _)) => {
+                    news.push(What::Back(Trouble { since, ..trouble }));
                     continue;
                 }
             }
-            let trouble = Trouble {
-                label: one.label.clone(),
-                since,
-                paused,
-            };
-            self.troubled.insert(one.id.clone(), trouble);
+            self.troubled.insert(one.id.clone(), (trouble, paused));
         }
         // Gone with its last delivery.
-        for (destination, known) in before {
-            news.push(What::Back {
-                destination,
-                label: known.label,
-                since: known.since,
-            });
-        }
+        news.extend(before.into_values().map(|(known, _)| What::Back(known)));
     }
 
     fn outbox(&mut self, overview: &Overview, news: &mut Vec<What>) {
@@ -478,7 +446,7 @@ mod tests {
         daemon.script().overview.destinations[0].state = "paused".to_owned();
         let events = watcher.look(&*daemon);
         assert!(
-            matches!(&events[..], [Event { what: What::Paused { destination, .. }, .. }] if destination == DESTINATION)
+            matches!(&events[..], [Event { what: What::Paused(Trouble { destination, .. }), .. }] if destination == DESTINATION)
         );
         assert!(names(&mut watcher, &daemon).is_empty());
         daemon.script().overview.destinations[0].state = "idle".to_owned();
@@ -500,16 +468,15 @@ mod tests {
         daemon.script().overview.now.0 += 420_000;
         daemon.script().overview.destinations[0].state = "flowing".to_owned();
         let events = watcher.look(&*daemon);
-        let [
-            Event {
-                at,
-                what: What::Back { since, .. },
-            },
-        ] = &events[..]
-        else {
-            panic!("{events:?}");
-        };
-        assert_eq!(at.0 - since.0, 720_000);
+        match &events[..] {
+            [
+                Event {
+                    at,
+                    what: What::Back(one),
+                },
+            ] => assert_eq!(at.0 - one.since.0, 720_000),
+            other => panic!("{other:?}"),
+        }
 
         daemon.script().overview.outbox.refusing = Some("the disk".to_owned());
         assert_eq!(names(&mut watcher, &daemon), ["outbox_refusing_writes"]);

@@ -66,20 +66,14 @@ pub(super) async fn answer(
         "/sandbox/rate" => (Route::Rate, "PUT"),
         "/sandbox/reset" => (Route::Reset, "POST"),
         _ => {
-            return Ok(text(
-                StatusCode::NOT_FOUND,
-                "There is nothing at this address.\n",
-            ));
+            let nothing = "There is nothing at this address.\n";
+            return Ok(text(StatusCode::NOT_FOUND, nothing));
         }
     };
-    if !methods
-        .split(", ")
-        .any(|method| method == request.method().as_str())
-    {
-        let mut response = text(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "Another method is needed.\n",
-        );
+    let mut allowed = methods.split(", ");
+    if !allowed.any(|method| method == request.method().as_str()) {
+        let another = "Another method is needed.\n";
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, another);
         let headers = response.headers_mut();
         headers.insert(ALLOW, HeaderValue::from_static(methods));
         return Ok(response);
@@ -91,10 +85,8 @@ pub(super) async fn answer(
                 let state = handle.shared.state();
                 (state.buckets.rate(), state.ledger.counts())
             };
-            text(
-                StatusCode::OK,
-                page::text(&handle.shared.settings, rate, &counts),
-            )
+            let page = page::text(&handle.shared.settings, rate, &counts);
+            text(StatusCode::OK, page)
         }
         Route::Counts => json(&handle.counts()),
         Route::Ledger => ledger(handle),
@@ -203,14 +195,12 @@ async fn read(mut body: Incoming, most: usize) -> Result<Bytes, Reply> {
     };
     match tokio::time::timeout(BODY_WITHIN, collected).await {
         Ok(Ok(())) if length <= most => Ok(Bytes::from(held)),
-        Ok(Ok(())) => Err(Reply::too_large(format!(
-            "the request has more than {most} bytes"
-        ))),
+        Ok(Ok(())) => Err(Reply::too_large("the request has", most)),
         Ok(Err(refusal)) => Err(refusal),
-        Err(_) => Err(Reply::refused(
-            StatusCode::REQUEST_TIMEOUT,
-            "the body came too slowly",
-        )),
+        Err(_) => {
+            let slow = "the body came too slowly";
+            Err(Reply::refused(StatusCode::REQUEST_TIMEOUT, slow))
+        }
     }
 }
 
@@ -235,10 +225,8 @@ fn try_accept(
     }
     let too_large = |batch: &&RawValue| batch.get().len() > limits.batch_bytes;
     if let Some(nth) = batches.iter().position(too_large) {
-        let most = limits.batch_bytes;
-        return Err(Reply::too_large(format!(
-            "batch {nth}: has more than {most} bytes"
-        )));
+        let which = format!("batch {nth}: has");
+        return Err(Reply::too_large(&which, limits.batch_bytes));
     }
     let now = Instant::now();
     let (key, percentage_used) = match shared.state().buckets.take(&key, batches.len(), now) {
@@ -248,10 +236,8 @@ fn try_accept(
         } => (key, percentage_used),
         Taken::Refused { retry_after } => return Err(Reply::throttled(retry_after)),
         Taken::TooManyKeys => {
-            return Err(Reply::refused(
-                StatusCode::FORBIDDEN,
-                "this stand-in has seen too many different API keys: reset it",
-            ));
+            let many = "this stand-in has seen too many different API keys: reset it";
+            return Err(Reply::refused(StatusCode::FORBIDDEN, many));
         }
     };
     let youngest = old_before(UnixMillis::now());
@@ -302,10 +288,8 @@ fn authenticate(shared: &Shared, headers: &HeaderMap) -> Result<String, Reply> {
         Some(pairs) => pairs.iter().any(|pair| pair.0 == key && pair.1 == secret),
     };
     if !let_in {
-        return Err(Reply::refused(
-            StatusCode::FORBIDDEN,
-            "the API key or secret is wrong",
-        ));
+        let wrong = "the API key or secret is wrong";
+        return Err(Reply::refused(StatusCode::FORBIDDEN, wrong));
     }
     Ok(key.to_owned())
 }
@@ -367,7 +351,8 @@ impl Reply {
         Self::refused(StatusCode::BAD_REQUEST, message.as_ref())
     }
 
-    fn too_large(message: String) -> Self {
+    fn too_large(which: &str, most: usize) -> Self {
+        let message = format!("{which} more than {most} bytes");
         Self::refused(StatusCode::PAYLOAD_TOO_LARGE, &message)
     }
 
@@ -492,10 +477,8 @@ fn ledger(handle: Handle) -> Response<Body> {
             Some((Ok(Frame::data(Bytes::from(out))), Some(next)))
         }
     });
-    let mut response = Response::new(StreamBody::new(chunks).boxed_unsync());
-    let kind = HeaderValue::from_static("application/x-ndjson");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    response
+    let body = StreamBody::new(chunks).boxed_unsync();
+    of_kind("application/x-ndjson", StatusCode::OK, body)
 }
 
 async fn admin_body<T: for<'de> Deserialize<'de>>(
@@ -513,9 +496,13 @@ fn empty(status: StatusCode) -> Response<Body> {
 }
 
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(whole(text));
+    of_kind("text/plain; charset=utf-8", status, whole(text))
+}
+
+fn of_kind(kind: &'static str, status: StatusCode, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
-    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    let kind = HeaderValue::from_static(kind);
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }
@@ -524,8 +511,5 @@ fn json(value: &impl serde::Serialize) -> Response<Body> {
     let Ok(body) = serde_json::to_vec(value) else {
         return empty(StatusCode::INTERNAL_SERVER_ERROR);
     };
-    let mut response = Response::new(whole(body));
-    let kind = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    response
+    of_kind("application/json", StatusCode::OK, whole(body))
 }

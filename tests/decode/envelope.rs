@@ -2,12 +2,12 @@
 
 use base64::Engine as _;
 use looker_feed::decode::{
-    AttachmentForm, Envelope, EnvelopeError, EnvelopeLimits, EnvelopeProblem, Fault, Part,
+    AttachmentForm, Envelope, EnvelopeError, EnvelopeLimits, EnvelopeProblem, Part,
 };
 use proptest::prelude::*;
 
-use super::cases;
 use super::tape::Tape;
+use super::{cases, table};
 
 /// All that came out of an envelope.
 #[derive(Debug, Default, PartialEq)]
@@ -62,9 +62,8 @@ fn open(request: &[u8], sizes: &[usize]) -> Opened {
 /// Base64 as Looker writes it: a line break after every 60 characters.
 fn base64_lines(document: &[u8], line_break: &str) -> String {
     let text = base64::engine::general_purpose::STANDARD.encode(document);
-    let lines: Vec<&str> = text
-        .as_bytes()
-        .chunks(60)
+    let lines = text.as_bytes().chunks(60);
+    let lines: Vec<&str> = lines
         .map(|line| std::str::from_utf8(line).unwrap())
         .collect();
     lines.join(line_break) + line_break
@@ -165,14 +164,12 @@ proptest! {
 
 #[test]
 fn a_request_without_a_pushed_document_has_sections_only() {
+    let extension = r#"{ "extension" : {"data": [1]} }"#;
     for (attachment, want) in [
         ("null", "null"),
         ("{}", "{}"),
         (r#"{"data": null, "mimetype": "x"}"#, r#"{"mimetype":"x"}"#),
-        (
-            r#"{ "extension" : {"data": [1]} }"#,
-            r#"{"extension":{"data": [1]}}"#,
-        ),
+        (extension, r#"{"extension":{"data": [1]}}"#),
     ] {
         let request = format!(r#" {{"attachment": {attachment}, "a\u0062": 1.50}} "#);
         for size in [1, 3, 1_000] {
@@ -208,11 +205,8 @@ fn the_first_character_tells_text_from_base64() {
         for size in [1, 2, 1_000] {
             let opened = open(request.as_bytes(), &[size]);
             assert_eq!(opened.error, None, "{request}");
-            assert_eq!(
-                opened.begins,
-                Some((mimetype.map(str::to_owned), form)),
-                "{request}"
-            );
+            let begins = Some((mimetype.map(str::to_owned), form));
+            assert_eq!(opened.begins, begins, "{request}");
             assert_eq!(opened.document, document.as_bytes(), "{request}");
         }
     }
@@ -222,63 +216,44 @@ fn the_first_character_tells_text_from_base64() {
 fn every_fault_of_a_request_is_named_with_its_place() {
     use EnvelopeProblem as Problem;
     let large = format!(r#"{{"x": "{}"}}"#, "y".repeat(3_000));
-    for (request, problem, offset) in [
-        ("", Problem::Empty, 0),
-        (" \n ", Problem::Empty, 3),
-        ("[]", Problem::NotAnObject, 1),
-        ("<html>", Problem::NotAnObject, 0),
-        ("{\"a\": 1", Problem::Truncated, 7),
-        (r#"{"attachment": {"data": {"a": "#, Problem::Truncated, 30),
-        (r#"{"attachment": {"data": "{\"a"#, Problem::Truncated, 29),
-        (r#"{"attachment": {"data": " "#, Problem::Truncated, 26),
-        ("{} x", Problem::Trailing, 3),
-        (r#"{"a" 1}"#, Problem::Malformed(Fault::NoColon), 5),
+    // Where it is (`~`: somewhere in the request), what it is, and the request.
+    let cases = r#"
+        1 NotAnObject|[]
+        0 NotAnObject|<html>
+        7 Truncated|{"a": 1
+        30 Truncated|{"attachment": {"data": {"a": \s
+        29 Truncated|{"attachment": {"data": "{\"a
+        26 Truncated|{"attachment": {"data": " \s
+        3 Trailing|{} x
+        5 Malformed(NoColon)|{"a" 1}
+        27 Malformed(Escape)|{"attachment": {"data": "{\x"}}
+        33 Malformed(Literal)|{"attachment": {"data": {"a": nul}}}
+        ~ NotBase64|{"attachment": {"data": "e30=e30="}}
+        25 Attachment|{"attachment": {"data": 5}}
+        16 Attachment|{"attachment": []}
+        34 TwoAttachments|{"attachment": {}, "attachment": {}}
+        37 TwoAttachments|{"attachment": {"data": "", "data": {}}}"#;
+    for (want, request) in table(cases).chain([
+        ("0 Empty", ""),
+        ("3 Empty", " \n "),
         (
-            r#"{"attachment": {"data": "{\x"}}"#,
-            Problem::Malformed(Fault::Escape),
-            27,
-        ),
-        (
+            "26 Malformed(Control)",
             "{\"attachment\": {\"data\": \"{\n\"}}",
-            Problem::Malformed(Fault::Control),
-            26,
         ),
-        (
-            r#"{"attachment": {"data": {"a": nul}}}"#,
-            Problem::Malformed(Fault::Literal),
-            33,
-        ),
-        (
-            r#"{"attachment": {"data": "e30=e30="}}"#,
-            Problem::NotBase64,
-            34,
-        ),
-        (r#"{"attachment": {"data": 5}}"#, Problem::Attachment, 25),
-        (r#"{"attachment": []}"#, Problem::Attachment, 16),
-        (
-            r#"{"attachment": {}, "attachment": {}}"#,
-            Problem::TwoAttachments,
-            34,
-        ),
-        (
-            r#"{"attachment": {"data": "", "data": {}}}"#,
-            Problem::TwoAttachments,
-            37,
-        ),
-        (&large, Problem::SectionsTooLarge { limit: 2_000 }, 0),
-    ] {
+        ("~ SectionsTooLarge { limit: 2000 }", &large),
+    ]) {
+        let request = request.trim_end_matches("\\s");
         for size in [1, 10_000] {
-            let error = open(request.as_bytes(), &[size]).error.unwrap();
-            assert_eq!(error.problem, problem, "{request}");
-            let exact = !matches!(
-                problem,
-                Problem::SectionsTooLarge { .. } | Problem::NotBase64
+            let EnvelopeError {
+                offset, problem, ..
+            } = open(request.as_bytes(), &[size]).error.unwrap();
+            assert!(offset <= request.len() as u64, "{request}");
+            let (place, want) = want.split_once(' ').unwrap();
+            assert_eq!(format!("{problem:?}"), want, "{request}");
+            assert!(
+                place == "~" || place == offset.to_string(),
+                "{request}: {offset}"
             );
-            if exact {
-                assert_eq!(error.offset, offset, "{request}");
-            } else {
-                assert!(error.offset <= request.len() as u64, "{request}");
-            }
         }
     }
     let error = open(b"{\"a\": \"\xff\"}", &[1]).error.unwrap();

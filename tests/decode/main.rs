@@ -21,6 +21,12 @@ fn cases(cases: u32) -> ProptestConfig {
     }
 }
 
+/// Cases as text, from the second line on: what is wanted, and what of, with a bar between.
+fn table(cases: &str) -> impl Iterator<Item = (&str, &str)> {
+    let lines = cases.lines().skip(1);
+    lines.map(|case| case.trim_start().split_once('|').unwrap())
+}
+
 /// All that came out of a decoder.
 #[derive(Debug, Default, PartialEq)]
 struct Decoded {

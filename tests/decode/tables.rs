@@ -5,7 +5,7 @@ use std::path::Path;
 use looker_feed::decode::{DecodeError, Fault, Limits, Problem, RowParser};
 use looker_feed::model::{Header, Value};
 
-use super::{decode, reference};
+use super::{decode, reference, table};
 
 fn error(document: &[u8]) -> DecodeError {
     let whole = decode(document, &[usize::MAX], &["a"], Limits::default());
@@ -71,20 +71,13 @@ fn the_header_is_kept_in_any_order_of_keys() {
             let got = decode(document.as_bytes(), &[size], &columns, Limits::default());
             assert_eq!(got.error, None, "{document}");
             let pivoted = Some(r#"{"p": {"value": 2}}"#.to_owned());
-            let want = vec![
-                Some("1".to_owned()),
-                pivoted.clone(),
-                Some("{}".to_owned()),
-                None,
-                pivoted,
-            ];
+            let (one, empty) = (Some("1".to_owned()), Some("{}".to_owned()));
+            let want = [one, pivoted.clone(), empty, None, pivoted];
             assert_eq!(got.rows, [want]);
             let header = got.header.unwrap();
-            let fields: Vec<(&str, &[String])> = header
-                .fields
-                .iter()
-                .map(|field| (&*field.name, &*field.tags))
-                .collect();
+            let fields = header.fields.iter();
+            let fields = fields.map(|field| (&*field.name, &*field.tags));
+            let fields: Vec<(&str, &[String])> = fields.collect();
             let tags = ["mp_email".to_owned(), "x".to_owned()];
             assert_eq!(fields, [("u.\"a", &tags[..]), ("u.b", &[]), ("calc", &[])]);
             assert_eq!(header.pivots, ["u.p"]);
@@ -99,42 +92,22 @@ fn the_header_is_kept_in_any_order_of_keys() {
 #[test]
 fn a_cell_that_looker_could_not_compute_is_told_from_null_and_from_a_pivot() {
     let head = r#"{"fields": {"dimensions": [{"name": "a", "type": "yesno"}, {"name": "b", "type": null}]}, "data": ["#;
-    let rows = [
-        // Around them rows of one layout, so that it is both learned and used.
-        (r#"{"a": {"value": null}, "b": {"value": 1}}"#, "null"),
-        (r#"{"a": {"value": null}, "b": {"value": 1}}"#, "null"),
-        (
-            r#"{"a": {"value": null, "error": "no field"}, "b": {"value": 1}}"#,
-            r#"{"value": null, "error": "no field"}"#,
-        ),
-        (
-            r#"{"a": {"error": "x", "value": null}, "b": {"value": 1}}"#,
-            r#"{"error": "x", "value": null}"#,
-        ),
-        (
-            r#"{"a": {"error": "x"}, "b": {"value": 1}}"#,
-            r#"{"error": "x"}"#,
-        ),
-        (
-            r#"{"a": {"value": null, "error": null}, "b": {"value": 1}}"#,
-            "null",
-        ),
-        (
-            r#"{"a": {"value": null, "error": "y"}, "b": {"value": 1}}"#,
-            r#"{"value": null, "error": "y"}"#,
-        ),
-        (
-            r#"{"a": {"value": 7, "error": "x"}, "b": {"value": 1}}"#,
-            "7",
-        ),
-        // Two values of a dimension that the query pivots on.
-        (
-            r#"{"a": {"error": {"value": 3}, "ok": {"value": 4}}, "b": {"value": 1}}"#,
-            r#"{"error": {"value": 3}, "ok": {"value": 4}}"#,
-        ),
-        (r#"{"a": {"value": null}, "b": {"value": 1}}"#, "null"),
-    ];
-    let texts: Vec<_> = rows.iter().map(|(row, _)| *row).collect();
+    // A cell, and what it is; `b` beside it has 1. The first two and the last are of one layout, so that it
+    // is both learned and used; in the ninth, two values of a dimension that the query pivots on.
+    let cells = r#"
+        {"value": null}|null
+        {"value": null}|null
+        {"value": null, "error": "no field"}|{"value": null, "error": "no field"}
+        {"error": "x", "value": null}|{"error": "x", "value": null}
+        {"error": "x"}|{"error": "x"}
+        {"value": null, "error": null}|null
+        {"value": null, "error": "y"}|{"value": null, "error": "y"}
+        {"value": 7, "error": "x"}|7
+        {"error": {"value": 3}, "ok": {"value": 4}}|{"error": {"value": 3}, "ok": {"value": 4}}
+        {"value": null}|null"#;
+    let row = |cell| format!(r#"{{"a": {cell}, "b": {{"value": 1}}}}"#);
+    let rows: Vec<_> = table(cells).map(|(cell, want)| (row(cell), want)).collect();
+    let texts: Vec<_> = rows.iter().map(|(row, _)| row.as_str()).collect();
     let document = format!("{head}{}]}}", texts.join(","));
     for size in [1, 10, 10_000] {
         let got = decode(document.as_bytes(), &[size], &["a", "b"], Limits::default());
@@ -144,11 +117,8 @@ fn a_cell_that_looker_could_not_compute_is_told_from_null_and_from_a_pivot() {
             assert_eq!(got[1].as_deref(), Some("1"), "{row}");
         }
         let header = got.header.unwrap();
-        let types: Vec<_> = header
-            .fields
-            .iter()
-            .map(|field| field.lookml_type.as_deref())
-            .collect();
+        let types = header.fields.iter();
+        let types: Vec<_> = types.map(|field| field.lookml_type.as_deref()).collect();
         assert_eq!(types, [Some("yesno"), None]);
     }
 }
@@ -187,135 +157,53 @@ fn a_document_without_rows_or_fields_is_complete() {
 
 #[test]
 fn every_way_to_be_no_result_has_its_own_error() {
-    let row = |row| Problem::NotARow { row };
-    let cell = |row, column: &str| Problem::NotACell {
-        row,
-        column: column.to_owned(),
-    };
-    let missing = |reported: &[&str]| Problem::DataMissing {
-        reported: reported.iter().map(|&text| text.to_owned()).collect(),
-    };
-    for (document, problem, offset, rows) in [
-        ("", Problem::Empty, 0, 0),
-        (" \n", Problem::Empty, 2, 0),
-        ("\u{feff}", Problem::Empty, 3, 0),
-        ("\n<!DOCTYPE html>", Problem::Html, 1, 0),
-        (r#"[{"a": 1}]"#, Problem::PlainJson, 0, 0),
-        ("\"x\"", Problem::NotAnObject, 0, 0),
-        ("Bad Gateway", Problem::NotAnObject, 0, 0),
-        ("{", Problem::Truncated, 1, 0),
+    // Where it is, the rows before it, what it is, and the document.
+    let cases = r#"
+        29 1 Truncated|{"data": [{"a": {"value": 1}}
+        34 1 Truncated|{"data": [{"a": {"value": 1}}, {"a
+        11 0 Truncated|{"data": []
+        1 0 Truncated|{
+        15 1 Trailing|{"data": [{}]} x
+        14 1 Trailing|{"data": [{}]}{}
+        0 0 PlainJson|[{"a": 1}]
+        0 0 NotAnObject|"x"
+        0 0 NotAnObject|Bad Gateway
+        2 0 DataMissing { reported: [] }|{}
+        46 0 DataMissing { reported: ["no."] }|{"data": null, "errors": [{"message": "no."}]}
+        21 0 DuplicateData|{"data": [], "data": []}
+        14 1 NotARow { row: 1 }|{"data": [{}, 1]}
+        10 0 NotARow { row: 0 }|{"data": [[]]}
+        17 0 NotACell { row: 0, column: "é" }|{"data": [{"é": "x"}]}
+        20 1 NotACell { row: 1, column: "b" }|{"data": [{}, {"b": null}]}
+        13 1 Malformed(NoValue)|{"data": [{},]}
+        13 1 Malformed(NoComma)|{"data": [{} {}]}
+        29 0 Malformed(NoKey)|{"data": [{"a": {"value": 1},}]}
+        26 0 Malformed(Literal)|{"data": [{"a": {"value": NaN}}]}
+        27 0 Malformed(NoComma)|{"data": [{"a": {"value": 01}}]}
+        28 0 Malformed(Number)|{"data": [{"a": {"value": 1.}}]}
+        27 0 Malformed(Number)|{"data": [{"a": {"value": -Infinity}}]}
+        28 0 Malformed(Escape)|{"data": [{"a": {"value": "\x"}}]}
+        11 0 Header("`fields` is not an object")|{"fields": 1}
+        26 0 Header("a list in `fields` is not a list")|{"fields": {"dimensions": {}}}
+        27 0 Header("an entry of `fields` is not an object")|{"fields": {"dimensions": [1]}}
+        28 0 Header("an entry of `fields` has no `name`")|{"fields": {"dimensions": [{}]}}"#;
+    for (want, document) in table(cases).chain([
+        ("0 0 Empty", ""),
+        ("2 0 Empty", " \n"),
+        ("3 0 Empty", "\u{feff}"),
+        ("1 0 Html", "\n<!DOCTYPE html>"),
         (
-            r#"{"data": [{"a": {"value": 1}}"#,
-            Problem::Truncated,
-            29,
-            1,
-        ),
-        (
-            r#"{"data": [{"a": {"value": 1}}, {"a"#,
-            Problem::Truncated,
-            34,
-            1,
-        ),
-        (r#"{"data": []"#, Problem::Truncated, 11, 0),
-        (r#"{"data": [{}]} x"#, Problem::Trailing, 15, 1),
-        (r#"{"data": [{}]}{}"#, Problem::Trailing, 14, 1),
-        ("{}", missing(&[]), 2, 0),
-        (
-            r#"{"data": null, "errors": [{"message": "no."}]}"#,
-            missing(&["no."]),
-            46,
-            0,
-        ),
-        (r#"{"data": [], "data": []}"#, Problem::DuplicateData, 21, 0),
-        (r#"{"data": [{}, 1]}"#, row(1), 14, 1),
-        (r#"{"data": [[]]}"#, row(0), 10, 0),
-        (r#"{"data": [{"é": "x"}]}"#, cell(0, "é"), 17, 0),
-        (r#"{"data": [{}, {"b": null}]}"#, cell(1, "b"), 20, 1),
-        (
-            r#"{"data": [{},]}"#,
-            Problem::Malformed(Fault::NoValue),
-            13,
-            1,
-        ),
-        (
-            r#"{"data": [{} {}]}"#,
-            Problem::Malformed(Fault::NoComma),
-            13,
-            1,
-        ),
-        (
-            r#"{"data": [{"a": {"value": 1},}]}"#,
-            Problem::Malformed(Fault::NoKey),
-            29,
-            0,
-        ),
-        (
-            r#"{"data": [{"a": {"value": NaN}}]}"#,
-            Problem::Malformed(Fault::Literal),
-            26,
-            0,
-        ),
-        (
-            r#"{"data": [{"a": {"value": 01}}]}"#,
-            Problem::Malformed(Fault::NoComma),
-            27,
-            0,
-        ),
-        (
-            r#"{"data": [{"a": {"value": 1.}}]}"#,
-            Problem::Malformed(Fault::Number),
-            28,
-            0,
-        ),
-        (
-            r#"{"data": [{"a": {"value": -Infinity}}]}"#,
-            Problem::Malformed(Fault::Number),
-            27,
-            0,
-        ),
-        (
-            r#"{"data": [{"a": {"value": "\x"}}]}"#,
-            Problem::Malformed(Fault::Escape),
-            28,
-            0,
-        ),
-        (
+            "27 0 Malformed(Control)",
             "{\"data\": [{\"a\": {\"value\": \"\n\"}}]}",
-            Problem::Malformed(Fault::Control),
-            27,
-            0,
         ),
-        (
-            r#"{"fields": 1}"#,
-            Problem::Header("`fields` is not an object"),
-            11,
-            0,
-        ),
-        (
-            r#"{"fields": {"dimensions": {}}}"#,
-            Problem::Header("a list in `fields` is not a list"),
-            26,
-            0,
-        ),
-        (
-            r#"{"fields": {"dimensions": [1]}}"#,
-            Problem::Header("an entry of `fields` is not an object"),
-            27,
-            0,
-        ),
-        (
-            r#"{"fields": {"dimensions": [{}]}}"#,
-            Problem::Header("an entry of `fields` has no `name`"),
-            28,
-            0,
-        ),
-    ] {
-        let got = error(document.as_bytes());
-        assert_eq!(
-            (got.problem, got.offset, got.rows),
-            (problem, offset, rows),
-            "{document}"
-        );
+    ]) {
+        let DecodeError {
+            offset,
+            rows,
+            problem,
+            ..
+        } = error(document.as_bytes());
+        assert_eq!(format!("{offset} {rows} {problem:?}"), want, "{document}");
     }
 }
 
@@ -323,53 +211,25 @@ fn every_way_to_be_no_result_has_its_own_error() {
 fn the_same_faults_are_found_in_rows_that_look_like_the_row_before() {
     let good = r#"{"a": {"value": "x"}, "b": {"value": 1}}"#;
     let start = r#"{"fields": null, "data": ["#.len() + good.len() + 1;
-    for (row, fault, at) in [
-        (
-            r#"{"a": {"value": "\u00x0"}, "b": {"value": 1}}"#,
-            Fault::Escape,
-            21,
-        ),
-        (
-            "{\"a\": {\"value\": \"\t\"}, \"b\": {\"value\": 1}}",
-            Fault::Control,
-            17,
-        ),
-        (
-            r#"{"a": {"value": "x"}, "b": {"value": 1.e5}}"#,
-            Fault::Number,
-            39,
-        ),
-        (
-            r#"{"a": {"value": "x"}, "b": {"value": +1}}"#,
-            Fault::NoValue,
-            37,
-        ),
-        (
-            r#"{"a": {"value": "x"}, "b": {"value": tru}}"#,
-            Fault::Literal,
-            40,
-        ),
-        (
-            r#"{"a": {"value": [1,]}, "b": {"value": 1}}"#,
-            Fault::NoValue,
-            19,
-        ),
-        (
-            r#"{"a": {"value": {"x" 1}}, "b": {"value": 1}}"#,
-            Fault::NoColon,
-            21,
-        ),
-        (
-            r#"{"a": {"value": "x"}, "b": {"value": 1}]"#,
-            Fault::NoComma,
-            39,
-        ),
-    ] {
+    let cases = r#"
+        21 Escape|{"a": {"value": "\u00x0"}, "b": {"value": 1}}
+        39 Number|{"a": {"value": "x"}, "b": {"value": 1.e5}}
+        37 NoValue|{"a": {"value": "x"}, "b": {"value": +1}}
+        40 Literal|{"a": {"value": "x"}, "b": {"value": tru}}
+        19 NoValue|{"a": {"value": [1,]}, "b": {"value": 1}}
+        21 NoColon|{"a": {"value": {"x" 1}}, "b": {"value": 1}}
+        39 NoComma|{"a": {"value": "x"}, "b": {"value": 1}]"#;
+    let control = "{\"a\": {\"value\": \"\t\"}, \"b\": {\"value\": 1}}";
+    for (want, row) in table(cases).chain([("17 Control", control)]) {
         let document = format!(r#"{{"fields": null, "data": [{good},{row}]}}"#);
         let got = error(document.as_bytes());
+        let Problem::Malformed(fault) = got.problem else {
+            panic!("{row}: {got:?}");
+        };
+        let at = got.offset - start as u64;
         assert_eq!(
-            (got.problem, got.offset, got.rows),
-            (Problem::Malformed(fault), (start + at) as u64, 1),
+            (format!("{at} {fault:?}").as_str(), got.rows),
+            (want, 1),
             "{row}"
         );
     }
@@ -428,24 +288,18 @@ fn limits_are_kept_however_the_document_is_cut() {
     let entry = |name: &str| format!(r#"{{"label": "{}", "name": "{name}"}}"#, "x".repeat(500));
     let fields = |names: &[&str]| {
         let entries: Vec<String> = names.iter().map(|name| entry(name)).collect();
-        format!(
-            r#"{{"fields": {{"dimensions": [{}]}}, "data": []}}"#,
-            entries.join(",")
-        )
+        let entries = entries.join(",");
+        format!(r#"{{"fields": {{"dimensions": [{entries}]}}, "data": []}}"#)
     };
     check(&fields(&["a", "b"]), None);
-    check(
-        &fields(&["a", "b", "c"]),
-        Some(Problem::TooManyColumns { limit: 2 }),
-    );
+    let too_many = Some(Problem::TooManyColumns { limit: 2 });
+    check(&fields(&["a", "b", "c"]), too_many);
     let header_too_large = Some(Problem::HeaderTooLarge { limit: 300 });
     check(&fields(&[&"x".repeat(299)]), header_too_large.clone());
     let errors = format!(r#"{{"errors": ["{}"], "data": []}}"#, "x".repeat(300));
     check(&errors, header_too_large);
-    let filters = format!(
-        r#"{{"applied_filters": ["{}"], "data": []}}"#,
-        "x".repeat(3_000)
-    );
+    let long = "x".repeat(3_000);
+    let filters = format!(r#"{{"applied_filters": ["{long}"], "data": []}}"#);
     check(&filters, None);
 }
 
@@ -459,10 +313,8 @@ fn an_error_is_a_sentence_with_place_and_way_out() {
          pick one of these where the schedule or the action asks for a format."
     );
     let text = error(br#"{"errors": [{"message": "Query failed."}]}"#).to_string();
-    assert!(
-        text.starts_with("the document has no `data` list; Looker reported: Query failed (byte"),
-        "{text}"
-    );
+    let words = "the document has no `data` list; Looker reported: Query failed (byte";
+    assert!(text.starts_with(words), "{text}");
 }
 
 #[test]
@@ -479,11 +331,8 @@ fn a_row_parser_names_what_is_wrong_with_a_row() {
             row: 3,
             column: "a".to_owned(),
         });
-        assert_eq!(
-            (error.problem, error.offset, error.rows),
-            (problem, offset, 3),
-            "{json}"
-        );
+        let got = (error.problem, error.offset, error.rows);
+        assert_eq!(got, (problem, offset, 3), "{json}");
     }
     let row = parser.parse(b" {\"a\": {\"value\": 1}} ", 4).unwrap();
     assert_eq!((row.value(0), row.number), (Value::Number("1"), 4));

@@ -18,16 +18,7 @@ pub struct Tape<'a> {
 }
 
 const COLUMNS: [&str; 6] = ["a", "users.email", "b c", "é.\"quoted\"", "value", "data"];
-const NUMBERS: [&str; 8] = [
-    "0",
-    "-0.0",
-    "17",
-    "12345678901234567890123",
-    "0.30000000000000004",
-    "1e400",
-    "-1.5E-7",
-    "2e+0",
-];
+const NUMBERS: &str = "0 -0.0 17 12345678901234567890123 0.30000000000000004 1e400 -1.5E-7 2e+0";
 const STRINGS: [&str; 8] = [
     "",
     "x",
@@ -93,13 +84,10 @@ impl<'a> Tape<'a> {
     fn fields(&mut self, columns: &[&str]) {
         self.open('{');
         let split = self.pick(columns.len() + 1);
-        let (measures, dimensions) = columns.split_at(split);
         // Dimensions come first in the header, whatever the order of the lists.
-        let (dimensions, measures) = (measures, dimensions);
-        for (index, (list, names)) in [("measures", measures), ("dimensions", dimensions)]
-            .into_iter()
-            .enumerate()
-        {
+        let (dimensions, measures) = columns.split_at(split);
+        let lists = [("measures", measures), ("dimensions", dimensions)];
+        for (index, (list, names)) in lists.into_iter().enumerate() {
             self.comma(index);
             self.key(list);
             self.open('[');
@@ -187,7 +175,8 @@ impl<'a> Tape<'a> {
                 self.out.push('"');
             }
             2 => {
-                let number = NUMBERS[self.pick(NUMBERS.len())];
+                let mut numbers = NUMBERS.split(' ');
+                let number = numbers.nth(self.pick(8)).unwrap();
                 self.out.push_str(number);
             }
             3 => self.out.push_str("true"),

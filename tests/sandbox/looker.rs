@@ -26,11 +26,6 @@ async fn a_download_url_gives_the_document_once() {
     };
     let url = publisher.publish(shape.clone());
     assert_eq!(url.path().len(), "/downloads/".len() + 40);
-    let get = |url: &Url| {
-        hyper::Request::get(url.as_str())
-            .body(Full::default())
-            .unwrap()
-    };
     assert!(publisher.is_unspent(&url));
     let reply = running.send(get(&url)).await.unwrap();
     assert_eq!(reply.status, 200);
@@ -48,6 +43,8 @@ async fn a_download_url_gives_the_document_once() {
 async fn downloads_go_wrong_as_asked() {
     let (running, publisher) = Running::looker().await;
     let whole = "0123456789".repeat(10);
+    let (bytes, pause) = (30, Duration::from_millis(1));
+    let slow = Failure::Slow { bytes, pause };
     // What the client sees: status, the bytes that came, and whether the body came to its end.
     for (failure, status, body, ends) in [
         (Failure::CutAfter(15), 200, &whole[..15], false),
@@ -56,36 +53,25 @@ async fn downloads_go_wrong_as_asked() {
         (Failure::EndAfter(1_000), 200, &whole[..], true),
         (Failure::Empty, 200, "", true),
         (Failure::Status(500), 500, "The query failed.\n", true),
-        (
-            Failure::Slow {
-                bytes: 30,
-                pause: Duration::from_millis(1),
-            },
-            200,
-            &whole[..],
-            true,
-        ),
+        (slow, 200, &whole[..], true),
     ] {
         let url = publisher.publish_failing(whole.clone(), failure.clone());
-        let request = hyper::Request::get(url.as_str())
-            .body(Full::default())
-            .unwrap();
-        let response = within(running.client.request(request)).await.unwrap();
+        let response = within(running.client.request(get(&url))).await.unwrap();
         assert_eq!(response.status().as_u16(), status, "{failure:?}");
         let (received, ended) = within(read(response.into_body())).await;
-        assert_eq!(
-            (&received[..], ended),
-            (body.as_bytes(), ends),
-            "{failure:?}"
-        );
+        let want = (body.as_bytes(), ends);
+        assert_eq!((&received[..], ended), want, "{failure:?}");
     }
     let url = publisher.publish_failing("", Failure::Html);
-    let request = hyper::Request::get(url.as_str())
-        .body(Full::default())
-        .unwrap();
-    let reply = running.send(request).await.unwrap();
+    let reply = running.send(get(&url)).await.unwrap();
     assert_eq!((reply.status, &reply.body[..9]), (200, &b"<!DOCTYPE"[..]));
     running.end().await;
+}
+
+fn get(url: &Url) -> hyper::Request<Full<Bytes>> {
+    hyper::Request::get(url.as_str())
+        .body(Full::default())
+        .unwrap()
 }
 
 async fn read(mut body: hyper::body::Incoming) -> (Vec<u8>, bool) {
@@ -103,21 +89,12 @@ async fn read(mut body: hyper::body::Incoming) -> (Vec<u8>, bool) {
 async fn a_stalled_download_says_no_more_and_is_cut_at_shutdown() {
     let (running, publisher) = Running::looker().await;
     let url = publisher.publish_failing("0123456789", Failure::StallAfter(4));
-    let request = hyper::Request::get(url.as_str())
-        .body(Full::default())
-        .unwrap();
-    let mut body = within(running.client.request(request))
-        .await
-        .unwrap()
-        .into_body();
+    let response = within(running.client.request(get(&url))).await;
+    let mut body = response.unwrap().into_body();
     let first = within(body.frame()).await.unwrap().unwrap();
     assert_eq!(first.into_data().unwrap(), "0123");
-    let (_, ended) = tokio::join!(running.end(), async {
-        within(body.frame())
-            .await
-            .is_some_and(|frame| frame.is_err())
-    });
-    assert!(ended);
+    let (_, last) = tokio::join!(running.end(), within(body.frame()));
+    assert!(last.is_some_and(|frame| frame.is_err()));
 }
 
 /// What a hub got to see of a call.
@@ -177,10 +154,8 @@ async fn execute_calls_a_hub_as_looker_does() {
     }
     let body: Value = serde_json::from_slice(&seen.body).unwrap();
     assert_eq!(body["scheduled_plan"]["download_url"], download.as_str());
-    assert_eq!(
-        body["data"],
-        json!({"apiKey": "key", "apiSecret": "secret"})
-    );
+    let data = json!({"apiKey": "key", "apiSecret": "secret"});
+    assert_eq!(body["data"], data);
     let form = json!({"data_type": "event_data", "environment": "development"});
     assert_eq!(body["form_params"], form);
     server.abort();
@@ -195,15 +170,11 @@ async fn execute_pushes_large_documents_in_all_three_styles() {
     let whole: Vec<u8> = document(&shape).flatten().collect();
     let whole = String::from_utf8(whole).unwrap();
     let (url, seen, server) = hub(200, "{\"looker\":{\"success\":true}}").await;
-    for style in [
-        PushStyle::EscapedString,
-        PushStyle::InlineJson,
-        PushStyle::Base64,
-    ] {
+    use PushStyle::{Base64, EscapedString, InlineJson};
+    for style in [EscapedString, InlineJson, Base64] {
         let source = Source::Push(style, Box::new(document(&shape)));
-        let answer = within(execute(&url, "t", Execute::new(source, "k", "s")))
-            .await
-            .unwrap();
+        let call = Execute::new(source, "k", "s");
+        let answer = within(execute(&url, "t", call)).await.unwrap();
         assert!(answer.is_success(), "{answer:?}");
         let body = seen.lock().unwrap().body.clone();
         if style == PushStyle::InlineJson {
@@ -227,9 +198,8 @@ async fn execute_pushes_large_documents_in_all_three_styles() {
 #[tokio::test]
 async fn execute_tells_a_failure_from_no_answer() {
     let (url, _, server) = hub(403, "{\"success\":false}").await;
-    let answer = within(execute(&url, "t", Execute::new(Source::Nothing, "k", "s")))
-        .await
-        .unwrap();
+    let call = || Execute::new(Source::Nothing, "k", "s");
+    let answer = within(execute(&url, "t", call())).await.unwrap();
     assert_eq!(answer.status, 403);
     assert!(!answer.is_success());
     server.abort();
@@ -238,12 +208,9 @@ async fn execute_tells_a_failure_from_no_answer() {
     let gone = tokio::net::TcpListener::bind(LOCAL).await.unwrap();
     let url = Url::parse(&format!("http://{}/", gone.local_addr().unwrap())).unwrap();
     drop(gone);
-    let error = within(execute(&url, "t", Execute::new(Source::Nothing, "k", "s")))
-        .await
-        .unwrap_err();
+    let error = within(execute(&url, "t", call())).await.unwrap_err();
     assert!(matches!(error, ExecuteError::Connect(_)), "{error:?}");
 
-    let call = || Execute::new(Source::Nothing, "k", "s");
     let error = within(execute(&url, "a\nb", call())).await.unwrap_err();
     assert!(matches!(error, ExecuteError::Request(_)), "{error:?}");
     let silent = tokio::net::TcpListener::bind(LOCAL).await.unwrap();

@@ -24,10 +24,8 @@ const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHO
 
 /// No wait in these tests is for time to pass; this only ends a test that hangs.
 async fn within<T>(work: impl Future<Output = T>) -> T {
-    let limit = Duration::from_secs(60);
-    tokio::time::timeout(limit, work)
-        .await
-        .expect("a test hangs")
+    let limited = tokio::time::timeout(Duration::from_secs(60), work);
+    limited.await.expect("a test hangs")
 }
 
 /// A client that reuses connections, and a server with the means to end it.
@@ -99,9 +97,8 @@ impl Running {
     }
 
     async fn set_faults(&self, faults: Value) {
-        let reply = self
-            .call(Method::PUT, "/sandbox/faults", faults.to_string())
-            .await;
+        let faults = faults.to_string();
+        let reply = self.call(Method::PUT, "/sandbox/faults", faults).await;
         assert_eq!(reply.status, 204, "{reply:?}");
     }
 

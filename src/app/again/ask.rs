@@ -27,6 +27,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Deliveries that are read at once.
 const PAGE: usize = 200;
 
+/// Why a delivery is not asked for any more.
+const LATER: &str = "A later delivery of the schedule failed too, and is asked for.";
+/// Likewise.
+pub(super) const CAME: &str = "The schedule came in by itself.";
+
 /// How Looker is asked again.
 pub(in crate::app) struct Settings {
     /// How often, and for how long.
@@ -180,7 +185,7 @@ impl AskAgain {
                 None => came
                     .iter()
                     .any(|delivery| entry.is_superseded_by(delivery, &self.keys))
-                    .then(|| entry.journal.called_off("The schedule came in by itself.")),
+                    .then(|| entry.journal.called_off(CAME)),
             };
             if let Some(journal) = next {
                 self.put(&mut ledger, id, journal);
@@ -231,11 +236,8 @@ impl AskAgain {
         loop {
             let page = self.outbox.deliveries(after, PAGE)?;
             let all = page.deliveries.iter().all(|one| one.committed >= since);
-            found.extend(
-                page.deliveries
-                    .into_iter()
-                    .filter(|one| one.received >= since),
-            );
+            let listed = page.deliveries.into_iter();
+            found.extend(listed.filter(|one| one.received >= since));
             after = match page.next {
                 Some(next) if all => Some(next),
                 _ => return Ok(found),
@@ -305,21 +307,14 @@ impl AskAgain {
         let Some(entry) = ledger.entries.get(&newer) else {
             return;
         };
-        let older: Vec<DeliveryId> = ledger
-            .entries
-            .range(..newer)
-            .filter(|(_, other)| {
-                other.journal.state == State::Waiting && other.is_of_the_schedule_of(entry)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in older {
-            if let Some(other) = ledger.entries.get(&id) {
-                let journal = other
-                    .journal
-                    .called_off("A later delivery of the schedule failed too, and is asked for.");
-                self.put(ledger, id, journal);
-            }
+        let waits = |other: &Entry| {
+            other.journal.state == State::Waiting && other.is_of_the_schedule_of(entry)
+        };
+        let older = ledger.entries.range(..newer);
+        let older = older.filter(|(_, other)| waits(other));
+        let older = older.map(|(id, other)| (*id, other.journal.called_off(LATER)));
+        for (id, journal) in older.collect::<Vec<_>>() {
+            self.put(ledger, id, journal);
         }
     }
 
@@ -336,9 +331,7 @@ impl AskAgain {
         if entry.is_by_hand() || !later.any(open) {
             return false;
         }
-        let journal = entry
-            .journal
-            .called_off("A later delivery of the schedule failed too, and is asked for.");
+        let journal = entry.journal.called_off(LATER);
         self.put(&mut ledger, id, journal);
         true
     }
@@ -433,7 +426,7 @@ impl AskAgain {
                 && entry.journal.state == State::Waiting
                 && entry.is_of(title, about)
             {
-                entry.journal.called_off("The schedule came in by itself.")
+                entry.journal.called_off(CAME)
             } else {
                 continue;
             };

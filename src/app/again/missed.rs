@@ -224,12 +224,7 @@ fn id_of(host: &str, job: &Job) -> DeliveryId {
         hash.update(part);
     }
     let mut id = [0; 16];
-    id.iter_mut()
-        .skip(6)
-        .zip(hash.finalize())
-        .for_each(|(to, from)| *to = from);
-    id.iter_mut()
-        .zip(job.created.0.to_be_bytes().iter().skip(2))
-        .for_each(|(to, from)| *to = *from);
+    id[..6].copy_from_slice(&job.created.0.to_be_bytes()[2..]);
+    id[6..].copy_from_slice(&hash.finalize()[..10]);
     DeliveryId(id)
 }

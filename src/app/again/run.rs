@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::ask::AskAgain;
+use super::ask::{AskAgain, CAME};
 use super::instance::Instance;
 use crate::again::{Answer, Decision, Journal, State};
 use crate::causes::with_causes;
@@ -120,7 +120,7 @@ impl AskAgain {
             Ok(Ok(true)) => {
                 let mut ledger = self.ledger();
                 if let Some(entry) = ledger.entries.get(&id) {
-                    let journal = entry.journal.called_off("The schedule came in by itself.");
+                    let journal = entry.journal.called_off(CAME);
                     self.put(&mut ledger, id, journal);
                 }
                 false
@@ -143,10 +143,8 @@ impl AskAgain {
         let ledger = self.ledger();
         let entry = ledger.entries.get(&id)?;
         let policy = &self.settings.policy;
-        let decision = entry
-            .journal
-            .decide(now, held.as_deref(), policy, fastrand::f64());
-        Some(decision)
+        let (journal, jitter) = (&entry.journal, fastrand::f64());
+        Some(journal.decide(now, held.as_deref(), policy, jitter))
     }
 
     /// Why nothing can be asked for now.
@@ -213,9 +211,8 @@ impl AskAgain {
             return;
         }
         let policy = &self.settings.policy;
-        let journal = entry
-            .journal
-            .answered(answer, UnixMillis::now(), policy, fastrand::f64());
+        let (now, jitter) = (UnixMillis::now(), fastrand::f64());
+        let journal = entry.journal.answered(answer, now, policy, jitter);
         self.put(ledger, id, journal);
     }
 

@@ -37,10 +37,8 @@ impl AskAgain {
             State::Waiting | State::Done | State::GivenUp | State::CalledOff => {}
         }
         let journal = entry.journal.asked_for(now);
-        let down = self
-            .instances
-            .get(entry.instance)
-            .and_then(|one| one.down(now));
+        let looker = self.instances.get(entry.instance);
+        let down = looker.and_then(|one| one.down(now));
         self.put(&mut ledger, id, journal);
         drop(ledger);
         self.save(id)?;
@@ -76,10 +74,8 @@ impl AskAgain {
         let journal = Journal::read(&attempt.journal)
             .unwrap_or_else(|| Journal::begin(now, &self.settings.policy, 0.0))
             .called_off("A person said so.");
-        let written = self
-            .outbox
-            .put_journal(attempt.id, &attempt.journal, &journal.write());
-        match written {
+        let (id, before) = (attempt.id, &attempt.journal);
+        match self.outbox.put_journal(id, before, &journal.write()) {
             Ok(true) => {
                 self.changes.fetch_add(1, Ordering::Relaxed);
                 Ok("It is dismissed.".to_owned())
@@ -145,33 +141,28 @@ impl AskAgain {
             Some(entry) => entry.journal.clone(),
             None => Journal::read(&attempt.journal)?,
         };
-        let trouble = ledger
-            .entries
-            .get(&attempt.id)
-            .filter(|entry| entry.journal.state == State::Waiting)
-            .and_then(|entry| self.instances.get(entry.instance)?.trouble());
+        let entry = ledger.entries.get(&attempt.id);
+        let waits = entry.filter(|entry| entry.journal.state == State::Waiting);
+        let trouble = waits.and_then(|entry| self.instances.get(entry.instance)?.trouble());
         drop(ledger);
         let why = match (&trouble, journal.why.is_empty()) {
             (Some(trouble), _) => Some(trouble.clone()),
             (None, false) => Some(journal.why.clone()),
             (None, true) => None,
         };
+        let tries = journal.tries.iter().map(|one| view::AskedOnce {
+            at: one.at,
+            plan: one.plan.clone(),
+            delivery: one.delivery.clone(),
+            committed: one.committed,
+        });
         Some(view::AskedAgain {
             state: journal.state.name().to_owned(),
             next: (journal.state == State::Waiting).then_some(journal.next),
             count: journal.count,
             most: self.settings.policy.tries.saturating_add(journal.before),
             why,
-            tries: journal
-                .tries
-                .iter()
-                .map(|one| view::AskedOnce {
-                    at: one.at,
-                    plan: one.plan.clone(),
-                    delivery: one.delivery.clone(),
-                    committed: one.committed,
-                })
-                .collect(),
+            tries: tries.collect(),
         })
     }
 
@@ -216,10 +207,9 @@ impl AskAgain {
             states.insert(state.name().to_owned(), 0);
         }
         for entry in self.ledger().entries.values() {
-            if entry.journal.state.is_open() {
-                *states
-                    .entry(entry.journal.state.name().to_owned())
-                    .or_default() += 1;
+            let state = entry.journal.state;
+            if state.is_open() {
+                *states.entry(state.name().to_owned()).or_default() += 1;
             }
         }
         states

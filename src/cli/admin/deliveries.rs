@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Deserialize;
 
-use super::list::{ListArguments, csv, list};
+use super::list::{ListArguments, csv, list, show};
 use super::meant::destination_of;
 use super::outcome::{Failure, Found};
 use super::print::{self, Listed};
@@ -41,37 +41,26 @@ pub(super) async fn deliveries(
     if let Some(wanted) = &arguments.destination {
         query.push(("destination", destination_of(client, wanted).await?));
     }
-    let query: Vec<_> = query
-        .iter()
-        .map(|(name, value)| (*name, &**value))
-        .collect();
-    let (path, failed_path) = (["deliveries"], ["failed-deliveries"]);
-    if arguments.list.csv && arguments.failed {
-        return csv::<FailedDelivery>(client, screen, &failed_path, &query, arguments.list).await;
-    }
-    if arguments.list.csv {
-        return csv::<Delivery>(client, screen, &path, &query, arguments.list).await;
-    }
-    let (failed, failed_text) =
-        list::<FailedDelivery>(client, &failed_path, &query, arguments.list).await?;
+    let query = query.iter().map(|(name, value)| (*name, &**value));
+    let query: Vec<_> = query.collect();
+    let (path, failed_path, how) = (["deliveries"], ["failed-deliveries"], arguments.list);
     if arguments.failed {
-        if arguments.list.json {
-            screen.json(&failed_text)?;
-        } else {
-            print::failed(screen, &failed)?;
-        }
-        return Ok(Found::of(failed.len() as u64));
+        return show(client, screen, &failed_path, &query, how, print::failed).await;
     }
-    let (mut items, text) = list::<Delivery>(client, &path, &query, arguments.list).await?;
-    if arguments.list.json {
-        screen.json(&merged(&text, &failed_text, arguments.list.most())?)?;
+    if how.csv {
+        return csv::<Delivery>(client, screen, &path, &query, how).await;
+    }
+    let (failed, failed_text) = list::<FailedDelivery>(client, &failed_path, &query, how).await?;
+    let (mut items, text) = list::<Delivery>(client, &path, &query, how).await?;
+    if how.json {
+        screen.json(&merged(&text, &failed_text, how.most())?)?;
         return Ok(Found::of((items.len() + failed.len()) as u64));
     }
     let failed = failed.into_iter().map(|one| Listed::Failed(Box::new(one)));
     let committed = items.drain(..).map(|one| Listed::Committed(Box::new(one)));
     let mut all: Vec<_> = failed.chain(committed).collect();
     all.sort_by_key(|one| std::cmp::Reverse(one.received()));
-    all.truncate(arguments.list.most());
+    all.truncate(how.most());
     print::deliveries(screen, &all)?;
     Ok(Found::of(all.len() as u64))
 }

@@ -76,10 +76,7 @@ pub(super) async fn edit(
         }
     };
     if arguments.json {
-        let fields = json!({
-            "changed": edited.changed, "id": edited.id, "message": edited.message,
-        });
-        screen.json(&fields.to_string())?;
+        screen.json(&json!(edited).to_string())?;
     } else {
         screen.line(&edited.message)?;
     }
@@ -95,11 +92,8 @@ pub(super) async fn edit(
 async fn hand_in(arguments: &Edit, client: &Client, text: &str) -> Result<Edited, Failure> {
     let batch: &RawValue = serde_json::from_str(text)
         .map_err(|error| Failure::Usage(format!("the edited batch is not JSON: {error}")))?;
-    let body = format!(
-        "{{\"batch\":{},\"may_double\":{}}}",
-        batch.get(),
-        arguments.may_double
-    );
+    let (batch, may_double) = (batch.get(), arguments.may_double);
+    let body = format!("{{\"batch\":{batch},\"may_double\":{may_double}}}");
     let path = ["dead-letters", &arguments.id];
     Ok(client.put(&path, body).await?)
 }
@@ -107,10 +101,7 @@ async fn hand_in(arguments: &Edit, client: &Client, text: &str) -> Result<Edited
 fn read(path: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     let (name, read) = if path == Path::new("-") {
-        let read = io::stdin()
-            .lock()
-            .take(LARGEST + 1)
-            .read_to_string(&mut text);
+        let read = io::stdin().take(LARGEST + 1).read_to_string(&mut text);
         ("standard input".to_owned(), read)
     } else {
         let file = fs::File::open(path);
@@ -182,9 +173,8 @@ async fn on_own_thread(draft: Draft) -> Result<(Draft, ExitStatus), Failure> {
         let status = draft.edit();
         (draft, status)
     });
-    let (draft, status) = edited
-        .await
-        .map_err(|_| Failure::Usage("the editor could not be waited for".into()))?;
+    let lost = |_| Failure::Usage("the editor could not be waited for".into());
+    let (draft, status) = edited.await.map_err(lost)?;
     let status = status.map_err(|error| Failure::Input("the editor".into(), error))?;
     Ok((draft, status))
 }

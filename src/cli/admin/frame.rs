@@ -1,9 +1,7 @@
 //! What `status --watch` shows on a terminal, line by line and no larger than it: health on top, then what
 //! waits for whom, then deliveries. Pure.
 
-use std::time::Duration;
-
-use super::screen::{Screen, number, span};
+use super::screen::{Screen, between, number};
 use super::status;
 use crate::cli::paint::Paint;
 use crate::cli::summary::bytes;
@@ -100,7 +98,7 @@ fn title(look: &Look<'_>, columns: usize) -> String {
     let left = format!(
         "looker-feed {}, up for {}",
         harmless(&now.version),
-        span(between(now.started, now.now))
+        between(now.started, now.now)
     );
     let time = jiff::Timestamp::from_millisecond(look.clock.0 as i64)
         .map(|time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
@@ -117,7 +115,7 @@ fn health(look: &Look<'_>, columns: usize, paint: Paint) -> Vec<String> {
     let now = look.now;
     if let Some((since, why)) = look.silent {
         let why = format!("The daemon does not answer: {}", harmless(why));
-        let age = span(between(since, look.clock));
+        let age = between(since, look.clock);
         let old = format!("What follows is {age} old.");
         return vec![
             paint.bad(&cut(&why, columns)),
@@ -149,11 +147,8 @@ fn gauges(look: &Look<'_>, columns: usize, paint: Paint) -> Vec<String> {
     let (part, of) = match outbox.max_bytes {
         Some(max) if max > 0 => {
             let part = outbox.bytes.saturating_mul(100) / max;
-            let bar = bar(outbox.bytes, max);
-            (
-                format!("{bar} {part:>3} %  "),
-                format!(" of {}", bytes(max)),
-            )
+            let (bar, max) = (bar(outbox.bytes, max), bytes(max));
+            (format!("{bar} {part:>3} %  "), format!(" of {max}"))
         }
         _ => (String::new(), String::new()),
     };
@@ -189,7 +184,7 @@ fn coming(one: &Receiving, now: UnixMillis) -> Vec<String> {
         one.title.clone(),
         number(one.rows),
         bytes(one.bytes),
-        span(between(one.since, now)),
+        between(one.since, now),
     ]
 }
 
@@ -254,10 +249,6 @@ fn cut(text: &str, columns: usize) -> String {
     let mut cut: String = text.chars().take(columns.saturating_sub(1)).collect();
     cut.push('…');
     cut
-}
-
-fn between(earlier: UnixMillis, later: UnixMillis) -> Duration {
-    Duration::from_millis(later.0.saturating_sub(earlier.0))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Lists of the API, read part by part.
 
+use std::io;
+
 use clap::Args;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -49,6 +51,26 @@ pub(super) async fn list<T: DeserializeOwned>(
     })
     .await?;
     Ok((items, format!("[{}]", texts.join(",\n"))))
+}
+
+/// Shows a list as it was asked: as CSV, as JSON, or as this table.
+pub(super) async fn show<T: Record + DeserializeOwned>(
+    client: &Client,
+    screen: &mut Screen<'_>,
+    path: &[&str],
+    query: &[(&str, &str)],
+    arguments: ListArguments,
+    table: impl Fn(&mut Screen<'_>, &[T]) -> io::Result<()>,
+) -> Result<Found, Failure> {
+    if arguments.csv {
+        return csv::<T>(client, screen, path, query, arguments).await;
+    }
+    let (items, text) = list(client, path, query, arguments).await?;
+    match arguments.json {
+        true => screen.json(&text)?,
+        false => table(screen, &items)?,
+    }
+    Ok(Found::of(items.len() as u64))
 }
 
 /// Writes a list as CSV, while it is read.

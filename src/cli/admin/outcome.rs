@@ -53,8 +53,7 @@ impl Found {
 /// What a changing call did.
 pub(super) fn tell(screen: &mut Screen<'_>, done: &Done, as_json: bool) -> Result<(), Failure> {
     if as_json {
-        let fields = json!({ "changed": done.changed, "message": done.message });
-        screen.json(&fields.to_string())?;
+        screen.json(&json!(done).to_string())?;
     } else {
         screen.line(&done.message)?;
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::outcome::{Failure, Found};
-use super::screen::{Screen, number};
+use super::screen::{Screen, dash, number};
 use crate::cli::client::{Client, DaemonArgument};
 use crate::cli::summary::bytes;
 use crate::control::people::{Lookup, Place};
@@ -154,11 +154,10 @@ async fn follow(
         let line = match now.state.as_str() {
             "waiting" => "Waits for requests under way, or for deliveries that are being received."
                 .to_owned(),
-            _ => format!(
-                "{} of {} read.",
-                bytes(now.read_bytes),
-                bytes(now.total_bytes)
-            ),
+            _ => {
+                let (read, all) = (bytes(now.read_bytes), bytes(now.total_bytes));
+                format!("{read} of {all} read.")
+            }
         };
         if screen.terminal && !quiet && line != said {
             screen.line(&line)?;
@@ -177,20 +176,18 @@ fn over(ended: &Lookup) -> Result<(), Failure> {
 }
 
 fn places(screen: &mut Screen<'_>, places: &[Place]) -> Result<(), Failure> {
-    let rows: Vec<Vec<String>> = places
-        .iter()
-        .map(|place| {
-            vec![
-                place.delivery.clone(),
-                number(place.waiting + place.in_flight),
-                number(place.decided),
-                number(place.dead),
-                number(place.rejected),
-                place.noted.clone().unwrap_or_else(|| "-".to_owned()),
-                place.title.clone(),
-            ]
-        })
-        .collect();
+    let cells = |place: &Place| {
+        vec![
+            place.delivery.clone(),
+            number(place.waiting + place.in_flight),
+            number(place.decided),
+            number(place.dead),
+            number(place.rejected),
+            place.noted.clone().unwrap_or_else(dash),
+            place.title.clone(),
+        ]
+    };
+    let rows: Vec<_> = places.iter().map(cells).collect();
     let head = [
         "DELIVERY", "WAITING", "DECIDED", "DEAD", "REJECTED", "NOTED", "TITLE",
     ];

@@ -1,9 +1,8 @@
 //! Values of the admin API as text for people, and as plain lines for a pipe.
 
 use std::io;
-use std::time::Duration;
 
-use super::screen::{Screen, indented, number, span};
+use super::screen::{Screen, between, dash, indented, left, number};
 use crate::cli::summary::bytes;
 use crate::clock::UnixMillis;
 use crate::control::view::{DeadLetter, Delivery, FailedDelivery, RejectedRow};
@@ -33,7 +32,7 @@ pub fn deliveries(screen: &mut Screen<'_>, items: &[Listed]) -> io::Result<()> {
         vec![
             delivery.id.clone(),
             delivery.standing.name().to_owned(),
-            span(between(delivery.received, now)),
+            between(delivery.received, now),
             number(delivery.rows_in),
             number(rows.delivered),
             number(rows.waiting + rows.in_flight),
@@ -41,9 +40,7 @@ pub fn deliveries(screen: &mut Screen<'_>, items: &[Listed]) -> io::Result<()> {
             number(rows.rejected),
             number(rows.dead + rows.damaged),
             number(rows.cancelled),
-            delivery
-                .seconds_left
-                .map_or_else(dash, |left| span(Duration::from_secs(left))),
+            left(delivery.seconds_left),
             delivery.title.clone(),
         ]
     };
@@ -51,7 +48,7 @@ pub fn deliveries(screen: &mut Screen<'_>, items: &[Listed]) -> io::Result<()> {
         let mut cells = vec![
             delivery.id.clone(),
             delivery.state.clone(),
-            span(between(delivery.received, now)),
+            between(delivery.received, now),
             number(delivery.rows),
         ];
         cells.resize_with(11, dash);
@@ -91,7 +88,7 @@ fn again(delivery: &FailedDelivery, now: UnixMillis) -> String {
     let tries = format!("{} of {}", again.count, again.most);
     match (again.state.as_str(), again.next) {
         ("waiting", Some(next)) if next > now => {
-            format!("asked {tries}, next in {}", span(between(now, next)))
+            format!("asked {tries}, next in {}", between(now, next))
         }
         ("waiting", _) => format!("asked {tries}, next when it can be"),
         ("asking" | "asked", _) => format!("asked {tries}, not come yet"),
@@ -104,20 +101,18 @@ fn again(delivery: &FailedDelivery, now: UnixMillis) -> String {
 /// A table of deliveries that failed.
 pub fn failed(screen: &mut Screen<'_>, items: &[FailedDelivery]) -> io::Result<()> {
     let now = UnixMillis::now();
-    let rows: Vec<_> = items
-        .iter()
-        .map(|delivery| {
-            vec![
-                delivery.id.clone(),
-                span(between(delivery.ended, now)),
-                delivery.reason.clone(),
-                number(delivery.rows),
-                again(delivery, now),
-                delivery.title.clone(),
-                delivery.message.clone(),
-            ]
-        })
-        .collect();
+    let cells = |delivery: &FailedDelivery| {
+        vec![
+            delivery.id.clone(),
+            between(delivery.ended, now),
+            delivery.reason.clone(),
+            number(delivery.rows),
+            again(delivery, now),
+            delivery.title.clone(),
+            delivery.message.clone(),
+        ]
+    };
+    let rows: Vec<_> = items.iter().map(cells).collect();
     let head = ["#ID", ">AGE", "REASON", ">ROWS", "?AGAIN", "~TITLE", "~WHY"];
     screen.table(&head, &rows, "No delivery has failed.")
 }
@@ -125,20 +120,18 @@ pub fn failed(screen: &mut Screen<'_>, items: &[FailedDelivery]) -> io::Result<(
 /// A table of dead letters.
 pub fn letters(screen: &mut Screen<'_>, items: &[DeadLetter]) -> io::Result<()> {
     let now = UnixMillis::now();
-    let rows: Vec<_> = items
-        .iter()
-        .map(|letter| {
-            vec![
-                letter.id.clone(),
-                number(letter.rows),
-                bytes(letter.bytes),
-                letter.attempts.to_string(),
-                span(between(letter.last_try, now)),
-                letter.title.clone(),
-                letter.reason.clone(),
-            ]
-        })
-        .collect();
+    let cells = |letter: &DeadLetter| {
+        vec![
+            letter.id.clone(),
+            number(letter.rows),
+            bytes(letter.bytes),
+            letter.attempts.to_string(),
+            between(letter.last_try, now),
+            letter.title.clone(),
+            letter.reason.clone(),
+        ]
+    };
+    let rows: Vec<_> = items.iter().map(cells).collect();
     let head = [
         ">ID", ">ROWS", "?>SIZE", "?>TRIES", ">AGE", "~TITLE", "~REASON",
     ];
@@ -148,18 +141,18 @@ pub fn letters(screen: &mut Screen<'_>, items: &[DeadLetter]) -> io::Result<()> 
 /// One dead letter, with its batch.
 pub fn letter(screen: &mut Screen<'_>, letter: &DeadLetter) -> io::Result<()> {
     let now = UnixMillis::now();
+    let DeadLetter {
+        delivery, title, ..
+    } = letter;
     screen.line(&format!("Dead letter  {}", letter.id))?;
-    screen.line(&format!(
-        "Delivery     {} {}",
-        letter.delivery, letter.title
-    ))?;
+    screen.line(&format!("Delivery     {delivery} {title}"))?;
     screen.line(&format!("Reason       {}", letter.reason))?;
     screen.line(&format!(
         "Sent         {} time{}, first {} and last {} ago",
         letter.attempts,
         if letter.attempts == 1 { "" } else { "s" },
-        span(between(letter.first_try, now)),
-        span(between(letter.last_try, now)),
+        between(letter.first_try, now),
+        between(letter.last_try, now),
     ))?;
     if letter.may_have_arrived {
         screen.line("Careful      mParticle may have taken it: no answer refused it")?;
@@ -177,12 +170,4 @@ pub fn rejected(screen: &mut Screen<'_>, items: &[RejectedRow]) -> io::Result<()
     let rows: Vec<_> = items.iter().map(row).collect();
     let none = "No rows were rejected, or none of them were kept.";
     screen.table(&[">ROW", "~REASON", "~TEXT"], &rows, none)
-}
-
-fn between(earlier: UnixMillis, later: UnixMillis) -> Duration {
-    Duration::from_millis(later.0.saturating_sub(earlier.0))
-}
-
-fn dash() -> String {
-    "-".into()
 }

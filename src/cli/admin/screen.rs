@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::table::Table;
 use crate::cli::paint::Paint;
+use crate::clock::UnixMillis;
 use crate::harmless::{harmless, is_harmful};
 
 pub use crate::cli::summary::thousands as number;
@@ -183,6 +184,21 @@ pub fn indented(json: &str) -> String {
         }
     }
     out
+}
+
+/// How long lies between, to two units.
+pub fn between(earlier: UnixMillis, later: UnixMillis) -> String {
+    span(Duration::from_millis(later.0.saturating_sub(earlier.0)))
+}
+
+/// The seconds that are left, if that is known.
+pub fn left(seconds: Option<u64>) -> String {
+    seconds.map_or_else(dash, |left| span(Duration::from_secs(left)))
+}
+
+/// Stands where there is nothing to say.
+pub fn dash() -> String {
+    "-".into()
 }
 
 /// A time that has passed or is to pass, to two units.

@@ -1,9 +1,8 @@
 //! `status`: the roll-up that the page's header shows, and what is behind it.
 
 use std::io;
-use std::time::Duration;
 
-use super::screen::{Screen, number, span};
+use super::screen::{Screen, between, dash, left, number};
 use crate::cli::summary::bytes;
 use crate::clock::UnixMillis;
 use crate::control::health::count;
@@ -27,7 +26,7 @@ pub fn summary(now: &Overview) -> String {
 
 /// Everything at a glance; what is wrong stands on top.
 pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
-    let up = span(between(now.started, now.now));
+    let up = between(now.started, now.now);
     screen.line(&format!(
         "looker-feed {}, up for {up}: {}",
         now.version, now.health.headline
@@ -40,7 +39,7 @@ pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
             "Receiving    {}, {}, for {}: {}",
             counted(receiving.rows, "row", "rows"),
             bytes(receiving.bytes),
-            span(between(receiving.since, now.now)),
+            between(receiving.since, now.now),
             receiving.title,
         ))?;
     }
@@ -77,11 +76,8 @@ pub fn overview(screen: &mut Screen<'_>, now: &Overview) -> io::Result<()> {
         return Ok(());
     }
     screen.line("")?;
-    let rows: Vec<_> = now
-        .destinations
-        .iter()
-        .map(|one| destination(one, now.now))
-        .collect();
+    let rows = now.destinations.iter().map(|one| destination(one, now.now));
+    let rows: Vec<_> = rows.collect();
     screen.table(&DESTINATIONS, &rows, "")
 }
 
@@ -106,20 +102,14 @@ pub(super) fn for_you(now: &Overview) -> String {
 
 /// An issue as one line: what needs a person begins with an exclamation mark.
 pub(super) fn one_issue(issue: &Issue, now: UnixMillis) -> String {
-    let mark = if issue.level.needs_a_person() {
-        '!'
-    } else {
-        '~'
+    let Issue { title, text, .. } = issue;
+    let mark = match issue.level.needs_a_person() {
+        true => '!',
+        false => '~',
     };
-    let since = issue
-        .since
-        .map(|since| format!(" (for {})", span(between(since, now))));
-    format!(
-        "{mark} {}{} {}",
-        issue.title,
-        since.unwrap_or_default(),
-        issue.text
-    )
+    let since = issue.since.map(|since| between(since, now));
+    let since = since.map_or_else(String::new, |long| format!(" (for {long})"));
+    format!("{mark} {title}{since} {text}")
 }
 
 /// The head above [`destination`].
@@ -142,19 +132,18 @@ pub(super) fn destination(one: &Destination, now: UnixMillis) -> Vec<String> {
         (true, true) => format!("{:.0} of {:.0}", one.rate, one.limit),
         (true, false) => "no limit".into(),
     };
+    let accepted = match busy {
+        true => format!("{:.1}", one.accepted_rate),
+        false => dash(),
+    };
     vec![
         one.label.clone(),
         one.state.clone(),
         number(one.batches),
-        one.oldest.map_or_else(dash, |at| span(between(at, now))),
-        if busy {
-            format!("{:.1}", one.accepted_rate)
-        } else {
-            dash()
-        },
+        one.oldest.map_or_else(dash, |at| between(at, now)),
+        accepted,
         pace,
-        one.seconds_left
-            .map_or_else(dash, |left| span(Duration::from_secs(left))),
+        left(one.seconds_left),
         one.id.clone(),
     ]
 }
@@ -168,21 +157,16 @@ pub(super) fn delivery(one: &Delivery) -> Vec<String> {
         (rows.rejected, "rejected"),
         (rows.cancelled, "cancelled"),
     ];
-    let missing: Vec<_> = missing
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{} {what}", number(count)))
-        .collect();
+    let missing = missing.into_iter().filter(|(count, _)| *count > 0);
+    let missing = missing.map(|(count, what)| format!("{} {what}", number(count)));
+    let missing: Vec<_> = missing.collect();
+    let part = (settled * 100).checked_div(one.rows_in).unwrap_or(100);
     vec![
         one.title.clone(),
         standing(one).to_owned(),
         number(one.rows_in),
-        format!(
-            "{} %",
-            (settled * 100).checked_div(one.rows_in).unwrap_or(100)
-        ),
-        one.seconds_left
-            .map_or_else(dash, |left| span(Duration::from_secs(left))),
+        format!("{part} %"),
+        left(one.seconds_left),
         missing.join(", "),
     ]
 }
@@ -200,12 +184,4 @@ fn counted(number_of: u64, one: &str, many: &str) -> String {
     let text = count(number_of, one, many);
     let words = text.split_once(' ').map_or("", |(_, words)| words);
     format!("{} {words}", number(number_of))
-}
-
-fn between(earlier: UnixMillis, later: UnixMillis) -> Duration {
-    Duration::from_millis(later.0.saturating_sub(earlier.0))
-}
-
-fn dash() -> String {
-    "-".into()
 }

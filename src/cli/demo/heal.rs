@@ -58,11 +58,8 @@ pub async fn heal(daemon: &Daemon, api: &Api, ledger: &sandbox::Handle) -> Resul
     };
     let rows = loop {
         let deliveries: view::Listing<view::Delivery> = daemon.get("/api/v1/deliveries").await?;
-        let repeat = deliveries
-            .items
-            .into_iter()
-            .find(|delivery| delivery.repeat_of.is_some());
-        match repeat {
+        let mut items = deliveries.items.into_iter();
+        match items.find(|delivery| delivery.repeat_of.is_some()) {
             Some(delivery) if delivery.rows.waiting + delivery.rows.in_flight == 0 => {
                 break delivery.rows;
             }
@@ -74,10 +71,9 @@ pub async fn heal(daemon: &Daemon, api: &Api, ledger: &sandbox::Handle) -> Resul
     let audited = looker::audit(&shape, arrived);
     let audited = audited.map_err(|mismatch| Failure::Other(mismatch.what))?;
     if audited != shape.rows || rows.delivered != shape.rows {
-        return Err(Failure::Other(format!(
-            "{audited} of its {} rows arrived, and the daemon counts {rows:?}.",
-            shape.rows
-        )));
+        let all = shape.rows;
+        let said = format!("{audited} of its {all} rows arrived, and the daemon counts {rows:?}.");
+        return Err(Failure::Other(said));
     }
     println!(
         "Looker was asked to run it again ({}), and {} after it began all {} rows had arrived, once.",
@@ -93,10 +89,9 @@ pub async fn heal(daemon: &Daemon, api: &Api, ledger: &sandbox::Handle) -> Resul
 
 async fn wait(begin: Instant) -> Result<(), Failure> {
     if begin.elapsed() > PATIENCE {
-        return Err(Failure::Other(format!(
-            "What was cut did not come again within {}.",
-            time(PATIENCE)
-        )));
+        let most = time(PATIENCE);
+        let said = format!("What was cut did not come again within {most}.");
+        return Err(Failure::Other(said));
     }
     tokio::time::sleep(TICK).await;
     Ok(())

@@ -46,9 +46,7 @@ impl Server {
         let failed = |what: &'static str| {
             move |error: std::io::Error| Failure::Other(format!("{what}: {error}"))
         };
-        let directory = tempfile::Builder::new()
-            .prefix("looker-feed-demo-")
-            .tempdir();
+        let directory = tempfile::TempDir::with_prefix("looker-feed-demo-");
         let directory = directory.map_err(failed("A directory for the database"))?;
         let home = directory.path().join("server");
         std::fs::create_dir(&home).map_err(failed("A directory for the database"))?;
@@ -61,12 +59,8 @@ impl Server {
         }
         let data = home.join("data");
         let made = command(&bin.join("initdb"), user)
-            .args([
-                "--auth=trust",
-                "--username=postgres",
-                "--encoding=UTF8",
-                "-D",
-            ])
+            .args(["--auth=trust", "--username=postgres"])
+            .args(["--encoding=UTF8", "-D"])
             .arg(&data)
             .output()
             .map_err(failed("initdb"))?;
@@ -127,9 +121,8 @@ impl Server {
             let ended = !matches!(self.child.try_wait(), Ok(None));
             if ended || Instant::now() >= deadline {
                 let log = std::fs::read_to_string(home.join("log")).unwrap_or_default();
-                return Err(Failure::Other(format!(
-                    "The database does not start. {log}"
-                )));
+                let said = format!("The database does not start. {log}");
+                return Err(Failure::Other(said));
             }
             std::thread::sleep(LOOK);
         }
@@ -174,9 +167,8 @@ fn programs(debian: &Path, path: impl Iterator<Item = PathBuf>) -> Result<PathBu
     found.sort();
     let newest = found.into_iter().rev().map(|(_, bin)| bin);
     let has_all = |bin: &PathBuf| {
-        ["initdb", "postgres", "pg_isready"]
-            .iter()
-            .all(|name| bin.join(name).is_file())
+        let mut names = ["initdb", "postgres", "pg_isready"].iter();
+        names.all(|name| bin.join(name).is_file())
     };
     newest.chain(path).find(has_all).ok_or_else(|| {
         Failure::Other(
@@ -235,12 +227,8 @@ mod tests {
         let user = postgres_user("root:x:0:0::/root:/bin/sh\npostgres:x:104:107::/:/bin/sh\n");
         let user = user.unwrap();
         assert_eq!((user.id, user.group), (104, 107));
-        for without in [
-            "",
-            "root:x:0:0::/:/bin/sh",
-            "postgres:x:0:0::/:/bin/sh",
-            "postgres",
-        ] {
+        let root = "root:x:0:0::/:/bin/sh";
+        for without in ["", root, "postgres:x:0:0::/:/bin/sh", "postgres"] {
             let refused = postgres_user(without).err().unwrap();
             assert!(refused.to_string().contains("as root"), "{without}");
         }

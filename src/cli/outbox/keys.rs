@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::{ConfigArgument, Failure, load};
+use crate::app::beside;
 use crate::outbox;
 use crate::seal::{Key, KeyError, Keyring};
 
@@ -28,8 +29,7 @@ impl Keys {
             files.extend(seal.previous_key_files);
         }
         if files.is_empty() {
-            let beside = beside(outbox);
-            return match Key::load(&beside) {
+            return match Key::load(&key_file(outbox)) {
                 Ok(key) => Ok(Some(Arc::new(Keyring::new(key, Vec::new())))),
                 Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                     Ok(None)
@@ -69,14 +69,12 @@ impl Keys {
             "The outbox {} is sealed under the key {}, and {} is not there; name the file that holds the key with --key-file.",
             outbox.display(),
             ids.join(" and the key "),
-            beside(outbox).display()
+            key_file(outbox).display()
         )))
     }
 }
 
 /// Where a daemon has its key when it is not told.
-pub(super) fn beside(outbox: &Path) -> PathBuf {
-    let mut name = outbox.as_os_str().to_owned();
-    name.push(".key");
-    PathBuf::from(name)
+pub(super) fn key_file(outbox: &Path) -> PathBuf {
+    beside(outbox, ".key")
 }

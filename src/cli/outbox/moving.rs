@@ -56,10 +56,9 @@ pub(super) fn run(arguments: &Move) -> Result<(), Failure> {
         let moved = move_back(settings, to, &mut |step| told.tell(step));
         told.end();
         let moved = moved.map_err(|error| Failure::of(&error))?;
-        return say(&if arguments.json {
-            json_text(&moved_json(&moved))
-        } else {
-            back_text(to, &moved)
+        return say(&match arguments.json {
+            true => json_text(&moved_json(&moved)),
+            false => back_text(to, &moved),
         });
     }
     let target = server("--to", &arguments.to)?;
@@ -67,36 +66,32 @@ pub(super) fn run(arguments: &Move) -> Result<(), Failure> {
     let settings = Settings::new(target, "", keys);
     if arguments.give_up {
         give_up_move(from, settings).map_err(|error| Failure::of(&error))?;
-        return say(&if arguments.json {
-            json_text(&json!({ "given_up": true }))
-        } else {
-            format!(
-                "The move is given up, and nothing of it is left in the database; {} is an outbox as before.\n",
-                from.display()
-            )
+        let from = from.display();
+        return say(&match arguments.json {
+            true => json_text(&json!({ "given_up": true })),
+            false => format!(
+                "The move is given up, and nothing of it is left in the database; {from} is an outbox as before.\n"
+            ),
         });
     }
     let mut told = Told::new();
     let moved = move_outbox(from, settings, &mut |step| told.tell(step));
     told.end();
     let moved = moved.map_err(|error| Failure::of(&error))?;
-    say(&if arguments.json {
-        json_text(&moved_json(&moved))
-    } else {
-        moved_text(from, &moved)
+    say(&match arguments.json {
+        true => json_text(&moved_json(&moved)),
+        false => moved_text(from, &moved),
     })
 }
 
 fn is_address(text: &str) -> bool {
-    ["postgres://", "postgresql://"]
-        .iter()
-        .any(|scheme| text.starts_with(scheme))
+    text.starts_with("postgres://") || text.starts_with("postgresql://")
 }
 
 fn password(path: &Path) -> Result<String, Failure> {
-    let read = std::fs::read_to_string(path);
-    let text = read
-        .map_err(|error| Failure::Usage(format!("--password-file {}: {error}", path.display())))?;
+    let file = path.display();
+    let failed = |error| Failure::Usage(format!("--password-file {file}: {error}"));
+    let text = std::fs::read_to_string(path).map_err(failed)?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
@@ -150,16 +145,12 @@ fn moved_text(from: &Path, moved: &MovedOutbox) -> String {
             moved.letters_from + 1
         );
     }
-    text += &match &moved.server.replication {
-        Replication::Synchronous(standbys) => format!(
-            "The server is PostgreSQL {}; a commit waits for its standbys ({standbys}).\n",
-            moved.server.version
-        ),
-        Replication::None => format!(
-            "The server is PostgreSQL {}; a commit waits for no standby, so what it holds is as safe as its disk.\n",
-            moved.server.version
-        ),
+    let waits = match &moved.server.replication {
+        Replication::Synchronous(standbys) => format!("its standbys ({standbys})"),
+        Replication::None => "no standby, so what it holds is as safe as its disk".to_owned(),
     };
+    let version = &moved.server.version;
+    text += &format!("The server is PostgreSQL {version}; a commit waits for {waits}.\n");
     text + &format!(
         "Daemons with outbox.backend = \"postgres\", this outbox.url and the same seal.key_file go on with it. {} is marked as moved: no daemon starts on it any more, and it can be removed.\n",
         from.display()

@@ -4,14 +4,11 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use crate::cli::Failure;
+use crate::cli::{Failure, written};
 
 /// Writes an answer. A pipe that is closed is no failure of ours.
 pub(super) fn say(text: &str) -> Result<(), Failure> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::of(&error)),
-        _ => Ok(()),
-    }
+    written(io::stdout().lock().write_all(text.as_bytes()))
 }
 
 pub(super) fn json_text(value: &Value) -> String {

@@ -55,25 +55,18 @@ impl Tagged {
                 let meant = mapping::nearest_tag(text)?;
                 Some((text.clone(), meant.to_owned()))
             });
+            let name = field.name.clone();
             match near {
-                Some((text, meant)) => tagged.misspelt.push((field.name.clone(), text, meant)),
-                None => tagged
-                    .others
-                    .push((field.name.clone(), field.tags.join(", "))),
+                Some((text, meant)) => tagged.misspelt.push((name, text, meant)),
+                None => tagged.others.push((name, field.tags.join(", "))),
             }
         }
-        if !tagged.identity {
-            tagged.missing.push(
-                "No field is an identity (such as mp_customer_id or mp_email): every delivery needs one."
-                    .to_owned(),
-            );
-        }
-        if !event {
-            tagged.missing.push(
-                "No field is an event's name (mp_event_name): events are called looker_custom_event."
-                    .to_owned(),
-            );
-        }
+        let identity = "No field is an identity (such as mp_customer_id or mp_email): every delivery needs one.";
+        let name =
+            "No field is an event's name (mp_event_name): events are called looker_custom_event.";
+        let missing = [(tagged.identity, identity), (event, name)].into_iter();
+        let missing = missing.filter(|(there, _)| !there);
+        tagged.missing = missing.map(|(_, said)| said.to_owned()).collect();
         tagged
     }
 
@@ -94,20 +87,13 @@ impl Tagged {
             }
         };
         let pair = |(name, tag): &(String, String)| format!("{name}  {tag}");
-        section(
-            "Fields that are sent",
-            self.fields.iter().map(pair).collect(),
-        );
+        let sent = self.fields.iter().map(pair);
+        section("Fields that are sent", sent.collect());
         let near = self.misspelt.iter();
-        section(
-            "Misspelt, and not sent",
-            near.map(|(name, tag, meant)| format!("{name}  {tag}: did you mean {meant}?"))
-                .collect(),
-        );
-        section(
-            "With tags of other systems only",
-            self.others.iter().map(pair).collect(),
-        );
+        let near = near.map(|(name, tag, meant)| format!("{name}  {tag}: did you mean {meant}?"));
+        section("Misspelt, and not sent", near.collect());
+        let others = self.others.iter().map(pair);
+        section("With tags of other systems only", others.collect());
         section("Missing", self.missing.clone());
         text.push_str(&format!("\nFields without a tag: {}\n", self.untagged));
         text

@@ -86,12 +86,8 @@ fn columns(page: &mut Page, report: &Report) {
         return;
     }
     let paint = page.paint;
-    let sent = report
-        .columns
-        .iter()
-        .filter(|column| column.goes_to.is_some())
-        .count();
-    let all = report.columns.len();
+    let sent = report.columns.iter().filter(|one| one.goes_to.is_some());
+    let (sent, all) = (sent.count(), report.columns.len());
     page.heading("COLUMNS", &format!("{sent} of {all} are sent"));
     let tags = |column: &Column| match column.tags.is_empty() {
         true => "-".to_owned(),
@@ -108,11 +104,10 @@ fn columns(page: &mut Page, report: &Report) {
         let tags = pad(&tags(column), tags_width);
         let remark = column.remark.as_deref().map(harmless).unwrap_or_default();
         let line = match &column.goes_to {
-            Some(path) => format!(
-                "  {name}  {tags}  {} {}",
-                paint.good("→"),
-                paint.good(&harmless(path))
-            ),
+            Some(path) => {
+                let (arrow, path) = (paint.good("→"), paint.good(&harmless(path)));
+                format!("  {name}  {tags}  {arrow} {path}")
+            }
             None if remark.is_empty() => format!("  {name}  {tags}"),
             None if column.untagged => paint.dim(&format!("  {name}  {tags}  · {remark}")),
             None => format!("  {name}  {tags}  {}", paint.warn(&format!("✗ {remark}"))),
@@ -128,15 +123,12 @@ fn columns(page: &mut Page, report: &Report) {
         let tags = pad("(pivot)", tags_width);
         page.line(&paint.dim(&format!("  {name}  {tags}  · not sent: pivots never are")));
     }
-    if report
-        .columns
-        .iter()
-        .any(|column| column.goes_to.is_none() && column.untagged)
-    {
+    let mut columns = report.columns.iter();
+    if columns.any(|column| column.goes_to.is_none() && column.untagged) {
         page.line("");
-        page.line(&paint.dim(
-            "  A column goes where its mp_ tag in LookML says, and without one it is not sent:",
-        ));
+        let rule =
+            "  A column goes where its mp_ tag in LookML says, and without one it is not sent:";
+        page.line(&paint.dim(rule));
         page.line(&paint.dim("    dimension: email { tags: [\"mp_email\"] }"));
     }
 }
@@ -155,18 +147,11 @@ fn counts(page: &mut Page, report: &Report, whole: bool) {
         lines.push(("rejected rows", counts.rejected_rows, String::new()));
         lines.push(("users", counts.users, "sets of identities".to_owned()));
         if counts.user_attributes > 0 {
-            let attributes = counts.user_attributes as u64;
-            lines.push((
-                "attributes",
-                attributes,
-                "of users, different ones".to_owned(),
-            ));
+            let aside = "of users, different ones".to_owned();
+            lines.push(("attributes", counts.user_attributes as u64, aside));
         }
-        lines.push((
-            "batches",
-            counts.batches,
-            format!("{} of JSON", bytes(counts.batch_bytes)),
-        ));
+        let aside = format!("{} of JSON", bytes(counts.batch_bytes));
+        lines.push(("batches", counts.batches, aside));
         if report.data_type == DataType::Event {
             let each = per(counts.events, counts.batches);
             lines.push(("events", counts.events, format!("{each:.1} in a batch")));
@@ -189,24 +174,16 @@ fn counts(page: &mut Page, report: &Report, whole: bool) {
             DataType::User => String::new(),
             DataType::Event => format!(", {:.1} events", counts.events_per_request),
         };
-        lines.push((
-            "requests",
-            counts.requests,
-            format!("{batches:.1} batches{events} in each"),
-        ));
+        let aside = format!("{batches:.1} batches{events} in each");
+        lines.push(("requests", counts.requests, aside));
     }
-    let width = lines
-        .iter()
-        .map(|(_, count, _)| thousands(*count).len())
-        .max()
-        .unwrap_or(0);
+    let widths = lines.iter().map(|(_, count, _)| thousands(*count).len());
+    let width = widths.max().unwrap_or(0);
     for (name, count, aside) in &lines {
         let count = thousands(*count);
         let gap = " ".repeat(width - count.len());
-        page.line(&format!(
-            "  {name:13}  {gap}{count}  {}",
-            page.paint.dim(aside)
-        ));
+        let aside = page.paint.dim(aside);
+        page.line(&format!("  {name:13}  {gap}{count}  {aside}"));
     }
     if whole && counts.rows == 0 {
         page.line("  There are no rows: nothing is sent, and Looker is told that all went well.");
@@ -220,18 +197,15 @@ fn counts(page: &mut Page, report: &Report, whole: bool) {
         let rows = counts.rows.saturating_sub(counts.rejected_rows);
         let alone = rows as f64 / f64::from(rate.max(1));
         let alone = match counts.batches < rows && alone >= 1.0 {
-            true => format!(
-                "; with a batch for every row it would be {}",
-                time(Duration::from_secs_f64(alone))
-            ),
+            true => {
+                let alone = time(Duration::from_secs_f64(alone));
+                format!("; with a batch for every row it would be {alone}")
+            }
             false => String::new(),
         };
-        page.line(&format!(
-            "  {:13}  {takes}  {}",
-            "time",
-            page.paint
-                .dim(&format!("at {rate} batches a second{alone}"))
-        ));
+        let aside = format!("at {rate} batches a second{alone}");
+        let aside = page.paint.dim(&aside);
+        page.line(&format!("  {:13}  {takes}  {aside}", "time"));
     }
 }
 
@@ -276,13 +250,9 @@ fn first_batches(page: &mut Page, report: &Report) {
         return;
     }
     let shown = report.first_batches.len();
-    page.heading(
-        "FIRST BATCHES",
-        &format!(
-            "{shown} of {}; the ids are not real: each delivery has its own",
-            thousands(report.counts.batches)
-        ),
-    );
+    let all = thousands(report.counts.batches);
+    let aside = format!("{shown} of {all}; the ids are not real: each delivery has its own");
+    page.heading("FIRST BATCHES", &aside);
     for batch in &report.first_batches {
         page.line(&head(batch, page.paint));
         let json = escaped(&indented(batch.batch.get()));
@@ -293,15 +263,12 @@ fn first_batches(page: &mut Page, report: &Report) {
 }
 
 fn head(batch: &FirstBatch, paint: Paint) -> String {
-    let rows = match (batch.rows, batch.first_row) {
-        (1, Some(row)) => format!("row {}", thousands(row)),
+    let rows = thousands(batch.rows.into());
+    let rows = match (batch.rows, batch.first_row.map(thousands)) {
+        (1, Some(row)) => format!("row {row}"),
         (1, None) => "1 row".to_owned(),
-        (rows, Some(row)) => format!(
-            "{} rows, the first is row {}",
-            thousands(rows.into()),
-            thousands(row)
-        ),
-        (rows, None) => format!("{} rows", thousands(rows.into())),
+        (_, Some(row)) => format!("{rows} rows, the first is row {row}"),
+        (_, None) => format!("{rows} rows"),
     };
     let address = match batch.historical {
         true => ", to the address for historical events",

@@ -225,17 +225,15 @@ impl Report {
         self.warnings = worked.warnings().collect();
         self.notes = worked.remarks().collect();
         let names = worked.names();
+        let common = names.most_common().into_iter();
+        let common = common.map(|(name, events)| EventName {
+            name: name.to_owned(),
+            events,
+        });
         self.event_names = (names.distinct() > 0).then(|| EventNames {
             distinct: names.distinct(),
             most: worked.plan.most_event_names(),
-            most_common: names
-                .most_common()
-                .into_iter()
-                .map(|(name, events)| EventName {
-                    name: name.to_owned(),
-                    events,
-                })
-                .collect(),
+            most_common: common.collect(),
         });
         self.looker_notes.clone_from(&worked.header.notes);
     }

@@ -22,10 +22,8 @@ pub async fn until_done(daemon: &DaemonArgument, id: &str) -> Result<Delivery, F
     let bar = bar();
     let mut last_line = Instant::now();
     loop {
-        let delivery: Delivery = client
-            .get(&["deliveries", id], &[])
-            .await
-            .map_err(|error| Failure::of(&error))?;
+        let delivery = client.get::<Delivery>(&["deliveries", id], &[]).await;
+        let delivery = delivery.map_err(|error| Failure::of(&error))?;
         let rows = &delivery.rows;
         bar.set_length(delivery.rows_in);
         bar.set_position(delivery.rows_in - (rows.waiting + rows.in_flight).min(delivery.rows_in));
@@ -50,11 +48,8 @@ pub async fn until_done(daemon: &DaemonArgument, id: &str) -> Result<Delivery, F
 /// Where the rows are, in a sentence.
 pub fn summary(delivery: &Delivery) -> String {
     let rows = &delivery.rows;
-    let mut parts = vec![format!(
-        "{} of {} rows delivered",
-        thousands(rows.delivered),
-        thousands(delivery.rows_in)
-    )];
+    let (delivered, all) = (thousands(rows.delivered), thousands(delivery.rows_in));
+    let mut parts = vec![format!("{delivered} of {all} rows delivered")];
     for (count, what) in [
         (rows.waiting + rows.in_flight, "to be sent"),
         (rows.unchanged, "unchanged"),
@@ -73,10 +68,8 @@ pub fn summary(delivery: &Delivery) -> String {
 /// Why the destination waits.
 async fn why(client: &Client, destination: &str) -> Option<String> {
     let overview: Overview = client.get(&["overview"], &[]).await.ok()?;
-    let found = overview
-        .destinations
-        .into_iter()
-        .find(|known| known.id == destination)?;
+    let mut all = overview.destinations.into_iter();
+    let found = all.find(|known| known.id == destination)?;
     found.why.map(|why| format!(" {}", harmless(&why)))
 }
 
@@ -111,14 +104,10 @@ mod tests {
             in_flight: 50,
             dead: 30,
             rejected: 20,
-            damaged: 0,
-            cancelled: 0,
-            unchanged: 0,
-            erased: 0,
+            ..Rows::default()
         };
-        assert_eq!(
-            summary(&delivery),
-            "1,000 of 1,200 rows delivered, 150 to be sent, 20 rejected, 30 in the dead letters."
-        );
+        let want =
+            "1,000 of 1,200 rows delivered, 150 to be sent, 20 rejected, 30 in the dead letters.";
+        assert_eq!(summary(&delivery), want);
     }
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 
 use super::scripted::{DELIVERY, DESTINATION, EXACT, HOSTILE, PATIENCE, Running};
+use crate::clock::Clock;
 use crate::control::api::{OPENAPI, routes};
 use crate::control::view::{
     DeadLetter, Delivery, Done, Edited, FailedDelivery, Health, Listing, Overview, RejectedRow,
@@ -24,6 +25,7 @@ async fn an_address_that_others_reach_is_refused_without_a_token() {
             configuration: Vec::new(),
             audit: None,
             proxy: None,
+            clock: Clock::default(),
         };
         let error = Admin::bind(settings).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{listen}");

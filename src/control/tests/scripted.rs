@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::clock::UnixMillis;
+use crate::clock::{Clock, UnixMillis};
 use crate::control::people::{Lookup, Person, Place};
 use crate::control::view::{
     AskAgain, AskedAgain, Batch, DeadLetter, Delivery, Destination, Done, Edited, FailedDelivery,
@@ -516,8 +516,11 @@ impl Running {
             hosts: vec!["feed.example.com".into()],
             write_timeout: Self::WRITE_TIMEOUT,
             history: None,
-            audit: audit.clone().map(AuditLog::new),
+            audit: audit
+                .clone()
+                .map(|file| AuditLog::new(file, Clock::default())),
             proxy: proxy.clone(),
+            clock: Clock::default(),
             configuration: vec![Setting {
                 key: "admin.token".into(),
                 secret: true,

@@ -75,6 +75,14 @@ fn one(circuit: &mut Circuit, now: &mut Duration, signal: Signal) -> Change {
     circuit.heard(at(*now), pass, signal)
 }
 
+/// When it may be asked again.
+fn at_which(circuit: &mut Circuit, now: Duration) -> Duration {
+    match circuit.permit(now) {
+        Permit::At(tick) => tick,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn one_cause_counts_once_however_many_requests_it_hits() {
     let mut circuit = circuit();
@@ -107,16 +115,11 @@ fn failures_in_a_row_open_the_circuit_and_one_good_probe_closes_it() {
         assert!(interval >= most / 2 && interval <= most, "{intervals:?}");
     }
 
-    let Permit::At(tick) = circuit.permit(now) else {
-        panic!("down")
-    };
+    let tick = at_which(&mut circuit, now);
     assert_eq!(circuit.permit(tick), Permit::Probe);
     let probe = circuit.sent();
-    assert_eq!(
-        circuit.permit(tick + 900 * SECOND),
-        Permit::Shut,
-        "one probe at a time"
-    );
+    // One probe at a time.
+    assert_eq!(circuit.permit(tick + 900 * SECOND), Permit::Shut);
     let change = circuit.heard(at(tick), probe, works());
     assert_eq!(change, Change::Recovered(tick - down_since));
     assert_eq!(circuit.permit(tick), Permit::Go);
@@ -155,10 +158,7 @@ fn a_good_reply_from_before_a_wait_ends_the_streak() {
         one(&mut circuit, &mut now, fails());
         assert!(!circuit.troubled());
         assert_eq!(circuit.heard(at(now), early, works()), Change::None);
-        assert!(
-            matches!(circuit.state(), State::Waiting { .. }),
-            "still waits"
-        );
+        assert!(matches!(circuit.state(), State::Waiting { .. }));
         circuit.retry_now(now);
     }
 }
@@ -167,15 +167,11 @@ fn a_good_reply_from_before_a_wait_ends_the_streak() {
 fn retry_after_is_waited_for_and_a_later_one_lengthens_the_wait() {
     let mut circuit = circuit();
     let (first, second) = (circuit.sent(), circuit.sent());
-    assert_eq!(
-        circuit.heard(at(SECOND), first, throttles(5)),
-        Change::Throttled
-    );
+    let change = circuit.heard(at(SECOND), first, throttles(5));
+    assert_eq!(change, Change::Throttled);
     assert!(matches!(circuit.permit(5 * SECOND), Permit::At(tick) if tick >= 6 * SECOND));
-    assert_eq!(
-        circuit.heard(at(SECOND), second, throttles(9)),
-        Change::None
-    );
+    let change = circuit.heard(at(SECOND), second, throttles(9));
+    assert_eq!(change, Change::None);
     assert!(matches!(circuit.permit(9 * SECOND), Permit::At(tick) if tick >= 10 * SECOND));
     assert_eq!(circuit.permit(11 * SECOND), Permit::Go);
     assert_eq!(circuit.throttles, 1);
@@ -185,10 +181,8 @@ fn retry_after_is_waited_for_and_a_later_one_lengthens_the_wait() {
 fn refused_credentials_pause_it_once_and_a_good_probe_resumes() {
     let mut circuit = circuit();
     let (first, second) = (circuit.sent(), circuit.sent());
-    assert_eq!(
-        circuit.heard(at(SECOND), first, refuses()),
-        Change::WentPaused
-    );
+    let change = circuit.heard(at(SECOND), first, refuses());
+    assert_eq!(change, Change::WentPaused);
     assert_eq!(circuit.heard(at(SECOND), second, refuses()), Change::None);
     let mut now = SECOND;
     for signal in [refuses(), fails(), fails(), fails(), fails(), refuses()] {
@@ -197,10 +191,8 @@ fn refused_credentials_pause_it_once_and_a_good_probe_resumes() {
         assert!(now - before >= 270 * SECOND, "a slow rate");
         assert!(matches!(circuit.state(), State::Paused { .. }));
     }
-    assert_eq!(
-        one(&mut circuit, &mut now, works()),
-        Change::Recovered(now - SECOND)
-    );
+    let change = one(&mut circuit, &mut now, works());
+    assert_eq!(change, Change::Recovered(now - SECOND));
     assert_eq!(circuit.state(), &State::Flowing);
 }
 
@@ -257,23 +249,14 @@ fn a_batch_that_is_accepted_ends_the_doubt_and_nothing_else_does() {
     let change = one(&mut circuit, &mut now, rejects(true));
     assert_eq!(change, Change::WentDoubted(100));
     let since = circuit.shut_since();
-    let others = [
-        rejects(true),
-        rejects(false),
-        fails(),
-        fails(),
-        fails(),
-        throttles(2),
-        throttles(400),
-    ];
-    for signal in others {
+    let rejected = [rejects(true), rejects(false)];
+    let others = [fails(), fails(), fails(), throttles(2), throttles(400)];
+    for signal in rejected.into_iter().chain(others) {
         assert_eq!(one(&mut circuit, &mut now, signal), Change::None);
         assert!(circuit.doubted() && circuit.shut_since() == since);
     }
     // Asked for 400 seconds, and 120 are obeyed; the slow interval is longer.
-    let Permit::At(tick) = circuit.permit(now) else {
-        panic!("paused")
-    };
+    let tick = at_which(&mut circuit, now);
     assert!(tick - now >= 270 * SECOND && tick - now <= 330 * SECOND);
     let change = circuit.heard(at(now), early, works());
     assert!(matches!(change, Change::Recovered(_)));
@@ -312,16 +295,12 @@ fn refused_credentials_and_doubt_take_turns_and_a_person_is_told_of_each() {
     for _ in 0..99 {
         one(&mut circuit, &mut now, rejects(true));
     }
-    assert_eq!(
-        one(&mut circuit, &mut now, rejects(true)),
-        Change::WentDoubted(100)
-    );
+    let change = one(&mut circuit, &mut now, rejects(true));
+    assert_eq!(change, Change::WentDoubted(100));
     assert_eq!(one(&mut circuit, &mut now, refuses()), Change::WentPaused);
     assert!(circuit.refused());
-    assert_eq!(
-        one(&mut circuit, &mut now, rejects(false)),
-        Change::WentDoubted(100)
-    );
+    let change = one(&mut circuit, &mut now, rejects(false));
+    assert_eq!(change, Change::WentDoubted(100));
     assert!(!circuit.refused());
     let change = one(&mut circuit, &mut now, works());
     assert!(matches!(change, Change::Recovered(_)));
@@ -339,15 +318,14 @@ fn a_failure_that_says_how_long_to_wait_is_obeyed_within_the_bound() {
         let mut now = Duration::ZERO;
         for failure in 1..=5 {
             // The wait of the backoff, or before the next probe, alone.
-            let own = if failure < 3 {
-                failure
-            } else {
-                1 << (failure - 3)
-            } * 1_000;
+            let own = 1_000
+                * if failure < 3 {
+                    failure
+                } else {
+                    1 << (failure - 3)
+                };
             one(&mut circuit, &mut now, asks(Some(asked)));
-            let Permit::At(tick) = circuit.permit(now) else {
-                panic!("it waits")
-            };
+            let tick = at_which(&mut circuit, now);
             let wait = (tick - now).as_millis();
             assert!(wait >= least && wait <= most.max(own), "{asked}: {wait} ms");
         }

@@ -115,8 +115,14 @@ impl Held {
     }
 
     /// A piece goes to the dead letters. Returns the settlement if its entry is decided by that.
-    pub fn bury(&mut self, piece: &Piece, reason: &str, now: UnixMillis) -> Option<Settlement> {
-        let decided = self.entries.get_mut(&piece.entry)?.bury(piece, reason, now);
+    pub fn make_dead(
+        &mut self,
+        piece: &Piece,
+        reason: &str,
+        now: UnixMillis,
+    ) -> Option<Settlement> {
+        let entry = self.entries.get_mut(&piece.entry)?;
+        let decided = entry.make_dead(piece, reason, now);
         decided.then(|| self.settlement(piece.entry)).flatten()
     }
 

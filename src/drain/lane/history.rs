@@ -35,9 +35,10 @@ impl History {
     }
 
     /// The batches of a piece went to the dead letters.
-    pub fn buried(&mut self, now: Moment, piece: &Piece) {
+    pub fn dead_letters(&mut self, now: Moment, piece: &Piece) {
         self.record.dead_letters += piece.slices.len() as u64;
-        self.notices.buried(now, piece.entry.0, piece.slices.len());
+        self.notices
+            .dead_letters(now, piece.entry.0, piece.slices.len());
     }
 
     /// Something went wrong; `sentence` may hold the server's words.
