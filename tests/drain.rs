@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use looker_feed::clock::UnixMillis;
-use looker_feed::drain::{Drain, Handle, Reply, Request, Settings, Standing, Transport};
+use looker_feed::drain::{Drain, Handle, Reply, Request, SendState, Settings, Transport};
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{self, DeadFilter, Disk, Entry, NewDelivery, Op, Outbox, Slice, Totals};
 use looker_feed::seal::{Key, Keyring};
@@ -132,7 +132,7 @@ impl Running {
         panic!("it never holds");
     }
 
-    fn standing(&self, destination: DestinationId) -> Option<Standing> {
+    fn standing(&self, destination: DestinationId) -> Option<SendState> {
         Some(self.handle.snapshot(destination)?.state)
     }
 }
@@ -335,7 +335,7 @@ async fn a_destination_that_is_down_does_not_hold_up_another() {
     // Down, and between two probes.
     let rests = |running: &Running| {
         let snapshot = running.handle.snapshot(ONE).unwrap();
-        matches!(snapshot.state, Standing::Down { .. }) && snapshot.in_flight == 0
+        matches!(snapshot.state, SendState::Down { .. }) && snapshot.in_flight == 0
     };
     running.until(rests).await;
     assert!(!running.outbox.delivery(stuck).unwrap().unwrap().settled);
@@ -410,7 +410,8 @@ async fn refused_credentials_pause_it_and_a_delivery_with_new_ones_resumes_it() 
     });
     let running = Running::fresh(&script);
     let old = commit(&running.outbox, 1, ONE, 0, &[20; 10]);
-    let paused = |running: &Running| matches!(running.standing(ONE), Some(Standing::Paused { .. }));
+    let paused =
+        |running: &Running| matches!(running.standing(ONE), Some(SendState::Paused { .. }));
     running.until(paused).await;
     let snapshot = running.handle.snapshot(ONE).unwrap();
     assert!(snapshot.record.last_error.unwrap().contains("bad key"));
@@ -440,7 +441,7 @@ async fn an_operators_pause_works_before_there_is_work() {
     assert_eq!(script.requests(), 3, "only those of the other");
     assert!(matches!(
         running.standing(ONE),
-        Some(Standing::Paused { probe_at: None, .. })
+        Some(SendState::Paused { probe_at: None, .. })
     ));
     assert!(running.handle.resume(ONE).unwrap());
     running.settled(held).await;

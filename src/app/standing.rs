@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::control::view;
-use crate::drain::{Replies, Snapshot, Standing};
+use crate::drain::{Replies, SendState, Snapshot};
 use crate::outbox::DestinationState;
 
 pub(super) fn destination(
@@ -42,14 +42,14 @@ pub(super) fn destination(
         view.label.clone_from(&snapshot.label);
     }
     match &snapshot.state {
-        Standing::Flowing if view.batches > 0 => view.state = "flowing".to_owned(),
-        Standing::Flowing => {}
-        Standing::Waiting { until, why } => {
+        SendState::Flowing if view.batches > 0 => view.state = "flowing".to_owned(),
+        SendState::Flowing => {}
+        SendState::Waiting { until, why } => {
             view.state = "waiting".to_owned();
             view.why = Some(why.clone());
             view.next_try = Some(*until);
         }
-        Standing::Paused {
+        SendState::Paused {
             why,
             probe_at,
             since,
@@ -59,7 +59,7 @@ pub(super) fn destination(
             view.since = Some(*since);
             view.next_try = *probe_at;
         }
-        Standing::Down {
+        SendState::Down {
             probe_at,
             why,
             since,

@@ -6,23 +6,23 @@ use tracing_subscriber::fmt::format::FmtSpan;
 use crate::config::{LogFormat, LogSettings};
 
 /// Changes the level of a running program's logs.
-pub type Leveller = Box<dyn Fn(&LogSettings) + Send>;
+pub type SetLevel = Box<dyn Fn(&LogSettings) + Send>;
 
 /// Installs the subscriber. A second call in one process changes nothing.
-pub fn init(settings: &LogSettings) -> Leveller {
+pub fn init(settings: &LogSettings) -> SetLevel {
     let builder = tracing_subscriber::fmt()
         .with_span_events(FmtSpan::NONE)
         .with_target(false)
         .with_writer(std::io::stderr);
-    let (leveller, installed): (Leveller, _) = match settings.format {
+    let (set_level, installed): (SetLevel, _) = match settings.format {
         LogFormat::Text => {
             let builder = builder
                 .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
                 .with_env_filter(filter(settings))
                 .with_filter_reloading();
             let handle = builder.reload_handle();
-            let leveller = move |settings: &LogSettings| said(handle.reload(filter(settings)));
-            (Box::new(leveller), builder.try_init())
+            let set_level = move |settings: &LogSettings| said(handle.reload(filter(settings)));
+            (Box::new(set_level), builder.try_init())
         }
         LogFormat::Json => {
             let builder = builder
@@ -31,14 +31,14 @@ pub fn init(settings: &LogSettings) -> Leveller {
                 .with_env_filter(filter(settings))
                 .with_filter_reloading();
             let handle = builder.reload_handle();
-            let leveller = move |settings: &LogSettings| said(handle.reload(filter(settings)));
-            (Box::new(leveller), builder.try_init())
+            let set_level = move |settings: &LogSettings| said(handle.reload(filter(settings)));
+            (Box::new(set_level), builder.try_init())
         }
     };
     if let Err(error) = installed {
         eprintln!("looker-feed: logs cannot be set up: {error}");
     }
-    leveller
+    set_level
 }
 
 /// sled and the HTTP stack tell their own story at INFO and below; it is not the operator's.

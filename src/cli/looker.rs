@@ -69,12 +69,12 @@ pub fn one(config: &Config, wanted: Option<&str>) -> Result<LookerApi, Failure> 
 pub async fn check(apis: &[LookerApi]) -> bool {
     let mut fine = true;
     for api in apis {
-        match api.standing().await {
-            Ok(standing) => {
-                let user = &standing.user;
+        match api.rights().await {
+            Ok(rights) => {
+                let user = &rights.user;
                 let (name, id) = (harmless(&user.name), harmless(&user.id));
                 println!("{}: logged in as {name} (user {id}).", api.host());
-                for sentence in standing.shortcomings() {
+                for sentence in rights.shortcomings() {
                     println!("  {sentence}");
                 }
             }

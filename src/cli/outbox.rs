@@ -19,7 +19,7 @@ use super::Failure;
 use crate::causes::with_causes;
 use crate::harmless::harmless;
 use crate::outbox::{
-    self, Damage, DeliveryState, Found, Inspected, Inspection, Salvaged, Standing,
+    self, Damage, DeliveryState, DeliveryStatus, Found, Inspected, Inspection, Salvaged,
 };
 use crate::seal::Keyring;
 use keys::{Keys, key_file};
@@ -318,7 +318,7 @@ fn inspection_text(path: &Path, found: &Inspection, all: bool) -> String {
 
 /// Nothing of it is left, nothing is damaged, and nobody needs to look.
 fn is_over(delivery: &Inspected) -> bool {
-    delivery.standing == Standing::Settled
+    delivery.standing == DeliveryStatus::Settled
         && delivery.rows_dead == 0
         && delivery.rows_lost == 0
         && !is_damaged(delivery)
@@ -337,7 +337,7 @@ fn inspection_json(found: &Inspection) -> Value {
             "destination": delivery.destination,
             "received": delivery.received,
             "standing": standing(delivery.standing).0,
-            "settled": delivery.standing == Standing::Settled,
+            "settled": delivery.standing == DeliveryStatus::Settled,
             "requests": delivery.entries,
             "requests_left": delivery.entries_left,
             "rows": delivery.rows,
@@ -374,19 +374,19 @@ fn inspection_json(found: &Inspection) -> Value {
 }
 
 /// For scripts and for people.
-fn standing(standing: Standing) -> (&'static str, &'static str) {
+fn standing(standing: DeliveryStatus) -> (&'static str, &'static str) {
     match standing {
-        Standing::Settled => ("settled", "settled"),
-        Standing::Unsettled => ("unsettled", "not all sent"),
-        Standing::Unrecorded => (
+        DeliveryStatus::Settled => ("settled", "settled"),
+        DeliveryStatus::Unsettled => ("unsettled", "not all sent"),
+        DeliveryStatus::Unrecorded => (
             "unrecorded",
             "accepted, and the state does not know it (the next start takes it up)",
         ),
-        Standing::NotAccepted => (
+        DeliveryStatus::NotAccepted => (
             "not_accepted",
             "cut short and never accepted (the next start removes it)",
         ),
-        Standing::Unknown => ("unknown", "it cannot be told whether it was accepted"),
+        DeliveryStatus::Unknown => ("unknown", "it cannot be told whether it was accepted"),
     }
 }
 

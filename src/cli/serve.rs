@@ -14,7 +14,7 @@ use crate::shutdown;
 pub fn run(argument: &ConfigArgument) -> Result<(), Failure> {
     let config = load(argument)?;
     config.require_secret()?;
-    let leveller = log::init(&config.log);
+    let set_level = log::init(&config.log);
     descriptors::raise();
     let deadline = config.shutdown.deadline;
     let runtime = runtime()?;
@@ -29,7 +29,7 @@ pub fn run(argument: &ConfigArgument) -> Result<(), Failure> {
         // Scripts read these lines to learn the ports; the log goes to standard error.
         println!("Looker is served at {}", app.hub_url());
         println!("Status page at {}", app.admin_url());
-        let reloads = reload(argument, hangups, app.reloader(), leveller);
+        let reloads = reload(argument, hangups, app.reloader(), set_level);
         let (trigger, stop) = shutdown::channel();
         let stopped = async {
             match told.await {
@@ -57,7 +57,7 @@ async fn reload(
     argument: &ConfigArgument,
     hangups: io::Result<Signal>,
     mut reloader: Reloader,
-    leveller: log::Leveller,
+    set_level: log::SetLevel,
 ) {
     let mut hangups = match hangups {
         Ok(hangups) => hangups,
@@ -73,7 +73,7 @@ async fn reload(
             reloader.reload(config).map(|()| log)
         });
         match taken {
-            Ok(log) => leveller(&log),
+            Ok(log) => set_level(&log),
             Err(error) => {
                 reloader.refused(&error);
                 let error = with_causes(&error);

@@ -32,7 +32,7 @@ use super::moment::Moment;
 use super::notice::Notice;
 use super::pace::{Pace, PaceSettings};
 use super::policy::{Fate, PieceState, Signal, decide, too_old};
-use super::snapshot::{Snapshot, Standing};
+use super::snapshot::{SendState, Snapshot};
 use super::transport::{Reply, Request};
 use crate::clock::UnixMillis;
 use crate::model::{DeliveryId, DestinationId};
@@ -480,7 +480,7 @@ impl Lane {
         Snapshot {
             destination: self.destination,
             label: self.label.clone(),
-            state: Standing::of(&self.circuit, now),
+            state: SendState::of(&self.circuit, now),
             rate: self.pace.rate(),
             heading: self.pace.heading(),
             limit: self.pace.limit(),

@@ -32,6 +32,6 @@ pub mod transport;
 mod trouble;
 
 pub use board::Handle;
-pub use snapshot::{Record, Replies, Snapshot, Standing};
+pub use snapshot::{Record, Replies, SendState, Snapshot};
 pub use supervisor::{Drain, Settings};
 pub use transport::{Exceeded, Reply, Request, Transport};

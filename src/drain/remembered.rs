@@ -1,6 +1,6 @@
 //! What the drain finds again after a restart: notes in the outbox, which does not read them.
 
-use super::snapshot::Standing;
+use super::snapshot::SendState;
 use crate::clock::UnixMillis;
 use crate::model::DestinationId;
 use crate::outbox::{Error, Outbox};
@@ -60,9 +60,9 @@ impl Paused {
         outbox: &Outbox,
         destination: DestinationId,
         label: &str,
-        standing: &Standing,
+        standing: &SendState,
     ) -> Result<(), Error> {
-        let Standing::Paused {
+        let SendState::Paused {
             since,
             probe_at: None,
             ..

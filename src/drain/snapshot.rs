@@ -17,7 +17,7 @@ pub struct Snapshot {
     /// The same for people.
     pub label: String,
     /// How it stands.
-    pub state: Standing,
+    pub state: SendState,
     /// Batches per second that may be sent just now; `None` without a limit.
     pub rate: Option<f64>,
     /// The rate that it is growing to, in batches per second; `None` without a limit.
@@ -59,7 +59,7 @@ pub struct Record {
 
 /// How a destination stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum SendState {
     /// Requests go out as they come, or would.
     Flowing,
     /// Nothing goes out until then.
@@ -110,7 +110,7 @@ pub struct Replies {
     pub too_large: u64,
 }
 
-impl Standing {
+impl SendState {
     /// How a circuit stands, by the wall clock.
     pub(super) fn of(circuit: &Circuit, now: Moment) -> Self {
         if let Some(since) = circuit.held() {

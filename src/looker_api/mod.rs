@@ -25,7 +25,7 @@ pub use client::LookerApi;
 pub use content::ExploreField;
 pub use error::ApiError;
 pub use plans::Plan;
-pub use user::{Standing, User};
+pub use user::{Rights, User};
 
 use crate::config::Secret;
 

@@ -19,7 +19,7 @@ pub struct User {
 
 /// What the user of the API key may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct Rights {
     /// Who it is.
     pub user: User,
     /// Names of permissions; `None`: the user may not read its own roles.
@@ -58,7 +58,7 @@ struct PermissionSet {
     permissions: Option<Vec<String>>,
 }
 
-impl Standing {
+impl Rights {
     /// What will not work, as sentences.
     pub fn shortcomings(&self) -> Vec<String> {
         let Some(held) = &self.permissions else {
@@ -84,7 +84,7 @@ impl Standing {
 
 impl LookerApi {
     /// Logs in and says as whom, and what that user may do.
-    pub async fn standing(&self) -> Result<Standing, ApiError> {
+    pub async fn rights(&self) -> Result<Rights, ApiError> {
         let fields = [("fields", "id,display_name")];
         let call = Call {
             query: &fields,
@@ -106,7 +106,7 @@ impl LookerApi {
             Err(ApiError::Forbidden { .. } | ApiError::NotFound { .. }) => None,
             Err(error) => return Err(error),
         };
-        Ok(Standing { user, permissions })
+        Ok(Rights { user, permissions })
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said_with_what_it_costs() {
-        let standing = |permissions: &[&str]| Standing {
+        let rights = |permissions: &[&str]| Rights {
             user: User {
                 id: "5".to_owned(),
                 name: "Feed".to_owned(),
@@ -129,8 +129,8 @@ mod tests {
             "access_data",
             "see_looks",
         ];
-        assert!(standing(&all).shortcomings().is_empty());
-        let told = standing(&["administer", "access_data"]).shortcomings();
+        assert!(rights(&all).shortcomings().is_empty());
+        let told = rights(&["administer", "access_data"]).shortcomings();
         assert_eq!(
             told,
             [
@@ -138,9 +138,9 @@ mod tests {
                 "Without `see_looks`, `preview --look` and `preview --query` do not work.",
             ]
         );
-        let unread = Standing {
+        let unread = Rights {
             permissions: None,
-            ..standing(&[])
+            ..rights(&[])
         };
         assert_eq!(unread.shortcomings().len(), 1);
     }

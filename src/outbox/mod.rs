@@ -77,7 +77,7 @@ pub use local::files::probe::{Probe, probe, probe_sealed};
 pub use local::offline::batches::{BatchesError, Found, read_batches};
 pub use local::offline::check::{CheckReport, Fault};
 pub use local::offline::salvage::{SalvageIntoError, Salvaged, salvage_into, salvage_into_on};
-pub use local::offline::{Inspected, Inspection, Standing, inspect, inspect_on};
+pub use local::offline::{DeliveryStatus, Inspected, Inspection, inspect, inspect_on};
 pub use moving::{
     Holdings, MoveError, MoveStep, MovedOutbox, give_up_move, move_back, move_outbox,
 };

@@ -7,7 +7,7 @@ use crate::world::{
     Batch, SECOND, Server, Station, accepted, at, finish, rejected, run, settings, wait,
 };
 use looker_feed::drain::notice::Notice;
-use looker_feed::drain::{Reply, Standing};
+use looker_feed::drain::{Reply, SendState};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -18,7 +18,7 @@ fn reply(good: bool) -> (Duration, Reply) {
 fn paused(station: &Station, now: Duration) -> bool {
     matches!(
         station.lane.snapshot(at(now)).state,
-        Standing::Paused { .. }
+        SendState::Paused { .. }
     )
 }
 
@@ -92,7 +92,7 @@ fn a_delivery_that_is_bad_as_a_whole_waits_for_a_person_and_each_resume_lets_as_
     }
     // The last of them is the end of the bad delivery: the probes are of the next, and good.
     assert!(stations[0].is_done());
-    assert_eq!(stations[0].lane.snapshot(at(now)).state, Standing::Flowing);
+    assert_eq!(stations[0].lane.snapshot(at(now)).state, SendState::Flowing);
     stations[0].check_all_settled();
     assert_eq!(stations[0].dead.len(), 300);
     assert_eq!(doubts(&stations[0]).len(), 3);

@@ -6,7 +6,7 @@ use crate::world::{
     Batch, SECOND, Station, accepted, at, finish, run, settings, unavailable, wait,
 };
 use looker_feed::drain::notice::Notice;
-use looker_feed::drain::{Reply, Standing};
+use looker_feed::drain::{Reply, SendState};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const BEGIN: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ fn two_hours_of_outage_cost_few_probes_little_memory_and_few_log_lines() {
         let station = &mut stations[0];
         assert!(matches!(
             station.lane.snapshot(at(now)).state,
-            Standing::Down { .. }
+            SendState::Down { .. }
         ));
         station.most_open = 0;
         // Intake goes on: more deliveries wait behind.
@@ -51,7 +51,7 @@ fn two_hours_of_outage_cost_few_probes_little_memory_and_few_log_lines() {
             end + HOUR,
             |stations, _| {
                 let sent = stations[0].sent.last();
-                sent.is_some_and(|sent| sent.at >= end && sent.standing == Standing::Flowing)
+                sent.is_some_and(|sent| sent.at >= end && sent.standing == SendState::Flowing)
             },
         );
         assert!(back <= end + 61 * SECOND, "{back:?}");
@@ -109,7 +109,7 @@ fn refused_credentials_are_probed_slowly_and_new_ones_are_tried_at_once() {
     // Something else happens in the outbox: it is looked at, and the same account is not tried.
     let requests = station.sent.len();
     station.changed();
-    let Standing::Paused {
+    let SendState::Paused {
         probe_at: Some(probe_at),
         ..
     } = station.lane.snapshot(at(now)).state
@@ -145,7 +145,7 @@ fn an_operators_pause_stops_everything_and_resume_goes_on() {
     let snapshot = stations[0].lane.snapshot(at(now));
     assert!(matches!(
         snapshot.state,
-        Standing::Paused { probe_at: None, .. }
+        SendState::Paused { probe_at: None, .. }
     ));
     assert_eq!(snapshot.in_flight, 0, "what was in flight has landed");
     let now = now + HOUR;

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use crate::world::{
     Batch, SECOND, Server, Station, accepted, at, finish, rejected, settings, unavailable, wait,
 };
-use looker_feed::drain::{Exceeded, Reply, Standing};
+use looker_feed::drain::{Exceeded, Reply, SendState};
 
 /// A server that changes its mood.
 struct Moody {
@@ -144,7 +144,7 @@ fn check(seed: u64) {
         now = finish(&mut stations, &mut server, now, now + 300 * SECOND);
         // An operator looks at it now and then, and finds that what was rejected is to go on.
         let standing = stations[0].lane.snapshot(at(now)).state;
-        if matches!(standing, Standing::Paused { why, .. } if why.contains("in a row")) {
+        if matches!(standing, SendState::Paused { why, .. } if why.contains("in a row")) {
             stations[0].lane.resume(at(now));
         }
     }

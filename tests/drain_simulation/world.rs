@@ -14,7 +14,7 @@ use looker_feed::drain::lane::{Lane, LaneSettings, Next, Ticket};
 use looker_feed::drain::moment::Moment;
 use looker_feed::drain::notice::Notice;
 use looker_feed::drain::pace::PaceSettings;
-use looker_feed::drain::{Reply, Request, Standing};
+use looker_feed::drain::{Reply, Request, SendState};
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::{Claim, Settlement};
 
@@ -123,7 +123,7 @@ pub struct Sent {
     pub at: Duration,
     pub batches: Vec<Batch>,
     pub reply: Reply,
-    pub standing: Standing,
+    pub standing: SendState,
 }
 
 impl Sent {
@@ -332,7 +332,7 @@ impl Station {
         now: Duration,
         ticket: Ticket,
         request: Request,
-        standing: Standing,
+        standing: SendState,
         server: &mut impl Server,
     ) {
         let batches: Vec<_> = request.batches.iter().map(|b| Batch::read(b)).collect();
@@ -346,7 +346,7 @@ impl Station {
             let flies = self.flying.iter().any(|f| f.batches.contains(batch));
             assert!(!flies, "sent twice at once");
         }
-        let probe = matches!(standing, Standing::Down { .. } | Standing::Paused { .. });
+        let probe = matches!(standing, SendState::Down { .. } | SendState::Paused { .. });
         if probe {
             assert!(!self.flying.iter().any(|f| f.probe), "one probe at a time");
         }

@@ -22,12 +22,12 @@ pub(in crate::app) struct Instance {
     pub api: LookerApi,
     /// This hub's id there, if it is configured.
     pub hub: Option<String>,
-    state: Mutex<Standing>,
+    state: Mutex<Known>,
 }
 
 /// What is known of a Looker.
 #[derive(Clone, Debug, Default)]
-pub(in crate::app) struct Standing {
+pub(in crate::app) struct Known {
     /// Why it is left alone, and until when.
     down: Option<(String, UnixMillis)>,
     /// That is for its refusing the key.
@@ -58,11 +58,11 @@ impl Instance {
         self.api.is_at(host)
     }
 
-    pub fn standing(&self) -> Standing {
+    pub fn known(&self) -> Known {
         self.state().clone()
     }
 
-    pub fn change(&self, change: impl FnOnce(&mut Standing)) {
+    pub fn change(&self, change: impl FnOnce(&mut Known)) {
         change(&mut self.state());
     }
 
@@ -117,7 +117,7 @@ impl Instance {
         state.down = Some((why.to_owned(), now.plus(pause)));
     }
 
-    fn state(&self) -> MutexGuard<'_, Standing> {
+    fn state(&self) -> MutexGuard<'_, Known> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -44,9 +44,9 @@ impl AskAgain {
         match looker.api.jobs(self.settings.back).await {
             Ok(jobs) => {
                 looker.answered(UnixMillis::now());
-                looker.change(|standing| {
-                    standing.blind = None;
-                    standing.looked = Some(now);
+                looker.change(|known| {
+                    known.blind = None;
+                    known.looked = Some(now);
                 });
                 let again = Arc::clone(self);
                 let taken = tokio::task::spawn_blocking(move || {
@@ -68,12 +68,12 @@ impl AskAgain {
         if let Some(hub) = &looker.hub {
             return Ok(Some(hub.clone()));
         }
-        if let Some(hub) = looker.standing().found_hub {
+        if let Some(hub) = looker.known().found_hub {
             return Ok(Some(hub));
         }
         let hub = looker.api.hub_at(&self.settings.base_url).await?;
         looker.answered(UnixMillis::now());
-        looker.change(|standing| standing.found_hub.clone_from(&hub));
+        looker.change(|known| known.found_hub.clone_from(&hub));
         Ok(hub)
     }
 
@@ -94,14 +94,14 @@ impl AskAgain {
         let Some(looker) = self.instances.get(instance) else {
             return;
         };
-        looker.change(|standing| {
-            if standing.blind.as_deref() != Some(why) {
+        looker.change(|known| {
+            if known.blind.as_deref() != Some(why) {
                 tracing::warn!(
                     looker = looker.api.host(),
                     why,
                     "deliveries that failed while looker-feed was away are not looked for"
                 );
-                standing.blind = Some(why.to_owned());
+                known.blind = Some(why.to_owned());
             }
         });
     }

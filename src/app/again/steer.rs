@@ -170,17 +170,17 @@ impl AskAgain {
     fn lookers(&self) -> Vec<view::LookerApi> {
         let now = UnixMillis::now();
         let views = self.instances.iter().map(|one| {
-            let standing = one.standing();
+            let known = one.known();
             let down = one.down(now);
             view::LookerApi {
                 host: one.api.host().to_owned(),
                 name: one.name.clone(),
                 trouble: one.trouble(),
-                refused: standing.refused,
+                refused: known.refused,
                 next_try: down.map(|(_, until)| until),
-                answered: standing.answered,
-                looked: standing.looked,
-                blind: standing.blind,
+                answered: known.answered,
+                looked: known.looked,
+                blind: known.blind,
             }
         });
         views.collect()

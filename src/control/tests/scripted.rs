@@ -293,10 +293,8 @@ fn no_such(what: &str) -> Problem {
 
 impl Daemon for Scripted {
     fn alive(&self) -> Result<(), Problem> {
-        let stuck = self
-            .called("alive".into())
-            .ok()
-            .and_then(|mut script| script.stuck.take());
+        let script = self.called("alive".into()).ok();
+        let stuck = script.and_then(|mut script| script.stuck.take());
         if let Some(stuck) = stuck {
             let _ = stuck.recv();
         }
@@ -508,7 +506,7 @@ impl Running {
     /// Behind a proxy.
     pub async fn behind(token: Option<&str>, proxy: Option<Proxy>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let audit = Some(folder.path().join("outbox.audit"));
+        let (audit, clock) = (folder.path().join("outbox.audit"), Clock::default());
         let daemon = Scripted::new();
         let admin = Admin::bind(AdminSettings {
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -516,11 +514,9 @@ impl Running {
             hosts: vec!["feed.example.com".into()],
             write_timeout: Self::WRITE_TIMEOUT,
             history: None,
-            audit: audit
-                .clone()
-                .map(|file| AuditLog::new(file, Clock::default())),
-            proxy: proxy.clone(),
-            clock: Clock::default(),
+            audit: Some(AuditLog::new(audit, clock.clone())),
+            proxy,
+            clock,
             configuration: vec![Setting {
                 key: "admin.token".into(),
                 secret: true,

@@ -47,7 +47,7 @@ pub struct Inspected {
     /// When it began.
     pub received: UnixMillis,
     /// What became of it.
-    pub standing: Standing,
+    pub standing: DeliveryStatus,
     /// Ready requests in all.
     pub entries: u64,
     /// Of them, those that have not settled. Without a readable state: all that are there.
@@ -68,7 +68,7 @@ pub struct Inspected {
 
 /// What became of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum DeliveryStatus {
     /// Nothing of it waits.
     Settled,
     /// Some of it is still to be sent.
@@ -128,8 +128,8 @@ fn recorded(index: Option<&Index>) -> BTreeMap<DeliveryId, Inspected> {
         });
         let inspected = Inspected {
             standing: match state.settled {
-                true => Standing::Settled,
-                false => Standing::Unsettled,
+                true => DeliveryStatus::Settled,
+                false => DeliveryStatus::Unsettled,
             },
             entries: state.requests,
             entries_left: left.sum(),
@@ -180,17 +180,17 @@ fn unrecorded(
         inspected.rows_left += tally.rows;
         match footer.commit {
             Some(commit) => {
-                inspected.standing = Standing::Unrecorded;
+                inspected.standing = DeliveryStatus::Unrecorded;
                 inspected.rows = commit.totals.rows_in;
                 inspected.entries = commit.totals.requests;
             }
-            None if inspected.standing == Standing::Unrecorded => {}
+            None if inspected.standing == DeliveryStatus::Unrecorded => {}
             None => {
                 inspected.rows += tally.rows;
                 inspected.entries += entries;
                 inspected.standing = match index {
-                    Some(_) => Standing::NotAccepted,
-                    None => Standing::Unknown,
+                    Some(_) => DeliveryStatus::NotAccepted,
+                    None => DeliveryStatus::Unknown,
                 };
             }
         }
@@ -205,7 +205,7 @@ impl Inspected {
             title: info.map_or_else(String::new, |info| info.title.clone()),
             destination: info.map_or_else(String::new, |info| info.label.clone()),
             received: info.map_or(UnixMillis(0), |info| info.received),
-            standing: Standing::Unknown,
+            standing: DeliveryStatus::Unknown,
             entries: 0,
             entries_left: 0,
             rows: 0,

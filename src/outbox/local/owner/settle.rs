@@ -174,7 +174,7 @@ pub(in crate::outbox) fn plan_settlement(
     for (one, body) in found.into_iter().zip(bodies) {
         let (outcome, letter) = match body {
             None => (Outcome::default(), None),
-            Some(body) => bury(keeper, &one, body)?,
+            Some(body) => to_letter(keeper, &one, body)?,
         };
         plan.items.push(Item {
             delivery: one.info.id,
@@ -291,7 +291,7 @@ fn read_dead(keeper: &Keeper, found: &Found<'_>) -> Result<Option<DeadEntry>, Er
 }
 
 /// Copies the dead slices into the dead-letter file.
-fn bury(
+fn to_letter(
     keeper: &mut Keeper,
     found: &Found<'_>,
     entry: Option<DeadEntry>,
