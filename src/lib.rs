@@ -32,7 +32,7 @@
 //! | [`mparticle`]`::limits`, `::route` | what mParticle takes in one request; which address takes old events | nobody | any other room |
 //! | [`mparticle`]`::encode` | batches and requests within the limits | `record`, names of `mapping`, `mparticle::route`, `mparticle::limits` | HTTP, outbox, drain |
 //! | [`mparticle`]`::edit` | a batch that a person has mended, made fit to be sent | nobody | HTTP, the outbox |
-//! | [`changes`] | what each schedule delivered last, user by user | `record`, `seal` | what is sent, HTTP, JSON, sled |
+//! | [`changes`] | what each schedule delivered last, user by user | `record`, `seal`, snapshots of `outbox` | what is sent, HTTP, JSON, sled |
 //! | [`outbox`] | the durable store between | `seal`, `tls` | JSON, mParticle, HTTP, retry policy |
 //! | [`drain`] | when, how fast, and what a reply means | `outbox` | HTTP, JSON: it sees a `Transport` |
 //! | [`mparticle`]`::reply` | an answer of mParticle, read | the reply of `drain` | the outbox |

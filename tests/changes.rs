@@ -1,6 +1,11 @@
 //! Schedules that send only changes, night after night, through the real binary between the
 //! stand-ins; what mParticle has in the end is compared with the last result.
 
+#[path = "postgres/server.rs"]
+#[allow(dead_code)] // Each test program uses its own part of this.
+mod server;
+#[path = "support/shared.rs"]
+mod shared;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +18,7 @@ use looker_feed::config::Secret;
 use looker_feed::control::view;
 use looker_feed::intake;
 use serde_json::{Value, json};
+use shared::Shared;
 use support::{Daemon, SECRET, World, refuses};
 
 /// Users and what they spent.
@@ -53,12 +59,19 @@ struct Schedule {
     form: Value,
     plan: Value,
     settings: Vec<(&'static str, &'static str)>,
+    /// The outbox that each daemon shares with the one before, which it follows.
+    shared: Option<Shared>,
+    daemons: usize,
     /// Batches that had arrived before the last night.
     before: usize,
 }
 
 impl Schedule {
     async fn new(form: Value) -> Self {
+        Self::on(None, form).await
+    }
+
+    async fn on(shared: Option<Shared>, form: Value) -> Self {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut all =
@@ -73,6 +86,8 @@ impl Schedule {
             form: all,
             plan: json!("7"),
             settings: vec![("MEMORY__GROUP_BUDGET", "64KiB")],
+            shared,
+            daemons: 0,
             before: 0,
         };
         schedule.start();
@@ -80,7 +95,16 @@ impl Schedule {
     }
 
     fn start(&mut self) {
-        let daemon = Daemon::start(self.home.path(), &self.world.endpoint, &self.settings);
+        let mut settings = self.settings.clone();
+        let mut home = self.home.path().to_owned();
+        if let Some(shared) = &self.shared {
+            settings.extend(shared.settings());
+            // Another machine.
+            self.daemons += 1;
+            home.push(self.daemons.to_string());
+            std::fs::create_dir(&home).expect("a directory");
+        }
+        let daemon = Daemon::start(&home, &self.world.endpoint, &settings);
         self.daemon = Some(daemon);
     }
 
@@ -190,7 +214,19 @@ fn user(batch: &Value) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_second_night_sends_what_changed_and_tells_who_left_also_after_a_restart() {
-    let mut schedule = Schedule::new(json!({"audience_attribute": "Big Spender"})).await;
+    the_second_night_sends_what_changed(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_night_may_come_to_another_daemon_of_a_shared_outbox() {
+    if let Some(shared) = Shared::new() {
+        the_second_night_sends_what_changed(Some(shared)).await;
+    }
+}
+
+async fn the_second_night_sends_what_changed(shared: Option<Shared>) {
+    let form = json!({"audience_attribute": "Big Spender"});
+    let mut schedule = Schedule::on(shared, form).await;
     let first = night(0..2_000);
     let view::Delivery { rows, notes, .. } = schedule.night(&first).await;
     assert_eq!((rows.delivered, rows.unchanged), (2_000, 0));
@@ -230,6 +266,15 @@ async fn the_second_night_sends_what_changed_and_tells_who_left_also_after_a_res
     assert_eq!(delivery.rows.delivered, 3, "17 as before, 500 and 501");
     schedule.check(&first, Some("Big Spender"));
     // Nothing of a user can be read in what is kept.
+    if let Some(shared) = &schedule.shared {
+        let database = &shared.database;
+        let clear: String = b"example.com".map(|byte| format!("{byte:02x}")).concat();
+        let blocks = "SELECT count(*), count(*) FILTER
+            (WHERE position(decode('CLEAR', 'hex') in body) > 0) FROM looker_feed.snapshot_block";
+        let found = database.psql(&blocks.replace("CLEAR", &clear));
+        assert!(!found.starts_with("0|") && found.ends_with("|0"), "{found}");
+        return;
+    }
     let directory = schedule.home.path().join("outbox.changes");
     let mut files = 0;
     for entry in walk(&directory) {

@@ -239,7 +239,14 @@ impl Daemon for Facts {
                     "What was delivered could not be forgotten, so nothing is sent again: {error}"
                 )));
             }
-            self.outbox.replay(ids).map_err(failed)
+            let moved = self.outbox.replay(ids).map_err(failed)?;
+            // A delivery that has begun since noted the same ones, but cannot tell which go before it.
+            if let Err(error) = self.changes.doubt(&deliveries) {
+                return Err(Problem::Failed(format!(
+                    "They are sent again, but what was delivered meanwhile could not be forgotten; try once more: {error}"
+                )));
+            }
+            Ok(moved)
         })?;
         let outbox::Moved { letters, rows } = moved;
         let text =

@@ -35,7 +35,7 @@ const BACKOFF: Backoff = Backoff {
     cap: Duration::from_secs(60),
 };
 /// Between two looks whether an erasure is left by a daemon that has ended, about.
-const LEFT: Duration = Duration::from_secs(5);
+const LEFT: Duration = Duration::from_secs(20);
 /// A wait is looked up from this often, to see whether it is to end.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -338,7 +338,7 @@ impl Inner {
         let erased = erased.map_err(|error| with_causes(&error))?;
         let noted = self
             .changes
-            .erase(meant)
+            .erase(meant, &|| job.scan.is_stopped())
             .map_err(|error| error.to_string())?;
         self.outbox
             .end_erasure()

@@ -225,7 +225,7 @@ impl App {
         let certificates = Certificates::load(&config)?;
         let audit = AuditLog::new(beside(&config.outbox.path, ".audit"), Clock::default());
         let (outbox, keys) = open_outbox(&config, audit.clone()).await?;
-        let changes = Changes::new(schedules::settings(&config), Arc::clone(&keys));
+        let changes = schedules::changes(&config, &outbox, &keys);
         // Before anything is accepted or forgotten.
         let (settling, ledger) = (changes.clone(), outbox.clone());
         aside(move || settling.settle(&ledger)).await?;

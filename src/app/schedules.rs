@@ -2,6 +2,7 @@
 //! those before them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -13,12 +14,22 @@ use crate::config::Config;
 use crate::intake::{DeliveryRequest, Refusal};
 use crate::model::{DataType, DestinationId, Environment, FailureKind};
 use crate::outbox::Outbox;
+use crate::seal::Keyring;
 use crate::shutdown::Shutdown;
 
 /// What has ended is taken up this often at most: deliveries end one by one, requests do not matter.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Old schedules are looked for this often when nothing else happens.
 const IDLE: Duration = Duration::from_secs(600);
+
+/// What schedules delivered last: in files, or in the database of a shared outbox.
+pub(super) fn changes(config: &Config, outbox: &Outbox, keys: &Arc<Keyring>) -> Changes {
+    let (settings, keys) = (settings(config), Arc::clone(keys));
+    match outbox.snapshots() {
+        None => Changes::new(settings, keys),
+        Some(snapshots) => Changes::shared(settings, keys, snapshots),
+    }
+}
 
 /// How snapshots are kept.
 pub(super) fn settings(config: &Config) -> changes::Settings {
@@ -46,13 +57,6 @@ impl DeliveryReceiver {
             return Ok(None);
         };
         let schedule = schedule_key(request, id, destination);
-        if request.choices.only_changes.is_some() && self.outbox.is_shared() {
-            // What was delivered last lies in files of one daemon, and the next delivery may come to another.
-            return Err(refusal(
-                FailureKind::Changes,
-                "This looker-feed shares its outbox with others (outbox.backend = \"postgres\"), and with that \"Send Only Changes\" and audiences are not possible yet: choose to send everything in the schedule, or send it to a looker-feed with an outbox of its own. Nothing was taken.",
-            ));
-        }
         if let Some(only) = &request.choices.only_changes {
             let comparison = changes::Comparison {
                 schedule,

@@ -3,8 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
-use super::files::{Item, Kind, ScheduleFiles};
+use super::files::{Item, Kind};
 use super::snapshot::{Cursor, Entry, Head, Name, ReadError, Role};
+use super::store::Store;
 use super::{Comparison, Error, Inner, MOST_PENDING, Missing, ScheduleKey};
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
@@ -136,7 +137,7 @@ impl Found {
     pub fn read(
         inner: &Arc<Inner>,
         comparison: &Comparison,
-        files: &ScheduleFiles,
+        files: &Store,
         items: &[Item],
         now: UnixMillis,
     ) -> Result<Self, Error> {
@@ -226,7 +227,7 @@ impl Earlier {
     fn open(
         inner: &Arc<Inner>,
         schedule: ScheduleKey,
-        files: &ScheduleFiles,
+        files: &Store,
         item: &Item,
         kind: Kind,
     ) -> Result<Self, ReadError> {

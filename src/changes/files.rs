@@ -20,8 +20,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::Missing;
 use super::reads::{Reads, Source};
-use super::{Error, Missing};
 use crate::model::DeliveryId;
 
 const MAGIC: &[u8; 8] = b"LFSETTL\x01";
@@ -44,25 +44,6 @@ pub(super) struct Item {
     pub gone: bool,
     pub settled: bool,
     pub before: bool,
-}
-
-impl Item {
-    /// Whether one of these deliveries is this one, or may be one of the schedule's before it.
-    ///
-    /// # Errors
-    /// What was noted cannot be read now.
-    pub fn may_be_of(&self, files: &ScheduleFiles, deliveries: &[DeliveryId]) -> io::Result<bool> {
-        let Some(own) = self.delivery else {
-            return Ok(false);
-        };
-        let noted = match self.before {
-            true => files.before(self.number, own)?,
-            false => Some(Vec::new()),
-        };
-        Ok(deliveries
-            .iter()
-            .any(|id| *id == own || noted.as_ref().is_none_or(|noted| noted.contains(id))))
-    }
 }
 
 /// Which file of a delivery.
@@ -88,18 +69,6 @@ impl Kind {
 impl ScheduleFiles {
     pub fn new(directory: PathBuf, reads: Reads) -> Self {
         Self { directory, reads }
-    }
-
-    pub fn reads(&self) -> &Reads {
-        &self.reads
-    }
-
-    /// Why a delivery fails that needs something which cannot be read now.
-    pub fn unreadable(&self, source: io::Error) -> Error {
-        Error::Unreadable {
-            directory: self.directory.clone(),
-            source,
-        }
     }
 
     /// Opens a file of a delivery for reading.
@@ -194,6 +163,11 @@ impl ScheduleFiles {
         tempfile::tempfile_in(&self.directory)
     }
 
+    /// Reads an unnamed file.
+    pub fn source(&self, file: File) -> Source {
+        self.reads.of(file, &self.directory)
+    }
+
     /// Removes what was being written when the process died, or when the delivery was given up.
     pub fn remove_drafts(&self) -> io::Result<()> {
         for (path, _) in self.files()? {
@@ -239,8 +213,7 @@ impl ScheduleFiles {
         delivery: DeliveryId,
         unfinished: &[DeliveryId],
     ) -> io::Result<()> {
-        let ids = unfinished.iter().flat_map(|id| id.0);
-        self.write(number, delivery, Kind::Before, &framed(MAGIC_BEFORE, ids))
+        self.write(number, delivery, Kind::Before, &encode_ids(unfinished))
     }
 
     /// Which deliveries were unfinished when this one began; `None`: the file is damaged, so it may
@@ -252,26 +225,7 @@ impl ScheduleFiles {
         let mut bytes = Vec::new();
         self.open(number, delivery, Kind::Before)?
             .read_to_end(&mut bytes)?;
-        Ok(unframed(MAGIC_BEFORE, &bytes).and_then(|ids| {
-            let (ids, rest) = ids.as_chunks::<16>();
-            rest.is_empty()
-                .then(|| ids.iter().map(|id| DeliveryId(*id)).collect())
-        }))
-    }
-
-    /// Removes what was noted of deliveries of which none is unfinished any more.
-    ///
-    /// # Errors
-    /// It cannot be read, or removed, now.
-    pub fn forget_before(&self, items: &[Item], unfinished: &[DeliveryId]) -> io::Result<()> {
-        for item in items.iter().filter(|item| item.before) {
-            if let Some(delivery) = item.delivery
-                && !item.may_be_of(self, unfinished)?
-            {
-                self.remove(item.number, delivery, Kind::Before)?;
-            }
-        }
-        Ok(())
+        Ok(decode_ids(&bytes))
     }
 
     fn write(&self, number: u64, delivery: DeliveryId, kind: Kind, bytes: &[u8]) -> io::Result<()> {
@@ -359,8 +313,20 @@ fn unframed<'a>(magic: &[u8; 8], bytes: &'a [u8]) -> Option<&'a [u8]> {
     framed.strip_prefix(magic).filter(|_| whole)
 }
 
+/// Ids of deliveries, to be kept.
+pub(super) fn encode_ids(ids: &[DeliveryId]) -> Vec<u8> {
+    framed(MAGIC_BEFORE, ids.iter().flat_map(|id| id.0))
+}
+
+/// `None`: they are damaged.
+pub(super) fn decode_ids(bytes: &[u8]) -> Option<Vec<DeliveryId>> {
+    let (ids, rest) = unframed(MAGIC_BEFORE, bytes)?.as_chunks::<16>();
+    rest.is_empty()
+        .then(|| ids.iter().map(|id| DeliveryId(*id)).collect())
+}
+
 /// The numbers of the requests (u32), or `u32::MAX` alone for doubt.
-fn encode(missing: &Missing) -> Vec<u8> {
+pub(super) fn encode(missing: &Missing) -> Vec<u8> {
     let doubt = [u32::MAX];
     let requests = match missing {
         Missing::InDoubt => &doubt[..],
@@ -372,7 +338,7 @@ fn encode(missing: &Missing) -> Vec<u8> {
     )
 }
 
-fn decode(bytes: &[u8]) -> Option<Missing> {
+pub(super) fn decode(bytes: &[u8]) -> Option<Missing> {
     let (requests, rest) = unframed(MAGIC, bytes)?.as_chunks::<4>();
     if !rest.is_empty() {
         return None;

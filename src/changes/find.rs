@@ -3,8 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-use super::files::{Kind, ScheduleFiles};
+use super::files::Kind;
+use super::inner::NOBODY;
 use super::snapshot::{Cursor, Entry, Name, ReadError, Role, WriteError, Writer};
+use super::store::Store;
 use super::{Changes, Inner, ScheduleKey};
 use crate::model::DeliveryId;
 
@@ -67,39 +69,47 @@ impl Changes {
 
     /// Removes what is noted of a user, durably, and returns from how many deliveries. The next delivery
     /// of their schedule takes them for new, so it sends them if they are in its result. A schedule
-    /// with a damaged file is dropped. No delivery can begin while a file is written anew. Blocks on
-    /// the disk.
+    /// with a damaged file is dropped. No delivery can begin while a file is written anew, and where
+    /// daemons share what they know, one that is being received is waited for. `stop` ends it early.
+    /// Blocks on the disk.
     ///
     /// # Errors
-    /// The disk refuses; it can be called again.
-    pub fn erase(&self, who: &dyn Who) -> io::Result<u64> {
+    /// The disk refuses, or it was stopped; it can be called again.
+    pub fn erase(&self, who: &dyn Who, stop: &dyn Fn() -> bool) -> io::Result<u64> {
         let mut erased = 0;
-        for place in self.inner.places()? {
-            match self.inner.look(place, who)? {
-                Some(None) => {}
-                Some(Some(_)) => {
-                    let state = self.inner.state();
-                    self.inner.write_without(place, who)?;
-                    drop(state);
-                    erased += 1;
-                }
-                None => {
-                    let why = "one of its files cannot be searched for somebody who is erased";
-                    let mut state = self.inner.state();
-                    self.inner.drop_schedule(&mut state, place.schedule, why)?;
+        loop {
+            let mut found = false;
+            for place in self.inner.places()? {
+                match self.inner.look(place, who)? {
+                    Some(None) => {}
+                    Some(Some(_)) => {
+                        self.inner.alone(place.schedule, stop, |files| {
+                            self.inner.write_without(files, place, who)
+                        })?;
+                        found = true;
+                        erased += 1;
+                    }
+                    None => {
+                        let why = "one of its files cannot be searched for somebody who is erased";
+                        let mut here = self.inner.alone_here();
+                        self.inner.drop_schedule(&mut here, place.schedule, why)?;
+                    }
                 }
             }
+            // A delivery that was waited for may have carried them over.
+            if !found {
+                return Ok(erased);
+            }
         }
-        Ok(erased)
     }
 }
 
 impl Inner {
     fn places(&self) -> io::Result<Vec<Place>> {
-        let _state = self.state();
+        let _state = self.alone_here();
         let mut places = Vec::new();
         for schedule in self.schedules()? {
-            for item in self.files(schedule).items()? {
+            for item in self.store(schedule, NOBODY).items()? {
                 let Some(delivery) = item.delivery else {
                     continue;
                 };
@@ -116,7 +126,7 @@ impl Inner {
         Ok(places)
     }
 
-    fn open(&self, files: &ScheduleFiles, place: Place) -> Result<Option<Cursor>, ReadError> {
+    fn open(&self, files: &Store, place: Place) -> Result<Option<Cursor>, ReadError> {
         let file = match files.open(place.number, place.delivery, place.kind) {
             // Something newer has taken its place.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -127,7 +137,7 @@ impl Inner {
 
     /// The outer `None`: the file is damaged.
     fn look(&self, place: Place, who: &dyn Who) -> io::Result<Option<Option<Trace>>> {
-        let files = self.files(place.schedule);
+        let files = self.store(place.schedule, NOBODY);
         let look = || -> Result<Option<Trace>, ReadError> {
             let Some(mut cursor) = self.open(&files, place)? else {
                 return Ok(None);
@@ -149,13 +159,25 @@ impl Inner {
         match look() {
             Ok(trace) => Ok(Some(trace)),
             Err(ReadError::Io(error)) => Err(error),
-            Err(_) => Ok(None),
+            // Something newer may have taken its place while it was read.
+            Err(_) => Ok(match self.is_there(&files, place)? {
+                true => None,
+                false => Some(None),
+            }),
         }
     }
 
-    /// Writes a file anew without a user. The caller holds the state.
-    fn write_without(&self, place: Place, who: &dyn Who) -> io::Result<()> {
-        let files = self.files(place.schedule);
+    fn is_there(&self, files: &Store, place: Place) -> io::Result<bool> {
+        let items = files.items()?;
+        let item = items.iter().find(|item| item.number == place.number);
+        Ok(item.is_some_and(|item| match place.kind {
+            Kind::Gone => item.gone,
+            _ => item.users,
+        }))
+    }
+
+    /// Writes a file anew without a user. The caller is alone with the schedule.
+    fn write_without(&self, files: &Store, place: Place, who: &dyn Who) -> io::Result<()> {
         let read = |error: ReadError| match error {
             ReadError::Io(error) => error,
             error => io::Error::other(error),
@@ -164,7 +186,7 @@ impl Inner {
             WriteError::Io(error) => error,
             error => io::Error::other(error),
         };
-        let Some(mut cursor) = self.open(&files, place).map_err(read)? else {
+        let Some(mut cursor) = self.open(files, place).map_err(read)? else {
             return Ok(());
         };
         let users = who.users(&cursor.head().key);
@@ -178,7 +200,7 @@ impl Inner {
             cursor.advance().map_err(read)?;
         }
         let file = writer.finish().map_err(written)?;
-        files.publish(&file, place.number, place.delivery, place.kind)
+        files.publish_anew(file, place.number, place.delivery, place.kind)
     }
 }
 

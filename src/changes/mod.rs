@@ -28,32 +28,40 @@
 //! name, durably, before its delivery is committed, so there is never a delivery of the schedule
 //! that the snapshots do not know of.
 //!
+//! **Several daemons** that share an outbox share this too ([`shared`]): the same bytes under the same
+//! names, as rows and blocks of its database. A schedule is *entered* by the daemon that receives a
+//! delivery of it, so that no other receives one at the same time, and what it leaves is published only
+//! if it is still in the schedule. If it was taken for dead, its delivery has been aborted by whoever entered
+//! next, or was visible before: so there is never a delivery that the snapshots do not know of.
+//!
 //! What is not known here: values of the same users that come to mParticle on other ways. A full
 //! refresh every few days evens that out.
 
 mod earlier;
 mod files;
 mod find;
+mod inner;
 mod reads;
 mod seen;
 mod session;
+mod shared;
 mod snapshot;
+mod store;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
+use crate::outbox::Snapshots;
 use crate::seal::{KeyError, Keyring};
 
-use files::{Kind, ScheduleFiles};
 pub use find::{Trace, Who};
+use inner::{Inner, NOBODY};
 pub use reads::Reads;
 pub use session::Session;
 
@@ -64,7 +72,8 @@ pub const MOST_PENDING: usize = 4;
 /// How snapshots are kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Holds nothing else; made when it is not there.
+    /// Holds nothing else; made when it is not there. Where daemons share what they know, it holds unnamed
+    /// files only.
     pub directory: PathBuf,
     /// All snapshots together, in bytes. Above, those of the schedules go that were not seen for
     /// the longest time.
@@ -166,7 +175,7 @@ pub enum Error {
         "What was delivered could not be noted in {directory}, which \"Send only changes\" needs"
     )]
     Io {
-        /// The schedule's directory.
+        /// The schedule's directory, or the database.
         directory: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -176,7 +185,7 @@ pub enum Error {
         "What was delivered before cannot be read in {directory} now, which \"Send only changes\" needs. None of the delivery was sent, and nothing is forgotten; send it again when the disk can be read"
     )]
     Unreadable {
-        /// The schedule's directory.
+        /// The schedule's directory, or the database.
         directory: PathBuf,
         /// What the system said.
         source: io::Error,
@@ -209,30 +218,6 @@ pub struct Changes {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    settings: Settings,
-    keys: Arc<Keyring>,
-    reads: Reads,
-    /// Held while files are listed, named or removed.
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// Schedules of which a delivery is on its way in.
-    busy: HashMap<ScheduleKey, Busy>,
-    /// The last loss that was heard of.
-    lost: Option<UnixMillis>,
-}
-
-struct Busy {
-    delivery: DeliveryId,
-    /// What was unfinished when it began, if it is the first that is known of its schedule.
-    before: Vec<DeliveryId>,
-    /// The snapshots it is compared with were dropped meanwhile.
-    dropped: bool,
-}
-
 impl std::fmt::Debug for Changes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Changes").finish_non_exhaustive()
@@ -253,6 +238,20 @@ impl Changes {
                 keys,
                 reads,
                 state: Mutex::default(),
+                snapshots: None,
+            }),
+        }
+    }
+
+    /// Those that daemons which share an outbox keep together. The directory holds unnamed files.
+    pub fn shared(settings: Settings, keys: Arc<Keyring>, snapshots: Snapshots) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                settings,
+                keys,
+                reads: Reads::default(),
+                state: Mutex::default(),
+                snapshots: Some(snapshots),
             }),
         }
     }
@@ -269,22 +268,21 @@ impl Changes {
         now: UnixMillis,
         ledger: &dyn Ledger,
     ) -> Result<Session, Error> {
-        let mut state = self.inner.state();
-        let files = self.inner.files(comparison.schedule);
+        let schedule = comparison.schedule;
+        let mut here = self.inner.alone_here();
+        let files = self.inner.store(schedule, delivery.0);
         let unreadable = |source| files.unreadable(source);
         self.inner
-            .hear_of_loss(&mut state, ledger)
+            .hear_of_loss(&mut here, ledger)
             .map_err(unreadable)?;
-        if state.busy.contains_key(&comparison.schedule) {
+        let entered = self.inner.enter(&here, schedule, delivery.0, true);
+        let Some(entered) = entered.map_err(unreadable)? else {
             return Err(Error::Busy);
-        }
-        let failed = |source| Error::Io {
-            directory: files.directory().to_owned(),
-            source,
         };
+        let failed = |source| files.failed(source);
         files.remove_drafts().map_err(failed)?;
         self.inner
-            .settle_one(&mut state, comparison.schedule, ledger)
+            .settle_one(&mut here, &files, schedule, ledger)
             .map_err(unreadable)?;
         let items = files.items().map_err(unreadable)?;
         let is_first = !items.iter().any(|item| item.users);
@@ -304,12 +302,11 @@ impl Changes {
             &items,
             before.clone(),
         )?;
-        let busy = Busy {
-            delivery,
-            before,
-            dropped: false,
-        };
-        state.busy.insert(comparison.schedule, busy);
+        entered
+            .receive(&mut here, delivery, before)
+            .map_err(failed)?;
+        // It leaves the schedule with the lock in its own hands.
+        drop(here);
         Ok(session)
     }
 
@@ -317,12 +314,12 @@ impl Changes {
     /// is no room. Call it when deliveries end, and at a start before anything else. Blocks on the
     /// disk.
     pub fn settle(&self, ledger: &dyn Ledger) {
-        let mut state = self.inner.state();
-        if let Err(error) = self.inner.hear_of_loss(&mut state, ledger) {
+        let mut here = self.inner.alone_here();
+        if let Err(error) = self.inner.hear_of_loss(&mut here, ledger) {
             tracing::warn!(%error, "snapshots could not be dropped; it is tried again");
             return;
         }
-        let schedules = match self.inner.schedules() {
+        let schedules = match self.inner.to_settle() {
             Ok(schedules) => schedules,
             Err(error) => {
                 tracing::warn!(%error, "what was delivered cannot be listed; it is tried again");
@@ -330,11 +327,13 @@ impl Changes {
             }
         };
         for schedule in schedules {
-            if let Err(error) = self.inner.settle_one(&mut state, schedule, ledger) {
+            let files = self.inner.store(schedule, NOBODY);
+            let settled = self.inner.settle_one(&mut here, &files, schedule, ledger);
+            if let Err(error) = settled {
                 tracing::warn!(schedule = %schedule, %error, "what was delivered could not be noted; it is tried again");
             }
         }
-        self.inner.make_room(&mut state);
+        self.inner.make_room(&mut here);
     }
 
     /// Something of these deliveries arrives again, behind what came after it: their schedules are
@@ -343,26 +342,10 @@ impl Changes {
     /// # Errors
     /// The disk refuses; then some may not have been dropped, and nothing should be sent again.
     pub fn doubt(&self, deliveries: &[DeliveryId]) -> io::Result<()> {
-        let mut state = self.inner.state();
-        let mut schedules = self.inner.schedules()?;
-        schedules.extend(state.busy.keys());
-        schedules.sort_unstable();
-        schedules.dedup();
-        for schedule in schedules {
-            let busy = state.busy.get(&schedule);
-            let mut knows =
-                busy.is_some_and(|busy| busy.before.iter().any(|id| deliveries.contains(id)));
-            let files = self.inner.files(schedule);
-            for item in files.items()? {
-                knows |= item.may_be_of(&files, deliveries)?;
-            }
-            if knows {
-                self.inner.drop_schedule(
-                    &mut state,
-                    schedule,
-                    "dead letters of one of its deliveries are sent again",
-                )?;
-            }
+        let mut here = self.inner.alone_here();
+        for schedule in self.inner.may_be_of(&here, deliveries)? {
+            let why = "dead letters of one of its deliveries are sent again";
+            self.inner.drop_schedule(&mut here, schedule, why)?;
         }
         Ok(())
     }
@@ -372,13 +355,10 @@ impl Changes {
     /// # Errors
     /// The disk refuses; then the delivery must not be sent.
     pub fn forget(&self, schedule: ScheduleKey) -> io::Result<()> {
-        let mut state = self.inner.state();
-        if self.inner.files(schedule).directory().try_exists()? {
-            self.inner.drop_schedule(
-                &mut state,
-                schedule,
-                "a delivery of it does not send only changes",
-            )?;
+        let mut here = self.inner.alone_here();
+        if self.inner.is_known(schedule)? {
+            let why = "a delivery of it does not send only changes";
+            self.inner.drop_schedule(&mut here, schedule, why)?;
         }
         Ok(())
     }
@@ -388,184 +368,4 @@ impl std::fmt::Display for ScheduleKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         DeliveryId(self.0).fmt(f)
     }
-}
-
-impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn files(&self, schedule: ScheduleKey) -> ScheduleFiles {
-        ScheduleFiles::new(
-            self.settings.directory.join(schedule.to_string()),
-            self.reads.clone(),
-        )
-    }
-
-    /// Schedules that have files. Directories whose removal was cut short are removed.
-    fn schedules(&self) -> io::Result<Vec<ScheduleKey>> {
-        let mut schedules = Vec::new();
-        for entry in self.reads.list(&self.settings.directory)? {
-            let path = entry.path();
-            match schedule_of(&path) {
-                Some(schedule) => schedules.push(schedule),
-                None if path.extension().is_some_and(|end| end == "dropped") => {
-                    if let Err(error) = fs::remove_dir_all(&path) {
-                        tracing::warn!(path = %path.display(), %error, "a dropped snapshot could not be removed; it is tried again");
-                    }
-                }
-                None => {}
-            }
-        }
-        Ok(schedules)
-    }
-
-    /// After a loss of the state nothing that it says of earlier deliveries is certain.
-    fn hear_of_loss(&self, state: &mut State, ledger: &dyn Ledger) -> io::Result<()> {
-        let lost = ledger.lost();
-        if lost <= state.lost {
-            return Ok(());
-        }
-        for schedule in self.schedules()? {
-            self.drop_schedule(state, schedule, "the state of the outbox was lost")?;
-        }
-        state.lost = lost;
-        Ok(())
-    }
-
-    /// Finds the newest snapshot whose delivery, and all before it, have ended, and removes what it
-    /// replaces.
-    fn settle_one(
-        &self,
-        state: &mut State,
-        schedule: ScheduleKey,
-        ledger: &dyn Ledger,
-    ) -> io::Result<()> {
-        let files = self.files(schedule);
-        let incoming = state.busy.get(&schedule).map(|busy| busy.delivery);
-        let mut base = None;
-        let items = files.items()?;
-        for item in &items {
-            let Some(delivery) = item.delivery.filter(|_| item.users) else {
-                continue;
-            };
-            if item.settled {
-                base = Some(item.number);
-                continue;
-            }
-            if incoming == Some(delivery) {
-                break;
-            }
-            match ledger.ending(delivery) {
-                Ending::Open => break,
-                Ending::Settled(missing) => {
-                    files.settle(item.number, delivery, &missing)?;
-                    base = Some(item.number);
-                }
-                Ending::Unknown => {
-                    return self.drop_schedule(
-                        state,
-                        schedule,
-                        "it is not known what became of one of its deliveries",
-                    );
-                }
-            }
-        }
-        for item in items.iter().filter(|item| Some(item.number) < base) {
-            let Some(delivery) = item.delivery else {
-                continue;
-            };
-            files.remove(item.number, delivery, Kind::Users)?;
-            files.remove(item.number, delivery, Kind::Gone)?;
-            // As long as something can be sent again, the delivery must be known here.
-            let over = files.missing(item.number, delivery)?.is_nothing()
-                || ledger.ending(delivery) == Ending::Unknown;
-            if over {
-                files.remove(item.number, delivery, Kind::Settled)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn drop_schedule(
-        &self,
-        state: &mut State,
-        schedule: ScheduleKey,
-        why: &'static str,
-    ) -> io::Result<()> {
-        if let Some(busy) = state.busy.get_mut(&schedule) {
-            busy.dropped = true;
-        }
-        self.files(schedule).clear()?;
-        tracing::info!(%schedule, why, "what a schedule delivered is forgotten; its next delivery sends all users");
-        Ok(())
-    }
-
-    /// Drops schedules that were not seen for long, and the least recently seen ones above the bound.
-    fn make_room(&self, state: &mut State) {
-        let mut found = Vec::new();
-        let schedules = self.schedules().unwrap_or_else(|error| {
-            tracing::warn!(%error, "snapshots could not be listed");
-            Vec::new()
-        });
-        for schedule in schedules {
-            if state.busy.contains_key(&schedule) {
-                continue;
-            }
-            match self.files(schedule).weight() {
-                Ok((bytes, seen)) => {
-                    found.push((seen.unwrap_or(SystemTime::UNIX_EPOCH), bytes, schedule))
-                }
-                Err(error) => tracing::warn!(%schedule, %error, "snapshots could not be looked at"),
-            }
-        }
-        found.sort();
-        let mut total: u64 = found.iter().map(|(_, bytes, _)| bytes).sum();
-        for (seen, bytes, schedule) in found {
-            let old = seen
-                .elapsed()
-                .is_ok_and(|age| age > self.settings.forget_after);
-            let why = match () {
-                () if old => "it was not seen for longer than `changes.forget_after`",
-                () if total > self.settings.max_bytes => "there is no room: `changes.max_bytes`",
-                () => continue,
-            };
-            match self.drop_schedule(state, schedule, why) {
-                Ok(()) => total = total.saturating_sub(bytes),
-                Err(error) => tracing::warn!(%schedule, %error, "snapshots could not be removed"),
-            }
-        }
-    }
-
-    /// Names the files of a delivery that are written, unless what it was held against has been
-    /// dropped meanwhile.
-    fn publish(
-        &self,
-        schedule: ScheduleKey,
-        publish: impl FnOnce() -> io::Result<()>,
-    ) -> io::Result<()> {
-        let state = self.state();
-        match state.busy.get(&schedule) {
-            Some(busy) if busy.dropped => Ok(()),
-            _ => publish(),
-        }
-    }
-
-    /// Ends a delivery's way in. `named` and not committed: nobody can say what becomes of it.
-    fn leave(&self, schedule: ScheduleKey, named: bool, committed: bool) {
-        let mut state = self.state();
-        state.busy.remove(&schedule);
-        let left = match named && !committed {
-            true => self.drop_schedule(&mut state, schedule, "a delivery of it failed at its end"),
-            false => self.files(schedule).remove_drafts(),
-        };
-        if let Err(error) = left {
-            tracing::warn!(%schedule, %error, "files of a delivery could not be removed; it is tried again");
-        }
-    }
-}
-
-fn schedule_of(path: &Path) -> Option<ScheduleKey> {
-    let id: DeliveryId = path.file_name()?.to_str()?.parse().ok()?;
-    Some(ScheduleKey(id.0))
 }

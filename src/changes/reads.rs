@@ -8,6 +8,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::outbox::BlobReader;
+
 type Hook = Arc<dyn Fn(&Path) -> io::Result<()> + Send + Sync>;
 
 /// The way to read. Cheap to clone.
@@ -46,7 +48,7 @@ impl Reads {
 
     /// A file that is open already.
     pub(super) fn of(&self, file: File, path: &Path) -> Source {
-        Source {
+        Source::File {
             reads: self.clone(),
             path: path.to_owned(),
             file,
@@ -54,16 +56,24 @@ impl Reads {
     }
 }
 
-/// A file that is read.
-pub(super) struct Source {
-    reads: Reads,
-    path: PathBuf,
-    file: File,
+/// What is read.
+pub(super) enum Source {
+    File {
+        reads: Reads,
+        path: PathBuf,
+        file: File,
+    },
+    Blob(BlobReader),
 }
 
 impl Read for Source {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        self.reads.check(&self.path)?;
-        self.file.read(bytes)
+        match self {
+            Self::File { reads, path, file } => {
+                reads.check(path)?;
+                file.read(bytes)
+            }
+            Self::Blob(blob) => blob.read(bytes),
+        }
     }
 }

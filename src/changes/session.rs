@@ -2,13 +2,14 @@
 //! deliveries said of them on the other, both in ascending order.
 
 use std::fs::File;
-use std::io::Seek;
+use std::io::{Seek, Write};
 use std::sync::Arc;
 
 use super::earlier::{Earlier, Found, Full, random};
-use super::files::{Item, Kind, ScheduleFiles};
+use super::files::{Item, Kind};
 use super::seen::Seen;
 use super::snapshot::{Cursor, Entry, Head, Name, ReadError, Role, WriteError, Writer};
+use super::store::{Draft, Left, Store};
 use super::{Audience, Comparison, Error, Inner, ScheduleKey};
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
@@ -16,7 +17,7 @@ use crate::model::DeliveryId;
 /// A delivery on its way in. Dropping it without [`Session::committed`] gives it up.
 pub struct Session {
     inner: Arc<Inner>,
-    files: ScheduleFiles,
+    files: Store,
     schedule: ScheduleKey,
     delivery: DeliveryId,
     number: u64,
@@ -31,8 +32,8 @@ pub struct Session {
     /// Users that the newest still has to tell that they left.
     owed: Option<Earlier>,
     seen: Option<Seen>,
-    users: Option<Writer>,
-    absent: Option<Writer>,
+    users: Option<Writer<Draft>>,
+    absent: Option<Writer<File>>,
     /// Those of `absent`, once all users are known.
     leaving: Option<Leaving>,
     /// The user whose requests are not known yet.
@@ -47,7 +48,7 @@ pub struct Session {
 /// Writes what becomes of those who are absent.
 struct Leaving {
     absent: Cursor,
-    gone: Writer,
+    gone: Writer<Draft>,
 }
 
 struct Held {
@@ -65,7 +66,7 @@ impl Session {
         items: &[Item],
         before: Vec<DeliveryId>,
     ) -> Result<Self, Error> {
-        let files = inner.files(comparison.schedule);
+        let files = inner.store(comparison.schedule, delivery.0);
         let found = Found::read(inner, comparison, &files, items, now)?;
         let number = items.last().map_or(1, |last| last.number.saturating_add(1));
         let head = Head {
@@ -279,22 +280,16 @@ impl Session {
         let gone = self.leaving.take().map(|leaving| leaving.gone.finish());
         let gone = gone.transpose();
         let gone = gone.map_err(|error| write_failed(&self.files, error))?;
-        let (files, number, delivery) = (&self.files, self.number, self.delivery);
-        let before = &self.before;
-        let publish = || {
-            if !before.is_empty() {
-                files.note_before(number, delivery, before)?;
-            }
-            if let Some(gone) = &gone {
-                files.publish(gone, number, delivery, Kind::Gone)?;
-            }
-            users.as_ref().map_or(Ok(()), |users| {
-                files.publish(users, number, delivery, Kind::Users)
-            })
+        let left = Left {
+            number: self.number,
+            delivery: self.delivery,
+            before: &self.before,
+            gone,
+            users,
         };
         // Named from here on: also a part of it may be there when this fails.
         self.named = true;
-        let published = self.inner.publish(self.schedule, publish);
+        let published = self.inner.publish(self.schedule, &self.files, left);
         published.map_err(|error| failed(&self.files, error))
     }
 
@@ -399,7 +394,7 @@ impl Session {
             role: Role::Absent,
         };
         let keys = Arc::clone(&self.inner.keys);
-        let file = files.reads().of(file, files.directory());
+        let file = files.source(file);
         let absent = Cursor::open(file, name, keys).map_err(|error| unreadable(files, error))?;
         name.role = Role::Gone;
         let file = files.draft(self.number, self.delivery, Kind::Gone);
@@ -435,28 +430,27 @@ const OWED: u128 = 0;
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.inner.leave(self.schedule, self.named, self.committed);
+        let (schedule, delivery) = (self.schedule, self.delivery);
+        self.inner
+            .leave(schedule, delivery, self.named, self.committed);
     }
 }
 
-fn writer(
+fn writer<W: Write>(
     inner: &Inner,
-    files: &ScheduleFiles,
-    file: File,
+    files: &Store,
+    file: W,
     name: Name,
     head: &Head,
-) -> Result<Writer, Error> {
+) -> Result<Writer<W>, Error> {
     Writer::new(file, name, &inner.keys, head).map_err(|error| write_failed(files, error))
 }
 
-fn failed(files: &ScheduleFiles, source: std::io::Error) -> Error {
-    Error::Io {
-        directory: files.directory().to_owned(),
-        source,
-    }
+fn failed(files: &Store, source: std::io::Error) -> Error {
+    files.failed(source)
 }
 
-fn write_failed(files: &ScheduleFiles, error: WriteError) -> Error {
+fn write_failed(files: &Store, error: WriteError) -> Error {
     match error {
         WriteError::Seal(error) => Error::Seal(error),
         WriteError::Io(source) => failed(files, source),
@@ -464,7 +458,7 @@ fn write_failed(files: &ScheduleFiles, error: WriteError) -> Error {
 }
 
 /// Of a file that this very delivery has written.
-fn unreadable(files: &ScheduleFiles, error: ReadError) -> Error {
+fn unreadable(files: &Store, error: ReadError) -> Error {
     match error {
         ReadError::Io(error) => files.unreadable(error),
         error => failed(files, std::io::Error::other(error)),

@@ -15,7 +15,6 @@
 //! Each frame is sealed for its file and its place, so frames can neither be altered nor moved nor
 //! left out; what has been read is good, whatever the rest of the file is like.
 
-use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::sync::Arc;
 
@@ -121,8 +120,8 @@ fn context(name: &Name, kind: Kind, number: u32) -> Vec<u8> {
 }
 
 /// Writes one snapshot. Users must come in ascending order.
-pub(super) struct Writer {
-    out: BufWriter<File>,
+pub(super) struct Writer<W: Write> {
+    out: BufWriter<W>,
     name: Name,
     sealer: Sealer,
     frames: u32,
@@ -130,8 +129,8 @@ pub(super) struct Writer {
     frame: Vec<u8>,
 }
 
-impl Writer {
-    pub fn new(file: File, name: Name, keys: &Keyring, head: &Head) -> Result<Self, WriteError> {
+impl<W: Write> Writer<W> {
+    pub fn new(file: W, name: Name, keys: &Keyring, head: &Head) -> Result<Self, WriteError> {
         let mut writer = Self {
             out: BufWriter::with_capacity(FILE_BUFFER, file),
             name,
@@ -168,8 +167,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes the end; the file is not synced.
-    pub fn finish(mut self) -> Result<File, WriteError> {
+    /// Writes the end; a file is not synced.
+    pub fn finish(mut self) -> Result<W, WriteError> {
         if !self.frame.is_empty() {
             self.end_frame(Kind::Entries)?;
         }

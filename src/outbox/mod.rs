@@ -82,6 +82,9 @@ pub use moving::{
     Holdings, MoveError, MoveStep, MovedOutbox, give_up_move, move_back, move_outbox,
 };
 pub use note::{MAX_NOTE, Note, NoteKey};
+pub use postgres::{
+    BlobReader, BlobWriter, Entered, Inside, Published, SnapshotEntry, SnapshotName, Snapshots,
+};
 pub use record::Slice;
 pub use rejected::{Rejected, RejectedPage, RejectedRow};
 pub use reservation::Reservation;

@@ -6,7 +6,7 @@ use super::{Backend, Outbox};
 use crate::model::DestinationId;
 use crate::outbox::error::Error;
 use crate::outbox::lane_request::LaneRequest;
-use crate::outbox::postgres::{Daemon, ServerFacts};
+use crate::outbox::postgres::{Daemon, ServerFacts, Snapshots};
 use crate::seal::KeyId;
 
 impl Outbox {
@@ -41,6 +41,15 @@ impl Outbox {
         match &self.backend {
             Backend::Local(_) => false,
             Backend::Postgres(shared) => shared.is_at_rest(),
+        }
+    }
+
+    /// What schedules delivered last, as daemons that share the outbox keep it together; `None`: it is one
+    /// process's, which keeps that itself.
+    pub fn snapshots(&self) -> Option<Snapshots> {
+        match &self.backend {
+            Backend::Local(_) => None,
+            Backend::Postgres(shared) => Some(shared.snapshots()),
         }
     }
 

@@ -15,5 +15,6 @@ mod own;
 mod room;
 mod serve;
 mod server;
+mod snapshots;
 #[path = "../support/mod.rs"]
 mod support;

@@ -623,6 +623,9 @@ fn an_outbox_comes_back_to_a_disk_as_it_went() {
     );
     assert!(!back.exists());
     daemon.close();
+    // What an outbox that was there once remembered of schedules.
+    let stale = back.with_file_name("back.changes");
+    std::fs::create_dir_all(stale.join("schedule")).unwrap();
     // Killed in the middle, and run again.
     let run = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_looker-feed"));
@@ -644,6 +647,7 @@ fn an_outbox_comes_back_to_a_disk_as_it_went() {
     let (code, text) = output(run());
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("DROP SCHEMA"), "{text}");
+    assert!(!stale.exists());
     // Nobody starts on what was left behind, and nothing is brought to what is there.
     let started = Outbox::open_shared(settings.clone());
     assert!(

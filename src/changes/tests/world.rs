@@ -2,30 +2,33 @@
 //! lose them, and an mParticle that remembers what it was told.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::*;
-use crate::record::push_part;
+use super::names::record::{parts, push_part};
+use super::names::*;
 
-pub(super) const SCHEDULE: ScheduleKey = ScheduleKey([5; 16]);
+pub const SCHEDULE: ScheduleKey = ScheduleKey([5; 16]);
 /// Users in a request.
-pub(super) const TOGETHER: usize = 2;
+pub const TOGETHER: usize = 2;
 
 /// User and value.
-pub(super) type Night = BTreeMap<u64, u8>;
+pub type Night = BTreeMap<u64, u8>;
 
 /// One thing that is told to mParticle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub enum Told {
     Is(u64, u8),
     Left(u64),
 }
 
 /// A delivery as the outbox has it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sent {
+pub struct Sent {
     requests: Vec<Vec<Told>>,
     dead: BTreeSet<usize>,
     /// Something was lost of which nobody can say what.
@@ -35,7 +38,7 @@ pub(super) struct Sent {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Outbox {
+pub struct Outbox {
     pub deliveries: BTreeMap<DeliveryId, Sent>,
     pub queue: VecDeque<(DeliveryId, VecDeque<usize>)>,
     pub lost: Option<UnixMillis>,
@@ -64,11 +67,16 @@ impl Ledger for Outbox {
     }
 }
 
+/// Starts the next daemon, with these keys.
+pub type Open = Box<dyn FnMut(&Arc<Keyring>) -> Changes>;
+
 /// The daemon, its disk and what lies behind.
-pub(super) struct World {
+pub struct World {
     pub home: tempfile::TempDir,
     pub keys: Arc<Keyring>,
     pub changes: Changes,
+    /// The next daemon's.
+    open: Open,
     pub outbox: Outbox,
     /// Value and audience of each user at mParticle.
     pub values: BTreeMap<u64, u8>,
@@ -84,11 +92,19 @@ impl World {
     pub fn new(audience: bool) -> Self {
         let home = tempfile::tempdir().unwrap();
         let keys = Arc::new(Keyring::ephemeral().unwrap());
-        let changes = Changes::new(settings(home.path().join("changes")), Arc::clone(&keys));
+        let directory = home.path().join("changes");
+        let open =
+            move |keys: &Arc<Keyring>| Changes::new(settings(directory.clone()), Arc::clone(keys));
+        Self::on(audience, home, keys, Box::new(open))
+    }
+
+    /// One whose daemons keep what they know elsewhere.
+    pub fn on(audience: bool, home: tempfile::TempDir, keys: Arc<Keyring>, mut open: Open) -> Self {
         Self {
             home,
+            changes: open(&keys),
             keys,
-            changes,
+            open,
             outbox: Outbox::default(),
             values: BTreeMap::new(),
             members: BTreeMap::new(),
@@ -111,10 +127,7 @@ impl World {
     }
 
     pub fn restart(&mut self) {
-        self.changes = Changes::new(
-            settings(self.home.path().join("changes")),
-            Arc::clone(&self.keys),
-        );
+        self.changes = (self.open)(&self.keys);
         self.changes.settle(&self.outbox);
     }
 
@@ -158,7 +171,7 @@ impl World {
         }
         let mut gone = Vec::new();
         while session.next_gone(&mut gone).unwrap() {
-            let set = crate::record::parts(&gone).next().unwrap();
+            let set = parts(&gone).next().unwrap();
             let user = String::from_utf8_lossy(set)
                 .trim_matches(|c: char| !c.is_ascii_digit())
                 .parse()
@@ -312,7 +325,7 @@ impl World {
     }
 }
 
-pub(super) fn settings(directory: PathBuf) -> Settings {
+pub fn settings(directory: PathBuf) -> Settings {
     Settings {
         directory,
         max_bytes: 1 << 30,
@@ -321,7 +334,7 @@ pub(super) fn settings(directory: PathBuf) -> Settings {
     }
 }
 
-pub(super) fn people(user: u64) -> Vec<u8> {
+pub fn people(user: u64) -> Vec<u8> {
     let mut people = Vec::new();
     push_part(
         &mut people,
@@ -330,12 +343,12 @@ pub(super) fn people(user: u64) -> Vec<u8> {
     people
 }
 
-pub(super) fn result(users: std::ops::Range<u64>, value: u8) -> Night {
+pub fn result(users: std::ops::Range<u64>, value: u8) -> Night {
     users.map(|user| (user, value)).collect()
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub enum Step {
     Run(Night),
     Due(Night),
     GivenUp(Night),
@@ -355,7 +368,7 @@ pub(super) enum Step {
     LoseState,
 }
 
-pub(super) fn step() -> impl Strategy<Value = Step> {
+pub fn step() -> impl Strategy<Value = Step> {
     let result = prop::collection::btree_map(0..8u64, 0..3u8, 0..8).boxed();
     prop_oneof![
         8 => result.clone().prop_map(Step::Run),

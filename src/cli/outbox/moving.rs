@@ -52,6 +52,7 @@ pub(super) fn run(arguments: &Move) -> Result<(), Failure> {
         }
         let keys = arguments.keys.require_given(to)?;
         let settings = Settings::new(server("--from", &arguments.from)?, "", keys);
+        forget_changes(to).map_err(|error| Failure::of(&error))?;
         let mut told = Told::new();
         let moved = move_back(settings, to, &mut |step| told.tell(step));
         told.end();
@@ -82,6 +83,25 @@ pub(super) fn run(arguments: &Move) -> Result<(), Failure> {
         true => json_text(&moved_json(&moved)),
         false => moved_text(from, &moved),
     })
+}
+
+/// Removes what an outbox that was there before remembered of schedules that send only changes: much has been
+/// sent since.
+fn forget_changes(outbox: &Path) -> std::io::Result<()> {
+    let is_free = match std::fs::read_dir(outbox) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+    };
+    let mut path = outbox.as_os_str().to_owned();
+    path.push(".changes");
+    match is_free {
+        true => match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+        // The move will say so.
+        false => Ok(()),
+    }
 }
 
 fn is_address(text: &str) -> bool {

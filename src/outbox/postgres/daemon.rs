@@ -13,7 +13,7 @@ use super::facts::ServerFacts;
 use super::held::Held;
 use super::image::Job;
 use super::lock::lock;
-use super::pending::Attempts;
+use super::pending::{Attempts, Leaving};
 use super::session::{Fault, Params, Sessions, Tries};
 use super::settings::Settings;
 use crate::model::{DeliveryId, DestinationId};
@@ -35,6 +35,10 @@ const AWAY: Duration = Duration::from_secs(3);
 pub(super) const BEAT: &str = "INSERT INTO looker_feed.daemon (id, name, since, beat)
      VALUES ($1, $2, clock_timestamp(), clock_timestamp())
      ON CONFLICT (id) DO UPDATE SET beat = excluded.beat RETURNING 1";
+
+/// A daemon that has been silent for so many leases is taken for dead: what it was taking in is
+/// aborted.
+const DEAD_AFTER: f64 = 4.0;
 
 /// What the tasks of one daemon share.
 pub(super) struct Inner {
@@ -64,6 +68,8 @@ pub(super) struct Inner {
     pub aborting: Mutex<Vec<DeliveryId>>,
     /// Leases that are to be given back, since their holders have let go of them.
     pub letting_go: Mutex<Vec<Arc<Held>>>,
+    /// Schedules that are to be left.
+    pub leaving_schedules: Mutex<Vec<Leaving>>,
     pub settles: mpsc::Sender<Job>,
     pub health: Mutex<Health>,
     /// What the server says of itself, as it was asked last.
@@ -145,6 +151,11 @@ impl Inner {
         )
         .await
         .map(drop)
+    }
+
+    /// How many seconds a daemon has been silent that is taken for dead.
+    pub fn silence(&self) -> f64 {
+        self.settings.lease.as_secs_f64() * DEAD_AFTER
     }
 
     pub fn held(&self) -> MutexGuard<'_, HashMap<DestinationId, Arc<Held>>> {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::columns::column;
 use super::handle::SharedOutbox;
 use super::session::Tries;
-use super::sweep::silence;
 use crate::outbox::error::Error;
 
 const BEGIN: &str = "WITH begun AS (INSERT INTO looker_feed.erasure (one, owner, what)
@@ -45,7 +44,7 @@ impl SharedOutbox {
     pub fn take_erasure(&self) -> Result<Option<Vec<u8>>, Error> {
         let inner = Arc::clone(&self.inner);
         self.run(async move {
-            let silent = silence(&inner);
+            let silent = inner.silence();
             let params: super::session::Params<'_> = &[&&inner.me[..], &silent];
             // Not twice: what was taken over without an answer is taken over by the next one.
             let taken = inner.write(READING, TAKE, params, Tries::UntilUnknown);

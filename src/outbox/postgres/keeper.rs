@@ -18,6 +18,7 @@ use super::lease;
 use super::lock::lock;
 use super::requests;
 use super::session::Tries;
+use super::snapshots::leave_schedules;
 use crate::model::DestinationId;
 use crate::outbox::error::Error;
 
@@ -62,6 +63,7 @@ pub(super) async fn look(inner: Arc<Inner>) {
             commit::abort_all(&inner).await,
             inner.write_ends().await,
             lease::let_go(&inner).await,
+            leave_schedules(&inner).await,
             seen.look(&inner).await,
         ] {
             if let Err(error) = result {

@@ -33,6 +33,7 @@
 
 mod action;
 mod attempts;
+mod blob;
 mod blocks;
 mod bury;
 mod cancel;
@@ -68,6 +69,7 @@ mod server;
 mod session;
 mod settings;
 mod settle;
+mod snapshots;
 mod staging;
 mod status;
 mod sweep;
@@ -76,6 +78,7 @@ pub(in crate::outbox) mod take_out;
 mod taken;
 
 pub(in crate::outbox) use attempts::Reservation;
+pub use blob::{BlobReader, BlobWriter};
 pub use daemon::MOVER;
 pub use facts::{Replication, ServerFacts};
 pub(in crate::outbox) use granted::Lease;
@@ -84,5 +87,6 @@ pub use open::{OpenError, Probed, probe};
 pub use schema::{SchemaError, schema};
 pub use server::{Server, ServerError};
 pub use settings::Settings;
+pub use snapshots::{Entered, Inside, Published, SnapshotEntry, SnapshotName, Snapshots};
 pub(in crate::outbox) use staging::Staging;
 pub use status::Daemon;

@@ -197,6 +197,7 @@ impl SharedOutbox {
             staging: Mutex::default(),
             aborting: Mutex::default(),
             letting_go: Mutex::default(),
+            leaving_schedules: Mutex::default(),
             settles,
             health: Mutex::new(Health::Ok),
             facts: Mutex::default(),

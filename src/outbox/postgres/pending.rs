@@ -1,4 +1,5 @@
-//! What a daemon remembers of deliveries that have begun and are not visible.
+//! What a daemon remembers that is not written down yet: deliveries that have begun and are not visible, and
+//! schedules that are to be left.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -16,4 +17,12 @@ pub(super) struct Attempts {
     pub elsewhere: Mutex<Vec<Receiving>>,
     /// Ended, and not written down yet.
     pub ended: Mutex<BTreeMap<DeliveryId, AttemptRow>>,
+}
+
+/// Who is about to leave a schedule, and whether it is to be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leaving {
+    pub schedule: [u8; 16],
+    pub holder: [u8; 16],
+    pub forget: bool,
 }

@@ -19,16 +19,8 @@ use crate::outbox::error::Error;
 const EVERY: Duration = Duration::from_secs(10);
 /// The same for what nobody is in a hurry for, while nothing happens.
 const AT_REST: Duration = Duration::from_secs(60);
-/// A daemon that has been silent for so many leases is taken for dead: what it was taking in is
-/// aborted.
-const DEAD_AFTER: f64 = 4.0;
 /// Rows that one statement deletes at most; a block has up to 256 KiB.
 const PART: i64 = 64;
-
-/// How many seconds a daemon has been silent that is taken for dead.
-pub(super) fn silence(inner: &Inner) -> f64 {
-    inner.settings.lease.as_secs_f64() * DEAD_AFTER
-}
 
 pub(super) async fn sweep(inner: Arc<Inner>) {
     let mut rested = None;
@@ -139,7 +131,7 @@ pub(super) async fn once(inner: &Inner) -> Result<(), Error> {
 
 /// What daemons were taking in that are not heard of.
 async fn take_from_the_dead(inner: &Inner) -> Result<usize, Error> {
-    let silent = silence(inner);
+    let silent = inner.silence();
     let interrupted = i16::from(INTERRUPTED);
     let orphans = delete(inner, ORPHANS, &[&silent]).await?;
     Ok(orphans + delete(inner, INTERRUPTED_ATTEMPTS, &[&silent, &interrupted]).await?)
@@ -166,7 +158,7 @@ async fn tidy(inner: &Inner) -> Result<usize, Error> {
         let position = count(&row, "next_position")? as i64;
         swept += delete(inner, ACCOUNTS, &[&position, &id]).await?;
     }
-    Ok(swept)
+    Ok(swept + snapshots(inner).await?)
 }
 
 /// Takes note of what others have done.
@@ -186,6 +178,56 @@ pub(super) async fn aborted(inner: &Inner) -> Result<usize, Error> {
         swept += delete_all(inner, sql, &[&PART]).await?;
     }
     Ok(swept)
+}
+
+macro_rules! inside {
+    ($schedule:literal) => {
+        concat!(
+            "EXISTS (SELECT 1 FROM looker_feed.schedule c JOIN looker_feed.daemon m ON m.id = c.owner
+                WHERE c.id = ",
+            $schedule,
+            " AND m.beat > clock_timestamp() - $1::float8 * interval '1 second')"
+        )
+    };
+}
+/// What was being written by who is not there any more.
+const DRAFTS: &str = concat!(
+    "UPDATE looker_feed.snapshot s SET state = 2 WHERE s.state = 0 AND NOT ",
+    inside!("s.schedule"),
+    " RETURNING 1"
+);
+/// Whoever is in a schedule may read what is gone.
+const SNAPSHOT_BLOCKS: &str = concat!(
+    "DELETE FROM looker_feed.snapshot_block WHERE (blob, number) IN (
+        SELECT b.blob, b.number FROM looker_feed.snapshot s
+        JOIN looker_feed.snapshot_block b ON b.blob = s.blob WHERE s.state = 2 AND NOT ",
+    inside!("s.schedule"),
+    " LIMIT $2) RETURNING 1"
+);
+const SNAPSHOTS: &str = concat!(
+    "DELETE FROM looker_feed.snapshot WHERE blob IN (SELECT s.blob FROM looker_feed.snapshot s
+        WHERE s.state = 2 AND NOT EXISTS
+            (SELECT 1 FROM looker_feed.snapshot_block b WHERE b.blob = s.blob) AND NOT ",
+    inside!("s.schedule"),
+    " LIMIT $2) RETURNING 1"
+);
+/// Whoever enters after a daemon that has ended must see which delivery it was taking in.
+const SCHEDULES: &str = concat!(
+    "DELETE FROM looker_feed.schedule t WHERE NOT ",
+    inside!("t.id"),
+    " AND NOT EXISTS (SELECT 1 FROM looker_feed.snapshot s WHERE s.schedule = t.id)
+     AND (t.owner IS NULL OR NOT EXISTS
+        (SELECT 1 FROM looker_feed.delivery d WHERE d.id = t.holder AND d.state = 0)) RETURNING 1"
+);
+
+/// What schedules delivered before.
+async fn snapshots(inner: &Inner) -> Result<usize, Error> {
+    let silent = inner.silence();
+    let mut swept = delete(inner, DRAFTS, &[&silent]).await?;
+    for sql in [SNAPSHOT_BLOCKS, SNAPSHOTS] {
+        swept += delete_all(inner, sql, &[&silent, &PART]).await?;
+    }
+    Ok(swept + delete(inner, SCHEDULES, &[&silent]).await?)
 }
 
 const DOING: &str = "the outbox could not be swept";

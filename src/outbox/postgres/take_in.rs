@@ -432,7 +432,8 @@ const COUNTED: &str = "SELECT count(*) AS deliveries, coalesce(sum(d.rows_in), 0
      WHERE d.state = 1 AND d.id = ANY($1::bytea[])";
 /// What a destination has already goes before, but for an account that is older. Letters that are to be
 /// sent again are read when a lease is taken, so one that is held is taken away: who had it sends
-/// again what was in flight, with the ids that it had.
+/// again what was in flight, with the ids that it had. What schedules delivered last is forgotten, since some
+/// of what comes may be theirs.
 const FLIP: &str = "WITH there AS (SELECT count(*) AS n FROM looker_feed.delivery
         WHERE stager = $1 AND state = 0 AND committed > 0),
      blocks AS (SELECT count(*) AS n, coalesce(sum(b.entries), 0)::int8 AS entries
@@ -499,6 +500,8 @@ const FLIP: &str = "WITH there AS (SELECT count(*) AS n FROM looker_feed.deliver
      hooks AS (INSERT INTO looker_feed.webhook (key, delivery, rows, committed)
         SELECT s.* FROM unnest($44::bytea[], $45::bytea[], $46::int8[], $47::int8[])
             AS s(key, delivery, rows, committed), done ON CONFLICT (key) DO NOTHING),
+     doubted AS (UPDATE looker_feed.schedule SET dropped = true FROM done WHERE owner IS NOT NULL),
+     unknown AS (UPDATE looker_feed.snapshot SET state = 2 FROM done WHERE state = 1),
      notes AS (INSERT INTO looker_feed.note (destination, topic, text)
         SELECT s.* FROM unnest($48::bytea[], $49::int2[], $50::bytea[])
             AS s(destination, topic, text), done ON CONFLICT (destination, topic) DO NOTHING),

@@ -189,3 +189,39 @@ CREATE TABLE looker_feed.erasure (
     owner bytea NOT NULL,
     what  bytea NOT NULL
 );
+
+-- Schedules that send only changes, and who is in one: a delivery of it that is received (holder), or
+-- somebody who searches it. One whose daemon is silent is not in it any more. noted: for all to see;
+-- dropped: what is about to be published is to be forgotten.
+CREATE TABLE looker_feed.schedule (
+    id       bytea PRIMARY KEY,
+    owner    bytea,
+    holder   bytea NOT NULL,
+    receives boolean NOT NULL,
+    noted    bytea,
+    dropped  boolean NOT NULL DEFAULT false
+);
+
+-- What schedules delivered last, delivery by delivery. state: 0 being written, 1 there, 2 gone.
+CREATE TABLE looker_feed.snapshot (
+    blob     bytea PRIMARY KEY,
+    schedule bytea NOT NULL,
+    number   bigint NOT NULL,
+    delivery bytea NOT NULL,
+    kind     smallint NOT NULL,
+    state    smallint NOT NULL,
+    bytes    bigint NOT NULL DEFAULT 0,
+    body     bytea NOT NULL,
+    written  bigint NOT NULL
+);
+CREATE INDEX snapshot_there ON looker_feed.snapshot (schedule, number) WHERE state = 1;
+CREATE INDEX snapshot_rest ON looker_feed.snapshot (schedule) WHERE state <> 1;
+
+-- The sealed bytes of it that are many, in their order; written once.
+CREATE TABLE looker_feed.snapshot_block (
+    blob   bytea NOT NULL,
+    number bigint NOT NULL,
+    body   bytea NOT NULL,
+    PRIMARY KEY (blob, number)
+) WITH (autovacuum_vacuum_scale_factor = 0.05, toast.autovacuum_vacuum_scale_factor = 0.05);
+ALTER TABLE looker_feed.snapshot_block ALTER COLUMN body SET STORAGE EXTERNAL;
