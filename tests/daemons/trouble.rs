@@ -62,6 +62,12 @@ async fn whatever_the_database_refuses_is_said_and_heals_by_itself() {
         "{ready}"
     );
     assert!(ready.contains("no synchronous standby"), "{ready}");
+    let admin = fleet.any().admin.to_string();
+    let status = move || run(&["status"], &[("ADMIN_URL", &admin)]);
+    let asked = tokio::task::spawn_blocking(status).await;
+    let (code, out, _) = asked.expect("no panic");
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("in PostgreSQL 1"), "{out}");
     let troubles = [
         (
             "ALTER ROLE feed SET default_transaction_read_only = on",
