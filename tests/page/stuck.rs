@@ -42,6 +42,8 @@ async fn a_held_delivery_is_found_from_the_overview_and_released_by_a_click() {
     browser.shows("[data-of=left]", "When it is released").await;
     let why = browser.text(".timeline .held").await;
     assert!(why.contains("400 rows, where 51 to 153 are usual"), "{why}");
+    let done = browser.text(".timeline .later p").await;
+    assert_eq!(done, "when it is released");
     for (name, width, scheme) in [
         ("held", 1280, "light"),
         ("held-dark", 1280, "dark"),

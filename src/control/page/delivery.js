@@ -19,7 +19,7 @@ function timeline(d, now) {
     step('Received', 'done', d.received, now, `${count(d.rows_in, 'row')} of ${count(d.users, 'user')}`),
     step('Safe on disk', 'done', d.committed || null, now, `${d.committed ? `after ${span((d.committed - d.received) / 1000)}: ` : ''}${count(d.requests, 'request')} with ${count(d.batches, 'batch', 'batches')}; Looker was told “success”`),
     step('Sending', open ? (d.blocked || d.held ? 'held' : 'now') : 'done', null, now, open && d.held ? d.notes.find(note => note.startsWith('Held: ')) ?? 'Held, since its size is unusual, until somebody releases it.' : open && d.blocked ? d.blocked : `${number(sent)} of ${count(d.batches, 'batch', 'batches')} accepted${rowRate(d, now.now) ? `, ${number(rowRate(d, now.now))} rows/s` : ''}`),
-    open ? step('Done', 'later', null, now, d.seconds_left == null ? (d.held ? 'when it is released' : d.blocked ? 'when it goes on' : 'not known yet') : `in ${left(d, now.now)}`)
+    open ? step('Done', 'later', null, now, d.held ? 'when it is released' : d.seconds_left == null ? (d.blocked ? 'when it goes on' : 'not known yet') : `in ${left(d, now.now)}`)
       : step({ cancelled: 'Cancelled', incomplete: 'Over, incomplete' }[d.standing] ?? 'Done', of.dead ? 'held' : 'done', d.finished, now, `after ${took(d, now.now)}`));
 }
 

@@ -283,4 +283,18 @@ fn a_delivery_waits_for_those_before_it_and_not_for_those_after() {
         deliveries.map(|delivery| delivery.seconds_left),
         [Some(10), None, Some(5), None]
     );
+    // One that is held waits for a person, and those before and behind it do not wait for it.
+    let mut deliveries = [
+        delivery("a", 40, 40),
+        Delivery {
+            held: true,
+            ..delivery("a", 80, 0)
+        },
+        delivery("a", 40, 40),
+    ];
+    estimate::deliveries(&overview, &Speeds::default(), &mut deliveries);
+    assert_eq!(
+        deliveries.map(|delivery| delivery.seconds_left),
+        [Some(5), None, Some(3)]
+    );
 }
