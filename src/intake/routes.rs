@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use http_body_util::{BodyExt, Limited};
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_ENCODING, RETRY_AFTER, USER_AGENT};
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -36,6 +37,10 @@ use crate::shutdown::Shutdown;
 /// What a listing or form request may bring along. Of a listing's nothing is used.
 const MAX_SMALL_BODY: usize = 1 << 20;
 const SMALL_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Of a request that is refused so much is read and thrown away, for so long at most.
+const UNREAD_BYTES: usize = 64 << 10;
+const UNREAD_FOR: Duration = Duration::from_millis(500);
 
 /// Shorter secrets are worth a warning, in characters.
 const SHORT_SECRET: usize = 16;
@@ -144,6 +149,7 @@ async fn authorized<R: Receiver>(
     match hub.throttle.failed(source, Instant::now()) {
         Verdict::Refuse => {
             tracing::warn!(%source, "a request without a valid hub key");
+            let _ = timeout(UNREAD_FOR, read_some(request.into_body())).await;
             refuse(StatusCode::FORBIDDEN, "Invalid 'Authorization' header.")
         }
         verdict => {
@@ -163,6 +169,13 @@ async fn authorized<R: Receiver>(
             response
         }
     }
+}
+
+/// Throws away a part of a body, which is all of a small one: a caller that is still sending when the
+/// connection is closed may never see the answer.
+async fn read_some(body: Body) {
+    let mut body = Limited::new(body, UNREAD_BYTES);
+    while let Some(Ok(_)) = body.frame().await {}
 }
 
 /// Looker sends the same envelope to every path. One that is left unread would make the connection
