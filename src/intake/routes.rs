@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use http_body_util::{BodyExt, Limited};
-use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_ENCODING, RETRY_AFTER, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_ENCODING, EXPECT, RETRY_AFTER, USER_AGENT};
 use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -149,7 +149,10 @@ async fn authorized<R: Receiver>(
     match hub.throttle.failed(source, Instant::now()) {
         Verdict::Refuse => {
             tracing::warn!(%source, "a request without a valid hub key");
-            let _ = timeout(UNREAD_FOR, read_some(request.into_body())).await;
+            // Who waits to be asked for its body has sent none.
+            if !request.headers().contains_key(EXPECT) {
+                let _ = timeout(UNREAD_FOR, read_some(request.into_body())).await;
+            }
             refuse(StatusCode::FORBIDDEN, "Invalid 'Authorization' header.")
         }
         verdict => {

@@ -231,7 +231,7 @@ impl Receiver for Script {
 
 fn refusal(message: &str) -> Refusal {
     Refusal {
-        kind: FailureKind::Disk,
+        kind: FailureKind::Rows,
         message: message.to_owned(),
     }
 }
