@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use looker_feed::model::{DeliveryId, DestinationId};
 use looker_feed::outbox::postgres::{self, Server};
-use looker_feed::outbox::{
-    Claim, DeliveryState, Error, Lease, OpenError, Outbox, Settled, Settlement,
-};
+use looker_feed::outbox::{Claim, DeliveryState, Error, Lease, Outbox, Settled, Settlement};
 
 use crate::kit::{
     check_route, delivered, destination_id, files_below, home, keys, settings, size_of, state,
@@ -89,14 +87,15 @@ impl Place {
         };
         change(&mut kept);
         let outbox = match self {
-            Self::Directory(home) => open_directory(looker_feed::outbox::Settings {
+            Self::Directory(home) => Outbox::open(looker_feed::outbox::Settings {
                 history: kept.history,
                 max_bytes: kept.max_bytes,
                 rejected_rows: kept.rejected_rows,
                 segment_bytes: kept.segment_bytes,
                 webhook_memory: kept.webhook_memory,
                 ..settings(home.path())
-            }),
+            })
+            .unwrap(),
             Self::Database(database) => {
                 let server = Server::parse(&database.url(), None).unwrap();
                 Outbox::open_shared(postgres::Settings {
@@ -178,17 +177,6 @@ impl Place {
                     .map(|table| (table.to_owned(), rows(table).into_bytes()))
                     .collect()
             }
-        }
-    }
-}
-
-/// A program that another test starts has the lock, too, for the moment until it has begun.
-fn open_directory(settings: looker_feed::outbox::Settings) -> Outbox {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match Outbox::open(settings.clone()) {
-            Err(OpenError::InUse(_)) if Instant::now() < deadline => std::thread::yield_now(),
-            opened => return opened.unwrap(),
         }
     }
 }

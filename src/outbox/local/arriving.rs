@@ -1,7 +1,6 @@
 //! A fresh outbox that is filled with what was carried from elsewhere. What is sealed stays as it is.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use crate::outbox::delivery::{Info, Tally};
 use crate::outbox::error::{Error, OpenError};
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::format::{Commit, FileKind, Footer, Header, Place};
-use crate::outbox::local::files::layout::Layout;
+use crate::outbox::local::files::layout::{Layout, Lock};
 use crate::outbox::local::files::segment::{AppendError, LogWriter, SegmentWriter};
 use crate::outbox::local::state::rows::{
     Account, DeadFileRow, DeliveryRow, Key, Letter, Meta, SegmentRow, Webhook,
@@ -40,7 +39,7 @@ pub(in crate::outbox) struct Arriving {
     newest: BTreeMap<DestinationId, u64>,
     dead: Option<DeadFile>,
     dead_files: u32,
-    _lock: File,
+    _lock: Lock,
 }
 
 struct DeadFile {

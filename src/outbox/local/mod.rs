@@ -153,7 +153,6 @@ mod unreadable;
 pub(in crate::outbox) mod verify;
 mod writing;
 
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
@@ -161,7 +160,7 @@ use crate::outbox::error::OpenError;
 use crate::outbox::local::files::dead::DeadWriter;
 use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::keys::check_keys;
-use crate::outbox::local::files::layout::Layout;
+use crate::outbox::local::files::layout::{Layout, Lock};
 use crate::outbox::local::files::moved::check_not_moved;
 use crate::outbox::local::handle::Local;
 use crate::outbox::local::owner::Owner;
@@ -191,7 +190,7 @@ pub(in crate::outbox) fn open_to_move(settings: Settings, disk: Disk) -> Result<
     start(settings, layout, disk, lock)
 }
 
-fn start(settings: Settings, layout: Layout, disk: Disk, lock: File) -> Result<Local, OpenError> {
+fn start(settings: Settings, layout: Layout, disk: Disk, lock: Lock) -> Result<Local, OpenError> {
     check_keys(&disk, &settings.path, &layout, &settings.keys)?;
     let size = layout
         .files_size(&disk)

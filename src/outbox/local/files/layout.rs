@@ -158,7 +158,7 @@ impl Layout {
 
     /// Makes the directory, or checks that it is ours, and locks it. The lock is held as long as
     /// the file that is returned.
-    pub fn enter(&self, disk: &Disk) -> Result<File, OpenError> {
+    pub fn enter(&self, disk: &Disk) -> Result<Lock, OpenError> {
         let failed = |doing| {
             move |source| OpenError::Io {
                 path: self.root.clone(),
@@ -192,7 +192,7 @@ impl Layout {
     }
 
     /// Locks an outbox that is there, and makes nothing.
-    pub fn enter_to_read(&self, disk: &Disk) -> Result<File, OpenError> {
+    pub fn enter_to_read(&self, disk: &Disk) -> Result<Lock, OpenError> {
         let failed = |source| OpenError::Io {
             path: self.root.clone(),
             doing: "it is not there, or cannot be read",
@@ -209,7 +209,7 @@ impl Layout {
     }
 
     /// `None`: another process has it. The lock file itself never holds anything.
-    fn lock(&self) -> io::Result<Option<File>> {
+    fn lock(&self) -> io::Result<Option<Lock>> {
         let file = File::options()
             .read(true)
             .write(true)
@@ -217,7 +217,7 @@ impl Layout {
             .truncate(false)
             .open(self.root.join("LOCK"))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(file)),
+            Ok(()) => Ok(Some(Lock(file))),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -321,6 +321,18 @@ pub(in crate::outbox) fn parse_segment_name(name: &OsStr) -> Option<SegmentName>
     Some(SegmentName::Segment(id, number))
 }
 
+/// The lock of a directory; given back when it is dropped, also where a child that is being started has
+/// the file open as well.
+#[derive(Debug)]
+pub(in crate::outbox) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file gives it back too.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 /// Reads a name in `rejected/`.
 pub(in crate::outbox) fn parse_rejected_name(name: &OsStr) -> Option<DeliveryId> {
     name.to_str()?.strip_suffix(".rejected")?.parse().ok()
@@ -353,7 +365,7 @@ fn parse_format(bytes: &[u8]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn enter(path: &Path) -> Result<File, OpenError> {
+    fn enter(path: &Path) -> Result<Lock, OpenError> {
         Layout::new(path).enter(&Disk::default())
     }
 

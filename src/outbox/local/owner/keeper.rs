@@ -1,7 +1,6 @@
 //! What the owner works with: sled, the dead-letter file, and what the handles see. Every change of
 //! the state is made durable here.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use crate::model::DeliveryId;
 use crate::outbox::dead::DeadMeta;
 use crate::outbox::error::Error;
 use crate::outbox::local::files::dead::{DeadPlace, DeadWriter};
+use crate::outbox::local::files::layout::Lock;
 use crate::outbox::local::files::read::Unreadable;
 use crate::outbox::local::files::segment::AppendError;
 use crate::outbox::local::owner::command::Reply;
@@ -39,7 +39,7 @@ pub(in crate::outbox) struct Keeper {
     pub store: Option<Store>,
     pub dead: DeadWriter,
     /// Held, and let go with the thread.
-    _lock: File,
+    _lock: Lock,
     pub retry_at: Instant,
     /// Tries to reopen since the last that went well.
     retries: u32,
@@ -52,7 +52,7 @@ pub(in crate::outbox) struct Keeper {
 }
 
 impl Keeper {
-    pub fn new(shared: Arc<Shared>, store: Store, dead: DeadWriter, lock: File) -> Self {
+    pub fn new(shared: Arc<Shared>, store: Store, dead: DeadWriter, lock: Lock) -> Self {
         let now = shared.settings.clock.instant();
         Self {
             shared,
