@@ -367,7 +367,8 @@ async fn a_cancelled_night_is_made_good_by_the_next() {
     let mut schedule = Schedule::new(json!({})).await;
     let first = night(0..200);
     schedule.night(&first).await;
-    schedule.world.mparticle.set_rate(Some(1));
+    // Slow enough for the cancel, and a request that is refused is not told to wait for long.
+    schedule.world.mparticle.set_rate(Some(20));
     let second = first.iter().map(|(user, spent)| (*user, spent + 1));
     let second: Night = second.collect();
     schedule.deliver(&second).await.expect("it is taken");
