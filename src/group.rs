@@ -164,9 +164,9 @@ impl Grouper {
         spiller
             .write(&mut self.filling)
             .map_err(|source| self.settings.failed(source))?;
-        if self.share.give_back() {
-            self.filling.shrink(self.share.held() / 2);
-        }
+        self.share.give_back();
+        // Also the buffer that was being written when the share became smaller.
+        self.filling.shrink(self.room());
         Ok(())
     }
 }
@@ -379,6 +379,36 @@ mod tests {
         let (out, _) = grouped(&rows, 1000);
         assert_eq!(out.len(), 6);
         assert!(out.iter().all(|(_, _, text)| text.len() == 300_000));
+    }
+
+    #[test]
+    fn both_buffers_give_back_what_others_need() {
+        let directory = tempfile::tempdir().unwrap();
+        let memory = Memory::new(4 << 20);
+        let mut grouper = Grouper::new(Settings {
+            memory: memory.clone(),
+            space: Space::new(directory.path()),
+        });
+        let text = "x".repeat(1000);
+        let mut rows = 0..;
+        let mut push = |grouper: &mut Grouper| {
+            let row = rows.next().unwrap();
+            grouper.push(&record(row, row % 7, &text)).unwrap();
+        };
+        while grouper.spiller.is_none() {
+            push(&mut grouper);
+        }
+        let large = grouper.room();
+        let _others: Vec<_> = (0..32).map(|_| memory.share()).collect();
+        // Each buffer is written once in its old size.
+        for _ in 0..3 * large / text.len() {
+            push(&mut grouper);
+        }
+        for _ in 0..3 * large / text.len() {
+            push(&mut grouper);
+            assert!(grouper.filling.capacity() <= 2 * grouper.room());
+        }
+        assert!(grouper.room() <= large / 8, "{}", grouper.room());
     }
 
     #[test]

@@ -100,6 +100,27 @@ pub struct Pair {
     pub noise: f64,
 }
 
+/// How long one core takes to decode and map such rows, from memory.
+pub fn parse(shape: &Shape) -> Duration {
+    const PART: u64 = 100_000;
+    let rows = shape.rows.min(PART);
+    let part = whole(&Shape {
+        rows,
+        users: shape.users.min(rows),
+        ..shape.clone()
+    });
+    let mut time = Duration::ZERO;
+    for _ in 0..shape.rows.div_ceil(PART) {
+        let ((), took) = timed(|| {
+            decode_and_map(part.chunks(CHUNK), |record| {
+                std::hint::black_box(record);
+            });
+        });
+        time += took;
+    }
+    time
+}
+
 /// Runs both in turn, the order changing, so that what else runs on the machine hits both. Each
 /// returns what it took.
 pub fn pairs(

@@ -126,7 +126,7 @@ pub struct Floor {
 impl Floor {
     pub fn measure(home: &Path, shape: &Shape, document: &Arc<[Bytes]>, outbox_bytes: u64) -> Self {
         Self {
-            parse: parse(shape),
+            parse: kit::parse(shape),
             write: write(home, outbox_bytes),
             download: download(document),
         }
@@ -134,26 +134,6 @@ impl Floor {
 }
 
 /// The document is generated beside the clock, in parts.
-fn parse(shape: &Shape) -> Duration {
-    const PART: u64 = 100_000;
-    let rows = shape.rows.min(PART);
-    let part = kit::whole(&Shape {
-        rows,
-        users: shape.users.min(rows),
-        ..shape.clone()
-    });
-    let mut time = Duration::ZERO;
-    for _ in 0..shape.rows.div_ceil(PART) {
-        let ((), took) = kit::timed(|| {
-            kit::decode_and_map(part.chunks(kit::CHUNK), |record| {
-                std::hint::black_box(record);
-            });
-        });
-        time += took;
-    }
-    time
-}
-
 fn write(home: &Path, bytes: u64) -> Duration {
     use std::io::Write;
     let mut noise = vec![0; 1 << 20];

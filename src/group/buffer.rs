@@ -77,6 +77,12 @@ impl Buffer {
         self.entries.shrink_to(most / size_of::<Entry>());
     }
 
+    /// Bytes of memory that it has.
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
+    }
+
     /// Forgets the records and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
