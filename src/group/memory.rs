@@ -12,9 +12,13 @@ const MOST_OF_TOTAL: usize = 4;
 /// All that collect rows hold this part of it together. The rest is for reading runs back, and for
 /// what is made of the rows.
 const COLLECTING_OF_TOTAL: usize = 2;
-/// Reading the runs of one delivery back may take this part, the second if it is alone.
-const MERGE_OF_TOTAL: usize = 8;
+/// Reading the runs of one delivery back may take this part if it is alone.
 const MERGE_ALONE_OF_TOTAL: usize = 4;
+/// The same beside few others, and beside many: the threads of all take their turns at it, and the
+/// allocator keeps for some time what each has given back.
+const MERGE_OF_TOTAL: (usize, usize) = (8, 32);
+/// With each so many deliveries the part is smaller by one.
+const SMALLER_WITH: usize = 2;
 
 /// The memory of all. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -90,9 +94,10 @@ impl Share {
 
     /// Takes what reading runs back needs, if there is some left.
     pub fn merge(&mut self) {
+        let (few, many) = MERGE_OF_TOTAL;
         let part = match self.pool.state().shares {
             1 => MERGE_ALONE_OF_TOTAL,
-            _ => MERGE_OF_TOTAL,
+            shares => (few + shares / SMALLER_WITH).min(many),
         };
         self.take(self.pool.total / part, self.pool.total);
     }
@@ -165,9 +170,9 @@ mod tests {
         }
         // Reading back has memory of its own.
         first.merge();
-        assert_eq!(first.held(), 8 * MIB);
+        assert_eq!(first.held(), 2 * MIB);
         all[0].merge();
-        assert_eq!(all[0].held(), 8 * MIB);
+        assert_eq!(all[0].held(), 2 * MIB);
         drop(all);
         first.release();
         assert_eq!((first.held(), memory.shares()), (LEAST, 1));
