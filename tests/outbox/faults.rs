@@ -65,12 +65,12 @@ fn try_deliver(outbox: &Outbox, ledger: &mut Ledger, delivery: u8, entries: u64)
 }
 
 /// Claims a few and settles them, the first with its first slice dead.
-fn try_send(outbox: &Outbox, ledger: &mut Ledger, max: usize, bury: bool) {
+fn try_send(outbox: &Outbox, ledger: &mut Ledger, max: usize, make_dead: bool) {
     let Some(claims) = ledger.note(lease(outbox, 1).claim(max)) else {
         return wait_until_healthy(outbox);
     };
     let mut settlements = delivered(&claims);
-    if bury && let Some(first) = claims.first() {
+    if make_dead && let Some(first) = claims.first() {
         settlements[0] = settlement(first, &[0]);
     }
     for claim in &claims {
@@ -87,7 +87,7 @@ fn try_send(outbox: &Outbox, ledger: &mut Ledger, max: usize, bury: bool) {
     }
     if ledger.note(settled).is_some() {
         let slices = claims.iter().flat_map(|claim| &claim.slices);
-        let dead = usize::from(bury);
+        let dead = usize::from(make_dead);
         ledger
             .settled
             .extend(slices.skip(dead).map(|slice| slice.to_vec()));

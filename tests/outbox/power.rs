@@ -259,18 +259,18 @@ fn record(path: &Path) -> Vec<Event> {
         staging.commit(totals(entries, 1)).unwrap();
         tell(Told::Committed(delivery, entries));
     };
-    let send = |max: usize, bury: bool| {
+    let send = |max: usize, make_dead: bool| {
         let claims = lease(&outbox, 1).claim(max).unwrap();
         let mut settlements = delivered(&claims);
         let mut slices: Vec<Vec<u8>> = claims
             .iter()
             .flat_map(|claim| claim.slices.iter().map(|slice| slice.to_vec()))
             .collect();
-        if bury {
+        if make_dead {
             settlements[0] = settlement(&claims[0], &[0]);
         }
         lease(&outbox, 1).settle(settlements).unwrap();
-        if bury {
+        if make_dead {
             tell(Told::Dead(slices.remove(0)));
         }
         tell(Told::Delivered(slices));

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::bury::seal_letter;
 use super::change::{Body, Change, NewLetter};
 use super::columns::column;
 use super::columns::count;
@@ -14,6 +13,7 @@ use super::columns::read_id;
 use super::daemon::Inner;
 use super::handle::SharedOutbox;
 use super::held::{Held, Letter, Work};
+use super::new_letter::seal_letter;
 use super::read::{Read, read_body};
 use super::session::Tries;
 use crate::model::{DeliveryId, DestinationId};

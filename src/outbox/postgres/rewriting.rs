@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::action::{Answer, CONTEXT, Hit, Removed};
 use super::blocks::{Block, Unreadable};
-use super::bury::{encode_error, seal_letter};
 use super::change::{Body, Change, NewLetter};
 use super::columns::{column, count, read_id};
 use super::daemon::Inner;
 use super::held::{Held, Letter, Work};
+use super::new_letter::{encode_error, seal_letter};
 use super::read::{Read, read_body};
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::bits::Bits;

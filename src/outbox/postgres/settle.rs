@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::bury::{Burial, bury};
 use super::cancel::cancel_given_back;
 use super::change::{Change, write_progress};
 use super::daemon::Inner;
 use super::held::{Held, Work};
 use super::image::{Image, Job};
+use super::new_letter::{GivenUp, to_letter};
 use super::read::{Read, entry, one_body};
 use crate::model::DeliveryId;
 use crate::outbox::claim::{Settled, Settlement};
@@ -137,7 +137,7 @@ async fn settle_entry(
         .deliveries
         .get(&id)
         .and_then(|flying| flying.claimed.get(&at).copied());
-    let mut burial = None;
+    let mut given_up = None;
     let mut outcome = Outcome::default();
     let all = if settlement.dead.is_empty() && claimed.is_some() {
         claimed.unwrap_or_default()
@@ -147,7 +147,7 @@ async fn settle_entry(
         check_slices(settlement, all)?;
         match read {
             Read::There((route, record)) if !settlement.dead.is_empty() => {
-                burial = Some((dead::of_entry(&record, &settlement.dead), route));
+                given_up = Some((dead::of_entry(&record, &settlement.dead), route));
             }
             // The dead slices cannot be told from the delivered ones any more.
             Read::Damaged if !settlement.dead.is_empty() => outcome.damaged = all,
@@ -155,16 +155,16 @@ async fn settle_entry(
         }
         all
     };
-    if let Some((dead, route)) = burial {
+    if let Some((dead, route)) = given_up {
         outcome.dead = dead::weight(&dead);
-        let burial = Burial {
+        let given_up = GivenUp {
             delivery: id,
             ordinal,
             route,
             replaces: None,
             dead,
         };
-        bury(inner, work, burial, change).await?;
+        to_letter(inner, work, given_up, change).await?;
     }
     if outcome.damaged != Tally::default() {
         inner
@@ -205,14 +205,14 @@ async fn settle_letter(
             Read::There(old) => {
                 let dead = dead::of_letter(&old, &letter.live, &settlement.dead);
                 outcome.dead = dead::weight(&dead);
-                let burial = Burial {
+                let given_up = GivenUp {
                     delivery: letter.delivery,
                     ordinal: letter.ordinal,
                     route: old.meta.route,
                     replaces: Some(id),
                     dead,
                 };
-                bury(inner, work, burial, change).await?;
+                to_letter(inner, work, given_up, change).await?;
             }
             Read::Damaged => {
                 outcome.damaged = letter.tally;

@@ -10,11 +10,11 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use super::blocks::Block;
-use super::bury::encode_error;
 use super::commit::{ABORT, BLOCKS, Flip, REJECTS, begin, store};
 use super::daemon::{BEAT, Inner, database};
 use super::handle::SharedOutbox;
 use super::lock::lock;
+use super::new_letter::encode_error;
 use super::session::Tries;
 use crate::model::DeliveryId;
 use crate::outbox::delivery::{Info, NewDelivery, Receipt, Tally, Totals};

@@ -18,7 +18,7 @@ use crate::outbox::record::{self, EncodeError, Kind, MAX_RAW, Name, Slice};
 const IDS: i64 = 64;
 
 /// What is given up of a request.
-pub(super) struct Burial {
+pub(super) struct GivenUp {
     pub delivery: DeliveryId,
     pub ordinal: u32,
     pub route: u8,
@@ -28,19 +28,19 @@ pub(super) struct Burial {
 }
 
 /// Makes a letter of it.
-pub(super) async fn bury(
+pub(super) async fn to_letter(
     inner: &Inner,
     work: &Work,
-    burial: Burial,
+    given_up: GivenUp,
     change: &mut Change,
 ) -> Result<(), Error> {
-    let Burial {
+    let GivenUp {
         delivery,
         ordinal,
         route,
         replaces,
         dead,
-    } = burial;
+    } = given_up;
     let Some(open) = work.open.get(&delivery) else {
         return Ok(());
     };
