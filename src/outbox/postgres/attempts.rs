@@ -43,14 +43,15 @@ const RESERVE: &str = "WITH begun AS (INSERT INTO looker_feed.attempt
      SELECT id FROM begun";
 const OURS: &str = "SELECT stager, ended FROM looker_feed.attempt WHERE id = $1";
 /// One that has become visible meanwhile has not failed. Of two daemons that find the same to have failed,
-/// the first has written it down, and perhaps more since.
+/// the first has written it down, and perhaps more since; so has one that writes it a second time. What its
+/// daemon says takes the place of "interrupted" (255), which others have said of it.
 const END: &str = "WITH put AS (INSERT INTO looker_feed.attempt AS a
         (id, stager, webhook, received, ended, kind, rows, bytes, key, sealed)
         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
         WHERE NOT EXISTS (SELECT 1 FROM looker_feed.delivery d WHERE d.id = $1 AND d.state = 1)
         ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, kind = excluded.kind,
             rows = excluded.rows, bytes = excluded.bytes, key = excluded.key, sealed = excluded.sealed
-            WHERE a.stager = excluded.stager
+            WHERE a.stager = excluded.stager AND (a.ended IS NULL OR a.kind = 255)
         RETURNING a.id)
      DELETE FROM looker_feed.webhook w USING put
      WHERE w.delivery = put.id AND w.committed IS NULL AND NOT EXISTS
