@@ -39,11 +39,16 @@ fn what_a_daemon_that_died_was_receiving_has_failed_and_what_was_committed_has_n
         ));
         assert!(staging.commit(totals(1, 0)).is_err());
         assert_eq!(two.deliveries(None, 9).unwrap().deliveries.len(), 1);
-        // What it says of the end is better known.
+        // Somebody has asked for one of them since.
+        assert!(two.put_journal(delivery_id(3), b"", b"asked").unwrap());
+        // What it says of the end is better known, but what was asked is not forgotten for it.
         let mut kept = kept.into_iter();
         kept.next().unwrap().fail(KIND, "it broke");
         assert_eq!(kinds(&one), [(3, INTERRUPTED), (1, KIND)]);
-        drop(kept);
+        kept.last().unwrap().fail(KIND, "it broke");
+        assert_eq!(kinds(&one), [(3, INTERRUPTED), (1, KIND)]);
+        let asked = one.attempt(delivery_id(3)).unwrap().unwrap();
+        assert_eq!(*asked.journal, *b"asked");
     });
 }
 

@@ -15,6 +15,7 @@ use super::commit::{forget_expired, webhook};
 use super::daemon::{Inner, database};
 use super::handle::SharedOutbox;
 use super::lock::lock;
+use super::pending::Ended;
 use super::session::Tries;
 use crate::clock::UnixMillis;
 use crate::model::DeliveryId;
@@ -42,16 +43,16 @@ const RESERVE: &str = "WITH begun AS (INSERT INTO looker_feed.attempt
         SELECT $3::bytea, id FROM begun WHERE $3::bytea IS NOT NULL)
      SELECT id FROM begun";
 const OURS: &str = "SELECT stager, ended FROM looker_feed.attempt WHERE id = $1";
-/// One that has become visible meanwhile has not failed. Of two daemons that find the same to have failed,
-/// the first has written it down, and perhaps more since; so has one that writes it a second time. What its
-/// daemon says takes the place of "interrupted" (255), which others have said of it.
+/// One that has become visible meanwhile has not failed. What stands there is only replaced if it is what
+/// was written when the delivery began ($11), with an end that others have said of it or none: whoever
+/// finds the same to have failed, or writes it a second time, leaves what was asked since.
 const END: &str = "WITH put AS (INSERT INTO looker_feed.attempt AS a
         (id, stager, webhook, received, ended, kind, rows, bytes, key, sealed)
         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
         WHERE NOT EXISTS (SELECT 1 FROM looker_feed.delivery d WHERE d.id = $1 AND d.state = 1)
         ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, kind = excluded.kind,
             rows = excluded.rows, bytes = excluded.bytes, key = excluded.key, sealed = excluded.sealed
-            WHERE a.stager = excluded.stager AND (a.ended IS NULL OR a.kind = 255)
+            WHERE a.stager = excluded.stager AND (a.ended IS NULL OR a.sealed = $11)
         RETURNING a.id)
      DELETE FROM looker_feed.webhook w USING put
      WHERE w.delivery = put.id AND w.committed IS NULL AND NOT EXISTS
@@ -106,7 +107,7 @@ impl SharedOutbox {
     pub fn record_failure(&self, new: &NewAttempt, end: AttemptEnd) -> Result<Attempt, Error> {
         let row = AttemptRow::new(new, Some(end), &self.inner.settings.keys)?;
         let attempt = row.attempt.clone();
-        self.inner.keep_end(row);
+        self.inner.keep_end(row, None);
         Ok(attempt)
     }
 
@@ -136,8 +137,8 @@ impl SharedOutbox {
     /// A delivery that has begun and is not visible.
     pub fn attempt(&self, id: DeliveryId) -> Result<Option<Attempt>, Error> {
         // One that has just failed here is known without asking.
-        if let Some(row) = lock(&self.inner.attempts.ended).get(&id) {
-            return Ok(Some(row.attempt.clone()));
+        if let Some(ended) = lock(&self.inner.attempts.ended).get(&id) {
+            return Ok(Some(ended.row.attempt.clone()));
         }
         let inner = Arc::clone(&self.inner);
         self.run(async move {
@@ -271,9 +272,10 @@ impl Inner {
         lock(&self.attempts.receiving).remove(&id);
     }
 
-    fn keep_end(&self, row: AttemptRow) {
+    /// `begun` is what was written down of it when it began.
+    fn keep_end(&self, row: AttemptRow, begun: Option<Arc<[u8]>>) {
         let mut ended = lock(&self.attempts.ended);
-        ended.insert(row.id(), row);
+        ended.insert(row.id(), Ended { row, begun });
         // With the server away for long, the newest are what a person looks for.
         while ended.len() > self.settings.history {
             ended.pop_first();
@@ -285,18 +287,18 @@ impl Inner {
     /// Writes down what has ended.
     pub async fn write_ends(&self) -> Result<(), Error> {
         loop {
-            let Some(row) = lock(&self.attempts.ended).values().next_back().cloned() else {
+            let Some(one) = lock(&self.attempts.ended).values().next_back().cloned() else {
                 return Ok(());
             };
-            self.write_end(&row).await?;
+            self.write_end(&one).await?;
             let mut ended = lock(&self.attempts.ended);
-            if ended.get(&row.id()) == Some(&row) {
-                ended.remove(&row.id());
+            if ended.get(&one.row.id()) == Some(&one) {
+                ended.remove(&one.row.id());
             }
         }
     }
 
-    async fn write_end(&self, row: &AttemptRow) -> Result<(), Error> {
+    async fn write_end(&self, Ended { row, begun }: &Ended) -> Result<(), Error> {
         let Some(end) = &row.attempt.end else {
             return Ok(());
         };
@@ -316,6 +318,7 @@ impl Inner {
                 &(end.bytes as i64),
                 &&self.settings.keys.current().0[..],
                 &&row.sealed[..],
+                &begun.as_deref(),
             ],
             Tries::UntilKnown,
         )
@@ -395,6 +398,7 @@ impl Reservation {
         // If it is not there, it is visible, or has ended.
         lock(&inner.attempts.receiving).remove(&self.id)?;
         let row = lock(&self.row).clone();
+        let begun = row.sealed;
         let attempt = Attempt {
             end: Some(AttemptEnd {
                 at: inner.settings.clock.now(),
@@ -408,7 +412,7 @@ impl Reservation {
         match AttemptRow::seal(attempt, row.webhook, &inner.settings.keys) {
             Ok(row) => {
                 let attempt = row.attempt.clone();
-                inner.keep_end(row);
+                inner.keep_end(row, Some(begun));
                 Some(attempt)
             }
             // Its row says that it has begun, and another daemon ends it when this one has.

@@ -2,7 +2,7 @@
 //! schedules that are to be left.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use crate::model::DeliveryId;
 use crate::outbox::attempt::Receiving;
@@ -16,7 +16,15 @@ pub(super) struct Attempts {
     /// Being received by other daemons, as of the last sweep.
     pub elsewhere: Mutex<Vec<Receiving>>,
     /// Ended, and not written down yet.
-    pub ended: Mutex<BTreeMap<DeliveryId, AttemptRow>>,
+    pub ended: Mutex<BTreeMap<DeliveryId, Ended>>,
+}
+
+/// A delivery that has ended as failed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ended {
+    pub row: AttemptRow,
+    /// What was written down, sealed, when it began; `None`: nothing was.
+    pub begun: Option<Arc<[u8]>>,
 }
 
 /// Who is about to leave a schedule, and whether it is to be forgotten.
