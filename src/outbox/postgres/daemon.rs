@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_postgres::Row;
+use tokio_util::sync::CancellationToken;
 
 use super::facts::ServerFacts;
 use super::held::Held;
@@ -82,7 +83,7 @@ pub(super) struct Inner {
     pub staged: AtomicU64,
     /// No further destinations are taken.
     pub leaving: AtomicBool,
-    pub closed: AtomicBool,
+    pub closed: CancellationToken,
 }
 
 impl std::fmt::Debug for Inner {
@@ -167,7 +168,7 @@ impl Inner {
     }
 
     pub fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.closed.is_cancelled()
     }
 
     pub fn health(&self) -> Health {

@@ -1,14 +1,13 @@
 //! An open shared outbox: calls that block, run by threads of its own.
 
 use std::future::Future;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::daemon::Inner;
 use super::lease;
@@ -30,8 +29,18 @@ pub(in crate::outbox) struct SharedOutbox {
 #[derive(Debug)]
 pub(super) struct Runner {
     pub inner: Arc<Inner>,
-    pub parts: Mutex<Option<(Runtime, JoinSet<()>)>>,
+    pub parts: Mutex<Option<Parts>>,
     pub handle: tokio::runtime::Handle,
+}
+
+/// What runs while the outbox is open.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub runtime: Runtime,
+    /// Ends by itself when the outbox is closed.
+    pub beat: JoinHandle<()>,
+    /// All others are stopped.
+    pub tasks: JoinSet<()>,
 }
 
 impl SharedOutbox {
@@ -101,14 +110,21 @@ impl Runner {
 
     fn close(&self) {
         let parts = lock(&self.parts).take();
-        let Some((runtime, mut tasks)) = parts else {
+        let Some(Parts {
+            runtime,
+            beat,
+            mut tasks,
+        }) = parts
+        else {
             return;
         };
-        self.inner.closed.store(true, Ordering::Release);
+        self.inner.closed.cancel();
         tasks.abort_all();
         let inner = Arc::clone(&self.inner);
         let given_back = self.run(async move {
             let giving = async {
+                // One that arrived after the leave would say that this daemon is still there.
+                let _ = beat.await;
                 // What failed at the very end first: nobody knows it after this.
                 if let Err(error) = inner.write_ends().await {
                     tracing::warn!(%error, "how deliveries failed could not be written down");

@@ -25,10 +25,10 @@ use crate::outbox::error::Error;
 /// Between two looks, while there is work, and while there is none.
 const LOOK: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(1)];
 
-/// Is heard of, and renews the leases, three times in a lease.
+/// Is heard of, and renews the leases, three times in a lease, until the outbox is closed.
 pub(super) async fn beat(inner: Arc<Inner>) {
     let every = inner.settings.lease / 3;
-    loop {
+    while !inner.is_closed() {
         // The leases first: they have the shorter time.
         let renewed = lease::renew(&inner).await;
         if renewed.is_err() {
@@ -46,7 +46,7 @@ pub(super) async fn beat(inner: Arc<Inner>) {
             .map_err(|fault| super::daemon::database("the daemon could not be heard of", &fault))
             .map(drop);
         inner.seen(&renewed.and(beaten));
-        sleep(every).await;
+        inner.closed.run_until_cancelled(sleep(every)).await;
     }
 }
 

@@ -9,12 +9,12 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::columns::column;
 use super::daemon::{BEAT, Inner, MOVED_AWAY, database};
 use super::facts::{FactsError, ServerFacts};
-use super::handle::Runner;
-use super::handle::SharedOutbox;
+use super::handle::{Parts, Runner, SharedOutbox};
 use super::keeper;
 use super::lock::lock;
 use super::notes;
@@ -205,7 +205,7 @@ impl SharedOutbox {
             used: 0.into(),
             staged: 0.into(),
             leaving: false.into(),
-            closed: false.into(),
+            closed: CancellationToken::new(),
         });
         let entered = wait(&runtime, {
             let inner = Arc::clone(&inner);
@@ -217,7 +217,7 @@ impl SharedOutbox {
         }
         let mut tasks = JoinSet::new();
         let handle = runtime.handle().clone();
-        tasks.spawn_on(keeper::beat(Arc::clone(&inner)), &handle);
+        let beat = handle.spawn(keeper::beat(Arc::clone(&inner)));
         if part == Part::Daemon {
             tasks.spawn_on(keeper::look(Arc::clone(&inner)), &handle);
             tasks.spawn_on(sweep::sweep(Arc::clone(&inner)), &handle);
@@ -225,7 +225,11 @@ impl SharedOutbox {
         }
         let runner = Runner {
             inner: Arc::clone(&inner),
-            parts: Mutex::new(Some((runtime, tasks))),
+            parts: Mutex::new(Some(Parts {
+                runtime,
+                beat,
+                tasks,
+            })),
             handle,
         };
         Ok(Self {
