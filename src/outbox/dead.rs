@@ -148,6 +148,33 @@ impl LetterRecord {
         Some((letter, payload.clone()))
     }
 
+    /// Those of its slices that are `live`: payload, rows, and what it says of them.
+    pub fn live(&self, live: &Bits) -> impl Iterator<Item = (&[u8], u32, &DeadSlice)> {
+        live.ones().filter_map(|at| {
+            let at = at as usize;
+            let (payload, meta) = (self.record.slices.get(at)?, self.meta.slices.get(at)?);
+            Some((&payload[..], *self.record.rows.get(at)?, meta))
+        })
+    }
+
+    /// What makes a record of those of its slices that stay, each named by its place.
+    pub fn only(&self, stays: impl Fn(u32) -> bool) -> (DeadMeta, Vec<Slice<'_>>) {
+        let all = (0u32..).zip(self.record.slices.iter().zip(&self.record.rows));
+        let kept = all.filter(|(at, _)| stays(*at));
+        let slices = kept.map(|(_, (bytes, &rows))| Slice { bytes, rows });
+        let told = (0u32..).zip(&self.meta.slices);
+        let meta = DeadMeta {
+            // What it replaced is long gone, and its number may be another's when this is found after a crash.
+            replaces: None,
+            slices: told
+                .filter(|(at, _)| stays(*at))
+                .map(|(_, slice)| slice.clone())
+                .collect(),
+            ..self.meta.clone()
+        };
+        (meta, slices.collect())
+    }
+
     /// What the record says of one of its slices when a person has put another payload there, with
     /// the rows of that slice; `None`: it has no such slice.
     pub fn mended(&self, id: LetterId) -> Option<(DeadMeta, u32)> {

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_postgres::Row;
+
 use super::action::{Action, Hit, Removed};
 use super::blocks::{Block, Unreadable};
 use super::columns::{column, count, read_id};
@@ -65,6 +67,20 @@ struct StoredBlock {
     block: Block,
 }
 
+/// Something of a delivery that lies on the server among others of its kind.
+pub(super) trait Piece: Sized + Send + 'static {
+    /// Reads the next ones behind a delivery ($1) and a place in it ($2), of all deliveries or of these ($3).
+    const NEXT: &'static str;
+    /// What is said when that fails.
+    const READING: &'static str;
+
+    fn read(row: &Row) -> Result<Self, Error>;
+
+    fn place(&self) -> (DeliveryId, i64);
+
+    fn body(&self) -> &[u8];
+}
+
 /// A letter as it lies on the server.
 struct StoredLetter {
     id: u64,
@@ -100,15 +116,7 @@ impl SharedOutbox {
             let flies = self.flies(stored.destination, |flight| {
                 flight.letters.contains_key(&stored.id)
             });
-            for slice in letter.live.ones() {
-                let place = slice as usize;
-                let (Some(bytes), Some(&rows), Some(meta)) = (
-                    read.record.slices.get(place),
-                    read.record.rows.get(place),
-                    read.meta.slices.get(place),
-                ) else {
-                    continue;
-                };
+            for (bytes, rows, meta) in read.live(&letter.live) {
                 dead.insert((id, u64::from(letter.ordinal), meta.original));
                 if matcher.batch(bytes) {
                     at(&mut found, id, &|one_of| match (letter.queued, flies) {
@@ -120,7 +128,7 @@ impl SharedOutbox {
             }
             Ok(())
         })?;
-        self.each_block(None, scan, |stored| {
+        self.each_piece(None, scan, |stored: StoredBlock| {
             let id = stored.delivery;
             self.search(&stored, matcher, |ordinal, _, meant| {
                 let settled = !stored.open || stored.marks.get(ordinal);
@@ -206,7 +214,7 @@ impl SharedOutbox {
         sum: &mut Erased,
         again: &mut BTreeSet<(DeliveryId, u64)>,
     ) -> Result<(), Error> {
-        self.each_block(of, search.scan, |stored| {
+        self.each_piece(of, search.scan, |stored: StoredBlock| {
             if self.erase_block(&stored, search, sum)? {
                 again.insert((stored.delivery, stored.block.first));
             }
@@ -357,30 +365,33 @@ impl SharedOutbox {
         })
     }
 
-    fn each_block(
+    /// Hands the pieces of all deliveries, or of these, to `each`, by delivery and place.
+    pub(super) fn each_piece<P: Piece>(
         &self,
         of: Option<&BTreeSet<DeliveryId>>,
         scan: &Scan,
-        mut each: impl FnMut(StoredBlock) -> Result<(), Error>,
+        mut each: impl FnMut(P) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let of: Option<Vec<Vec<u8>>> = of.map(|of| of.iter().map(|id| id.0.to_vec()).collect());
         let mut after = (Vec::new(), -1);
         loop {
             if scan.is_stopped() {
                 return Err(Error::Stopped);
             }
-            let (inner, from) = (Arc::clone(&self.inner), after.clone());
-            let of: Option<Vec<Vec<u8>>> = of.map(|of| of.iter().map(|id| id.0.to_vec()).collect());
-            let next: Vec<StoredBlock> = self.run(async move {
-                let rows = inner.read(READING, NEXT, &[&from.0, &from.1, &of]).await?;
-                rows.iter().map(StoredBlock::read).collect()
+            let (inner, of) = (Arc::clone(&self.inner), of.clone());
+            let (id, first) = after.clone();
+            let next: Vec<P> = self.run(async move {
+                let rows = inner.read(P::READING, P::NEXT, &[&id, &first, &of]).await?;
+                rows.iter().map(P::read).collect()
             })?;
             if next.is_empty() {
                 return Ok(());
             }
-            for stored in next {
-                after = (stored.delivery.0.to_vec(), stored.block.first as i64);
-                scan.add(stored.block.body.len() as u64);
-                each(stored)?;
+            for piece in next {
+                let (id, first) = piece.place();
+                after = (id.0.to_vec(), first);
+                scan.add(piece.body().len() as u64);
+                each(piece)?;
             }
         }
     }
@@ -421,8 +432,11 @@ impl SharedOutbox {
     }
 }
 
-impl StoredBlock {
-    fn read(row: &tokio_postgres::Row) -> Result<Self, Error> {
+impl Piece for StoredBlock {
+    const NEXT: &'static str = NEXT;
+    const READING: &'static str = READING;
+
+    fn read(row: &Row) -> Result<Self, Error> {
         Ok(Self {
             delivery: DeliveryId(read_id(row, "delivery")?),
             destination: DestinationId(read_id(row, "destination")?),
@@ -435,6 +449,14 @@ impl StoredBlock {
                 body: column(row, "body")?,
             },
         })
+    }
+
+    fn place(&self) -> (DeliveryId, i64) {
+        (self.delivery, self.block.first as i64)
+    }
+
+    fn body(&self) -> &[u8] {
+        &self.block.body
     }
 }
 

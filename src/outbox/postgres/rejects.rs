@@ -4,9 +4,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio_postgres::Row;
+
 use super::blocks::Block;
 use super::columns::{column, count, read_id};
 use super::daemon::Inner;
+use super::erasing::Piece;
 use super::handle::SharedOutbox;
 use super::session::Tries;
 use super::status::delivery;
@@ -68,7 +71,7 @@ impl SharedOutbox {
         scan: &Scan,
         mut found: impl FnMut(DeliveryId, u64),
     ) -> Result<(), Error> {
-        self.each_rejected(None, scan, |stored| {
+        self.each_piece(None, scan, |stored: Stored| {
             let meant = self.meant_rows(&stored, matcher)?.len() as u64;
             if meant > 0 {
                 found(stored.delivery, meant);
@@ -85,7 +88,7 @@ impl SharedOutbox {
         scan: &Scan,
     ) -> Result<u64, Error> {
         let mut sum = 0;
-        self.each_rejected(of, scan, |stored| {
+        self.each_piece(of, scan, |stored: Stored| {
             let meant = self.meant_rows(&stored, matcher)?;
             if meant.is_empty() {
                 return Ok(());
@@ -135,42 +138,27 @@ impl SharedOutbox {
         }
         Ok(meant)
     }
+}
 
-    fn each_rejected(
-        &self,
-        of: Option<&BTreeSet<DeliveryId>>,
-        scan: &Scan,
-        mut each: impl FnMut(Stored) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut after = (Vec::new(), -1);
-        loop {
-            if scan.is_stopped() {
-                return Err(Error::Stopped);
-            }
-            let (inner, from) = (Arc::clone(&self.inner), after.clone());
-            let of: Option<Vec<Vec<u8>>> = of.map(|of| of.iter().map(|id| id.0.to_vec()).collect());
-            let next: Vec<Stored> = self.run(async move {
-                let rows = inner.read(READING, NEXT, &[&from.0, &from.1, &of]).await?;
-                rows.iter()
-                    .map(|row| {
-                        Ok(Stored {
-                            delivery: DeliveryId(read_id(row, "delivery")?),
-                            first: column(row, "first")?,
-                            entries: column(row, "entries")?,
-                            body: column(row, "body")?,
-                        })
-                    })
-                    .collect()
-            })?;
-            if next.is_empty() {
-                return Ok(());
-            }
-            for stored in next {
-                after = (stored.delivery.0.to_vec(), stored.first);
-                scan.add(stored.body.len() as u64);
-                each(stored)?;
-            }
-        }
+impl Piece for Stored {
+    const NEXT: &'static str = NEXT;
+    const READING: &'static str = READING;
+
+    fn read(row: &Row) -> Result<Self, Error> {
+        Ok(Self {
+            delivery: DeliveryId(read_id(row, "delivery")?),
+            first: column(row, "first")?,
+            entries: column(row, "entries")?,
+            body: column(row, "body")?,
+        })
+    }
+
+    fn place(&self) -> (DeliveryId, i64) {
+        (self.delivery, self.first)
+    }
+
+    fn body(&self) -> &[u8] {
+        &self.body
     }
 }
 

@@ -43,16 +43,11 @@ impl SharedOutbox {
     /// The server cannot be asked, or the owner of the destination has not answered in time: then it may
     /// be carried out all the same, and the call can be made again.
     pub fn cancel(&self, delivery: DeliveryId) -> Result<Option<Tally>, Error> {
-        let inner = Arc::clone(&self.inner);
-        self.run(async move {
-            let Some(destination) = destination_of(&inner, delivery).await? else {
-                return Ok(None);
-            };
-            match act(&inner, destination, Action::Cancel(delivery)).await? {
-                Answer::Cancelled(tally) => Ok(tally),
-                other => Err(unexpected(other)),
-            }
-        })
+        match self.act_on(delivery, Action::Cancel(delivery))? {
+            None => Ok(None),
+            Some(Answer::Cancelled(tally)) => Ok(tally),
+            Some(other) => Err(unexpected(other)),
+        }
     }
 
     /// Lets a delivery that is held go. `None`: it is not listed; `false`: it was not held.
@@ -60,15 +55,21 @@ impl SharedOutbox {
     /// # Errors
     /// As for [`SharedOutbox::cancel`].
     pub fn release(&self, delivery: DeliveryId) -> Result<Option<bool>, Error> {
+        match self.act_on(delivery, Action::Release(delivery))? {
+            None => Ok(None),
+            Some(Answer::Released(released)) => Ok(released),
+            Some(other) => Err(unexpected(other)),
+        }
+    }
+
+    /// Has something done where a delivery goes; `None`: it is not listed.
+    fn act_on(&self, delivery: DeliveryId, action: Action) -> Result<Option<Answer>, Error> {
         let inner = Arc::clone(&self.inner);
         self.run(async move {
             let Some(destination) = destination_of(&inner, delivery).await? else {
                 return Ok(None);
             };
-            match act(&inner, destination, Action::Release(delivery)).await? {
-                Answer::Released(released) => Ok(released),
-                other => Err(unexpected(other)),
-            }
+            act(&inner, destination, action).await.map(Some)
         })
     }
 

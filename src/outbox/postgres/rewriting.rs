@@ -250,15 +250,11 @@ async fn leave(
             continue;
         };
         let stays = |at: u32| letter.live.get(at) && !hit.slices.contains(&at);
-        let all = (0u32..).zip(read.record.slices.iter().zip(&read.record.rows));
-        let kept: Vec<(u32, Slice<'_>)> = all
-            .filter(|(at, _)| stays(*at))
-            .map(|(at, (bytes, &rows))| (at, Slice { bytes, rows }))
-            .collect();
+        let (meta, slices) = read.only(stays);
         let meant = hit.slices.iter();
         removed.copies += meant.filter(|at| !letter.live.get(**at)).count() as u64;
         let mut left = Tally::default();
-        kept.iter().for_each(|(_, slice)| left += one(slice.rows));
+        slices.iter().for_each(|slice| left += one(slice.rows));
         let mut gone = letter.tally;
         gone -= left;
         let counters = &mut open.progress.counters;
@@ -271,17 +267,9 @@ async fn leave(
             Some(_) => removed.waiting += gone,
         }
         change.drop_letter(id);
-        if kept.is_empty() {
+        if slices.is_empty() {
             continue;
         }
-        let mut meta = read.meta.clone();
-        // What it replaced is long gone.
-        meta.replaces = None;
-        meta.slices = kept
-            .iter()
-            .filter_map(|(at, _)| read.meta.slices.get(*at as usize).cloned())
-            .collect();
-        let slices: Vec<Slice<'_>> = kept.iter().map(|(_, slice)| *slice).collect();
         let body = seal_letter(inner, &meta, letter.ordinal, &slices)?;
         change.add_letter(NewLetter {
             id: inner.new_letter_id().await?,

@@ -42,15 +42,7 @@ pub(super) fn find(
         };
         scan.add(u64::from(letter.length));
         let flies = local.shared.index().claimed_letters.contains(&id);
-        for slice in letter.live.ones() {
-            let place = slice as usize;
-            let (Some(bytes), Some(&rows), Some(meta)) = (
-                read.record.slices.get(place),
-                read.record.rows.get(place),
-                read.meta.slices.get(place),
-            ) else {
-                continue;
-            };
+        for (bytes, rows, meta) in read.live(&letter.live) {
             dead.insert((letter.position, letter.ordinal, meta.original));
             if !matcher.batch(bytes) {
                 continue;

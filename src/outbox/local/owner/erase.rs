@@ -13,7 +13,6 @@ use crate::outbox::local::owner::keeper::Keeper;
 use crate::outbox::local::owner::lose;
 use crate::outbox::local::state::change::Change;
 use crate::outbox::local::state::rows::{Bits, Letter};
-use crate::outbox::record::Slice;
 
 /// Puts a segment that was written anew into the place of the old one. Returns what of it is not sent
 /// any more; `None`: the segment is gone.
@@ -137,19 +136,7 @@ pub(in crate::outbox) fn leave(
         };
         let stays =
             |at: u32| one.without.is_empty() || (old.live.get(at) && !one.without.contains(&at));
-        let all = (0u32..).zip(read.record.slices.iter().zip(&read.record.rows));
-        let kept: Vec<(u32, Slice<'_>)> = all
-            .filter(|(at, _)| stays(*at))
-            .map(|(at, (bytes, &rows))| (at, Slice { bytes, rows }))
-            .collect();
-        let mut meta = read.meta.clone();
-        // What it replaced is long gone, and its number may be another's when this is found after a crash.
-        meta.replaces = None;
-        meta.slices = kept
-            .iter()
-            .filter_map(|(at, _)| read.meta.slices.get(*at as usize).cloned())
-            .collect();
-        let slices: Vec<Slice<'_>> = kept.iter().map(|(_, slice)| *slice).collect();
+        let (meta, slices) = read.only(stays);
         if slices.is_empty() {
             moves.insert(one.id, (old, None));
             continue;
