@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use looker_feed::looker::Shape;
 use looker_feed::model::DataType;
-use looker_feed::sandbox::{Fault, Faults, Rule};
 use serde_json::Value;
-use support::{Daemon, World, run};
+use support::{Daemon, World, down, refuses, run};
 
 const SETTINGS: [(&str, &str); 3] = [
     ("OUTBOX__SEGMENT_BYTES", "64KiB"),
@@ -35,22 +34,10 @@ impl Left {
             seed,
             ..Shape::default()
         });
-        let bad = Rule::always(Fault::RejectMarker {
-            marker: shapes[0].row(7).customer_id,
-            status: 400,
-        });
-        let down = Rule::always(Fault::Status {
-            status: 503,
-            retry_after: None,
-            exceeded: None,
-            body: None,
-        });
+        let bad = refuses(shapes[0].row(7).customer_id);
         let daemon = Daemon::start(home.path(), &world.endpoint, &SETTINGS);
         for (n, shape) in shapes.iter().enumerate() {
-            let rule = if n == 0 { bad.clone() } else { down.clone() };
-            let rules = vec![rule];
-            let faults = Faults { seed: 1, rules };
-            world.mparticle.set_faults(faults).unwrap();
+            world.faults([if n == 0 { bad.clone() } else { down() }]);
             let url = world.looker.publish(shape.clone());
             daemon.accepts(url, DataType::Event).await;
             if n == 0 {
@@ -243,8 +230,8 @@ async fn what_a_bad_disk_has_left_is_salvaged_and_delivered_and_the_loss_is_name
     assert_eq!(lost(&found, "damaged_rows"), [0, 0, 0]);
     let key = |home: &Path| home.join("outbox.key");
     std::fs::copy(key(left.home.path()), key(elsewhere.path())).unwrap();
+    left.world.faults([]);
     let mparticle = &left.world.mparticle;
-    mparticle.set_faults(Faults::default()).unwrap();
     let already: usize = mparticle.ledger().len();
     let daemon = Daemon::start(elsewhere.path(), &left.world.endpoint, &SETTINGS);
     let mut deliveries = daemon.settled().await;

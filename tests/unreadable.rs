@@ -11,8 +11,7 @@ use std::time::Duration;
 use looker_feed::control::view;
 use looker_feed::looker::Shape;
 use looker_feed::model::DataType;
-use looker_feed::sandbox::{Fault, Faults, Rule};
-use support::{Daemon, World, down, run, spawn_by};
+use support::{Daemon, World, down, refuses, run, spawn_by};
 
 /// Dead letters that [`with_dead_letters`] makes.
 const DEAD: usize = 5;
@@ -48,17 +47,7 @@ async fn with_dead_letters(world: &World, daemon: &Daemon) -> Shape {
         seed: 3,
         ..Shape::default()
     };
-    let rules = (0..DEAD).map(|n| {
-        Rule::always(Fault::RejectMarker {
-            marker: shape.row(n as u64).customer_id,
-            status: 400,
-        })
-    });
-    let faults = Faults {
-        seed: 1,
-        rules: rules.collect(),
-    };
-    world.mparticle.set_faults(faults).unwrap();
+    world.faults((0..DEAD).map(|n| refuses(shape.row(n as u64).customer_id)));
     let url = world.looker.publish(shape.clone());
     daemon.accepts(url, DataType::Event).await;
     daemon.settled().await;

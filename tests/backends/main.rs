@@ -16,5 +16,5 @@ mod letters;
 mod model;
 mod plain_text;
 #[path = "../postgres/server.rs"]
-#[allow(dead_code)]
+#[allow(dead_code)] // Each test program uses its own part of this.
 mod server;

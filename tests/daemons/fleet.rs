@@ -10,7 +10,7 @@ use looker_feed::config::Secret;
 use looker_feed::control::view;
 use looker_feed::intake;
 use looker_feed::looker::{self, Execute, Publisher, Shape, Source};
-use looker_feed::sandbox::{Fault, Faults, Rule};
+use looker_feed::sandbox::Fault;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -112,12 +112,7 @@ impl Fleet {
 
     async fn with(urls: Vec<(String, Option<Wire>)>, terms: Terms) -> Self {
         let world = World::new(terms.rate).await;
-        let slow = Rule::always(Fault::Delay { ms: 4 });
-        let faults = Faults {
-            seed: 1,
-            rules: vec![slow],
-        };
-        world.mparticle.set_faults(faults).expect("good faults");
+        world.faults([Fault::Delay { ms: 4 }]);
         let home = tempfile::tempdir().expect("a directory");
         let key = home.path().join("key");
         std::fs::write(&key, "07".repeat(32)).expect("a key");

@@ -5,12 +5,11 @@ use fantoccini::key::Key;
 use looker_feed::control::view::{Listing, Overview};
 use looker_feed::looker::{Failure, Schedule, Shape};
 use looker_feed::model::DataType;
-use looker_feed::sandbox::Faults;
 use serde_json::Value;
 
 use crate::browser::{Browser, axe};
-use crate::fixtures::{UNLUCKY, file, generated, send, unlucky};
-use crate::support::{Daemon, PATIENCE, World, down, from_url, token};
+use crate::fixtures::{UNLUCKY, file, generated, send};
+use crate::support::{Daemon, PATIENCE, World, down, from_url, refuses, token};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_replayed_by_a_click() {
@@ -18,7 +17,7 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
         return;
     };
     let world = World::new(None).await;
-    world.mparticle.set_faults(unlucky()).expect("good faults");
+    world.faults([refuses(UNLUCKY)]);
     let home = tempfile::tempdir().unwrap();
     // Slow enough to be watched.
     let settings = [
@@ -138,10 +137,7 @@ async fn a_delivery_moves_on_the_page_without_a_reload_and_a_dead_letter_is_repl
     browser
         .until("document.querySelector('#letters [data-of=reason]').textContent.includes('edited since')")
         .await;
-    world
-        .mparticle
-        .set_faults(Faults::default())
-        .expect("no faults");
+    world.faults([]);
     browser.press("#letters [data-do=replay]").await;
     browser.until("document.querySelector('#no-dead')").await;
     browser.shows("#sentence", "Everything is sent").await;
@@ -320,7 +316,7 @@ async fn header_tiles_and_deliveries_tell_the_truth_while_a_destination_is_down(
         return;
     };
     let world = World::new(None).await;
-    world.mparticle.set_faults(unlucky()).expect("good faults");
+    world.faults([refuses(UNLUCKY)]);
     let home = tempfile::tempdir().unwrap();
     let settings = [("MPARTICLE__BATCHES_PER_SECOND", "1000")];
     let daemon = Daemon::start(home.path(), &world.endpoint, &settings);
@@ -376,10 +372,7 @@ async fn header_tiles_and_deliveries_tell_the_truth_while_a_destination_is_down(
     browser
         .until("document.querySelector('[data-do=retry]')")
         .await;
-    world
-        .mparticle
-        .set_faults(Faults::default())
-        .expect("no faults");
+    world.faults([]);
     browser.shows("#destinations [data-of=state]", "Idle").await;
     browser.close(&daemon.admin).await;
 }
@@ -478,7 +471,7 @@ async fn a_person_is_looked_for_and_erased_on_the_page_once_somebody_has_agreed(
         return;
     };
     let world = World::new(None).await;
-    world.mparticle.set_faults(unlucky()).expect("good faults");
+    world.faults([refuses(UNLUCKY)]);
     let home = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
     send(&daemon, "Newsletter", &file(home.path(), 40), "user");

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use looker_feed::looker::{Shape, document};
 use looker_feed::model::DataType;
-use looker_feed::sandbox::{Fault, Faults, Rule};
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
@@ -12,16 +11,6 @@ use crate::support::{Daemon, SECRET, run};
 
 /// mParticle refuses what holds this.
 pub const UNLUCKY: &str = "unlucky";
-
-pub fn unlucky() -> Faults {
-    Faults {
-        seed: 1,
-        rules: vec![Rule::always(Fault::RejectMarker {
-            marker: UNLUCKY.to_owned(),
-            status: 400,
-        })],
-    }
-}
 
 /// `looker-feed send`, so that a delivery has a title.
 pub fn send(daemon: &Daemon, title: &str, file: &Path, data_type: &str) {

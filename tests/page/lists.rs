@@ -7,9 +7,9 @@ use looker_feed::model::DataType;
 use serde_json::json;
 
 use crate::browser::{Browser, axe};
-use crate::fixtures::{file, generated, send, unlucky};
+use crate::fixtures::{UNLUCKY, file, generated, send};
 use crate::history::history;
-use crate::support::{Daemon, World};
+use crate::support::{Daemon, World, refuses};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_deliveries_are_found_by_filter_and_read_page_by_page() {
@@ -168,7 +168,7 @@ async fn the_pages_fit_wide_and_narrow_in_light_and_dark_and_axe_finds_nothing()
     };
     let axe = axe();
     let world = World::new(None).await;
-    world.mparticle.set_faults(unlucky()).expect("good faults");
+    world.faults([refuses(UNLUCKY)]);
     let home = tempfile::tempdir().unwrap();
     let settings = [("MPARTICLE__BATCHES_PER_SECOND", "270")];
     let daemon = Daemon::start(home.path(), &world.endpoint, &settings);

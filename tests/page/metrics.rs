@@ -4,8 +4,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::browser::{installed, missing};
-use crate::fixtures::{file, send, unlucky};
-use crate::support::{Daemon, World};
+use crate::fixtures::{UNLUCKY, file, send};
+use crate::support::{Daemon, World, refuses};
 
 /// `promtool check ...`, with something on its standard input.
 fn promtool(arguments: &[&str], input: &[u8]) {
@@ -35,7 +35,7 @@ fn promtool(arguments: &[&str], input: &[u8]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_takes_the_metrics_of_a_daemon_that_has_worked_and_the_alerts() {
     let world = World::new(None).await;
-    world.mparticle.set_faults(unlucky()).expect("good faults");
+    world.faults([refuses(UNLUCKY)]);
     let home = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(home.path(), &world.endpoint, &[]);
     let path = file(home.path(), 30);

@@ -296,6 +296,10 @@ impl World {
             return;
         };
         let mut bytes = fs::read(path).unwrap();
+        // One that has been cut at its beginning has nothing left to alter.
+        if bytes.is_empty() {
+            return;
+        }
         let at = at % bytes.len();
         match cut {
             true => bytes.truncate(at),
