@@ -7,17 +7,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::fleet::{Fleet, LEASE, Terms, until};
+use crate::number;
 use crate::own::{self, Own};
 use crate::server::{Isolation, database, psql};
 
 /// How often a daemon is killed or frozen in a chapter.
 const CHAPTER: u64 = 25;
-
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    let number = text.parse();
-    Some(number.unwrap_or_else(|_| panic!("{name} is a number")))
-}
 
 /// How often a daemon is killed or frozen.
 fn rounds() -> u64 {
@@ -54,6 +49,7 @@ async fn chapter(seed: u64, rounds: u64) -> Option<(u64, u64)> {
     };
     let mut fleet = Fleet::on(socket, &database.name, 3, terms).await;
     let streams = fleet.streams();
+    let frozen_for = number("LOOKER_FEED_TEST_FREEZE").map_or(LEASE, Duration::from_secs);
     let (mut killed, mut frozen) = (0, BTreeSet::new());
     for round in 0..rounds {
         let at = rng.usize(..3);
@@ -61,7 +57,7 @@ async fn chapter(seed: u64, rounds: u64) -> Option<(u64, u64)> {
         tokio::time::sleep(Duration::from_micros(rng.u64(..400_000))).await;
         if round % 3 == 2 {
             fleet.freeze(at, true);
-            tokio::time::sleep(LEASE + Duration::from_millis(rng.u64(500..2_000))).await;
+            tokio::time::sleep(frozen_for + Duration::from_millis(rng.u64(500..2_000))).await;
             fleet.freeze(at, false);
             frozen.insert((round, fleet.pid(at).as_raw_nonzero().get() as u32));
         } else {

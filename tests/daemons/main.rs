@@ -4,6 +4,8 @@
 //! `LOOKER_FEED_TEST_DAEMONS=<n>`: how many times a daemon is killed or frozen (a few in CI), and ten times
 //! as many as the database fails over.
 //! `LOOKER_FEED_TEST_SEED=<seed>`: the same choices again; the moments depend on the machine too.
+//! `LOOKER_FEED_TEST_FREEZE=<s>`: how long a daemon is frozen (a lease and a bit), and
+//! `LOOKER_FEED_TEST_AWAY=<s>` how long the database is away (five leases).
 
 mod balancer;
 mod books;
@@ -29,6 +31,13 @@ use std::time::Duration;
 
 use fleet::{ACCOUNTS, Fleet, Terms, until};
 use server::{Isolation, database};
+
+/// What a long run is told by the environment.
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{name} is a number")))
+}
 
 async fn three() -> Option<Fleet> {
     let database = database(Isolation::Default)?;
