@@ -183,6 +183,6 @@ fn idle(server: &Server, time: Duration) -> Verdict {
     Verdict::new(
         what,
         (statements as f64 / minutes).round(),
-        Bound::AtMost(150.0),
+        Bound::AtMost(180.0),
     )
 }

@@ -18,7 +18,7 @@ use crate::outbox::error::Error;
 /// Between two sweeps, about.
 const EVERY: Duration = Duration::from_secs(10);
 /// The same for what nobody is in a hurry for, while nothing happens.
-const AT_REST: Duration = Duration::from_secs(60);
+const AT_REST: Duration = Duration::from_secs(120);
 /// Rows that one statement deletes at most; a block has up to 256 KiB.
 const PART: i64 = 64;
 
