@@ -72,14 +72,12 @@ impl Layout {
     fn try_read(&self, bytes: &[u8], cells: &mut [Cell], max_depth: usize) -> Result<usize, Match> {
         let mut at = 0;
         let mut from = 0;
+        let mut unselected = Cell::default();
         for hole in &self.holes {
             at = expect(bytes, at, self.glue.get(from..hole.glue_end))?;
             from = hole.glue_end;
-            let (cell, next) = value(bytes, at, max_depth)?;
-            if let Some(slot) = cells.get_mut(hole.slot as usize) {
-                *slot = cell;
-            }
-            at = next;
+            let slot = cells.get_mut(hole.slot as usize);
+            at = value(bytes, at, max_depth, slot.unwrap_or(&mut unselected))?;
         }
         expect(bytes, at, self.glue.get(from..))
     }
@@ -91,25 +89,49 @@ fn expect(bytes: &[u8], at: usize, glue: Option<&[u8]>) -> Result<usize, Match> 
     let glue = glue.ok_or(Match::Differs)?;
     let rest = bytes.get(at..).ok_or(Match::Short)?;
     match rest.get(..glue.len()) {
-        Some(found) if found == glue => Ok(at + glue.len()),
+        Some(found) if same(found, glue) => Ok(at + glue.len()),
         None if glue.starts_with(rest) => Err(Match::Short),
         _ => Err(Match::Differs),
     }
 }
 
-/// The value at `at`, and the place behind it.
+/// Whether two runs of the same length are equal: by words, without a call for the few that there are.
 #[inline]
-fn value(bytes: &[u8], at: usize, max_depth: usize) -> Result<(Cell, usize), Match> {
-    match bytes.get(at).ok_or(Match::Short)? {
-        b'"' => string(bytes, at + 1),
-        b'-' | b'0'..=b'9' => number(bytes, at),
-        b'n' => literal(bytes, at, b"null", CellKind::Null),
-        b't' => literal(bytes, at, b"true", CellKind::True),
-        b'f' => literal(bytes, at, b"false", CellKind::False),
-        b'{' => container(bytes, at, max_depth, CellKind::Object),
-        b'[' => container(bytes, at, max_depth, CellKind::List),
-        _ => Err(Match::Differs),
-    }
+fn same(found: &[u8], glue: &[u8]) -> bool {
+    let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+    let (found, found_rest) = found.as_chunks::<8>();
+    let (glue, glue_rest) = glue.as_chunks::<8>();
+    let mut words = found.iter().zip(glue);
+    words.all(|(found, glue)| word(found) == word(glue)) && found_rest.iter().eq(glue_rest)
+}
+
+/// Reads the value at `at` into its slot; the place behind it.
+#[inline]
+fn value(bytes: &[u8], at: usize, max_depth: usize, slot: &mut Cell) -> Result<usize, Match> {
+    // The slot is written part by part: a cell that goes through the stack is waited for.
+    let (kind, end) = match bytes.get(at).ok_or(Match::Short)? {
+        b'"' => {
+            let (kind, end) = string(bytes, at + 1)?;
+            put(slot, kind, at + 1, end);
+            return Ok(end + 1);
+        }
+        b'-' | b'0'..=b'9' => (CellKind::Number, number(bytes, at)?),
+        b'n' => (CellKind::Null, expect(bytes, at, Some(b"null"))?),
+        b't' => (CellKind::True, expect(bytes, at, Some(b"true"))?),
+        b'f' => (CellKind::False, expect(bytes, at, Some(b"false"))?),
+        b'{' => (CellKind::Object, container(bytes, at, max_depth)?),
+        b'[' => (CellKind::List, container(bytes, at, max_depth)?),
+        _ => return Err(Match::Differs),
+    };
+    put(slot, kind, at, end);
+    Ok(end)
+}
+
+#[inline]
+fn put(slot: &mut Cell, kind: CellKind, start: usize, end: usize) {
+    slot.kind = kind;
+    slot.start = start as u32;
+    slot.end = end as u32;
 }
 
 /// Cuts a cell out of a row. Rows are shorter than 4 GiB, see `RowReader::new`.
@@ -121,14 +143,15 @@ pub(super) fn cell(kind: CellKind, start: usize, end: usize) -> Cell {
     }
 }
 
+/// Where the string that begins at `start` ends, its quotes left out.
 #[inline]
-fn string(bytes: &[u8], start: usize) -> Result<(Cell, usize), Match> {
+fn string(bytes: &[u8], start: usize) -> Result<(CellKind, usize), Match> {
     let mut at = start;
     let mut kind = CellKind::Plain;
     loop {
         at += plain_run(bytes.get(at..).ok_or(Match::Short)?);
         match bytes.get(at).ok_or(Match::Short)? {
-            b'"' => return Ok((cell(kind, start, at), at + 1)),
+            b'"' => return Ok((kind, at)),
             b'\\' => {
                 kind = CellKind::Escaped;
                 at += escape(bytes, at)?;
@@ -152,7 +175,7 @@ fn escape(bytes: &[u8], at: usize) -> Result<usize, Match> {
 }
 
 #[inline]
-fn number(bytes: &[u8], start: usize) -> Result<(Cell, usize), Match> {
+fn number(bytes: &[u8], start: usize) -> Result<usize, Match> {
     let mut at = start;
     if bytes.get(at) == Some(&b'-') {
         at += 1;
@@ -175,7 +198,7 @@ fn number(bytes: &[u8], start: usize) -> Result<(Cell, usize), Match> {
     if at == bytes.len() {
         return Err(Match::Short);
     }
-    Ok((cell(CellKind::Number, start, at), at))
+    Ok(at)
 }
 
 /// The place behind one digit or more.
@@ -190,17 +213,7 @@ fn digits(bytes: &[u8], start: usize) -> Result<usize, Match> {
     }
 }
 
-fn literal(bytes: &[u8], at: usize, want: &[u8], kind: CellKind) -> Result<(Cell, usize), Match> {
-    let end = expect(bytes, at, Some(want))?;
-    Ok((cell(kind, at, end), end))
-}
-
-fn container(
-    bytes: &[u8],
-    at: usize,
-    max_depth: usize,
-    kind: CellKind,
-) -> Result<(Cell, usize), Match> {
+fn container(bytes: &[u8], at: usize, max_depth: usize) -> Result<usize, Match> {
     let rest = bytes.get(at..).ok_or(Match::Short)?;
     let mut scanner = Scanner::new(max_depth, 0);
     let mut used = 0;
@@ -210,7 +223,7 @@ fn container(
             .map_err(|_| Match::Differs)?;
         used += step;
         if scanner.done() {
-            return Ok((cell(kind, at, at + used), at + used));
+            return Ok(at + used);
         }
         if seen.is_none() {
             return Err(Match::Short);
