@@ -11,6 +11,8 @@ use crate::model::{Row, Text, Value};
 
 /// Characters of an attribute's value that mParticle takes. ("Default Service Limits")
 pub(super) const MOST_VALUE_CHARACTERS: usize = 4096;
+/// Bytes of the quotes around a JSON string.
+const QUOTES: usize = 2;
 
 /// Notes a cell that should be there or should have a single value. Returns whether it is so.
 pub(super) fn note_missing(value: Value<'_>, slot: usize, row: u64, tally: &mut Tally) -> bool {
@@ -43,6 +45,16 @@ pub(super) fn text_value(
     spelling: Spelling,
     tally: &mut Tally,
 ) -> bool {
+    if let Some(literal) = row.plain(slot)
+        && !spelling.strip_html
+        && literal.len() <= most + QUOTES
+    {
+        let is_there = literal.len() > QUOTES;
+        if is_there {
+            out.extend_from_slice(literal.as_bytes());
+        }
+        return is_there;
+    }
     match row.value(slot) {
         Value::String(text) if text.raw.is_empty() => false,
         Value::String(text) => {
@@ -185,7 +197,16 @@ pub(super) fn attribute_value(
     tally: &mut Tally,
     how: Attribute<'_>,
 ) {
-    attribute_literal(out, row.value(slot), (slot, row.number), tally, how);
+    match row.plain(slot) {
+        Some(literal)
+            if how.types.is_empty()
+                && !how.spelling.strip_html
+                && literal.len() <= MOST_VALUE_CHARACTERS + QUOTES =>
+        {
+            out.extend_from_slice(literal.as_bytes());
+        }
+        _ => attribute_literal(out, row.value(slot), (slot, row.number), tally, how),
+    }
 }
 
 /// Writes a value as an attribute's; `place` is its slot and row.

@@ -49,9 +49,7 @@ struct Seen {
 impl EventNames {
     /// Counts an event whose name is this JSON string; no more names than `most`.
     pub(super) fn add(&mut self, literal: &[u8], most: usize, key: &[u8; 16]) {
-        let mut hasher = SipHasher13::new_with_key(key);
-        hasher.write(literal);
-        let hash = hasher.finish();
+        let hash = SipHasher13::new_with_key(key).hash(literal);
         if let Some(seen) = self.seen.get_mut(&hash) {
             seen.events += 1;
         } else if self.seen.len() < most {

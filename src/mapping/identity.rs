@@ -1,7 +1,6 @@
 //! One identity of a row, as it is sent.
 
 use std::borrow::Cow;
-use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
@@ -41,39 +40,47 @@ pub(super) fn identity_value(
 ) -> Result<bool, NotANumber> {
     let (cleaning, placeholders) = how;
     let start = out.len();
-    match row.value(slot) {
-        Value::String(text) if values::is_blank(text) => return Ok(false),
-        Value::String(text) if cleaning.is_any() => {
-            let cleaned = clean(text, cleaning, slot, row.number, tally);
-            if cleaned.trim().is_empty() {
+    let plain = row.plain(slot).filter(|_| !cleaning.is_any());
+    // Nearly all are like this.
+    if let Some(literal) = plain
+        && matches!(literal.as_bytes(), [_, first, _, ..] if first.is_ascii_graphic())
+    {
+        out.extend_from_slice(literal.as_bytes());
+    } else {
+        match row.value(slot) {
+            Value::String(text) if values::is_blank(text) => return Ok(false),
+            Value::String(text) if cleaning.is_any() => {
+                let cleaned = clean(text, cleaning, slot, row.number, tally);
+                if cleaned.trim().is_empty() {
+                    return Ok(false);
+                }
+                match text.escaped || cleaning.strip_html {
+                    true => values::canonical(out, &cleaned),
+                    // What needed no escapes needs none now.
+                    false => quoted(out, &cleaned),
+                }
+            }
+            Value::String(text) => {
+                if values::canonical_string(out, text).replaced {
+                    tally.add(Note::Replaced, slot, row.number);
+                }
+            }
+            Value::Number(literal) => {
+                out.push(b'"');
+                if !number::push_text(out, literal) {
+                    return Err(NotANumber);
+                }
+                out.push(b'"');
+            }
+            Value::Bool(truth) => quoted(out, if truth { "true" } else { "false" }),
+            Value::List(_) | Value::Object(_) => {
+                tally.add(Note::NotASingleValue, slot, row.number);
                 return Ok(false);
             }
-            match text.escaped || cleaning.strip_html {
-                true => values::canonical(out, &cleaned),
-                // What needed no escapes needs none now.
-                false => quoted(out, &cleaned),
+            value @ (Value::Absent | Value::Null | Value::Pivoted(_) | Value::Failed(_)) => {
+                note_missing(value, slot, row.number, tally);
+                return Ok(false);
             }
-        }
-        Value::String(text) => {
-            if values::canonical_string(out, text).replaced {
-                tally.add(Note::Replaced, slot, row.number);
-            }
-        }
-        Value::Number(literal) => {
-            out.push(b'"');
-            if !number::push_text(out, literal) {
-                return Err(NotANumber);
-            }
-            out.push(b'"');
-        }
-        Value::Bool(truth) => quoted(out, if truth { "true" } else { "false" }),
-        Value::List(_) | Value::Object(_) => {
-            tally.add(Note::NotASingleValue, slot, row.number);
-            return Ok(false);
-        }
-        value @ (Value::Absent | Value::Null | Value::Pivoted(_) | Value::Failed(_)) => {
-            note_missing(value, slot, row.number, tally);
-            return Ok(false);
         }
     }
     let written = out.get(start + 1..out.len() - 1).unwrap_or_default();
@@ -106,9 +113,7 @@ pub fn user_of(key: &[u8; 16], name: &str, value: &str) -> u64 {
         "mpid" => bytes.extend_from_slice(value.as_bytes()),
         _ => values::canonical(&mut bytes, value),
     }
-    let mut hasher = SipHasher13::new_with_key(key);
-    hasher.write(&bytes);
-    hasher.finish()
+    SipHasher13::new_with_key(key).hash(&bytes)
 }
 
 /// Whether white space stands around the content of a JSON string.

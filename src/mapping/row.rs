@@ -138,9 +138,8 @@ impl Plan {
                 bytes.truncate(start);
                 continue;
             };
-            let mut hasher = SipHasher13::new_with_key(&self.key);
-            hasher.write(bytes.get(start..).unwrap_or_default());
-            let hash = hasher.finish();
+            let identity = bytes.get(start..).unwrap_or_default();
+            let hash = SipHasher13::new_with_key(&self.key).hash(identity);
             tally.identity(slot, hash, row.number);
             if start == 0 {
                 user = hash;

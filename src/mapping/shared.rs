@@ -2,10 +2,10 @@
 //!
 //! Values fall by their hash into buckets, and in each a vote is held: a value that has more rows than
 //! all others of its bucket together stays in it. One with a hundredth of all rows has, since the
-//! others of its bucket have a thousandth.
+//! others of its bucket have a five-hundredth.
 
 /// Buckets; a power of two.
-const BUCKETS: usize = 1024;
+const BUCKETS: usize = 512;
 /// A value is told of if it has more than one row of so many, and more rows than that.
 const ONE_OF: u64 = 100;
 const LEAST: u64 = 100;
@@ -18,14 +18,15 @@ pub(super) struct SharedValues {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
-    /// Half of the value's hash, beside which bucket it is in: enough to tell it from a thousandth of
+    /// Half of the value's hash, beside which bucket it is in: enough to tell it from a five-hundredth of
     /// all values.
     hash: u32,
     /// Rows of the value less rows of others, since it has led.
     lead: u32,
     /// Rows of the value since it has led.
     rows: u32,
-    first_row: u64,
+    /// Of those whose number is larger, the largest that there can be.
+    first_row: u32,
 }
 
 /// Values that many rows share.
@@ -62,7 +63,7 @@ impl SharedValues {
                 hash,
                 lead: 1,
                 rows: 1,
-                first_row: row,
+                first_row: u32::try_from(row).unwrap_or(u32::MAX),
             };
         } else if bucket.hash == hash {
             bucket.lead = bucket.lead.saturating_add(1);
@@ -87,7 +88,7 @@ impl SharedValues {
         Some(Shared {
             values,
             rows: largest.rows.into(),
-            first_row: largest.first_row,
+            first_row: largest.first_row.into(),
         })
     }
 }

@@ -105,17 +105,17 @@ fn map_row(plan: &mut Plan, literals: &[&str], tally: &mut Tally) -> Result<Reco
             Some(b'!') => CellKind::Failed,
             Some(_) => CellKind::Number,
         };
-        let value = match kind {
-            CellKind::Plain | CellKind::Escaped => &literal[1..literal.len() - 1],
-            CellKind::Pivoted => &literal[1..],
-            _ => literal,
+        let (value, quote) = match kind {
+            CellKind::Plain | CellKind::Escaped => (literal, 1),
+            CellKind::Pivoted => (&literal[1..], 0),
+            _ => (literal, 0),
         };
-        let start = text.len() as u32;
+        let start = text.len() as u32 + quote;
         text.push_str(value);
         cells.push(Cell {
             kind,
             start,
-            end: text.len() as u32,
+            end: text.len() as u32 - quote,
         });
     }
     let mut record = Record::default();

@@ -17,7 +17,7 @@ pub struct Written {
 /// Writes `text` as a JSON string as it stands. Only escapes that could be half of a surrogate
 /// pair are looked at: a lone half is valid JSON and yet no text, so it becomes U+FFFD.
 pub fn string(out: &mut Vec<u8>, text: Text<'_>) -> Written {
-    if text.escaped && memchr::memmem::find(text.raw.as_bytes(), b"\\u").is_some() {
+    if text.escaped && text.raw.as_bytes().windows(2).any(|pair| pair == b"\\u") {
         return canonical_string(out, text);
     }
     quoted(out, text.raw);
