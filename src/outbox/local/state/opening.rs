@@ -18,6 +18,9 @@ use crate::outbox::local::state::store::{
     Digest, Store, beside, io_error, settle_interrupted_copy,
 };
 
+/// Bytes that are copied at a time. (The allocator keeps what it has once given out in one piece.)
+const PART: usize = 64 << 10;
+
 /// Opens the state at `path` and reads it, or makes one; the second value is `None` when it is new.
 /// Ends or undoes a copy that was interrupted.
 ///
@@ -29,25 +32,38 @@ pub(in crate::outbox) fn open(
     limit: u64,
 ) -> Result<(Store, Option<Index>), StateError> {
     settle_interrupted_copy(path, disk)?;
-    let store = if exists(disk, path)? {
+    let opened = if exists(disk, path)? {
         open_checked(path, disk, limit)?
     } else {
-        Store::open(path, disk, limit)?
+        open_untried(path, disk, limit)?
     };
     let parent = path.parent().unwrap_or(path);
     disk.sync_directory(parent)
         .map_err(io_error("the directory above sled's could not be synced"))?;
+    Ok(opened)
+}
+
+fn open_untried(
+    path: &Path,
+    disk: &Disk,
+    limit: u64,
+) -> Result<(Store, Option<Index>), StateError> {
+    let store = Store::open(path, disk, limit)?;
     let index = load(&store)?;
     Ok((store, index))
 }
 
-fn open_checked(path: &Path, disk: &Disk, limit: u64) -> Result<Store, StateError> {
+fn open_checked(
+    path: &Path,
+    disk: &Disk,
+    limit: u64,
+) -> Result<(Store, Option<Index>), StateError> {
     let (trial, fresh) = (beside(path, "trial"), beside(path, "new"));
     let first = match copy(path, &trial, disk, disk) {
         Err(StateError::Io { source, .. }) => {
             // On a full disk what waits can still be sent, which makes room.
             tracing::warn!(error = %source, "there is no room for a copy of the outbox's state; it is opened without a trial");
-            return Store::open(path, disk, limit);
+            return open_untried(path, disk, limit);
         }
         first => first?,
     };
@@ -58,7 +74,7 @@ fn open_checked(path: &Path, disk: &Disk, limit: u64) -> Result<Store, StateErro
         Err(StateError::Io { .. }) => {
             disk.remove(&fresh)
                 .map_err(io_error("a copy of the state could not be removed"))?;
-            return Store::open(path, disk, limit);
+            return open_untried(path, disk, limit);
         }
         second => second?,
     };
@@ -66,7 +82,10 @@ fn open_checked(path: &Path, disk: &Disk, limit: u64) -> Result<Store, StateErro
         return Err(StateError::Unsteady);
     }
     match seen {
-        Ok(digest) => Store::put_in_place(&fresh, path, disk, limit, digest),
+        // What the trial shows is what is there, if the digests are the same.
+        Ok((index, digest)) => {
+            Store::put_in_place(&fresh, path, disk, limit, digest).map(|store| (store, index))
+        }
         Err(error) if error.is_of_the_system() => Err(error),
         Err(error) => {
             let again = peek(&fresh, disk);
@@ -82,10 +101,9 @@ fn open_checked(path: &Path, disk: &Disk, limit: u64) -> Result<Store, StateErro
 }
 
 /// What a copy of the state shows. The copy is of no use afterwards.
-pub(in crate::outbox) fn peek(copy: &Path, disk: &Disk) -> Result<Digest, StateError> {
+fn peek(copy: &Path, disk: &Disk) -> Result<(Option<Index>, Digest), StateError> {
     let store = Store::open_trial(copy, disk)?;
-    load(&store)?;
-    store.digest()
+    Ok((load(&store)?, store.digest()?))
 }
 
 /// Copies the files of a state, all of them read whole, to another disk or the same one; returns a
@@ -109,19 +127,27 @@ pub(in crate::outbox) fn copy(
             crc = crc32c::crc32c_append(crc, &inner.to_le_bytes());
             continue;
         }
-        let bytes = match ReadFile::open(disk, &path).and_then(|file| file.whole()) {
-            Ok(bytes) => bytes,
-            Err(ReadError::Unreadable(error)) => return Err(error.into()),
-            Err(ReadError::Damaged) => return Err(StateError::Unsteady),
-        };
-        for part in [name.as_encoded_bytes(), &bytes] {
-            crc = crc32c::crc32c_append(crc, part);
-        }
+        crc = crc32c::crc32c_append(crc, name.as_encoded_bytes());
         let file = target_disk.create(&target).map_err(&failed)?;
-        let written = target_disk.write(&file, &target, 0, &bytes);
-        written.map_err(&failed)?;
+        let source = ReadFile::open(disk, &path).map_err(unsteady)?;
+        let length = source.length()?;
+        for offset in (0..length).step_by(PART) {
+            let part = usize::try_from(length - offset).map_or(PART, |left| left.min(PART));
+            let bytes = source.read(offset, part).map_err(unsteady)?;
+            crc = crc32c::crc32c_append(crc, &bytes);
+            let written = target_disk.write(&file, &target, offset, &bytes);
+            written.map_err(&failed)?;
+        }
     }
     Ok(crc)
+}
+
+/// A file that is gone or shorter than it was is being changed, or has not been read.
+fn unsteady(error: ReadError) -> StateError {
+    match error {
+        ReadError::Unreadable(error) => error.into(),
+        ReadError::Damaged => StateError::Unsteady,
+    }
 }
 
 /// The same, and what is copied is on the disk.
