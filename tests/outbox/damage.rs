@@ -429,3 +429,33 @@ fn a_loss_is_named_once_and_not_again_at_the_next_open() {
         outbox.close();
     }
 }
+
+/// Rows of counters in the state of a closed outbox.
+fn counters(path: &Path) -> (sled::Db, Vec<sled::IVec>) {
+    let db = sled::open(path.join("state")).unwrap();
+    let keys = db.scan_prefix(b"c").keys().map(Result::unwrap).collect();
+    (db, keys)
+}
+
+#[test]
+fn counters_are_written_with_the_first_that_settles_and_are_missed_from_then_on() {
+    let home = home();
+    let path = home.path().join("outbox");
+    let outbox = open(&path);
+    backlog(&outbox);
+    outbox.close();
+    assert_eq!(counters(&path).1.len(), 0);
+    let outbox = open(&path);
+    let claims = lease(&outbox, 1).claim(1).unwrap();
+    lease(&outbox, 1).settle(delivered(&claims)).unwrap();
+    outbox.close();
+    let (db, keys) = counters(&path);
+    assert_eq!(keys.len(), 1);
+    db.remove(&keys[0]).unwrap();
+    db.flush().unwrap();
+    drop(db);
+    // The state says less than the segments have settled: it is made anew from the files.
+    let outbox = open(&path);
+    check_sums(&outbox);
+    assert_eq!(drain(&outbox, 1).len(), 15);
+}

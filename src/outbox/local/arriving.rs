@@ -16,7 +16,7 @@ use crate::outbox::local::files::format::{Commit, FileKind, Footer, Header, Plac
 use crate::outbox::local::files::layout::{Layout, Lock};
 use crate::outbox::local::files::segment::{AppendError, LogWriter, SegmentWriter};
 use crate::outbox::local::state::rows::{
-    Account, DeadFileRow, DeliveryRow, Key, Letter, Meta, SegmentRow, Webhook,
+    Account, Counters, DeadFileRow, DeliveryRow, Key, Letter, Meta, SegmentRow, Webhook,
 };
 use crate::outbox::local::state::store::Store;
 use crate::outbox::note::Note;
@@ -114,7 +114,9 @@ impl Arriving {
             kept: Some(rejected.len() as u32),
         };
         self.put(Key::Delivery(position), row.encode())?;
-        self.put(Key::Counters(position), carried.counters.encode())?;
+        if carried.counters != Counters::default() {
+            self.put(Key::Counters(position), carried.counters.encode())?;
+        }
         self.positions.insert(id, position);
         self.newest.insert(carried.info.destination, position);
         Ok(())

@@ -119,7 +119,7 @@
 //! |---|---|
 //! | `m` | next position 8, next letter 8 |
 //! | `d` position 8 | a delivery, written once: info without its account, totals, committed time, rejected rows that were kept 4 (older rows end before) |
-//! | `c` position 8 | where it went: tallies delivered, dead, discarded, damaged, cancelled; cancelled optional time, settled whole optional time, tally erased, erased rejected rows 8 (older rows end after damaged, or before what was erased) |
+//! | `c` position 8 | where it went, absent while that is nowhere: tallies delivered, dead, discarded, damaged, cancelled; cancelled optional time, settled whole optional time, tally erased, erased rejected rows 8 (older rows end after damaged, or before what was erased) |
 //! | `s` position 8, segment 4 | a segment that has not settled: first ordinal 4, entries 4, tally, file size 8, settled entries 4, settled tally, damaged 1 |
 //! | `b` position 8, segment 4, chunk 4 | bytes: which of the chunk's 1,024 entries have settled, one bit each, the lowest first; absent: none |
 //! | `a` destination 16 | the newest account: the position it came with 8, label text, account bytes (sealed) |

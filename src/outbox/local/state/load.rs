@@ -65,11 +65,12 @@ impl Rows {
             Key::Meta => self.meta = Some(Meta::decode(value)?),
             Key::Delivery(at) => {
                 let mut delivery = Delivery::new(DeliveryRow::decode(value)?);
-                let counters = self.counters.pop_front().filter(|(of, _)| *of == at);
-                let counters = counters.ok_or(Wrong::Inconsistent(
-                    "a delivery and its counters are not both there",
-                ))?;
-                delivery.counters = counters.1;
+                if let Some((of, counters)) = self.counters.front()
+                    && *of == at
+                {
+                    delivery.counters = *counters;
+                    self.counters.pop_front();
+                }
                 index.deliveries.insert(at, Box::new(delivery));
             }
             Key::Counters(at) => self.counters.push_back((at, Counters::decode(value)?)),

@@ -8,7 +8,7 @@ use crate::model::DeliveryId;
 use crate::outbox::local::files::layout::Layout;
 use crate::outbox::local::state::index::{Delivery, Index};
 use crate::outbox::local::state::rows::{
-    Account, CHUNK, DeadFileRow, Key, Letter, Meta, Webhook, encode_bytes,
+    Account, CHUNK, Counters, DeadFileRow, Key, Letter, Meta, Webhook, encode_bytes,
 };
 
 /// What is to be done once a change is durable.
@@ -34,7 +34,11 @@ impl Change {
             }
         }
         for (&position, counters) in &self.counters {
-            batch.insert(Key::Counters(position).encode(), counters.encode());
+            let key = Key::Counters(position).encode();
+            match *counters == Counters::default() {
+                true => batch.remove(key),
+                false => batch.insert(key, counters.encode()),
+            }
         }
         for (&(position, number), segment) in &self.segments {
             let key = Key::Segment(position, number).encode();
