@@ -35,7 +35,8 @@ fn text(verdicts: &[Verdict], version: &str, full: bool) -> String {
          PostgreSQL {version} on the same machine and disk, with its defaults but 512 MB of shared buffers and 4 GB of WAL; no \
          standby. It shares the processors with daemons and stand-ins. A plain client copies the same blocks into a table \
          of its own, 4 MB with each statement. Blocks are compressed to a seventh of the rows, so it needs less time for \
-         them than the rows take to be decoded alone: the share of both together says what the shared outbox costs.\n\n{TARGETS}",
+         them than the rows take to be decoded alone. Beside it stand decoding and such a client together, and such a client \
+         with the requests as they are sent, which are not compressed.\n\n{TARGETS}",
         machine()
     );
     lines(&mut out, verdicts);
