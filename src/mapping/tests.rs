@@ -106,9 +106,9 @@ fn map_row(plan: &mut Plan, literals: &[&str], tally: &mut Tally) -> Result<Reco
             Some(_) => CellKind::Number,
         };
         let (value, quote) = match kind {
-            CellKind::Plain | CellKind::Escaped => (literal, 1),
+            CellKind::Plain | CellKind::Escaped => (*literal, 1),
             CellKind::Pivoted => (&literal[1..], 0),
-            _ => (literal, 0),
+            _ => (*literal, 0),
         };
         let start = text.len() as u32 + quote;
         text.push_str(value);
