@@ -86,8 +86,10 @@ impl<'a> Members<'a> {
         }
         let mut has_attributes = false;
         for (before, name, literal) in self.each() {
-            has_attributes |= !before.is_empty();
-            out.extend_from_slice(before.as_bytes());
+            if !before.is_empty() {
+                has_attributes = true;
+                out.extend_from_slice(before.as_bytes());
+            }
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(literal);
         }

@@ -64,7 +64,7 @@ pub fn compare(sent: &[Sent], ledger: &[Accepted]) -> Ends {
         }
     }
     let mut arrived: BTreeMap<usize, (String, Vec<&Accepted>)> = BTreeMap::new();
-    let mut latest: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut orders: BTreeMap<&str, Order> = BTreeMap::new();
     for accepted in ledger {
         let delivery = delivery(accepted);
         let number = numbers.get(&delivery);
@@ -75,13 +75,9 @@ pub fn compare(sent: &[Sent], ledger: &[Accepted]) -> Ends {
         assert_eq!(*known, delivery, "delivery {number} came twice");
         assert_eq!(&*accepted.key, sent[number].key);
         batches.push(accepted);
-        // The next one of an account only when the last has arrived whole.
-        let before = latest.insert(sent[number].key, number).unwrap_or(0);
-        assert!(
-            before <= number,
-            "delivery {number} of {} has a batch after one of {before}",
-            sent[number].key
-        );
+        let told = sent[number].success == Some(true);
+        let order = orders.entry(sent[number].key).or_default();
+        order.next(number, told);
     }
     let mut ends = Ends::default();
     for (number, one) in sent.iter().enumerate() {
@@ -98,6 +94,36 @@ pub fn compare(sent: &[Sent], ledger: &[Accepted]) -> Ends {
         }
     }
     ends
+}
+
+/// In which order the deliveries of an account have arrived.
+#[derive(Default)]
+struct Order {
+    ended: BTreeSet<usize>,
+    current: Option<usize>,
+    /// The last one that was told success.
+    told: Option<usize>,
+}
+
+impl Order {
+    /// The next one only when the last has arrived whole, and after those that were taken before it was
+    /// sent. One of which nothing was heard may have been taken later: by a daemon that was frozen.
+    fn next(&mut self, number: usize, told: bool) {
+        if self.current == Some(number) {
+            return;
+        }
+        self.ended.extend(self.current);
+        let (ended, before) = (self.ended.contains(&number), self.told);
+        assert!(
+            !ended && (!told || before.is_none_or(|before| before < number)),
+            "delivery {number} has a batch after one of {:?}, the last that was told {before:?}",
+            self.current
+        );
+        self.current = Some(number);
+        if told {
+            self.told = Some(number);
+        }
+    }
 }
 
 #[test]
@@ -141,6 +167,10 @@ fn the_comparison_sees_what_it_is_there_for() {
     let cases = [
         (vec![batch(1, "a"), batch(1, "b")], "came twice"),
         (vec![batch(2, "b"), batch(1, "a")], "has a batch after"),
+        (
+            vec![batch(1, "a"), batch(2, "b"), batch(1, "a")],
+            "has a batch after",
+        ),
         (vec![batch(9, "a")], "nobody sent"),
         (vec![batch(1, "a")], "did not arrive"),
         (vec![batch(1, "a"), batch(2, "a")], "one delivery brings"),
