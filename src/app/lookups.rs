@@ -3,6 +3,7 @@
 //! crash; nothing else of a person is kept here.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -50,6 +51,8 @@ struct Inner {
     keys: Arc<Keyring>,
     audit: AuditLog,
     jobs: Mutex<Jobs>,
+    /// It has been said that an erasure cannot be read.
+    said: AtomicBool,
 }
 
 #[derive(Default)]
@@ -101,6 +104,7 @@ impl Lookups {
             keys,
             audit,
             jobs: Mutex::default(),
+            said: AtomicBool::new(false),
         }))
     }
 
@@ -153,9 +157,12 @@ impl Lookups {
     /// Goes on with an erasure that has not ended and that nobody works on. Of an outbox that is one
     /// process's, to be called once, at the start. Blocks on the disk.
     pub fn resume(&self) {
-        let sealed = match self.0.outbox.take_erasure() {
+        let taken = self.0.outbox.take_erasure();
+        let said = self.0.said.swap(taken.is_err(), Ordering::Relaxed);
+        let sealed = match taken {
             Ok(Some(sealed)) => sealed,
             Ok(None) => return,
+            Err(_) if said => return,
             Err(error) => {
                 tracing::error!(
                     error = with_causes(&error),

@@ -135,16 +135,21 @@ impl<T: Transport> Drain<T> {
         let mut changes = self.outbox.subscribe();
         let mut senders = Senders::default();
         let mut look_at = Some(Instant::now());
+        // Said once, however long it lasts.
+        let mut said = false;
         while !shutdown.begun() {
             if look_at.is_some_and(|at| at <= Instant::now()) {
                 let version = *changes.borrow_and_update();
                 look_at = match self.destinations().await {
                     Ok(destinations) => {
+                        said = false;
                         self.start(&mut senders, destinations, version, &shutdown);
                         None
                     }
                     Err(error) => {
-                        warn!(%error, "The outbox does not say where there is work; it is asked again.");
+                        if !std::mem::replace(&mut said, true) {
+                            warn!(%error, "The outbox does not say where there is work; it is asked again.");
+                        }
                         Some(Instant::now() + LOOK_AGAIN)
                     }
                 };
@@ -164,7 +169,7 @@ impl<T: Transport> Drain<T> {
                     look_at.get_or_insert_with(|| Instant::now() + LOOK);
                 }
                 () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {}
-                () = sleep_until(rested_at.unwrap_or_else(Instant::now)), if rested_at.is_some() => {
+                () = sleep_until(rested_at.unwrap_or_else(Instant::now)), if rested_at.is_some() && look_at.is_none() => {
                     look_at = Some(Instant::now());
                 }
             }
