@@ -309,47 +309,106 @@ proptest! {
 
     #[test]
     fn an_erasure_that_is_cut_short_anywhere_goes_on(shapes in prop::collection::vec(shape(), 1..3), cut in 0..60u64, lost in any::<bool>()) {
-        let home = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        // From the change of this number on the disk refuses all: a crash, as far as the disk can tell.
-        let left_over = Arc::new(AtomicU64::new(u64::MAX));
-        let count = Arc::clone(&left_over);
-        let disk = Disk::with_hook(move |op| {
-            if matches!(op, Op::Open(_) | Op::Length(_) | Op::List(_) | Op::Read { .. }) {
-                return Ok(());
+        goes_on(&shapes, cut, lost);
+    }
+}
+
+/// An erasure whose disk refuses all changes but the first `cut`, and then an open, perhaps without the state.
+fn goes_on(shapes: &[Shape], cut: u64, lost: bool) {
+    let home = tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap();
+    // From the change of this number on the disk refuses all: a crash, as far as the disk can tell.
+    let left_over = Arc::new(AtomicU64::new(u64::MAX));
+    let count = Arc::clone(&left_over);
+    let disk = Disk::with_hook(move |op| {
+        if matches!(
+            op,
+            Op::Open(_) | Op::Length(_) | Op::List(_) | Op::Read { .. }
+        ) {
+            return Ok(());
+        }
+        match count.fetch_update(SeqCst, SeqCst, |left| {
+            if left == u64::MAX {
+                Some(left)
+            } else {
+                left.checked_sub(1)
             }
-            match count.fetch_update(SeqCst, SeqCst, |left| if left == u64::MAX { Some(left) } else { left.checked_sub(1) }) {
-                Ok(_) => Ok(()),
-                Err(_) => Err(std::io::Error::other("cut")),
-            }
-        });
-        let outbox = open(home.path(), disk);
-        let mut held = Vec::new();
-        for (n, shape) in (1u8..).zip(&shapes) {
-            deliver(&outbox, n, shape);
-            held.extend(use_up(&outbox, n, shape));
+        }) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(std::io::Error::other("cut")),
         }
-        outbox.begin_erasure(b"whom").unwrap();
-        left_over.store(cut, SeqCst);
-        let whole = erase(&outbox, held).is_ok();
-        outbox.close();
-        drop(outbox);
-        if lost {
-            std::fs::remove_dir_all(home.path().join("state")).unwrap();
-        }
-        let outbox = open(home.path(), Disk::default());
-        assert_eq!(outbox.pending_erasure().unwrap().as_deref(), Some(&b"whom"[..]));
-        if !lost {
-            assert_eq!(outbox.damage(), []);
-        }
-        check_sums(&outbox);
-        erase(&outbox, Vec::new()).unwrap();
-        outbox.end_erasure().unwrap();
-        assert_eq!(outbox.pending_erasure().unwrap(), None);
-        assert_eq!(left(home.path()), 0, "whole: {whole}");
-        check_sums(&outbox);
-        drain(&outbox);
-        assert!(all_settled(&outbox, !lost));
-        outbox.close();
-        assert_eq!(crate::outbox::inspect(home.path(), Some(&keys())).unwrap().report.faults, []);
+    });
+    let outbox = open(home.path(), disk);
+    let mut held = Vec::new();
+    for (n, shape) in (1u8..).zip(shapes) {
+        deliver(&outbox, n, shape);
+        held.extend(use_up(&outbox, n, shape));
+    }
+    outbox.begin_erasure(b"whom").unwrap();
+    left_over.store(cut, SeqCst);
+    let whole = erase(&outbox, held).is_ok();
+    outbox.close();
+    drop(outbox);
+    if lost {
+        std::fs::remove_dir_all(home.path().join("state")).unwrap();
+    }
+    let outbox = open(home.path(), Disk::default());
+    assert_eq!(
+        outbox.pending_erasure().unwrap().as_deref(),
+        Some(&b"whom"[..])
+    );
+    if !lost {
+        assert_eq!(outbox.damage(), []);
+    }
+    check_sums(&outbox);
+    erase(&outbox, Vec::new()).unwrap();
+    outbox.end_erasure().unwrap();
+    assert_eq!(outbox.pending_erasure().unwrap(), None);
+    assert_eq!(left(home.path()), 0, "whole: {whole}");
+    check_sums(&outbox);
+    drain(&outbox);
+    assert!(all_settled(&outbox, !lost));
+    outbox.close();
+    assert_eq!(
+        crate::outbox::inspect(home.path(), Some(&keys()))
+            .unwrap()
+            .report
+            .faults,
+        []
+    );
+}
+
+#[test]
+fn an_erasure_that_is_cut_short_and_loses_the_state_counts_nothing_twice() {
+    let shape = Shape {
+        entries: [
+            &[false][..],
+            &[false, true],
+            &[true, true],
+            &[false],
+            &[false; 3],
+            &[false],
+            &[false, false, true],
+        ]
+        .map(<[bool]>::to_vec)
+        .into(),
+        rejected: vec![true],
+        settle: vec![
+            Some(166),
+            Some(229),
+            Some(219),
+            None,
+            None,
+            Some(55),
+            Some(41),
+            Some(117),
+        ],
+        cancel: true,
+        replay: true,
+        discard: false,
+    };
+    for cut in 0..40 {
+        goes_on(std::slice::from_ref(&shape), cut, true);
     }
 }

@@ -268,6 +268,13 @@ impl Replay<'_> {
             };
             let settles =
                 change.settle_entry(&self.index, position, entry.ordinal, weight, outcome);
+            if settles && self.added.contains(&entry.delivery) {
+                // What was erased from its segment and lies here still. It is erased from here when
+                // the erasure goes on.
+                let mut more = dead;
+                more -= weight;
+                change.erased_was_dead(&self.index, position, more);
+            }
             for found in entry.letters {
                 if settles || self.dies_again(&mut change, position, &found) {
                     self.add_letter(&mut change, position, found);

@@ -482,6 +482,12 @@ impl Change {
         counters.dead += tally;
     }
 
+    /// The state had been lost with what was known of `tally`: it was taken as erased, since its segment
+    /// does not have it any more, and a dead letter that has settled says otherwise.
+    pub fn erased_was_dead(&mut self, index: &Index, position: u64, tally: Tally) {
+        self.counters(index, position).erased -= tally;
+    }
+
     /// Says how long a dead-letter file is.
     pub fn set_dead_file(&mut self, index: &Index, number: u32, length: u64) {
         let row = DeadFileRow {
