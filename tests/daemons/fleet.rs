@@ -178,7 +178,8 @@ impl Fleet {
         let wrapper = member.clock.wrapper();
         let wrapper: Vec<&str> = wrapper.iter().map(String::as_str).collect();
         let child = spawn_by(&wrapper, &member.directory, &self.tap.endpoint, &settings);
-        let daemon = Daemon::of(child, &member.directory);
+        // Its way to the database may be one of this program's tasks, which must not wait behind this.
+        let daemon = tokio::task::block_in_place(|| Daemon::of(child, &member.directory));
         let backend = Backend {
             hub: daemon.hub.clone(),
             admin: daemon.admin.clone(),
