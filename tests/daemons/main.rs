@@ -5,7 +5,7 @@
 //! as many as the database fails over.
 //! `LOOKER_FEED_TEST_SEED=<seed>`: the same choices again; the moments depend on the machine too.
 //! `LOOKER_FEED_TEST_FREEZE=<s>`: how long a daemon is frozen (a lease and a bit), and
-//! `LOOKER_FEED_TEST_AWAY=<s>` how long the database is away (five leases).
+//! `LOOKER_FEED_TEST_AWAY=<s>` how long the database is away (100 s).
 
 mod balancer;
 mod books;
