@@ -1,7 +1,9 @@
 //! How long a destination stands still when its daemon goes, how destinations are shared out, and how
 //! fast one account is sent to all the while.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::fleet::{Fleet, LEASE, Terms, until};
 use crate::server::{Isolation, database};
@@ -84,6 +86,8 @@ async fn an_account_is_sent_no_faster_than_its_limit_through_takeovers_and_with_
     let Some(mut fleet) = three(terms).await else {
         return;
     };
+    let late = Arc::new(AtomicU64::new(0));
+    let watch = tokio::spawn(watch(Arc::clone(&late)));
     let sent = fleet.load(&["account"], 16_000).await;
     let sender = |fleet: &Fleet| {
         let came = fleet.tap.came();
@@ -113,10 +117,29 @@ async fn an_account_is_sent_no_faster_than_its_limit_through_takeovers_and_with_
         fleet.start(at);
     }
     let found = fleet.tap.most_in_a_second();
-    println!("at most {found} batches of one account came within a second");
-    assert!(found <= u64::from(rate + most), "{found}");
+    watch.abort();
+    let late = Duration::from_millis(late.load(Ordering::Relaxed));
+    println!(
+        "at most {found} batches of one account came within a second, on a machine that was {late:?} late"
+    );
+    // What is late comes beside what is not.
+    let busy = late > Duration::from_millis(50);
+    let more = if busy { most } else { 0 } + (f64::from(rate) * late.as_secs_f64()) as u32;
+    assert!(found <= u64::from(rate + most + more), "{found}");
     let counts = fleet.world.mparticle.counts();
     assert_eq!(counts.statuses.get(&429), None, "{counts:?}");
     fleet.balanced(&sent).await;
     assert_eq!(fleet.tap.overlaps(), []);
+}
+
+/// How late this program ran at most, in milliseconds: on a busy machine a request comes later than it was
+/// sent.
+async fn watch(late: Arc<AtomicU64>) {
+    const TICK: Duration = Duration::from_millis(10);
+    loop {
+        let begin = Instant::now();
+        tokio::time::sleep(TICK).await;
+        let more = begin.elapsed().saturating_sub(TICK);
+        late.fetch_max(more.as_millis() as u64, Ordering::Relaxed);
+    }
 }
