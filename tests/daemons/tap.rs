@@ -228,10 +228,12 @@ fn note(books: &Mutex<Books>, account: String, pid: u32, batches: u64) {
     all.came.entry(account).or_default().push(came);
 }
 
-/// The tables are not read in one moment, so what is not found is looked for again.
+/// The tables are not read in one moment, so what is not found is looked for again. With many processes
+/// that takes long, and the lines to the database run on these threads too.
 async fn owner_of(peer: SocketAddr, own: SocketAddr) -> Option<u32> {
     for _ in 0..50 {
-        if let Some(pid) = owner(peer, own) {
+        let found = tokio::task::spawn_blocking(move || owner(peer, own)).await;
+        if let Some(pid) = found.expect("no panic") {
             return Some(pid);
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
