@@ -127,20 +127,12 @@ fn value(bytes: &[u8], at: usize, max_depth: usize, slot: &mut Cell) -> Result<u
     Ok(end)
 }
 
+/// Cuts a cell out of a row. Rows are shorter than 4 GiB, see `RowReader::new`.
 #[inline]
-fn put(slot: &mut Cell, kind: CellKind, start: usize, end: usize) {
+pub(super) fn put(slot: &mut Cell, kind: CellKind, start: usize, end: usize) {
     slot.kind = kind;
     slot.start = start as u32;
     slot.end = end as u32;
-}
-
-/// Cuts a cell out of a row. Rows are shorter than 4 GiB, see `RowReader::new`.
-pub(super) fn cell(kind: CellKind, start: usize, end: usize) -> Cell {
-    Cell {
-        kind,
-        start: start as u32,
-        end: end as u32,
-    }
 }
 
 /// Where the string that begins at `start` ends, its quotes left out.

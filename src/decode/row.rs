@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::error::{DecodeError, Problem};
-use super::layout::{Layout, Match, UNSELECTED, cell};
+use super::layout::{Layout, Match, UNSELECTED, put};
 use super::scan::{Event, Kind, Scanner, Stuck};
 use super::{Limits, scan};
 use crate::model::{Cell, CellKind, Row, Text};
@@ -425,7 +425,7 @@ impl Walk {
 
     fn set(&self, row: &mut Parts<'_>, kind: CellKind, start: usize, end: usize) {
         if let Some(slot) = row.cells.get_mut(self.slot as usize) {
-            *slot = cell(kind, start, end);
+            put(slot, kind, start, end);
         }
     }
 

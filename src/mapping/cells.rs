@@ -35,6 +35,19 @@ pub(super) struct Spelling {
     pub(super) canonical: bool,
 }
 
+/// A string of at most `most` characters to which nothing is to be done, quotes and all; nearly all are
+/// like this.
+#[inline]
+fn as_it_stands<'a>(
+    row: &Row<'a>,
+    slot: usize,
+    most: usize,
+    spelling: Spelling,
+) -> Option<&'a str> {
+    let fits = |literal: &&str| !spelling.strip_html && literal.len() <= most + QUOTES;
+    row.plain(slot).filter(fits)
+}
+
 /// Writes a value as a JSON string of at most `most` characters; `false` and nothing when it is
 /// null or empty.
 pub(super) fn text_value(
@@ -45,10 +58,7 @@ pub(super) fn text_value(
     spelling: Spelling,
     tally: &mut Tally,
 ) -> bool {
-    if let Some(literal) = row.plain(slot)
-        && !spelling.strip_html
-        && literal.len() <= most + QUOTES
-    {
+    if let Some(literal) = as_it_stands(row, slot, most, spelling) {
         let is_there = literal.len() > QUOTES;
         if is_there {
             out.extend_from_slice(literal.as_bytes());
@@ -103,10 +113,6 @@ fn string_value(
     tally: &mut Tally,
 ) {
     let (slot, row) = place;
-    // Nearly all are like this: there is nothing to do to them.
-    if !text.escaped && !spelling.strip_html && text.raw.len() <= most {
-        return quoted(out, text.raw);
-    }
     let html = match spelling.strip_html {
         true => html::text_of(text),
         false => None,
@@ -197,14 +203,8 @@ pub(super) fn attribute_value(
     tally: &mut Tally,
     how: Attribute<'_>,
 ) {
-    match row.plain(slot) {
-        Some(literal)
-            if how.types.is_empty()
-                && !how.spelling.strip_html
-                && literal.len() <= MOST_VALUE_CHARACTERS + QUOTES =>
-        {
-            out.extend_from_slice(literal.as_bytes());
-        }
+    match as_it_stands(row, slot, MOST_VALUE_CHARACTERS, how.spelling) {
+        Some(literal) if how.types.is_empty() => out.extend_from_slice(literal.as_bytes()),
         _ => attribute_literal(out, row.value(slot), (slot, row.number), tally, how),
     }
 }
