@@ -39,15 +39,15 @@ fn number(name: &str) -> Option<u64> {
     Some(number.unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-async fn three() -> Option<Fleet> {
+async fn three(terms: Terms) -> Option<Fleet> {
     let database = database(Isolation::Default)?;
     let socket = database.directory.join(".s.PGSQL.5432");
-    Some(Fleet::on(socket, &database.name, 3, Terms::default()).await)
+    Some(Fleet::on(socket, &database.name, 3, terms).await)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_rolling_restart_refuses_no_delivery() {
-    let Some(mut fleet) = three().await else {
+    let Some(mut fleet) = three(Terms::default()).await else {
         return;
     };
     let streams = fleet.streams();
@@ -66,7 +66,7 @@ async fn a_rolling_restart_refuses_no_delivery() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_daemon_that_is_cut_off_sends_nothing_beside_the_one_that_goes_on() {
-    let Some(fleet) = three().await else {
+    let Some(fleet) = three(Terms::default()).await else {
         return;
     };
     let streams = fleet.streams();

@@ -6,15 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::fleet::{Fleet, LEASE, Terms, until};
-use crate::server::{Isolation, database};
+use crate::three;
 
 const ACCOUNTS: [&str; 6] = ["one", "two", "three", "four", "five", "six"];
-
-async fn three(terms: Terms) -> Option<Fleet> {
-    let database = database(Isolation::Default)?;
-    let socket = database.directory.join(".s.PGSQL.5432");
-    Some(Fleet::on(socket, &database.name, 3, terms).await)
-}
 
 /// Waits until others send to all accounts of a daemon that is gone; the longest that one stood still.
 async fn stood_still(fleet: &Fleet, pid: u32) -> Duration {
