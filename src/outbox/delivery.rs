@@ -246,16 +246,17 @@ pub enum Ending {
     InDoubt,
 }
 
-/// The lasting part of [`NewDelivery`], within its bounds.
+/// The lasting part of [`NewDelivery`], within its bounds. The deliveries of a schedule have the same texts,
+/// which can be shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::outbox) struct Info {
     pub id: DeliveryId,
     pub destination: DestinationId,
-    pub label: String,
+    pub label: Arc<str>,
     pub account: Arc<[u8]>,
     pub webhook: Option<WebhookKey>,
-    pub title: String,
-    pub link: Option<String>,
+    pub title: Arc<str>,
+    pub link: Option<Arc<str>>,
     pub received: UnixMillis,
 }
 
@@ -270,11 +271,14 @@ impl Info {
         Ok(Self {
             id: new.id,
             destination: new.destination,
-            label: cut(&new.destination_label, MAX_LABEL).to_owned(),
+            label: cut(&new.destination_label, MAX_LABEL).into(),
             account: new.account.into(),
             webhook: new.webhook.as_deref().map(WebhookKey::of),
-            title: cut(&new.title, MAX_TITLE).to_owned(),
-            link: new.link.filter(|link| link.len() <= MAX_LINK),
+            title: cut(&new.title, MAX_TITLE).into(),
+            link: new
+                .link
+                .filter(|link| link.len() <= MAX_LINK)
+                .map(Arc::from),
             received: new.received,
         })
     }
@@ -297,15 +301,19 @@ impl Info {
             id: DeliveryId(read.array()?),
             destination: DestinationId(read.array()?),
             received: read.time()?,
-            label: read.text()?,
-            account: read.blob()?.into(),
+            label: read.text()?.into(),
+            account: match read.blob()? {
+                // Of a row: it needs no memory of its own.
+                [] => Arc::default(),
+                account => account.into(),
+            },
             webhook: match read.u8()? {
                 0 => None,
                 1 => Some(WebhookKey(read.array()?)),
                 _ => return Err(Malformed),
             },
-            title: read.text()?,
-            link: read.optional_text()?,
+            title: read.text()?.into(),
+            link: read.optional_text()?.map(Arc::from),
         })
     }
 }

@@ -10,7 +10,7 @@ use crate::outbox::local::files::read::{ReadError, Unreadable, sound};
 use crate::outbox::local::files::segment::SegmentFile;
 use crate::outbox::local::handle::Local;
 use crate::outbox::local::owner::command::{Command, Loss};
-use crate::outbox::local::state::index::Pick;
+use crate::outbox::local::state::delivery::Pick;
 use crate::outbox::local::state::rows::{DeliveryRow, Letter, SegmentRow};
 use crate::outbox::ordinal::{Ordinal, REPLAYED};
 

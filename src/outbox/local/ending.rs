@@ -33,10 +33,10 @@ pub(in crate::outbox) fn ending(local: &Local, id: DeliveryId) -> Ending {
         requests.insert(letter.ordinal);
         dead += letter.tally;
     }
-    let mut told = delivery.counters.delivered;
+    let mut told = delivery.counters().delivered;
     told += dead;
     // What is known of users who were erased is gone as well.
-    told += delivery.counters.erased;
+    told += delivery.counters().erased;
     let mapped = delivery.row.totals.mapped();
     if damaged || told != mapped {
         return Ending::InDoubt;

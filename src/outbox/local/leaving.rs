@@ -17,7 +17,8 @@ use crate::outbox::local::files::disk::Disk;
 use crate::outbox::local::files::read::{ReadError, ReadFile, sound};
 use crate::outbox::local::files::segment::{SegmentFile, read_header, read_sealed};
 use crate::outbox::local::handle::Local;
-use crate::outbox::local::state::index::{Delivery, Index};
+use crate::outbox::local::state::delivery::Delivery;
+use crate::outbox::local::state::index::Index;
 use crate::outbox::record::{Frame, Kind, scan};
 use crate::outbox::settings::Settings;
 use crate::seal::{KeyId, Keyring};
@@ -69,7 +70,7 @@ impl Leaving {
                 info: Arc::clone(&delivery.row.info),
                 totals: delivery.row.totals.clone(),
                 committed: delivery.row.committed,
-                counters: delivery.counters,
+                counters: delivery.counters(),
                 held: index.is_held(position),
                 turn: position,
                 settled: settled(delivery),
@@ -111,7 +112,7 @@ impl Leaving {
             let segments = index.delivery(id).map(|(_, delivery)| &delivery.segments);
             let rows = segments
                 .into_iter()
-                .flat_map(|segments| segments.values().map(|segment| segment.row.summary));
+                .flat_map(|segments| segments.iter().map(|segment| segment.row.summary));
             rows.collect()
         };
         for summary in segments {
@@ -195,8 +196,8 @@ impl Leaving {
     fn key_of(&self, delivery: &Delivery) -> Result<KeyId, Error> {
         let shared = &self.local.shared;
         let id = delivery.row.info.id;
-        let segments = delivery.segments.keys();
-        let files = segments.map(|number| shared.layout.segment(id, *number));
+        let segments = delivery.segments.numbers();
+        let files = segments.map(|number| shared.layout.segment(id, number));
         for path in files.chain([shared.layout.rejected(id)]) {
             let header =
                 ReadFile::open(&shared.disk, &path).and_then(|file| file.twice(read_header));
@@ -221,10 +222,9 @@ impl Leaving {
 fn settled(delivery: &Delivery) -> Bits {
     let requests = u32::try_from(delivery.row.totals.requests).unwrap_or(u32::MAX);
     let mut bits = Bits::all(requests);
-    for segment in delivery.segments.values() {
+    for segment in delivery.segments.iter() {
         for at in 0..segment.row.summary.entries {
-            let done = segment.settled.as_ref().is_some_and(|bits| bits.get(at));
-            bits.set(segment.row.summary.first + at, done);
+            bits.set(segment.row.summary.first + at, segment.has_settled(at));
         }
     }
     bits

@@ -45,7 +45,7 @@ pub(in crate::outbox) fn destinations(local: &Local) -> Vec<DestinationState> {
         if index.is_held(position) {
             continue;
         }
-        let (waiting, in_flight) = (delivery.waiting(), delivery.flight.tally);
+        let (waiting, in_flight) = (delivery.waiting(), delivery.in_flight());
         if waiting == Tally::default() && in_flight == Tally::default() {
             continue;
         }
@@ -54,7 +54,7 @@ pub(in crate::outbox) fn destinations(local: &Local) -> Vec<DestinationState> {
             state.in_flight += in_flight;
             state.bytes += delivery
                 .segments
-                .values()
+                .iter()
                 .map(|segment| segment.row.summary.bytes)
                 .sum::<u64>();
             let received = Some(info.received);
@@ -62,7 +62,7 @@ pub(in crate::outbox) fn destinations(local: &Local) -> Vec<DestinationState> {
                 state.oldest = received;
             }
             if state.label.is_empty() {
-                state.label.clone_from(&info.label);
+                state.label.push_str(&info.label);
             }
         }
     }
@@ -167,16 +167,16 @@ pub(in crate::outbox) fn usage(local: &Local) -> Usage {
     usage.held = index.held_deliveries();
     let kept = local.shared.settings.rejected_rows;
     for delivery in index.deliveries.values() {
-        usage.dead_letters += delivery.counters.dead;
-        usage.cancelled += delivery.counters.cancelled;
+        usage.dead_letters += delivery.counters().dead;
+        usage.cancelled += delivery.counters().cancelled;
         let kept = match delivery.row.kept {
             Some(kept) => u64::from(kept),
             None => delivery.row.totals.rows_rejected.min(kept),
         };
-        usage.rejected_rows += kept.saturating_sub(delivery.counters.erased_rejected);
+        usage.rejected_rows += kept.saturating_sub(delivery.counters().erased_rejected);
         usage.entries += delivery
             .segments
-            .values()
+            .iter()
             .map(|segment| {
                 let row = segment.row;
                 u64::from(row.summary.entries.saturating_sub(row.settled_entries))

@@ -23,7 +23,7 @@ pub(in crate::outbox) fn verify(local: &Local) -> Result<(), Error> {
         deliveries
             .flat_map(|(position, delivery)| {
                 let id = delivery.row.info.id;
-                let segments = delivery.segments.values();
+                let segments = delivery.segments.iter();
                 segments.map(move |segment| (*position, id, segment.row))
             })
             .collect()

@@ -29,7 +29,7 @@ impl<'a> Holds<'a> {
             index.erasing.insert((position, ordinal));
             self.entries.insert((position, ordinal));
             let delivery = index.deliveries.get(&position);
-            flies |= delivery.is_some_and(|one| one.flight.claimed.contains_key(&ordinal));
+            flies |= delivery.is_some_and(|one| one.claimed(ordinal).is_some());
         }
         flies
     }

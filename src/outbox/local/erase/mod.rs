@@ -122,7 +122,7 @@ fn take_arrived(local: &Local, arriving: &mut HashSet<DeliveryId>) -> HashSet<De
 fn expect(local: &Local, scan: &Scan, work: &BTreeSet<(u64, u32)>) {
     let index = local.shared.index();
     let segments = work.iter().filter_map(|(position, number)| {
-        let segment = index.deliveries.get(position)?.segments.get(number)?;
+        let segment = index.deliveries.get(position)?.segments.get(*number)?;
         Some(segment.row.summary.bytes)
     });
     let dead = index.dead_files.values().map(|file| file.row.length);

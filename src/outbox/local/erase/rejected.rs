@@ -102,7 +102,7 @@ fn write(
     let found = {
         let index = shared.index();
         let found = index.deliveries.get(&position);
-        found.map(|one| (one.row.clone(), one.counters.erased_rejected))
+        found.map(|one| (one.row.clone(), one.counters().erased_rejected))
     };
     let Some((delivery, before)) = found else {
         return Ok(None);

@@ -29,7 +29,7 @@ pub(super) fn all(local: &Local, of: Option<&HashSet<DeliveryId>>) -> BTreeSet<K
     let deliveries = index.deliveries.iter();
     let deliveries = deliveries.filter(|(_, delivery)| wanted(delivery.row.info.id));
     deliveries
-        .flat_map(|(position, delivery)| delivery.segments.keys().map(|n| (*position, *n)))
+        .flat_map(|(position, delivery)| delivery.segments.numbers().map(|n| (*position, n)))
         .collect()
 }
 
@@ -52,9 +52,9 @@ fn open(local: &Local, (position, number): Key) -> Result<Option<Open>, Error> {
         let known = {
             let index = shared.index();
             index.deliveries.get(&position).and_then(|delivery| {
-                let segment = delivery.segments.get(&number)?;
-                let last = delivery.segments.last_key_value();
-                let last = last.is_some_and(|(last, _)| *last == number);
+                let segment = delivery.segments.get(number)?;
+                let last = delivery.segments.last();
+                let last = last.is_some_and(|last| last.row.summary.number == number);
                 Some((Arc::clone(&delivery.row), segment.row, last))
             })
         };
@@ -141,10 +141,10 @@ pub(super) fn find(
         let (settled, flies) = {
             let index = local.shared.index();
             let delivery = index.deliveries.get(&position);
-            let segment = delivery.and_then(|delivery| delivery.segments.get(&number));
+            let segment = delivery.and_then(|delivery| delivery.segments.get(number));
             let settled =
                 segment.is_none_or(|one| one.has_settled(ordinal - open.row.summary.first));
-            let flies = delivery.is_some_and(|one| one.flight.claimed.contains_key(&ordinal));
+            let flies = delivery.is_some_and(|one| one.claimed(ordinal).is_some());
             (settled, flies)
         };
         let Some(occurrence) = at(local, found, position) else {

@@ -238,11 +238,11 @@ mod tests {
             info: Some(Info {
                 id: DeliveryId([1; 16]),
                 destination: DestinationId([2; 16]),
-                label: "label".to_owned(),
+                label: "label".into(),
                 account: Arc::from(*b"sealed"),
                 webhook: None,
-                title: "title".to_owned(),
-                link: Some("link".to_owned()),
+                title: "title".into(),
+                link: Some("link".into()),
                 received: UnixMillis(77),
             }),
         }

@@ -112,7 +112,7 @@ fn read_segment(
     let mut records = Vec::new();
     if let Some((_, delivery)) = index.and_then(|index| index.delivery(id)) {
         // One that the state does not count has settled.
-        let Some(segment) = delivery.segments.get(&number) else {
+        let Some(segment) = delivery.segments.get(number) else {
             return Ok(records);
         };
         let summary = segment.row.summary;

@@ -17,8 +17,9 @@ use crate::outbox::local::files::read::{ReadFile, Unreadable, exists, length_of,
 use crate::outbox::local::files::rejected;
 use crate::outbox::local::files::segment::{check_framed, read_footer};
 use crate::outbox::local::offline::damaged::given_up;
+use crate::outbox::local::state::delivery::Segment;
 use crate::outbox::local::state::error::StateError;
-use crate::outbox::local::state::index::{Index, Segment};
+use crate::outbox::local::state::index::Index;
 use crate::outbox::local::state::load::load;
 use crate::outbox::local::state::opening;
 use crate::outbox::local::state::rows::Letter;
@@ -179,7 +180,8 @@ impl Look<'_> {
             .flat_map(|index| index.deliveries.values())
         {
             let id = delivery.row.info.id;
-            for (&number, segment) in &delivery.segments {
+            for segment in delivery.segments.iter() {
+                let number = segment.row.summary.number;
                 known.insert(self.layout.segment(id, number), (id, segment));
             }
         }

@@ -122,7 +122,7 @@ fn recorded(index: Option<&Index>) -> BTreeMap<DeliveryId, Inspected> {
     let mut found = BTreeMap::new();
     for (position, delivery) in index.iter().flat_map(|index| &index.deliveries) {
         let state = delivery.state(*position);
-        let left = delivery.segments.values().map(|segment| {
+        let left = delivery.segments.iter().map(|segment| {
             let row = &segment.row;
             u64::from(row.summary.entries.saturating_sub(row.settled_entries))
         });
@@ -202,8 +202,8 @@ impl Inspected {
     fn new(id: DeliveryId, info: Option<&Info>) -> Self {
         Self {
             id,
-            title: info.map_or_else(String::new, |info| info.title.clone()),
-            destination: info.map_or_else(String::new, |info| info.label.clone()),
+            title: info.map_or_else(String::new, |info| (*info.title).to_owned()),
+            destination: info.map_or_else(String::new, |info| (*info.label).to_owned()),
             received: info.map_or(UnixMillis(0), |info| info.received),
             standing: DeliveryStatus::Unknown,
             entries: 0,

@@ -63,7 +63,7 @@ pub(in crate::outbox) fn sweep(keeper: &Keeper, change: &mut Change) {
     let index = keeper.shared.index();
     let now = keeper.shared.now();
     for (&position, delivery) in &index.deliveries {
-        let cancelled = delivery.counters.cancelled_at.is_some();
+        let cancelled = delivery.counters().cancelled_at.is_some();
         if cancelled && delivery.waiting() != Tally::default() {
             change.cancel(&index, position, now);
         }

@@ -9,7 +9,7 @@ use crate::outbox::local::files::format::Commit;
 use crate::outbox::local::owner::command::{Prepared, Reply};
 use crate::outbox::local::owner::keeper::{Ack, Keeper};
 use crate::outbox::local::state::change::Change;
-use crate::outbox::local::state::index::{Delivery, Segment};
+use crate::outbox::local::state::delivery::{Delivery, Segment};
 use crate::outbox::local::state::rows::{DeliveryRow, SegmentRow};
 
 /// Writes the footer that makes the delivery accepted, and adds it to the change.
@@ -76,7 +76,7 @@ pub(in crate::outbox) fn commit(
             settled: None,
             file: None,
         };
-        delivery.segments.insert(summary.number, Box::new(segment));
+        delivery.segments.insert(segment);
     }
     // A delivery without entries has settled already; its segment has said all it had to.
     let empty = receipt.requests == 0;

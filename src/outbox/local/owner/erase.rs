@@ -28,7 +28,7 @@ pub(in crate::outbox) fn rewritten(
             .deliveries
             .get(&rewritten.position)
             .and_then(|delivery| {
-                let segment = delivery.segments.get(&rewritten.number)?;
+                let segment = delivery.segments.get(rewritten.number)?;
                 Some((delivery.row.info.id, segment.row.summary))
             })
     };

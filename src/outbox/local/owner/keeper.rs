@@ -168,7 +168,7 @@ impl Keeper {
             let cancelled = shared
                 .index()
                 .delivery(id)
-                .is_some_and(|(_, delivery)| delivery.counters.cancelled_at.is_some());
+                .is_some_and(|(_, delivery)| delivery.counters().cancelled_at.is_some());
             if cancelled && let Err(error) = shared.disk.remove(&shared.layout.cancelled(id)) {
                 tracing::warn!(delivery = %id, %error, "the mark of a cancelled delivery could not be removed; the next start removes it");
             }

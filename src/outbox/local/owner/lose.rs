@@ -32,7 +32,7 @@ pub(in crate::outbox) fn lose(keeper: &mut Keeper, losses: &[Loss], change: &mut
                 let known = index
                     .deliveries
                     .get(position)
-                    .and_then(|delivery| delivery.segments.get(number))
+                    .and_then(|delivery| delivery.segments.get(*number))
                     .is_none_or(|segment| segment.row.damaged);
                 let places = file.as_deref().map(SegmentFile::places);
                 let tally = change.give_up_missing(&index, *position, *number, places);

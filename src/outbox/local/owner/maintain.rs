@@ -116,7 +116,9 @@ fn old_deliveries(keeper: &Keeper) -> HashMap<DeliveryId, u64> {
     let settled: Vec<(DeliveryId, u64)> = index
         .deliveries
         .iter()
-        .filter(|(_, delivery)| delivery.is_settled() && delivery.counters.dead == Tally::default())
+        .filter(|(_, delivery)| {
+            delivery.is_settled() && delivery.counters().dead == Tally::default()
+        })
         .map(|(position, delivery)| (delivery.row.info.id, *position))
         .collect();
     let excess = settled.len().saturating_sub(keeper.shared.settings.history);

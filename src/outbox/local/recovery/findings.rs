@@ -177,7 +177,7 @@ impl Findings {
                 continue;
             }
             match index.delivery(id) {
-                Some((_, delivery)) if delivery.segments.contains_key(&number) => {}
+                Some((_, delivery)) if delivery.segments.get(number).is_some() => {}
                 Some(_) => found.settled.push(layout.segment(id, number)),
                 None if unknown.last() == Some(&id) => {}
                 None => unknown.push(id),
@@ -342,8 +342,9 @@ impl Search<'_> {
     ) -> Result<(), Unreadable> {
         for (&position, delivery) in &self.index.deliveries {
             let id = delivery.row.info.id;
-            for (&number, segment) in &delivery.segments {
+            for segment in delivery.segments.iter() {
                 let summary = segment.row.summary;
+                let number = summary.number;
                 let path = self.layout.segment(id, number);
                 let file = SegmentFile::open(self.disk, &path, id, summary.first, summary.entries);
                 let file = sound(file)?.filter(|file| file.sound);
@@ -362,7 +363,7 @@ impl Search<'_> {
             };
             let footer = ReadFile::open(self.disk, path).and_then(|file| read_footer(&file));
             let erased = sound(footer)?.map_or(0, |footer| footer.erased.rows);
-            let more = erased.saturating_sub(delivery.counters.erased_rejected);
+            let more = erased.saturating_sub(delivery.counters().erased_rejected);
             if more > 0 {
                 found.erased_rows.push((position, more));
             }
@@ -379,8 +380,9 @@ impl Search<'_> {
             if except.contains(&id) {
                 continue;
             }
-            for (&number, segment) in &delivery.segments {
+            for segment in delivery.segments.iter() {
                 let summary = segment.row.summary;
+                let number = summary.number;
                 let length = self.lengths.get(&(id, number)).copied();
                 if length != Some(summary.bytes) && !segment.row.is_settled() {
                     short.push(ShortSegment {

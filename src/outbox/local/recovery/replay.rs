@@ -18,8 +18,9 @@ use crate::outbox::local::recovery::findings::{
 };
 use crate::outbox::local::recovery::letters::{EntryLetters, FoundLetter};
 use crate::outbox::local::state::change::{Change, Effects, Outcome};
+use crate::outbox::local::state::delivery::{Delivery, Segment};
 use crate::outbox::local::state::error::StateError;
-use crate::outbox::local::state::index::{Delivery, Index, Segment};
+use crate::outbox::local::state::index::Index;
 use crate::outbox::local::state::rows::{DeliveryRow, Key, Meta, SegmentRow};
 use crate::outbox::local::state::store::Store;
 use crate::outbox::status::Damage;
@@ -185,7 +186,7 @@ impl Replay<'_> {
         for one in &found.segments {
             missing -= one.summary.tally;
             missing -= one.erased;
-            delivery.counters.erased += one.erased;
+            delivery.counters_mut().erased += one.erased;
             let segment = Segment {
                 row: SegmentRow {
                     summary: one.summary,
@@ -195,30 +196,28 @@ impl Replay<'_> {
                 settled: None,
                 file: None,
             };
-            delivery
-                .segments
-                .insert(one.summary.number, Box::new(segment));
+            delivery.segments.insert(segment);
         }
         if missing != Tally::default() {
             let what = if found.segments.iter().any(|one| one.damaged) {
-                delivery.counters.damaged += missing;
+                delivery.counters_mut().damaged += missing;
                 "a segment of it is damaged"
             } else {
                 // A segment is removed only when all in it has settled.
-                delivery.counters.delivered += missing;
+                delivery.counters_mut().delivered += missing;
                 "segments of it are gone and taken as delivered"
             };
             self.lost(Some(id), missing.rows, what.to_owned());
         }
         if found.segments.iter().all(|one| one.summary.entries == 0) {
-            for number in delivery.segments.keys() {
-                self.remove(&self.layout.segment(id, *number));
+            for number in delivery.segments.numbers() {
+                self.remove(&self.layout.segment(id, number));
             }
             delivery.segments.clear();
         }
         // They may be in the page cache only, when it was the process that died and not the machine.
-        let numbers = delivery.segments.keys();
-        let files = numbers.map(|number| self.layout.segment(id, *number));
+        let numbers = delivery.segments.numbers();
+        let files = numbers.map(|number| self.layout.segment(id, number));
         self.sync(&files.chain(found.rejected).collect::<Vec<_>>())?;
         tracing::info!(delivery = %id, "a committed delivery that the state did not know is taken up");
         change.add_delivery(&self.index, position, delivery);
@@ -340,10 +339,10 @@ impl Replay<'_> {
                 let info = Info {
                     id,
                     destination: meta.destination,
-                    label: meta.label.clone(),
+                    label: meta.label.as_str().into(),
                     account: meta.account.clone(),
                     webhook: None,
-                    title: meta.title.clone(),
+                    title: meta.title.as_str().into(),
                     link: None,
                     received: meta.received,
                 };
@@ -360,7 +359,7 @@ impl Replay<'_> {
         let mut change = Change::default();
         let position = change.take_position(&self.index);
         let mut delivery = settled_delivery(info, totals, dead);
-        delivery.counters.erased_rejected = erased;
+        delivery.counters_mut().erased_rejected = erased;
         change.add_delivery(&self.index, position, delivery);
         for found in letters {
             self.add_letter(&mut change, position, found);
@@ -391,7 +390,7 @@ impl Replay<'_> {
         let mut change = Change::default();
         let position = change.take_position(&self.index);
         let mut delivery = settled_delivery(head.info, head.commit.totals, Tally::default());
-        delivery.counters.erased_rejected = head.erased;
+        delivery.counters_mut().erased_rejected = head.erased;
         change.add_delivery(&self.index, position, delivery);
         self.make(change)
     }
@@ -410,7 +409,7 @@ impl Replay<'_> {
             let Some(delivery) = self.index.deliveries.get(&position) else {
                 continue;
             };
-            let Some(segment) = delivery.segments.get(&number) else {
+            let Some(segment) = delivery.segments.get(number) else {
                 continue;
             };
             let (id, row) = (delivery.row.info.id, segment.row);
@@ -574,7 +573,7 @@ fn settled_delivery(info: Info, totals: Totals, dead: Tally) -> Delivery {
         committed,
         kept: None,
     });
-    delivery.counters.delivered = delivered;
-    delivery.counters.dead = dead;
+    delivery.counters_mut().delivered = delivered;
+    delivery.counters_mut().dead = dead;
     delivery
 }

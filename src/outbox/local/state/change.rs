@@ -4,7 +4,7 @@
 
 mod effects;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(in crate::outbox) use effects::Effects;
@@ -14,7 +14,8 @@ use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::attempt_row::AttemptRow;
 use crate::outbox::delivery::Tally;
 use crate::outbox::local::files::segment::Places;
-use crate::outbox::local::state::index::{Delivery, Index};
+use crate::outbox::local::state::delivery::Delivery;
+use crate::outbox::local::state::index::Index;
 use crate::outbox::local::state::rows::{
     Account, Bits, CHUNK, Counters, DeadFileRow, Letter, SegmentRow, Webhook,
 };
@@ -90,7 +91,7 @@ impl Change {
         if newest.is_none_or(|account| account.position <= position) && !info.account.is_empty() {
             let account = Account {
                 position,
-                label: info.label.clone(),
+                label: (*info.label).to_owned(),
                 sealed: info.account.clone(),
             };
             self.accounts.insert(info.destination, Some(account));
@@ -106,7 +107,7 @@ impl Change {
         if index.attempts.contains_key(&info.id) {
             self.attempts.insert(info.id, None);
         }
-        self.counters.insert(position, delivery.counters);
+        self.counters.insert(position, delivery.counters());
         self.next_position = Some(
             self.next_position
                 .unwrap_or(index.next_position)
@@ -171,7 +172,7 @@ impl Change {
             index
                 .deliveries
                 .get(&position)
-                .map(|delivery| delivery.counters)
+                .map(|delivery| delivery.counters())
                 .unwrap_or_default()
         })
     }
@@ -182,7 +183,7 @@ impl Change {
             Entry::Occupied(there) => Some(there.into_mut()),
             Entry::Vacant(free) => {
                 let delivery = index.deliveries.get(&position)?;
-                let segment = delivery.segments.get(&number)?;
+                let segment = delivery.segments.get(number)?;
                 let bits = segment
                     .settled
                     .clone()
@@ -280,7 +281,7 @@ impl Change {
         let Some(delivery) = index.deliveries.get(&position) else {
             return;
         };
-        for &number in delivery.segments.keys() {
+        for number in delivery.segments.numbers() {
             if let Some(segment) = self.segment(index, position, number) {
                 segment.gone = true;
             }
@@ -301,10 +302,9 @@ impl Change {
         let Some(delivery) = index.deliveries.get(&position) else {
             return sum;
         };
-        for &number in delivery.segments.keys() {
-            let claimed = &delivery.flight.claimed;
+        for number in delivery.segments.numbers() {
             if let Some(segment) = self.segment(index, position, number) {
-                sum += segment.cancel(claimed);
+                sum += segment.cancel(delivery);
             }
         }
         for (&id, letter) in &index.letters {
@@ -537,7 +537,7 @@ impl Change {
             let Some(delivery) = index.deliveries.get(&position) else {
                 continue;
             };
-            let Some((&last, _)) = delivery.segments.last_key_value() else {
+            let Some(last) = delivery.segments.last() else {
                 continue;
             };
             let settled =
@@ -545,15 +545,15 @@ impl Change {
                     Some(segment) => segment.row.is_settled(),
                     None => delivery
                         .segments
-                        .get(&number)
+                        .get(number)
                         .is_some_and(|segment| segment.row.is_settled()),
                 };
             let all = delivery
                 .segments
-                .keys()
-                .all(|&number| settled(self, number));
-            for &number in delivery.segments.keys() {
-                let gone = all || (number != last && settled(self, number));
+                .numbers()
+                .all(|number| settled(self, number));
+            for number in delivery.segments.numbers() {
+                let gone = all || (number != last.row.summary.number && settled(self, number));
                 if gone && let Some(segment) = self.segment(index, position, number) {
                     segment.gone = true;
                 }
@@ -579,16 +579,16 @@ pub(in crate::outbox) struct Outcome {
 }
 
 impl SegmentChange {
-    /// Settles every entry that is not in `claimed`; returns their weight.
-    fn cancel(&mut self, claimed: &HashMap<u32, Tally>) -> Tally {
+    /// Settles every entry that is not claimed; returns their weight.
+    fn cancel(&mut self, delivery: &Delivery) -> Tally {
         let mut cancelled = self.row.left();
         let mut count = 0;
         for local in 0..self.row.summary.entries {
             if self.bits.get(local) {
                 continue;
             }
-            match claimed.get(&(self.row.summary.first + local)) {
-                Some(tally) => cancelled -= *tally,
+            match delivery.claimed(self.row.summary.first + local) {
+                Some(tally) => cancelled -= tally,
                 None => {
                     self.bits.set(local, true);
                     self.touched.insert(local / CHUNK);

@@ -1,7 +1,8 @@
 //! Deliveries that are held: nothing of them is given out before somebody releases them.
 
 use crate::outbox::delivery::DeliveryState;
-use crate::outbox::local::state::index::{Delivery, Index};
+use crate::outbox::local::state::delivery::Delivery;
+use crate::outbox::local::state::index::Index;
 
 impl Index {
     /// Whether nothing of a delivery is sent before somebody releases it. Those behind it go on.

@@ -8,13 +8,10 @@ use std::sync::Arc;
 
 use crate::model::{DeliveryId, DestinationId};
 use crate::outbox::attempt_row::AttemptRow;
-use crate::outbox::delivery::{DeliveryCursor, DeliveryState, Tally};
 use crate::outbox::letter::{DeadFilter, LetterId};
-use crate::outbox::local::files::segment::SegmentFile;
 use crate::outbox::local::state::attempt::Registered;
-use crate::outbox::local::state::rows::{
-    Account, Bits, Counters, DeadFileRow, DeliveryRow, Letter, SegmentRow, Webhook,
-};
+use crate::outbox::local::state::delivery::{Delivery, Pick, Segment};
+use crate::outbox::local::state::rows::{Account, DeadFileRow, Letter, Webhook};
 use crate::outbox::note::NoteKey;
 use crate::outbox::webhook::WebhookKey;
 
@@ -68,60 +65,9 @@ pub(in crate::outbox) enum Work {
     /// The delivery at this position.
     Delivery,
     /// Letters that were replayed together.
-    Replay(BTreeSet<u64>),
-}
-
-/// A committed delivery.
-#[derive(Debug)]
-pub(in crate::outbox) struct Delivery {
-    pub row: Arc<DeliveryRow>,
-    pub counters: Counters,
-    /// Those that have not settled, and the last one until all have.
-    /// Boxed, since nearly every delivery has one, and a map makes room for eleven.
-    pub segments: BTreeMap<u32, Box<Segment>>,
-    pub flight: Flight,
-}
-
-/// A segment that has work left.
-#[derive(Debug)]
-pub(in crate::outbox) struct Segment {
-    pub row: SegmentRow,
-    /// `None`: no entry has settled.
-    pub settled: Option<Bits>,
-    /// Open while entries of it are claimed.
-    pub file: Option<Arc<SegmentFile>>,
-}
-
-/// The claims on one delivery.
-#[derive(Debug, Default)]
-pub(in crate::outbox) struct Flight {
-    pub claimed: HashMap<u32, Tally>,
-    /// Claimed once and given back.
-    pub released: BTreeSet<u32>,
-    /// Every ordinal from here on has not been claimed yet.
-    pub cursor: u32,
-    /// Weight of the claims, replayed letters of this delivery included.
-    pub tally: Tally,
-}
-
-/// What a claim found.
-pub(in crate::outbox) enum Pick {
-    /// Nothing waits, or all that may be sent now is in flight.
-    Nothing,
-    /// A segment has to be opened first.
-    Open {
-        position: u64,
-        row: SegmentRow,
-        id: DeliveryId,
-    },
-    /// These are claimed now.
-    Entries {
-        position: u64,
-        delivery: Arc<DeliveryRow>,
-        entries: Vec<(u32, Arc<SegmentFile>)>,
-    },
-    /// These are claimed now.
-    Letters(Vec<(u64, Letter, Arc<DeliveryRow>)>),
+    // Boxed, since there are few of them beside very many deliveries.
+    #[allow(clippy::box_collection)]
+    Replay(Box<BTreeSet<u64>>),
 }
 
 impl Index {
@@ -166,7 +112,7 @@ impl Index {
             || self
                 .deliveries
                 .get(&position)
-                .is_some_and(|delivery| delivery.counters.cancelled_at.is_some())
+                .is_some_and(|delivery| delivery.counters().cancelled_at.is_some())
     }
 
     fn pick_letters(&mut self, ids: &[u64]) -> Pick {
@@ -178,7 +124,7 @@ impl Index {
             let Some(delivery) = self.deliveries.get_mut(&letter.position) else {
                 continue;
             };
-            delivery.flight.tally += letter.tally;
+            delivery.flight_mut().tally += letter.tally;
             self.claimed_letters.insert(id);
             picked.push((id, letter.clone(), Arc::clone(&delivery.row)));
         }
@@ -190,12 +136,8 @@ impl Index {
 
     /// Gives a claim back. One that is not held is not an error.
     pub fn release_entry(&mut self, id: DeliveryId, ordinal: u32) {
-        let Some(delivery) = self.delivery_mut(id) else {
-            return;
-        };
-        if let Some(tally) = delivery.flight.claimed.remove(&ordinal) {
-            delivery.flight.tally -= tally;
-            delivery.flight.released.insert(ordinal);
+        if let Some(delivery) = self.delivery_mut(id) {
+            delivery.release(ordinal);
         }
     }
 
@@ -205,7 +147,7 @@ impl Index {
             && let Some(letter) = self.letters.get(&id)
             && let Some(delivery) = self.deliveries.get_mut(&letter.position)
         {
-            delivery.flight.tally -= letter.tally;
+            delivery.flight_mut().tally -= letter.tally;
         }
     }
 
@@ -220,11 +162,7 @@ impl Index {
     }
 
     pub fn segment_mut(&mut self, position: u64, number: u32) -> Option<&mut Segment> {
-        self.deliveries
-            .get_mut(&position)?
-            .segments
-            .get_mut(&number)
-            .map(|segment| &mut **segment)
+        self.deliveries.get_mut(&position)?.segments.get_mut(number)
     }
 
     /// Puts a letter where it belongs: into the queue, if it was replayed.
@@ -236,7 +174,7 @@ impl Index {
                 .queues
                 .entry(delivery.row.info.destination)
                 .or_default();
-            match queue.entry(turn).or_insert(Work::Replay(BTreeSet::new())) {
+            match queue.entry(turn).or_insert(Work::Replay(Box::default())) {
                 Work::Replay(letters) => {
                     letters.insert(id);
                 }
@@ -395,26 +333,7 @@ impl Index {
             if delivery.row.info.id != old.row.info.id {
                 continue;
             }
-            let mut flight = std::mem::take(&mut old.flight);
-            flight.tally = Tally::default();
-            flight.claimed.retain(|&ordinal, _| {
-                delivery.segment_of(ordinal).is_some_and(|segment| {
-                    let local = ordinal - segment.row.summary.first;
-                    !segment.settled.as_ref().is_some_and(|bits| bits.get(local))
-                })
-            });
-            for tally in flight.claimed.values() {
-                flight.tally += *tally;
-            }
-            delivery.flight = flight;
-            for (number, segment) in &mut delivery.segments {
-                // One that was written anew is another file.
-                let same = old
-                    .segments
-                    .get(number)
-                    .filter(|old| old.row.summary == segment.row.summary);
-                segment.file = same.and_then(|segment| segment.file.as_ref().map(Arc::clone));
-            }
+            delivery.take_over(old);
         }
         for id in std::mem::take(&mut before.claimed_letters) {
             let Some(letter) = self
@@ -425,182 +344,9 @@ impl Index {
                 continue;
             };
             if let Some(delivery) = self.deliveries.get_mut(&letter.position) {
-                delivery.flight.tally += letter.tally;
+                delivery.flight_mut().tally += letter.tally;
                 self.claimed_letters.insert(id);
             }
-        }
-    }
-}
-
-impl Segment {
-    /// Entries that have not settled.
-    pub fn entries_left(&self) -> u64 {
-        let row = &self.row;
-        u64::from(row.summary.entries.saturating_sub(row.settled_entries))
-    }
-
-    /// Whether the entry at this place of the segment has settled.
-    pub(in crate::outbox) fn has_settled(&self, place: u32) -> bool {
-        self.settled.as_ref().is_some_and(|bits| bits.get(place))
-    }
-}
-
-impl Delivery {
-    pub fn new(row: DeliveryRow) -> Self {
-        Self {
-            row: Arc::new(row),
-            counters: Counters::default(),
-            segments: BTreeMap::new(),
-            flight: Flight::default(),
-        }
-    }
-
-    /// What neither settled nor flies.
-    pub fn waiting(&self) -> Tally {
-        let mut waiting = self.row.totals.mapped();
-        waiting -= self.counters.settled();
-        waiting -= self.flight.tally;
-        waiting
-    }
-
-    /// What is in its segments and has not settled.
-    pub fn unsettled(&self) -> Tally {
-        let mut sum = Tally::default();
-        for segment in self.segments.values() {
-            sum += segment.row.left();
-        }
-        sum
-    }
-
-    /// Rows that could not be mapped, without those that were erased.
-    pub fn rejected(&self) -> u64 {
-        let totals = &self.row.totals;
-        totals
-            .rows_rejected
-            .saturating_sub(self.counters.erased_rejected)
-    }
-
-    /// The segment that holds an ordinal.
-    pub fn segment_of(&self, ordinal: u32) -> Option<&Segment> {
-        self.segments
-            .values()
-            .map(|segment| &**segment)
-            .find(|segment| segment.row.holds(ordinal))
-    }
-
-    /// `position` is its own.
-    pub fn state(&self, position: u64) -> DeliveryState {
-        let (info, totals) = (&self.row.info, &self.row.totals);
-        let (waiting, in_flight) = (self.waiting(), self.flight.tally);
-        DeliveryState {
-            id: info.id,
-            cursor: DeliveryCursor::at(position),
-            destination: info.destination,
-            destination_label: info.label.clone(),
-            title: info.title.clone(),
-            link: info.link.clone(),
-            received: info.received,
-            committed: self.row.committed,
-            rows_in: totals.rows_in,
-            users: totals.users,
-            batches: totals.batches,
-            requests: totals.requests,
-            waiting,
-            in_flight,
-            delivered: self.counters.delivered,
-            dead: self.counters.dead,
-            discarded: self.counters.discarded,
-            damaged: self.counters.damaged,
-            cancelled: self.counters.cancelled,
-            cancelled_at: self.counters.cancelled_at,
-            erased: Tally {
-                rows: self.counters.erased.rows + self.counters.erased_rejected,
-                batches: self.counters.erased.batches,
-            },
-            rejected: self.rejected(),
-            held: false,
-            unchanged: totals.rows_unchanged,
-            notes: totals.notes.clone(),
-            settled: self.is_settled(),
-            finished: self.counters.finished,
-        }
-    }
-
-    /// Nothing of it waits or flies.
-    pub fn is_settled(&self) -> bool {
-        self.segments.is_empty()
-            && self.waiting() == Tally::default()
-            && self.flight.tally == Tally::default()
-    }
-
-    fn pick(&mut self, position: u64, max: usize, erasing: &BTreeSet<(u64, u32)>) -> Pick {
-        let erased = |ordinal: u32| erasing.contains(&(position, ordinal));
-        let mut entries = Vec::new();
-        let flight = &mut self.flight;
-        let mut segments = self.segments.values().map(|segment| &**segment);
-        let mut current = segments.next();
-        while entries.len() < max {
-            let mut released = flight.released.iter().copied();
-            let again = released.find(|ordinal| !erased(*ordinal));
-            let ordinal = again.unwrap_or(flight.cursor);
-            let past = |segment: &&Segment| {
-                let summary = &segment.row.summary;
-                ordinal >= summary.first + summary.entries
-            };
-            while current.as_ref().is_some_and(past) {
-                current = segments.next();
-            }
-            let Some(segment) = current else {
-                break;
-            };
-            let first = segment.row.summary.first;
-            if erased(ordinal) {
-                // Its turn comes when what is meant of it is gone.
-                flight.released.insert(ordinal);
-                flight.cursor = ordinal + 1;
-                continue;
-            }
-            if ordinal < first {
-                // The segments between have settled and are gone.
-                flight.released.remove(&ordinal);
-                flight.cursor = flight.cursor.max(first);
-                continue;
-            }
-            let settled = segment
-                .settled
-                .as_ref()
-                .is_some_and(|bits| bits.get(ordinal - first));
-            if !settled && !flight.claimed.contains_key(&ordinal) {
-                let Some(file) = &segment.file else {
-                    if entries.is_empty() {
-                        return Pick::Open {
-                            position,
-                            row: segment.row,
-                            id: self.row.info.id,
-                        };
-                    }
-                    break;
-                };
-                // One without a place is damaged, and the opening of its segment said so.
-                if let Some(place) = file.place(ordinal) {
-                    let tally = place.tally();
-                    flight.claimed.insert(ordinal, tally);
-                    flight.tally += tally;
-                    entries.push((ordinal, Arc::clone(file)));
-                }
-            }
-            flight.released.remove(&ordinal);
-            if again.is_none() {
-                flight.cursor = ordinal + 1;
-            }
-        }
-        if entries.is_empty() {
-            return Pick::Nothing;
-        }
-        Pick::Entries {
-            position,
-            delivery: Arc::clone(&self.row),
-            entries,
         }
     }
 }

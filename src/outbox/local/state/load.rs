@@ -1,14 +1,15 @@
 //! The index, read from the state. Rows that do not hold together mean that the state cannot be
 //! trusted, and then all of it is rebuilt from the files.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::outbox::attempt_row::AttemptRow;
 use crate::outbox::codec::Malformed;
 use crate::outbox::delivery::Tally;
+use crate::outbox::local::state::delivery::{Delivery, Segment};
 use crate::outbox::local::state::error::StateError;
-use crate::outbox::local::state::index::{DeadFile, Delivery, Index, Segment};
+use crate::outbox::local::state::index::{DeadFile, Index};
 use crate::outbox::local::state::rows::{
     Account, Bits, CHUNK, Counters, DeadFileRow, DeliveryRow, Key, Letter, Meta, SegmentRow,
     Webhook, decode_bytes,
@@ -22,7 +23,32 @@ struct Rows {
     meta: Option<Meta>,
     bits: HashMap<(u64, u32), Chunks>,
     counters: VecDeque<(u64, Counters)>,
+    texts: Texts,
     index: Index,
+}
+
+/// Texts that many deliveries have.
+#[derive(Default)]
+struct Texts(HashSet<Arc<str>>);
+
+impl Texts {
+    /// Has the texts of a delivery share their memory with the same ones of others.
+    fn share(&mut self, row: &mut DeliveryRow) {
+        let Some(info) = Arc::get_mut(&mut row.info) else {
+            return;
+        };
+        for text in [&mut info.label, &mut info.title]
+            .into_iter()
+            .chain(&mut info.link)
+        {
+            match self.0.get(text) {
+                Some(known) => *text = Arc::clone(known),
+                None => {
+                    self.0.insert(Arc::clone(text));
+                }
+            }
+        }
+    }
 }
 
 /// Parts of a segment's bits, each with its number.
@@ -64,11 +90,13 @@ impl Rows {
         match Key::decode(key)? {
             Key::Meta => self.meta = Some(Meta::decode(value)?),
             Key::Delivery(at) => {
-                let mut delivery = Delivery::new(DeliveryRow::decode(value)?);
+                let mut row = DeliveryRow::decode(value)?;
+                self.texts.share(&mut row);
+                let mut delivery = Delivery::new(row);
                 if let Some((of, counters)) = self.counters.front()
                     && *of == at
                 {
-                    delivery.counters = *counters;
+                    *delivery.counters_mut() = *counters;
                     self.counters.pop_front();
                 }
                 index.deliveries.insert(at, Box::new(delivery));
@@ -92,7 +120,7 @@ impl Rows {
                     settled,
                     file: None,
                 };
-                delivery.segments.insert(number, Box::new(segment));
+                delivery.segments.insert(segment);
             }
             Key::Bits(at, number, chunk) => {
                 let chunks = self.bits.entry((at, number)).or_default();
@@ -199,7 +227,7 @@ fn check_sums(index: &Index) -> Result<(), StateError> {
         if waiting != delivery.waiting() {
             return Err(inconsistent("the rows of a delivery do not add up"));
         }
-        if dead.get(position).copied().unwrap_or_default() != delivery.counters.dead {
+        if dead.get(position).copied().unwrap_or_default() != delivery.counters().dead {
             return Err(inconsistent("the dead letters of a delivery do not add up"));
         }
     }

@@ -3,6 +3,7 @@
 
 pub(in crate::outbox) mod attempt;
 pub(in crate::outbox) mod change;
+pub(in crate::outbox) mod delivery;
 pub(in crate::outbox) mod error;
 mod held;
 pub(in crate::outbox) mod index;

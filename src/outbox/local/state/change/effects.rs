@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::{Change, SegmentChange};
+use super::Change;
 use crate::model::DeliveryId;
 use crate::outbox::local::files::layout::Layout;
-use crate::outbox::local::state::index::{Delivery, Index};
+use crate::outbox::local::state::index::Index;
 use crate::outbox::local::state::rows::{
     Account, CHUNK, Counters, DeadFileRow, Key, Letter, Meta, Webhook, encode_bytes,
 };
@@ -28,8 +28,8 @@ impl Change {
         let mut batch = sled::Batch::default();
         for (&position, delivery) in &self.added {
             batch.insert(Key::Delivery(position).encode(), delivery.row.encode());
-            for (&number, segment) in &delivery.segments {
-                let key = Key::Segment(position, number).encode();
+            for segment in delivery.segments.iter() {
+                let key = Key::Segment(position, segment.row.summary.number).encode();
                 batch.insert(key, segment.row.encode());
             }
         }
@@ -126,17 +126,17 @@ impl Change {
         }
         for (position, counters) in self.counters {
             if let Some(delivery) = index.deliveries.get_mut(&position) {
-                delivery.counters = counters;
+                *delivery.counters_mut() = counters;
             }
         }
         for ((position, number), change) in self.segments {
             let Some(delivery) = index.deliveries.get_mut(&position) else {
                 continue;
             };
-            delivery.land(&change);
+            delivery.land(&change.row, &change.bits);
             let (id, destination) = (delivery.row.info.id, delivery.row.info.destination);
             if change.gone {
-                delivery.segments.remove(&number);
+                delivery.segments.remove(number);
                 effects.spent.push((
                     layout.segment(id, number),
                     change.row.summary.bytes,
@@ -145,9 +145,10 @@ impl Change {
                 if delivery.segments.is_empty() {
                     effects.finished.push(id);
                     effects.wake = true;
+                    delivery.forget_claims();
                     index.leave_queue(destination, position);
                 }
-            } else if let Some(segment) = delivery.segments.get_mut(&number) {
+            } else if let Some(segment) = delivery.segments.get_mut(number) {
                 segment.row = change.row;
                 if change.rewritten {
                     segment.file = None;
@@ -217,26 +218,6 @@ impl Change {
         index.next_position = index.next_position.max(self.next_position.unwrap_or(0));
         index.next_letter = index.next_letter.max(self.next_letter.unwrap_or(0));
         effects
-    }
-}
-
-impl Delivery {
-    /// Ends the claims on what has settled.
-    fn land(&mut self, change: &SegmentChange) {
-        let flight = &mut self.flight;
-        let landed: Vec<u32> = flight
-            .claimed
-            .keys()
-            .filter(|&&ordinal| {
-                change.row.holds(ordinal) && change.bits.get(ordinal - change.row.summary.first)
-            })
-            .copied()
-            .collect();
-        for ordinal in landed {
-            if let Some(tally) = flight.claimed.remove(&ordinal) {
-                flight.tally -= tally;
-            }
-        }
     }
 }
 
