@@ -153,50 +153,61 @@ pub fn begin_setting(bytes: &mut Vec<u8>, slot: u16) -> usize {
 
 /// Ends the setting whose literal began at `start`; an empty literal takes the setting back. Returns
 /// where the literal lies now.
-#[inline]
+#[inline(always)] // Most values are short, and there are very many.
 pub fn end_setting(bytes: &mut Vec<u8>, start: usize) -> Range<usize> {
-    let length = bytes.len() - start;
-    let place = start - 1;
-    match u8::try_from(length) {
-        Ok(0) => {
-            let slot = match bytes.get(place - 1) {
-                Some(&LONG) => LONG_SLOT,
-                _ => 1,
-            };
-            bytes.truncate(place - slot);
-            bytes.len()..bytes.len()
+    let end = bytes.len();
+    let length = end - start;
+    match bytes.get_mut(start - 1) {
+        Some(place) if (1..usize::from(LONG)).contains(&length) => {
+            *place = length as u8;
+            start..end
         }
-        Ok(short) if short != LONG => {
-            bytes[place] = short;
-            start..bytes.len()
-        }
-        _ => {
-            bytes[place] = LONG;
-            // Rare: most values are short.
-            bytes.extend_from_slice(&[0; MORE_LENGTH]);
-            bytes.copy_within(start..start + length, start + MORE_LENGTH);
-            bytes[start..start + MORE_LENGTH].copy_from_slice(&(length as u32).to_le_bytes());
-            start + MORE_LENGTH..bytes.len()
-        }
+        _ => end_other_setting(bytes, start),
     }
 }
 
+/// Of one that is empty or long.
+#[cold]
+fn end_other_setting(bytes: &mut Vec<u8>, start: usize) -> Range<usize> {
+    let length = bytes.len() - start;
+    let place = start - 1;
+    if length == 0 {
+        let slot = match bytes.get(place - 1) {
+            Some(&LONG) => LONG_SLOT,
+            _ => 1,
+        };
+        bytes.truncate(place - slot);
+        return bytes.len()..bytes.len();
+    }
+    bytes[place] = LONG;
+    bytes.extend_from_slice(&[0; MORE_LENGTH]);
+    bytes.copy_within(start..start + length, start + MORE_LENGTH);
+    bytes[start..start + MORE_LENGTH].copy_from_slice(&(length as u32).to_le_bytes());
+    start + MORE_LENGTH..bytes.len()
+}
+
 /// The (slot, literal) pairs of a settings section. Ends where it was cut.
-pub fn settings(mut section: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn settings(section: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    placed_settings(section).map(|(slot, from, length)| (slot, from.get(..length).unwrap_or(from)))
+}
+
+/// The same, each with all of the section that stands behind it: slot, section from the literal on,
+/// length of the literal.
+#[inline]
+fn placed_settings(mut section: &[u8]) -> impl Iterator<Item = (u16, &[u8], usize)> {
     std::iter::from_fn(move || {
         let (slot, rest) = match *section {
             [LONG, low, high, LONG, ref rest @ ..] => (u16::from_le_bytes([low, high]), rest),
             [LONG, ..] | [] => return None,
             [slot, ref rest @ ..] => (u16::from(slot), rest),
         };
-        let (length, rest) = match *rest {
+        let (length, from) = match *rest {
             [LONG, a, b, c, d, ref rest @ ..] => (u32::from_le_bytes([a, b, c, d]) as usize, rest),
             [LONG, ..] | [] => return None,
             [length, ref rest @ ..] => (usize::from(length), rest),
         };
-        let (literal, rest) = rest.split_at_checked(length)?;
-        section = rest;
-        Some((slot, literal))
+        section = from.get(length..)?;
+        Some((slot, from, length))
     })
 }
 

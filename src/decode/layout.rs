@@ -4,27 +4,44 @@
 //! bytes between two values are nearly always those of the row before. They were checked when the
 //! layout was learned; what is equal to them is valid for the same reason.
 
-use super::plain::plain_run;
+use wide::u8x32;
+
+use super::plain::{digit_run, plain_run};
 use super::scan::Scanner;
 use crate::model::{Cell, CellKind};
 
 /// A hole whose value is checked and not kept.
 pub(super) const UNSELECTED: u32 = u32::MAX;
 
-/// The bytes between the values of a row, and where the values go.
+/// What stands between the values of a row, and where the values go.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
-    glue: Vec<u8>,
-    holes: Vec<Hole>,
+    parts: Vec<Part>,
     ready: bool,
 }
 
-/// A value: what stands before it ends at `glue_end`, its cell is `slot`.
+/// Bytes that every row has, and perhaps a value behind them. Longer ones are several parts.
 #[derive(Clone, Copy, Debug)]
-struct Hole {
-    glue_end: usize,
-    slot: u32,
+struct Part {
+    /// The bytes, and zeros behind them.
+    glue: [u8; BLOCK],
+    length: usize,
+    /// One bit for each byte of the block that is not glue.
+    beyond: u32,
+    value: Behind,
 }
+
+/// What stands behind a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    /// A value, and the slot of its cell.
+    Value(u32),
+    /// The next part, or the end.
+    Nothing,
+}
+
+/// Bytes that are compared at a time.
+const BLOCK: usize = 32;
 
 /// How a row compares with the layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,22 +57,31 @@ pub(super) enum Match {
 impl Layout {
     /// Nothing is known; the next row must be walked.
     pub(super) fn forget(&mut self) {
-        self.glue.clear();
-        self.holes.clear();
+        self.parts.clear();
         self.ready = false;
     }
 
     /// A value with `glue` before it.
     pub(super) fn learn(&mut self, glue: &[u8], slot: u32) {
-        self.glue.extend_from_slice(glue);
-        let glue_end = self.glue.len();
-        self.holes.push(Hole { glue_end, slot });
+        self.add(glue, Behind::Value(slot));
     }
 
     /// The row's last bytes; the layout can be used from now on.
     pub(super) fn finish(&mut self, glue: &[u8]) {
-        self.glue.extend_from_slice(glue);
+        self.add(glue, Behind::Nothing);
         self.ready = true;
+    }
+
+    fn add(&mut self, glue: &[u8], value: Behind) {
+        let (mut blocks, mut last) = glue.as_chunks::<BLOCK>();
+        if last.is_empty()
+            && let Some((block, before)) = blocks.split_last()
+        {
+            (blocks, last) = (before, block);
+        }
+        let blocks = blocks.iter().map(|block| Part::new(block, Behind::Nothing));
+        self.parts.extend(blocks);
+        self.parts.push(Part::new(last, value));
     }
 
     /// Reads the row at the beginning of `bytes`. `max_depth` is what a value may nest.
@@ -70,61 +96,92 @@ impl Layout {
     }
 
     fn try_read(&self, bytes: &[u8], cells: &mut [Cell], max_depth: usize) -> Result<usize, Match> {
-        let mut at = 0;
-        let mut from = 0;
+        let mut rest = bytes;
         let mut unselected = Cell::default();
-        for hole in &self.holes {
-            at = expect(bytes, at, self.glue.get(from..hole.glue_end))?;
-            from = hole.glue_end;
-            let slot = cells.get_mut(hole.slot as usize);
-            at = value(bytes, at, max_depth, slot.unwrap_or(&mut unselected))?;
+        for part in &self.parts {
+            rest = part.pass(rest)?;
+            if let Behind::Value(slot) = part.value {
+                let slot = cells.get_mut(slot as usize).unwrap_or(&mut unselected);
+                let at = bytes.len() - rest.len();
+                rest = value(rest, at, max_depth, slot)?;
+            }
         }
-        expect(bytes, at, self.glue.get(from..))
+        Ok(bytes.len() - rest.len())
     }
 }
 
-/// The place behind `glue`, when it stands at `at`.
-#[inline]
-fn expect(bytes: &[u8], at: usize, glue: Option<&[u8]>) -> Result<usize, Match> {
-    let glue = glue.ok_or(Match::Differs)?;
-    let rest = bytes.get(at..).ok_or(Match::Short)?;
-    match rest.get(..glue.len()) {
-        Some(found) if same(found, glue) => Ok(at + glue.len()),
-        None if glue.starts_with(rest) => Err(Match::Short),
-        _ => Err(Match::Differs),
+impl Part {
+    /// Of one block at most.
+    fn new(glue: &[u8], value: Behind) -> Self {
+        let mut block = [0; BLOCK];
+        let mut beyond = u32::MAX;
+        for (place, byte) in block.iter_mut().zip(glue) {
+            *place = *byte;
+            beyond <<= 1;
+        }
+        Self {
+            glue: block,
+            length: glue.len().min(BLOCK),
+            beyond,
+            value,
+        }
+    }
+
+    /// What stands behind the glue, when `bytes` begin with it.
+    #[inline]
+    fn pass<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], Match> {
+        let Some(found) = bytes.first_chunk::<BLOCK>() else {
+            let glue = self.glue.get(..self.length).unwrap_or_default();
+            return expect(bytes, glue);
+        };
+        let equal = u8x32::new(*found).simd_eq(u8x32::new(self.glue));
+        match equal.to_bitmask() | self.beyond {
+            u32::MAX => bytes.get(self.length..).ok_or(Match::Short),
+            _ => Err(Match::Differs),
+        }
     }
 }
 
-/// Whether two runs of the same length are equal: by words, without a call for the few that there are.
-#[inline]
-fn same(found: &[u8], glue: &[u8]) -> bool {
-    let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
-    let (found, found_rest) = found.as_chunks::<8>();
-    let (glue, glue_rest) = glue.as_chunks::<8>();
-    let mut words = found.iter().zip(glue);
-    words.all(|(found, glue)| word(found) == word(glue)) && found_rest.iter().eq(glue_rest)
+/// What stands behind `text`, when `bytes` begin with it.
+fn expect<'a>(bytes: &'a [u8], text: &[u8]) -> Result<&'a [u8], Match> {
+    match bytes.strip_prefix(text) {
+        Some(rest) => Ok(rest),
+        None if text.starts_with(bytes) => Err(Match::Short),
+        None => Err(Match::Differs),
+    }
 }
 
-/// Reads the value at `at` into its slot; the place behind it.
+/// Reads the value that `bytes` begin with, which stand at `at` of the row, into its slot; what stands
+/// behind it.
 #[inline]
-fn value(bytes: &[u8], at: usize, max_depth: usize, slot: &mut Cell) -> Result<usize, Match> {
+fn value<'a>(
+    bytes: &'a [u8],
+    at: usize,
+    max_depth: usize,
+    slot: &mut Cell,
+) -> Result<&'a [u8], Match> {
     // The slot is written part by part: a cell that goes through the stack is waited for.
-    let (kind, end) = match bytes.get(at).ok_or(Match::Short)? {
-        b'"' => {
-            let (kind, end) = string(bytes, at + 1)?;
-            put(slot, kind, at + 1, end);
-            return Ok(end + 1);
+    let (kind, length) = match *bytes {
+        [b'"', ref text @ ..] => {
+            let (kind, length) = string(text)?;
+            put(slot, kind, at + 1, at + 1 + length);
+            return text.get(length + 1..).ok_or(Match::Short);
         }
-        b'-' | b'0'..=b'9' => (CellKind::Number, number(bytes, at)?),
-        b'n' => (CellKind::Null, expect(bytes, at, Some(b"null"))?),
-        b't' => (CellKind::True, expect(bytes, at, Some(b"true"))?),
-        b'f' => (CellKind::False, expect(bytes, at, Some(b"false"))?),
-        b'{' => (CellKind::Object, container(bytes, at, max_depth)?),
-        b'[' => (CellKind::List, container(bytes, at, max_depth)?),
-        _ => return Err(Match::Differs),
+        [b'-' | b'0'..=b'9', ..] => (CellKind::Number, number(bytes)?),
+        [b'n', ..] => (CellKind::Null, word(bytes, b"null")?),
+        [b't', ..] => (CellKind::True, word(bytes, b"true")?),
+        [b'f', ..] => (CellKind::False, word(bytes, b"false")?),
+        [b'{', ..] => (CellKind::Object, container(bytes, max_depth)?),
+        [b'[', ..] => (CellKind::List, container(bytes, max_depth)?),
+        [_, ..] => return Err(Match::Differs),
+        [] => return Err(Match::Short),
     };
-    put(slot, kind, at, end);
-    Ok(end)
+    put(slot, kind, at, at + length);
+    bytes.get(length..).ok_or(Match::Short)
+}
+
+fn word(bytes: &[u8], word: &[u8]) -> Result<usize, Match> {
+    expect(bytes, word).map(|_| word.len())
 }
 
 /// Cuts a cell out of a row. Rows are shorter than 4 GiB, see `RowReader::new`.
@@ -135,21 +192,27 @@ pub(super) fn put(slot: &mut Cell, kind: CellKind, start: usize, end: usize) {
     slot.end = end as u32;
 }
 
-/// Where the string that begins at `start` ends, its quotes left out.
+/// How long the string is that ends with the next quote, which is left out.
 #[inline]
-fn string(bytes: &[u8], start: usize) -> Result<(CellKind, usize), Match> {
-    let mut at = start;
-    let mut kind = CellKind::Plain;
+fn string(text: &[u8]) -> Result<(CellKind, usize), Match> {
+    let length = plain_run(text);
+    match text.get(length) {
+        Some(b'"') => Ok((CellKind::Plain, length)),
+        Some(b'\\') => escaped(text, length).map(|length| (CellKind::Escaped, length)),
+        Some(_) => Err(Match::Differs),
+        None => Err(Match::Short),
+    }
+}
+
+/// The same of one with an escape at `at`.
+fn escaped(text: &[u8], mut at: usize) -> Result<usize, Match> {
     loop {
-        at += plain_run(bytes.get(at..).ok_or(Match::Short)?);
-        match bytes.get(at).ok_or(Match::Short)? {
-            b'"' => return Ok((kind, at)),
-            b'\\' => {
-                kind = CellKind::Escaped;
-                at += escape(bytes, at)?;
-            }
+        match text.get(at).ok_or(Match::Short)? {
+            b'"' => return Ok(at),
+            b'\\' => at += escape(text, at)?,
             _ => return Err(Match::Differs),
         }
+        at += plain_run(text.get(at..).ok_or(Match::Short)?);
     }
 }
 
@@ -167,11 +230,8 @@ fn escape(bytes: &[u8], at: usize) -> Result<usize, Match> {
 }
 
 #[inline]
-fn number(bytes: &[u8], start: usize) -> Result<usize, Match> {
-    let mut at = start;
-    if bytes.get(at) == Some(&b'-') {
-        at += 1;
-    }
+fn number(bytes: &[u8]) -> Result<usize, Match> {
+    let mut at = usize::from(bytes.first() == Some(&b'-'));
     match bytes.get(at) {
         Some(b'0') => at += 1,
         _ => at = digits(bytes, at)?,
@@ -179,43 +239,47 @@ fn number(bytes: &[u8], start: usize) -> Result<usize, Match> {
     if bytes.get(at) == Some(&b'.') {
         at = digits(bytes, at + 1)?;
     }
-    if let Some(b'e' | b'E') = bytes.get(at) {
-        at += 1;
-        if let Some(b'+' | b'-') = bytes.get(at) {
-            at += 1;
-        }
-        at = digits(bytes, at)?;
+    match bytes.get(at) {
+        Some(b'e' | b'E') => exponent(bytes, at + 1),
+        Some(_) => Ok(at),
+        // More digits may come with the next chunk.
+        None => Err(Match::Short),
     }
-    // More digits may come with the next chunk.
-    if at == bytes.len() {
+}
+
+/// The place behind the exponent of a number.
+fn exponent(bytes: &[u8], mut at: usize) -> Result<usize, Match> {
+    if let Some(b'+' | b'-') = bytes.get(at) {
+        at += 1;
+    }
+    let end = digits(bytes, at)?;
+    if end == bytes.len() {
         return Err(Match::Short);
     }
-    Ok(at)
+    Ok(end)
 }
 
 /// The place behind one digit or more.
 #[inline]
 fn digits(bytes: &[u8], start: usize) -> Result<usize, Match> {
     let rest = bytes.get(start..).ok_or(Match::Short)?;
-    let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    match count {
+    match digit_run(rest) {
         0 if rest.is_empty() => Err(Match::Short),
         0 => Err(Match::Differs),
-        _ => Ok(start + count),
+        count => Ok(start + count),
     }
 }
 
-fn container(bytes: &[u8], at: usize, max_depth: usize) -> Result<usize, Match> {
-    let rest = bytes.get(at..).ok_or(Match::Short)?;
+fn container(bytes: &[u8], max_depth: usize) -> Result<usize, Match> {
     let mut scanner = Scanner::new(max_depth, 0);
     let mut used = 0;
     loop {
         let (step, seen) = scanner
-            .step(rest.get(used..).unwrap_or_default())
+            .step(bytes.get(used..).unwrap_or_default())
             .map_err(|_| Match::Differs)?;
         used += step;
         if scanner.done() {
-            return Ok(at + used);
+            return Ok(used);
         }
         if seen.is_none() {
             return Err(Match::Short);
@@ -289,6 +353,30 @@ mod tests {
                 if let Some(cut) = row.get(..end) {
                     assert_eq!(read(cut).0, Match::Short, "{cut}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn glue_of_any_length_is_compared_to_its_last_byte() {
+        for length in 0..100 {
+            let glue: Vec<u8> = (0..length).map(|at| b'a' + at % 26).collect();
+            let mut layout = Layout::default();
+            layout.learn(&glue, 0);
+            layout.finish(&glue);
+            let mut row = [&glue[..], b"7", &glue].concat();
+            let whole = row.len();
+            row.extend_from_slice(b"behind it there is more than a whole block of bytes");
+            let read = |row: &[u8]| layout.read(row, &mut [Cell::default()], 4);
+            assert_eq!(read(&row), Match::Whole(whole), "{length}");
+            for end in 0..whole {
+                assert_eq!(read(&row[..end]), Match::Short, "{length}, cut at {end}");
+                row[end] ^= 1;
+                assert_ne!(read(&row[..end]), Match::Differs, "{length}, cut at {end}");
+                if end != glue.len() {
+                    assert_eq!(read(&row), Match::Differs, "{length}, altered at {end}");
+                }
+                row[end] ^= 1;
             }
         }
     }

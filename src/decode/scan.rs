@@ -274,7 +274,7 @@ impl Scanner {
 
     /// In an object with `depth` containers around its members: consumes members that are whole in
     /// `bytes`, written without white space, with a plain key that does not matter and a value without
-    /// parts. What it does not consume is for [`step`](Self::step).
+    /// parts but plain strings. What it does not consume is for [`step`](Self::step).
     pub(super) fn pass_over(
         &mut self,
         bytes: &[u8],
@@ -527,7 +527,21 @@ null ; nul ; false ; fals ; "" ; "\" ; "\u12g4" ; "\uD800" ; "\v" ; 'x' ; [] ;
             ),
             (r#","a":"x","name":"x""#, 8),
             (r#","a":"x"}"#, 8),
-            (r#","a":1,"#, 0),
+            (r#","a":10,"b":0,"c":1234567890123456789}"#, 37),
+            (r#","a":01,"#, 0),
+            (r#","a":-1,"#, 0),
+            (r#","a":1.5,"#, 0),
+            (r#","a":1"#, 0),
+            (r#","a":["x"],"b":["x","y"]}"#, 24),
+            (r#","a":["x",],"#, 0),
+            (r#","a":["x" ],"#, 0),
+            (r#","a":["x""y"],"#, 0),
+            (r#","a":["x","#, 0),
+            (
+                r#","a":["
+"],"#,
+                0,
+            ),
             (r#","a":"\n","#, 0),
             (r#","\u0061":"x","#, 0),
             (r#","é":"x","#, 0),

@@ -111,6 +111,10 @@ impl Decoder {
         self.before = self.place(self.start);
         self.buffer.drain(..self.start);
         self.start = 0;
+        // The first chunk leaves room for what will be left of a row, so that the next one need not move.
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve(bytes.len() + bytes.len() / 16);
+        }
         self.buffer.extend_from_slice(bytes);
     }
 

@@ -7,7 +7,7 @@ use super::time::Times;
 use super::typed::Type;
 use super::values::{self, quoted};
 use super::{list, number};
-use crate::model::{Row, Text, Value};
+use crate::model::{Plain, Row, Text, Value};
 
 /// Characters of an attribute's value that mParticle takes. ("Default Service Limits")
 pub(super) const MOST_VALUE_CHARACTERS: usize = 4096;
@@ -43,8 +43,8 @@ fn as_it_stands<'a>(
     slot: usize,
     most: usize,
     spelling: Spelling,
-) -> Option<&'a str> {
-    let fits = |literal: &&str| !spelling.strip_html && literal.len() <= most + QUOTES;
+) -> Option<Plain<'a>> {
+    let fits = |literal: &Plain<'_>| !spelling.strip_html && literal.len() <= most + QUOTES;
     row.plain(slot).filter(fits)
 }
 
@@ -61,7 +61,7 @@ pub(super) fn text_value(
     if let Some(literal) = as_it_stands(row, slot, most, spelling) {
         let is_there = literal.len() > QUOTES;
         if is_there {
-            out.extend_from_slice(literal.as_bytes());
+            literal.append_to(out);
         }
         return is_there;
     }
@@ -196,15 +196,16 @@ pub(super) struct Attribute<'a> {
 }
 
 /// Writes an attribute's value; nothing when there is none.
+#[inline]
 pub(super) fn attribute_value(
     out: &mut Vec<u8>,
     row: &Row<'_>,
     slot: usize,
     tally: &mut Tally,
-    how: Attribute<'_>,
+    how: &Attribute<'_>,
 ) {
     match as_it_stands(row, slot, MOST_VALUE_CHARACTERS, how.spelling) {
-        Some(literal) if how.types.is_empty() => out.extend_from_slice(literal.as_bytes()),
+        Some(literal) if how.types.is_empty() => literal.append_to(out),
         _ => attribute_literal(out, row.value(slot), (slot, row.number), tally, how),
     }
 }
@@ -215,7 +216,7 @@ pub(super) fn attribute_literal(
     value: Value<'_>,
     place: (usize, u64),
     tally: &mut Tally,
-    how: Attribute<'_>,
+    how: &Attribute<'_>,
 ) {
     match value {
         Value::String(text) => {

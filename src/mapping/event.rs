@@ -46,9 +46,8 @@ pub(super) struct EventColumns {
     pub(super) by_slot: bool,
     /// What attributes are turned into, by slot; empty: they stay as they are.
     pub(super) types: Vec<Type>,
-    /// Different names that are counted, and what they are hashed under.
+    /// Different names that are counted.
     pub(super) most_names: usize,
-    pub(super) key: [u8; 16],
 }
 
 impl EventColumns {
@@ -110,7 +109,7 @@ impl EventColumns {
         if !self.name.is_empty()
             && let Some(name) = out.get(name).filter(|name| !name.is_empty())
         {
-            tally.event_names.add(name, self.most_names, &self.key);
+            tally.event_names.add(name, self.most_names);
         }
         Ok(())
     }
@@ -264,7 +263,7 @@ impl EventColumns {
         for ((slot, _), place) in self.attributes.iter().zip(FIRST_ATTRIBUTE..) {
             let before = out.len();
             let start = begin_setting(out, place);
-            attribute_value(out, row, *slot, tally, how);
+            attribute_value(out, row, *slot, tally, &how);
             if out.len() > start && written == MOST_ATTRIBUTES {
                 out.truncate(before);
                 tally.add(Note::TooMany, *slot, row.number);
@@ -287,7 +286,7 @@ impl EventColumns {
             }
             out.extend_from_slice(name.as_bytes());
             let value = out.len();
-            attribute_value(out, row, *slot, tally, how);
+            attribute_value(out, row, *slot, tally, &how);
             if out.len() == value {
                 out.truncate(start);
             } else if written == MOST_ATTRIBUTES {
@@ -298,7 +297,7 @@ impl EventColumns {
             }
         }
         for column in &self.pivoted {
-            for (name, literal) in column.members(row, tally, how) {
+            for (name, literal) in column.members(row, tally, &how) {
                 if written == MOST_ATTRIBUTES {
                     tally.add(Note::TooMany, column.slot, row.number);
                     continue;

@@ -43,9 +43,9 @@ pub(super) fn identity_value(
     let plain = row.plain(slot).filter(|_| !cleaning.is_any());
     // Nearly all are like this.
     if let Some(literal) = plain
-        && matches!(literal.as_bytes(), [_, first, _, ..] if first.is_ascii_graphic())
+        && matches!(literal.bytes(), [_, first, _, ..] if first.is_ascii_graphic())
     {
-        out.extend_from_slice(literal.as_bytes());
+        literal.append_to(out);
     } else {
         match row.value(slot) {
             Value::String(text) if values::is_blank(text) => return Ok(false),

@@ -1,6 +1,10 @@
 //! Values that were left out or changed, counted by column and kind; and what else only the rows together
 //! show.
 
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
+
 use super::event_names::EventNames;
 use super::shared::SharedValues;
 
@@ -159,10 +163,11 @@ impl Tally {
         }
     }
 
-    /// Counts an identity of column `slot` by its hash.
+    /// Counts an identity of column `slot`.
     #[inline]
-    pub(super) fn identity(&mut self, slot: usize, hash: u64, row: u64) {
+    pub(super) fn identity(&mut self, slot: usize, value: &[u8], row: u64) {
         if let Some(column) = self.columns.get_mut(slot) {
+            let hash = FixedState::default().hash_one(value);
             column.identities.get_or_insert_default().add(hash, row);
         }
     }

@@ -102,7 +102,8 @@ impl<'a> Number<'a> {
     pub(super) fn truncated(self) -> Option<i64> {
         // Too short to pass 64 bits.
         if self.exponent == 0 && self.whole.len() < 19 {
-            let value: i64 = self.whole.parse().ok()?;
+            let digits = self.whole.bytes();
+            let value = digits.fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
             return Some(if self.negative { -value } else { value });
         }
         if self.is_zero() {
@@ -183,11 +184,25 @@ pub(super) fn text(literal: &str) -> Option<Cow<'_, str>> {
     push_text(&mut out, literal).then(|| String::from_utf8_lossy(&out).into_owned().into())
 }
 
+/// A literal of up to 18 digits that does not begin with 0, as times and ids are: at a glance.
+#[inline]
+pub(super) fn short_whole(literal: &str) -> Option<i64> {
+    if !(1..=18).contains(&literal.len()) || literal.starts_with('0') {
+        return None;
+    }
+    let mut are_digits = true;
+    let value = literal.bytes().fold(0, |value, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        are_digits &= digit < 10;
+        i64::wrapping_mul(value, 10).wrapping_add(digit.into())
+    });
+    are_digits.then_some(value)
+}
+
 /// A JSON number that is whole and fits 64 bits.
 pub(super) fn integer(literal: &str) -> Option<i64> {
-    // Too short to pass 64 bits.
-    if literal.len() < 19 && is_plain(literal) {
-        return literal.parse().ok();
+    if let Some(value) = short_whole(literal) {
+        return Some(value);
     }
     let number = Number::read(literal)?;
     // Bounds what is looked at, should the exponent be huge.

@@ -77,7 +77,7 @@ impl PivotColumn {
         &self,
         row: &Row<'_>,
         tally: &mut Tally,
-        how: Attribute<'_>,
+        how: &Attribute<'_>,
     ) -> Vec<(Box<str>, Vec<u8>)> {
         let mut members = Vec::new();
         for (key, literal) in self.literals(row, tally, how) {
@@ -90,7 +90,7 @@ impl PivotColumn {
     }
 
     /// What one row has of attributes; those that are null and not to be sent are not among them.
-    fn literals(&self, row: &Row<'_>, tally: &mut Tally, how: Attribute<'_>) -> Vec<Literal> {
+    fn literals(&self, row: &Row<'_>, tally: &mut Tally, how: &Attribute<'_>) -> Vec<Literal> {
         let place = (self.slot, row.number);
         let mut literals = Vec::new();
         let mut put = |key: Option<String>, value: Value<'_>, tally: &mut Tally| {
@@ -161,11 +161,11 @@ fn object(
     values: &[(String, Option<&str>)],
     place: (usize, u64),
     tally: &mut Tally,
-    how: Attribute<'_>,
+    how: &Attribute<'_>,
 ) -> Option<String> {
     // What deletes an attribute deletes nothing inside of one.
     let null = if how.null == b"null" { how.null } else { b"" };
-    let inside = Attribute { null, ..how };
+    let inside = Attribute { null, ..*how };
     let mut text = vec![b'{'];
     for (key, value) in values {
         let Some(value) = value else {
@@ -179,7 +179,7 @@ fn object(
         values::canonical(&mut text, &said(key));
         text.push(b':');
         let bare = text.len();
-        attribute_literal(&mut text, value_of(value), place, tally, inside);
+        attribute_literal(&mut text, value_of(value), place, tally, &inside);
         if text.len() == bare {
             text.truncate(start);
         }
@@ -223,7 +223,7 @@ impl Pivots {
         row: &Row<'_>,
         names: &mut Names,
         tally: &mut Tally,
-        how: Attribute<'_>,
+        how: &Attribute<'_>,
     ) {
         let mut given: usize = self.0.iter().map(|learned| learned.slots.len()).sum();
         for Learned { column, slots } in &mut self.0 {

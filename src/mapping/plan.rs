@@ -64,7 +64,7 @@ pub struct ColumnFate {
 pub(super) struct IdentityColumns {
     pub(super) identity: Identity,
     /// `"email":`
-    pub(super) name: &'static str,
+    pub(super) member: Box<str>,
     pub(super) slots: Vec<usize>,
     pub(super) cleaning: Cleaning,
 }
@@ -145,7 +145,6 @@ impl Plan {
             event: EventColumns {
                 times: Times::new(header.timezone.as_deref(), settings.plausible, settings.now),
                 most_names: settings.max_event_names,
-                key,
                 null: event_null,
                 spelling,
                 must_be_distinct: skip_sent,
@@ -427,7 +426,7 @@ impl Plan {
                 let at = known.unwrap_or_else(|| {
                     self.identities.push(IdentityColumns {
                         identity,
-                        name,
+                        member: format!("\"{name}\":").into(),
                         slots: Vec::new(),
                         cleaning: Cleaning {
                             strip_html: settings.strip_html,

@@ -62,10 +62,10 @@ impl Plan {
         let bytes = record.section(Section::Attributes);
         for (slot, &column) in self.attributes.iter().enumerate() {
             let start = record::begin_setting(bytes, slot as u16);
-            attribute_value(bytes, row, column, tally, how);
+            attribute_value(bytes, row, column, tally, &how);
             record::end_setting(bytes, start);
         }
-        self.pivots.write(bytes, row, &mut self.names, tally, how);
+        self.pivots.write(bytes, row, &mut self.names, tally, &how);
         if self.data_type == DataType::Event {
             let bytes = record.section(Section::Event);
             self.event.write(row, bytes, &self.columns, tally)?;
@@ -116,9 +116,7 @@ impl Plan {
             if start > 0 {
                 bytes.push(b',');
             }
-            bytes.push(b'"');
-            bytes.extend_from_slice(columns.name.as_bytes());
-            bytes.extend_from_slice(b"\":");
+            bytes.extend_from_slice(columns.member.as_bytes());
             let mut found = None;
             for &slot in &columns.slots {
                 let there = match columns.identity {
@@ -139,10 +137,9 @@ impl Plan {
                 continue;
             };
             let identity = bytes.get(start..).unwrap_or_default();
-            let hash = SipHasher13::new_with_key(&self.key).hash(identity);
-            tally.identity(slot, hash, row.number);
+            tally.identity(slot, identity, row.number);
             if start == 0 {
-                user = hash;
+                user = SipHasher13::new_with_key(&self.key).hash(identity);
             }
         }
         if bytes.is_empty() {

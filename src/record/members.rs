@@ -5,7 +5,8 @@
 //! an event's bytes less, and all of a record's bytes are copied, sealed, written to a temporary
 //! file, read and opened again while a delivery is grouped.
 
-use super::settings;
+use super::{placed_settings, settings};
+use crate::model::append_start;
 
 /// The members that every event can have, in the order in which they are written. Those of attributes
 /// follow them.
@@ -26,14 +27,29 @@ pub enum Member {
 }
 
 /// How each [`Member`] is written, up to its value.
-const NAMES: [&str; 6] = [
-    "\"event_name\":",
-    ",\"custom_event_type\":",
-    ",\"timestamp_unixtime_ms\":",
-    ",\"event_id\":",
-    ",\"session_id\":",
-    ",\"session_uuid\":",
+const NAMES: [MemberName; 6] = [
+    MemberName::new("\"event_name\":"),
+    MemberName::new(",\"custom_event_type\":"),
+    MemberName::new(",\"timestamp_unixtime_ms\":"),
+    MemberName::new(",\"event_id\":"),
+    MemberName::new(",\"session_id\":"),
+    MemberName::new(",\"session_uuid\":"),
 ];
+
+/// A name, and zeros behind it, which may be copied with it.
+struct MemberName {
+    text: &'static str,
+    padded: [u8; 32],
+}
+
+impl MemberName {
+    const fn new(text: &'static str) -> Self {
+        let mut padded = [0; 32];
+        let (start, _) = padded.split_at_mut(text.len());
+        start.copy_from_slice(text.as_bytes());
+        Self { text, padded }
+    }
+}
 
 const ATTRIBUTES: &str = ",\"custom_attributes\":{";
 
@@ -51,7 +67,7 @@ pub struct Members<'a> {
 impl Member {
     /// How it is written, up to its value.
     pub fn name(self) -> &'static str {
-        NAMES[self as usize]
+        NAMES[self as usize].text
     }
 }
 
@@ -67,14 +83,27 @@ impl<'a> Members<'a> {
         if self.names.is_none() {
             return self.section.len();
         }
-        self.each().map(|(before, name, literal)| before.len() + name.len() + literal.len()).sum::<usize>()
-            // The brace behind the attributes, if there are any.
-            + 1
+        let (mut bytes, mut attributes) = (0, 0);
+        for (slot, literal) in settings(self.section) {
+            bytes += literal.len();
+            bytes += match NAMES.get(usize::from(slot)) {
+                Some(name) => name.text.len(),
+                None => {
+                    attributes += 1;
+                    self.attribute(slot).len()
+                }
+            };
+        }
+        match attributes {
+            0 => bytes,
+            // The commas between them, and the brace behind.
+            _ => bytes + ATTRIBUTES.len() + attributes,
+        }
     }
 
     /// At most so many bytes, if all names of the delivery have `names` bytes. Quicker than to count.
     pub fn bytes_at_most(self, names: usize) -> usize {
-        let fixed: usize = NAMES.iter().map(|name| name.len()).sum();
+        let fixed: usize = NAMES.iter().map(|name| name.text.len()).sum();
         self.section.len() + names + fixed + ATTRIBUTES.len() + 1
     }
 
@@ -85,31 +114,30 @@ impl<'a> Members<'a> {
             return;
         }
         let mut has_attributes = false;
-        for (before, name, literal) in self.each() {
-            if !before.is_empty() {
+        for (slot, from, length) in placed_settings(self.section) {
+            if let Some(name) = NAMES.get(usize::from(slot)) {
+                append_start(out, &name.padded, name.text.len());
+            } else {
+                match has_attributes {
+                    true => out.push(b','),
+                    false => out.extend_from_slice(ATTRIBUTES.as_bytes()),
+                }
                 has_attributes = true;
-                out.extend_from_slice(before.as_bytes());
+                out.extend_from_slice(self.attribute(slot).as_bytes());
             }
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(literal);
+            append_start(out, from, length);
         }
         if has_attributes {
             out.push(b'}');
         }
     }
 
-    /// What stands before the name, the name, and the literal of each.
-    fn each(self) -> impl Iterator<Item = (&'static str, &'a str, &'a [u8])> {
+    /// The name of the custom attribute in this slot.
+    #[inline]
+    fn attribute(self, slot: u16) -> &'a str {
         let names = self.names.unwrap_or_default();
-        let mut before = ATTRIBUTES;
-        settings(self.section).map(move |(slot, literal)| {
-            if let Some(name) = NAMES.get(usize::from(slot)) {
-                return ("", *name, literal);
-            }
-            let name = names.get(usize::from(slot - FIRST_ATTRIBUTE));
-            let before = std::mem::replace(&mut before, ",");
-            (before, name.map_or("\"?\":", |name| name), literal)
-        })
+        let name = names.get(usize::from(slot - FIRST_ATTRIBUTE));
+        name.map_or("\"?\":", |name| name)
     }
 }
 
@@ -139,7 +167,7 @@ mod tests {
             let mut out = Vec::new();
             members.write(&mut out);
             assert_eq!(String::from_utf8(out).unwrap(), want);
-            assert!(members.bytes() >= want.len() && members.bytes() <= want.len() + 1);
+            assert_eq!(members.bytes(), want.len());
             assert!(members.bytes_at_most(8) >= members.bytes());
         }
         let written = Members::new(b"\"event_name\":1", None);
