@@ -15,10 +15,12 @@ const LONGEST_KEY: usize = 128;
 const STRING_OVERHEAD: usize = 32;
 
 /// Events above this depth matter: the root's keys, or inside `fields` a column's keys.
-const WATCH_ROOT: usize = 1;
+const WATCH_ROOT: usize = IN_ROOT;
 const WATCH_FIELDS: usize = IN_COLUMN;
-/// Containers around the keys of a column: the root, `fields`, a list of it, the column.
-pub(super) const IN_COLUMN: usize = 4;
+/// Containers around the keys of the root: itself.
+const IN_ROOT: usize = 1;
+/// Around those of a column: the root, `fields`, a list of it, the column.
+const IN_COLUMN: usize = 4;
 
 /// Takes the scanner's events outside `data` and builds the [`Header`].
 #[derive(Debug)]
@@ -69,6 +71,20 @@ enum RootKey {
     Other,
 }
 
+impl RootKey {
+    fn of(key: &[u8]) -> Self {
+        match key {
+            b"data" => Self::Data,
+            b"fields" => Self::Fields,
+            b"errors" => Self::Errors,
+            b"warnings" => Self::Warnings,
+            b"timezone" => Self::Timezone,
+            b"truncated" => Self::Truncated,
+            _ => Self::Other,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum List {
     Fields(FieldKind),
@@ -103,9 +119,14 @@ enum Capture {
     Value(Kind),
 }
 
-/// Whether anything is read of the value of this key of a column. Elsewhere at the same depth nothing is.
-pub(super) fn matters_of_column(key: &[u8]) -> bool {
-    Member::of(key) != Member::Other
+/// Whether anything may be read of the value of this key, which has so many containers around it.
+pub(super) fn matters(depth: usize, key: &[u8]) -> bool {
+    match depth {
+        IN_ROOT => RootKey::of(key) != RootKey::Other,
+        // Elsewhere at the same depth nothing is read.
+        IN_COLUMN => Member::of(key) != Member::Other,
+        _ => true,
+    }
 }
 
 impl HeaderReader {
@@ -188,17 +209,7 @@ impl HeaderReader {
 
     fn on_key(&mut self, depth: usize, key: &str) {
         match (depth, self.root) {
-            (1, _) => {
-                self.root = match key {
-                    "data" => RootKey::Data,
-                    "fields" => RootKey::Fields,
-                    "errors" => RootKey::Errors,
-                    "warnings" => RootKey::Warnings,
-                    "timezone" => RootKey::Timezone,
-                    "truncated" => RootKey::Truncated,
-                    _ => RootKey::Other,
-                }
-            }
+            (1, _) => self.root = RootKey::of(key.as_bytes()),
             (2, _) => {
                 self.list = match key {
                     "dimensions" => Some(List::Fields(FieldKind::Dimension)),

@@ -55,10 +55,10 @@ fn digits_of(block: [u8; DIGITS]) -> usize {
     digits.to_bitmask().trailing_ones() as usize
 }
 
-/// How long the member is that `bytes` begin with, the comma before it included, if it is a plain one
+/// How long the member is that `bytes` begin with, if it is a plain one
 /// whose key does not matter, and has ended: a list of strings is the most that its value is.
 pub(super) fn plain_member(bytes: &[u8], matters: impl Fn(&[u8]) -> bool) -> Option<usize> {
-    let (key, rest) = plain_string(bytes.strip_prefix(b",")?)?;
+    let (key, rest) = plain_string(bytes)?;
     // Whether a key is UTF-8 is for others to say.
     if !key.is_ascii() || matters(key) {
         return None;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Limits;
 use super::error::{DecodeError, Problem};
-use super::header::{After, HeaderReader, IN_COLUMN, matters_of_column};
+use super::header::{After, HeaderReader, matters};
 use super::row::RowReader;
 use super::scan::{BYTE_ORDER_MARK, Element, Fault, Scanner, Stuck, is_space};
 use crate::model::{Header, Row};
@@ -239,10 +239,10 @@ impl Decoder {
 
     fn outside(&mut self) -> Result<Option<Found>, DecodeError> {
         let bytes = self.buffer.get(self.start..).unwrap_or_default();
-        // Most of a header: some fifty keys of each column, of which two matter.
+        // Most of a header: some fifty keys of each column, of which three matter.
         let passed = match self.header.keeps() {
             true => 0,
-            false => self.scanner.pass_over(bytes, IN_COLUMN, matters_of_column),
+            false => self.scanner.pass_over(bytes, matters),
         };
         self.start += passed;
         let bytes = bytes.get(passed..).unwrap_or_default();

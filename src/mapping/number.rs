@@ -190,13 +190,36 @@ pub(super) fn short_whole(literal: &str) -> Option<i64> {
     if !(1..=18).contains(&literal.len()) || literal.starts_with('0') {
         return None;
     }
-    let mut are_digits = true;
-    let value = literal.bytes().fold(0, |value, byte| {
-        let digit = byte.wrapping_sub(b'0');
-        are_digits &= digit < 10;
-        i64::wrapping_mul(value, 10).wrapping_add(digit.into())
-    });
-    are_digits.then_some(value)
+    let (eights, rest) = literal.as_bytes().as_chunks();
+    let mut value = 0;
+    for eight in eights {
+        value = value * 100_000_000 + eight_digits(*eight)?;
+    }
+    for byte in rest {
+        value = match byte.wrapping_sub(b'0') {
+            digit @ 0..10 => value * 10 + u64::from(digit),
+            _ => return None,
+        };
+    }
+    i64::try_from(value).ok()
+}
+
+/// What eight digits are worth; `None`: they are none.
+#[inline]
+fn eight_digits(digits: [u8; 8]) -> Option<u64> {
+    /// The same byte eight times.
+    const fn each(byte: u8) -> u64 {
+        u64::from_le_bytes([byte; 8])
+    }
+    let digits = u64::from_le_bytes(digits) ^ each(b'0');
+    // A byte beyond 9 reaches its highest bit, or has it.
+    if (digits.wrapping_add(each(0x76)) | digits) & each(0x80) != 0 {
+        return None;
+    }
+    // The first digit is in the lowest byte: neighbours become pairs, then fours, then all.
+    let pairs = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
 }
 
 /// A JSON number that is whole and fits 64 bits.
@@ -223,6 +246,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_short_whole_number_is_read_as_by_the_standard_library(text in "[1-9][0-9]{0,20}|[0-9/:é]{0,19}") {
+            let want = match text.len() <= 18 && !text.starts_with('0') && !text.is_empty() {
+                true => text.parse().ok(),
+                false => None,
+            };
+            prop_assert_eq!(short_whole(&text), want);
+        }
+
+        #[test]
+        fn eight_bytes_are_worth_what_they_say_or_nothing(bytes: [u8; 8], at in 0..8_usize, digits in "[0-9]{8}") {
+            let mut almost: [u8; 8] = digits.as_bytes().try_into().unwrap();
+            prop_assert_eq!(eight_digits(almost), digits.parse().ok());
+            almost[at] = bytes[at];
+            for bytes in [bytes, almost] {
+                let all = bytes.iter().all(u8::is_ascii_digit);
+                prop_assert_eq!(eight_digits(bytes).is_some(), all);
+            }
+        }
+    }
 
     #[test]
     fn a_number_becomes_text_by_its_value() {
