@@ -54,15 +54,17 @@ impl Intake {
     }
 }
 
-/// Takes one delivery in and, if it is to be, sends it. `document` is that of `shape`.
-pub fn run(home: &Path, shape: &Shape, document: &Arc<[Bytes]>, send: bool) -> Intake {
+/// Takes one delivery in and, if it is to be, sends it. `document` is that of `shape`; without one it is
+/// made while it is sent, and its bytes are not counted.
+pub fn run(home: &Path, shape: &Shape, document: Option<&Arc<[Bytes]>>, send: bool) -> Intake {
     let world = World::new(None);
     let directory = tempfile::tempdir_in(home).expect("a directory");
     // Nobody listens on port 1: what is not to be sent waits.
     let nowhere = "http://127.0.0.1:1/v2".to_owned();
     let endpoint = if send { &world.endpoint } else { &nowhere };
     let daemon = Daemon::start(directory.path(), endpoint, UNPACED);
-    let bytes = document.iter().map(|chunk| chunk.len() as u64).sum();
+    let chunks = document.iter().flat_map(|document| document.iter());
+    let bytes = chunks.map(|chunk| chunk.len() as u64).sum();
 
     let watching = Arc::new(AtomicBool::new(true));
     let watcher = std::thread::spawn({
@@ -76,7 +78,10 @@ pub fn run(home: &Path, shape: &Shape, document: &Arc<[Bytes]>, send: bool) -> I
             peak
         }
     });
-    let url = world.publish_made(document);
+    let url = match document {
+        Some(document) => world.publish_made(document),
+        None => world.publish(shape),
+    };
     let start = Instant::now();
     world.runtime.block_on(daemon.execute(url));
     let received = start.elapsed();

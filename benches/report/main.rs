@@ -2,7 +2,8 @@
 //! for Looker and mParticle.
 //!
 //! `cargo bench --bench report` runs small sizes and prints; `-- --page` measures the pages alone; `cargo bench --bench report -- --full`
-//! runs large ones (some 10 minutes; 10 GB of disk, and 6 GB of memory for the document) and writes `benches/REPORT.md` with its plots.
+//! runs large ones (some 10 minutes; 10 GB of disk, and 6 GB of memory for the document) and writes `benches/REPORT.md` with its plots;
+//! `-- --long 100000000` measures one delivery of so many rows (some 15 minutes; 20 GB of disk), for the same report.
 
 #[allow(dead_code)] // The rest of it is for tests.
 #[path = "../../tests/page/browser.rs"]
@@ -18,6 +19,7 @@ mod daemon;
 mod intake;
 mod interactive;
 mod lines;
+mod long;
 mod many;
 mod page;
 mod small;
@@ -126,6 +128,10 @@ fn main() {
         case("5 rows a user", &kit::shape(rows), 3, home.path(), false);
         return;
     }
+    if let Some(rows) = only("--long") {
+        long::run(home.path(), rows).expect("its part of the report can be written");
+        return;
+    }
     if let Some(rows) = only("--midnight") {
         println!("{:?}", many::run(home.path(), rows));
         return;
@@ -226,7 +232,7 @@ fn case(name: &str, shape: &Shape, runs: usize, home: &Path, send: bool) -> Case
     // Made before any clock runs: Looker has other processors than the daemon.
     let document: Arc<[Bytes]> = document(shape).collect();
     let runs = (0..runs).map(|_| {
-        let intake = intake::run(home, shape, &document, send);
+        let intake = intake::run(home, shape, Some(&document), send);
         let floor = Floor::measure(home, shape, &document, intake.disk_received);
         println!(
             "  {:>9} rows/s, {:>4} MB/s, {:.2} processor s, {:>5} MB resident, {:>5} MB on disk at most; alone: parse {:.2} s, write {:.2} s, download {:.2} s",
