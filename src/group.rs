@@ -5,8 +5,8 @@
 //! ([`Memory`]), a thread sorts it by user and writes it to a temporary file as one *run*, while the
 //! other half is filled; at the end all runs are merged. So every user's records come out together and
 //! in the order of their rows, and memory is the same for ten rows and ten million, for one row a user
-//! and for all rows one user. When there are more runs than can be read back at once, neighbours are
-//! merged to longer ones first.
+//! and for all rows one user. When there are more runs than can be read back at once, as many
+//! neighbours as it takes are merged to longer ones first: from some 100 million rows on.
 //!
 //! (Partitioning by hash would spare the sort, but needs a second mechanism for the partition
 //! that is itself too large, and all rows can be one user's. The sort of a run in the cache costs
@@ -22,8 +22,8 @@ mod run;
 mod spiller;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 
@@ -35,10 +35,30 @@ use memory::Share;
 use run::{Cursor, Run, Spill};
 use spiller::Spiller;
 
-/// Reading a run back takes at least this much memory: a sealed block.
-const LEAST_READ_BUFFER: usize = 8 * 1024;
-/// Larger does not read faster.
+/// Of one run no more is read at once: larger does not read faster.
 const MOST_READ_BUFFER: usize = 128 * 1024;
+
+/// Runs are merged to fewer ones by two of them at least, however little memory there is.
+const LEAST_MERGED: usize = 2;
+
+/// Memory for reading runs back. What is made of the rows needs some too.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    /// What runs share whose buffers could be smaller.
+    usual: usize,
+    /// What very many runs may take with a block each.
+    most: usize,
+}
+
+impl Reading {
+    /// Of what a delivery has for both.
+    fn of(held: usize) -> Self {
+        Self {
+            usual: held / 2,
+            most: held / 8 * 5,
+        }
+    }
+}
 
 /// What grouping may use.
 #[derive(Clone, Debug)]
@@ -68,12 +88,12 @@ pub enum GroupError {
 /// Temporary space that has been read. The system needs some time to take much of it back, which it
 /// does when this is dropped.
 #[derive(Debug, Default)]
-pub struct Spent(Option<Spill>);
+pub struct Spent(Vec<Spill>);
 
 impl Spent {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.0.is_empty()
     }
 }
 
@@ -199,35 +219,24 @@ impl Grouped {
         mut self,
         mut visit: impl FnMut(RecordView<'_>) -> Result<(), E>,
     ) -> Result<Spent, E> {
-        let (mut spill, mut runs) = match self.records {
+        let (spill, mut runs) = match self.records {
             Records::Held(buffer) => {
                 buffer.records().try_for_each(visit)?;
-                return Ok(Spent(None));
+                return Ok(Spent::default());
             }
             Records::Spilled(spill, runs) => (*spill, runs),
         };
         self.share.merge();
         let settings = self.settings;
         let failed = |source| settings.failed(source);
-        // Half of the share: what is made of the rows needs memory too.
-        let memory = self.share.held() / 2;
-        let most = (memory / LEAST_READ_BUFFER).max(2);
-        while runs.len() > most {
-            let mut longer = Spill::create(&settings.space, memory).map_err(failed)?;
-            let mut merged = Vec::with_capacity(runs.len().div_ceil(most));
-            let mut rest = runs.into_iter().peekable();
-            while rest.peek().is_some() {
-                let neighbours = rest.by_ref().take(most).collect();
-                merge(&spill, neighbours, memory, |cursor| {
-                    longer.append(cursor.piece())
-                })
-                .map_err(failed)?;
-                merged.push(longer.end_run().map_err(failed)?);
-            }
-            (spill, runs) = (longer, merged);
+        let memory = Reading::of(self.share.held());
+        let mut files = vec![spill];
+        while least_read(&runs) > memory.most && runs.len() > LEAST_MERGED {
+            let longer = Spill::create(&settings.space, memory.usual).map_err(failed)?;
+            runs = shorten(&mut files, longer, runs, memory).map_err(failed)?;
         }
         let mut stopped = None;
-        let merged = merge(&spill, runs, memory, |cursor| {
+        let merged = merge(&files, runs, memory, |cursor| {
             visit(cursor.record()).map_err(|error| {
                 stopped = Some(error);
                 io::Error::other("the visit failed")
@@ -236,26 +245,73 @@ impl Grouped {
         match (merged, stopped) {
             (_, Some(error)) => Err(error),
             (Err(source), None) => Err(failed(source).into()),
-            (Ok(()), None) => Ok(Spent(Some(spill))),
+            (Ok(()), None) => Ok(Spent(files)),
         }
     }
 }
 
-/// Hands the records of runs to `visit` in order, with so much memory for reading.
-fn merge(
-    spill: &Spill,
+/// Memory that reading these at once takes at least.
+fn least_read<'a>(runs: impl IntoIterator<Item = &'a Run>) -> usize {
+    runs.into_iter().map(Run::least_read).sum()
+}
+
+/// Merges neighbours, the first ones first, until all that there are then can be read at once, or each has
+/// been merged. The new runs lie in `longer`, which becomes the last of `files`, or the only one.
+fn shorten(
+    files: &mut Vec<Spill>,
+    mut longer: Spill,
     runs: Vec<Run>,
-    memory: usize,
+    memory: Reading,
+) -> io::Result<Vec<Run>> {
+    let mut merged: Vec<Run> = Vec::new();
+    let mut rest = VecDeque::from(runs);
+    while rest.len() > 1 {
+        let mut excess = (least_read(&merged) + least_read(&rest)).saturating_sub(memory.most);
+        if excess == 0 {
+            break;
+        }
+        let (mut group, mut read) = (Vec::new(), 0);
+        while let Some(run) = rest.pop_front() {
+            read += run.least_read();
+            // All but one of them are gone then.
+            if !group.is_empty() {
+                excess = excess.saturating_sub(run.least_read());
+            }
+            group.push(run);
+            let next = rest.front().map_or(0, Run::least_read);
+            if group.len() >= LEAST_MERGED && (excess == 0 || read + next > memory.most) {
+                break;
+            }
+        }
+        merge(files, group, memory, |cursor| longer.append(cursor.piece()))?;
+        merged.push(longer.end_run()?);
+    }
+    if rest.is_empty() {
+        files.clear();
+    }
+    for run in &mut merged {
+        run.file = files.len();
+    }
+    files.push(longer);
+    merged.extend(rest);
+    Ok(merged)
+}
+
+/// Hands the records of runs to `visit` in order.
+fn merge(
+    files: &[Spill],
+    runs: Vec<Run>,
+    memory: Reading,
     mut visit: impl FnMut(&Cursor) -> io::Result<()>,
 ) -> io::Result<()> {
-    let buffer = memory / runs.len().max(1);
-    let buffer = buffer.clamp(LEAST_READ_BUFFER, MOST_READ_BUFFER);
+    let buffer = memory.usual / runs.len().max(1);
     let mut cursors = Vec::with_capacity(runs.len());
     // The smallest (user, run) is next. Of the cursors only these move through the heap.
     let mut turns = BinaryHeap::with_capacity(runs.len());
     for run in runs {
+        let buffer = buffer.clamp(run.least_read(), MOST_READ_BUFFER);
         let mut cursor = Cursor::new(run, buffer);
-        if cursor.advance(spill)? {
+        if cursor.advance(files)? {
             turns.push(Reverse((cursor.user(), cursors.len())));
             cursors.push(cursor);
         }
@@ -267,7 +323,7 @@ fn merge(
         };
         let next = loop {
             visit(cursor)?;
-            if !cursor.advance(spill)? {
+            if !cursor.advance(files)? {
                 break None;
             }
             if cursor.user() != user {
@@ -369,6 +425,69 @@ mod tests {
             .collect();
         want.sort();
         assert_eq!(grouped(&rows, 8).0, want);
+    }
+
+    #[test]
+    fn no_more_runs_are_merged_to_longer_ones_than_it_takes() {
+        let directory = tempfile::tempdir().unwrap();
+        let space = Space::new(directory.path());
+        let mut spill = Spill::create(&space, 0).unwrap();
+        let mut row = 0;
+        let mut run = || {
+            let mut buffer = Buffer::default();
+            for user in [2, 1] {
+                row += 1;
+                buffer.push(&record(row, user, "x")).unwrap();
+            }
+            buffer.sort();
+            for piece in buffer.pieces() {
+                spill.append(piece).unwrap();
+            }
+            spill.end_run().unwrap()
+        };
+        let runs: Vec<Run> = (0..10).map(|_| run()).collect();
+        let block = runs[0].least_read();
+        let memory = Reading {
+            usual: 4 * block,
+            most: 8 * block,
+        };
+        let mut files = vec![spill];
+        let longer = Spill::create(&space, 0).unwrap();
+        let runs = shorten(&mut files, longer, runs, memory).unwrap();
+        let places: Vec<usize> = runs.iter().map(|run| run.file).collect();
+        assert_eq!(places, [1, 0, 0, 0, 0, 0, 0, 0], "three became one");
+        let mut seen = Vec::new();
+        merge(&files, runs, memory, |cursor| {
+            let record = cursor.record();
+            seen.push((record.user, record.row));
+            Ok(())
+        })
+        .unwrap();
+        let rows = |user: u64| (1..=10).map(move |run| (user, 2 * run + 1 - user));
+        assert_eq!(seen, rows(1).chain(rows(2)).collect::<Vec<_>>());
+
+        // So few can be read that each has to be merged: what was there before is of no use any more.
+        let (spill, mut runs) = (files.swap_remove(1), Vec::new());
+        let mut files = vec![spill];
+        for user in 0..5 {
+            files[0].append(&piece(user)).unwrap();
+            runs.push(files[0].end_run().unwrap());
+        }
+        let memory = Reading {
+            usual: 0,
+            most: block,
+        };
+        runs.pop();
+        let longer = Spill::create(&space, 0).unwrap();
+        let runs = shorten(&mut files, longer, runs, memory).unwrap();
+        let places: Vec<usize> = runs.iter().map(|run| run.file).collect();
+        assert_eq!((places, files.len()), (vec![0, 0], 1));
+    }
+
+    fn piece(user: u64) -> Vec<u8> {
+        let mut buffer = Buffer::default();
+        buffer.push(&record(0, user, "x")).unwrap();
+        buffer.pieces().flatten().copied().collect()
     }
 
     #[test]

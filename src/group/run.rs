@@ -115,9 +115,20 @@ pub struct Spill {
     file: Scratch,
 }
 
-/// One run's place in the file.
+/// One run's place.
 #[derive(Debug)]
-pub struct Run(Stretch);
+pub struct Run {
+    /// In which of the files.
+    pub file: usize,
+    stretch: Stretch,
+}
+
+impl Run {
+    /// Bytes of memory that reading it takes at least: a sealed block.
+    pub fn least_read(&self) -> usize {
+        self.stretch.block_bytes()
+    }
+}
 
 impl Spill {
     /// Makes an unnamed file, for one who has so much memory.
@@ -132,9 +143,10 @@ impl Spill {
         self.file.write(record)
     }
 
-    /// Ends the run at hand.
+    /// Ends the run at hand, of the first of the files.
     pub fn end_run(&mut self) -> io::Result<Run> {
-        self.file.end_stretch().map(Run)
+        let stretch = self.file.end_stretch()?;
+        Ok(Run { file: 0, stretch })
     }
 }
 
@@ -166,15 +178,15 @@ impl Cursor {
     }
 
     /// Goes to the next record; `false` at the end of the run.
-    pub fn advance(&mut self, spill: &Spill) -> io::Result<bool> {
-        if self.fill(MOST, spill)? == 0 {
+    pub fn advance(&mut self, files: &[Spill]) -> io::Result<bool> {
+        if self.fill(MOST, files)? == 0 {
             return Ok(false);
         }
         let bytes = self.buffer.get(self.next..).unwrap_or_default();
         let (head, behind) = Head::read(bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
         let size = bytes.len() - behind.len();
         let whole = size + head.length();
-        if self.fill(whole, spill)? < whole {
+        if self.fill(whole, files)? < whole {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.head = head;
@@ -202,16 +214,20 @@ impl Cursor {
 
     /// Makes sure that `wanted` bytes from `next` on are in the buffer, unless the run ends before.
     /// Returns how many there are.
-    fn fill(&mut self, wanted: usize, spill: &Spill) -> io::Result<usize> {
+    fn fill(&mut self, wanted: usize, files: &[Spill]) -> io::Result<usize> {
         let held = self.buffer.len() - self.next;
-        if held >= wanted || self.run.0.is_read() {
+        if held >= wanted || self.run.stretch.is_read() {
             return Ok(held);
         }
         self.buffer.drain(..self.next);
         self.next = 0;
         let more = wanted.max(self.capacity) - held;
-        self.run.0.read(&spill.file, &mut self.buffer, more)?;
-        self.run.0.give_back(&spill.file);
+        let Some(Spill { file }) = files.get(self.run.file) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let stretch = &mut self.run.stretch;
+        stretch.read(file, &mut self.buffer, more)?;
+        stretch.give_back(file);
         Ok(self.buffer.len())
     }
 }

@@ -1,8 +1,8 @@
 //! A temporary file without a name, sealed under a random key of its own that is in memory only:
 //! whatever becomes of its blocks on the disk, nobody can read them once it is dropped.
 //!
-//! It is a row of blocks of [`BLOCK`] bytes, each sealed with its number as the nonce and followed by
-//! its tag. A block is sealed once, when it is full or its stretch ends, and nothing is ever
+//! It is a row of blocks of [`BLOCK`] bytes, in packed stretches of [`PACKED_BLOCK`], each sealed with its
+//! number as the nonce and followed by its tag. A block is sealed once, when it is full or its stretch ends, and nothing is ever
 //! written over another, so no number is used twice.
 //!
 //! A file that has grown beyond [`PACK_ABOVE`] goes on with *packed* stretches, whose blocks are
@@ -25,12 +25,16 @@ use super::space::{Space, SpaceFile};
 
 /// Plain bytes of a block; the last of a stretch has less.
 const BLOCK: usize = 8 << 10;
+/// The same in a packed stretch. Of a file that is so large there are thousands of stretches, which are
+/// read at once, and of each a block is in memory.
+const PACKED_BLOCK: usize = 4 << 10;
 /// Sealed blocks are usually gathered up to this before they are written.
 const BUFFER: usize = 256 << 10;
 /// Bytes of a file from which on its stretches are packed, and what has been read can be given back.
 const PACK_ABOVE: u64 = 256 << 20;
-/// Space is given back in parts of this size: a call to the system each.
-const GIVE_BACK: u64 = 1 << 20;
+/// Space is given back in parts of this size: a call to the system each, and so much is held of every
+/// stretch that is being read.
+const GIVE_BACK: u64 = 256 << 10;
 /// Space is given back in pages.
 const PAGE: u64 = 4 << 10;
 /// What stands before a block of a packed stretch, and the bit in it that says "compressed".
@@ -137,7 +141,7 @@ impl Scratch {
     /// The same in memory only. Returns whether it is time to [`flush`](Self::flush).
     pub fn keep(&mut self, mut bytes: &[u8]) -> io::Result<bool> {
         loop {
-            let room = BLOCK.saturating_sub(self.buffer.len() - self.open);
+            let room = self.begun.block_bytes() - (self.buffer.len() - self.open);
             let (now, rest) = bytes.split_at(room.min(bytes.len()));
             self.buffer.extend_from_slice(now);
             self.begun.plain += now.len() as u64;
@@ -210,7 +214,7 @@ impl Scratch {
 
     fn pack_block(&mut self) -> io::Result<()> {
         let block = self.buffer.get(self.open..).unwrap_or_default();
-        self.packed.resize(get_maximum_output_size(BLOCK), 0);
+        self.packed.resize(get_maximum_output_size(PACKED_BLOCK), 0);
         let compressed = compress_into(block, &mut self.packed).map_err(io::Error::other)?;
         let is_smaller = compressed < block.len();
         if is_smaller {
@@ -285,7 +289,9 @@ impl Stretch {
         wanted: usize,
     ) -> io::Result<bool> {
         let before = out.len();
-        out.reserve_exact(wanted.min(usize::try_from(self.plain).unwrap_or(usize::MAX)) + BLOCK);
+        // Grouping holds thousands of these buffers.
+        let most = wanted.min(usize::try_from(self.plain).unwrap_or(usize::MAX));
+        out.reserve_exact(most.next_multiple_of(PACKED_BLOCK));
         let mut sealed = Vec::new();
         while self.offset < self.end && out.len() - before < wanted {
             let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
@@ -315,6 +321,14 @@ impl Stretch {
         Ok(out.len() > before)
     }
 
+    /// Plain bytes of a block: the least that is read of it at once.
+    pub fn block_bytes(&self) -> usize {
+        match self.packed {
+            true => PACKED_BLOCK,
+            false => BLOCK,
+        }
+    }
+
     /// Whether all of it has been read.
     pub fn is_read(&self) -> bool {
         self.offset == self.end
@@ -323,7 +337,7 @@ impl Stretch {
     /// How much of the file holds about so many plain bytes: at least one whole block.
     fn sealed_for(&self, plain: usize) -> usize {
         let share = (self.end - self.offset) as f64 / self.plain.max(1) as f64;
-        ((plain as f64 * share) as usize).saturating_add(FRAME + BLOCK + TAG)
+        ((plain as f64 * share) as usize).saturating_add(FRAME + PACKED_BLOCK + TAG)
     }
 
     fn open_block(
@@ -341,7 +355,7 @@ impl Stretch {
         if u16::from_le_bytes(head) & COMPRESSED == 0 {
             out.extend_from_slice(opened);
         } else {
-            out.resize(plain + BLOCK, 0);
+            out.resize(plain + PACKED_BLOCK, 0);
             let place = out.get_mut(plain..).unwrap_or_default();
             let length = decompress_into(opened, place).map_err(|_| changed())?;
             out.truncate(plain + length);
