@@ -47,6 +47,16 @@ impl Intake {
         self.rows as f64 / self.received.as_secs_f64()
     }
 
+    /// Microseconds until durable, for each row.
+    pub fn micros_a_row(&self) -> f64 {
+        self.received.as_secs_f64() * 1e6 / self.rows as f64
+    }
+
+    /// Microseconds of a processor, for each row; as many seconds for a million rows.
+    pub fn processor_micros_a_row(&self) -> f64 {
+        self.processor.as_secs_f64() * 1e6 / self.rows as f64
+    }
+
     /// Fewest batches that could hold the delivery: as many as users, or as their events need.
     pub fn least_batches(&self) -> u64 {
         let rows_a_user = self.rows.div_ceil(self.users);

@@ -39,7 +39,7 @@ fn text([part, whole]: &[Intake; 2]) -> String {
         whole.rows,
         machine(),
         number(part.rows as f64),
-        micros(whole) / micros(part),
+        whole.micros_a_row() / part.micros_a_row(),
     );
     for intake in [part, whole] {
         let _ = writeln!(out, "{}", line(intake));
@@ -47,20 +47,13 @@ fn text([part, whole]: &[Intake; 2]) -> String {
     out
 }
 
-fn micros(intake: &Intake) -> f64 {
-    intake.received.as_secs_f64() * 1e6 / intake.rows as f64
-}
-
 fn line(intake: &Intake) -> String {
     let megabytes = |bytes: u64| format!("{} MB", number((bytes as f64 / 1e6).round()));
     let cells = [
         number(intake.rows as f64),
         format!("{:.1} s", intake.received.as_secs_f64()),
-        format!("{:.3}", micros(intake)),
-        format!(
-            "{:.3}",
-            intake.processor.as_secs_f64() * 1e6 / intake.rows as f64
-        ),
+        format!("{:.3}", intake.micros_a_row()),
+        format!("{:.3}", intake.processor_micros_a_row()),
         megabytes(intake.memory_sent),
         megabytes(intake.disk_peak),
         megabytes(intake.disk_received),

@@ -33,7 +33,7 @@ pub fn verdicts(measured: &Measured) -> Vec<Verdict> {
     ));
     verdicts.push(Verdict::new(
         format!("processor s a million rows, {rows} rows"),
-        reference.median(|intake, _| intake.processor.as_secs_f64() * 1e6 / intake.rows as f64),
+        reference.median(|intake, _| intake.processor_micros_a_row()),
         Bound::AtMost(1.2),
     ));
     let largest = measured.largest();
@@ -205,7 +205,7 @@ impl Measured {
 }
 
 fn micros_a_row(case: &Case) -> f64 {
-    case.median(|intake, _| intake.received.as_secs_f64() * 1e6 / intake.rows as f64)
+    case.median(|intake, _| intake.micros_a_row())
 }
 
 fn memory(case: &Case) -> f64 {
@@ -349,7 +349,7 @@ fn plots(measured: &Measured) -> Vec<(&'static str, String)> {
                 &[
                     line("intake", &micros_a_row),
                     line("processor", &|case| {
-                        case.median(|i, _| i.processor.as_secs_f64() * 1e6 / i.rows as f64)
+                        case.median(|i, _| i.processor_micros_a_row())
                     }),
                     line("parse alone", &|case| {
                         case.median(|i, f| f.parse.as_secs_f64() * 1e6 / i.rows as f64)

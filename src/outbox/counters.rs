@@ -59,6 +59,14 @@ impl Counters {
         read.end().map(|()| counters)
     }
 
+    /// What belonged to somebody who was erased, rows that could not be mapped among it.
+    pub fn all_erased(&self) -> Tally {
+        Tally {
+            rows: self.erased.rows + self.erased_rejected,
+            batches: self.erased.batches,
+        }
+    }
+
     /// All that does not wait and does not fly.
     pub fn settled(&self) -> Tally {
         let mut sum = self.delivered;

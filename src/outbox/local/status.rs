@@ -11,6 +11,7 @@ use crate::outbox::local::files::capacity::free_bytes;
 use crate::outbox::local::files::read::{ReadFile, sound};
 use crate::outbox::local::files::rejected;
 use crate::outbox::local::handle::Local;
+use crate::outbox::local::state::delivery::Segment;
 use crate::outbox::local::state::index::Work;
 use crate::outbox::note::NoteKey;
 use crate::outbox::rejected::RejectedPage;
@@ -167,20 +168,18 @@ pub(in crate::outbox) fn usage(local: &Local) -> Usage {
     usage.held = index.held_deliveries();
     let kept = local.shared.settings.rejected_rows;
     for delivery in index.deliveries.values() {
-        usage.dead_letters += delivery.counters().dead;
-        usage.cancelled += delivery.counters().cancelled;
+        let counters = delivery.counters();
+        usage.dead_letters += counters.dead;
+        usage.cancelled += counters.cancelled;
         let kept = match delivery.row.kept {
             Some(kept) => u64::from(kept),
             None => delivery.row.totals.rows_rejected.min(kept),
         };
-        usage.rejected_rows += kept.saturating_sub(delivery.counters().erased_rejected);
+        usage.rejected_rows += kept.saturating_sub(counters.erased_rejected);
         usage.entries += delivery
             .segments
             .iter()
-            .map(|segment| {
-                let row = segment.row;
-                u64::from(row.summary.entries.saturating_sub(row.settled_entries))
-            })
+            .map(Segment::entries_left)
             .sum::<u64>();
     }
     usage

@@ -350,10 +350,7 @@ fn state(inner: &Inner, row: &Row) -> Result<DeliveryState, Error> {
         damaged: counters.damaged,
         cancelled: counters.cancelled,
         cancelled_at: counters.cancelled_at,
-        erased: Tally {
-            rows: counters.erased.rows + counters.erased_rejected,
-            batches: counters.erased.batches,
-        },
+        erased: counters.all_erased(),
         held: column(row, "held")?,
         rejected: count(row, "rejected")?.saturating_sub(counters.erased_rejected),
         unchanged: count(row, "unchanged")?,

@@ -22,6 +22,7 @@ use crate::outbox::local::files::read::{ReadFile, Unreadable, sound};
 use crate::outbox::local::files::segment::{read_footer, read_header};
 use crate::outbox::local::offline::check::{CheckReport, look};
 use crate::outbox::local::offline::segments::segments;
+use crate::outbox::local::state::delivery::Segment;
 use crate::outbox::local::state::index::Index;
 use crate::outbox::record;
 use crate::seal::Keyring;
@@ -122,10 +123,7 @@ fn recorded(index: Option<&Index>) -> BTreeMap<DeliveryId, Inspected> {
     let mut found = BTreeMap::new();
     for (position, delivery) in index.iter().flat_map(|index| &index.deliveries) {
         let state = delivery.state(*position);
-        let left = delivery.segments.iter().map(|segment| {
-            let row = &segment.row;
-            u64::from(row.summary.entries.saturating_sub(row.settled_entries))
-        });
+        let left = delivery.segments.iter().map(Segment::entries_left);
         let inspected = Inspected {
             standing: match state.settled {
                 true => DeliveryStatus::Settled,

@@ -285,10 +285,7 @@ impl Delivery {
             damaged: counters.damaged,
             cancelled: counters.cancelled,
             cancelled_at: counters.cancelled_at,
-            erased: Tally {
-                rows: counters.erased.rows + counters.erased_rejected,
-                batches: counters.erased.batches,
-            },
+            erased: counters.all_erased(),
             rejected: self.rejected(),
             held: false,
             unchanged: totals.rows_unchanged,
@@ -339,10 +336,7 @@ impl Delivery {
                 flight.cursor = flight.cursor.max(first);
                 continue;
             }
-            let settled = segment
-                .settled
-                .as_ref()
-                .is_some_and(|bits| bits.get(ordinal - first));
+            let settled = segment.has_settled(ordinal - first);
             if !settled && !flight.claimed.contains_key(&ordinal) {
                 let Some(file) = &segment.file else {
                     if entries.is_empty() {
