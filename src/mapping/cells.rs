@@ -196,7 +196,7 @@ pub(super) struct Attribute<'a> {
 }
 
 /// Writes an attribute's value; nothing when there is none.
-#[inline(always)] // Most are strings, and there are very many.
+#[inline]
 pub(super) fn attribute_value(
     out: &mut Vec<u8>,
     row: &Row<'_>,
@@ -206,19 +206,8 @@ pub(super) fn attribute_value(
 ) {
     match as_it_stands(row, slot, MOST_VALUE_CHARACTERS, how.spelling) {
         Some(literal) if how.types.is_empty() => literal.append_to(out),
-        _ => other_attribute(out, row, slot, tally, how),
+        _ => attribute_literal(out, row.value(slot), (slot, row.number), tally, how),
     }
-}
-
-#[inline(never)]
-fn other_attribute(
-    out: &mut Vec<u8>,
-    row: &Row<'_>,
-    slot: usize,
-    tally: &mut Tally,
-    how: &Attribute<'_>,
-) {
-    attribute_literal(out, row.value(slot), (slot, row.number), tally, how);
 }
 
 /// Writes a value as an attribute's; `place` is its slot and row.

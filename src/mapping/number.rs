@@ -102,8 +102,7 @@ impl<'a> Number<'a> {
     pub(super) fn truncated(self) -> Option<i64> {
         // Too short to pass 64 bits.
         if self.exponent == 0 && self.whole.len() < 19 {
-            let digits = self.whole.bytes();
-            let value = digits.fold(0, |value, digit| value * 10 + i64::from(digit - b'0'));
+            let value: i64 = self.whole.parse().ok()?;
             return Some(if self.negative { -value } else { value });
         }
         if self.is_zero() {
@@ -190,36 +189,12 @@ pub(super) fn short_whole(literal: &str) -> Option<i64> {
     if !(1..=18).contains(&literal.len()) || literal.starts_with('0') {
         return None;
     }
-    let (eights, rest) = literal.as_bytes().as_chunks();
-    let mut value = 0;
-    for eight in eights {
-        value = value * 100_000_000 + eight_digits(*eight)?;
-    }
-    for byte in rest {
-        value = match byte.wrapping_sub(b'0') {
-            digit @ 0..10 => value * 10 + u64::from(digit),
-            _ => return None,
-        };
-    }
-    i64::try_from(value).ok()
-}
-
-/// What eight digits are worth; `None`: they are none.
-#[inline]
-fn eight_digits(digits: [u8; 8]) -> Option<u64> {
-    /// The same byte eight times.
-    const fn each(byte: u8) -> u64 {
-        u64::from_le_bytes([byte; 8])
-    }
-    let digits = u64::from_le_bytes(digits) ^ each(b'0');
-    // A byte beyond 9 reaches its highest bit, or has it.
-    if (digits.wrapping_add(each(0x76)) | digits) & each(0x80) != 0 {
-        return None;
-    }
-    // The first digit is in the lowest byte: neighbours become pairs, then fours, then all.
-    let pairs = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
-    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
-    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
+    literal
+        .bytes()
+        .try_fold(0, |value, byte| match byte.wrapping_sub(b'0') {
+            digit @ 0..10 => Some(value * 10 + i64::from(digit)),
+            _ => None,
+        })
 }
 
 /// A JSON number that is whole and fits 64 bits.
@@ -255,17 +230,6 @@ mod tests {
                 false => None,
             };
             prop_assert_eq!(short_whole(&text), want);
-        }
-
-        #[test]
-        fn eight_bytes_are_worth_what_they_say_or_nothing(bytes: [u8; 8], at in 0..8_usize, digits in "[0-9]{8}") {
-            let mut almost: [u8; 8] = digits.as_bytes().try_into().unwrap();
-            prop_assert_eq!(eight_digits(almost), digits.parse().ok());
-            almost[at] = bytes[at];
-            for bytes in [bytes, almost] {
-                let all = bytes.iter().all(u8::is_ascii_digit);
-                prop_assert_eq!(eight_digits(bytes).is_some(), all);
-            }
         }
     }
 

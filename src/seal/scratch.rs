@@ -2,8 +2,8 @@
 //! whatever becomes of its blocks on the disk, nobody can read them once it is dropped.
 //!
 //! It is a row of blocks of [`BLOCK`] bytes, in packed stretches of [`PACKED_BLOCK`], each sealed with its
-//! number as the nonce and followed by its tag. A block is sealed once, when it is full or its stretch ends, and nothing is ever
-//! written over another, so no number is used twice.
+//! number as the nonce and followed by its tag. A block is sealed once, when it is full or its stretch
+//! ends, and nothing is ever written over another, so no number is used twice.
 //!
 //! A file that has grown beyond [`PACK_ABOVE`] goes on with *packed* stretches, whose blocks are
 //! compressed before they are sealed. Below, compressing costs more than the bytes that it saves:
