@@ -130,73 +130,96 @@ pub struct Text<'a> {
     pub escaped: bool,
 }
 
+/// One part of a [`Text`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Characters that stand for themselves.
+    Plain(&'a str),
+    /// What an escape means.
+    Escape(char),
+    /// An escape that means half of a character: a surrogate without its partner, which is valid JSON
+    /// and yet no text.
+    Half,
+}
+
 impl<'a> Text<'a> {
     /// The text a person would read. Lone surrogates become U+FFFD.
     pub fn decoded(&self) -> Cow<'a, str> {
         if !self.escaped {
             return Cow::Borrowed(self.raw);
         }
-        Cow::Owned(unescape(self.raw))
-    }
-}
-
-/// Resolves JSON escapes. The input has been checked by the decoder; anything malformed that
-/// gets here all the same becomes U+FFFD instead of a panic.
-fn unescape(raw: &str) -> String {
-    let mut out = String::with_capacity(raw.len());
-    let mut rest = raw;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let escape = &rest[at + 1..];
-        let mut chars = escape.chars();
-        let mut used = 1;
-        match chars.next() {
-            Some('n') => out.push('\n'),
-            Some('t') => out.push('\t'),
-            Some('r') => out.push('\r'),
-            Some('b') => out.push('\u{8}'),
-            Some('f') => out.push('\u{c}'),
-            Some('u') => {
-                let (unit, length) = unescape_unit(escape);
-                out.push(unit);
-                used = length;
+        let mut text = String::with_capacity(self.raw.len());
+        for piece in self.pieces() {
+            match piece {
+                Piece::Plain(plain) => text.push_str(plain),
+                Piece::Escape(meant) => text.push(meant),
+                Piece::Half => text.push(char::REPLACEMENT_CHARACTER),
             }
-            Some(other) => {
-                out.push(other);
-                used = other.len_utf8();
-            }
-            None => used = 0,
         }
-        rest = &escape[used..];
+        Cow::Owned(text)
     }
-    out.push_str(rest);
-    out
+
+    /// The text part by part. It has been checked by the decoder; an escape that is none all the same
+    /// is a [`Piece::Half`].
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'a>> + use<'a> {
+        let mut rest = self.raw;
+        std::iter::from_fn(move || {
+            let plain = match memchr::memchr(b'\\', rest.as_bytes()) {
+                Some(0) => {
+                    let escape = rest.get(1..).unwrap_or_default();
+                    let (piece, used) = unescape(escape);
+                    rest = escape.get(used..).unwrap_or_default();
+                    return Some(piece);
+                }
+                Some(at) => at,
+                None if rest.is_empty() => return None,
+                None => rest.len(),
+            };
+            let (plain, after) = rest.split_at_checked(plain)?;
+            rest = after;
+            Some(Piece::Plain(plain))
+        })
+    }
 }
 
-/// Reads `uXXXX`, or a surrogate pair `uXXXX\uXXXX`; returns the character and the bytes used.
-fn unescape_unit(escape: &str) -> (char, usize) {
+/// What an escape means that begins behind its backslash, and its bytes.
+fn unescape(escape: &str) -> (Piece<'_>, usize) {
+    let meant = match escape.chars().next() {
+        Some('n') => '\n',
+        Some('t') => '\t',
+        Some('r') => '\r',
+        Some('b') => '\u{8}',
+        Some('f') => '\u{c}',
+        Some('u') => return unescape_unit(escape),
+        Some(other) => return (Piece::Escape(other), other.len_utf8()),
+        None => return (Piece::Half, 0),
+    };
+    (Piece::Escape(meant), 1)
+}
+
+/// The same of `uXXXX`, or of a surrogate pair `uXXXX\uXXXX`.
+fn unescape_unit(escape: &str) -> (Piece<'_>, usize) {
     let unit = |at: usize| {
         escape
             .get(at..at + 4)
             .and_then(|digits| u32::from_str_radix(digits, 16).ok())
     };
     let Some(high) = unit(1) else {
-        return (char::REPLACEMENT_CHARACTER, 1);
+        return (Piece::Half, 1);
     };
-    if (0xD800..0xDC00).contains(&high)
-        && escape.get(5..7) == Some("\\u")
-        && let Some(low) = unit(7)
-        && (0xDC00..0xE000).contains(&low)
-    {
-        let code = 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00);
-        return (
-            char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER),
-            11,
-        );
-    }
+    let low = match escape.get(5..7) {
+        Some("\\u") => unit(7),
+        _ => None,
+    };
+    let (code, used) = match (high, low) {
+        (0xD800..0xDC00, Some(low @ 0xDC00..0xE000)) => {
+            (0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00), 11)
+        }
+        _ => (high, 5),
+    };
     (
-        char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER),
-        5,
+        char::from_u32(code).map_or(Piece::Half, Piece::Escape),
+        used,
     )
 }
 
@@ -305,16 +328,30 @@ impl<'a> Row<'a> {
     /// The value, quotes and all, if it is a string without escapes, as most are: [`Row::value`] tells
     /// the same, and takes longer.
     #[inline]
-    pub fn plain(&self, slot: usize) -> Option<Plain<'a>> {
+    pub fn plain(&self, slot: usize) -> Option<Literal<'a>> {
         let cell = self.cells.get(slot)?;
-        let start = cell.start.checked_sub(1)? as usize;
         match cell.kind {
-            CellKind::Plain => Some(Plain {
-                from: self.text.as_bytes().get(start..)?,
-                length: cell.end as usize + 1 - start,
-            }),
+            CellKind::Plain => self.literal(cell.start.checked_sub(1)?, cell.end + 1),
             _ => None,
         }
+    }
+
+    /// The same of a number.
+    #[inline]
+    pub fn number(&self, slot: usize) -> Option<Literal<'a>> {
+        let cell = self.cells.get(slot)?;
+        match cell.kind {
+            CellKind::Number => self.literal(cell.start, cell.end),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn literal(&self, start: u32, end: u32) -> Option<Literal<'a>> {
+        Some(Literal {
+            from: self.text.as_bytes().get(start as usize..)?,
+            length: end.checked_sub(start)? as usize,
+        })
     }
 
     /// The whole row as raw JSON.
@@ -323,18 +360,18 @@ impl<'a> Row<'a> {
     }
 }
 
-/// A string without escapes, in its row.
+/// A value as Looker wrote it, in its row.
 #[derive(Clone, Copy, Debug)]
-pub struct Plain<'a> {
-    /// The row from its first quote on.
+pub struct Literal<'a> {
+    /// The row from its first byte on.
     from: &'a [u8],
-    /// With its quotes.
+    /// Of a string with its quotes.
     length: usize,
 }
 
-#[allow(clippy::len_without_is_empty)] // It has two quotes.
-impl<'a> Plain<'a> {
-    /// Bytes of the literal, its quotes included.
+#[allow(clippy::len_without_is_empty)] // No literal is.
+impl<'a> Literal<'a> {
+    /// Bytes of the literal, the quotes of a string included.
     #[inline]
     pub fn len(&self) -> usize {
         self.length

@@ -22,6 +22,8 @@ mod members;
 
 use std::ops::Range;
 
+use crate::model::Literal;
+
 pub use event::{EventKind, Mark, Purchase, PurchaseWriter};
 pub use members::{FIRST_ATTRIBUTE, Member, Members};
 
@@ -137,6 +139,25 @@ const LONG: u8 = u8::MAX;
 /// Bytes of a long slot, and those that a long length has more than a short one.
 const LONG_SLOT: usize = 4;
 const MORE_LENGTH: usize = 4;
+
+/// Adds a setting of `slot` whose literal is that of a row.
+#[inline]
+pub fn add_setting(bytes: &mut Vec<u8>, slot: u16, literal: Literal<'_>) {
+    match (u8::try_from(slot), u8::try_from(literal.len())) {
+        (Ok(slot), Ok(length)) if slot != LONG && length != LONG => {
+            bytes.extend_from_slice(&[slot, length]);
+            literal.append_to(bytes);
+        }
+        _ => add_long_setting(bytes, slot, literal),
+    }
+}
+
+#[cold]
+fn add_long_setting(bytes: &mut Vec<u8>, slot: u16, literal: Literal<'_>) {
+    let start = begin_setting(bytes, slot);
+    literal.append_to(bytes);
+    end_setting(bytes, start);
+}
 
 /// Begins a setting of `slot`; what is appended to `bytes` until [`end_setting`] is its literal.
 #[inline]

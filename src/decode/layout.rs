@@ -17,6 +17,8 @@ pub(super) const UNSELECTED: u32 = u32::MAX;
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     parts: Vec<Part>,
+    /// Slots that no value goes to.
+    absent: Vec<u32>,
     ready: bool,
 }
 
@@ -42,12 +44,12 @@ enum Behind {
 
 /// Bytes that are compared at a time.
 const BLOCK: usize = 32;
+/// Bytes of the quotes around a string.
+const QUOTES: usize = 2;
 
-/// How a row compares with the layout.
+/// Why a row is not read by the layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Match {
-    /// The row has this many bytes, and the cells are filled.
-    Whole(usize),
+pub(super) enum Stop {
     /// The same as far as it goes; the bytes end within the row.
     Short,
     /// Something is different, or wrong: it must be walked.
@@ -66,9 +68,19 @@ impl Layout {
         self.add(glue, Behind::Value(slot));
     }
 
-    /// The row's last bytes; the layout can be used from now on.
-    pub(super) fn finish(&mut self, glue: &[u8]) {
+    /// The row's last bytes; the layout can be used from now on, for so many slots.
+    pub(super) fn finish(&mut self, glue: &[u8], slots: usize) {
         self.add(glue, Behind::Nothing);
+        self.absent.clear();
+        self.absent.extend(0..slots as u32);
+        for part in &self.parts {
+            if let Behind::Value(slot) = part.value
+                && let Some(filled) = self.absent.get_mut(slot as usize)
+            {
+                *filled = UNSELECTED;
+            }
+        }
+        self.absent.retain(|slot| *slot != UNSELECTED);
         self.ready = true;
     }
 
@@ -84,26 +96,28 @@ impl Layout {
         self.parts.push(Part::new(last, value));
     }
 
-    /// Reads the row at the beginning of `bytes`. `max_depth` is what a value may nest.
-    pub(super) fn read(&self, bytes: &[u8], cells: &mut [Cell], max_depth: usize) -> Match {
+    /// Reads the row at the beginning of `bytes`, fills the cells and returns its length. `max_depth` is
+    /// what a value may nest.
+    pub(super) fn read(
+        &self,
+        bytes: &[u8],
+        cells: &mut [Cell],
+        max_depth: usize,
+    ) -> Result<usize, Stop> {
         if !self.ready {
-            return Match::Differs;
+            return Err(Stop::Differs);
         }
-        match self.try_read(bytes, cells, max_depth) {
-            Ok(length) => Match::Whole(length),
-            Err(other) => other,
+        for slot in &self.absent {
+            put(cells, *slot, Cell::default());
         }
-    }
-
-    fn try_read(&self, bytes: &[u8], cells: &mut [Cell], max_depth: usize) -> Result<usize, Match> {
         let mut rest = bytes;
-        let mut unselected = Cell::default();
         for part in &self.parts {
             rest = part.pass(rest)?;
             if let Behind::Value(slot) = part.value {
-                let slot = cells.get_mut(slot as usize).unwrap_or(&mut unselected);
                 let at = bytes.len() - rest.len();
-                rest = value(rest, at, max_depth, slot)?;
+                let (kind, length) = value(rest, max_depth)?;
+                rest = rest.get(length..).ok_or(Stop::Short)?;
+                put(cells, slot, cell(kind, at, at + length));
             }
         }
         Ok(bytes.len() - rest.len())
@@ -129,108 +143,114 @@ impl Part {
 
     /// What stands behind the glue, when `bytes` begin with it.
     #[inline]
-    fn pass<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], Match> {
-        let Some(found) = bytes.first_chunk::<BLOCK>() else {
-            let glue = self.glue.get(..self.length).unwrap_or_default();
-            return expect(bytes, glue);
-        };
-        let equal = u8x32::new(*found).simd_eq(u8x32::new(self.glue));
-        match equal.to_bitmask() | self.beyond {
-            u32::MAX => bytes.get(self.length..).ok_or(Match::Short),
-            _ => Err(Match::Differs),
+    fn pass<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], Stop> {
+        match bytes.first_chunk::<BLOCK>() {
+            Some(found) => {
+                let equal = u8x32::new(*found).simd_eq(u8x32::new(self.glue));
+                if equal.to_bitmask() | self.beyond != u32::MAX {
+                    return Err(Stop::Differs);
+                }
+            }
+            None => expect(bytes, self.glue.get(..self.length).unwrap_or_default())?,
         }
+        bytes.get(self.length..).ok_or(Stop::Short)
     }
 }
 
-/// What stands behind `text`, when `bytes` begin with it.
-fn expect<'a>(bytes: &'a [u8], text: &[u8]) -> Result<&'a [u8], Match> {
-    match bytes.strip_prefix(text) {
-        Some(rest) => Ok(rest),
-        None if text.starts_with(bytes) => Err(Match::Short),
-        None => Err(Match::Differs),
+/// Whether `bytes` begin with `text`.
+#[inline(never)]
+fn expect(bytes: &[u8], text: &[u8]) -> Result<(), Stop> {
+    match bytes.starts_with(text) {
+        true => Ok(()),
+        false if text.starts_with(bytes) => Err(Stop::Short),
+        false => Err(Stop::Differs),
     }
 }
 
-/// Reads the value that `bytes` begin with, which stand at `at` of the row, into its slot; what stands
-/// behind it.
+/// The kind of the value that `bytes` begin with, and its length.
 #[inline]
-fn value<'a>(
-    bytes: &'a [u8],
-    at: usize,
-    max_depth: usize,
-    slot: &mut Cell,
-) -> Result<&'a [u8], Match> {
-    // The slot is written part by part: a cell that goes through the stack is waited for.
-    let (kind, length) = match *bytes {
-        [b'"', ref text @ ..] => {
-            let (kind, length) = string(text)?;
-            put(slot, kind, at + 1, at + 1 + length);
-            return text.get(length + 1..).ok_or(Match::Short);
-        }
-        [b'-' | b'0'..=b'9', ..] => (CellKind::Number, number(bytes)?),
-        [b'n', ..] => (CellKind::Null, word(bytes, b"null")?),
-        [b't', ..] => (CellKind::True, word(bytes, b"true")?),
-        [b'f', ..] => (CellKind::False, word(bytes, b"false")?),
-        [b'{', ..] => (CellKind::Object, container(bytes, max_depth)?),
-        [b'[', ..] => (CellKind::List, container(bytes, max_depth)?),
-        [_, ..] => return Err(Match::Differs),
-        [] => return Err(Match::Short),
-    };
-    put(slot, kind, at, at + length);
-    bytes.get(length..).ok_or(Match::Short)
+fn value(bytes: &[u8], max_depth: usize) -> Result<(CellKind, usize), Stop> {
+    match *bytes {
+        [b'"', ref text @ ..] => string(text),
+        [b'-' | b'0'..=b'9', ..] => number(bytes).map(|length| (CellKind::Number, length)),
+        [_, ..] => other(bytes, max_depth),
+        [] => Err(Stop::Short),
+    }
 }
 
-fn word(bytes: &[u8], word: &[u8]) -> Result<usize, Match> {
-    expect(bytes, word).map(|_| word.len())
+/// The same of what is neither a string nor a number.
+#[inline(never)]
+fn other(bytes: &[u8], max_depth: usize) -> Result<(CellKind, usize), Stop> {
+    Ok(match bytes.first() {
+        Some(b'n') => (CellKind::Null, word(bytes, b"null")?),
+        Some(b't') => (CellKind::True, word(bytes, b"true")?),
+        Some(b'f') => (CellKind::False, word(bytes, b"false")?),
+        Some(b'{') => (CellKind::Object, container(bytes, max_depth)?),
+        Some(b'[') => (CellKind::List, container(bytes, max_depth)?),
+        _ => return Err(Stop::Differs),
+    })
 }
 
-/// Cuts a cell out of a row. Rows are shorter than 4 GiB, see `RowReader::new`.
-#[inline]
-pub(super) fn put(slot: &mut Cell, kind: CellKind, start: usize, end: usize) {
-    slot.kind = kind;
-    slot.start = start as u32;
-    slot.end = end as u32;
+fn word(bytes: &[u8], word: &[u8]) -> Result<usize, Stop> {
+    expect(bytes, word).map(|()| word.len())
 }
 
-/// How long the string is that ends with the next quote, which is left out.
+/// The cell of a value with its quotes, if it has some. Rows are shorter than 4 GiB, see `RowReader::new`.
 #[inline]
-fn string(text: &[u8]) -> Result<(CellKind, usize), Match> {
+fn cell(kind: CellKind, start: usize, end: usize) -> Cell {
+    let quote = usize::from(matches!(kind, CellKind::Plain | CellKind::Escaped));
+    let (start, end) = ((start + quote) as u32, (end - quote) as u32);
+    Cell { kind, start, end }
+}
+
+/// Fills the cell of a slot, if it is one.
+#[inline]
+pub(super) fn put(cells: &mut [Cell], slot: u32, filled: Cell) {
+    if let Some(cell) = cells.get_mut(slot as usize) {
+        *cell = filled;
+    }
+}
+
+/// Of the string whose first quote stands before `text`.
+#[inline]
+fn string(text: &[u8]) -> Result<(CellKind, usize), Stop> {
     let length = plain_run(text);
     match text.get(length) {
-        Some(b'"') => Ok((CellKind::Plain, length)),
-        Some(b'\\') => escaped(text, length).map(|length| (CellKind::Escaped, length)),
-        Some(_) => Err(Match::Differs),
-        None => Err(Match::Short),
+        Some(b'"') => Ok((CellKind::Plain, length + QUOTES)),
+        Some(b'\\') => escaped(text, length).map(|length| (CellKind::Escaped, length + QUOTES)),
+        Some(_) => Err(Stop::Differs),
+        None => Err(Stop::Short),
     }
 }
 
-/// The same of one with an escape at `at`.
-fn escaped(text: &[u8], mut at: usize) -> Result<usize, Match> {
+/// The place of the last quote of a string with an escape at `at`.
+#[inline(never)]
+fn escaped(text: &[u8], mut at: usize) -> Result<usize, Stop> {
     loop {
-        match text.get(at).ok_or(Match::Short)? {
+        match text.get(at).ok_or(Stop::Short)? {
             b'"' => return Ok(at),
             b'\\' => at += escape(text, at)?,
-            _ => return Err(Match::Differs),
+            _ => return Err(Stop::Differs),
         }
-        at += plain_run(text.get(at..).ok_or(Match::Short)?);
+        at += plain_run(text.get(at..).ok_or(Stop::Short)?);
     }
 }
 
 /// Bytes of the escape sequence at `at`.
-fn escape(bytes: &[u8], at: usize) -> Result<usize, Match> {
-    match bytes.get(at + 1).ok_or(Match::Short)? {
+fn escape(bytes: &[u8], at: usize) -> Result<usize, Stop> {
+    match bytes.get(at + 1).ok_or(Stop::Short)? {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(2),
         b'u' => {
-            let hex = bytes.get(at + 2..at + 6).ok_or(Match::Short)?;
+            let hex = bytes.get(at + 2..at + 6).ok_or(Stop::Short)?;
             let valid = hex.iter().all(u8::is_ascii_hexdigit);
-            valid.then_some(6).ok_or(Match::Differs)
+            valid.then_some(6).ok_or(Stop::Differs)
         }
-        _ => Err(Match::Differs),
+        _ => Err(Stop::Differs),
     }
 }
 
 #[inline]
-fn number(bytes: &[u8]) -> Result<usize, Match> {
+fn number(bytes: &[u8]) -> Result<usize, Stop> {
     let mut at = usize::from(bytes.first() == Some(&b'-'));
     match bytes.get(at) {
         Some(b'0') => at += 1,
@@ -243,46 +263,47 @@ fn number(bytes: &[u8]) -> Result<usize, Match> {
         Some(b'e' | b'E') => exponent(bytes, at + 1),
         Some(_) => Ok(at),
         // More digits may come with the next chunk.
-        None => Err(Match::Short),
+        None => Err(Stop::Short),
     }
 }
 
 /// The place behind the exponent of a number.
-fn exponent(bytes: &[u8], mut at: usize) -> Result<usize, Match> {
+#[cold]
+fn exponent(bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
     if let Some(b'+' | b'-') = bytes.get(at) {
         at += 1;
     }
     let end = digits(bytes, at)?;
     if end == bytes.len() {
-        return Err(Match::Short);
+        return Err(Stop::Short);
     }
     Ok(end)
 }
 
 /// The place behind one digit or more.
 #[inline]
-fn digits(bytes: &[u8], start: usize) -> Result<usize, Match> {
-    let rest = bytes.get(start..).ok_or(Match::Short)?;
+fn digits(bytes: &[u8], start: usize) -> Result<usize, Stop> {
+    let rest = bytes.get(start..).ok_or(Stop::Short)?;
     match digit_run(rest) {
-        0 if rest.is_empty() => Err(Match::Short),
-        0 => Err(Match::Differs),
+        0 if rest.is_empty() => Err(Stop::Short),
+        0 => Err(Stop::Differs),
         count => Ok(start + count),
     }
 }
 
-fn container(bytes: &[u8], max_depth: usize) -> Result<usize, Match> {
+fn container(bytes: &[u8], max_depth: usize) -> Result<usize, Stop> {
     let mut scanner = Scanner::new(max_depth, 0);
     let mut used = 0;
     loop {
         let (step, seen) = scanner
             .step(bytes.get(used..).unwrap_or_default())
-            .map_err(|_| Match::Differs)?;
+            .map_err(|_| Stop::Differs)?;
         used += step;
         if scanner.done() {
             return Ok(used);
         }
         if seen.is_none() {
-            return Err(Match::Short);
+            return Err(Stop::Short);
         }
     }
 }
@@ -296,11 +317,11 @@ mod tests {
         layout.learn(b"{\"a\": {\"value\": ", 1);
         layout.learn(b"}, \"b\": {\"value\": ", UNSELECTED);
         layout.learn(b"}, \"c\": {\"value\": ", 0);
-        layout.finish(b"}}");
+        layout.finish(b"}}", 2);
         layout
     }
 
-    fn read(row: &str) -> (Match, Vec<(CellKind, &str)>) {
+    fn read(row: &str) -> (Result<usize, Stop>, Vec<(CellKind, &str)>) {
         let mut cells = [Cell::default(); 2];
         let matched = learned().read(row.as_bytes(), &mut cells, 4);
         let text = |cell: &Cell| &row[cell.start as usize..cell.end as usize];
@@ -347,11 +368,11 @@ mod tests {
             );
             let more = format!("{row}, {{");
             let (matched, cells) = read(&more);
-            assert_eq!(matched, Match::Whole(row.len()), "{row}");
+            assert_eq!(matched, Ok(row.len()), "{row}");
             assert_eq!(cells, [first, second], "{row}");
             for end in 0..row.len() {
                 if let Some(cut) = row.get(..end) {
-                    assert_eq!(read(cut).0, Match::Short, "{cut}");
+                    assert_eq!(read(cut).0, Err(Stop::Short), "{cut}");
                 }
             }
         }
@@ -363,18 +384,26 @@ mod tests {
             let glue: Vec<u8> = (0..length).map(|at| b'a' + at % 26).collect();
             let mut layout = Layout::default();
             layout.learn(&glue, 0);
-            layout.finish(&glue);
+            layout.finish(&glue, 1);
             let mut row = [&glue[..], b"7", &glue].concat();
             let whole = row.len();
             row.extend_from_slice(b"behind it there is more than a whole block of bytes");
             let read = |row: &[u8]| layout.read(row, &mut [Cell::default()], 4);
-            assert_eq!(read(&row), Match::Whole(whole), "{length}");
+            assert_eq!(read(&row), Ok(whole), "{length}");
             for end in 0..whole {
-                assert_eq!(read(&row[..end]), Match::Short, "{length}, cut at {end}");
+                assert_eq!(
+                    read(&row[..end]),
+                    Err(Stop::Short),
+                    "{length}, cut at {end}"
+                );
                 row[end] ^= 1;
-                assert_ne!(read(&row[..end]), Match::Differs, "{length}, cut at {end}");
+                assert_ne!(
+                    read(&row[..end]),
+                    Err(Stop::Differs),
+                    "{length}, cut at {end}"
+                );
                 if end != glue.len() {
-                    assert_eq!(read(&row), Match::Differs, "{length}, altered at {end}");
+                    assert_eq!(read(&row), Err(Stop::Differs), "{length}, altered at {end}");
                 }
                 row[end] ^= 1;
             }
@@ -400,8 +429,12 @@ mod tests {
             "[[[[[]]]]]",
             "}",
         ] {
-            assert_eq!(read(&format!("{start}{rest}")).0, Match::Differs, "{rest}");
+            assert_eq!(
+                read(&format!("{start}{rest}")).0,
+                Err(Stop::Differs),
+                "{rest}"
+            );
         }
-        assert_eq!(Layout::default().read(b"{", &mut [], 4), Match::Differs);
+        assert_eq!(Layout::default().read(b"{", &mut [], 4), Err(Stop::Differs));
     }
 }

@@ -16,6 +16,7 @@ pub(super) fn plain_run(bytes: &[u8]) -> usize {
     }
 }
 
+#[inline(never)]
 fn long_plain_run(bytes: &[u8]) -> usize {
     let (blocks, rest) = bytes.as_chunks();
     for (index, block) in blocks.iter().enumerate() {
@@ -41,11 +42,14 @@ fn first_special(block: &[u8; BLOCK]) -> Option<usize> {
 pub(super) fn digit_run(bytes: &[u8]) -> usize {
     match bytes.first_chunk::<DIGITS>().map(|block| digits_of(*block)) {
         Some(count) if count < DIGITS => count,
-        _ => bytes
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count(),
+        _ => long_digit_run(bytes),
     }
+}
+
+#[inline(never)]
+fn long_digit_run(bytes: &[u8]) -> usize {
+    let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.count()
 }
 
 #[inline]

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::error::{DecodeError, Problem};
-use super::layout::{Layout, Match, UNSELECTED, put};
+use super::layout::{Layout, Stop, UNSELECTED, put};
 use super::scan::{Event, Kind, Scanner, Stuck};
 use super::{Limits, scan};
 use crate::model::{Cell, CellKind, Row, Text};
@@ -155,18 +155,17 @@ impl RowReader {
         if self.walk.is_some() {
             return self.walk_on(bytes);
         }
-        self.cells.fill(Cell::default());
         let depth = self.max_depth - AROUND_VALUE;
         match self.layout.read(bytes, &mut self.cells, depth) {
-            Match::Whole(length) => return self.finish(length).map(Some),
+            Ok(length) => return self.finish(length).map(Some),
             // The layout is tried again when it pays: each time on twice the bytes or more, so that
             // the work stays in proportion to the bytes. Else the walk goes on with every chunk.
-            Match::Short if bytes.len() >= self.retry_from && bytes.len() <= self.max_bytes => {
+            Err(Stop::Short) if bytes.len() >= self.retry_from && bytes.len() <= self.max_bytes => {
                 self.retry_from = bytes.len().saturating_mul(2).max(1);
                 return Ok(None);
             }
-            Match::Short => self.begin_walk(false),
-            Match::Differs => self.begin_walk(true),
+            Err(Stop::Short) => self.begin_walk(false),
+            Err(Stop::Differs) => self.begin_walk(true),
         }
         self.walk_on(bytes)
     }
@@ -419,14 +418,13 @@ impl Walk {
     fn finish(&mut self, row: &mut Parts<'_>) {
         if self.learn {
             let glue = row.bytes.get(self.learned..self.at);
-            row.layout.finish(glue.unwrap_or_default());
+            row.layout.finish(glue.unwrap_or_default(), row.cells.len());
         }
     }
 
     fn set(&self, row: &mut Parts<'_>, kind: CellKind, start: usize, end: usize) {
-        if let Some(slot) = row.cells.get_mut(self.slot as usize) {
-            put(slot, kind, start, end);
-        }
+        let (start, end) = (start as u32, end as u32);
+        put(row.cells, self.slot, Cell { kind, start, end });
     }
 
     /// The key that ended with the last byte.
@@ -458,8 +456,7 @@ mod tests {
         reader.select(columns);
         assert_eq!(reader.read(row.as_bytes()).unwrap(), Some(row.len()));
         let mut cells = vec![Cell::default(); columns.len()];
-        reader.layout.read(row.as_bytes(), &mut cells, 60) == Match::Whole(row.len())
-            && cells == reader.cells
+        reader.layout.read(row.as_bytes(), &mut cells, 60) == Ok(row.len()) && cells == reader.cells
     }
 
     #[test]

@@ -7,7 +7,8 @@ use super::time::Times;
 use super::typed::Type;
 use super::values::{self, quoted};
 use super::{list, number};
-use crate::model::{Plain, Row, Text, Value};
+use crate::model::{Literal, Row, Text, Value};
+use crate::record::{add_setting, begin_setting, end_setting};
 
 /// Characters of an attribute's value that mParticle takes. ("Default Service Limits")
 pub(super) const MOST_VALUE_CHARACTERS: usize = 4096;
@@ -38,13 +39,13 @@ pub(super) struct Spelling {
 /// A string of at most `most` characters to which nothing is to be done, quotes and all; nearly all are
 /// like this.
 #[inline]
-fn as_it_stands<'a>(
+pub(super) fn as_it_stands<'a>(
     row: &Row<'a>,
     slot: usize,
     most: usize,
     spelling: Spelling,
-) -> Option<Plain<'a>> {
-    let fits = |literal: &Plain<'_>| !spelling.strip_html && literal.len() <= most + QUOTES;
+) -> Option<Literal<'a>> {
+    let fits = |literal: &Literal<'_>| !spelling.strip_html && literal.len() <= most + QUOTES;
     row.plain(slot).filter(fits)
 }
 
@@ -139,13 +140,6 @@ fn string_value(
 
 pub(super) fn event_type(row: &Row<'_>, slot: usize, tally: &mut Tally) -> Option<&'static str> {
     let value = row.value(slot);
-    if let Value::String(text) = value
-        && let Some(known) = tags::EVENT_TYPES
-            .into_iter()
-            .find(|known| *known == text.raw)
-    {
-        return Some(known);
-    }
     let Some(text) = values::plain_text(value) else {
         if !note_missing(value, slot, row.number, tally) {
             tally.add(Note::NotASingleValue, slot, row.number);
@@ -195,6 +189,41 @@ pub(super) struct Attribute<'a> {
     pub(super) times: &'a Times,
 }
 
+/// Writes an attribute's value as the setting of `place`, which it leaves out when there is none; whether
+/// there is one.
+#[inline]
+pub(super) fn attribute_setting(
+    out: &mut Vec<u8>,
+    place: u16,
+    row: &Row<'_>,
+    slot: usize,
+    tally: &mut Tally,
+    how: &Attribute<'_>,
+) -> bool {
+    match attribute_as_it_stands(row, slot, how) {
+        Some(literal) => {
+            add_setting(out, place, literal);
+            true
+        }
+        None => other_setting(out, place, row, slot, tally, how),
+    }
+}
+
+/// The same of one to which something is to be done.
+#[inline(never)]
+fn other_setting(
+    out: &mut Vec<u8>,
+    place: u16,
+    row: &Row<'_>,
+    slot: usize,
+    tally: &mut Tally,
+    how: &Attribute<'_>,
+) -> bool {
+    let start = begin_setting(out, place);
+    attribute_literal(out, row.value(slot), (slot, row.number), tally, how);
+    !end_setting(out, start).is_empty()
+}
+
 /// Writes an attribute's value; nothing when there is none.
 #[inline]
 pub(super) fn attribute_value(
@@ -204,9 +233,23 @@ pub(super) fn attribute_value(
     tally: &mut Tally,
     how: &Attribute<'_>,
 ) {
+    match attribute_as_it_stands(row, slot, how) {
+        Some(literal) => literal.append_to(out),
+        None => attribute_literal(out, row.value(slot), (slot, row.number), tally, how),
+    }
+}
+
+/// An attribute's value to which nothing is to be done.
+#[inline]
+fn attribute_as_it_stands<'a>(
+    row: &Row<'a>,
+    slot: usize,
+    how: &Attribute<'_>,
+) -> Option<Literal<'a>> {
+    let is_finite = |literal: &Literal<'_>| number::is_finite(literal.bytes());
     match as_it_stands(row, slot, MOST_VALUE_CHARACTERS, how.spelling) {
-        Some(literal) if how.types.is_empty() => literal.append_to(out),
-        _ => attribute_literal(out, row.value(slot), (slot, row.number), tally, how),
+        Some(literal) => how.types.is_empty().then_some(literal),
+        None => row.number(slot).filter(is_finite),
     }
 }
 

@@ -2,18 +2,24 @@
 
 use core::ops::Range;
 
-use super::cells::{Attribute, Spelling, attribute_value, event_type, integer_value, text_value};
+use super::cells::{
+    Attribute, Spelling, as_it_stands, attribute_setting, attribute_value, event_type,
+    integer_value, text_value,
+};
 use super::commerce::{self, CommerceColumns};
 use super::error::Rejection;
 use super::historical::Ages;
 use super::limits::{MOST_ATTRIBUTES, MOST_NAME_CHARACTERS};
 use super::notes::{Note, Tally};
 use super::pivot::PivotColumn;
+use super::tags;
 use super::time::{self, Times};
 use super::typed::Type;
 use super::values;
-use crate::model::{Row, Text};
-use crate::record::{EventKind, FIRST_ATTRIBUTE, Mark, Member, begin_setting, end_setting};
+use crate::model::{Literal, Row, Text};
+use crate::record::{
+    EventKind, FIRST_ATTRIBUTE, Mark, Member, add_setting, begin_setting, end_setting,
+};
 
 /// Slots of the columns that each member of `data` is taken from, in Looker's order.
 #[derive(Clone, Debug, Default)]
@@ -123,6 +129,19 @@ impl EventColumns {
         out.len()
     }
 
+    /// Writes a member whose literal is that of the row; returns where it lies now.
+    #[inline(always)] // For every member of every row.
+    fn add(&self, out: &mut Vec<u8>, member: Member, literal: Literal<'_>) -> Range<usize> {
+        match self.by_slot {
+            true => add_setting(out, member as u16, literal),
+            false => {
+                out.extend_from_slice(member.name().as_bytes());
+                literal.append_to(out);
+            }
+        }
+        out.len() - literal.len()..out.len()
+    }
+
     /// Returns where the literal lies now.
     fn end(&self, out: &mut Vec<u8>, start: usize) -> Range<usize> {
         match self.by_slot {
@@ -133,6 +152,24 @@ impl EventColumns {
 
     /// Writes what every custom event has. Returns where its name stands.
     fn write_custom(
+        &self,
+        row: &Row<'_>,
+        out: &mut Vec<u8>,
+        columns: &[String],
+        tally: &mut Tally,
+    ) -> Result<Range<usize>, Rejection> {
+        let name = match name_as_it_stands(row, &self.name, self.spelling) {
+            Some(literal) => self.add(out, Member::Name, literal),
+            None => self.write_name(row, out, columns, tally)?,
+        };
+        match type_as_it_stands(row, &self.custom_type) {
+            Some(literal) => _ = self.add(out, Member::CustomType, literal),
+            None => self.write_type(row, out, tally),
+        }
+        Ok(name)
+    }
+
+    fn write_name(
         &self,
         row: &Row<'_>,
         out: &mut Vec<u8>,
@@ -152,16 +189,15 @@ impl EventColumns {
             Some(_) => {}
             None => out.extend_from_slice(b"\"looker_custom_event\""),
         }
-        let name = self.end(out, start);
+        Ok(self.end(out, start))
+    }
+
+    fn write_type(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
         let start = self.begin(out, Member::CustomType);
-        let kind = self
-            .custom_type
-            .iter()
-            .find_map(|&slot| event_type(row, slot, tally))
-            .unwrap_or("other");
-        values::quoted(out, kind);
+        let mut slots = self.custom_type.iter();
+        let kind = slots.find_map(|&slot| event_type(row, slot, tally));
+        values::quoted(out, kind.unwrap_or("other"));
         self.end(out, start);
-        Ok(name)
     }
 
     fn write_session(&self, row: &Row<'_>, out: &mut Vec<u8>, tally: &mut Tally) {
@@ -198,6 +234,12 @@ impl EventColumns {
         tally: &mut Tally,
     ) -> Result<Option<i64>, Rejection> {
         for &slot in &self.timestamp {
+            if let Some(literal) = row.number(slot)
+                && let Some(millis) = self.times.plain_millis(literal.bytes())
+            {
+                self.add(out, Member::Time, literal);
+                return Ok(Some(millis));
+            }
             let value = row.value(slot);
             match self.times.read(value, self.days.contains(&slot)) {
                 None => {}
@@ -262,15 +304,13 @@ impl EventColumns {
         let mut written = 0;
         for ((slot, _), place) in self.attributes.iter().zip(FIRST_ATTRIBUTE..) {
             let before = out.len();
-            let start = begin_setting(out, place);
-            attribute_value(out, row, *slot, tally, &how);
-            if out.len() > start && written == MOST_ATTRIBUTES {
+            let is_there = attribute_setting(out, place, row, *slot, tally, &how);
+            if is_there && written == MOST_ATTRIBUTES {
                 out.truncate(before);
                 tally.add(Note::TooMany, *slot, row.number);
-                continue;
+            } else {
+                written += usize::from(is_there);
             }
-            written += usize::from(out.len() > start);
-            end_setting(out, start);
         }
     }
 
@@ -318,13 +358,28 @@ impl EventColumns {
     }
 }
 
+/// An event's name to which nothing is to be done, if the first of its columns has one.
+#[inline]
+fn name_as_it_stands<'a>(
+    row: &Row<'a>,
+    slots: &[usize],
+    spelling: Spelling,
+) -> Option<Literal<'a>> {
+    let literal = as_it_stands(row, *slots.first()?, MOST_NAME_CHARACTERS, spelling)?;
+    let first = literal.bytes().get(1)?;
+    first.is_ascii_alphanumeric().then_some(literal)
+}
+
+/// The same of an event's type.
+#[inline]
+fn type_as_it_stands<'a>(row: &Row<'a>, slots: &[usize]) -> Option<Literal<'a>> {
+    let literal = row.plain(*slots.first()?)?;
+    tags::is_event_type(literal.bytes()).then_some(literal)
+}
+
 /// Whether nothing can be seen in a JSON string.
 fn is_blank(literal: &[u8]) -> bool {
     let content = literal.get(1..literal.len().max(1) - 1).unwrap_or_default();
-    // Nearly all are like this.
-    if content.first().is_some_and(u8::is_ascii_alphanumeric) {
-        return false;
-    }
     let raw = std::str::from_utf8(content).unwrap_or_default();
     let escaped = raw.contains('\\');
     values::is_blank(Text { raw, escaped })

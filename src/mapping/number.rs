@@ -185,12 +185,12 @@ pub(super) fn text(literal: &str) -> Option<Cow<'_, str>> {
 
 /// A literal of up to 18 digits that does not begin with 0, as times and ids are: at a glance.
 #[inline]
-pub(super) fn short_whole(literal: &str) -> Option<i64> {
-    if !(1..=18).contains(&literal.len()) || literal.starts_with('0') {
+pub(super) fn short_whole(literal: &[u8]) -> Option<i64> {
+    if !(1..=18).contains(&literal.len()) || literal.first() == Some(&b'0') {
         return None;
     }
     literal
-        .bytes()
+        .iter()
         .try_fold(0, |value, byte| match byte.wrapping_sub(b'0') {
             digit @ 0..10 => Some(value * 10 + i64::from(digit)),
             _ => None,
@@ -199,7 +199,7 @@ pub(super) fn short_whole(literal: &str) -> Option<i64> {
 
 /// A JSON number that is whole and fits 64 bits.
 pub(super) fn integer(literal: &str) -> Option<i64> {
-    if let Some(value) = short_whole(literal) {
+    if let Some(value) = short_whole(literal.as_bytes()) {
         return Some(value);
     }
     let number = Number::read(literal)?;
@@ -211,9 +211,17 @@ pub(super) fn integer(literal: &str) -> Option<i64> {
 }
 
 /// Whether a JSON number means one to those who read it as a double.
-pub(super) fn is_finite(literal: &str) -> bool {
-    let short = literal.len() < 300 && !literal.bytes().any(|byte| byte | 0x20 == b'e');
-    short || Number::read(literal).is_some_and(Number::is_finite)
+#[inline]
+pub(super) fn is_finite(literal: impl AsRef<[u8]>) -> bool {
+    let literal = literal.as_ref();
+    let short = literal.len() < 300 && !literal.iter().any(|byte| byte | 0x20 == b'e');
+    short || is_long_finite(literal)
+}
+
+#[cold]
+fn is_long_finite(literal: &[u8]) -> bool {
+    let number = std::str::from_utf8(literal).ok().and_then(Number::read);
+    number.is_some_and(Number::is_finite)
 }
 
 #[cfg(test)]
@@ -229,7 +237,7 @@ mod tests {
                 true => text.parse().ok(),
                 false => None,
             };
-            prop_assert_eq!(short_whole(&text), want);
+            prop_assert_eq!(short_whole(text.as_bytes()), want);
         }
     }
 

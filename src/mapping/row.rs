@@ -5,7 +5,7 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
 use super::EVENT_BITS;
-use super::cells::{Attribute, attribute_value, device_value};
+use super::cells::{Attribute, attribute_setting, device_value};
 use super::error::Rejection;
 use super::identity::{identity_value, mpid_value};
 use super::notes::Tally;
@@ -61,9 +61,7 @@ impl Plan {
         };
         let bytes = record.section(Section::Attributes);
         for (slot, &column) in self.attributes.iter().enumerate() {
-            let start = record::begin_setting(bytes, slot as u16);
-            attribute_value(bytes, row, column, tally, &how);
-            record::end_setting(bytes, start);
+            attribute_setting(bytes, slot as u16, row, column, tally, &how);
         }
         self.pivots.write(bytes, row, &mut self.names, tally, &how);
         if self.data_type == DataType::Event {

@@ -372,3 +372,34 @@ pub const EVENT_TYPES: [&str; 9] = [
     "other",
     "media",
 ];
+
+/// Whether this JSON string is one of [`EVENT_TYPES`], as most are.
+#[inline]
+pub(super) fn is_event_type(literal: &[u8]) -> bool {
+    matches!(
+        literal,
+        b"\"navigation\""
+            | b"\"location\""
+            | b"\"search\""
+            | b"\"transaction\""
+            | b"\"user_content\""
+            | b"\"user_preference\""
+            | b"\"social\""
+            | b"\"other\""
+            | b"\"media\""
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_of_events_is_known_as_it_stands() {
+        for word in EVENT_TYPES {
+            assert!(is_event_type(format!("\"{word}\"").as_bytes()), "{word}");
+            assert!(!is_event_type(word.as_bytes()), "{word}");
+        }
+        assert!(!is_event_type(b"\"Search\""));
+    }
+}

@@ -95,8 +95,8 @@ impl Times {
     pub(super) fn read(&self, value: Value<'_>, is_day: bool) -> Option<Result<Moment, Guess>> {
         match value {
             Value::Absent | Value::Null | Value::Pivoted(_) | Value::Failed(_) => None,
-            Value::Number(literal) => Some(match number::short_whole(literal) {
-                Some(whole) => self.parts(whole, 0, true, is_day),
+            Value::Number(literal) => Some(match self.plain_millis(literal.as_bytes()) {
+                Some(millis) => Ok(Moment { millis, note: None }),
                 None => Number::read(literal)
                     .map_or(Err(Guess::Unreadable), |number| self.number(number, is_day)),
             }),
@@ -115,25 +115,25 @@ impl Times {
         }
     }
 
-    fn number(&self, number: Number<'_>, is_day: bool) -> Result<Moment, Guess> {
-        let whole = number.truncated().ok_or(Guess::Unreadable)?;
-        let part = number.thousandths();
-        let part = if number.negative { -part } else { part };
-        self.parts(whole, part, number.is_integral(), is_day)
+    /// The time of a number that is to be sent as it stands, as most are.
+    #[inline]
+    pub(super) fn plain_millis(&self, literal: &[u8]) -> Option<i64> {
+        let whole = number::short_whole(literal)?;
+        let [_, (least, _), (more, _), _] = UNITS;
+        let is_millis = (least..more).contains(&whole.unsigned_abs());
+        (is_millis && self.is_plausible(whole)).then_some(whole)
     }
 
-    /// Of a number by what stands in front of its point and the thousandths behind it.
-    fn parts(
-        &self,
-        whole: i64,
-        thousandths: i64,
-        is_integral: bool,
-        is_day: bool,
-    ) -> Result<Moment, Guess> {
+    fn number(&self, number: Number<'_>, is_day: bool) -> Result<Moment, Guess> {
+        let whole = number.truncated().ok_or(Guess::Unreadable)?;
         let size = whole.unsigned_abs();
         let (millis, note) = match UNITS.iter().rposition(|(least, _)| size >= *least) {
             // Eleven digits at most.
-            Some(0) => (whole * 1000 + thousandths, UNITS[0].1),
+            Some(0) => {
+                let part = number.thousandths();
+                let part = if number.negative { -part } else { part };
+                (whole * 1000 + part, UNITS[0].1)
+            }
             Some(unit) => (whole / [1, 1, 1000, 1_000_000][unit], UNITS[unit].1),
             None => (whole, None),
         };
@@ -141,14 +141,14 @@ impl Times {
             return Ok(Moment { millis, note });
         }
         if is_day
-            && is_integral
+            && number.is_integral()
             && let Some(day) = guess::day_of(whole)
             && let Ok(moment) = self.civil(day.to_datetime(jiff::civil::Time::midnight()))
         {
             let note = Some(Note::FromDay);
             return Ok(Moment { note, ..moment });
         }
-        Err(match guess::of_number(whole, is_integral) {
+        Err(match guess::of_number(whole, number.is_integral()) {
             Some(guess) => guess,
             None if size < LEAST_SECONDS => Guess::Unreadable,
             None => guess::of_moment(millis, self.earliest),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::number;
-use crate::model::{Text, Value};
+use crate::model::{Piece, Text, Value};
 
 /// What was done to a text to write it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,7 +17,9 @@ pub struct Written {
 /// Writes `text` as a JSON string as it stands. Only escapes that could be half of a surrogate
 /// pair are looked at: a lone half is valid JSON and yet no text, so it becomes U+FFFD.
 pub fn string(out: &mut Vec<u8>, text: Text<'_>) -> Written {
-    if text.escaped && text.raw.as_bytes().windows(2).any(|pair| pair == b"\\u") {
+    let raw = text.raw.as_bytes();
+    let is_unit = |at: usize| raw.get(at + 1) == Some(&b'u');
+    if text.escaped && memchr::memchr_iter(b'\\', raw).any(is_unit) {
         return canonical_string(out, text);
     }
     quoted(out, text.raw);
@@ -35,11 +37,20 @@ pub fn quoted(out: &mut Vec<u8>, plain: &str) {
 
 /// Writes `text` as a JSON string in the one spelling that equal texts share.
 pub fn canonical_string(out: &mut Vec<u8>, text: Text<'_>) -> Written {
-    if !text.escaped {
-        return string(out, text);
+    let mut written = Written::default();
+    out.push(b'"');
+    for piece in text.pieces() {
+        match piece {
+            Piece::Plain(plain) => out.extend_from_slice(plain.as_bytes()),
+            Piece::Escape(meant) => canonical_char(out, meant),
+            Piece::Half => {
+                canonical_char(out, char::REPLACEMENT_CHARACTER);
+                written.replaced = true;
+            }
+        }
     }
-    canonical(out, &text.decoded());
-    replaced(text)
+    out.push(b'"');
+    written
 }
 
 /// Like [`string`], but at most `most` characters.
@@ -92,54 +103,40 @@ pub fn plain_within(out: &mut Vec<u8>, text: &str, most: usize) -> bool {
 /// Writes plain text as a JSON string.
 pub fn canonical(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    let mut rest = text.as_bytes();
-    while let Some(at) = rest
-        .iter()
-        .position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\')
-    {
-        out.extend_from_slice(&rest[..at]);
-        match rest[at] {
-            byte @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', byte]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            byte => out.extend_from_slice(format!("\\u{byte:04x}").as_bytes()),
-        }
-        rest = &rest[at + 1..];
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(needs_escape) {
+        let (plain, after) = rest.split_at(at);
+        let (special, after) = after.split_at(1);
+        out.extend_from_slice(plain.as_bytes());
+        special.chars().for_each(|one| canonical_char(out, one));
+        rest = after;
     }
-    out.extend_from_slice(rest);
+    out.extend_from_slice(rest.as_bytes());
     out.push(b'"');
+}
+
+fn needs_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
+}
+
+fn canonical_char(out: &mut Vec<u8>, one: char) {
+    match one {
+        '"' => out.extend_from_slice(b"\\\""),
+        '\\' => out.extend_from_slice(b"\\\\"),
+        '\n' => out.extend_from_slice(b"\\n"),
+        '\r' => out.extend_from_slice(b"\\r"),
+        '\t' => out.extend_from_slice(b"\\t"),
+        '\0'..' ' => out.extend_from_slice(format!("\\u{:04x}", u32::from(one)).as_bytes()),
+        _ => out.extend_from_slice(one.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
 }
 
 /// Whether a text has escapes of lone halves of surrogate pairs.
 fn replaced(text: Text<'_>) -> Written {
     Written {
-        replaced: has_lone_surrogate(text.raw),
+        replaced: text.pieces().any(|piece| piece == Piece::Half),
         ..Written::default()
     }
-}
-
-fn has_lone_surrogate(raw: &str) -> bool {
-    let mut rest = raw;
-    while let Some(at) = rest.find('\\') {
-        rest = rest.get(at + 1..).unwrap_or_default();
-        let unit = |text: &str| {
-            let digits = text.strip_prefix('u')?.get(..4)?;
-            u32::from_str_radix(digits, 16).ok()
-        };
-        let pair = rest.get(5..).and_then(|rest| rest.strip_prefix('\\'));
-        let used = match unit(rest) {
-            Some(0xD800..0xDC00) => match pair.and_then(unit) {
-                Some(0xDC00..0xE000) => "uXXXX\\uXXXX".len(),
-                _ => return true,
-            },
-            Some(0xDC00..0xE000) => return true,
-            Some(_) => "uXXXX".len(),
-            None => rest.chars().next().map_or(0, char::len_utf8),
-        };
-        rest = rest.get(used..).unwrap_or_default();
-    }
-    false
 }
 
 /// Whether there is nothing to be seen in a text.
