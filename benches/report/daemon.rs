@@ -1,5 +1,6 @@
 //! The real daemon as a child process: what it is asked, and what the system says of it.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
@@ -45,6 +46,17 @@ impl Daemon {
         batches_per_second: u32,
         more: &[(&str, String)],
     ) -> Self {
+        Self::start_of(&binary(), home, endpoint, batches_per_second, more)
+    }
+
+    /// The same of any binary.
+    pub fn start_of(
+        binary: &OsStr,
+        home: &Path,
+        endpoint: &str,
+        batches_per_second: u32,
+        more: &[(&str, String)],
+    ) -> Self {
         let outbox = home.join("outbox");
         let log = home.join("log");
         let settings = [
@@ -61,7 +73,7 @@ impl Daemon {
         ];
         let inherited = std::env::vars_os()
             .filter(|(name, _)| !name.to_string_lossy().starts_with("LOOKER_FEED_"));
-        let mut child = Command::new(binary())
+        let mut child = Command::new(binary)
             .arg("serve")
             .env_clear()
             .envs(inherited)
@@ -232,7 +244,7 @@ impl Drop for Daemon {
 }
 
 /// The one that was built with this bench; another one can be named to compare two of them.
-fn binary() -> std::ffi::OsString {
+pub fn binary() -> OsString {
     let named = std::env::var_os("BENCH_BINARY");
     named.unwrap_or_else(|| env!("CARGO_BIN_EXE_looker-feed").into())
 }

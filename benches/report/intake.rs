@@ -1,5 +1,6 @@
 //! The whole way of a delivery: Looker's url to a durable outbox, and from there to mParticle.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use looker_feed::looker::Shape;
 
-use crate::daemon::Daemon;
+use crate::daemon::{self, Daemon};
 use crate::kit;
 use crate::world::World;
 
@@ -67,12 +68,23 @@ impl Intake {
 /// Takes one delivery in and, if it is to be, sends it. `document` is that of `shape`; without one it is
 /// made while it is sent, and its bytes are not counted.
 pub fn run(home: &Path, shape: &Shape, document: Option<&Arc<[Bytes]>>, send: bool) -> Intake {
+    run_of(&daemon::binary(), home, shape, document, send)
+}
+
+/// The same by any binary.
+pub fn run_of(
+    binary: &OsStr,
+    home: &Path,
+    shape: &Shape,
+    document: Option<&Arc<[Bytes]>>,
+    send: bool,
+) -> Intake {
     let world = World::new(None);
     let directory = tempfile::tempdir_in(home).expect("a directory");
     // Nobody listens on port 1: what is not to be sent waits.
     let nowhere = "http://127.0.0.1:1/v2".to_owned();
     let endpoint = if send { &world.endpoint } else { &nowhere };
-    let daemon = Daemon::start(directory.path(), endpoint, UNPACED);
+    let daemon = Daemon::start_of(binary, directory.path(), endpoint, UNPACED, &[]);
     let chunks = document.iter().flat_map(|document| document.iter());
     let bytes = chunks.map(|chunk| chunk.len() as u64).sum();
 

@@ -9,7 +9,7 @@ use crate::kit::{Bound, Verdict, number};
 use crate::lines::{TARGETS, lines, machine};
 use crate::many::{LARGE, SILENT};
 use crate::svg::{Axis, Line, plot};
-use crate::{Case, Measured, interactive, long};
+use crate::{Case, Measured, beside, interactive, long};
 
 /// What Looker's own Action Hub on Node 20 takes in on this shape, in rows a second.
 const BASELINE: f64 = 15_000.0;
@@ -253,9 +253,12 @@ fn page(measured: &Measured) -> String {
     out.push_str("\n![Time](report-time.svg) ![Time a row](report-row.svg) ![Memory](report-memory.svg) ![Disk](report-disk.svg) ![Requests](report-requests.svg) ![Rate](report-rate.svg)\n");
     out.push_str("\n## Other users\n\n");
     table(&mut out, &measured.others);
-    // Measured by another run of this program, `-- --long`.
-    let long = std::fs::read_to_string(long::path()).unwrap_or_default();
-    let _ = write!(out, "\n{long}");
+    // Measured by other runs of this program, `-- --beside` and `-- --long`.
+    for part in [beside::path(), long::path()] {
+        if let Ok(part) = std::fs::read_to_string(part) {
+            let _ = write!(out, "\n{part}");
+        }
+    }
     let _ = writeln!(out, "\n## What bounds each stage\n\n{}", bounds(measured));
     // Measured by another program, `--bench shared`.
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/shared.md");

@@ -1,0 +1,91 @@
+//! Two binaries in turns on one machine. What takes so many seconds depends on the machine and on what else
+//! it does; how many times as long the other one takes, in pairs, does so much less.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hyper::body::Bytes;
+use looker_feed::looker::document;
+
+use crate::daemon;
+use crate::intake::{self, Floor, Intake};
+use crate::kit::{self, number};
+use crate::lines::machine;
+
+const ROWS: u64 = 1_000_000;
+const PAIRS: usize = 9;
+
+/// The other one first.
+type Pair = [Intake; 2];
+type Measure = fn(&Intake) -> f64;
+
+/// Where its part of the report lies.
+pub fn path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/beside.md")
+}
+
+/// Measures another binary, which is called `name`, and this one; writes its part of the report, which the
+/// next whole report takes in.
+pub fn run(home: &Path, other: &OsStr, name: &str) -> std::io::Result<()> {
+    let shape = kit::shape(ROWS);
+    let document: Arc<[Bytes]> = document(&shape).collect();
+    let this = daemon::binary();
+    let once = |binary: &OsStr| intake::run_of(binary, home, &shape, Some(&document), false);
+    let mut pairs = Vec::new();
+    let mut floors = Vec::new();
+    for round in 0..PAIRS {
+        let pair: Pair = if round % 2 == 0 {
+            let first = once(other);
+            [first, once(&this)]
+        } else {
+            let second = once(&this);
+            [once(other), second]
+        };
+        let [before, now] = &pair;
+        println!(
+            "  {} and {} rows/s, {:.2} and {:.2} processor s",
+            number(before.rows_a_second().round()),
+            number(now.rows_a_second().round()),
+            before.processor.as_secs_f64(),
+            now.processor.as_secs_f64(),
+        );
+        floors.push(Floor::measure(home, &shape, &document, now.disk_received));
+        pairs.push(pair);
+    }
+    std::fs::write(path(), text(name, &pairs, &floors))?;
+    println!("Written: {}", path().display());
+    Ok(())
+}
+
+fn text(name: &str, pairs: &[Pair], floors: &[Floor]) -> String {
+    let mut out = format!(
+        "## Beside {name}, in pairs\n\nWritten by `cargo bench --bench report -- --beside <its binary> {name}`; do not edit. {}\n\n\
+         One delivery of {} rows by each binary in turns, {} pairs: medians, and the median of the pairs' ratios. Decoding and mapping \
+         alone takes {:.2} s here, with this commit's parser.\n\n| | {name} | this commit | times |\n|---|---:|---:|---:|\n",
+        machine(),
+        number(ROWS as f64),
+        pairs.len(),
+        kit::median_of(floors.iter().map(|floor| floor.parse.as_secs_f64())),
+    );
+    let measures: [(&str, Measure); 3] = [
+        ("rows/s, socket to durable", Intake::rows_a_second),
+        ("processor s a million rows", Intake::processor_micros_a_row),
+        ("MB resident", |intake| intake.memory_received as f64 / 1e6),
+    ];
+    for (what, measure) in measures {
+        let median = |at: usize| kit::median_of(pairs.iter().map(|pair| measure(&pair[at])));
+        let times = pairs
+            .iter()
+            .map(|[other, this]| measure(this) / measure(other));
+        let _ = writeln!(
+            out,
+            "| {what} | {} | {} | {:.3} |",
+            number(median(0)),
+            number(median(1)),
+            kit::median_of(times)
+        );
+    }
+    out
+}
