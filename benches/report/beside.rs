@@ -61,7 +61,7 @@ pub fn run(home: &Path, other: &OsStr, name: &str) -> std::io::Result<()> {
 
 fn text(name: &str, pairs: &[Pair], floors: &[Floor]) -> String {
     let mut out = format!(
-        "## Beside {name}, in pairs\n\nWritten by `cargo bench --bench report -- --beside <its binary> {name}`; do not edit. {}\n\n\
+        "## Beside {name}, in pairs\n\nWritten by `cargo bench --bench report -- --beside <its binary> '{name}'`; do not edit. {}\n\n\
          One delivery of {} rows by each binary in turns, {} pairs: medians, and the median of the pairs' ratios. Decoding and mapping \
          alone takes {:.2} s here, with this commit's parser.\n\n| | {name} | this commit | times |\n|---|---:|---:|---:|\n",
         machine(),

@@ -488,4 +488,21 @@ mod tests {
         assert_eq!(reader.read(row).unwrap(), Some(row.len()));
         assert_eq!(reader.cells()[0].kind, CellKind::Plain);
     }
+
+    #[test]
+    fn a_value_of_the_row_before_is_not_taken_for_one_that_a_row_does_not_have() {
+        let (without, with) = (br#"{"a":{"value":1}}"#, br#"{"a":{"value":1},"b":{"value":2}}"#);
+        let mut reader = RowReader::new(Limits::default());
+        reader.select(&["a", "b"]);
+        assert_eq!(reader.read(without).unwrap(), Some(without.len()));
+        // It ends where the layout still fits, so that it is walked and the layout stays.
+        for end in [4, 5, with.len()] {
+            let read = reader.read(&with[..end]).unwrap();
+            assert_eq!(read, (end == with.len()).then_some(end));
+        }
+        assert_eq!(reader.cells()[1].kind, CellKind::Number);
+        assert_eq!(reader.read(without).unwrap(), Some(without.len()));
+        assert_eq!(reader.cells()[1].kind, CellKind::Absent);
+        assert_eq!(reader.cells()[0].kind, CellKind::Number);
+    }
 }
