@@ -491,7 +491,10 @@ mod tests {
 
     #[test]
     fn a_value_of_the_row_before_is_not_taken_for_one_that_a_row_does_not_have() {
-        let (without, with) = (br#"{"a":{"value":1}}"#, br#"{"a":{"value":1},"b":{"value":2}}"#);
+        let (without, with) = (
+            br#"{"a":{"value":1}}"#,
+            br#"{"a":{"value":1},"b":{"value":2}}"#,
+        );
         let mut reader = RowReader::new(Limits::default());
         reader.select(&["a", "b"]);
         assert_eq!(reader.read(without).unwrap(), Some(without.len()));
