@@ -14,16 +14,12 @@ pub(super) fn destinations(overview: &mut Overview, speeds: &Speeds) {
 
 /// Fills `seconds_left` of deliveries. `newest_first` must hold every open delivery of a destination
 /// from the newest on: what waits in a destination, less what came after a delivery, is what must
-/// be sent until it is done. What is held waits for a person, and nothing waits for it.
+/// be sent until it is done. What is held waits for a person: nothing waits for it, and it is none of
+/// its destination's batches.
 pub(super) fn deliveries(overview: &Overview, speeds: &Speeds, newest_first: &mut [Delivery]) {
     let ahead = overview.destinations.iter().map(|destination| {
         let outlook = speeds.outlook(destination, overview.now);
-        let held = newest_first
-            .iter()
-            .filter(|delivery| delivery.held && delivery.destination == destination.id);
-        let held: u64 = held.map(batches_left).sum();
-        let batches = destination.batches.saturating_sub(held);
-        (destination.id.as_str(), batches, outlook)
+        (destination.id.as_str(), destination.batches, outlook)
     });
     let mut ahead: Vec<(&str, u64, Outlook)> = ahead.collect();
     for delivery in newest_first {

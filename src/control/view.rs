@@ -94,7 +94,7 @@ pub struct Destination {
     pub sender: Option<String>,
     /// Requests under way.
     pub in_flight: u64,
-    /// Deliveries that have something to send.
+    /// Deliveries that have something to send; as in what follows, none that is held.
     pub deliveries: u64,
     /// Batches that are not settled.
     pub batches: u64,

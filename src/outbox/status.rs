@@ -41,7 +41,7 @@ pub struct Damage {
     pub found: UnixMillis,
 }
 
-/// What waits for one destination.
+/// What waits for one destination. Deliveries that are held wait for a person and are none of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestinationState {
     /// Which.

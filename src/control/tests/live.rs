@@ -283,7 +283,8 @@ fn a_delivery_waits_for_those_before_it_and_not_for_those_after() {
         deliveries.map(|delivery| delivery.seconds_left),
         [Some(10), None, Some(5), None]
     );
-    // One that is held waits for a person, and those before and behind it do not wait for it.
+    // One that is held waits for a person, and those before and behind it do not wait for it. Its
+    // batches are not counted in its destination.
     let mut deliveries = [
         delivery("a", 40, 40),
         Delivery {
@@ -292,6 +293,8 @@ fn a_delivery_waits_for_those_before_it_and_not_for_those_after() {
         },
         delivery("a", 40, 40),
     ];
+    let mut overview = overview;
+    overview.destinations[0].batches = 50;
     estimate::deliveries(&overview, &Speeds::default(), &mut deliveries);
     assert_eq!(
         deliveries.map(|delivery| delivery.seconds_left),
