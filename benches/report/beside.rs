@@ -27,21 +27,22 @@ pub fn path() -> PathBuf {
 }
 
 /// Measures another binary, which is called `name`, and this one; writes its part of the report, which the
-/// next whole report takes in.
-pub fn run(home: &Path, other: &OsStr, name: &str) -> std::io::Result<()> {
+/// next whole report takes in. `once` is how many processor seconds a million rows took the other one on
+/// the machine that the targets are for.
+pub fn run(home: &Path, other: &OsStr, name: &str, once: Option<f64>) -> std::io::Result<()> {
     let shape = kit::shape(ROWS);
     let document: Arc<[Bytes]> = document(&shape).collect();
     let this = daemon::binary();
-    let once = |binary: &OsStr| intake::run_of(binary, home, &shape, Some(&document), false);
+    let take_in = |binary: &OsStr| intake::run_of(binary, home, &shape, Some(&document), false);
     let mut pairs = Vec::new();
     let mut floors = Vec::new();
     for round in 0..PAIRS {
         let pair: Pair = if round % 2 == 0 {
-            let first = once(other);
-            [first, once(&this)]
+            let first = take_in(other);
+            [first, take_in(&this)]
         } else {
-            let second = once(&this);
-            [once(other), second]
+            let second = take_in(&this);
+            [take_in(other), second]
         };
         let [before, now] = &pair;
         println!(
@@ -54,14 +55,15 @@ pub fn run(home: &Path, other: &OsStr, name: &str) -> std::io::Result<()> {
         floors.push(Floor::measure(home, &shape, &document, now.disk_received));
         pairs.push(pair);
     }
-    std::fs::write(path(), text(name, &pairs, &floors))?;
+    std::fs::write(path(), text(name, once, &pairs, &floors))?;
     println!("Written: {}", path().display());
     Ok(())
 }
 
-fn text(name: &str, pairs: &[Pair], floors: &[Floor]) -> String {
+fn text(name: &str, once: Option<f64>, pairs: &[Pair], floors: &[Floor]) -> String {
+    let argument = once.map_or_else(String::new, |once| format!(" {once}"));
     let mut out = format!(
-        "## Beside {name}, in pairs\n\nWritten by `cargo bench --bench report -- --beside <its binary> '{name}'`; do not edit. {}\n\n\
+        "## Beside {name}, in pairs\n\nWritten by `cargo bench --bench report -- --beside <its binary> '{name}'{argument}`; do not edit. {}\n\n\
          One delivery of {} rows by each binary in turns, {} pairs: medians, and the median of the pairs' ratios. Decoding and mapping \
          alone takes {:.2} s here, with this commit's parser.\n\n| | {name} | this commit | times |\n|---|---:|---:|---:|\n",
         machine(),
@@ -69,22 +71,29 @@ fn text(name: &str, pairs: &[Pair], floors: &[Floor]) -> String {
         pairs.len(),
         kit::median_of(floors.iter().map(|floor| floor.parse.as_secs_f64())),
     );
+    let processor = Intake::processor_micros_a_row;
     let measures: [(&str, Measure); 3] = [
         ("rows/s, socket to durable", Intake::rows_a_second),
-        ("processor s a million rows", Intake::processor_micros_a_row),
+        ("processor s a million rows", processor),
         ("MB resident", |intake| intake.memory_received as f64 / 1e6),
     ];
-    for (what, measure) in measures {
-        let median = |at: usize| kit::median_of(pairs.iter().map(|pair| measure(&pair[at])));
+    let times = |measure: Measure| {
         let times = pairs
             .iter()
             .map(|[other, this]| measure(this) / measure(other));
+        kit::median_of(times)
+    };
+    for (what, measure) in measures {
+        let median = |at: usize| kit::median_of(pairs.iter().map(|pair| measure(&pair[at])));
+        let (other, this) = (number(median(0)), number(median(1)));
+        let _ = writeln!(out, "| {what} | {other} | {this} | {:.3} |", times(measure));
+    }
+    if let Some(once) = once {
         let _ = writeln!(
             out,
-            "| {what} | {} | {} | {:.3} |",
-            number(median(0)),
-            number(median(1)),
-            kit::median_of(times)
+            "\nThe targets are for a machine on which {name} took {} processor s; by the ratio this commit would take {} there.",
+            number(once),
+            number(once * times(processor))
         );
     }
     out

@@ -3,8 +3,8 @@
 //!
 //! `cargo bench --bench report` runs small sizes and prints; `-- --page` measures the pages alone; `cargo bench --bench report -- --full`
 //! runs large ones (some 10 minutes; 10 GB of disk, and 6 GB of memory for the document) and writes `benches/REPORT.md` with its plots;
-//! `-- --long 100000000` measures one delivery of so many rows (some 15 minutes; 20 GB of disk), and `-- --beside <binary> <name>`
-//! another binary and this one in turns (some minutes), both for the same report.
+//! `-- --long 100000000` measures one delivery of so many rows (some 15 minutes; 20 GB of disk), and `-- --beside <binary> <name> [s]`
+//! another binary and this one in turns (a minute), both for the same report.
 
 #[allow(dead_code)] // The rest of it is for tests.
 #[path = "../../tests/page/browser.rs"]
@@ -135,9 +135,11 @@ fn main() {
         return;
     }
     let beside = std::env::args_os().skip_while(|argument| argument != "--beside");
-    if let [_, other, name] = &beside.take(3).collect::<Vec<_>>()[..] {
+    if let [_, other, name, more @ ..] = &beside.take(4).collect::<Vec<_>>()[..] {
         let name = name.to_string_lossy();
-        beside::run(home.path(), other, &name).expect("its part of the report can be written");
+        let once = more.first().and_then(|more| more.to_str()?.parse().ok());
+        beside::run(home.path(), other, &name, once)
+            .expect("its part of the report can be written");
         return;
     }
     if let Some(rows) = only("--midnight") {

@@ -442,8 +442,8 @@ fn bounds(measured: &Measured) -> String {
          stay. A row is two bytes and its text for each value, and 16 bytes in front of them all. \
          Bounded by copies in the memory, since the records of a user lie all over it, and by the disk when that is slower. From \
          256 MB on the temporary file is compressed, and what has been read of it is given back. In a profile of the daemon at \
-         10,000,000 rows (`perf record -e cpu-clock`), lz4 has 18% of the processor, copies in the memory 13%, the scan of rows and \
-         their values' ends 9%, copies to and from the page cache and the sockets 4%, and AES-GCM 2%.\n\n\
+         10,000,000 rows (`perf record -e cpu-clock`), lz4 has 27% of the processor, the kernel 17% (sockets, the page cache, waking \
+         threads), mapping 14%, decoding 11%, copies in the memory 7%, sorting and merging 6%, and AES-GCM 2%.\n\n\
          **Encode and outbox.** Begins when the last row is in; one thread merges and encodes, another compresses and \
          writes. Bounded by the slower of them, and they take about as long: copies, AES-GCM and the heap here, lz4 there.\n\n\
          **Drain.** Bounded by the rate limit: {share:.1}% of it in the worst {window} s. Without a limit, by the stand-in, \
