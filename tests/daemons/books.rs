@@ -29,23 +29,30 @@ pub struct Ends {
     pub vanished: usize,
 }
 
-/// Panics at the first row that should not be there, or should be and is not, and where a delivery does
-/// not come after those of its account before it. `sent` is in the order in which it was sent, account by
-/// account.
-pub fn compare(sent: &[Sent], ledger: &[Accepted]) -> Ends {
-    // In a long run there are so many users that some have the same id.
-    let mut whose: HashMap<String, Option<usize>> = HashMap::new();
+/// Which delivery brings a user, by id and e-mail address; `None`: several do. The users of some 500
+/// deliveries share ids with those of others.
+fn senders(sent: &[Sent]) -> HashMap<(String, String), Option<usize>> {
+    let mut whose = HashMap::new();
     for (number, one) in sent.iter().enumerate() {
-        let customers: BTreeSet<String> = (0..one.shape.rows)
-            .map(|row| one.shape.row(row).customer_id)
+        let users: BTreeSet<(String, String)> = (0..one.shape.rows)
+            .map(|row| one.shape.row(row))
+            .map(|row| (row.customer_id, row.email))
             .collect();
-        for customer in customers {
-            let of = whose.entry(customer).or_insert(Some(number));
+        for user in users {
+            let of = whose.entry(user).or_insert(Some(number));
             if *of != Some(number) {
                 *of = None;
             }
         }
     }
+    whose
+}
+
+/// Panics at the first row that should not be there, or should be and is not, and where a delivery does
+/// not come after those of its account before it. `sent` is in the order in which it was sent, account by
+/// account.
+pub fn compare(sent: &[Sent], ledger: &[Accepted]) -> Ends {
+    let whose = senders(sent);
     let delivery = |accepted: &Accepted| {
         let id = accepted.id.as_deref().expect("an id");
         id.split_at(32).0.to_owned()
@@ -53,8 +60,9 @@ pub fn compare(sent: &[Sent], ledger: &[Accepted]) -> Ends {
     let mut numbers: HashMap<String, usize> = HashMap::new();
     for accepted in ledger {
         let batch: Value = serde_json::from_slice(&accepted.batch).expect("a batch is JSON");
-        let customer = batch["user_identities"]["customer_id"].as_str();
-        let number = customer.and_then(|customer| whose.get(customer));
+        let identity = |name: &str| batch["user_identities"][name].as_str().map(str::to_owned);
+        let user = identity("customer_id").zip(identity("email"));
+        let number = user.and_then(|user| whose.get(&user));
         if let Some(number) = *number.unwrap_or_else(|| panic!("nobody sent {batch}")) {
             let before = numbers.insert(delivery(accepted), number);
             assert!(
@@ -146,17 +154,19 @@ fn the_comparison_sees_what_it_is_there_for() {
         std::panic::catch_unwind(move || compare(&sent, &ledger)).is_err()
     };
     assert!(refused(Vec::new()), "nothing arrived");
-    let batch = |seed: u64, id: &str| Accepted {
-        key: "k".into(),
-        id: Some(format!("{id:0>32}-1")),
-        batch: format!(
-            r#"{{"user_identities":{{"customer_id":{:?}}}}}"#,
-            shape(seed).row(0).customer_id
-        )
-        .into(),
-        received: 1,
-        historical: false,
-        dropped_events: 0,
+    let batch = |seed: u64, id: &str| {
+        let row = shape(seed).row(0);
+        let who = serde_json::json!({"customer_id": row.customer_id, "email": row.email});
+        Accepted {
+            key: "k".into(),
+            id: Some(format!("{id:0>32}-1")),
+            batch: serde_json::json!({"user_identities": who})
+                .to_string()
+                .into(),
+            received: 1,
+            historical: false,
+            dropped_events: 0,
+        }
     };
     let text = |ledger: Vec<Accepted>| {
         let sent = sent.clone();
@@ -178,5 +188,31 @@ fn the_comparison_sees_what_it_is_there_for() {
     for (ledger, words) in cases {
         let said = text(ledger);
         assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
+fn deliveries_whose_users_have_the_same_ids_are_told_apart() {
+    let one = |seed| Sent {
+        key: "k",
+        shape: Shape {
+            rows: 4,
+            users: 2,
+            seed,
+            ..Shape::default()
+        },
+        success: None,
+        words: String::new(),
+    };
+    // The first two of which it is so.
+    let sent = [one(245), one(473)];
+    let [first, other] = [0, 1].map(|at| sent[at].shape.row(0));
+    assert_eq!(first.customer_id, other.customer_id);
+    assert_ne!(first.email, other.email);
+    let whose = senders(&sent);
+    assert_eq!(whose.len(), 4);
+    for (number, one) in sent.iter().enumerate() {
+        let row = one.shape.row(0);
+        assert_eq!(whose[&(row.customer_id, row.email)], Some(number));
     }
 }
