@@ -121,23 +121,32 @@ pub fn parse(shape: &Shape) -> Duration {
     time
 }
 
-/// Runs both in turn, the order changing, so that what else runs on the machine hits both. Each
-/// returns what it took.
-pub fn pairs(
+/// What both return, run in turn, the order changing.
+pub fn in_turns<T>(
     rounds: usize,
-    mut ours: impl FnMut() -> Duration,
-    mut theirs: impl FnMut() -> Duration,
-) -> Pair {
-    let mut times = Vec::new();
-    for round in 0..rounds {
-        times.push(if round % 2 == 0 {
+    mut ours: impl FnMut() -> T,
+    mut theirs: impl FnMut() -> T,
+) -> Vec<(T, T)> {
+    let pair = |round| {
+        if round % 2 == 0 {
             let first = ours();
             (first, theirs())
         } else {
             let second = theirs();
             (ours(), second)
-        });
-    }
+        }
+    };
+    (0..rounds).map(pair).collect()
+}
+
+/// Runs both in turn, the order changing, so that what else runs on the machine hits both. Each
+/// returns what it took.
+pub fn pairs(
+    rounds: usize,
+    ours: impl FnMut() -> Duration,
+    theirs: impl FnMut() -> Duration,
+) -> Pair {
+    let times = in_turns(rounds, ours, theirs);
     let ratio = |(ours, theirs): &(Duration, Duration)| theirs.as_secs_f64() / ours.as_secs_f64();
     let speed = median_of(times.iter().map(ratio));
     Pair {

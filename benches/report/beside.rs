@@ -10,7 +10,7 @@ use hyper::body::Bytes;
 use looker_feed::looker::document;
 
 use crate::daemon;
-use crate::intake::{self, Floor, Intake};
+use crate::intake::{self, Intake};
 use crate::kit::{self, number};
 use crate::lines::machine;
 
@@ -18,7 +18,7 @@ const ROWS: u64 = 1_000_000;
 const PAIRS: usize = 9;
 
 /// The other one first.
-type Pair = [Intake; 2];
+type Pair = (Intake, Intake);
 type Measure = fn(&Intake) -> f64;
 
 /// Where its part of the report lies.
@@ -33,43 +33,35 @@ pub fn run(home: &Path, other: &OsStr, name: &str, once: Option<f64>) -> std::io
     let shape = kit::shape(ROWS);
     let document: Arc<[Bytes]> = document(&shape).collect();
     let this = daemon::binary();
-    let take_in = |binary: &OsStr| intake::run_of(binary, home, &shape, Some(&document), false);
-    let mut pairs = Vec::new();
-    let mut floors = Vec::new();
-    for round in 0..PAIRS {
-        let pair: Pair = if round % 2 == 0 {
-            let first = take_in(other);
-            [first, take_in(&this)]
-        } else {
-            let second = take_in(&this);
-            [take_in(other), second]
-        };
-        let [before, now] = &pair;
+    let take_in = |what: &str, binary: &OsStr| {
+        let intake = intake::run_of(binary, home, &shape, Some(&document), false);
         println!(
-            "  {} and {} rows/s, {:.2} and {:.2} processor s",
-            number(before.rows_a_second().round()),
-            number(now.rows_a_second().round()),
-            before.processor.as_secs_f64(),
-            now.processor.as_secs_f64(),
+            "  {what}: {} rows/s, {:.2} processor s",
+            number(intake.rows_a_second().round()),
+            intake.processor.as_secs_f64(),
         );
-        floors.push(Floor::measure(home, &shape, &document, now.disk_received));
-        pairs.push(pair);
-    }
-    std::fs::write(path(), text(name, once, &pairs, &floors))?;
+        intake
+    };
+    let pairs = kit::in_turns(
+        PAIRS,
+        || take_in(name, other),
+        || take_in("this one", &this),
+    );
+    let parse = kit::median_of((0..PAIRS).map(|_| kit::parse(&shape).as_secs_f64()));
+    std::fs::write(path(), text(name, once, &pairs, parse))?;
     println!("Written: {}", path().display());
     Ok(())
 }
 
-fn text(name: &str, once: Option<f64>, pairs: &[Pair], floors: &[Floor]) -> String {
+fn text(name: &str, once: Option<f64>, pairs: &[Pair], parse: f64) -> String {
     let argument = once.map_or_else(String::new, |once| format!(" {once}"));
     let mut out = format!(
         "## Beside {name}, in pairs\n\nWritten by `cargo bench --bench report -- --beside <its binary> '{name}'{argument}`; do not edit. {}\n\n\
          One delivery of {} rows by each binary in turns, {} pairs: medians, and the median of the pairs' ratios. Decoding and mapping \
-         alone takes {:.2} s here, with this commit's parser.\n\n| | {name} | this commit | times |\n|---|---:|---:|---:|\n",
+         alone takes {parse:.2} s here, with this commit's parser.\n\n| | {name} | this commit | times |\n|---|---:|---:|---:|\n",
         machine(),
         number(ROWS as f64),
         pairs.len(),
-        kit::median_of(floors.iter().map(|floor| floor.parse.as_secs_f64())),
     );
     let processor = Intake::processor_micros_a_row;
     let measures: [(&str, Measure); 3] = [
@@ -80,12 +72,13 @@ fn text(name: &str, once: Option<f64>, pairs: &[Pair], floors: &[Floor]) -> Stri
     let times = |measure: Measure| {
         let times = pairs
             .iter()
-            .map(|[other, this]| measure(this) / measure(other));
+            .map(|(other, this)| measure(this) / measure(other));
         kit::median_of(times)
     };
     for (what, measure) in measures {
-        let median = |at: usize| kit::median_of(pairs.iter().map(|pair| measure(&pair[at])));
-        let (other, this) = (number(median(0)), number(median(1)));
+        let other = kit::median_of(pairs.iter().map(|(other, _)| measure(other)));
+        let this = kit::median_of(pairs.iter().map(|(_, this)| measure(this)));
+        let (other, this) = (number(other), number(this));
         let _ = writeln!(out, "| {what} | {other} | {this} | {:.3} |", times(measure));
     }
     if let Some(once) = once {

@@ -134,28 +134,31 @@ impl Order {
     }
 }
 
-#[test]
-fn the_comparison_sees_what_it_is_there_for() {
-    let shape = |seed| Shape {
-        rows: 4,
-        users: 2,
-        seed,
-        ..Shape::default()
-    };
-    let one = |seed| Sent {
+/// A small delivery that was told success.
+fn small(seed: u64) -> Sent {
+    Sent {
         key: "k",
-        shape: shape(seed),
+        shape: Shape {
+            rows: 4,
+            users: 2,
+            seed,
+            ..Shape::default()
+        },
         success: Some(true),
         words: String::new(),
-    };
-    let sent = vec![one(1), one(2)];
+    }
+}
+
+#[test]
+fn the_comparison_sees_what_it_is_there_for() {
+    let sent = vec![small(1), small(2)];
     let refused = |ledger: Vec<Accepted>| {
         let sent = sent.clone();
         std::panic::catch_unwind(move || compare(&sent, &ledger)).is_err()
     };
     assert!(refused(Vec::new()), "nothing arrived");
     let batch = |seed: u64, id: &str| {
-        let row = shape(seed).row(0);
+        let row = small(seed).shape.row(0);
         let who = serde_json::json!({"customer_id": row.customer_id, "email": row.email});
         Accepted {
             key: "k".into(),
@@ -193,19 +196,8 @@ fn the_comparison_sees_what_it_is_there_for() {
 
 #[test]
 fn deliveries_whose_users_have_the_same_ids_are_told_apart() {
-    let one = |seed| Sent {
-        key: "k",
-        shape: Shape {
-            rows: 4,
-            users: 2,
-            seed,
-            ..Shape::default()
-        },
-        success: None,
-        words: String::new(),
-    };
     // The first two of which it is so.
-    let sent = [one(245), one(473)];
+    let sent = [small(245), small(473)];
     let [first, other] = [0, 1].map(|at| sent[at].shape.row(0));
     assert_eq!(first.customer_id, other.customer_id);
     assert_ne!(first.email, other.email);
